@@ -1,0 +1,119 @@
+# `make` alone lists what there is. Every target installs what it needs into .venv first; a second run finds it there.
+#
+# Variables, on the command line (make demo ARGS="seed=1") or in the environment:
+#   ARGS               passed on: overrides to demo and the tables, options and paths to test
+#   XAI_PYTHON         the Python (3.11 or newer) that .venv is made from; otherwise the first fit one on PATH
+#   XAI_TEST_WORKERS   processes that `make test` shares its tests among; 0 runs them in one
+
+VENV  := .venv
+BIN   := $(VENV)/bin
+STAMP := $(VENV)/.installed
+STORE := outputs/store
+
+# An assignment, so that a PYTHON some other tool left in the environment does not count; make PYTHON=... does.
+PYTHON = $(XAI_PYTHON)
+XAI_TEST_WORKERS ?= $(shell test "$$(getconf _NPROCESSORS_ONLN)" -ge 2 && echo 2 || echo 0)
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo vectors-table1 vectors-figure3 test lint format clean distclean
+
+help:  ## this list
+	@awk 'BEGIN { FS = ":.*## " } \
+		/^##@ / { printf "\n%s\n", substr($$0, 5) } \
+		/^[a-z][a-z0-9-]*:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk '/^#   [A-Z_]+ / { if (!n++) print "\nVariables"; printf "  %-21s %s\n", $$2, \
+		substr($$0, index($$0, $$3)) }' $(firstword $(MAKEFILE_LIST))
+
+##@ Use
+
+install: $(STAMP)  ## .venv with everything in it (once: 6 GB on Linux, half a minute on a fast line)
+	@echo "$(VENV) is ready"
+
+demo: $(STAMP)  ## the whole idea on real images, with controls and a report (minutes on two cores)
+	$(BIN)/python run.py experiment=demo $(ARGS)
+
+##@ The papers' tables and figures
+
+vectors-table1: $(STAMP)  ## explainability vectors, Table 1: the transfer against its bounds and controls
+	$(BIN)/python -m xai.sweep sweeps/vectors_table1.yaml $(ARGS)
+
+vectors-figure3: $(STAMP)  ## explainability vectors, Figure 3: what lambda and alpha do
+	$(BIN)/python -m xai.sweep sweeps/vectors_figure3.yaml $(ARGS)
+
+##@ Work on it
+
+# A second process has to import torch before it helps, which a run of named tests does not earn back.
+test: $(STAMP)  ## all tests; fails if none ran (ARGS="tests/test_house.py" for some)
+	$(BIN)/python -m pytest $(if $(findstring tests/,$(ARGS)),,-n $(XAI_TEST_WORKERS) --dist loadfile) $(ARGS)
+
+lint: $(STAMP)  ## what CI demands of the code: ruff, its formatting, mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(STAMP)  ## rewrite the code as lint wants it
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+##@ Tidy up
+
+# The store holds hours of training, and a damaged entry is found out and made anew without help.
+clean:  ## remove outputs, logs and caches; the store and .venv stay
+	@if [ -d outputs ]; then find outputs -mindepth 1 -maxdepth 1 ! -name store -exec rm -rf {} +; fi
+	rm -rf multirun wandb lightning_logs .pytest_cache .mypy_cache .ruff_cache build dist
+	@find . \( -path ./$(VENV) -o -path ./.git \) -prune -o -type d -name __pycache__ -exec rm -rf {} +
+
+distclean: clean  ## remove the store and .venv as well: back to a fresh clone
+	rm -rf outputs $(VENV) xai.egg-info
+
+# Installation.
+#
+# Sound: a Python that starts and is new enough, in a venv made at this very path (the scripts of a copied one would
+# quietly run the original), and no install of it was cut short.
+SOUND = [ ! -e $(STAMP).part ] \
+	&& $(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	&& sed -n 's/^ *\(export \)*VIRTUAL_ENV=//p' $(BIN)/activate 2>/dev/null | tr -d "\"'" | grep -qFx "$$(pwd -P)/$(VENV)"
+
+define MAKE_VENV
+if [ -n '$(PYTHON)' ]; then set -- '$(PYTHON)'; \
+else set -- python3 python3.14 python3.13 python3.12 python3.11; fi; \
+first=$$1; python=; \
+for candidate in "$$@"; do \
+	if "$$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+		python=$$candidate; break; \
+	fi; \
+done; \
+if [ -z "$$python" ]; then \
+	found=$$("$$first" --version 2>/dev/null || echo "not found"); \
+	echo "$$first ($$found) will not do, Python 3.11 or newer is needed: make XAI_PYTHON=/path/to/python3.11 ..." >&2; \
+	exit 1; \
+fi; \
+if ! "$$python" -c 'import ensurepip, venv' 2>/dev/null; then \
+	echo "$$python has no venv module: install it (on Debian and Ubuntu the package python3-venv), or name" \
+		"another Python: make XAI_PYTHON=/path/to/python3.11 ..." >&2; \
+	exit 1; \
+fi; \
+echo "Making $(VENV) with $$("$$python" --version)"; \
+rm -rf $(VENV) && "$$python" -m venv $(VENV)
+endef
+
+# uv is several times as fast, but reads no pip.conf and may not exist for this machine: pip is the last word.
+define INSTALL
+echo "Installing into $(VENV)"; \
+{ $(BIN)/python -m pip install --quiet --disable-pip-version-check uv >/dev/null 2>&1 \
+	&& $(BIN)/python -m uv pip install --quiet --python $(BIN)/python --editable '.[dev]'; } \
+|| { echo "uv could not; trying pip"; \
+	$(BIN)/python -m pip install --disable-pip-version-check --editable '.[dev]'; }
+endef
+
+ifeq ($(shell { $(SOUND); } && echo sound),)
+.PHONY: $(STAMP)
+endif
+
+# The stamp is dated before the install, so that an edit of pyproject.toml during it counts. Left as .part it tells the
+# next make that this one was killed; an install that failed by itself can simply be tried again.
+$(STAMP): pyproject.toml
+	@if ! { $(SOUND); }; then $(MAKE_VENV); fi
+	@touch $@.part
+	@{ $(INSTALL); } || { rm -f $@.part; exit 1; }
+	@mv $@.part $@

@@ -1,0 +1,119 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from xai.data import catalogue, registry
+from xai.data.disk import DiskParams, DiskSource
+from xai.data.on_disk import DISK_SETS
+from xai.errors import UserError
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    for split in ("train", "val", "test"):
+        for number in range(2):
+            for label in ("cat", "dog"):
+                path = tmp_path / "pets" / split / label / f"{number}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(rng.integers(0, 256, (9, 13, 3), dtype=np.uint8)).save(path)
+    return tmp_path / "pets"
+
+
+def opened(root: Path, size: int = 9, fit: str = "crop") -> DiskSource:
+    return DiskSource("folder", DiskParams(str(root), size, fit))
+
+
+def test_pictures_are_the_files_own_in_any_order_and_epoch(root: Path) -> None:
+    source = opened(root)
+    assert source.classes == ("cat", "dog")
+    assert not source.varies
+    for split, folder in (("train", "train"), ("validation", "val"), ("test", "test")):
+        expected = sorted(
+            (np.asarray(Image.open(path))[:, 2:11].tobytes(), label)
+            for label, name in enumerate(source.classes)
+            for path in (root / folder / name).iterdir()
+        )
+        images, regions = source.images(split, torch.arange(4), epoch=3)
+        assert regions is None
+        assert images.shape == (4, 3, 9, 9)
+        pixels = (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+        found = zip([image.tobytes() for image in pixels], source.labels(split).tolist(), strict=True)
+        assert sorted(found) == expected
+        backwards = source.images(split, torch.tensor([3, 1]), epoch=0).pixels
+        assert torch.equal(backwards, images[[3, 1]])
+
+
+def test_squash_shows_all_of_the_picture_and_crop_its_middle(root: Path) -> None:
+    for path in root.rglob("*.png"):
+        pixels = np.zeros((8, 16, 3), dtype=np.uint8)
+        pixels[:, 4:12] = 255
+        Image.fromarray(pixels).save(path)
+    crop, squash = (opened(root, 8, fit).images("test", torch.tensor([0]), 0).pixels for fit in ("crop", "squash"))
+    assert crop.min() == 1
+    assert squash[0, 0, :, 0].max() < 0.2
+    assert squash[0, 0, :, 4].min() > 0.9
+
+
+def test_the_fingerprint_changes_with_the_pictures_and_only_then(root: Path) -> None:
+    first = opened(root).fingerprint
+    assert opened(root).fingerprint == first
+    seen = {first}
+
+    def changed() -> bool:
+        new = opened(root).fingerprint
+        known = new in seen
+        seen.add(new)
+        return not known
+
+    picture = root / "train" / "cat" / "0.png"
+    picture.rename(root / "train" / "cat" / "7.png")
+    assert changed()
+    (root / "train" / "cat" / "7.png").rename(root / "train" / "dog" / "7.png")
+    assert changed()
+    Image.new("RGB", (12, 9)).save(root / "train" / "dog" / "7.png")
+    assert changed()
+    (root / "test" / "dog" / "1.png").unlink()
+    assert changed()
+    Image.new("RGB", (12, 9)).save(root / "val" / "dog" / "new.png")
+    assert changed()
+
+
+def test_pictures_in_memory_are_bounded(root: Path) -> None:
+    assert opened(root, 224)._read.cache_info().maxsize * 3 * 224**2 * 4 <= 2**29
+    assert opened(root, 224)._read.cache_info().maxsize > 500
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [({"fit": "stretch"}, "data.fit=stretch is unknown: use crop or squash"), ({"size": 0}, "data.size=0")],
+)
+def test_parameters_out_of_range_are_refused(given: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        DiskParams(**{"root": "somewhere", "size": 8, **given})  # type: ignore[arg-type]
+
+
+def test_a_missing_folder_is_told_before_any_work(tmp_path: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        registry_open("eurosat", tmp_path / "nowhere")
+    assert str(tmp_path / "nowhere") in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def registry_open(name: str, root: Path) -> registry.ImageSource:
+    catalogue.fill()
+    return registry.entry(name).open(DiskParams(str(root), 8))
+
+
+def test_the_registry_opens_every_set_under_its_own_name(root: Path) -> None:
+    assert registry_open("folder", root).classes == ("cat", "dog")
+    packaged = {"digits", "digits_scattered", "mnist5k", "mnist_scattered"}
+    assert set(registry.names()) == packaged | set(DISK_SETS)
+    assert registry.names() == sorted(registry.names())
+    with pytest.raises(UserError, match=r"data=mnist_scatter is not a known data set: did you mean mnist_scattered\?"):
+        registry.entry("mnist_scatter")
+    with pytest.raises(UserError, match="data=zzz is not a known data set: choose from .*digits"):
+        registry.entry("zzz")

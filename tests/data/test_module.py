@@ -1,0 +1,145 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from xai.data.module import Batch, EpochSampler, ImageDataModule, StepSampler, load_images
+from xai.data.registry import Images
+
+SIZES = {"train": 10, "validation": 7, "test": 5}
+
+
+class Numbered:
+    """Images that tell their split, row and epoch; row r is of class r % 3."""
+
+    classes = ("a", "b", "c")
+    templates = ("{}",)
+    varies = True
+
+    def labels(self, split: str) -> Tensor:
+        return torch.arange(SIZES[split]) % 3
+
+    def images(self, split: str, indices: Tensor, epoch: int) -> Images:
+        content = torch.stack([indices / 100, indices * 0 + epoch / 100, indices * 0 + len(split) / 100], dim=1)
+        regions = torch.zeros(len(indices), 6, 6, dtype=torch.bool)
+        regions[torch.arange(len(indices)), indices % 6] = True
+        return Images(content[:, :, None, None].expand(-1, -1, 6, 6), regions)
+
+
+def rows_of(batch: Batch) -> list[int]:
+    return [round(level) for level in (batch.pixels[:, 0, 0, 0] * 100).tolist()]
+
+
+def epochs_of(batch: Batch) -> set[int]:
+    return {round(level) for level in (batch.pixels[:, 1, 0, 0] * 100).tolist()}
+
+
+def order(sampler: EpochSampler, epoch: int) -> list[int]:
+    sampler.set_epoch(epoch)
+    addresses = list(sampler)
+    assert [address[0] for address in addresses] == [epoch] * len(sampler)
+    return [row for _, rows in addresses for row in rows]
+
+
+def test_each_epoch_is_a_permutation_of_its_own_that_only_seed_and_epoch_determine() -> None:
+    sampler, again, other = EpochSampler(12, 4, 7), EpochSampler(12, 4, 7), EpochSampler(12, 4, 8)
+    epochs = [order(sampler, epoch) for epoch in range(5)]
+    assert all(sorted(epoch) == list(range(12)) for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) == 5
+    assert [order(again, epoch) for epoch in reversed(range(5))] == epochs[::-1]
+    assert order(other, 0) != epochs[0]
+
+
+@pytest.mark.parametrize(("length", "batch", "sizes"), [(10, 4, [4, 4]), (3, 8, [3]), (1, 1, [1]), (8, 4, [4, 4])])
+def test_training_leaves_an_incomplete_batch_out_unless_it_is_the_only_one(
+    length: int, batch: int, sizes: list[int]
+) -> None:
+    sampler = EpochSampler(length, batch, 0)
+    assert [len(rows) for _, rows in sampler] == sizes
+    assert len(sampler) == len(sizes)
+
+
+@pytest.mark.parametrize(("length", "batch", "sizes"), [(10, 4, [4, 4, 2]), (3, 8, [3]), (8, 4, [4, 4])])
+def test_evaluation_takes_every_image_in_order(length: int, batch: int, sizes: list[int]) -> None:
+    sampler = EpochSampler(length, batch, None)
+    assert order(sampler, 3) == list(range(length))
+    assert [len(rows) for _, rows in sampler] == sizes
+    assert len(sampler) == len(sizes)
+
+
+def test_evaluation_loaders_give_every_image_of_their_split_once_as_in_epoch_0() -> None:
+    data = ImageDataModule(Numbered(), 6, 3, seed=0)
+    for split, loader in (("validation", data.val_dataloader()), ("test", data.test_dataloader())):
+        batches = list(loader)
+        assert [row for batch in batches for row in rows_of(batch)] == list(range(SIZES[split]))
+        assert [label for batch in batches for label in batch.labels.tolist()] == [r % 3 for r in range(SIZES[split])]
+        assert {epoch for batch in batches for epoch in epochs_of(batch)} == {0}
+        assert all(torch.all(batch.pixels[:, 2] == len(split) / 100) for batch in batches)
+        assert all(batch.attributions is None for batch in batches)
+
+
+def test_supervised_batches_carry_the_attribution_of_that_very_image() -> None:
+    chosen = torch.tensor([1, 4, 5, 8, 9])
+    attributions = torch.arange(10.0)[chosen, None, None] * 10 + torch.arange(4.0).reshape(2, 2)
+    data = ImageDataModule(Numbered(), 6, 2, seed=3, rows=chosen, attributions=attributions)
+    loader = data.train_dataloader()
+    seen = []
+    for epoch in range(4):
+        loader.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
+        for batch in loader:
+            rows = rows_of(batch)
+            assert batch.attributions is not None
+            assert batch.attributions.tolist() == [[10 * row + m for m in range(4)] for row in rows]
+            assert batch.labels.tolist() == [row % 3 for row in rows]
+            assert epochs_of(batch) == {0}  # supervision belongs to the image as it looked then
+            seen += rows
+    assert set(seen) == set(chosen.tolist())
+
+
+def test_unsupervised_images_change_with_the_epoch_unless_they_are_fixed() -> None:
+    for fixed, expected in ((False, {4}), (True, {0})):
+        loader = ImageDataModule(Numbered(), 6, 5, seed=0, fixed=fixed).train_dataloader()
+        loader.sampler.set_epoch(4)  # type: ignore[attr-defined]
+        batches = list(loader)
+        assert set.union(*(epochs_of(batch) for batch in batches)) == expected
+        assert sorted(row for batch in batches for row in rows_of(batch)) == list(range(10))
+
+
+def test_images_are_resized_with_their_regions() -> None:
+    class Fixed(Numbered):
+        def images(self, split: str, indices: Tensor, epoch: int) -> Images:
+            generator = torch.Generator().manual_seed(0)
+            pixels = torch.rand(len(indices), 3, 6, 6, generator=generator).round()
+            regions = torch.zeros(len(indices), 6, 6, dtype=torch.bool)
+            regions[:, 2:4, 1:3] = True
+            return Images(pixels, regions)
+
+    source, rows = Fixed(), torch.arange(4)
+    same = load_images(source, "train", rows, 0, 6)
+    assert torch.equal(same.pixels, source.images("train", rows, 0).pixels)
+    large = load_images(source, "train", rows, 0, 18)
+    assert large.pixels.shape == (4, 3, 18, 18)
+    assert large.pixels.min() == 0
+    assert large.pixels.max() == 1
+    shrunk = F.avg_pool2d(large.pixels, 3)
+    assert torch.corrcoef(torch.stack([shrunk.flatten(), same.pixels.flatten()]))[0, 1] > 0.97
+    assert large.regions is not None
+    expected = torch.zeros(4, 18, 18, dtype=torch.bool)
+    expected[:, 6:12, 3:9] = True
+    assert torch.equal(large.regions, expected)
+
+
+def test_a_source_without_regions_stays_without() -> None:
+    class Plain(Numbered):
+        def images(self, split: str, indices: Tensor, epoch: int) -> Images:
+            return Images(torch.zeros(len(indices), 3, 6, 6), None)
+
+    assert load_images(Plain(), "train", torch.arange(2), 0, 12).regions is None
+    assert next(iter(ImageDataModule(Plain(), 12, 2, 0).train_dataloader())).pixels.shape == (2, 3, 12, 12)
+
+
+def test_steps_are_numbered_over_all_epochs() -> None:
+    sampler = StepSampler(5)
+    sampler.set_epoch(3)
+    assert list(sampler) == [15, 16, 17, 18, 19]
+    assert len(sampler) == 5

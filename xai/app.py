@@ -1,0 +1,179 @@
+"""The methods a user can name: each takes its configuration, runs its stages, and shows what came of them."""
+
+import os
+import shlex
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from xai.artifacts import Store, explain_disk_errors, write_atomically
+from xai.config import build, unknown
+from xai.errors import UserError
+from xai.loggers import LoggerParams, build_logger
+from xai.progress import console
+from xai.stages.apply_vector import ApplyParams
+from xai.stages.base import ModelParams
+from xai.stages.context import Lab, open_data
+from xai.stages.supervision import SupervisionParams
+from xai.stages.transfer import TransferParams
+from xai.training import TrainerParams
+
+
+@dataclass(frozen=True)
+class Common:
+    """Settings of every method."""
+
+    method: str
+    name: str
+    seed: int
+    store: str
+    model: ModelParams
+    trainer: TrainerParams
+    logger: LoggerParams
+
+    def __post_init__(self) -> None:
+        """Refuse seeds that generators do not take."""
+        if not 0 <= self.seed < 2**31:
+            raise UserError(f"seed={self.seed} must lie between 0 and 2147483647")
+
+
+@dataclass(frozen=True)
+class TransferConfig(Common):
+    """Settings of method=transfer."""
+
+    data: Any
+    source: Any
+    supervision: SupervisionParams
+    transfer: TransferParams
+    pictures: int
+
+
+@dataclass(frozen=True)
+class ApplyConfig(Common):
+    """Settings of method=apply_vector."""
+
+    data: Any
+    vector: str
+    checkpoint: str
+    apply_vector: ApplyParams
+
+
+@dataclass(frozen=True)
+class ExplainConfig(Common):
+    """Settings of method=explain."""
+
+    image: str
+    checkpoint: str
+    target: Any
+
+
+def run(config: DictConfig, output: Path) -> None:
+    """Run one job.
+
+    Args:
+        config: As Hydra composed it.
+        output: The folder of this run.
+
+    Raises:
+        UserError: For whatever the user can mend.
+    """
+    values = _plain(config)
+    schema, method = METHODS[_method(values)]
+    known = {field.name for kind, _ in METHODS.values() for field in fields(kind)}
+    for key in values:
+        if key not in known:
+            raise UserError(unknown(key, key, sorted(known)))
+    wanted = {field.name for field in fields(schema)}
+    settings = build(schema, {key: value for key, value in values.items() if key in wanted})
+    with explain_disk_errors(output, "choose another folder with name=..."):
+        output.mkdir(parents=True, exist_ok=True)
+        method(settings, output)
+
+
+def _method(values: dict[str, Any]) -> str:
+    name = values.get("method")
+    if name not in METHODS:
+        raise UserError(unknown(f"method={name}", str(name), list(METHODS)))
+    return str(name)
+
+
+def _plain(config: DictConfig) -> dict[str, Any]:
+    missing = sorted(OmegaConf.missing_keys(config))
+    if missing:
+        raise UserError(f"{missing[0]} is not set: give it as {missing[0]}=...")
+    values = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(values, dict)
+    values.pop("experiment", None)
+    return {str(key): value for key, value in values.items()}
+
+
+def _lab(settings: Common, output: Path) -> Lab:
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    return Lab(Store(Path(settings.store)), settings.trainer, build_logger(settings.logger, output, settings.name))
+
+
+def _transfer(settings: TransferConfig, output: Path) -> None:
+    from xai.reports.transfer_run import present
+    from xai.stages.transfer import Transfer
+
+    source, target = open_data(settings.source, "source"), open_data(settings.data, "data")
+    lab = _lab(settings, output)
+    console.print(
+        f"[bold]{source.name} -> {target.name}[/], {settings.model.name}, seed {settings.seed}", highlight=False
+    )
+    job = Transfer(lab, settings.model, source, target, settings.supervision, settings.transfer, settings.seed)
+    outcome = job.run()
+    present(lab, job, outcome, output, settings.pictures, _command())
+
+
+def _apply_vector(settings: ApplyConfig, output: Path) -> None:
+    from xai.stages.apply_vector import apply_vector
+
+    lab = _lab(settings, output)
+    data = open_data(settings.data, "data")
+    vector, checkpoint = Path(settings.vector), Path(settings.checkpoint)
+    applied = apply_vector(lab, settings.model, data, vector, checkpoint, settings.apply_vector, settings.seed, output)
+    for name, before in applied.before.items():
+        console.print(f"  {name:<14} {before:.3f} -> {applied.after[name]:.3f}", highlight=False)
+    console.print(
+        f"[bold]{applied.file}[/] now explains itself: python run.py method=explain checkpoint={applied.file} image=..."
+    )
+
+
+def _explain(settings: ExplainConfig, output: Path) -> None:
+    from xai.reports.figures import heatmap_overlay
+    from xai.stages.explain import explain_image
+
+    image = Path(settings.image)
+    target = None if settings.target is None else str(settings.target)
+    found = explain_image(settings.model, Path(settings.checkpoint), image, target, settings.trainer)
+    picture = heatmap_overlay((found.pixels * 255).round().to(torch.uint8), found.attributions)
+    file = image.with_name(f"{image.stem}.explained.png")
+    with explain_disk_errors(
+        file.parent, "the heat map is written beside the picture: copy that to a folder you can write to"
+    ):
+        write_atomically(file, lambda temporary: picture.save(temporary, format="PNG"))
+    console.print(
+        f"predicted: {found.predicted}; explained: {found.target} (probability {found.probability:.3f})",
+        highlight=False,
+    )
+    if not found.explains:
+        console.print("this classifier has not learned to explain itself: give it a vector first (method=apply_vector)")
+    console.print(f"heat map: [bold]{file}[/]", highlight=False)
+
+
+def _command() -> str:
+    return shlex.join(["python", os.path.relpath(sys.argv[0]), *sys.argv[1:]])
+
+
+METHODS: dict[str, tuple[type[Any], Callable[[Any, Path], None]]] = {
+    "transfer": (TransferConfig, _transfer),
+    "apply_vector": (ApplyConfig, _apply_vector),
+    "explain": (ExplainConfig, _explain),
+}
+"""Name of a method -> its settings and what runs it."""

@@ -1,0 +1,398 @@
+"""The store: what a run made, found again by what it was made from.
+
+An artifact is a directory `<root>/<kind>/<key>/` whose key is a hash of the spec that determines it. Its manifest
+`artifact.json` lists every file with size and SHA-256. While it is being made it is called `<key>.partial`, and only a
+whole, flushed directory is renamed to its final name, so a final name never holds anything half-made.
+
+Locks are `flock(2)` locks: the kernel frees them when their holder dies, however it dies. On NFS they need a server
+with a lock manager (NFSv4 has one) and a mount without `nolock` and `local_lock`; where there are no locks the store
+refuses to make anything rather than let two jobs write the same directory.
+"""
+
+import errno
+import hashlib
+import json
+import logging
+import math
+import os
+import re
+import secrets
+import shutil
+import stat
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from xai.errors import UserError
+
+log = logging.getLogger(__name__)
+
+MANIFEST = "artifact.json"
+SPEC = "spec.json"
+FORMAT = 1
+PATIENCE_SECONDS = 2.0
+
+_KIND = re.compile(r"[a-z0-9][a-z0-9_-]*")
+_TEMPORARY = ".tmp-"
+_DISK_TROUBLE = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EROFS: "the file system is read-only",
+    errno.EACCES: "permission denied",
+    errno.EPERM: "not permitted",
+    errno.ENOTDIR: "a file stands where a folder is needed",
+    errno.ENOSYS: "no file locks there (NFS needs a lock manager)",
+    errno.ENOLCK: "no file locks there (NFS needs a lock manager)",
+}
+# (size, ctime in ns, inode) of the manifest and of each file when their hashes were last checked, by directory.
+_Stamp = tuple[int, int, int]
+_verified: dict[Path, dict[str, _Stamp]] = {}
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A whole artifact in the store; `seconds` counts interrupted tries up to the last thing each of them wrote."""
+
+    kind: str
+    key: str
+    path: Path
+    spec: Mapping[str, Any]
+    seconds: float
+
+    def file(self, name: str) -> Path:
+        """Path of the file `name` of this artifact; UserError when there is none."""
+        path = self.path / name
+        if not path.is_file():
+            raise UserError(f"{self.path} has no file {name}; it has {', '.join(_files(self.path)) or 'none'}")
+        return path
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """What is asked for: a kind, the canonical text of its spec, and the key and places that follow from the two."""
+
+    kind: str
+    text: str
+    key: str
+    final: Path
+    workdir: Path
+
+
+class _DamageError(Exception):
+    """A directory is there but is not the intact artifact it should be; the message says why."""
+
+
+class Store:
+    """Artifacts under one root folder, shared by any number of processes.
+
+    `made` and `found` list once what `get` of this object had to make, and what it found made before or elsewhere.
+    """
+
+    def __init__(self, root: Path) -> None:
+        """Create `root` where it is missing; UserError when it is not a folder or cannot be written."""
+        self.root = Path(root).absolute()
+        self.made: list[Artifact] = []
+        self.found: list[Artifact] = []
+        locks = self.root / ".locks"
+        with explain_disk_errors(self.root, "choose a folder that can be written"):
+            try:
+                locks.mkdir(parents=True, exist_ok=True)
+            except FileExistsError as error:
+                raise NotADirectoryError(errno.ENOTDIR, "not a folder", error.filename) from None
+            if not all(os.access(folder, os.W_OK | os.X_OK) for folder in (self.root, locks)):
+                raise PermissionError(errno.EACCES, "not writable", str(self.root))
+
+    def summary(self) -> str:
+        """How much was re-used and how much was made, for example "9 re-used, 2 made"."""
+        return f"{len(self.found)} re-used, {len(self.made)} made"
+
+    def key(self, kind: str, spec: Mapping[str, Any]) -> str:
+        """First 20 hexadecimal digits of the SHA-256 of the canonical JSON of `kind` and `spec`."""
+        return self._wanted(kind, spec).key
+
+    def find(self, kind: str, spec: Mapping[str, Any]) -> Artifact | None:
+        """The artifact when it is present and intact, else None. Changes nothing on disk."""
+        wanted = self._wanted(kind, spec)
+        with explain_disk_errors(self.root, "the store has to be readable"):
+            return _intact(wanted, wanted.final)
+
+    def get(self, kind: str, spec: Mapping[str, Any], make: Callable[[Path], object], *, title: str = "") -> Artifact:
+        """The artifact, found or made.
+
+        `make(workdir)` is called under an inter-process lock: of many jobs one makes it, the others wait. The workdir
+        survives a kill or an exception and the next call gets it back as it was left, so a maker may keep checkpoints
+        and shards there and resume from them. Once `make` has returned, top-level names starting with "checkpoint", the
+        folder `scratch` and unfinished files of `write_atomically` are removed; every other file becomes part of the
+        artifact. `artifact.json` and `spec.json` at the top belong to the store. The log calls it by `title`.
+
+        Raises UserError when the disk is full or the store cannot be written, RuntimeError when `make` left no file or
+        something that is neither a file nor a folder, and whatever `make` raises.
+        """
+        wanted = self._wanted(kind, spec)
+        title = title or f"{kind} {wanted.key}"
+        promise = "nothing half-made is kept under a final name, and the same command resumes once that is mended"
+        with explain_disk_errors(self.root, promise):
+            artifact = _intact(wanted, wanted.final)
+            if artifact is None:
+                with _locked(self.root / ".locks" / f"{kind}-{wanted.key}.lock", title):
+                    _set_damaged_aside(wanted)
+                    artifact = _intact(wanted, wanted.final)
+                    if artifact is None:
+                        artifact = _make(wanted, make, title)
+                        self.made.append(artifact)
+        if artifact not in self.made and artifact not in self.found:
+            self.found.append(artifact)
+        return artifact
+
+    def _wanted(self, kind: str, spec: Mapping[str, Any]) -> _Wanted:
+        if not _KIND.fullmatch(kind):
+            raise ValueError(f"kind {kind!r} is not a name of a-z, 0-9, _ and -")
+        key = hashlib.sha256(canonical({"kind": kind, "spec": spec}).encode()).hexdigest()[:20]
+        final = self.root / kind / key
+        return _Wanted(kind, canonical(spec), key, final, final.with_name(f"{key}.partial"))
+
+
+def canonical(spec: Any) -> str:
+    """One JSON text for each meaning of `spec`: keys sorted, tuples as lists, paths as strings, 1.0 as 1.
+
+    Raises TypeError, naming the place, for NaN, infinity, keys that are not strings, and sets, tensors and the like.
+    """
+    return json.dumps(_plain(spec, ""), sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def fingerprint_file(path: Path) -> str:
+    """SHA-256 of the bytes of a file, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_atomically(path: Path, content: bytes | Callable[[Path], object]) -> None:
+    """Write `path` so that it holds either what it held before or all of `content`, even after a power cut.
+
+    `content` is the bytes, or a function that writes them to the path it is given, a temporary one in the same folder.
+    Raises OSError as the file system does; see `explain_disk_errors`.
+    """
+    path = Path(path)
+    temporary = path.with_name(f"{_TEMPORARY}{os.getpid()}-{secrets.token_hex(4)}-{path.name}")
+    try:
+        content(temporary) if callable(content) else temporary.write_bytes(content)
+        _flush(temporary)
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _flush(path.parent)
+
+
+@contextmanager
+def explain_disk_errors(folder: Path, advice: str) -> Iterator[None]:
+    """Turn a full disk, a missing permission or a missing lock at `folder` into a UserError that ends in `advice`.
+
+    An error that names a file elsewhere is another's trouble and passes unchanged, as does every other exception.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = _DISK_TROUBLE.get(error.errno or 0)
+        home = os.path.realpath(folder)
+        at = os.path.realpath(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else ""
+        if reason is None or (at and os.path.commonpath([home, at]) not in (home, at)):
+            raise
+        where = str(folder) if at in ("", home) else f"{folder} (at {at})"
+        raise UserError(f"cannot use the folder {where}: {reason}; {advice}") from error
+
+
+@contextmanager
+def _locked(path: Path, title: str) -> Iterator[None]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # A soft lock would outlive a killed holder, so a file system without flock is an error here.
+    lock = FileLock(path, fallback_to_soft=False)
+    try:
+        hold = lock.acquire(timeout=PATIENCE_SECONDS)
+    except Timeout:
+        log.warning("waiting for another job that is making %s", title)
+        hold = lock.acquire()
+    with hold:
+        yield
+
+
+def _make(wanted: _Wanted, make: Callable[[Path], object], title: str) -> Artifact:
+    """Make, seal and name the artifact; the caller holds its lock and has seen that there is none."""
+    workdir, final = wanted.workdir, wanted.final
+    # Killed between its manifest and its rename, a partial is whole and lacks only its name.
+    if _intact(wanted, workdir) is None:
+        seconds_before = _prepare(wanted)
+        log.info("making %s", title)
+        start = time.perf_counter()
+        make(workdir)
+        _write_manifest(wanted, seconds_before + time.perf_counter() - start)
+    for path in sorted(workdir.rglob("*")):
+        if _is_disposable(path.relative_to(workdir)):
+            _remove(path)
+    os.rename(workdir, final)
+    _flush(final.parent)
+    _flush(final.parent.parent)
+    _verified[final] = _verified.pop(workdir)
+    artifact = _intact(wanted, final)
+    if artifact is None:
+        raise RuntimeError(f"{final} was changed while it was being made")
+    log.info("made %s in %.1f s", title, artifact.seconds)
+    return artifact
+
+
+def _prepare(wanted: _Wanted) -> float:
+    """Make the workdir ready for a try, kept when the same spec left it; returns the seconds of earlier tries."""
+    workdir, identity, seconds = wanted.workdir, {"kind": wanted.kind, "spec": json.loads(wanted.text)}, 0.0
+    try:
+        left = json.loads((workdir / SPEC).read_bytes())
+        if canonical(left["identity"]) != canonical(identity):
+            raise ValueError("left by another spec")
+        # A killed try cannot say when it ended, so it is taken to have ended when it last wrote something.
+        last = max(path.lstat().st_mtime for path in workdir.rglob("*"))
+        seconds = float(left["seconds"]) + max(0.0, last - float(left["started"]))
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError, TypeError, KeyError):
+        _remove(workdir)
+        workdir.mkdir(parents=True)
+    (workdir / MANIFEST).unlink(missing_ok=True)
+    for path in list(workdir.rglob(f"{_TEMPORARY}*")):
+        _remove(path)
+    started = {"identity": identity, "seconds": seconds, "started": time.time()}
+    write_atomically(workdir / SPEC, canonical(started).encode())
+    return seconds
+
+
+def _write_manifest(wanted: _Wanted, seconds: float) -> None:
+    """Flush everything and write the manifest over it; what is disposable stays until then, lest a kill lose it."""
+    workdir = wanted.workdir
+    if os.path.lexists(workdir / MANIFEST):
+        raise RuntimeError(f"the maker of {wanted.kind} wrote {MANIFEST}, a name that belongs to the store")
+    files = {}
+    for name in _files(workdir):
+        path = workdir / name
+        if _is_disposable(Path(name)):
+            continue
+        if path.is_symlink() or not path.is_file():
+            raise RuntimeError(f"{path} is neither a file nor a folder; an artifact may hold nothing else")
+        _flush(path)
+        files[name] = {"bytes": path.stat().st_size, "sha256": fingerprint_file(path)}
+    if not files:
+        raise RuntimeError(f"the maker of {wanted.kind} left no file in {workdir}")
+    for folder, _, _ in os.walk(workdir):
+        _flush(Path(folder))
+    created = datetime.now(UTC).isoformat(timespec="seconds")
+    manifest = {"format": FORMAT, "kind": wanted.kind, "key": wanted.key, "spec": json.loads(wanted.text)}
+    manifest |= {"seconds": round(seconds, 3), "created": created, "files": files}
+    write_atomically(workdir / MANIFEST, (json.dumps(manifest, indent=2, sort_keys=True) + "\n").encode())
+    _verified[workdir] = {name: _stamp(workdir, name) for name in (MANIFEST, *files)}
+
+
+def _intact(wanted: _Wanted, path: Path) -> Artifact | None:
+    try:
+        return _open(wanted, path)
+    except _DamageError:
+        return None
+
+
+def _set_damaged_aside(wanted: _Wanted) -> None:
+    try:
+        _open(wanted, wanted.final)
+    except _DamageError as damage:
+        number = 1
+        while os.path.lexists(aside := wanted.final.with_name(f"{wanted.key}.damaged-{number}")):
+            number += 1
+        os.rename(wanted.final, aside)
+        kept = f"making it anew; the old one is kept at {aside}"
+        log.warning("store entry %s is damaged (%s); %s", wanted.final, damage, kept)
+
+
+def _open(wanted: _Wanted, path: Path) -> Artifact | None:
+    """The artifact at `path`; None when nothing is there, _DamageError when it is not what was wanted, whole.
+
+    Hashes are checked once per process, and again when a size, a change time or an inode has changed since. Files that
+    the manifest does not list are ignored.
+    """
+    if not os.path.lexists(path):
+        return None
+    try:
+        _stamp(path, MANIFEST)
+        manifest = json.loads((path / MANIFEST).read_bytes())
+        for name, value in (("format", FORMAT), ("kind", wanted.kind), ("key", wanted.key)):
+            if manifest[name] != value:
+                raise _DamageError(f"{MANIFEST}: {name} is {manifest[name]!r} instead of {value!r}")
+        if canonical(manifest["spec"]) != wanted.text:
+            raise _DamageError(f"{MANIFEST}: spec differs")
+        artifact = Artifact(wanted.kind, wanted.key, path, manifest["spec"], float(manifest["seconds"]))
+        _verify(path, manifest["files"])
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise _DamageError(f"{os.path.relpath(error.filename, path)}: missing") from None
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        raise _DamageError(f"{MANIFEST}: cannot be read") from None
+    return artifact
+
+
+def _verify(path: Path, files: Mapping[str, Any]) -> None:
+    stamps = {name: _stamp(path, name) for name in (MANIFEST, *files)}
+    if _verified.get(path) == stamps:
+        return
+    for name, entry in files.items():
+        if stamps[name][0] != entry["bytes"]:
+            raise _DamageError(f"{name}: {stamps[name][0]} bytes instead of {entry['bytes']}")
+        if fingerprint_file(path / name) != entry["sha256"]:
+            raise _DamageError(f"{name}: checksum differs")
+    _verified[path] = stamps
+
+
+def _stamp(path: Path, name: str) -> _Stamp:
+    status = (path / name).stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise _DamageError(f"{name}: not a file")
+    return status.st_size, status.st_ctime_ns, status.st_ino
+
+
+def _is_disposable(name: Path) -> bool:
+    """Whether a path, relative to the workdir, is dropped when the artifact is whole."""
+    top = name.parts[0]
+    return top in ("scratch", SPEC) or top.startswith("checkpoint") or name.name.startswith(_TEMPORARY)
+
+
+def _remove(path: Path) -> None:
+    is_folder = path.is_dir() and not path.is_symlink()
+    shutil.rmtree(path) if is_folder else path.unlink(missing_ok=True)
+
+
+def _files(folder: Path) -> list[str]:
+    """Names, relative to `folder`, of all below it that is no folder, sorted."""
+    paths = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+    return sorted(path.relative_to(folder).as_posix() for path in paths)
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _plain(value: Any, where: str) -> Any:
+    """`value` as JSON types only; `where` is the dotted path to it, for the TypeError."""
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str | os.PathLike):
+        return str(value)
+    if isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)):
+        return int(value) if value == int(value) else float(value)
+    if isinstance(value, Mapping):
+        if odd := [key for key in value if not isinstance(key, str)]:
+            raise TypeError(f"{where or 'spec'}: key {odd[0]!r} is not a string")
+        return {str(key): _plain(item, f"{where}.{key}".lstrip(".")) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray | memoryview):
+        return [_plain(item, f"{where}[{index}]") for index, item in enumerate(value)]
+    shown = value if isinstance(value, float) else type(value).__name__
+    raise TypeError(f"{where or 'spec'}: {shown} is not JSON; use numbers, strings, lists and dicts")

@@ -1,0 +1,98 @@
+"""From the command line to a method: Hydra composes, one line is printed for what is wrong."""
+
+import logging
+import os
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from xai.config import unknown
+from xai.errors import UserError
+
+CONF = Path(__file__).resolve().parents[1] / "conf"
+
+
+def main() -> int:
+    """Run the command line; the exit status is 0, 2 for what the user can mend, 130 when interrupted."""
+    # With this Hydra lets its errors through, so that they can be told in one line.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        return report_errors(hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(_run))
+    except SystemExit as end:
+        return int(end.code or 0)
+
+
+def report_errors(job: Callable[[], None]) -> int:
+    """Run a job; print one line for whatever the user can mend, and return the exit status."""
+    try:
+        job()
+    except UserError as error:
+        return _fail(str(error))
+    except (HydraException, OmegaConfBaseException) as error:
+        return _fail(explain_hydra(error))
+    except OSError as error:
+        if error.filename is None:
+            raise
+        return _fail(f"cannot use {error.filename}: {error.strerror}; choose another folder with name=... or store=...")
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _run(config: DictConfig) -> None:
+    from xai.app import run
+
+    status = report_errors(lambda: run(config, Path(HydraConfig.get().runtime.output_dir)))
+    if status:
+        # Hydra prints a line of its own before it lets an error through, and runs the rest of a sweep first.
+        sys.exit(status)
+
+
+def _fail(message: str) -> int:
+    logging.getLogger("xai").debug("the job ends with an error", exc_info=True)
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    return 2
+
+
+def explain_hydra(error: Exception) -> str:
+    """One line for what Hydra or OmegaConf refuse: what is wrong, and what would be right."""
+    text = str(error)
+    missing = re.search(r"Could not find '([^'/@]+)/([^']+)'", text) or re.search(
+        r"In '[^']*': Could not find '(.+?)/(.+?)'", text
+    )
+    if missing:
+        group, choice = missing.groups()
+        choices = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+        return (
+            unknown(f"{group}={choice}", choice, choices)
+            .replace("a known setting", f"a known {group}")
+            .replace("known here", "choose from")
+        )
+    key = re.search(r"Could not override '([^']+)'", text)
+    if key:
+        path = key.group(1)
+        parent, _, name = path.rpartition(".")
+        return unknown(path, name, _keys(parent))
+    return f"{text.strip().splitlines()[0]}; python run.py --help lists the settings"
+
+
+def _keys(parent: str) -> list[str]:
+    """The settings there are at a dotted path of the default configuration."""
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        found: set[str] = set()
+        for method in sorted(path.stem for path in (CONF / "method").glob("*.yaml")):
+            node: Any = hydra.compose("config", overrides=[f"method={method}"])
+            for name in filter(None, parent.split(".")):
+                node = node.get(name) if isinstance(node, DictConfig) and name in node else None
+            if isinstance(node, DictConfig):
+                found.update(str(key) for key in node)
+    return sorted(found)

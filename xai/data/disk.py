@@ -1,0 +1,94 @@
+"""The data sets of the papers, and any folder of pictures, as entries of the registry."""
+
+import hashlib
+from dataclasses import dataclass
+from functools import lru_cache, partial
+
+import torch
+from torch import Tensor
+
+from xai.data.disk_set import DiskSet, Files
+from xai.data.images import to_tensor
+from xai.data.on_disk import DISK_SETS, open_disk_set
+from xai.data.prompts import PROMPTS
+from xai.data.registry import SPLITS, Images, register
+from xai.errors import UserError
+
+_CACHE_BYTES = 1 << 29
+"""Memory for pictures that have been read, in each process that reads; at 224 px that is about 890 of them."""
+
+
+@dataclass(frozen=True)
+class DiskParams:
+    """Where a data set lies and how its pictures are fitted.
+
+    Args:
+        root: Its folder.
+        size: Side of the square the pictures are brought to, in pixels.
+        fit: `crop` (short side to size, centre crop) or `squash`.
+    """
+
+    root: str
+    size: int
+    fit: str = "crop"
+
+    def __post_init__(self) -> None:
+        """Refuse unknown ways to fit."""
+        if self.fit not in ("crop", "squash"):
+            raise UserError(f"data.fit={self.fit} is unknown: use crop or squash")
+        if self.size < 1:
+            raise UserError(f"data.size={self.size} must be at least 1 pixel")
+
+
+class DiskSource:
+    """A data set on disk, its pictures read when they are asked for."""
+
+    varies = False
+
+    def __init__(self, name: str, params: DiskParams) -> None:
+        """Open all three splits, so that what is missing is known before any work."""
+        self._splits = {split: open_disk_set(name, params.root, split) for split in SPLITS}
+        self._params = params
+        self.classes = self._splits["train"].classes
+        self.templates = PROMPTS.get(name, PROMPTS["default"])
+        self._read = lru_cache(maxsize=_CACHE_BYTES // (12 * params.size**2))(self._read_one)
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes when pictures are added, removed, renamed, relabelled or resized on disk."""
+        digest = hashlib.sha256()
+        for split in SPLITS:
+            digest.update(repr(_identity(self._splits[split])).encode())
+        return digest.hexdigest()[:20]
+
+    def labels(self, split: str) -> Tensor:
+        """Class indices [N] of a split."""
+        return self._splits[split].labels
+
+    def images(self, split: str, indices: Tensor, epoch: int) -> Images:
+        """The pictures at `indices`, [B, 3, size, size] in [0, 1]; the same in every epoch."""
+        return Images(torch.stack([self._read(split, int(i)) for i in indices]), None)
+
+    def _read_one(self, split: str, index: int) -> Tensor:
+        return to_tensor(self._splits[split].image(index), self._params.size, fit=self._params.fit)
+
+
+def _identity(data: DiskSet) -> tuple[object, ...]:
+    labels = hashlib.sha256(data.labels.numpy().tobytes()).hexdigest()
+    if isinstance(data.records, Files):
+        sizes = [(name, (data.records.folder / name).stat().st_size) for name in data.records.names]
+        return labels, data.classes, sizes
+    return (
+        labels,
+        data.classes,
+        data.records.pixels.shape,
+        hashlib.sha256(data.records.rows.numpy().tobytes()).hexdigest(),
+    )
+
+
+def _open(name: str, params: DiskParams) -> DiskSource:
+    return DiskSource(name, params)
+
+
+for _info in DISK_SETS.values():
+    register(_info.name, _info.description, DiskParams)(partial(_open, _info.name))

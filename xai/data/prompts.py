@@ -1,0 +1,120 @@
+"""The words of a data set: templates that turn a class name into captions, and names where the disk holds none.
+
+The fixed class-embedding matrix W of a CLIP classifier is the mean text embedding over these captions.
+"""
+
+from collections.abc import Iterable
+
+from xai.errors import UserError
+
+DEFAULT_PROMPTS = ("a photo of a {}.", "art of the {}.")
+
+_PHOTO = ("a photo of a {}.", "a close-up photo of a {}.", "a cropped photo of a {}.", "a good photo of the {}.")
+_SATELLITE = ("a satellite photo of {}.", "an aerial view of {}.", "a centred satellite photo of {}.")
+_NUMBER = ('a photo of the number: "{}".', 'a handwritten digit "{}".', "a picture of the digit {}.")
+
+PROMPTS: dict[str, tuple[str, ...]] = {
+    "default": DEFAULT_PROMPTS,
+    "folder": DEFAULT_PROMPTS,
+    "imagenet": (*_PHOTO, "a bad photo of a {}.", "art of the {}.", "a photo of a small {}.", "a photo of a large {}."),
+    "cars": ("a photo of a {}.", "a photo of the {}, a car.", "a photo of a clean {}.", "a photo of my dirty {}."),
+    "dtd": ("a photo of a {} texture.", "a photo of a {} pattern.", "a photo of something {}.", "a {} surface."),
+    "eurosat": _SATELLITE,
+    "gtsrb": (
+        'a zoomed in photo of a "{}" traffic sign.',
+        'a centred photo of a "{}" traffic sign.',
+        'a close-up photo of a "{}" traffic sign.',
+    ),
+    "resisc45": ("a satellite photo of a {}.", "an aerial photo of a {}.", "a photo of a {} seen from above."),
+    "sun397": ("a photo of a {}.", "a photo of the {}, a place.", "a view of the {}."),
+    "svhn": ('a photo of the number: "{}".', 'a street sign of the number: "{}".', "a house number {}."),
+    "mnist": _NUMBER,
+    "mnist5k": _NUMBER,
+    "digits": _NUMBER,
+    "cifar100": ("a photo of a {}.", "a blurry photo of a {}.", "a low resolution photo of a {}.", "a small {}."),
+    "stl10": _PHOTO,
+}
+
+DIGITS = tuple("0123456789")
+
+EUROSAT_NAMES: dict[str, str] = {
+    "AnnualCrop": "annual crop land",
+    "Forest": "forest",
+    "HerbaceousVegetation": "herbaceous vegetation",
+    "Highway": "a highway or road",
+    "Industrial": "industrial buildings",
+    "Pasture": "pasture land",
+    "PermanentCrop": "permanent crop land",
+    "Residential": "residential buildings",
+    "River": "a river",
+    "SeaLake": "a sea or lake",
+}
+
+# In the order of the folders 00000 ... 00042.
+GTSRB_NAMES: tuple[str, ...] = (
+    "speed limit 20",
+    "speed limit 30",
+    "speed limit 50",
+    "speed limit 60",
+    "speed limit 70",
+    "speed limit 80",
+    "end of speed limit 80",
+    "speed limit 100",
+    "speed limit 120",
+    "no overtaking",
+    "no overtaking by lorries",
+    "right of way at the next crossing",
+    "priority road",
+    "give way",
+    "stop",
+    "empty red circle, no vehicles",
+    "no lorries",
+    "no entry",
+    "exclamation mark, general danger",
+    "dangerous bend to the left",
+    "dangerous bend to the right",
+    "double bend",
+    "bumpy road",
+    "slippery road",
+    "road narrows on the right",
+    "road works",
+    "traffic lights ahead",
+    "pedestrians",
+    "children crossing",
+    "bicycles crossing",
+    "snow or ice",
+    "wild animals crossing",
+    "end of all speed and overtaking limits",
+    "turn right ahead",
+    "turn left ahead",
+    "ahead only",
+    "straight ahead or right",
+    "straight ahead or left",
+    "keep right",
+    "keep left",
+    "roundabout",
+    "end of no overtaking",
+    "end of no overtaking by lorries",
+)
+
+
+def prompts_for(name: str) -> tuple[str, ...]:
+    """The templates of data set `name`, a scattered form speaking like its plain one; else `DEFAULT_PROMPTS`."""
+    plain = name.removesuffix("_scattered")
+    return PROMPTS.get(name, PROMPTS.get(plain, DEFAULT_PROMPTS))
+
+
+def captions(templates: Iterable[str], class_name: str) -> tuple[str, ...]:
+    """Each template with `class_name` in the place of its `{}`.
+
+    Raises:
+        UserError: no templates, or one that does not hold `{}` exactly once.
+    """
+    templates = tuple(templates)
+    if not templates:
+        raise UserError('there is no prompt template; give at least one, for example "a photo of a {}."')
+    for template in templates:
+        if template.count("{}") != 1:
+            raise UserError(f'prompt template "{template}" must hold {{}} exactly once, as in "a photo of a {{}}."')
+    # Not str.format: a class may be called "{0}".
+    return tuple(template.replace("{}", class_name) for template in templates)

@@ -1,0 +1,85 @@
+"""The registry of data sets: a name, the parameters it takes, and how to open it."""
+
+import difflib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+from torch import Tensor
+
+from xai.errors import UserError
+
+SPLITS = ("train", "validation", "test")
+
+
+class Images(NamedTuple):
+    """A batch of images: pixels [B, 3, H, W] in [0, 1], and where known the region of the object [B, H, W] bool."""
+
+    pixels: Tensor
+    regions: Tensor | None
+
+
+class ImageSource(Protocol):
+    """What every data set can do. Splits are fixed; the same arguments give the same images on every machine."""
+
+    @property
+    def classes(self) -> Sequence[str]:
+        """The C class names."""
+        ...
+
+    @property
+    def templates(self) -> Sequence[str]:
+        """Captions with `{}` where a class name goes."""
+        ...
+
+    @property
+    def varies(self) -> bool:
+        """Whether an image differs from epoch to epoch (a new place, a new ground)."""
+        ...
+
+    def labels(self, split: str) -> Tensor:
+        """Class indices [N] of a split."""
+        ...
+
+    def images(self, split: str, indices: Tensor, epoch: int) -> Images:
+        """The images at `indices` [B] of a split as they look in an epoch."""
+        ...
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of the registry."""
+
+    name: str
+    about: str
+    params: type
+    open: Callable[[Any], ImageSource]
+
+
+_ENTRIES: dict[str, Entry] = {}
+
+
+def register(
+    name: str, about: str, params: type
+) -> Callable[[Callable[[Any], ImageSource]], Callable[[Any], ImageSource]]:
+    """Add a data set: decorates the function that opens it from its parameters (a dataclass)."""
+
+    def add(function: Callable[[Any], ImageSource]) -> Callable[[Any], ImageSource]:
+        _ENTRIES[name] = Entry(name, about, params, function)
+        return function
+
+    return add
+
+
+def entry(name: str) -> Entry:
+    """Look a data set up by name; an unknown name is a `UserError` that suggests the nearest."""
+    if name not in _ENTRIES:
+        near = difflib.get_close_matches(name, _ENTRIES, 1)
+        hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(sorted(_ENTRIES))}"
+        raise UserError(f"data={name} is not a known data set: {hint}")
+    return _ENTRIES[name]
+
+
+def names() -> list[str]:
+    """All registered data sets, sorted."""
+    return sorted(_ENTRIES)

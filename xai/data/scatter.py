@@ -1,0 +1,148 @@
+"""Scattered scenes: one small object at a random place of a larger, textured canvas, and the region it covers.
+
+Where every object sits in the centre, a map that ignores the image (the mean map) explains as well as any method.
+Scattering takes that shortcut away: position says nothing, so an explanation has to look.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from xai.errors import UserError
+
+
+@dataclass(frozen=True)
+class ScatterParams:
+    """How a scene is laid out. Lengths in pixels, grey levels in [0, 1].
+
+    Args:
+        canvas: Side of the square canvas.
+        cells: The object is put into one of cells x cells equal cells.
+        object_size: Side of the square the object is drawn in; it must fit into a cell.
+        jitter: Largest shift of the object from its place in the cell, towards the canvas' far corner.
+        clutter: Number of distracting strokes, as bright as the object, drawn outside of its region.
+        polarity: `light` (bright object on a dark ground), `dark`, or `random` for each image.
+        ground: Mean grey level of the ground.
+        ground_spread: Standard deviation of that level between images.
+        texture: Standard deviation of the smooth texture.
+        noise: Standard deviation of the pixel noise.
+    """
+
+    canvas: int = 42
+    cells: int = 2
+    object_size: int = 20
+    jitter: int = 1
+    clutter: int = 0
+    polarity: str = "light"
+    ground: float = 0.25
+    ground_spread: float = 0.06
+    texture: float = 0.05
+    noise: float = 0.03
+
+    def __post_init__(self) -> None:
+        """Refuse layouts that cannot be drawn."""
+        cell = self.canvas // max(self.cells, 1)
+        if self.cells < 1 or self.canvas < 1 or self.object_size < 1:
+            raise UserError(
+                f"canvas, cells and object_size must be at least 1, not {self.canvas}, {self.cells}, {self.object_size}"
+            )
+        if self.jitter < 0 or self.object_size + self.jitter > cell:
+            raise UserError(
+                f"an object of {self.object_size} px with jitter {self.jitter} does not fit into a cell of {cell} px "
+                f"(canvas {self.canvas} / {self.cells} cells): lower object_size, jitter or cells"
+            )
+        if self.polarity not in ("light", "dark", "random"):
+            raise UserError(f"polarity={self.polarity} is unknown: use light, dark or random")
+        if self.clutter < 0:
+            raise UserError(f"clutter={self.clutter} must be 0 or more strokes")
+        for name in ("ground", "ground_spread", "texture", "noise"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(f"{name}={getattr(self, name)} must be a grey level between 0 and 1")
+
+
+class Scene(NamedTuple):
+    """Scenes: images [N, H, W] in [0, 1], regions bool [N, H, W], corners [N, 2] (top, left) of the objects."""
+
+    images: Tensor
+    regions: Tensor
+    corners: Tensor
+
+
+def scatter(objects: Tensor, params: ScatterParams, generator: torch.Generator) -> Scene:
+    """Place each object somewhere on a canvas of its own.
+
+    Args:
+        objects: [N, s, s] in [0, 1], ink is 1, with s = `params.object_size`.
+        params: The layout.
+        generator: Source of all randomness.
+
+    Returns:
+        The scenes. A region is the bounding box of the object's ink above 0.25.
+    """
+    n, side = len(objects), params.canvas
+    cell = torch.randint(params.cells, (n, 2), generator=generator) * (side // params.cells)
+    corners = cell + torch.randint(params.jitter + 1, (n, 2), generator=generator)
+    ink = _place(objects, corners, side)
+    regions = _bounding_boxes(ink > 0.25)
+    for _ in range(params.clutter):
+        ink = torch.maximum(ink, _stroke(n, side, generator) * ~_grow(regions))
+    images = _ground(n, params, generator)
+    images = images + ink * (1 - images)
+    if params.polarity == "dark":
+        images = 1 - images
+    elif params.polarity == "random":
+        images = torch.where(torch.rand(n, 1, 1, generator=generator) < 0.5, 1 - images, images)
+    images = images + params.noise * torch.randn(n, side, side, generator=generator)
+    return Scene(images.clamp(0, 1), regions, corners)
+
+
+def _place(objects: Tensor, corners: Tensor, side: int) -> Tensor:
+    """Copy each object to its corner of an empty canvas: [N, side, side]."""
+    n, size = len(objects), objects.shape[-1]
+    steps = torch.arange(size)
+    rows = (corners[:, 0, None] + steps)[:, :, None]
+    columns = (corners[:, 1, None] + steps)[:, None, :]
+    canvas = objects.new_zeros(n, side, side)
+    canvas[torch.arange(n)[:, None, None], rows, columns] = objects
+    return canvas
+
+
+def _bounding_boxes(mask: Tensor) -> Tensor:
+    """Fill the bounding box of each [H, W] mask."""
+
+    def span(line: Tensor) -> Tensor:
+        forwards = line.cumsum(-1) > 0
+        backwards = line.flip(-1).cumsum(-1).flip(-1) > 0
+        return forwards & backwards
+
+    return span(mask.any(2).long())[:, :, None] & span(mask.any(1).long())[:, None, :]
+
+
+def _ground(n: int, params: ScatterParams, generator: torch.Generator) -> Tensor:
+    """Grounds [N, side, side]: a level of its own for each image, and a smooth texture."""
+    level = params.ground + params.ground_spread * torch.randn(n, 1, 1, generator=generator)
+    coarse = torch.randn(n, 1, 8, 8, generator=generator)
+    waves = F.interpolate(coarse, size=(params.canvas, params.canvas), mode="bicubic", align_corners=True)[:, 0]
+    return (level + params.texture * waves).clamp(0, 1)
+
+
+def _stroke(n: int, side: int, generator: torch.Generator) -> Tensor:
+    """One short anti-aliased stroke on each of N canvases: [N, side, side] in [0, 1]."""
+    centre = side * torch.rand(n, 2, generator=generator)
+    angle = 2 * torch.pi * torch.rand(n, generator=generator)
+    half = side * (0.05 + 0.07 * torch.rand(n, generator=generator))
+    direction = torch.stack([angle.sin(), angle.cos()], dim=1)
+    pixels = torch.stack(torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij"), dim=-1) + 0.5
+    offset = pixels[None] - centre[:, None, None]
+    along = (offset * direction[:, None, None]).sum(-1)
+    along = along.clamp(-half[:, None, None], half[:, None, None])
+    distance = (offset - along[..., None] * direction[:, None, None]).norm(dim=-1)
+    return (1.8 - distance).clamp(0, 1)
+
+
+def _grow(regions: Tensor) -> Tensor:
+    """Regions with a margin of one pixel, which clutter keeps clear of."""
+    return F.max_pool2d(regions[:, None].float(), 3, stride=1, padding=1)[:, 0] > 0

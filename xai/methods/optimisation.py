@@ -1,0 +1,59 @@
+"""How everything is optimised: AdamW, a linear warm-up, a cosine down to zero."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from pytorch_lightning import LightningModule
+from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
+
+from xai.errors import UserError
+
+
+@dataclass(frozen=True)
+class FitParams:
+    """One training.
+
+    Args:
+        epochs: Passes over the training images.
+        batch_size: Images a step.
+        learning_rate: Peak of the schedule.
+        weight_decay: AdamW's decoupled decay.
+        warmup: Share of the steps over which the rate rises from zero.
+        clip: Largest gradient norm; 0 leaves gradients as they are.
+    """
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    weight_decay: float
+    warmup: float
+    clip: float
+
+    def __post_init__(self) -> None:
+        """Refuse values that train nothing or blow up."""
+        if self.epochs < 1 or self.batch_size < 1:
+            raise UserError(f"epochs and batch_size must be at least 1, not {self.epochs} and {self.batch_size}")
+        if not 0 < self.learning_rate < math.inf:
+            raise UserError(f"learning_rate={self.learning_rate} must be a positive number")
+        if not 0 <= self.warmup <= 1:
+            raise UserError(f"warmup={self.warmup} is a share of the steps: it must be between 0 and 1")
+        if not (0 <= self.weight_decay < math.inf and 0 <= self.clip < math.inf):
+            raise UserError(f"weight_decay={self.weight_decay} and clip={self.clip} must be 0 or more")
+
+
+def schedule(step: int, total: int, warmup: float) -> float:
+    """Factor on the peak rate at a step: linear up over `warmup` of `total` steps, then a half cosine to zero."""
+    rise = warmup * total
+    if step < rise:
+        return min(1.0, (step + 1) / max(rise, 1))
+    return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(total - rise, 1)))
+
+
+def adamw(module: LightningModule, params: FitParams) -> OptimizerLRSchedulerConfig:
+    """The optimiser and its schedule, in the form that Lightning wants from `configure_optimizers`."""
+    trainable = [p for p in module.parameters() if p.requires_grad]
+    optimiser = torch.optim.AdamW(trainable, lr=params.learning_rate, weight_decay=params.weight_decay)
+    total = int(module.trainer.estimated_stepping_batches)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: schedule(step, total, params.warmup))
+    return {"optimizer": optimiser, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

@@ -1,0 +1,201 @@
+"""How far predicted maps agree with reference maps, image by image.
+
+Maps are [N, M], N images of M patches. Every result is float64 [N] on the maps' device. A map holding NaN gives NaN.
+"""
+
+import torch
+from torch import Tensor
+
+from xai.errors import UserError
+from xai.metrics.functional.checks import check_pair
+
+_ROUNDING_STEPS = 16
+"""A map that varies by no more than this many machine epsilons of its largest magnitude varies by rounding only."""
+
+_PAIR_BUDGET = 2**20
+"""Patch pairs held at once in `kendall`; below 2^24, so that float32 counts them exactly."""
+
+
+def normalise(u: Tensor) -> Tensor:
+    """Norm(u) of eq. 5 (explainability vectors): (u - mean) / population standard deviation over the last axis.
+
+    A constant map carries no explanation and becomes all zeros, with zero gradient. Differentiable. The result does not
+    change when u is shifted or scaled by a positive number.
+
+    Args:
+        u: [..., M], M >= 1; types narrower than float32 are computed and returned in float32.
+
+    Raises:
+        UserError: There is no patch to normalise over.
+    """
+    if u.ndim == 0 or u.shape[-1] == 0:
+        raise UserError(f"cannot normalise maps of shape {tuple(u.shape)}; they need M >= 1 patches, [..., M]")
+    wide = _at_least_float32(u)
+    return _standardise(wide, is_constant(wide))
+
+
+def is_constant(u: Tensor) -> Tensor:
+    """Bool [...]: whether the map u [..., M] varies by no more than the rounding of its own dtype."""
+    wide = _at_least_float32(u.detach())
+    return _spread(wide) <= _tolerance(u) * wide.abs().amax(-1)
+
+
+def squared_explanation_error(pred: Tensor, ref: Tensor) -> Tensor:
+    """L_exp of eq. 5 (explainability vectors) of each image: mean over patches of (Norm(pred) - Norm(ref))^2.
+
+    Equation 5 writes the squared norm, a sum over patches. The E-RMSE = sqrt(L_exp) the paper prints (uncorrelated maps
+    about sqrt 2, a constant map 1) is only possible with the mean over patches, so the mean it is. The value is
+    2 - 2 r with r the Pearson correlation of the two maps.
+
+    Args:
+        pred: [N, M].
+        ref: [N, M].
+
+    Returns:
+        [N] in [0, 4]; 1 when one of the maps is constant, 0 when both are.
+
+    Raises:
+        UserError: The shapes differ or are not [N, M].
+    """
+    check_pair(pred, ref)
+    difference = _standardise(pred.double(), is_constant(pred)) - _standardise(ref.double(), is_constant(ref))
+    return difference.square().mean(-1)
+
+
+def e_rmse(pred: Tensor, ref: Tensor) -> Tensor:
+    """E-RMSE (explainability vectors, section 6.1): root of the mean `squared_explanation_error` over images, a scalar.
+
+    NaN for no images.
+    """
+    return squared_explanation_error(pred, ref).mean().sqrt()
+
+
+def kendall(pred: Tensor, ref: Tensor) -> Tensor:
+    """Kendall's rank correlation tau-b (Kendall 1945) of each image, all M (M - 1) / 2 pairs of patches compared.
+
+    Args:
+        pred: [N, M].
+        ref: [N, M].
+
+    Returns:
+        [N] in [-1, 1]; NaN where either map is constant.
+
+    Raises:
+        UserError: The shapes differ or are not [N, M].
+    """
+    check_pair(pred, ref)
+    images, patches = pred.shape
+    x, tied_x = _ranks(pred)
+    y, tied_y = _ranks(ref)
+    excess = torch.zeros(images, dtype=torch.float64, device=pred.device)
+    step, rows = max(1, _PAIR_BUDGET // patches**2), max(1, min(patches, _PAIR_BUDGET // patches))
+    for first in range(0, images, step):
+        part = slice(first, first + step)
+        for row in range(0, patches, rows):
+            block = slice(row, row + rows)
+            order = (x[part, block, None] - x[part, None, :]).sign_()
+            order *= (y[part, block, None] - y[part, None, :]).sign_()
+            excess[part] += order.sum((1, 2))
+    pairs = patches * (patches - 1) / 2
+    tau = (excess / 2 / ((pairs - tied_x) * (pairs - tied_y)).sqrt()).clamp(-1, 1)
+    return tau.masked_fill(is_constant(pred) | is_constant(ref) | _broken(pred, ref), torch.nan)
+
+
+def iou_at_k(pred: Tensor, ref: Tensor, k: int) -> Tensor:
+    """IoU@k (explainability vectors, section 6.2): |A and B| / |A or B| of the sets A, B of the k largest patches.
+
+    Of patches with the same value the one that comes first in patch order (row by row from the top left) counts as the
+    larger, so that the value is the same on every machine. A constant map has no largest patches: it is undefined.
+
+    Args:
+        pred: [N, M].
+        ref: [N, M].
+        k: From 1 to M.
+
+    Returns:
+        [N] in [0, 1]; NaN where `pred` is constant.
+
+    Raises:
+        UserError: The shapes differ or are not [N, M], or k is out of range.
+    """
+    check_pair(pred, ref)
+    if not 1 <= k <= pred.shape[1]:
+        raise UserError(f"IoU@{k} of maps with {pred.shape[1]} patches; k has to be from 1 to {pred.shape[1]}")
+    chosen = torch.zeros(pred.shape, dtype=torch.bool, device=pred.device).scatter_(1, largest(pred, k), True)
+    shared = chosen.gather(1, largest(ref, k)).sum(1).double()
+    return (shared / (2 * k - shared)).masked_fill(_broken(pred, ref) | is_constant(pred), torch.nan)
+
+
+def centred_correlation(pred: Tensor, ref: Tensor) -> Tensor:
+    """Pearson correlation of each image after the mean map over the N images is taken off both sides.
+
+    What position alone explains (objects sit in the middle) is in the mean maps, so a map that is the same for every
+    image is undefined here instead of rewarded. Per-image scales count: the mean is that of the maps as they are.
+
+    Args:
+        pred: [N, M].
+        ref: [N, M].
+
+    Returns:
+        [N] in [-1, 1]; NaN where either remainder is constant. One map that is not finite makes all NaN.
+
+    Raises:
+        UserError: The shapes differ or are not [N, M].
+    """
+    check_pair(pred, ref)
+    a, flat_a = _without_mean_map(pred)
+    b, flat_b = _without_mean_map(ref)
+    correlation = (_standardise(a, flat_a) * _standardise(b, flat_b)).mean(-1).clamp(-1, 1)
+    return correlation.masked_fill(flat_a | flat_b, torch.nan)
+
+
+def largest(u: Tensor, k: int) -> Tensor:
+    """Indices [N, k] of the k largest entries of u [N, M], largest first, ties in patch order."""
+    return u.sort(dim=1, descending=True, stable=True).indices[:, :k]
+
+
+def _at_least_float32(u: Tensor) -> Tensor:
+    return u if u.dtype in (torch.float32, torch.float64) else u.float()
+
+
+def _tolerance(u: Tensor) -> float:
+    return _ROUNDING_STEPS * torch.finfo(torch.float64 if u.dtype == torch.float64 else torch.float32).eps
+
+
+def _spread(u: Tensor) -> Tensor:
+    return u.amax(-1) - u.amin(-1)
+
+
+def _standardise(u: Tensor, constant: Tensor) -> Tensor:
+    """(u - mean) / std over the last axis; zeros, with zero gradient, for the rows [...] that are `constant`."""
+    flat = constant[..., None]
+    # Shift and scale may be detached because the result depends on neither. They are taken off first so that squares
+    # neither underflow nor cancel in float32, and masked before the root so that no infinite slope meets a zero.
+    shifted = u - u.detach().mean(-1, keepdim=True)
+    scale = shifted.detach().abs().amax(-1, keepdim=True).masked_fill(flat, 1.0)
+    z = (shifted / scale).masked_fill(flat, 0.0)
+    z = z - z.mean(-1, keepdim=True)
+    variance = z.square().mean(-1, keepdim=True).masked_fill(flat, 1.0)
+    return z / variance.sqrt()
+
+
+def _ranks(u: Tensor) -> tuple[Tensor, Tensor]:
+    """Ranks as float32 [N, M], equal for equal values, and the number of tied pairs as float64 [N]."""
+    values = _at_least_float32(u.detach()).contiguous()
+    ordered = values.sort(-1).values
+    below = torch.searchsorted(ordered, values)
+    not_above = torch.searchsorted(ordered, values, right=True)
+    return below.float(), (not_above - below - 1).sum(-1).double() / 2
+
+
+def _without_mean_map(u: Tensor) -> tuple[Tensor, Tensor]:
+    """The maps u [N, M] less its mean map, in float64, and which of the remainders [N] are no more than rounding."""
+    wide = u.double()
+    mean = wide.mean(0, keepdim=True)
+    rest = wide - mean
+    magnitude = torch.maximum(wide.abs().amax(-1), mean.abs().amax(-1))
+    return rest, _spread(rest) <= _tolerance(u) * magnitude
+
+
+def _broken(pred: Tensor, ref: Tensor) -> Tensor:
+    return ~(pred.isfinite() & ref.isfinite()).all(-1)

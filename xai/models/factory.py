@@ -1,0 +1,200 @@
+"""Building CLIP models from their configuration, and reading base weights that others have trained."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import open_clip
+import torch
+from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
+from open_clip.pos_embed import get_2d_sincos_pos_embed
+from torch import Tensor
+
+from xai.errors import UserError
+from xai.models.clip import SelfExplainingClip, Tokenizer
+from xai.models.maskable import Removal
+from xai.models.tokenizer import WordTokenizer
+from xai.models.weights import match_weights, read_weights
+
+
+@dataclass(frozen=True)
+class SmallTowers:
+    """Shape of the embedded CLIP.
+
+    Args:
+        embed_dim: K, the width both towers end in.
+        width: Width of the visual tower.
+        layers: Its depth.
+        head_width: Width of one of its attention heads.
+        text_width: Width of the text tower.
+        text_layers: Its depth.
+        text_heads: Its attention heads.
+        position_scale: Size of the sin-cos position embedding the training starts from.
+    """
+
+    embed_dim: int
+    width: int
+    layers: int
+    head_width: int
+    text_width: int
+    text_layers: int
+    text_heads: int
+    position_scale: float
+
+
+@dataclass(frozen=True)
+class ClipParams:
+    """A CLIP model.
+
+    Args:
+        name: What the model is called here.
+        image_size: Side of its input in pixels.
+        patch_size: Side of a patch in pixels.
+        mean: Channel means of its input normalisation.
+        std: Channel deviations of it.
+        architecture: open_clip's name of the architecture, or null for small towers.
+        pretrained: open_clip's tag of the weights, fetched from the hub; null leaves them to `weights`.
+        weights: A local file of open_clip weights; it comes before `pretrained`.
+        random_weights: Take random weights where neither is given (tests of the plumbing, never of the science).
+        towers: Shape of the small towers that the framework pre-trains itself.
+    """
+
+    name: str
+    image_size: int
+    patch_size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    architecture: str | None = None
+    pretrained: str | None = None
+    weights: str | None = None
+    random_weights: bool = False
+    towers: SmallTowers | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse shapes that do not fit together."""
+        if self.image_size < 1 or self.patch_size < 1 or self.image_size % self.patch_size:
+            fitting = max(1, round(self.image_size / max(self.patch_size, 1))) * max(self.patch_size, 1)
+            raise UserError(
+                f"model.patch_size={self.patch_size} does not divide model.image_size={self.image_size}: "
+                f"the nearest size that fits is {fitting}"
+            )
+        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
+            raise UserError("model.mean and model.std need three channel values each, deviations above 0")
+        if (self.architecture is None) == (self.towers is None):
+            raise UserError(f"model={self.name} needs either architecture (an open_clip name) or towers, and not both")
+        if self.architecture is not None and self.architecture not in open_clip.list_models():
+            raise UserError(f"model.architecture={self.architecture} is not one that open_clip knows")
+
+    @property
+    def embedded(self) -> bool:
+        """Whether the framework trains the base weights itself."""
+        return self.towers is not None
+
+    @property
+    def grid(self) -> int:
+        """Patches along a side."""
+        return self.image_size // self.patch_size
+
+
+def build_clip(params: ClipParams, seed: int = 0) -> CLIP:
+    """Build a CLIP with random weights.
+
+    Args:
+        params: The model.
+        seed: Of the random weights.
+
+    Returns:
+        The model, in training mode.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        clip = _build_small(params, params.towers) if params.towers is not None else _build_open_clip(params)
+    if not isinstance(clip, CLIP):
+        raise UserError(
+            f"model.architecture={params.architecture} is no plain CLIP; use one with a ViT tower, such as ViT-B-32"
+        )
+    if (
+        tuple(clip.visual.image_size) != (params.image_size,) * 2
+        or tuple(clip.visual.patch_size) != (params.patch_size,) * 2
+    ):
+        raise UserError(
+            f"model.architecture={params.architecture} takes {clip.visual.image_size[0]} px in patches of "
+            f"{clip.visual.patch_size[0]}, not image_size={params.image_size} and patch_size={params.patch_size}"
+        )
+    return clip
+
+
+def _build_open_clip(params: ClipParams) -> torch.nn.Module:
+    assert params.architecture is not None
+    return open_clip.create_model(params.architecture, pretrained=None, force_image_size=params.image_size)
+
+
+def _build_small(params: ClipParams, towers: SmallTowers) -> CLIP:
+    tokenizer = WordTokenizer()
+    vision = CLIPVisionCfg(
+        layers=towers.layers,
+        width=towers.width,
+        head_width=towers.head_width,
+        patch_size=params.patch_size,
+        image_size=params.image_size,
+    )
+    text = CLIPTextCfg(
+        context_length=tokenizer.context_length,
+        vocab_size=tokenizer.vocab_size,
+        width=towers.text_width,
+        heads=towers.text_heads,
+        layers=towers.text_layers,
+    )
+    clip = CLIP(towers.embed_dim, vision, text)
+    # A start that knows the plane: from random positions a small ViT does not learn to find an object in minutes.
+    positions = get_2d_sincos_pos_embed(towers.width, params.grid, cls_token=True)
+    with torch.no_grad():
+        clip.visual.positional_embedding.copy_(towers.position_scale * torch.from_numpy(positions).float())
+    return clip
+
+
+def build_tokenizer(params: ClipParams) -> Tokenizer:
+    """The tokenizer that belongs to a model."""
+    if params.architecture is None:
+        return WordTokenizer()
+    return open_clip.get_tokenizer(params.architecture)
+
+
+def build_explainer(params: ClipParams, clip: CLIP, head: Tensor, removal: Removal | None = None) -> SelfExplainingClip:
+    """The self-explaining classifier of a CLIP: its visual tower and the class embeddings `head` [K, C]."""
+    scale = float(clip.logit_scale.detach().exp())
+    return SelfExplainingClip(clip.visual, head, scale, params.mean, params.std, removal)
+
+
+def base_weights_file(params: ClipParams) -> Path:
+    """The file that holds a model's base weights: the local one, or the one open_clip fetches from its hub."""
+    if params.weights is not None:
+        return Path(params.weights)
+    if params.pretrained is None:
+        raise UserError(f"model={params.name} has no weights: set model.weights=FILE or model.pretrained=TAG")
+    known = open_clip.get_pretrained_cfg(params.architecture or "", params.pretrained)
+    if not known:
+        tags = ", ".join(open_clip.list_pretrained_tags_by_model(params.architecture or "")) or "none"
+        raise UserError(f"model.pretrained={params.pretrained} is unknown for {params.architecture}: known are {tags}")
+    try:
+        return Path(open_clip.download_pretrained(known, cache_dir=os.environ.get("XAI_WEIGHTS")))
+    except Exception as error:
+        raise UserError(
+            f"the weights {params.pretrained} of {params.architecture} could not be fetched "
+            f"({type(error).__name__}); without a network give the file: model.weights=open_clip_model.safetensors"
+        ) from error
+
+
+def read_base_weights(params: ClipParams, path: Path) -> dict[str, Tensor]:
+    """Read open_clip weights (safetensors, or a torch file without code) and check that they fit the model."""
+    tensors = read_weights(path, what="base weights", require_finite=True).tensors
+    expected = {name: value.shape for name, value in build_clip(params).state_dict().items()}
+    match_weights(tensors, expected, what=f"base weights {path}", model=params.name)
+    return tensors
+
+
+def load_base(params: ClipParams, tensors: dict[str, Tensor]) -> CLIP:
+    """A CLIP with its base weights, frozen and in evaluation mode."""
+    clip = build_clip(params)
+    clip.load_state_dict(tensors)
+    return clip.eval().requires_grad_(False)

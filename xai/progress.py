@@ -1,0 +1,38 @@
+"""Progress a person can read: bars with the time left on a terminal, one line a stage everywhere else."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+console = Console()
+"""Where people read: standard output."""
+
+
+@contextmanager
+def bar(title: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
+    """Show a bar while the body runs; yields a function to call with the number of units that are done.
+
+    Without a terminal nothing moves: one line is printed at the end.
+    """
+    start = time.perf_counter()
+    done = 0
+
+    if not console.is_terminal:
+
+        def count(now: int) -> None:
+            nonlocal done
+            done = now
+
+        yield count
+    else:
+        columns = (TextColumn("  {task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit))
+        times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+        with Progress(*columns, *times, console=console, transient=True) as progress:
+            task = progress.add_task(title, total=total)
+            yield lambda now: progress.update(task, completed=now)
+    console.print(
+        f"  [green]made[/] {title} [dim]({total} {unit}, {time.perf_counter() - start:.0f} s)[/]", highlight=False
+    )

@@ -1,0 +1,1 @@
+"""Tables, figures and pages; they read results and compute no metric of their own."""

@@ -1,0 +1,143 @@
+"""What a person gets from `method=transfer`: the table, the sweep, three sentences, files to hold, one page to open."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from xai.artifacts import Artifact, write_atomically
+from xai.models.checkpoint import write_classifier
+from xai.progress import console
+from xai.reports import renderers, tables
+from xai.reports.transfer import headline, write_transfer_report
+from xai.results import RESULT_FILE, TENSORS_FILE, Result, read_result, read_tensors
+from xai.stages.classifier import describe
+from xai.stages.context import Lab
+from xai.stages.transfer import Outcome, Transfer
+from xai.stages.vector import FILE as VECTOR_FILE
+
+_COLUMNS = {
+    "zero_shot": "Zero-shot",
+    "ft_source": "Ft source",
+    "ft_source_x": "Ft source+X",
+    "ft_target": "Ft target",
+    "proposed": "Proposed",
+    "ft_target_x": "Ft target+X",
+    "ink": "Ink",
+}
+"""The rows whose maps the report shows, as in Figure 4, and the control that is hardest to beat."""
+
+
+def present(lab: Lab, job: Transfer, outcome: Outcome, output: Path, pictures: int, command: str) -> None:
+    """Print what a transfer gave and write it into the folder of the run.
+
+    Args:
+        lab: The bench it was made at.
+        job: The stages.
+        outcome: Their results.
+        output: The folder.
+        pictures: How many test images the report shows.
+        command: What was typed.
+    """
+    rows = [read_result(artifact.path) for artifact in outcome.rows]
+    sweep = [read_result(artifact.path) for artifact in outcome.sweep]
+    table = tables.transfer_table(rows)
+    _hand_over(job, outcome, output)
+    for suffix, text in {"md": renderers.as_markdown(table), "csv": renderers.as_csv(table)}.items():
+        write_atomically(output / f"table.{suffix}", text.encode())
+    console.print(renderers.as_rich(table, console.width))
+    console.print(renderers.as_rich(tables.sweep_table(sweep, outcome.lambda2), console.width))
+    for sentence in headline(rows, outcome.lambda2, job.model.image_size):
+        console.print(f"- {sentence}", highlight=False)
+    report = write_transfer_report(
+        output,
+        results=rows,
+        sweep=sweep,
+        ft_target=next(row for row in rows if row.role == "ft_target"),
+        chosen=outcome.lambda2,
+        pictures=_pictures(outcome, pictures),
+        command=command,
+        notes=_notes(lab, outcome),
+    )
+    _log(lab, rows)
+    console.print(f"\nstore: {lab.store.summary()} ({lab.store.root})", highlight=False)
+    console.print(f"report: [bold]{report}[/]", highlight=False)
+
+
+def _hand_over(job: Transfer, outcome: Outcome, output: Path) -> None:
+    """Copy what a user can hold out of the store: results, the vector, the transferred model."""
+    for name in ("results", "sweep"):
+        shutil.rmtree(output / name, ignore_errors=True)
+    for artifact in outcome.rows:
+        _copy(artifact, output / "results" / read_result(artifact.path).role)
+    for artifact in [*outcome.sweep, *outcome.validation]:
+        result = read_result(artifact.path)
+        _copy(artifact, output / "sweep" / result.split / f"lambda2={result.params['lambda2']:g}")
+    vector = outcome.vector.file(VECTOR_FILE)
+    write_atomically(output / VECTOR_FILE, vector.read_bytes())
+    info = describe(job.model, job.base, job.target, outcome.network, explains=True)
+    write_classifier(output / "model.safetensors", outcome.network.cpu(), info)
+    ft_target = job.ft_target.file("classifier.safetensors")
+    write_atomically(output / "classifier.safetensors", ft_target.read_bytes())
+
+
+def _copy(artifact: Artifact, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in (TENSORS_FILE, RESULT_FILE):
+        write_atomically(folder / name, artifact.file(name).read_bytes())
+
+
+def _pictures(outcome: Outcome, number: int) -> dict[str, Any]:
+    """The first test image of each class in turn, with the maps of every row."""
+    labels = outcome.examination.reference.labels
+    chosen = _one_of_each(labels, number)
+    pixels = outcome.examination.images.pixels[chosen]
+    reference = outcome.examination.reference.attributions
+    columns: list[tuple[str, Tensor, Tensor | None]] = [("Kernel SHAP (reference)", reference[chosen], None)]
+    for artifact in outcome.rows:
+        role = read_result(artifact.path).role
+        if role in _COLUMNS:
+            tensors = read_tensors(artifact.path)
+            predictions = tensors["logits"].argmax(1)[chosen] if "logits" in tensors else None
+            columns.append((_COLUMNS[role], tensors["attributions"][chosen], predictions))
+    return {
+        "images": (pixels * 255).round().to(torch.uint8),
+        "labels": labels[chosen],
+        "class_names": list(outcome.examination.data.source.classes),
+        "columns": columns,
+    }
+
+
+def _one_of_each(labels: Tensor, number: int) -> Tensor:
+    """Row numbers that go round the classes: not chosen by how well anything looks."""
+    rounds: dict[int, int] = {}
+    order = []
+    for row, label in enumerate(labels.tolist()):
+        rounds[label] = rounds.get(label, -1) + 1
+        order.append((rounds[label], label, row))
+    return torch.tensor([row for _, _, row in sorted(order)[:number]])
+
+
+def _notes(lab: Lab, outcome: Outcome) -> dict[str, str]:
+    seconds = sum(artifact.seconds for artifact in (*lab.store.made, *lab.store.found))
+    lineage = read_result(outcome.rows[0].path).lineage
+    versions = ", ".join(f"{name} {number}" for name, number in lineage["versions"].items())
+    similarity = {f"cosine {name}": f"{value:.3f}" for name, value in outcome.diagnostics.items()}
+    return {
+        "lambda2": f"{outcome.lambda2:g}, " + ("chosen on the validation split" if outcome.was_chosen else "as asked for"),
+        "time to make everything": f"{seconds:.0f} s",
+        "device": str(lab.trainer.device),
+        "precision": lab.trainer.precision,
+        "versions": versions,
+        "commit": str(lineage["commit"]),
+        **similarity,
+    }
+
+
+def _log(lab: Lab, rows: list[Result]) -> None:
+    if not lab.logger:
+        return
+    lab.logger.log_metrics({f"result/{row.role}/{name}": value for row in rows for name, value in row.metrics.items()})
+    lab.logger.finalize("success")

@@ -1,0 +1,1 @@
+"""Shapley values: samplers of coalitions and estimators."""

@@ -1,0 +1,143 @@
+"""`method=apply_vector`: any compatible classifier receives its explanations, without training."""
+
+import copy
+import logging
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from xai import vectors
+from xai.data.module import load_images
+from xai.errors import UserError
+from xai.metrics.evaluation import evaluate_maps
+from xai.models.checkpoint import ClassifierInfo, architecture_hash, read_parameters, write_classifier
+from xai.models.clip import SelfExplainingClip, load_parameters, trainable
+from xai.models.factory import build_explainer
+from xai.models.weights import read_weights
+from xai.stages import base as base_stage
+from xai.stages.base import ModelParams
+from xai.stages.context import Lab, OpenData
+from xai.stages.evaluation import self_explanation
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ApplyParams:
+    """Equation 8's factors.
+
+    Args:
+        lambda1: Of the classifier's own task vector; other values than 1 need the base weights.
+        lambda2: Of the explainability vector.
+    """
+
+    lambda1: float
+    lambda2: float
+
+    def __post_init__(self) -> None:
+        """Refuse numbers out of range."""
+        for name in ("lambda1", "lambda2"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and 0 <= value <= 10):
+                raise UserError(f"apply_vector.{name}={value} is out of range: it must lie between 0 and 10")
+
+
+@dataclass(frozen=True)
+class Applied:
+    """The explained classifier, its file, and its metrics on the test split before and after."""
+
+    network: SelfExplainingClip
+    file: Path
+    before: dict[str, float]
+    after: dict[str, float]
+
+
+def apply_vector(
+    lab: Lab,
+    model: ModelParams,
+    data: OpenData,
+    vector: Path,
+    checkpoint: Path,
+    params: ApplyParams,
+    seed: int,
+    output: Path,
+) -> Applied:
+    """Add an explainability vector to a classifier and write `model.safetensors` into `output`.
+
+    Raises:
+        UserError: For a vector or checkpoint that is broken, holds NaN, or belongs to another architecture or base.
+    """
+    tau, vector_info = vectors.load_vector(vector)
+    theta, info = read_parameters(checkpoint, model)
+    warning = vectors.check_compatible(
+        vector_info,
+        tau,
+        model=model.name,
+        architecture=architecture_hash(theta),
+        base=info.base if info else None,
+        parameters=theta,
+    )
+    if warning:
+        log.warning("%s", warning)
+    network = _network(lab, model, data, checkpoint, info, seed)
+    explained = vectors.apply(theta, [(params.lambda2, tau)])
+    if params.lambda1 != 1:
+        base = base_stage.load(model, base_stage.base_weights(lab, model, seed))
+        if base.fingerprint != vector_info.base:
+            raise UserError(
+                f"lambda1={params.lambda1} needs the base weights the vector was made from; "
+                f"model={model.name} seed={seed} has others"
+            )
+        start = {name: value for name, value in base.clip.state_dict().items() if name.startswith("visual.")}
+        lambda1, lambda2 = params.lambda1, params.lambda2
+        explained = vectors.apply(start, [(lambda1, theta), (-lambda1, start), (lambda2, tau)])
+    labels = data.source.labels("test")
+    pixels, regions = load_images(data.source, "test", torch.arange(len(labels)), 0, model.image_size)
+    metrics = [_measure(lab, network, parameters, pixels, regions, labels) for parameters in (theta, explained)]
+    description = info or ClassifierInfo(
+        model.name, architecture_hash(theta), vector_info.base, data.name, tuple(data.source.classes), False
+    )
+    file = output / "model.safetensors"
+    write_classifier(file, network, replace(description, explains=True))
+    return Applied(network, file, *metrics)
+
+
+def _network(
+    lab: Lab, model: ModelParams, data: OpenData, checkpoint: Path, info: ClassifierInfo | None, seed: int
+) -> SelfExplainingClip:
+    """The classifier's architecture with its class embeddings: its own, or those of the data set's names."""
+    tensors = read_weights(checkpoint, what="checkpoint").tensors
+    base = base_stage.load(model, base_stage.base_weights(lab, model, seed)) if info is None else None
+    if info is None:
+        assert base is not None
+        _, head = base_stage.head(lab, model, base, data)
+        return build_explainer(model, copy.deepcopy(base.clip), head).requires_grad_(False)
+    if tuple(info.classes) != tuple(data.source.classes):
+        raise UserError(
+            f"{checkpoint} tells {len(info.classes)} classes of {info.data} apart ({', '.join(info.classes[:3])} ...), "
+            f"data={data.name} has others ({', '.join(data.source.classes[:3])} ...)"
+        )
+    from xai.models.factory import build_clip
+
+    network = build_explainer(model, build_clip(model), tensors["head"]).requires_grad_(False)
+    network.logit_scale.copy_(tensors["logit_scale"])
+    return network
+
+
+def _measure(
+    lab: Lab,
+    network: SelfExplainingClip,
+    theta: dict[str, Tensor],
+    pixels: Tensor,
+    regions: Tensor | None,
+    labels: Tensor,
+) -> dict[str, float]:
+    load_parameters(network, theta)
+    network.to(lab.trainer.device).eval()
+    maps = self_explanation(network, pixels, labels)
+    network.cpu()
+    assert set(trainable(network)) == set(theta)
+    return evaluate_maps(maps.attributions, None, regions, maps.logits, labels)

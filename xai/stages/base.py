@@ -1,0 +1,171 @@
+"""Base weights theta_base: pre-trained by the framework itself, or read from an open_clip checkpoint."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from open_clip.model import CLIP
+from pytorch_lightning import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from xai.artifacts import Artifact, fingerprint_file
+from xai.data.captions import CaptionedGlyphs, GlyphStream
+from xai.data.module import StepSampler, epoch_of
+from xai.data.scatter import ScatterParams
+from xai.errors import UserError
+from xai.methods.contrastive import ContrastivePretraining
+from xai.methods.optimisation import FitParams
+from xai.models.clip import class_embeddings
+from xai.models.factory import (
+    ClipParams,
+    base_weights_file,
+    build_clip,
+    build_tokenizer,
+    load_base,
+    read_base_weights,
+)
+from xai.models.weights import fingerprint, read_weights, write_weights
+from xai.stages.context import Lab, OpenData
+from xai.training import fit
+
+_REVISION = 1
+_STEPS_BETWEEN_CHECKPOINTS = 50
+
+
+@dataclass(frozen=True)
+class PretrainParams:
+    """Contrastive pre-training of the embedded model.
+
+    Args:
+        steps: Steps in all.
+        focused_steps: How many of them see only the patches around the object.
+        batch_size: Scenes a step; small batches make many steps, which matters most.
+        learning_rate: Peak of the schedule.
+        weight_decay: AdamW's decay.
+        warmup: Share of the steps with a rising rate.
+        clip: Largest gradient norm.
+        scene: The layout of the scenes.
+    """
+
+    steps: int
+    focused_steps: int
+    batch_size: int
+    learning_rate: float
+    weight_decay: float
+    warmup: float
+    clip: float
+    scene: ScatterParams
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be cut into checkpointed pieces."""
+        if self.steps < 1 or self.steps % _STEPS_BETWEEN_CHECKPOINTS:
+            raise UserError(f"model.pretraining.steps={self.steps} must be a multiple of {_STEPS_BETWEEN_CHECKPOINTS}")
+        if not 0 <= self.focused_steps <= self.steps:
+            raise UserError(
+                f"model.pretraining.focused_steps={self.focused_steps} must lie between 0 and steps={self.steps}"
+            )
+
+    @property
+    def fit(self) -> FitParams:
+        """The optimisation, an epoch being the steps between two checkpoints."""
+        epochs = self.steps // _STEPS_BETWEEN_CHECKPOINTS
+        return FitParams(epochs, self.batch_size, self.learning_rate, self.weight_decay, self.warmup, self.clip)
+
+
+@dataclass(frozen=True)
+class ModelParams(ClipParams):
+    """A CLIP model and, for the embedded one, how its base weights come about."""
+
+    pretraining: PretrainParams | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse an embedded model whose pre-training scenes do not fit it."""
+        super().__post_init__()
+        if self.embedded:
+            if self.pretraining is None:
+                raise UserError(f"model={self.name} has no weights of its own and no pretraining settings")
+            if self.pretraining.scene.canvas != self.image_size:
+                raise UserError(
+                    f"model.pretraining.scene.canvas={self.pretraining.scene.canvas} must equal "
+                    f"model.image_size={self.image_size}"
+                )
+
+
+class _Stream(LightningDataModule):
+    def __init__(self, stream: GlyphStream) -> None:
+        super().__init__()
+        self._stream = stream
+
+    def train_dataloader(self) -> DataLoader[CaptionedGlyphs]:
+        sampler = StepSampler(_STEPS_BETWEEN_CHECKPOINTS)
+        sampler.set_epoch(epoch_of(self))
+        return DataLoader(self._stream, batch_size=None, sampler=sampler)
+
+
+def base_weights(lab: Lab, model: ModelParams, seed: int) -> Artifact:
+    """The base weights of a model as an artifact (`base.safetensors`).
+
+    The seed matters to the embedded model only: real ones come from one checkpoint.
+    """
+    shape = {"image_size": model.image_size, "patch_size": model.patch_size}
+    if not model.embedded and model.random_weights:
+        spec = {**shape, "architecture": model.architecture, "random": True, "seed": seed}
+        return lab.store.get("base", spec, lambda work: _write(work, build_clip(model, seed).state_dict(), model))
+    if not model.embedded:
+        path = base_weights_file(model)
+        if not path.is_file():
+            read_weights(path, what="base weights")
+        spec = {**shape, "architecture": model.architecture, "sha256": fingerprint_file(path)}
+        return lab.store.get("base", spec, lambda work: _write(work, read_base_weights(model, path), model))
+    assert model.pretraining is not None
+    assert model.towers is not None
+    normalisation = {"mean": model.mean, "std": model.std}
+    training = {"towers": asdict(model.towers), "pretraining": asdict(model.pretraining)}
+    spec = lab.with_precision({**shape, **normalisation, **training, "seed": seed, "revision": _REVISION})
+    return lab.store.get(
+        "base", spec, lambda work: _pretrain(lab, model, seed, work), title=f"base weights of {model.name}"
+    )
+
+
+def _pretrain(lab: Lab, model: ModelParams, seed: int, workdir: Path) -> None:
+    assert model.pretraining is not None
+    params, clip = model.pretraining, build_clip(model, seed)
+    stream = GlyphStream(build_tokenizer(model), params.scene, model.patch_size, params.batch_size, params.steps, seed)
+    module = ContrastivePretraining(clip, params.fit, params.focused_steps, list(model.mean), list(model.std))
+    fit(module, _Stream(stream), params.fit, lab.trainer, workdir, f"base weights of {model.name}", lab.logger)
+    _write(workdir, clip.state_dict(), model)
+
+
+def _write(workdir: Path, state: Mapping[str, Tensor], model: ModelParams) -> None:
+    write_weights(workdir / "base.safetensors", dict(state), {"model": model.name})
+
+
+@dataclass(frozen=True)
+class Base:
+    """Base weights that have been loaded."""
+
+    artifact: Artifact
+    clip: CLIP
+    fingerprint: str
+
+
+def load(model: ModelParams, artifact: Artifact) -> Base:
+    """Load base weights; the fingerprint is of theta_base, the visual tower."""
+    tensors = read_weights(artifact.file("base.safetensors"), what="base weights").tensors
+    theta = {name: value for name, value in tensors.items() if name.startswith("visual.")}
+    return Base(artifact, load_base(model, tensors), fingerprint(theta))
+
+
+def head(lab: Lab, model: ModelParams, base: Base, data: OpenData) -> tuple[Artifact, Tensor]:
+    """The fixed class embeddings W [K, C] of a data set, as an artifact and as a tensor."""
+    classes, templates = list(data.source.classes), list(data.source.templates)
+    spec: dict[str, Any] = {"base": base.artifact.key, "classes": classes, "templates": templates}
+
+    def make(workdir: Path) -> None:
+        embeddings = class_embeddings(base.clip, build_tokenizer(model), classes, templates)
+        write_weights(workdir / "head.safetensors", {"head": embeddings}, {"data": data.name})
+
+    artifact = lab.store.get("head", spec, make, title=f"class embeddings of {data.name}")
+    return artifact, read_weights(artifact.file("head.safetensors"), what="class embeddings").tensors["head"]

@@ -1,0 +1,146 @@
+"""Fine-tuning theta: the prediction-only classifier theta_ft, and the self-explaining theta_ft*."""
+
+import copy
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from xai.artifacts import Artifact
+from xai.data.module import ImageDataModule
+from xai.data.registry import ImageSource
+from xai.errors import UserError
+from xai.methods.optimisation import FitParams
+from xai.methods.self_explainer import SelfExplainer, check_alpha
+from xai.models.checkpoint import ClassifierInfo, architecture_hash, write_classifier
+from xai.models.clip import SelfExplainingClip, load_parameters, trainable
+from xai.models.factory import build_explainer
+from xai.models.maskable import Removal
+from xai.models.weights import read_weights
+from xai.stages import base as base_stage
+from xai.stages.base import Base, ModelParams
+from xai.stages.context import Lab, OpenData
+from xai.training import fit
+
+FILE = "classifier.safetensors"
+_REVISION = 1
+
+
+def subset(source: ImageSource, split: str, images: int | None, seed: int) -> Tensor:
+    """Row numbers of a random subset of a split, sorted; all of them where `images` is None.
+
+    Raises:
+        UserError: Where the split has fewer images.
+    """
+    available = len(source.labels(split))
+    if images is None:
+        return torch.arange(available)
+    if not 1 <= images <= available:
+        raise UserError(f"{images} images were asked for, the {split} split has {available}")
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randperm(available, generator=generator)[:images].sort().values
+
+
+def fine_tune(
+    lab: Lab,
+    model: ModelParams,
+    base: Base,
+    data: OpenData,
+    params: FitParams,
+    seed: int,
+    *,
+    images: int | None = None,
+    fixed: bool = False,
+    alpha: float = 1.0,
+    supervision: Artifact | None = None,
+) -> Artifact:
+    """Fine-tune from theta_base on the train split (section 4.2).
+
+    Args:
+        lab: Where to work.
+        model: The model.
+        base: Its base weights; every fine-tuning starts there.
+        data: The data set.
+        params: The optimisation.
+        seed: Of the order of images, and of the subset.
+        images: Size of the subset; None takes all.
+        fixed: Keep each image as it looks in epoch 0.
+        alpha: The balance of equation 4; 1 trains a classifier only.
+        supervision: Explanations of these images; needed where alpha is below 1.
+
+    Returns:
+        An artifact with `classifier.safetensors`.
+    """
+    check_alpha(alpha)
+    head_artifact, head = base_stage.head(lab, model, base, data)
+    spec = lab.with_precision(
+        {
+            "head": head_artifact.key,
+            "data": data.spec,
+            "fit": asdict(params),
+            "images": images,
+            "seed": seed,
+            "fixed": fixed or supervision is not None,
+            "alpha": alpha,
+            "supervision": supervision.key if supervision else None,
+            "image_size": model.image_size,
+            "mean": model.mean,
+            "std": model.std,
+            "revision": _REVISION,
+        }
+    )
+    explains = alpha < 1
+    kind = "explainer" if explains else "classifier"
+    title = f"{kind} of {data.name}" + (f", alpha {alpha:g}" if explains else "")
+
+    def make(workdir: Path) -> None:
+        classifier = build_explainer(model, copy.deepcopy(base.clip), head).requires_grad_(True)
+        rows = subset(data.source, "train", images, seed)
+        reference = None if supervision is None else _reference(supervision, rows)
+        batches = ImageDataModule(
+            data.source, model.image_size, params.batch_size, seed, rows, fixed, reference, lab.trainer.workers
+        )
+        stage = f"{kind}/{data.name}"
+        fit(SelfExplainer(classifier, params, alpha, stage), batches, params, lab.trainer, workdir, title, lab.logger)
+        write_classifier(workdir / FILE, classifier, describe(model, base, data, classifier, explains))
+
+    return lab.store.get(kind, spec, make, title=title)
+
+
+def describe(
+    model: ModelParams, base: Base, data: OpenData, classifier: SelfExplainingClip, explains: bool
+) -> ClassifierInfo:
+    """What a classifier's file says of itself."""
+    architecture = architecture_hash(trainable(classifier))
+    return ClassifierInfo(model.name, architecture, base.fingerprint, data.name, tuple(data.source.classes), explains)
+
+
+def parameters(artifact: Artifact) -> dict[str, Tensor]:
+    """The parameters theta of a fine-tuned model."""
+    tensors = read_weights(artifact.file(FILE), what="classifier").tensors
+    return {name: value for name, value in tensors.items() if name.startswith("visual.")}
+
+
+def assemble(
+    lab: Lab,
+    model: ModelParams,
+    base: Base,
+    data: OpenData,
+    theta: dict[str, Tensor] | None,
+    removal: Removal | None = None,
+) -> SelfExplainingClip:
+    """A classifier for a data set from parameters theta (None: theta_base), on the device, in evaluation mode."""
+    _, head = base_stage.head(lab, model, base, data)
+    classifier = build_explainer(model, copy.deepcopy(base.clip), head, removal)
+    if theta is not None:
+        load_parameters(classifier, theta)
+    return classifier.to(lab.trainer.device).eval().requires_grad_(False)
+
+
+def _reference(supervision: Artifact, rows: Tensor) -> Tensor:
+    """The attributions [N, h, w] of exactly these rows of the train split."""
+    stored = read_weights(supervision.file("supervision.safetensors"), what="supervision").tensors
+    if not torch.equal(stored["rows"], rows):
+        raise UserError(f"{supervision.path} explains other images than the ones to be trained on")
+    return stored["attributions"]

@@ -1,0 +1,53 @@
+"""The explainability vector as an artifact: tau_* = theta_ft* - theta_ft (below equation 6)."""
+
+from pathlib import Path
+
+from xai import __version__, vectors
+from xai.artifacts import Artifact
+from xai.models.checkpoint import architecture_hash
+from xai.models.weights import fingerprint
+from xai.stages.base import Base
+from xai.stages.classifier import parameters
+from xai.stages.context import Lab
+
+FILE = "explainability_vector.safetensors"
+
+
+def explainability_vector(
+    lab: Lab, base: Base, ft: Artifact, ft_star: Artifact, *, model: str, source: str, alpha: float, seed: int
+) -> Artifact:
+    """Subtract a classifier from its explained twin.
+
+    Args:
+        lab: Where to work.
+        base: The base weights both were fine-tuned from.
+        ft: theta_ft.
+        ft_star: theta_ft*.
+        model: Name of the model.
+        source: Name of the source data set.
+        alpha: Of the explained twin.
+        seed: Of the run.
+
+    Returns:
+        An artifact with `explainability_vector.safetensors`.
+    """
+
+    def make(workdir: Path) -> None:
+        plain, explained = parameters(ft), parameters(ft_star)
+        tau = vectors.difference(explained, plain)
+        info = vectors.VectorInfo(
+            model=model,
+            architecture=architecture_hash(plain),
+            base=base.fingerprint,
+            source=source,
+            alpha=alpha,
+            seed=seed,
+            ft=fingerprint(plain),
+            ft_star=fingerprint(explained),
+            xai_version=__version__,
+        )
+        vectors.save_vector(workdir / FILE, tau, info)
+
+    return lab.store.get(
+        "vector", {"ft": ft.key, "ft_star": ft_star.key}, make, title=f"explainability vector of {source}"
+    )

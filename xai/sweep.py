@@ -1,0 +1,50 @@
+"""Run what a table or figure of a paper needs, then print it: `python -m xai.sweep sweeps/NAME.yaml [overrides]`.
+
+A sweep file lists its runs as combinations of Hydra overrides. Whatever the store already holds is read, so a sweep
+that was stopped goes on, and jobs on other machines may fill the same store meanwhile.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import hydra
+
+from xai.app import run
+from xai.cli import CONF, report_errors
+from xai.errors import UserError
+from xai.progress import console
+from xai.reports.sweeps import SHOW, Sweep, read_sweep
+
+
+def run_all(sweep: Sweep, name: str, extra: Sequence[str]) -> list[Path]:
+    """Run every combination in this process, one after the other; returns the folder of each."""
+    folders = []
+    combinations = sweep.runs()
+    for number, overrides in enumerate(combinations, start=1):
+        label = ",".join(part.replace("/", "-") for part in overrides[len(sweep.common) :]) or "run"
+        folder = Path("outputs") / name / label
+        console.rule(f"{number} of {len(combinations)}: {label}")
+        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+            config = hydra.compose("config", overrides=[*overrides, *extra])
+        run(config, folder)
+        folders.append(folder)
+    return folders
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run a sweep file and show what it is for."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        raise UserError("usage: python -m xai.sweep sweeps/NAME.yaml [KEY=VALUE ...]")
+    path = Path(arguments[0])
+    sweep = read_sweep(path)
+    if sweep.kind not in SHOW:
+        raise UserError(f"{path}: kind={sweep.kind} is unknown: use {', '.join(SHOW)}")
+    folders = run_all(sweep, path.stem, arguments[1:])
+    SHOW[sweep.kind](sweep, folders, Path("outputs") / path.stem)
+
+
+if __name__ == "__main__":
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    sys.exit(report_errors(lambda: main(sys.argv[1:])))

@@ -1,0 +1,174 @@
+"""One way to train: Lightning, a checkpoint after every epoch, and a resumed run that ends with the same numbers."""
+
+import logging
+import math
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.loggers import Logger
+from torch import Tensor
+
+from xai.errors import UserError
+from xai.methods.optimisation import FitParams
+from xai.progress import bar
+
+_ACCELERATORS = ("auto", "cpu", "gpu", "cuda")
+_PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
+
+
+@dataclass(frozen=True)
+class TrainerParams:
+    """Where and how to compute.
+
+    Args:
+        accelerator: `auto` (a GPU where there is one), `cpu` or `gpu`.
+        precision: `32-true`, `bf16-mixed` or `16-mixed`.
+        workers: Processes that read images from disk.
+    """
+
+    accelerator: str = "auto"
+    precision: str = "32-true"
+    workers: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what this machine or Lightning does not have."""
+        if self.accelerator not in _ACCELERATORS:
+            raise UserError(f"trainer.accelerator={self.accelerator} is unknown: use {', '.join(_ACCELERATORS)}")
+        if self.accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
+            raise UserError(f"trainer.accelerator={self.accelerator}, but no GPU is visible: use trainer=cpu")
+        if self.precision not in _PRECISIONS:
+            raise UserError(f"trainer.precision={self.precision} is unknown: use {', '.join(_PRECISIONS)}")
+        if self.workers < 0:
+            raise UserError(f"trainer.workers={self.workers} must be 0 or more")
+
+    @property
+    def device(self) -> torch.device:
+        """Where to compute what is not training."""
+        use_gpu = self.accelerator != "cpu" and torch.cuda.is_available()
+        return torch.device("cuda" if use_gpu else "cpu")
+
+    @contextmanager
+    def autocast(self) -> Iterator[None]:
+        """The trainer's precision for what is not training."""
+        dtype = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(self.precision)
+        with torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None):
+            yield
+
+
+class _Checkpoint(Callback):
+    """Writes the state after each epoch, so that a kill costs at most one."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        temporary = self._path.with_suffix(".tmp")
+        trainer.save_checkpoint(temporary)
+        os.replace(temporary, self._path)
+
+
+class _Bar(Callback):
+    def __init__(self, advance: Any) -> None:
+        self._advance = advance
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        self._advance(trainer.global_step)
+
+
+class _StopOnNaN(Callback):
+    """A loss that is no number trains nothing more: say so before it reaches a checkpoint."""
+
+    def __init__(self) -> None:
+        self._sum: Tensor | float = 0.0
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, *_: Any) -> None:
+        # Summed on the device and looked at now and then, because looking makes the GPU wait.
+        self._sum = self._sum + outputs["loss"].detach()
+        if trainer.global_step % 50 == 0:
+            self._check(trainer)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self._check(trainer)
+
+    def _check(self, trainer: pl.Trainer) -> None:
+        total, self._sum = float(self._sum), 0.0
+        if not math.isfinite(total):
+            raise UserError(
+                f"the loss is no longer a finite number at step {trainer.global_step}: "
+                "lower learning_rate, or train in precision 32-true"
+            )
+
+
+def fit(
+    module: pl.LightningModule,
+    data: pl.LightningDataModule,
+    params: FitParams,
+    trainer: TrainerParams,
+    workdir: Path,
+    title: str,
+    logger: Logger | Literal[False],
+) -> None:
+    """Train a module in `workdir`, from its last checkpoint there if a killed run has left one.
+
+    Args:
+        module: Trained in place; on the CPU and in evaluation mode afterwards.
+        data: Its training batches.
+        params: Epochs and gradient clipping.
+        trainer: Device and precision.
+        workdir: Where checkpoints go; the store removes them when the stage is whole.
+        title: What the progress bar says.
+        logger: Where curves go.
+
+    Raises:
+        UserError: Where the loss becomes NaN or infinite; no checkpoint of that epoch is written.
+    """
+    checkpoint = workdir / "checkpoint.ckpt"
+    data.setup("fit")
+    steps = params.epochs * len(data.train_dataloader())
+    with bar(title, steps, "steps") as advance, _quiet_lightning():
+        engine = pl.Trainer(
+            max_epochs=params.epochs,
+            accelerator="gpu" if trainer.device.type == "cuda" else "cpu",
+            devices=1,
+            precision=trainer.precision,  # type: ignore[arg-type]
+            gradient_clip_val=params.clip or None,
+            logger=logger,
+            callbacks=[_StopOnNaN(), _Bar(advance), _Checkpoint(checkpoint)],
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+            num_sanity_val_steps=0,
+            limit_val_batches=0,
+            log_every_n_steps=10,
+            default_root_dir=workdir,
+        )
+        resume = str(checkpoint) if checkpoint.exists() else None
+        engine.fit(module.train(), datamodule=data, ckpt_path=resume, weights_only=True)
+    module.cpu().eval()
+
+
+@contextmanager
+def _quiet_lightning() -> Iterator[None]:
+    """Lightning's greetings and advice say nothing that a user of this framework can act on."""
+    names = ("pytorch_lightning", "pytorch_lightning.utilities.rank_zero", "lightning.pytorch")
+    levels = {name: logging.getLogger(name).level for name in names}
+    for name in names:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="pytorch_lightning")
+            warnings.filterwarnings("ignore", message=".*num_workers.*")
+            warnings.filterwarnings("ignore", message=".*isinstance.treespec.*")
+            yield
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
