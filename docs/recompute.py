@@ -22,7 +22,7 @@ m |= {f"iou@{k}": np.where(undefined, np.nan, s / (2 * k - s)) for k, s in share
 m["centred_correlation"] = (centred_a * centred_r).mean(1)
 if "regions" in t:
     inside = t["regions"].reshape(n, h, t["regions"].shape[1] // h, w, -1).mean((2, 4)).reshape(n, -1)
-    m["rma"] = (a.clip(0) * inside).sum(1) / a.clip(0).sum(1)
+    m["rma"] = (a.clip(0) * inside).sum(1) / np.where((a > 0).any(1), a.clip(0).sum(1), np.nan)
     m["pointing_game"] = np.where(undefined, np.nan, inside[place[0] == 0] > 0)
 for name, values in m.items():
     print(name, np.nanmean(values) if np.isfinite(values).any() else np.nan)

@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import math
+import os
 from pathlib import Path
 
 import pytest
@@ -76,17 +77,30 @@ def test_views_are_saved_without_what_they_are_a_view_of(tmp_path):
         assert torch.equal(file.get_tensor("attributions")[1], torch.arange(9.0).reshape(3, 3))
 
 
-def test_a_failed_write_keeps_the_earlier_result(tmp_path, monkeypatch):
-    write_result(tmp_path, a_result(), some_tensors())
-    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+def test_one_tensor_under_two_names_is_written_twice(tmp_path):
+    labels = torch.tensor([1, 7])
+    write_result(tmp_path, a_result(), {"attributions": torch.zeros(2, 1, 1), "labels": labels, "targets": labels})
+    read = read_tensors(tmp_path)
+    assert torch.equal(read["labels"], labels)
+    assert torch.equal(read["targets"], labels)
 
-    def full(*_):
-        raise OSError(28, "No space left on device")
+
+@pytest.mark.parametrize("name", ["result.json", "attributions.safetensors"])
+def test_a_failed_write_keeps_the_earlier_file(tmp_path, monkeypatch, name):
+    write_result(tmp_path, a_result(), some_tensors())
+    before = (tmp_path / name).read_bytes()
+    replace = os.replace
+
+    def full(source, target):
+        if Path(target).name == name:
+            raise OSError(28, "No space left on device")
+        replace(source, target)
 
     monkeypatch.setattr("os.replace", full)
     with pytest.raises(OSError, match="No space"):
-        write_result(tmp_path, a_result(seed=4), {"attributions": torch.zeros(2, 1, 1)})
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+        write_result(tmp_path, a_result(seed=4), {"attributions": torch.ones(2, 1, 1)})
+    assert (tmp_path / name).read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["attributions.safetensors", "result.json"]
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import Logger
 from torch import Tensor
 
+from xai.data.module import EpochDataModule
 from xai.errors import UserError
 from xai.methods.optimisation import FitParams
 from xai.progress import bar
@@ -131,6 +132,8 @@ def fit(
         UserError: Where the loss becomes NaN or infinite; no checkpoint of that epoch is written.
     """
     checkpoint = workdir / "checkpoint.ckpt"
+    if checkpoint.exists() and isinstance(data, EpochDataModule):
+        data.first_epoch = torch.load(checkpoint, weights_only=True, mmap=True)["epoch"] + 1
     data.setup("fit")
     steps = params.epochs * len(data.train_dataloader())
     with bar(title, steps, "steps") as advance, _quiet_lightning():

@@ -1,10 +1,8 @@
 """One smoke run a session, which the tests read and whose store they link."""
 
-from pathlib import Path
-
 import pytest
 
-from tests.end_to_end.jobs import Ended, run
+from tests.end_to_end.jobs import run
 from tests.end_to_end.runs import Run
 
 
@@ -12,5 +10,5 @@ from tests.end_to_end.runs import Run
 def smoke(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """The undisturbed run that others are compared with; nobody writes into its folder."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    ended: Ended = run(folder, "experiment=smoke")
+    ended = run(folder, "experiment=smoke")
     return Run(folder, ended)

@@ -80,7 +80,14 @@ def start(folder: Path, *arguments: str) -> Job:
     number = len(list(folder.glob("job-*.out")))
     out, err = folder / f"job-{number}.out", folder / f"job-{number}.err"
     out.touch(), err.touch()
-    job = (str(ROOT / "run.py"), str(folder), [*arguments, "logger=none"], str(out), str(err))
+    job = (
+        str(ROOT / "run.py"),
+        str(folder),
+        [*arguments, "logger=none"],
+        str(out),
+        str(err),
+        multiprocessing.get_start_method(),
+    )
     script = str(Path(__file__).with_name("one_job.py"))
     process = _CONTEXT.Process(target=runpy.run_path, args=(script, {"JOB": job}))
     with pytest.MonkeyPatch.context() as patch:

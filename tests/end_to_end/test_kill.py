@@ -14,7 +14,7 @@ PROGRESS = {
     "classifier": "checkpoint.ckpt",
     "supervision": "scratch/*.safetensors",
     "explainer": "checkpoint.ckpt",
-    "evaluation": ".",
+    "evaluation": "spec.json",
 }
 BEFORE = {
     "base": (),
@@ -38,11 +38,13 @@ def half_made(store: Path, stage: str) -> Callable[[], bool]:
 def test_killed_in_a_stage_and_started_again(smoke: Run, tmp_path: Path, stage: str) -> None:
     store = link_store(smoke.store, tmp_path, BEFORE[stage])
     reached = half_made(store, stage)
-    assert start(tmp_path, "experiment=smoke").kill_when(reached), "the job ended before it could be killed"
+    # Processes that read ahead are a way of their own to resume with the images of the wrong epoch.
+    command = ("experiment=smoke", f"trainer.workers={1 if stage == 'classifier' else 0}")
+    assert start(tmp_path, *command).kill_when(reached), "the job ended before it could be killed"
     assert reached(), "the kill left nothing half made"
     left = evaluations(store)
     assert len(left) < len(evaluations(smoke.store))
-    ended = run(tmp_path, "experiment=smoke")
+    ended = run(tmp_path, *command)
     assert ended.made > 0
     assert not list(store.glob("*/*.partial"))
     assert evaluations(store) == evaluations(smoke.store)

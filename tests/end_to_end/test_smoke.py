@@ -36,9 +36,9 @@ def chosen(smoke: Run) -> float:
 
 
 def classifier_of(store: Path, kind: str, data: str) -> Path:
-    folders = [path for path in artifacts(store, kind) if json.loads((path / "artifact.json").read_text())["spec"]["data"]["name"] == data]
-    assert len(folders) == 1
-    return folders[0] / "classifier.safetensors"
+    specs = {path: json.loads((path / "artifact.json").read_text())["spec"] for path in artifacts(store, kind)}
+    (folder,) = (path for path, spec in specs.items() if spec["data"]["name"] == data)
+    return folder / "classifier.safetensors"
 
 
 def test_every_row_is_there(smoke: Run) -> None:
@@ -75,13 +75,15 @@ def test_recomputing_notices_another_tensor(smoke: Run, tmp_path: Path) -> None:
     (tmp_path / "attributions.safetensors").write_bytes(content)
     said, now = result(tmp_path)["metrics"], recomputed(tmp_path)
     assert now["accuracy"] == said["accuracy"]
-    assert all(now[name] != pytest.approx(said[name], abs=1e-6) for name in ("e_rmse", "kendall", "centred_correlation", "rma"))
+    for name in ("e_rmse", "iou@5", "centred_correlation", "rma"):
+        assert now[name] != pytest.approx(said[name], abs=1e-6)
     assert now["kendall"] == pytest.approx(-said["kendall"])
 
 
 def test_equation_8_by_hand(smoke: Run) -> None:
     (base_folder,) = artifacts(smoke.store, "base")
-    base = {name: value for name, value in load_file(base_folder / "base.safetensors").items() if name.startswith("visual.")}
+    both_towers = load_file(base_folder / "base.safetensors")
+    base = {name: value for name, value in both_towers.items() if name.startswith("visual.")}
     target = load_file(classifier_of(smoke.store, "classifier", "mnist_scattered"))
     plain = load_file(classifier_of(smoke.store, "classifier", "digits_scattered"))
     explained = load_file(classifier_of(smoke.store, "explainer", "digits_scattered"))
@@ -111,8 +113,9 @@ def test_files_to_hold_are_those_of_the_store(smoke: Run) -> None:
 def test_lambda2_is_the_best_that_keeps_the_accuracy(smoke: Run) -> None:
     sweep = {path.name: result(path)["metrics"] for path in (smoke.output / "sweep" / "validation").iterdir()}
     assert sorted(sweep) == ["lambda2=0.4", "lambda2=0.8"]
-    rows = [row for row, _ in evaluations(smoke.store).values() if (row["role"], row["split"]) == ("ft_target", "validation")]
-    floor = (1 - 0.015) * rows[0]["metrics"]["accuracy"]
+    rows = (row for row, _ in evaluations(smoke.store).values() if row["split"] == "validation")
+    (target,) = (row for row in rows if row["role"] == "ft_target")
+    floor = (1 - 0.015) * target["metrics"]["accuracy"]
     kept = {name: row["e_rmse"] for name, row in sweep.items() if row["accuracy"] >= floor}
     best = min(kept, key=kept.get) if kept else max(sweep, key=lambda name: (sweep[name]["accuracy"], -float(name[8:])))
     assert best == f"lambda2={chosen(smoke):g}"
@@ -198,8 +201,8 @@ def test_the_transferred_model_explains_a_picture(smoke: Run, tmp_path: Path) ->
     picture = tmp_path / "seven.photo.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 90, 3), np.uint8)).save(picture)
     arguments = ("experiment=smoke", "method=explain", f"checkpoint={smoke.output / 'model.safetensors'}")
-    ended = run(tmp_path, *arguments, f"image={picture}", "target=seven")
-    assert "explained: seven" in ended.out
+    ended = run(tmp_path, *arguments, f"image={picture}", "target=7")
+    assert "explained: 7" in ended.out
     with Image.open(tmp_path / "seven.photo.explained.png") as map_:
         map_.load()
         assert map_.format == "PNG"

@@ -80,7 +80,17 @@ class EpochSampler(Sampler[tuple[int, list[int]]]):
             yield self._epoch, order[batch * self._batch_size : (batch + 1) * self._batch_size].tolist()
 
 
-class ImageDataModule(LightningDataModule):
+class EpochDataModule(LightningDataModule):
+    """A data module whose batches depend on the epoch.
+
+    Lightning draws from the first loader before it tells the sampler which epoch a resumed run is in; whoever resumes
+    says so here, and `train_dataloader` passes it on.
+    """
+
+    first_epoch: int = 0
+
+
+class ImageDataModule(EpochDataModule):
     """Batches of a registered data set.
 
     Args:
@@ -115,7 +125,7 @@ class ImageDataModule(LightningDataModule):
         """Shuffled batches of the train split."""
         data = _Batches(self._source, "train", self._rows, self._size, self._fixed, self._attributions)
         sampler = EpochSampler(len(self._rows), self._batch_size, self._seed)
-        sampler.set_epoch(epoch_of(self))
+        sampler.set_epoch(self.first_epoch)
         return self._loader(data, sampler)
 
     def val_dataloader(self) -> DataLoader[Batch]:
@@ -150,11 +160,3 @@ class StepSampler(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         return iter(range(self._epoch * self._steps, (self._epoch + 1) * self._steps))
-
-
-def epoch_of(module: LightningDataModule) -> int:
-    """The epoch that training is about to begin with; 0 without a trainer.
-
-    A loader that is made for a resumed run draws from its sampler before Lightning tells that which epoch it is.
-    """
-    return module.trainer.current_epoch if module.trainer else 0

@@ -8,6 +8,7 @@ import open_clip
 import torch
 from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 from open_clip.pos_embed import get_2d_sincos_pos_embed
+from open_clip.transformer import VisionTransformer
 from torch import Tensor
 
 from xai.errors import UserError
@@ -78,7 +79,7 @@ class ClipParams:
                 f"model.patch_size={self.patch_size} does not divide model.image_size={self.image_size}: "
                 f"the nearest size that fits is {fitting}"
             )
-        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
+        if len(self.mean) != 3 or len(self.std) != 3 or not all(deviation > 0 for deviation in self.std):
             raise UserError("model.mean and model.std need three channel values each, deviations above 0")
         if (self.architecture is None) == (self.towers is None):
             raise UserError(f"model={self.name} needs either architecture (an open_clip name) or towers, and not both")
@@ -109,7 +110,7 @@ def build_clip(params: ClipParams, seed: int = 0) -> CLIP:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         clip = _build_small(params, params.towers) if params.towers is not None else _build_open_clip(params)
-    if not isinstance(clip, CLIP):
+    if not (isinstance(clip, CLIP) and isinstance(clip.visual, VisionTransformer)):
         raise UserError(
             f"model.architecture={params.architecture} is no plain CLIP; use one with a ViT tower, such as ViT-B-32"
         )

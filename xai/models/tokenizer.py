@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 _WORDS = [
-    "a",
     "an",
     "the",
     "of",
@@ -47,7 +46,8 @@ _WORDS = [
     "centred",
     "scattered",
 ]
-_CHARACTERS = string.ascii_lowercase + string.digits + string.punctuation
+_CHARACTERS = string.ascii_lowercase + string.digits + string.punctuation[:-1]
+_TOKENS = (string.punctuation[-1], *_WORDS, *_CHARACTERS)
 _PAD, _START = 0, 1
 _WORD = re.compile(r"[a-z0-9]+|[^\sa-z0-9]")
 
@@ -61,7 +61,7 @@ class WordTokenizer:
 
     def __init__(self, context_length: int = 16) -> None:
         self.context_length = context_length
-        self._ids = {token: i for i, token in enumerate([*_WORDS, *_CHARACTERS], start=2)}
+        self._ids = {token: i for i, token in enumerate(_TOKENS, start=2)}
         self._end = len(self._ids) + 2
 
     @property

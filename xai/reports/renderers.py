@@ -15,6 +15,7 @@ from xai.reports.tables import Cell, Row, Table
 
 DIGITS = 3
 UNDEFINED = "–"
+_NO_BREAK = "\N{NON-BREAKING HYPHEN}"
 _ROOMY = 132
 """Characters that the long form of the table needs in a terminal with every metric and deviations."""
 
@@ -120,7 +121,9 @@ def as_html(table: Table) -> Markup:
     """
     symbols = _has_symbols(table)
     columns = Markup().join(
-        Markup('<th scope="col"><abbr title="{}">{}</abbr>&nbsp;{}</th>').format(c.explanation, c.label, c.arrow)
+        Markup('<th scope="col"><abbr title="{}">{}</abbr>&nbsp;{}</th>').format(
+            c.explanation, c.label.replace("-", _NO_BREAK), c.arrow
+        )
         for c in table.columns
     )
     body = Markup()

@@ -2,9 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypedDict
-
-from torch import Tensor
+from typing import Any
 
 from xai.reports.columns import COLUMNS
 from xai.reports.figures import MapColumn, explanation_grid, lambda_sweep
@@ -15,18 +13,9 @@ from xai.reports.roles import ROLES
 from xai.reports.tables import describe, sweep_table, transfer_table
 from xai.results import Result
 
-__all__ = ["Pictures", "headline", "write_transfer_report"]
+__all__ = ["headline", "write_transfer_report"]
 
 REPORT = "report.html"
-
-
-class Pictures(TypedDict):
-    """The images of the page: uint8 [n, 3, H, W], their labels [n], and (label, maps [n, h, w], predictions [n])."""
-
-    images: Tensor
-    labels: Tensor
-    class_names: Sequence[str]
-    columns: Sequence[tuple[str, Tensor, Tensor | None]]
 
 
 def write_transfer_report(
@@ -35,7 +24,7 @@ def write_transfer_report(
     sweep: Sequence[Result],
     ft_target: Result | Sequence[Result],
     chosen: float,
-    pictures: Pictures,
+    pictures: Mapping[str, Any],
     command: str,
     notes: Mapping[str, str],
 ) -> Path:
@@ -47,7 +36,8 @@ def write_transfer_report(
         sweep: The proposed model at every lambda2, on the test split.
         ft_target: The model fine-tuned on the target, one per run.
         chosen: The lambda2 of the table.
-        pictures: The images and maps to show, the reference first among the columns.
+        pictures: What to show: `images` uint8 [n, 3, H, W], `labels` [n], `class_names`, and `columns`, each a label,
+            maps [n, h, w], and predicted classes [n] or None; the reference is the first column.
         command: What was typed.
         notes: Whatever else is to be kept: by name, its text.
 
@@ -85,7 +75,7 @@ def _sweep_blocks(sweep: Sequence[Result], ft_target: Result | Sequence[Result],
     return [Picture(lambda_sweep(sweep, ft_target, chosen), alt, caption, 860), TableBlock(sweep_table(sweep, chosen))]
 
 
-def _picture_blocks(pictures: Pictures) -> list[Block]:
+def _picture_blocks(pictures: Mapping[str, Any]) -> list[Block]:
     images, columns = pictures["images"], [MapColumn(*column) for column in pictures["columns"]]
     if not len(images) or not columns:
         return [Prose(["No picture was asked for."])]

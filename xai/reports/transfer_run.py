@@ -126,7 +126,8 @@ def _notes(lab: Lab, outcome: Outcome) -> dict[str, str]:
     versions = ", ".join(f"{name} {number}" for name, number in lineage["versions"].items())
     similarity = {f"cosine {name}": f"{value:.3f}" for name, value in outcome.diagnostics.items()}
     return {
-        "lambda2": f"{outcome.lambda2:g}, " + ("chosen on the validation split" if outcome.was_chosen else "as asked for"),
+        "lambda2": f"{outcome.lambda2:g}, "
+        + ("chosen on the validation split" if outcome.was_chosen else "as asked for"),
         "time to make everything": f"{seconds:.0f} s",
         "device": str(lab.trainer.device),
         "precision": lab.trainer.precision,

@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from open_clip.model import CLIP
-from pytorch_lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from xai.artifacts import Artifact, fingerprint_file
 from xai.data.captions import CaptionedGlyphs, GlyphStream
-from xai.data.module import StepSampler, epoch_of
+from xai.data.module import EpochDataModule, StepSampler
 from xai.data.scatter import ScatterParams
 from xai.errors import UserError
 from xai.methods.contrastive import ContrastivePretraining
@@ -93,14 +92,14 @@ class ModelParams(ClipParams):
                 )
 
 
-class _Stream(LightningDataModule):
+class _Stream(EpochDataModule):
     def __init__(self, stream: GlyphStream) -> None:
         super().__init__()
         self._stream = stream
 
     def train_dataloader(self) -> DataLoader[CaptionedGlyphs]:
         sampler = StepSampler(_STEPS_BETWEEN_CHECKPOINTS)
-        sampler.set_epoch(epoch_of(self))
+        sampler.set_epoch(self.first_epoch)
         return DataLoader(self._stream, batch_size=None, sampler=sampler)
 
 

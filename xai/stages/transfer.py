@@ -20,7 +20,7 @@ from xai.results import Result, read_result
 from xai.stages import base as base_stage
 from xai.stages import supervision as supervision_stage
 from xai.stages.base import ModelParams
-from xai.stages.classifier import assemble, fine_tune, parameters
+from xai.stages.classifier import assemble, fine_tune, parameters, subset
 from xai.stages.context import Lab, OpenData
 from xai.stages.evaluation import Examination, Maps, evaluate, self_explanation
 from xai.stages.supervision import SupervisionParams, supervise
@@ -74,9 +74,16 @@ class TransferParams:
             )
         if not self.lambda2_grid:
             raise UserError("transfer.lambda2_grid is empty: give at least one value")
-        for value in (self.lambda1, *self.lambda2_grid, *([] if self.lambda2 is None else [self.lambda2])):
+        chosen = [] if self.lambda2 is None else [("lambda2", self.lambda2)]
+        for name, value in (
+            ("lambda1", self.lambda1),
+            *chosen,
+            *(("lambda2_grid", value) for value in self.lambda2_grid),
+        ):
             if not (math.isfinite(value) and 0 <= value <= 10):
-                raise UserError(f"lambda={value} is out of range: it must lie between 0 and 10 (the paper: 0.4 to 1.2)")
+                raise UserError(
+                    f"transfer.{name}={value:g} is out of range: it must lie between 0 and 10 (the paper: 0.4 to 1.2)"
+                )
         if not 0 <= self.accuracy_tolerance < 1:
             raise UserError(
                 f"transfer.accuracy_tolerance={self.accuracy_tolerance} is a share: it must lie between 0 and 1"
@@ -215,6 +222,7 @@ class Transfer:
 
     def run(self) -> Outcome:
         """Make every stage that is missing, choose lambda2, fill the table."""
+        self._check_sizes()
         grid = self.params.lambda2_grid
         validation = [self.proposed(self.validation, value) for value in grid]
         was_chosen = self.params.lambda2 is None
@@ -298,6 +306,13 @@ class Transfer:
         return found
 
     # Plumbing.
+
+    def _check_sizes(self) -> None:
+        """Refuse more images than there are now, and not after hours of training."""
+        p, source, target = self.params, self.source.source, self.target.source
+        subset(source, "train", p.source_images, self.seed)
+        for split, images in (("train", p.target_images), ("validation", p.validation_images), ("test", p.test_images)):
+            subset(target, split, images, self.seed)
 
     @cached_property
     def _tau(self) -> Parameters:

@@ -1,0 +1,106 @@
+"""The paper's configuration: its numbers, and one step of every stage at its scale with random weights."""
+
+import json
+import shutil
+from pathlib import Path
+
+import hydra
+import numpy as np
+import open_clip
+import pytest
+from omegaconf import OmegaConf
+from PIL import Image
+from safetensors.numpy import load_file
+
+from tests.end_to_end.jobs import run
+from tests.end_to_end.runs import STAGES, artifacts
+from xai.app import TransferConfig
+from xai.cli import CONF
+from xai.config import build
+
+BYTES_A_RUN_TAKES = 8 * 2**30
+
+
+@pytest.mark.parametrize(
+    ("model", "architecture", "patch", "patches"),
+    [("clip_vit_b32", "ViT-B-32", 32, 49), ("clip_vit_l14", "ViT-L-14", 14, 256)],
+)
+def test_the_numbers_of_the_paper(model: str, architecture: str, patch: int, patches: int) -> None:
+    overrides = ["experiment=vectors_paper", *([] if model == "clip_vit_b32" else [f"model={model}"])]
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        values = OmegaConf.to_container(hydra.compose("config", overrides=overrides), resolve=True)
+    assert isinstance(values, dict)
+    values.pop("experiment", None)
+    settings = build(TransferConfig, values)
+    assert (settings.model.architecture, settings.model.pretrained) == (architecture, "datacomp_xl_s13b_b90k")
+    assert (architecture, settings.model.pretrained) in open_clip.list_pretrained()
+    assert (settings.model.image_size, settings.model.patch_size) == (224, patch)
+    assert settings.model.grid**2 == patches
+    assert settings.supervision.coalitions == settings.supervision.evaluation_coalitions == 500
+    transfer = settings.transfer
+    assert (transfer.alpha, transfer.lambda1, transfer.bound, transfer.bound_coalitions) == (0.8, 1.0, True, 500)
+    assert transfer.lambda2_grid == (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2)
+    assert transfer.bound_fit == transfer.target_fit
+    assert transfer.source_images is transfer.target_images is transfer.test_images is None
+
+
+def pictures(root: Path, seed: int, names: tuple[str, ...]) -> Path:
+    """Ten small JPEGs a class."""
+    generator = np.random.default_rng(seed)
+    for name in names:
+        (root / name).mkdir(parents=True)
+        for number in range(10):
+            noise = generator.integers(0, 256, (24, 32, 3), np.uint8)
+            Image.fromarray(noise).resize((240, 230)).save(root / name / f"{number}.jpg")
+    return root
+
+
+def test_one_step_of_every_stage(tmp_path: Path) -> None:
+    free = shutil.disk_usage(tmp_path).free
+    assert free > BYTES_A_RUN_TAKES, f"this test needs 8 GB in {tmp_path}, there are {free / 2**30:.1f}"
+    fits = [f"transfer.{name}_fit.{key}" for name in ("source", "target") for key in ("epochs=1", "batch_size=2")]
+    images = [f"transfer.{name}_images=2" for name in ("source", "target", "validation", "test")]
+    few = ["coalitions=4", "evaluation_coalitions=4", "block=2"]
+    try:
+        run(
+            tmp_path,
+            "experiment=vectors_paper",
+            "model.random_weights=true",
+            "data=folder",
+            f"data.root={pictures(tmp_path / 'target', 0, ('cat', 'dog'))}",
+            "data@source=folder",
+            f"source.root={pictures(tmp_path / 'source', 1, ('car', 'boat', 'plane'))}",
+            *fits,
+            *images,
+            *(f"supervision.{setting}" for setting in few),
+            "transfer.bound_coalitions=4",
+            "transfer.lambda2_grid=[0.7]",
+            "pictures=1",
+        )
+        check(tmp_path / "outputs" / "store", tmp_path / "outputs" / "vectors_paper")
+    finally:
+        shutil.rmtree(tmp_path / "outputs", ignore_errors=True)
+
+
+def check(store: Path, output: Path) -> None:
+    count = {kind: len(artifacts(store, kind)) for kind in STAGES}
+    assert {kind: count[kind] for kind in STAGES if kind != "evaluation"} == {
+        "base": 1,
+        "head": 2,
+        "classifier": 2,
+        "supervision": 4,
+        "explainer": 2,
+        "vector": 1,
+    }
+    rows = {path.name: path for path in (output / "results").iterdir()}
+    assert len(rows) == 11
+    for row in rows.values():
+        result, tensors = json.loads((row / "result.json").read_text()), load_file(row / "attributions.safetensors")
+        assert (result["model"], result["n_images"]) == ("clip_vit_b32", 2)
+        assert tensors["attributions"].shape == tensors["reference"].shape == (2, 7, 7)
+        assert np.isfinite(tensors["attributions"]).all()
+    assert load_file(rows["proposed"] / "attributions.safetensors")["logits"].shape == (2, 2)
+    vector, model = (load_file(output / f"{name}.safetensors") for name in ("explainability_vector", "model"))
+    assert vector.keys() == model.keys() - {"head", "logit_scale"}
+    assert model["visual.positional_embedding"].shape == (50, 768)
+    assert any(np.abs(part).max() > 0 for part in vector.values())

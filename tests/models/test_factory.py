@@ -1,0 +1,154 @@
+import functools
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import open_clip
+import pytest
+import torch
+from open_clip.pos_embed import get_2d_sincos_pos_embed
+from safetensors.torch import save_file
+
+from tests.models.tiny_clip import PARAMS, TOWERS
+from xai.errors import UserError
+from xai.models.factory import (
+    ClipParams,
+    base_weights_file,
+    build_clip,
+    build_explainer,
+    build_tokenizer,
+    load_base,
+    read_base_weights,
+)
+
+REAL = ClipParams("clip_vit_b32", 224, 32, (0.48, 0.46, 0.41), (0.27, 0.26, 0.28), architecture="ViT-B-32")
+
+
+@pytest.fixture
+def _without_weights(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Models of the real size have shapes only."""
+    monkeypatch.setattr(open_clip, "create_model", functools.partial(open_clip.create_model, device="meta"))
+    with torch.device("meta"):
+        yield
+
+
+@pytest.mark.usefixtures("_without_weights")
+@pytest.mark.parametrize(
+    ("architecture", "patch", "grid", "width"), [("ViT-B-32", 32, 7, 512), ("ViT-L-14", 14, 16, 768)]
+)
+def test_the_papers_models_have_49_and_256_patches(architecture: str, patch: int, grid: int, width: int) -> None:
+    params = replace(REAL, architecture=architecture, patch_size=patch)
+    clip = build_clip(params)
+    clip.logit_scale = torch.nn.Parameter(torch.tensor(2.0, device="cpu"))
+    model = build_explainer(REAL, clip, torch.zeros(width, 3))
+    assert model.grid == (grid, grid)
+    assert params.grid == grid
+    assert clip.visual.output_dim == width
+    assert clip.visual.positional_embedding.shape[0] == grid * grid + 1
+    assert not params.embedded
+
+
+def test_small_towers_have_the_shape_asked_for() -> None:
+    clip = build_clip(PARAMS)
+    assert clip.visual.grid_size == (4, 4)
+    assert len(clip.visual.transformer.resblocks) == TOWERS.layers
+    assert clip.visual.transformer.resblocks[0].attn.num_heads == TOWERS.width // TOWERS.head_width
+    assert clip.text_projection.shape == (TOWERS.text_width, TOWERS.embed_dim)
+    positions = torch.from_numpy(get_2d_sincos_pos_embed(16, 4, cls_token=True)).float()
+    torch.testing.assert_close(clip.visual.positional_embedding.detach(), TOWERS.position_scale * positions)
+    tokens = build_tokenizer(PARAMS)(["a photo of the number 7."])
+    assert clip.encode_text(tokens).shape == (1, TOWERS.embed_dim)
+    assert clip.training
+
+
+def test_weights_depend_on_the_seed_alone_and_leave_the_global_generator() -> None:
+    torch.manual_seed(5)
+    state = torch.random.get_rng_state()
+    first = build_clip(PARAMS, 3).state_dict()
+    assert torch.equal(torch.random.get_rng_state(), state)
+    torch.manual_seed(6)
+    again, other = build_clip(PARAMS, 3).state_dict(), build_clip(PARAMS, 4).state_dict()
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not torch.equal(first["visual.proj"], other["visual.proj"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"patch_size": 5}, "patch_size=5 does not divide model.image_size=16: the nearest size that fits is 15"),
+        ({"patch_size": 0}, "patch_size=0"),
+        ({"image_size": -4}, "image_size=-4"),
+        ({"patch_size": 40}, "the nearest size that fits is 40"),
+        ({"mean": (0.5, 0.5)}, "three channel values"),
+        ({"std": (0.5, 0.5, 0.0)}, "deviations above 0"),
+        ({"std": (0.5, 0.5, float("nan"))}, "deviations above 0"),
+        ({"towers": None}, "either architecture"),
+        ({"architecture": "ViT-B-32"}, "and not both"),
+        ({"towers": None, "architecture": "ViT-Z-99"}, "architecture=ViT-Z-99 is not one that open_clip knows"),
+    ],
+)
+def test_shapes_that_do_not_fit_are_refused(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        replace(PARAMS, **settings)  # type: ignore[arg-type]
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.usefixtures("_without_weights")
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"architecture": "RN50"}, "RN50 is no plain CLIP; use one with a ViT tower"),
+        ({"architecture": "coca_ViT-B-32"}, "coca_ViT-B-32 is no plain CLIP"),
+        ({"patch_size": 16}, "takes 224 px in patches of 32, not image_size=224 and patch_size=16"),
+    ],
+)
+def test_architectures_that_do_not_fit_are_refused(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        build_clip(replace(REAL, **settings))  # type: ignore[arg-type]
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_base_weights_make_the_round_trip(tmp_path: Path) -> None:
+    state = {name: value.clone() + 1 for name, value in build_clip(PARAMS).state_dict().items()}
+    save_file(state, tmp_path / "open_clip.safetensors")
+    clip = load_base(PARAMS, read_base_weights(PARAMS, tmp_path / "open_clip.safetensors"))
+    assert all(torch.equal(value, state[name]) for name, value in clip.state_dict().items())
+    assert not clip.training
+    assert not any(value.requires_grad for value in clip.parameters())
+
+
+def test_base_weights_of_another_shape_or_with_nan_are_refused(tmp_path: Path) -> None:
+    state = {name: value.clone() for name, value in build_clip(PARAMS).state_dict().items()}
+    file = tmp_path / "weights.safetensors"
+    save_file({**state, "visual.proj": torch.zeros(3, 3)}, file)
+    with pytest.raises(UserError, match=r"visual\.proj"):
+        read_base_weights(PARAMS, file)
+    save_file({name: value for name, value in state.items() if name != "logit_scale"}, file)
+    with pytest.raises(UserError, match="1 of its .* missing .*logit_scale"):
+        read_base_weights(PARAMS, file)
+    state["visual.proj"][0, 0] = torch.nan
+    save_file(state, file)
+    with pytest.raises(UserError, match=r"visual\.proj"):
+        read_base_weights(PARAMS, file)
+
+
+def test_where_base_weights_come_from() -> None:
+    assert base_weights_file(replace(REAL, weights="a.pt", pretrained="openai")) == Path("a.pt")
+    with pytest.raises(UserError, match="has no weights: set model.weights=FILE or model.pretrained=TAG"):
+        base_weights_file(REAL)
+    with pytest.raises(UserError, match="pretrained=nonsense is unknown for ViT-B-32: known are .*datacomp_xl"):
+        base_weights_file(replace(REAL, pretrained="nonsense"))
+
+
+def test_without_a_network_the_hub_ends_in_one_line_of_advice(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreachable(*_: object, **__: object) -> str:
+        raise ConnectionError("no route\nto host")
+
+    monkeypatch.setattr(open_clip, "download_pretrained", unreachable)
+    with pytest.raises(UserError) as caught:
+        base_weights_file(replace(REAL, pretrained="datacomp_xl_s13b_b90k"))
+    assert "ConnectionError" in str(caught.value)
+    assert "model.weights=" in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,46 @@
+import pytest
+import torch
+from torchvision.transforms.functional import gaussian_blur
+
+from xai.errors import UserError
+from xai.models.maskable import Removal, reference_image
+
+MEAN = torch.tensor([0.1, 0.2, 0.3])
+
+
+def images(side: int, count: int = 2) -> torch.Tensor:
+    return torch.rand(count, 3, side, side, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize(("side", "kernel"), [(224, 37), (42, 7), (12, 3), (7, 3), (2, 3)])
+def test_blur_is_torchvisions_with_kernel_and_sigma_of_a_sixth_of_the_side(side: int, kernel: int) -> None:
+    blurred = reference_image(images(side), Removal("pixels", "blur"), MEAN)
+    expected = gaussian_blur(images(side), [kernel, kernel], [float(kernel), float(kernel)])
+    torch.testing.assert_close(blurred, expected, rtol=0, atol=2e-6)
+
+
+def test_a_single_pixel_has_nothing_to_blur_with() -> None:
+    assert torch.equal(reference_image(images(1), Removal("pixels", "blur"), MEAN), images(1))
+
+
+@pytest.mark.parametrize(
+    ("reference", "expected"),
+    [("black", (0, 0, 0)), ("mean", (0.1, 0.2, 0.3)), ("0.7", (0.7,) * 3), ("1", (1, 1, 1)), ("0", (0, 0, 0))],
+)
+def test_plain_references(reference: str, expected: tuple[float, ...]) -> None:
+    painted = reference_image(images(4), Removal("pixels", reference), MEAN)
+    assert painted.shape == (1, 3, 4, 4)
+    for channel, level in enumerate(expected):
+        assert (painted[:, channel] == torch.tensor(level, dtype=torch.float32)).all()
+
+
+@pytest.mark.parametrize("kind", ["token", "", "PIXELS"])
+def test_unknown_ways_to_remove_are_refused(kind: str) -> None:
+    with pytest.raises(UserError, match=f"removal.kind={kind} is unknown: use tokens or pixels"):
+        Removal(kind)
+
+
+@pytest.mark.parametrize("reference", ["white", "-0.1", "1.01", "nan", "inf", ""])
+def test_unknown_references_are_refused(reference: str) -> None:
+    with pytest.raises(UserError, match=f"removal.reference={reference} is unknown: use black, mean, blur"):
+        Removal("pixels", reference)

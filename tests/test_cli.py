@@ -1,0 +1,490 @@
+"""What a person can type wrongly, or hand over broken: one line, exit status 2, and nothing made."""
+
+import errno
+import json
+import logging
+import os
+import pickle
+import sys
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import hydra
+import numpy as np
+import pytest
+import torch
+from omegaconf import OmegaConf
+from PIL import Image
+
+from xai import cli, vectors
+from xai.config import build
+from xai.models.checkpoint import ClassifierInfo, architecture_hash, write_classifier
+from xai.models.clip import SelfExplainingClip, trainable
+from xai.models.factory import build_clip, build_explainer
+from xai.models.weights import read_weights, write_weights
+from xai.stages.base import ModelParams
+
+CLASSES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+SMOKE = ("experiment=smoke", "logger=none")
+
+
+@dataclass
+class Cli:
+    """The command line, in this process and in an empty folder."""
+
+    folder: Path
+    monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str]
+
+    def __call__(self, *arguments: str) -> tuple[int, str, str]:
+        self.monkeypatch.setattr(sys, "argv", ["run.py", *arguments])
+        self.capsys.readouterr()
+        status = cli.main()
+        said = self.capsys.readouterr()
+        return status, said.out, said.err
+
+    def refused(self, *arguments: str) -> str:
+        """The one line that a command is refused with."""
+        status, _, err = self(*arguments, "logger=none") if "logger" not in " ".join(arguments) else self(*arguments)
+        assert status == 2
+        assert err.startswith("error: "), err
+        assert err.endswith("\n")
+        assert err.count("\n") == 1, err
+        assert self.made() == []
+        return err[len("error: ") : -1]
+
+    def made(self) -> list[Path]:
+        """Whatever lies in the store under a final name."""
+        return [path for path in self.folder.glob("**/store/[a-z]*/*") if not path.name.endswith(".partial")]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Cli]:
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")  # main sets it; this puts it back
+    yield Cli(tmp_path, monkeypatch, capsys)
+    for handler in root.handlers:
+        if isinstance(handler, logging.FileHandler):
+            handler.close()
+    root.handlers[:], root.level = handlers, level
+    torch.use_deterministic_algorithms(False)
+
+
+@dataclass(frozen=True)
+class Files:
+    """A classifier of the default model with random weights, a vector for it, and what belongs to them."""
+
+    folder: Path
+    model: ModelParams
+    network: SelfExplainingClip
+    info: ClassifierInfo
+    vector_info: vectors.VectorInfo
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.folder / "classifier.safetensors"
+
+    @property
+    def vector(self) -> Path:
+        return self.folder / "vector.safetensors"
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
+    folder = tmp_path_factory.mktemp("files")
+    with hydra.initialize_config_dir(str(cli.CONF), version_base="1.3"):
+        config = hydra.compose("config")
+    model = build(ModelParams, OmegaConf.to_container(config.model, resolve=True), "model")
+    head = torch.randn(64, len(CLASSES), generator=torch.Generator().manual_seed(0))
+    network = build_explainer(model, build_clip(model, seed=1), head)
+    theta = trainable(network)
+    info = ClassifierInfo("clip_tiny", architecture_hash(theta), "b" * 20, "mnist_scattered", CLASSES, True)
+    write_classifier(folder / "classifier.safetensors", network, info)
+    vector_info = vectors.VectorInfo(
+        model="clip_tiny",
+        architecture=info.architecture,
+        base=info.base,
+        source="digits_scattered",
+        alpha=0.8,
+        seed=0,
+        ft="f" * 20,
+        ft_star="e" * 20,
+        xai_version="0",
+    )
+    vectors.save_vector(folder / "vector.safetensors", theta, vector_info)
+    return Files(folder, model, network, info, vector_info)
+
+
+# Names, numbers and types.
+
+
+@pytest.mark.parametrize(
+    ("arguments", "wanted"),
+    [
+        (["data=mnist_scatterd"], ["data=mnist_scatterd", "mnist_scattered"]),
+        (["data@source=digit_scattered"], ["digit_scattered", "digits_scattered"]),
+        (["data.name=mnist_scatterd"], ["mnist_scatterd", "mnist_scattered"]),
+        (["model=clip_tinny"], ["model=clip_tinny", "clip_tiny"]),
+        (["method=transfr"], ["method=transfr", "transfer"]),
+        (["experiment=smok"], ["experiment=smok", "smoke"]),
+        (["supervision=kernel_shop"], ["supervision=kernel_shop", "kernel_shap"]),
+        (["logger=wandbb"], ["logger=wandbb", "wandb"]),
+        (["logger.kind=paper"], ["logger.kind=paper", "wandb, csv, tensorboard, none"]),
+        (["transfer.lamda2=0.4"], ["transfer.lamda2", "lambda2"]),
+        (["sead=1"], ["sead", "seed"]),
+        (["+sead=1"], ["sead", "seed"]),
+        (["+transfer.lamda2=1"], ["transfer.lamda2", "lambda2"]),
+        (["data.cluter=5"], ["data.cluter", "clutter"]),
+        (["model.towers.widht=8"], ["model.towers.widht", "width"]),
+        (["seed=one"], ["seed=one", "whole number"]),
+        (["seed=1.5"], ["seed=1.5", "whole number"]),
+        (["seed=-1"], ["seed=-1", "0"]),
+        (["transfer.lambda2_grid=0.4"], ["transfer.lambda2_grid=0.4", "list"]),
+        (["transfer.lambda2_grid=[]"], ["transfer.lambda2_grid", "empty"]),
+        (["transfer.lambda2_grid=[0.4,high]"], ["transfer.lambda2_grid[1]=high", "number"]),
+        (["transfer.bound=1"], ["transfer.bound=1", "true or false"]),
+        (["transfer.lambda2=nan"], ["transfer.lambda2=nan", "number"]),
+        (["transfer.lambda2=-1"], ["transfer.lambda2=-1", "0"]),
+        (["transfer.lambda2=inf"], ["transfer.lambda2=inf", "between"]),
+        (["transfer.lambda1=11"], ["transfer.lambda1=11", "10"]),
+        (["transfer.alpha=1.5"], ["alpha=1.5", "1"]),
+        (["transfer.alpha=nan"], ["transfer.alpha=nan", "number"]),
+        (["transfer.alpha=1"], ["transfer.alpha=1", "explanation"]),
+        (["model.patch_size=8"], ["model.patch_size=8", "42", "40"]),
+        (["model.patch_size=0"], ["model.patch_size=0", "42"]),
+        (["supervision.coalitions=7"], ["supervision.coalitions=7", "even"]),
+        (["trainer.precision=8"], ["trainer.precision=8", "text"]),
+        (["trainer.precision=fp8"], ["trainer.precision=fp8", "32-true"]),
+        (["transfer.source_fit.epochs=0"], ["epochs", "0"]),
+        (["transfer.lambda2=[0.4"], ["0.4"]),
+        (["method=explain", "checkpoint=c"], ["image is not set", "image="]),
+        (["method=apply_vector", "checkpoint=c"], ["vector is not set", "vector="]),
+        (["method=apply_vector", "checkpoint=c", "vector=v", "apply_vector.lambda2=nan"], ["lambda2=nan", "number"]),
+        (["method=apply_vector", "checkpoint=c", "vector=v", "apply_vector.lambda2=-0.1"], ["lambda2=-0.1", "0"]),
+        (["data=folder"], ["data.root is not set", "data.root="]),
+        (["data=cars", "data.root=nowhere"], ["data=cars", "nowhere", "data.root="]),
+        (["-m", "seed=one,two"], ["seed=one", "whole number"]),
+    ],
+)
+def test_wrong_settings(run: Cli, arguments: list[str], wanted: list[str]) -> None:
+    line = run.refused(*arguments)
+    assert all(word in line for word in wanted), line
+
+
+def test_a_gpu_that_is_not_there(run: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert "trainer=cpu" in run.refused("trainer=gpu")
+
+
+@pytest.mark.parametrize("name", ["source", "target", "validation", "test"])
+def test_images_asked_for_that_do_not_exist(run: Cli, name: str) -> None:
+    split = {"source": "train", "target": "train"}.get(name, name)
+    assert f"100000 images were asked for, the {split} split has" in run.refused(f"transfer.{name}_images=100000")
+
+
+def test_class_names_that_clash(run: Cli) -> None:
+    for name in ("Cat", "cat ", "dog"):
+        (run.folder / "pictures" / name).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(run.folder / "pictures" / name / "1.png")
+    line = run.refused("data=folder", "data.root=pictures")
+    assert "'Cat'" in line
+    assert "'cat'" in line
+    assert "clash" in line
+
+
+def test_help_explains_itself(run: Cli) -> None:
+    status, out, err = run("--help")
+    assert (status, err) == (0, "")
+    for words in ("Usage: python run.py", "mnist_scattered", "clip_vit_b32", "lambda2", "method=apply_vector", "-m"):
+        assert words in out
+
+
+# Folders.
+
+
+@pytest.mark.parametrize("setting", ["name=file/below", "store=file/below", "store=file", "hydra.run.dir=file/x"])
+def test_an_output_that_cannot_be_written(run: Cli, setting: str) -> None:
+    (run.folder / "outputs").mkdir()
+    for place in ("file", "outputs/file"):
+        (run.folder / place).write_text("kept")
+    line = run.refused(*SMOKE, setting)
+    assert "file" in line
+    assert (run.folder / "file").read_text() == (run.folder / "outputs" / "file").read_text() == "kept"
+
+
+def test_a_full_disk_at_the_first_file(run: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("xai.artifacts.os.fsync", full)
+    line = run.refused(*SMOKE)
+    assert "disk is full" in line
+    assert "store" in line
+
+
+def test_a_full_disk_at_the_weights(run: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("xai.models.weights.save_file", full)
+    small = ("model.pretraining.steps=50", "model.pretraining.focused_steps=50", "model.pretraining.batch_size=1")
+    line = run.refused(*SMOKE, *small)
+    assert "No space left on device" in line
+    assert "store/base/" in line
+
+
+# Checkpoints and vectors.
+
+
+class Trap:
+    """A pickle of this writes a file when it is loaded."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return (Path.write_text, (self.marker, "executed"))
+
+
+def truncated(files: Files, folder: Path) -> Path:
+    path = folder / "cut.safetensors"
+    path.write_bytes(files.checkpoint.read_bytes()[:-100])
+    return path
+
+
+def foreign(files: Files, folder: Path) -> Path:
+    write_weights(folder / "resnet.safetensors", {"layer1.weight": torch.ones(2)}, {})
+    return folder / "resnet.safetensors"
+
+
+def other_architecture(files: Files, folder: Path) -> Path:
+    assert files.model.towers is not None
+    model = replace(files.model, towers=replace(files.model.towers, layers=1))
+    network = build_explainer(model, build_clip(model), files.network.head)
+    info = replace(files.info, architecture=architecture_hash(trainable(network)))
+    write_classifier(folder / "other.safetensors", network, info)
+    return folder / "other.safetensors"
+
+
+def with_nan(files: Files, folder: Path) -> Path:
+    weights = read_weights(files.checkpoint)
+    weights.tensors["visual.proj"][0, 0] = torch.nan
+    write_weights(folder / "nan.safetensors", weights.tensors, weights.metadata)
+    return folder / "nan.safetensors"
+
+
+def bare_pickle(files: Files, folder: Path) -> Path:
+    (folder / "pickle.pt").write_bytes(pickle.dumps({"visual.proj": Trap(folder / "marker")}))
+    return folder / "pickle.pt"
+
+
+def torch_pickle(files: Files, folder: Path) -> Path:
+    torch.save({"state_dict": Trap(folder / "marker")}, folder / "torch.pt")
+    return folder / "torch.pt"
+
+
+def disguised_pickle(files: Files, folder: Path) -> Path:
+    (folder / "pickle.safetensors").write_bytes(pickle.dumps(Trap(folder / "marker"), protocol=0))
+    return folder / "pickle.safetensors"
+
+
+BAD_CHECKPOINTS: list[tuple[Callable[[Files, Path], Path], str]] = [
+    (lambda files, folder: folder / "missing.safetensors", "does not exist"),
+    (lambda files, folder: folder, "directory"),
+    (truncated, "truncated"),
+    (foreign, "no visual tower"),
+    (other_architecture, "does not fit model=clip_tiny"),
+    (with_nan, "NaN"),
+    (bare_pickle, "nothing was executed"),
+    (torch_pickle, "nothing was executed"),
+    (disguised_pickle, "nothing was executed"),
+    (lambda files, folder: files.vector, "explainability vector, not a classifier"),
+]
+
+
+@pytest.mark.parametrize("method", ["explain", "apply_vector"])
+@pytest.mark.parametrize(("prepare", "wanted"), BAD_CHECKPOINTS)
+def test_a_bad_checkpoint(run: Cli, files: Files, method: str, prepare: Callable[..., Path], wanted: str) -> None:
+    Image.new("RGB", (50, 50)).save(run.folder / "photo.png")
+    path = prepare(files, run.folder)
+    given = {"explain": "image=photo.png", "apply_vector": f"vector={files.vector}"}[method]
+    line = run.refused(f"method={method}", given, f"checkpoint={path}")
+    assert wanted in line
+    assert str(path) in line
+    assert not (run.folder / "marker").exists()
+    assert not list(run.folder.glob("*.explained.png"))
+    assert not list(run.folder.glob("outputs/**/*.safetensors"))
+
+
+def test_the_trap_would_have_worked(run: Cli, files: Files) -> None:
+    pickle.loads(bare_pickle(files, run.folder).read_bytes())
+    assert (run.folder / "marker").read_text() == "executed"
+
+
+@pytest.mark.parametrize("prepare", [bare_pickle, torch_pickle, truncated])
+def test_bad_base_weights(run: Cli, files: Files, prepare: Callable[..., Path]) -> None:
+    path = prepare(files, run.folder)
+    line = run.refused("model=clip_vit_b32", f"model.weights={path}")
+    assert str(path) in line
+    assert not (run.folder / "marker").exists()
+
+
+def vector_with(files: Files, folder: Path, tensors: dict[str, torch.Tensor] | None = None, **changes: Any) -> Path:
+    """A vector file as nobody should write it, past the checks of save_vector."""
+    path = folder / "bad.safetensors"
+    metadata = {**vars(files.vector_info), **changes}
+    write_weights(path, tensors or trainable(files.network), {vectors.METADATA_KEY: json.dumps(metadata)})
+    return path
+
+
+def vector_of_nan(files: Files, folder: Path) -> Path:
+    tensors = {name: value.clone() for name, value in trainable(files.network).items()}
+    tensors["visual.proj"][3, 5] = torch.nan
+    return vector_with(files, folder, tensors)
+
+
+def vector_cut(files: Files, folder: Path) -> Path:
+    path = folder / "cut.safetensors"
+    path.write_bytes(files.vector.read_bytes()[:-7])
+    return path
+
+
+def vector_without_a_tensor(files: Files, folder: Path) -> Path:
+    tensors = dict(trainable(files.network))
+    del tensors["visual.proj"]
+    return vector_with(files, folder, tensors)
+
+
+BAD_VECTORS: list[tuple[Callable[[Files, Path], Path], str]] = [
+    (lambda files, folder: folder / "missing.safetensors", "does not exist"),
+    (lambda files, folder: vector_with(files, folder, architecture="a" * 16, model="clip_huge"), "clip_huge"),
+    (lambda files, folder: vector_with(files, folder, base="c" * 20), "c" * 20),
+    (lambda files, folder: vector_with(files, folder, format_version=99), "99"),
+    (vector_of_nan, "NaN"),
+    (vector_cut, "truncated"),
+    (vector_without_a_tensor, "visual.proj"),
+    (lambda files, folder: files.checkpoint, "not an explainability vector"),
+    (bare_pickle, "nothing was executed"),
+]
+
+
+@pytest.mark.parametrize(("prepare", "wanted"), BAD_VECTORS)
+def test_a_bad_vector(run: Cli, files: Files, prepare: Callable[..., Path], wanted: str) -> None:
+    path = prepare(files, run.folder)
+    line = run.refused("method=apply_vector", f"vector={path}", f"checkpoint={files.checkpoint}")
+    assert wanted in line
+    assert not (run.folder / "marker").exists()
+    assert not list(run.folder.glob("outputs/**/*.safetensors"))
+
+
+def test_a_classifier_of_other_classes(run: Cli, files: Files) -> None:
+    write_classifier(run.folder / "ab.safetensors", files.network, replace(files.info, classes=tuple("abcdefghij")))
+    line = run.refused("method=apply_vector", f"vector={files.vector}", "checkpoint=ab.safetensors")
+    assert "a, b, c" in line
+    assert "mnist_scattered" in line
+
+
+# Pictures.
+
+
+def gigantic(path: Path) -> None:
+    """A PNG whose header announces more pixels than any memory holds."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        body = kind + content
+        return len(content).to_bytes(4, "big") + body + zlib.crc32(body).to_bytes(4, "big")
+
+    side = (200_000).to_bytes(4, "big")
+    header = chunk(b"IHDR", side + side + bytes([8, 2, 0, 0, 0]))
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b""))
+
+
+def broken(path: Path) -> None:
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)).save(path, "PNG")
+    path.write_bytes(path.read_bytes()[:2000])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "wanted"),
+    [
+        (broken, "broken"),
+        (lambda path: path.write_bytes(b""), "empty"),
+        (lambda path: path.write_text("not a picture"), "not a picture"),
+        (lambda path: path.write_bytes(pickle.dumps(Trap(path.with_name("marker")))), "not a picture"),
+        (lambda path: path.mkdir(), "folder"),
+        (lambda path: None, "does not exist"),
+        (gigantic, "too large"),
+    ],
+)
+def test_a_bad_picture(run: Cli, files: Files, spoil: Callable[[Path], None], wanted: str) -> None:
+    spoil(run.folder / "photo.png")
+    line = run.refused("method=explain", "image=photo.png", f"checkpoint={files.checkpoint}")
+    assert "photo.png" in line
+    assert wanted in line
+    assert not (run.folder / "marker").exists()
+    assert not list(run.folder.glob("*.explained.png"))
+
+
+def colours(size: tuple[int, int] = (70, 50)) -> Image.Image:
+    pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), np.uint8)
+    return Image.fromarray(pixels)
+
+
+PICTURES: dict[str, tuple[str, Callable[[], Image.Image]]] = {
+    "one pixel": ("png", lambda: Image.new("RGB", (1, 1), "red")),
+    "strip": ("png", lambda: colours((3000, 1))),
+    "cmyk": ("jpg", lambda: colours().convert("CMYK")),
+    "grey": ("png", lambda: colours().convert("L")),
+    "black and white": ("png", lambda: colours().convert("1")),
+    "palette": ("gif", lambda: colours().convert("P")),
+    "16 bit": ("png", lambda: Image.fromarray(np.arange(70 * 50, dtype=np.uint16).reshape(50, 70) * 18)),
+    "alpha": ("png", lambda: Image.merge("RGBA", [*colours().split(), colours().convert("L")])),
+}
+
+
+@pytest.mark.parametrize("name", list(PICTURES))
+def test_every_kind_of_picture_gets_its_heat_map(run: Cli, files: Files, name: str) -> None:
+    suffix, draw = PICTURES[name]
+    draw().save(run.folder / f"photo.{suffix}")
+    status, out, err = run("method=explain", "logger=none", f"image=photo.{suffix}", f"checkpoint={files.checkpoint}")
+    assert (status, err) == (0, "")
+    assert "photo.explained.png" in out
+    with Image.open(run.folder / "photo.explained.png") as heat_map:
+        heat_map.load()
+        assert heat_map.format == "PNG"
+        assert heat_map.mode == "RGB"
+        assert len(heat_map.getcolors(2**24) or []) > 1
+    assert run.made() == []
+
+
+def test_a_rotated_picture_is_explained_upright(run: Cli, files: Files) -> None:
+    upright = colours()
+    upright.save(run.folder / "upright.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned: show it a quarter turn clockwise
+    upright.transpose(Image.Transpose.ROTATE_90).save(run.folder / "turned.png", exif=exif)
+    for name in ("upright", "turned"):
+        assert run("method=explain", "logger=none", f"image={name}.png", f"checkpoint={files.checkpoint}")[0] == 0
+    maps = [np.asarray(Image.open(run.folder / f"{name}.explained.png")) for name in ("upright", "turned")]
+    np.testing.assert_array_equal(*maps)
+
+
+def test_the_class_that_is_asked_for(run: Cli, files: Files) -> None:
+    colours().save(run.folder / "photo.png")
+    common = ("method=explain", "image=photo.png", f"checkpoint={files.checkpoint}")
+    assert "explained: seven" in run(*common, "logger=none", "target=seven")[1]
+    line = run.refused(*common, "target=elephant")
+    assert "target=elephant" in line
+    assert "seven" in line
+
+
+def test_a_heat_map_that_cannot_be_written(run: Cli, files: Files) -> None:
+    colours().save(run.folder / "photo.png")
+    (run.folder / "photo.explained.png").mkdir()
+    line = run.refused("method=explain", "image=photo.png", f"checkpoint={files.checkpoint}")
+    assert "photo.explained.png" in line
