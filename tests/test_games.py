@@ -96,7 +96,7 @@ def test_coalitions_of_another_shape_are_refused(shape: tuple[int, ...]) -> None
 
 
 def test_numbers_in_the_place_of_coalitions_are_refused() -> None:
-    with pytest.raises(ValueError, match="coalitions are torch.float32"):
+    with pytest.raises(ValueError, match=r"coalitions are torch\.float32"):
         PatchGame(classifier(), pictures(1)).value(torch.ones(1, 2, 16))
 
 

@@ -114,6 +114,10 @@ def _plain(config: DictConfig) -> dict[str, Any]:
 
 def _lab(settings: Common, output: Path) -> Lab:
     torch.use_deterministic_algorithms(True, warn_only=True)
+    threads = settings.trainer.threads or (1 if settings.model.embedded else None)
+    if threads:
+        # Threads of a small operation mostly wait for each other, and on a busy machine for whole time slices.
+        torch.set_num_threads(threads)
     return Lab(Store(Path(settings.store)), settings.trainer, build_logger(settings.logger, output, settings.name))
 
 

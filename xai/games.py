@@ -1,5 +1,9 @@
 """The second contract: a game whose players are the patches of an image. THE hot path of everything here."""
 
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
 import torch
 from torch import Tensor
 
@@ -65,7 +69,7 @@ class PatchGame:
         owner = torch.arange(images, device=keep.device).repeat_interleave(coalitions.shape[1])
         # Coalitions of one size make one dense batch: no padding is computed.
         order = keep.sum(1).argsort(stable=True)
-        parts = [self._decode(owner[rows], keep[rows]) for rows in self._chunks(order, keep)]
+        parts = _map(lambda rows: self._decode(owner[rows], keep[rows]), self._chunks(order, keep))
         values = torch.empty(len(keep), *parts[0].shape[1:], device=keep.device, dtype=parts[0].dtype)
         values[order] = torch.cat(parts)
         return values.reshape(images, coalitions.shape[1], *values.shape[1:])
@@ -81,3 +85,24 @@ class PatchGame:
         if self._targets is None:
             return values
         return values.gather(1, self._targets.to(owner)[owner][:, None])[:, 0]
+
+
+def _map(function: Callable[[Tensor], Tensor], chunks: list[Tensor]) -> list[Tensor]:
+    """Apply a function to chunks of work, on the processor cores that torch's own threads leave idle.
+
+    A small network does not fill two cores from within: its operations are over before a second thread has started. Whole
+    chunks side by side do. Inference mode and autocast belong to a thread, so every worker enters them anew.
+    """
+    device = chunks[0].device.type
+    workers = 1 if device != "cpu" else max(1, len(os.sched_getaffinity(0)) // torch.get_num_threads())
+    if workers == 1 or len(chunks) == 1:
+        return [function(chunk) for chunk in chunks]
+    precision, mixed = torch.get_autocast_dtype(device), torch.is_autocast_enabled(device)
+
+    @torch.inference_mode()
+    def work(chunk: Tensor) -> Tensor:
+        with torch.autocast(device, precision, mixed):
+            return function(chunk)
+
+    with ThreadPoolExecutor(workers) as pool:
+        return list(pool.map(work, chunks))

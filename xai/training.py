@@ -33,11 +33,13 @@ class TrainerParams:
         accelerator: `auto` (a GPU where there is one), `cpu` or `gpu`.
         precision: `32-true`, `bf16-mixed` or `16-mixed`.
         workers: Processes that read images from disk.
+        threads: Threads of one tensor operation on the CPU; null gives small models one and others all cores.
     """
 
     accelerator: str = "auto"
     precision: str = "32-true"
     workers: int = 0
+    threads: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse what this machine or Lightning does not have."""
@@ -49,6 +51,8 @@ class TrainerParams:
             raise UserError(f"trainer.precision={self.precision} is unknown: use {', '.join(_PRECISIONS)}")
         if self.workers < 0:
             raise UserError(f"trainer.workers={self.workers} must be 0 or more")
+        if self.threads is not None and self.threads < 1:
+            raise UserError(f"trainer.threads={self.threads} must be at least 1, or null")
 
     @property
     def device(self) -> torch.device:

@@ -1,3 +1,4 @@
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -82,9 +83,26 @@ def test_the_fingerprint_changes_with_the_pictures_and_only_then(root: Path) -> 
     assert changed()
 
 
-def test_pictures_in_memory_are_bounded(root: Path) -> None:
-    assert opened(root, 224)._read.cache_info().maxsize * 3 * 224**2 * 4 <= 2**29
-    assert opened(root, 224)._read.cache_info().maxsize > 500
+def test_pictures_in_memory_are_bounded(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[int] = []
+    original = DiskSource._read_one
+
+    def counted(self: DiskSource, split: str, index: int) -> torch.Tensor:
+        read.append(index)
+        return original(self, split, index)
+
+    monkeypatch.setattr(DiskSource, "_read_one", counted)
+    monkeypatch.setattr("xai.data.disk._CACHE_BYTES", 2 * 3 * 9 * 9 * 4)
+    source = opened(root)
+    for rows in ([0, 1], [1, 0], [2], [2, 0, 1]):
+        source.images("train", torch.tensor(rows), 0)
+    assert read == [0, 1, 2, 1]
+
+
+def test_workers_can_be_sent_the_data_set(root: Path) -> None:
+    source = opened(root)
+    images = source.images("train", torch.arange(4), 0).pixels
+    assert torch.equal(pickle.loads(pickle.dumps(source)).images("train", torch.arange(4), 0).pixels, images)
 
 
 @pytest.mark.parametrize(
@@ -115,5 +133,5 @@ def test_the_registry_opens_every_set_under_its_own_name(root: Path) -> None:
     assert registry.names() == sorted(registry.names())
     with pytest.raises(UserError, match=r"data=mnist_scatter is not a known data set: did you mean mnist_scattered\?"):
         registry.entry("mnist_scatter")
-    with pytest.raises(UserError, match="data=zzz is not a known data set: choose from .*digits"):
+    with pytest.raises(UserError, match=r"data=zzz is not a known data set: choose from .*digits"):
         registry.entry("zzz")

@@ -143,3 +143,10 @@ def test_steps_are_numbered_over_all_epochs() -> None:
     sampler.set_epoch(3)
     assert list(sampler) == [15, 16, 17, 18, 19]
     assert len(sampler) == 5
+
+
+def test_a_resumed_run_begins_with_the_epoch_it_stopped_at() -> None:
+    data = ImageDataModule(Numbered(), 6, 5, seed=0)
+    data.first_epoch = 6
+    assert set.union(*(epochs_of(batch) for batch in data.train_dataloader())) == {6}
+    assert [len(batch.labels) for batch in data.val_dataloader()] == [5, 2]

@@ -61,12 +61,11 @@ def test_a_step_is_the_loss_between_images_and_captions_and_sees_the_focus_only(
     clip, given = build_clip(PARAMS, 1).eval(), batch()
     module = ContrastivePretraining(clip, FIT, focused, list(PARAMS.mean), list(PARAMS.std))
     found = module.training_step(given, 0)
-    normalised = torch.stack(
-        [(given.pixels[:, c] - PARAMS.mean[c]) / PARAMS.std[c] for c in range(3)], dim=1
-    )
+    normalised = torch.stack([(given.pixels[:, c] - PARAMS.mean[c]) / PARAMS.std[c] for c in range(3)], dim=1)
     if focused:
         tokens = clip.visual._embeds(normalised)
-        seen = torch.stack([torch.stack([row[0], *(row[1 + p] for p in f)]) for row, f in zip(tokens, given.focus, strict=True)])
+        chosen = [[0, *(1 + patch for patch in patches)] for patches in given.focus.tolist()]
+        seen = torch.stack([row[places] for row, places in zip(tokens, chosen, strict=True)])
         image = F.normalize(clip.visual.ln_post(clip.visual.transformer(seen)[:, 0]) @ clip.visual.proj, dim=1)
     else:
         image = clip.encode_image(normalised, normalize=True)

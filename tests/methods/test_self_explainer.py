@@ -128,7 +128,7 @@ def test_supervision_that_is_missing_is_named() -> None:
 
 @pytest.mark.parametrize("alpha", [-0.1, 1.1, math.nan, math.inf])
 def test_an_alpha_out_of_range_is_refused(alpha: float) -> None:
-    with pytest.raises(UserError, match="must be between 0 .* and 1"):
+    with pytest.raises(UserError, match=r"must be between 0 .* and 1"):
         check_alpha(alpha)
-    with pytest.raises(UserError, match="must be between 0 .* and 1"):
+    with pytest.raises(UserError, match=r"must be between 0 .* and 1"):
         SelfExplainer(classifier(), FIT, alpha, "test")

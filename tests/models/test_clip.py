@@ -2,9 +2,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
-from tests.models.tiny_clip import CLASSES, PARAMS, classifier, coalitions, pictures
 from torch import Tensor
 
+from tests.models.tiny_clip import CLASSES, PARAMS, classifier, coalitions, pictures
 from xai.errors import UserError
 from xai.models.clip import (
     SelfExplainingClip,

@@ -126,7 +126,7 @@ def test_base_weights_of_another_shape_or_with_nan_are_refused(tmp_path: Path) -
     with pytest.raises(UserError, match=r"visual\.proj"):
         read_base_weights(PARAMS, file)
     save_file({name: value for name, value in state.items() if name != "logit_scale"}, file)
-    with pytest.raises(UserError, match="1 of its .* missing .*logit_scale"):
+    with pytest.raises(UserError, match=r"1 of its .* missing .*logit_scale"):
         read_base_weights(PARAMS, file)
     state["visual.proj"][0, 0] = torch.nan
     save_file(state, file)
@@ -136,9 +136,9 @@ def test_base_weights_of_another_shape_or_with_nan_are_refused(tmp_path: Path) -
 
 def test_where_base_weights_come_from() -> None:
     assert base_weights_file(replace(REAL, weights="a.pt", pretrained="openai")) == Path("a.pt")
-    with pytest.raises(UserError, match="has no weights: set model.weights=FILE or model.pretrained=TAG"):
+    with pytest.raises(UserError, match=r"has no weights: set model\.weights=FILE or model\.pretrained=TAG"):
         base_weights_file(REAL)
-    with pytest.raises(UserError, match="pretrained=nonsense is unknown for ViT-B-32: known are .*datacomp_xl"):
+    with pytest.raises(UserError, match=r"pretrained=nonsense is unknown for ViT-B-32: known are .*datacomp_xl"):
         base_weights_file(replace(REAL, pretrained="nonsense"))
 
 

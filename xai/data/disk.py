@@ -1,8 +1,10 @@
 """The data sets of the papers, and any folder of pictures, as entries of the registry."""
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -51,7 +53,15 @@ class DiskSource:
         self._params = params
         self.classes = self._splits["train"].classes
         self.templates = PROMPTS.get(name, PROMPTS["default"])
-        self._read = lru_cache(maxsize=_CACHE_BYTES // (12 * params.size**2))(self._read_one)
+        self._read = self._cached()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything but the pictures in memory, so that workers can be sent the data set."""
+        return {name: value for name, value in vars(self).items() if name != "_read"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._read = self._cached()
 
     @property
     def fingerprint(self) -> str:
@@ -68,6 +78,9 @@ class DiskSource:
     def images(self, split: str, indices: Tensor, epoch: int) -> Images:
         """The pictures at `indices`, [B, 3, size, size] in [0, 1]; the same in every epoch."""
         return Images(torch.stack([self._read(split, int(i)) for i in indices]), None)
+
+    def _cached(self) -> Callable[[str, int], Tensor]:
+        return lru_cache(maxsize=_CACHE_BYTES // (12 * self._params.size**2))(self._read_one)
 
     def _read_one(self, split: str, index: int) -> Tensor:
         return to_tensor(self._splits[split].image(index), self._params.size, fit=self._params.fit)

@@ -15,6 +15,9 @@ from xai.data.splits import stratified_parts
 _HELD_OUT = (0.08, 0.12)
 """Validation and test share of every class; no parameter, so that no run can see another's test images."""
 
+_KEPT_EPOCHS = 4
+"""Epochs of scattered scenes that are kept: those of three splits, and one more."""
+
 
 @dataclass(frozen=True)
 class NoParams:
@@ -38,7 +41,7 @@ class PackagedSet:
         self._params = params
         self._pixels, self._labels = pixels, labels
         self._rows = dict(zip(SPLITS, stratified_parts(labels, _HELD_OUT), strict=True))
-        self._scenes = functools.lru_cache(maxsize=4)(self._scatter_epoch)
+        self._drawn: dict[tuple[str, int], Scene] = {}
 
     def labels(self, split: str) -> Tensor:
         """Class indices [N] of a split."""
@@ -51,10 +54,15 @@ class PackagedSet:
         scenes = self._scenes(split, epoch)
         return Images(_rgb(scenes.images[indices]), scenes.regions[indices])
 
-    def _scatter_epoch(self, split: str, epoch: int) -> Scene:
+    def _scenes(self, split: str, epoch: int) -> Scene:
+        """All scenes of a split in an epoch; the last few are kept, in a plain dict, which can be sent to workers."""
         assert self._params is not None
-        generator = torch.Generator().manual_seed(1_000_003 * epoch + SPLITS.index(split))
-        return scatter(self._pixels[self._rows[split]], self._params, generator)
+        if (split, epoch) not in self._drawn:
+            if len(self._drawn) == _KEPT_EPOCHS:
+                del self._drawn[next(iter(self._drawn))]
+            generator = torch.Generator().manual_seed(1_000_003 * epoch + SPLITS.index(split))
+            self._drawn[split, epoch] = scatter(self._pixels[self._rows[split]], self._params, generator)
+        return self._drawn[split, epoch]
 
 
 def _rgb(grey: Tensor) -> Tensor:

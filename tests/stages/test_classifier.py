@@ -1,0 +1,116 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from tests.stages.bench import DATA, FIT, MODEL, base, explained, lab
+from xai.errors import UserError
+from xai.models.checkpoint import architecture_hash, read_classifier
+from xai.models.clip import class_embeddings, trainable
+from xai.models.factory import build_tokenizer
+from xai.models.maskable import Removal
+from xai.stages import base as base_stage
+from xai.stages.classifier import assemble, fine_tune, parameters, subset
+
+IMAGES = DATA.source.images("train", torch.arange(12), 0).pixels
+
+
+def test_a_subset_is_random_sorted_and_the_same_every_time() -> None:
+    assert subset(DATA.source, "train", None, 3).tolist() == list(range(12))
+    drawn = subset(DATA.source, "train", 5, 3)
+    assert len(set(drawn.tolist())) == 5
+    assert drawn.tolist() == sorted(drawn.tolist())
+    assert torch.equal(drawn, subset(DATA.source, "train", 5, 3))
+    assert len({tuple(subset(DATA.source, "train", 5, seed).tolist()) for seed in range(8)}) > 4
+    assert subset(DATA.source, "train", 12, 3).tolist() == list(range(12))
+
+
+@pytest.mark.parametrize("images", [0, -1, 13])
+def test_more_images_than_there_are_or_none_are_refused(images: int) -> None:
+    with pytest.raises(UserError, match=f"{images} images were asked for, the train split has 12"):
+        subset(DATA.source, "train", images, 0)
+
+
+def test_the_head_is_made_of_the_data_sets_words(tmp_path: Path) -> None:
+    bench = lab(tmp_path)
+    theta = base(bench)
+    artifact, head = base_stage.head(bench, MODEL, theta, DATA)
+    expected = class_embeddings(theta.clip, build_tokenizer(MODEL), DATA.source.classes, DATA.source.templates)
+    torch.testing.assert_close(head, expected)
+    assert base_stage.head(bench, MODEL, theta, DATA)[0].key == artifact.key
+
+
+def test_fine_tuning_starts_from_the_base_and_leaves_it_as_it_was(tmp_path: Path) -> None:
+    bench = lab(tmp_path)
+    theta = base(bench)
+    before = {name: value.clone() for name, value in theta.clip.state_dict().items()}
+    hardly = fine_tune(bench, MODEL, theta, DATA, replace(FIT, learning_rate=1e-12), 0)
+    properly = fine_tune(bench, MODEL, theta, DATA, replace(FIT, epochs=20), 0)
+    assert all(torch.equal(value, before[name]) for name, value in theta.clip.state_dict().items())
+    for name, value in parameters(hardly).items():
+        torch.testing.assert_close(value, before[name], rtol=0, atol=1e-9)
+    assert parameters(hardly).keys() == {name for name in before if name.startswith("visual.")}
+    labels = DATA.source.labels("train")
+    losses = []
+    for made in (hardly, properly):
+        model, info = read_classifier(made.file("classifier.safetensors"), MODEL)
+        losses.append(float(F.cross_entropy(model(IMAGES), labels)))
+        assert info.classes == DATA.source.classes
+        assert (info.model, info.data, info.base, info.explains) == ("tiny", "shades", theta.fingerprint, False)
+        assert info.architecture == architecture_hash(trainable(model))
+    assert losses[1] < 0.9 * losses[0]
+
+
+def test_what_is_asked_for_again_is_read_and_what_differs_is_made(tmp_path: Path) -> None:
+    bench = lab(tmp_path)
+    theta = base(bench)
+    first = fine_tune(bench, MODEL, theta, DATA, FIT, 0)
+    assert fine_tune(bench, MODEL, theta, DATA, FIT, 0).key == first.key
+    others = [
+        fine_tune(bench, MODEL, theta, DATA, FIT, 1),
+        fine_tune(bench, MODEL, theta, DATA, FIT, 0, images=6),
+        fine_tune(bench, MODEL, theta, DATA, FIT, 0, fixed=True),
+        fine_tune(bench, MODEL, theta, DATA, replace(FIT, warmup=0.5), 0),
+    ]
+    assert len({first.key, *(other.key for other in others)}) == 5
+    states = [parameters(artifact)["visual.proj"] for artifact in (first, *others)]
+    assert all(not torch.equal(a, b) for i, a in enumerate(states) for b in states[:i])
+
+
+def test_explained_classifiers_learn_from_the_supervision_of_their_very_images(tmp_path: Path) -> None:
+    bench = lab(tmp_path)
+    theta = base(bench)
+    rows = subset(DATA.source, "train", 6, 0)
+    taught = explained(bench, "train", rows)
+    long = replace(FIT, epochs=60, batch_size=6)
+    star = fine_tune(bench, MODEL, theta, DATA, long, 0, images=6, alpha=0.1, supervision=taught)
+    model, info = read_classifier(star.file("classifier.safetensors"), MODEL)
+    assert info.explains
+    labels = DATA.source.labels("train")[rows]
+    found = model.explain(IMAGES[rows]).attributions[torch.arange(6), :, labels]
+    wanted = torch.randn(6, 4, 4, generator=torch.Generator().manual_seed(0)).flatten(1)
+    correlations = [float(torch.corrcoef(torch.stack([a, b]))[0, 1]) for a, b in zip(found, wanted, strict=True)]
+    assert min(correlations) > 0.5
+    with pytest.raises(UserError, match="explains other images than the ones to be trained on"):
+        fine_tune(bench, MODEL, theta, DATA, FIT, 0, images=5, alpha=0.5, supervision=taught)
+    with pytest.raises(UserError, match="needs explanation supervision"):
+        fine_tune(bench, MODEL, theta, DATA, FIT, 0, alpha=0.5)
+    with pytest.raises(UserError, match=r"alpha=1\.5"):
+        fine_tune(bench, MODEL, theta, DATA, FIT, 0, alpha=1.5)
+
+
+def test_assembling_puts_parameters_and_words_together(tmp_path: Path) -> None:
+    bench = lab(tmp_path)
+    theta = base(bench)
+    zero = assemble(bench, MODEL, theta, DATA, None, Removal("tokens"))
+    tower = theta.clip.encode_image(zero.normalise(IMAGES), normalize=True)
+    expected = theta.clip.logit_scale.exp() * tower @ base_stage.head(bench, MODEL, theta, DATA)[1]
+    torch.testing.assert_close(zero(IMAGES), expected)
+    assert zero.removal == Removal("tokens")
+    assert not zero.training
+    moved = {name: value + 0.1 for name, value in trainable(zero).items()}
+    other = assemble(bench, MODEL, theta, DATA, moved)
+    assert all(torch.equal(value, moved[name]) for name, value in trainable(other).items())
+    torch.testing.assert_close(zero(IMAGES), expected)  # the base was copied, not moved
