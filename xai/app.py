@@ -20,7 +20,7 @@ from xai.stages.apply_vector import ApplyParams
 from xai.stages.base import ModelParams
 from xai.stages.context import Lab, open_data
 from xai.stages.supervision import SupervisionParams
-from xai.stages.transfer import TransferParams
+from xai.stages.transfer_params import TransferParams
 from xai.training import TrainerParams
 
 

@@ -90,8 +90,8 @@ class PatchGame:
 def _map(function: Callable[[Tensor], Tensor], chunks: list[Tensor]) -> list[Tensor]:
     """Apply a function to chunks of work, on the processor cores that torch's own threads leave idle.
 
-    A small network does not fill two cores from within: its operations are over before a second thread has started. Whole
-    chunks side by side do. Inference mode and autocast belong to a thread, so every worker enters them anew.
+    A small network does not fill two cores from within: its operations are over before a second thread has started.
+    Whole chunks side by side do. Inference mode and autocast belong to a thread, so every worker enters them anew.
     """
     device = chunks[0].device.type
     workers = 1 if device != "cpu" else max(1, len(os.sched_getaffinity(0)) // torch.get_num_threads())

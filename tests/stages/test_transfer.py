@@ -7,7 +7,8 @@ import torch
 from tests.stages.bench import FIT
 from xai.errors import UserError
 from xai.results import Result
-from xai.stages.transfer import TransferParams, choose_lambda2, ink, other_classes
+from xai.stages.controls import ink, other_classes
+from xai.stages.transfer_params import TransferParams, choose_lambda2
 
 PARAMS = TransferParams(
     alpha=0.1,

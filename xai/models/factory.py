@@ -17,6 +17,8 @@ from xai.models.maskable import Removal
 from xai.models.tokenizer import WordTokenizer
 from xai.models.weights import match_weights, read_weights
 
+_NO_VIT = "model.architecture={} is no plain CLIP with a ViT tower; use one that is, such as ViT-B-32"
+
 
 @dataclass(frozen=True)
 class SmallTowers:
@@ -110,10 +112,8 @@ def build_clip(params: ClipParams, seed: int = 0) -> CLIP:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         clip = _build_small(params, params.towers) if params.towers is not None else _build_open_clip(params)
-    if not (isinstance(clip, CLIP) and isinstance(clip.visual, VisionTransformer)):
-        raise UserError(
-            f"model.architecture={params.architecture} is no plain CLIP; use one with a ViT tower, such as ViT-B-32"
-        )
+    if not isinstance(clip.visual, VisionTransformer):
+        raise UserError(_NO_VIT.format(params.architecture))
     if (
         tuple(clip.visual.image_size) != (params.image_size,) * 2
         or tuple(clip.visual.patch_size) != (params.patch_size,) * 2
@@ -125,9 +125,13 @@ def build_clip(params: ClipParams, seed: int = 0) -> CLIP:
     return clip
 
 
-def _build_open_clip(params: ClipParams) -> torch.nn.Module:
-    assert params.architecture is not None
-    return open_clip.create_model(params.architecture, pretrained=None, force_image_size=params.image_size)
+def _build_open_clip(params: ClipParams) -> CLIP:
+    # Built from open_clip's configuration rather than by its factory, which warns that weights are missing.
+    settings = open_clip.get_model_config(params.architecture or "") or {}
+    if set(settings) - {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu", "init_logit_scale"}:
+        raise UserError(_NO_VIT.format(params.architecture))
+    vision = CLIPVisionCfg(**{**settings["vision_cfg"], "image_size": params.image_size})
+    return CLIP(**{**settings, "vision_cfg": vision, "text_cfg": CLIPTextCfg(**settings["text_cfg"])})
 
 
 def _build_small(params: ClipParams, towers: SmallTowers) -> CLIP:

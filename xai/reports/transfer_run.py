@@ -29,6 +29,13 @@ _COLUMNS = {
 }
 """The rows whose maps the report shows, as in Figure 4, and the control that is hardest to beat."""
 
+_THEORY = {
+    "similarity_ft": "cosine of the classification vectors, source and target (Appendix C)",
+    "similarity_star": "cosine of the explainability vectors, source and target (Appendix C)",
+    "risk": "risk R of equation 12: the explainability vector on the target's classification loss",
+    "risk_random": "the same of a random vector with the same norms",
+}
+
 
 def present(lab: Lab, job: Transfer, outcome: Outcome, output: Path, pictures: int, command: str) -> None:
     """Print what a transfer gave and write it into the folder of the run.
@@ -124,7 +131,7 @@ def _notes(lab: Lab, outcome: Outcome) -> dict[str, str]:
     seconds = sum(artifact.seconds for artifact in (*lab.store.made, *lab.store.found))
     lineage = read_result(outcome.rows[0].path).lineage
     versions = ", ".join(f"{name} {number}" for name, number in lineage["versions"].items())
-    similarity = {f"cosine {name}": f"{value:.3f}" for name, value in outcome.diagnostics.items()}
+    theory = {_THEORY[name]: f"{value:.3g}" for name, value in outcome.diagnostics.items()}
     return {
         "lambda2": f"{outcome.lambda2:g}, "
         + ("chosen on the validation split" if outcome.was_chosen else "as asked for"),
@@ -133,7 +140,7 @@ def _notes(lab: Lab, outcome: Outcome) -> dict[str, str]:
         "precision": lab.trainer.precision,
         "versions": versions,
         "commit": str(lineage["commit"]),
-        **similarity,
+        **theory,
     }
 
 

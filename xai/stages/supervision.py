@@ -19,7 +19,7 @@ from xai.stages.classifier import assemble, parameters, subset
 from xai.stages.context import Lab, OpenData
 
 FILE = "supervision.safetensors"
-_REVISION = 1
+_REVISION = 2
 
 
 @dataclass(frozen=True)

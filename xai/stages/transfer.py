@@ -1,97 +1,30 @@
 """The main job, `method=transfer`: all that Table 1 and Figure 3 of Yoshikawa et al. need, for a pair of data sets."""
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from xai import vectors
 from xai.artifacts import Artifact
-from xai.errors import UserError
-from xai.methods.optimisation import FitParams
-from xai.methods.self_explainer import check_alpha
 from xai.models.clip import SelfExplainingClip, trainable
-from xai.results import Result, read_result
+from xai.results import read_result
 from xai.stages import base as base_stage
 from xai.stages import supervision as supervision_stage
 from xai.stages.base import ModelParams
 from xai.stages.classifier import assemble, fine_tune, parameters, subset
 from xai.stages.context import Lab, OpenData
+from xai.stages.controls import ink, other_classes
+from xai.stages.diagnostics import diagnose
 from xai.stages.evaluation import Examination, Maps, evaluate, self_explanation
 from xai.stages.supervision import SupervisionParams, supervise
+from xai.stages.transfer_params import TransferParams, choose_lambda2
 from xai.stages.vector import explainability_vector
 
 Parameters = dict[str, Tensor]
-
-
-@dataclass(frozen=True)
-class TransferParams:
-    """One transfer, and what it is compared with.
-
-    Args:
-        alpha: Balance of equation 4 for the explained models.
-        lambda1: Factor of the target's task vector, equation 8.
-        lambda2: Factor of the explainability vector; null chooses it from the grid on the validation split.
-        lambda2_grid: The values of Figure 3; each costs one evaluation.
-        accuracy_tolerance: The largest share of ft target's validation accuracy that the chosen lambda2 may cost.
-        source_images: Supervised source images; null takes all.
-        target_images: Target images that ft target, and so the bound ft target+X, learn from; null takes all.
-        validation_images: Supervised validation images; null takes all.
-        test_images: Test images; null takes all.
-        bound: Whether to train the bound, ft target+X.
-        bound_coalitions: P for the bound's supervision.
-        source_fit: Optimisation of ft source and ft source+X.
-        target_fit: Optimisation of ft target.
-        bound_fit: Optimisation of ft target+X.
-    """
-
-    alpha: float
-    lambda1: float
-    lambda2: float | None
-    lambda2_grid: tuple[float, ...]
-    accuracy_tolerance: float
-    source_images: int | None
-    target_images: int | None
-    validation_images: int | None
-    test_images: int | None
-    bound: bool
-    bound_coalitions: int
-    source_fit: FitParams
-    target_fit: FitParams
-    bound_fit: FitParams
-
-    def __post_init__(self) -> None:
-        """Refuse numbers out of range."""
-        check_alpha(self.alpha)
-        if self.alpha == 1:
-            raise UserError(
-                "transfer.alpha=1 learns no explanation, so there is no vector to transfer: use 0 < alpha < 1"
-            )
-        if not self.lambda2_grid:
-            raise UserError("transfer.lambda2_grid is empty: give at least one value")
-        chosen = [] if self.lambda2 is None else [("lambda2", self.lambda2)]
-        for name, value in (
-            ("lambda1", self.lambda1),
-            *chosen,
-            *(("lambda2_grid", value) for value in self.lambda2_grid),
-        ):
-            if not (math.isfinite(value) and 0 <= value <= 10):
-                raise UserError(
-                    f"transfer.{name}={value:g} is out of range: it must lie between 0 and 10 (the paper: 0.4 to 1.2)"
-                )
-        if not 0 <= self.accuracy_tolerance < 1:
-            raise UserError(
-                f"transfer.accuracy_tolerance={self.accuracy_tolerance} is a share: it must lie between 0 and 1"
-            )
-        if self.bound_coalitions < 2 or self.bound_coalitions % 2:
-            raise UserError(
-                f"transfer.bound_coalitions={self.bound_coalitions} must be an even number: coalitions come in pairs"
-            )
 
 
 @dataclass(frozen=True)
@@ -107,7 +40,7 @@ class Outcome:
         vector: The artifact that holds the explainability vector.
         network: The transferred model.
         examination: The test images.
-        diagnostics: Similarities of vectors (Appendix C).
+        diagnostics: Similarities of vectors (Appendix C) and the risk of equation 12.
     """
 
     rows: list[Artifact]
@@ -230,7 +163,7 @@ class Transfer:
         sweep = [self.proposed(self.test, value) for value in grid]
         rows = [*self._model_rows(), self.proposed(self.test, chosen), *self._bound(), *self._controls(chosen)]
         network = self._network(self.theta(chosen))
-        return Outcome(rows, sweep, validation, chosen, was_chosen, self.vector, network, self.test, self.diagnostics())
+        return Outcome(rows, sweep, validation, chosen, was_chosen, self.vector, network, self.test, self.diagnostics)
 
     # Rows of the table.
 
@@ -295,15 +228,20 @@ class Transfer:
         floor = (1 - self.params.accuracy_tolerance) * reference.metrics["accuracy"]
         return choose_lambda2(results, floor)
 
+    @cached_property
     def diagnostics(self) -> dict[str, float]:
-        """Cosine similarities of Appendix C: of the classification vectors, and of the explainability vectors."""
-        base = trainable(self._network(None))
-        ft = [vectors.difference(parameters(model), base) for model in (self.ft_source, self.ft_target)]
-        found = {"similarity_ft": vectors.cosine_similarity(*ft)}
-        if self.params.bound:
-            star = vectors.difference(parameters(self.ft_target_x), parameters(self.ft_target))
-            found["similarity_star"] = vectors.cosine_similarity(self._tau, star)
-        return found
+        """What the paper's theory says of this transfer: similarities of vectors, and the risk for the accuracy."""
+        bound = self.ft_target_x if self.params.bound else None
+        return diagnose(
+            self.lab,
+            self.model,
+            self.base,
+            self.target,
+            ft_source=self.ft_source,
+            ft_source_x=self.ft_source_x,
+            ft_target=self.ft_target,
+            ft_target_x=bound,
+        )
 
     # Plumbing.
 
@@ -366,32 +304,3 @@ class Transfer:
         return evaluate(
             self.lab, examination, role, made_from, maps, source=self.source.name, seed=self.seed, params=params
         )
-
-
-def choose_lambda2(results: list[Result], accuracy_floor: float) -> float:
-    """The lambda2 of the smallest E-RMSE among results at least as accurate as the floor, else of the most accurate."""
-    kept = [result for result in results if result.metrics["accuracy"] >= accuracy_floor]
-    if kept:
-        return min(kept, key=lambda result: result.metrics["e_rmse"]).params["lambda2"]
-    return max(results, key=lambda result: (result.metrics["accuracy"], -result.params["lambda2"])).params["lambda2"]
-
-
-def other_classes(labels: Tensor, classes: int) -> Tensor:
-    """For each image [N] a class that is not its own, drawn evenly and always the same."""
-    generator = torch.Generator().manual_seed(0)
-    return (labels + torch.randint(1, classes, labels.shape, generator=generator)) % classes
-
-
-def ink(pixels: Tensor, grid: tuple[int, int]) -> Tensor:
-    """How far each patch is from the image's median brightness: an explanation that has never seen the classifier.
-
-    Args:
-        pixels: [N, 3, H, W] in [0, 1].
-        grid: Patches down and across.
-
-    Returns:
-        [N, h, w].
-    """
-    grey = pixels.mean(1)
-    median = grey.flatten(1).median(1).values[:, None, None]
-    return F.adaptive_avg_pool2d((grey - median).abs(), grid)
