@@ -144,9 +144,9 @@ def _apply_vector(settings: ApplyConfig, output: Path) -> None:
     applied = apply_vector(lab, settings.model, data, vector, checkpoint, settings.apply_vector, settings.seed, output)
     for name, before in applied.before.items():
         console.print(f"  {name:<14} {before:.3f} -> {applied.after[name]:.3f}", highlight=False)
-    console.print(
-        f"[bold]{applied.file}[/] now explains itself: python run.py method=explain checkpoint={applied.file} image=..."
-    )
+    file = os.path.relpath(applied.file)
+    console.print(f"[bold]{file}[/] now explains itself; a picture of yours:", highlight=False)
+    console.print(f"python run.py method=explain checkpoint={file} image=photo.png", highlight=False, soft_wrap=True)
 
 
 def _explain(settings: ExplainConfig, output: Path) -> None:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from xai.data.captions import CaptionedGlyphs
 from xai.methods.optimisation import FitParams, adamw
+from xai.models.clip import class_token
 
 
 def contrastive_loss(similarity: Tensor, owner: Tensor) -> Tensor:
@@ -62,7 +63,7 @@ class ContrastivePretraining(LightningModule):
         if self.global_step < self._focused_steps:
             index = F.pad(batch.focus + 1, (1, 0))
             tokens = tokens.gather(1, index[..., None].expand(-1, -1, tokens.shape[-1]))
-        image = visual.ln_post(visual.transformer(tokens)[:, 0]) @ visual.proj
+        image = visual.ln_post(class_token(visual.transformer, tokens)) @ visual.proj
         text = self.clip.encode_text(batch.captions, normalize=True)
         similarity = self.clip.logit_scale.exp() * F.normalize(image, dim=-1) @ text.T
         loss = contrastive_loss(similarity, batch.owner)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 import torch.nn.functional as F
 from open_clip.model import CLIP
-from open_clip.transformer import VisionTransformer
+from open_clip.transformer import ResidualAttentionBlock, Transformer, VisionTransformer
 from torch import Tensor, nn
 
 from xai.errors import UserError
@@ -130,13 +130,35 @@ class SelfExplainingClip(MaskableClassifier):
             mask = (
                 None if mask is None else mask.repeat_interleave(self.visual.transformer.resblocks[0].attn.num_heads, 0)
             )
-        return self._logits(self._project(self.visual.transformer(tokens, attn_mask=mask)[:, :1])[:, 0])
+        return self._logits(self._project(class_token(self.visual.transformer, tokens, mask)))
 
     def _project(self, tokens: Tensor) -> Tensor:
         return self.visual.ln_post(tokens) @ self.visual.proj
 
     def _logits(self, features: Tensor) -> Tensor:
         return self.logit_scale * F.normalize(features, dim=-1) @ self.head
+
+
+def class_token(transformer: Transformer, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Run a transformer for its [CLS] token alone: the last block computes one row, where it would compute all.
+
+    Args:
+        transformer: open_clip's, of residual attention blocks.
+        tokens: [B, L, D], the first is [CLS].
+        mask: Additive attention mask [B * heads, L, L], or None.
+
+    Returns:
+        [B, D], equal to the first row of `transformer(tokens, mask)`.
+    """
+    *blocks, last = transformer.resblocks
+    if not isinstance(last, ResidualAttentionBlock):
+        return transformer(tokens, attn_mask=mask)[:, 0]
+    for block in blocks:
+        tokens = block(tokens, attn_mask=mask)
+    normed, first = last.ln_1(tokens), tokens[:, :1]
+    row = None if mask is None else mask[:, :1]
+    first = first + last.ls_1(last.attention(normed[:, :1], normed, normed, row))
+    return (first + last.ls_2(last.mlp(last.ln_2(first))))[:, 0]
 
 
 def drop_tokens(tokens: Tensor, keep: Tensor) -> tuple[Tensor, Tensor | None]:

@@ -1,5 +1,6 @@
 """What a person gets from `method=transfer`: the table, the sweep, three sentences, files to hold, one page to open."""
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -69,8 +70,9 @@ def present(lab: Lab, job: Transfer, outcome: Outcome, output: Path, pictures: i
         notes=_notes(lab, outcome),
     )
     _log(lab, rows)
-    console.print(f"\nstore: {lab.store.summary()} ({lab.store.root})", highlight=False)
-    console.print(f"report: [bold]{report}[/]", highlight=False)
+    store, page = os.path.relpath(lab.store.root), os.path.relpath(report)
+    console.print(f"\nstore: {lab.store.summary()} ({store})", highlight=False, soft_wrap=True)
+    console.print(f"report: [bold]{page}[/]", highlight=False, soft_wrap=True)
 
 
 def _hand_over(job: Transfer, outcome: Outcome, output: Path) -> None:
