@@ -8,7 +8,7 @@ import pickle
 import sys
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ from PIL import Image
 
 from xai import cli, vectors
 from xai.config import build
+from xai.data.scatter import ScatterParams
+from xai.errors import UserError
 from xai.models.checkpoint import ClassifierInfo, architecture_hash, write_classifier
 from xai.models.clip import SelfExplainingClip, trainable
 from xai.models.factory import build_clip, build_explainer
@@ -168,6 +170,13 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
         (["method=apply_vector", "checkpoint=c", "vector=v", "apply_vector.lambda2=-0.1"], ["lambda2=-0.1", "0"]),
         (["data=folder"], ["data.root is not set", "data.root="]),
         (["data=cars", "data.root=nowhere"], ["data=cars", "nowhere", "data.root="]),
+        (["vector=a"], ["vector belongs to method=apply_vector"]),
+        (["method=apply_vector", "transfer.lambda2=1"], ["transfer.lambda2 belongs to method=transfer"]),
+        (["checkpoint=a"], ["checkpoint belongs to method=apply_vector or method=explain"]),
+        (["data=eurosat", "data.clutter=5"], ["data.clutter is no setting of what is chosen here"]),
+        (["pictures=-1"], ["pictures=-1", "0"]),
+        (["supervision.removal.reference=1.5"], ["removal.reference=1.5", "between 0 and 1"]),
+        (["model.towers.layers=0"], ["model.towers.layers=0", "at least 1"]),
         (["-m", "seed=one,two"], ["seed=one", "whole number"]),
     ],
 )
@@ -202,6 +211,32 @@ def test_help_explains_itself(run: Cli) -> None:
     assert (status, err) == (0, "")
     for words in ("Usage: python run.py", "mnist_scattered", "clip_vit_b32", "lambda2", "method=apply_vector", "-m"):
         assert words in out
+
+
+def test_every_setting_of_a_scene_is_shown_with_its_default() -> None:
+    expected = asdict(ScatterParams())
+    with hydra.initialize_config_dir(str(cli.CONF), version_base="1.3"):
+        config = hydra.compose("config")
+    for scene in (config.data, config.source, config.model.pretraining.scene):
+        shown = OmegaConf.to_container(scene, resolve=True)
+        assert isinstance(shown, dict)
+        assert {key: value for key, value in shown.items() if key != "name"} == expected
+
+
+def test_an_error_in_a_worker_is_told_in_its_own_words(capsys: pytest.CaptureFixture[str]) -> None:
+    class Broken(torch.utils.data.Dataset[int]):
+        def __len__(self) -> int:
+            return 2
+
+        def __getitem__(self, index: int) -> int:
+            try:
+                raise UserError("inner")
+            except UserError as error:
+                raise UserError("picture.png is broken: replace it") from error
+
+    loader = torch.utils.data.DataLoader(Broken(), num_workers=1)
+    assert cli.report_errors(lambda: [*loader].clear()) == 2
+    assert capsys.readouterr().err == "error: picture.png is broken: replace it\n"
 
 
 # Folders.

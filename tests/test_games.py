@@ -1,13 +1,24 @@
+import os
+
 import pytest
 import torch
 from torch import Tensor
 
 from tests.models.tiny_clip import CLASSES, classifier, coalitions, pictures
+from xai import games
 from xai.games import PatchGame
 from xai.models.maskable import Removal
 
 REMOVALS = [Removal("tokens"), Removal("pixels", "mean"), Removal("pixels", "blur")]
 EXACT = {"rtol": 1e-6, "atol": 1e-6}  # values are float32
+
+
+def test_cores_are_counted_where_the_system_does_not_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert games._cores() == 1
+    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    assert games._cores() == 3
 
 
 def naive(removal: Removal, images: Tensor, keep: Tensor, output: str) -> Tensor:

@@ -189,6 +189,26 @@ def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
     assert TrainerParams().device == torch.device("cpu")
 
 
+def test_half_precision_without_a_gpu_is_refused() -> None:
+    with pytest.raises(UserError, match="use bf16-mixed or 32-true"):
+        TrainerParams(accelerator="cpu", precision="16-mixed")
+
+
+def test_a_torn_checkpoint_is_dropped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    whole = train(tmp_path / "whole", Moving())
+    kept = tmp_path / "whole" / "checkpoint.ckpt"
+    for size in (0, 1000, kept.stat().st_size - 100):
+        folder = tmp_path / str(size)
+        folder.mkdir()
+        (folder / "checkpoint.ckpt").write_bytes(kept.read_bytes()[:size])
+        caplog.clear()
+        again = train(folder, Moving())
+        assert all(torch.equal(whole[name], again[name]) for name in whole)
+        told = [record.getMessage() for record in caplog.records if "cannot be read" in record.getMessage()]
+        assert len(told) == 1
+        assert "\n" not in told[0]
+
+
 def test_precision_reaches_what_is_not_training() -> None:
     a = torch.ones(2, 2)
     with TrainerParams(accelerator="cpu", precision="bf16-mixed").autocast():

@@ -10,11 +10,12 @@ from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
+from rich.markup import escape
 
 from xai.artifacts import Store, explain_disk_errors, write_atomically
 from xai.config import build, unknown
 from xai.errors import UserError
-from xai.loggers import LoggerParams, build_logger
+from xai.loggers import LoggerParams, build_logger, closing_logger
 from xai.progress import console
 from xai.stages.apply_vector import ApplyParams
 from xai.stages.base import ModelParams
@@ -51,6 +52,12 @@ class TransferConfig(Common):
     supervision: SupervisionParams
     transfer: TransferParams
     pictures: int
+
+    def __post_init__(self) -> None:
+        """Refuse a negative number of pictures."""
+        super().__post_init__()
+        if self.pictures < 0:
+            raise UserError(f"pictures={self.pictures} must be 0 or more")
 
 
 @dataclass(frozen=True)
@@ -90,7 +97,7 @@ def run(config: DictConfig, output: Path) -> None:
             raise UserError(unknown(key, key, sorted(known)))
     wanted = {field.name for field in fields(schema)}
     settings = build(schema, {key: value for key, value in values.items() if key in wanted})
-    with explain_disk_errors(output, "choose another folder with name=..."):
+    with closing_logger(), explain_disk_errors(output, "choose another folder with name=..."):
         output.mkdir(parents=True, exist_ok=True)
         method(settings, output)
 
@@ -108,7 +115,6 @@ def _plain(config: DictConfig) -> dict[str, Any]:
         raise UserError(f"{missing[0]} is not set: give it as {missing[0]}=...")
     values = OmegaConf.to_container(config, resolve=True)
     assert isinstance(values, dict)
-    values.pop("experiment", None)
     return {str(key): value for key, value in values.items()}
 
 
@@ -128,7 +134,8 @@ def _transfer(settings: TransferConfig, output: Path) -> None:
     source, target = open_data(settings.source, "source"), open_data(settings.data, "data")
     lab = _lab(settings, output)
     console.print(
-        f"[bold]{source.name} -> {target.name}[/], {settings.model.name}, seed {settings.seed}", highlight=False
+        f"[bold]{escape(source.name)} -> {escape(target.name)}[/], {escape(settings.model.name)}, seed {settings.seed}",
+        highlight=False,
     )
     job = Transfer(lab, settings.model, source, target, settings.supervision, settings.transfer, settings.seed)
     outcome = job.run()
@@ -144,7 +151,7 @@ def _apply_vector(settings: ApplyConfig, output: Path) -> None:
     applied = apply_vector(lab, settings.model, data, vector, checkpoint, settings.apply_vector, settings.seed, output)
     for name, before in applied.before.items():
         console.print(f"  {name:<14} {before:.3f} -> {applied.after[name]:.3f}", highlight=False)
-    file = os.path.relpath(applied.file)
+    file = escape(os.path.relpath(applied.file))
     console.print(f"[bold]{file}[/] now explains itself; a picture of yours:", highlight=False)
     console.print(f"python run.py method=explain checkpoint={file} image=photo.png", highlight=False, soft_wrap=True)
 
@@ -163,12 +170,12 @@ def _explain(settings: ExplainConfig, output: Path) -> None:
     ):
         write_atomically(file, lambda temporary: picture.save(temporary, format="PNG"))
     console.print(
-        f"predicted: {found.predicted}; explained: {found.target} (probability {found.probability:.3f})",
+        escape(f"predicted: {found.predicted}; explained: {found.target} (probability {found.probability:.3f})"),
         highlight=False,
     )
     if not found.explains:
         console.print("this classifier has not learned to explain itself: give it a vector first (method=apply_vector)")
-    console.print(f"heat map: [bold]{file}[/]", highlight=False)
+    console.print(f"heat map: [bold]{escape(str(file))}[/]", highlight=False)
 
 
 def _command() -> str:

@@ -59,6 +59,9 @@ def _run(config: DictConfig) -> None:
 
 def _fail(message: str) -> int:
     logging.getLogger("xai").debug("the job ends with an error", exc_info=True)
+    if "Original Traceback" in message:
+        # A worker that reads images hands over its whole traceback as text; what the user can mend stands last.
+        message = re.split(r"^[\w.]*(?:UserError|MissingError): ", message, flags=re.MULTILINE)[-1]
     print(f"error: {' '.join(message.split())}", file=sys.stderr)
     return 2
 
@@ -81,18 +84,28 @@ def explain_hydra(error: Exception) -> str:
     if key:
         path = key.group(1)
         parent, _, name = path.rpartition(".")
-        return unknown(path, name, _keys(parent))
+        keys = _keys(parent)
+        if name not in keys:
+            return unknown(path, name, sorted(keys))
+        if keys[name] == _methods():
+            return f"{path} is no setting of what is chosen here: python run.py --help lists the settings"
+        return f"{path} belongs to {' or '.join(f'method={method}' for method in keys[name])}"
     return f"{text.strip().splitlines()[0]}; python run.py --help lists the settings"
 
 
-def _keys(parent: str) -> list[str]:
-    """The settings there are at a dotted path of the default configuration."""
+def _methods() -> list[str]:
+    return sorted(path.stem for path in (CONF / "method").glob("*.yaml"))
+
+
+def _keys(parent: str) -> dict[str, list[str]]:
+    """The settings there are at a dotted path of the default configuration, with the methods that have them."""
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        found: set[str] = set()
-        for method in sorted(path.stem for path in (CONF / "method").glob("*.yaml")):
+        found: dict[str, list[str]] = {}
+        for method in _methods():
             node: Any = hydra.compose("config", overrides=[f"method={method}"])
             for name in filter(None, parent.split(".")):
                 node = node.get(name) if isinstance(node, DictConfig) and name in node else None
             if isinstance(node, DictConfig):
-                found.update(str(key) for key in node)
-    return sorted(found)
+                for key in node:
+                    found.setdefault(str(key), []).append(method)
+    return found

@@ -87,6 +87,11 @@ class PatchGame:
         return values.gather(1, self._targets.to(owner)[owner][:, None])[:, 0]
 
 
+def _cores() -> int:
+    # Only Linux tells which of the machine's cores this process may use.
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _map(function: Callable[[Tensor], Tensor], chunks: list[Tensor]) -> list[Tensor]:
     """Apply a function to chunks of work, on the processor cores that torch's own threads leave idle.
 
@@ -94,7 +99,7 @@ def _map(function: Callable[[Tensor], Tensor], chunks: list[Tensor]) -> list[Ten
     Whole chunks side by side do. Inference mode and autocast belong to a thread, so every worker enters them anew.
     """
     device = chunks[0].device.type
-    workers = 1 if device != "cpu" else max(1, len(os.sched_getaffinity(0)) // torch.get_num_threads())
+    workers = 1 if device != "cpu" else max(1, _cores() // torch.get_num_threads())
     if workers == 1 or len(chunks) == 1:
         return [function(chunk) for chunk in chunks]
     precision, mixed = torch.get_autocast_dtype(device), torch.is_autocast_enabled(device)

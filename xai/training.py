@@ -3,6 +3,7 @@
 import logging
 import math
 import os
+import pickle
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -49,6 +50,8 @@ class TrainerParams:
             raise UserError(f"trainer.accelerator={self.accelerator}, but no GPU is visible: use trainer=cpu")
         if self.precision not in _PRECISIONS:
             raise UserError(f"trainer.precision={self.precision} is unknown: use {', '.join(_PRECISIONS)}")
+        if self.precision == "16-mixed" and self.device.type == "cpu":
+            raise UserError("trainer.precision=16-mixed needs a GPU: use bf16-mixed or 32-true on a CPU")
         if self.workers < 0:
             raise UserError(f"trainer.workers={self.workers} must be 0 or more")
         if self.threads is not None and self.threads < 1:
@@ -77,6 +80,9 @@ class _Checkpoint(Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         temporary = self._path.with_suffix(".tmp")
         trainer.save_checkpoint(temporary)
+        with temporary.open("rb+") as file:
+            # After a power cut the new name must not stand for bytes that never reached the disk.
+            os.fsync(file.fileno())
         os.replace(temporary, self._path)
 
 
@@ -136,8 +142,9 @@ def fit(
         UserError: Where the loss becomes NaN or infinite; no checkpoint of that epoch is written.
     """
     checkpoint = workdir / "checkpoint.ckpt"
-    if checkpoint.exists() and isinstance(data, EpochDataModule):
-        data.first_epoch = torch.load(checkpoint, weights_only=True, mmap=True)["epoch"] + 1
+    finished = _last_epoch(checkpoint)
+    if finished is not None and isinstance(data, EpochDataModule):
+        data.first_epoch = finished + 1
     data.setup("fit")
     steps = params.epochs * len(data.train_dataloader())
     with bar(title, steps, "steps") as advance, _quiet_lightning():
@@ -158,9 +165,21 @@ def fit(
             log_every_n_steps=10,
             default_root_dir=workdir,
         )
-        resume = str(checkpoint) if checkpoint.exists() else None
+        resume = None if finished is None else str(checkpoint)
         engine.fit(module.train(), datamodule=data, ckpt_path=resume, weights_only=True)
     module.cpu().eval()
+
+
+def _last_epoch(checkpoint: Path) -> int | None:
+    """The epoch a checkpoint was written after, or None; a file that cannot be read is removed."""
+    if not checkpoint.exists():
+        return None
+    try:
+        return int(torch.load(checkpoint, weights_only=True, mmap=True)["epoch"])
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, TypeError, pickle.UnpicklingError):
+        logging.getLogger("xai").warning("%s cannot be read: this stage starts anew", checkpoint)
+        checkpoint.unlink()
+        return None
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from typing import Any
 
 from tests.end_to_end.jobs import Ended
 
-STAGES = ("base", "head", "classifier", "supervision", "explainer", "vector", "evaluation")
+STAGES = ("base", "head", "classifier", "supervision", "explainer", "vector", "diagnostics", "evaluation")
 
 
 @dataclass(frozen=True)

@@ -82,6 +82,7 @@ def test_weights_depend_on_the_seed_alone_and_leave_the_global_generator() -> No
         ({"mean": (0.5, 0.5)}, "three channel values"),
         ({"std": (0.5, 0.5, 0.0)}, "deviations above 0"),
         ({"std": (0.5, 0.5, float("nan"))}, "deviations above 0"),
+        ({"patch_size": 16}, "patch_size=16 makes one patch of model.image_size=16"),
         ({"towers": None}, "either architecture"),
         ({"architecture": "ViT-B-32"}, "and not both"),
         ({"towers": None, "architecture": "ViT-Z-99"}, "architecture=ViT-Z-99 is not one that open_clip knows"),
@@ -94,11 +95,27 @@ def test_shapes_that_do_not_fit_are_refused(settings: dict[str, object], message
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"layers": 0}, "model.towers.layers=0 must be at least 1"),
+        ({"head_width": 0}, "model.towers.head_width=0 must be at least 1"),
+        ({"embed_dim": -1}, "model.towers.embed_dim=-1 must be at least 1"),
+        ({"width": 20}, "model.towers.width=20 must be a multiple of head_width=8"),
+        ({"text_width": 9}, "model.towers.text_width=9 must be a multiple of text_heads=2"),
+        ({"width": 18, "head_width": 9}, "model.towers.width=18 must be a multiple of 4"),
+    ],
+)
+def test_towers_that_cannot_be_built_are_refused(settings: dict[str, int], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        replace(TOWERS, **settings)  # type: ignore[arg-type]
+
+
 @pytest.mark.usefixtures("_without_weights")
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"architecture": "RN50"}, "RN50 is no plain CLIP; use one with a ViT tower"),
+        ({"architecture": "RN50"}, "RN50 is no plain CLIP with a ViT tower"),
         ({"architecture": "coca_ViT-B-32"}, "coca_ViT-B-32 is no plain CLIP"),
         ({"patch_size": 16}, "takes 224 px in patches of 32, not image_size=224 and patch_size=16"),
     ],

@@ -2,6 +2,7 @@ import pytest
 import torch
 from torchvision.transforms.functional import gaussian_blur
 
+from xai.config import build
 from xai.errors import UserError
 from xai.models.maskable import Removal, reference_image
 
@@ -32,6 +33,14 @@ def test_plain_references(reference: str, expected: tuple[float, ...]) -> None:
     assert painted.shape == (1, 3, 4, 4)
     for channel, level in enumerate(expected):
         assert (painted[:, channel] == torch.tensor(level, dtype=torch.float32)).all()
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"), [(0.25, "0.25"), ("0.25", "0.25"), ("0.250", "0.25"), (1, "1"), (1.0, "1"), (-0.0, "0")]
+)
+def test_a_grey_level_has_one_name(given: str | float, kept: str) -> None:
+    assert Removal("pixels", given).reference == kept
+    assert build(Removal, {"reference": given}) == Removal("pixels", kept)
 
 
 @pytest.mark.parametrize("kind", ["token", "", "PIXELS"])

@@ -12,7 +12,7 @@ from tests.stages.bench import DATA, MODEL, explained, lab
 from xai.errors import UserError
 from xai.results import read_result
 from xai.stages.context import Lab
-from xai.stages.evaluation import Examination, Maps, evaluate, provenance, self_explanation
+from xai.stages.evaluation import Examination, Maps, _peak_memory, evaluate, provenance, self_explanation
 
 ROWS = torch.tensor([0, 2, 3, 5, 8])
 
@@ -136,3 +136,23 @@ def test_provenance_names_the_packages_that_make_the_numbers() -> None:
     assert torch.__version__.startswith(found["versions"]["torch"].split("+")[0])
     assert {"xai", "open_clip_torch", "pytorch-lightning"} <= set(found["versions"])
     assert found["commit"] is None or len(found["commit"]) == 40
+
+
+def test_the_peak_is_in_bytes_on_every_system_and_of_the_device_that_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = type("Usage", (), {"ru_maxrss": 3000})
+    monkeypatch.setattr("xai.stages.evaluation.resource.getrusage", lambda _: usage)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda _: 7)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for platform, expected in (("linux", 3000 * 1024), ("darwin", 3000)):
+        monkeypatch.setattr("xai.stages.evaluation.sys.platform", platform)
+        assert _peak_memory(torch.device("cpu")) == expected
+    assert _peak_memory(torch.device("cuda")) == 7
+
+
+def test_the_method_is_a_label_and_no_part_of_the_key(tmp_path: Path) -> None:
+    for folder, method in (("a", "transfer"), ("b", "baselines")):
+        bench = lab(tmp_path / folder)
+        given = examination(bench)
+        made = evaluate(bench, given, "ink", {}, drawn, source=None, seed=0, params={}, method=method)
+        assert read_result(made.path).method == method
+    assert made.key == evaluate(bench, given, "ink", {}, drawn, source=None, seed=0, params={}).key

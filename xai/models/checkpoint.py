@@ -25,7 +25,7 @@ class ClassifierInfo:
     Args:
         model: Name of the model configuration.
         architecture: Hash of the names and shapes of its parameters.
-        base: Fingerprint of the base weights it was fine-tuned from.
+        base: Fingerprint of the base weights it was fine-tuned from; empty if nobody knows.
         data: Data set it was fine-tuned on.
         classes: Its C class names.
         explains: Whether it has learned, or been given, explanations.

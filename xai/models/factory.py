@@ -44,6 +44,21 @@ class SmallTowers:
     text_heads: int
     position_scale: float
 
+    def __post_init__(self) -> None:
+        """Refuse widths that cannot be cut into heads or positions."""
+        for name in ("embed_dim", "width", "layers", "head_width", "text_width", "text_layers", "text_heads"):
+            if getattr(self, name) < 1:
+                raise UserError(f"model.towers.{name}={getattr(self, name)} must be at least 1")
+        for whole, part in (("width", "head_width"), ("text_width", "text_heads")):
+            if getattr(self, whole) % getattr(self, part):
+                raise UserError(
+                    f"model.towers.{whole}={getattr(self, whole)} must be a multiple of {part}={getattr(self, part)}"
+                )
+        if self.width % 4:
+            raise UserError(
+                f"model.towers.width={self.width} must be a multiple of 4: sine and cosine of two coordinates share it"
+            )
+
 
 @dataclass(frozen=True)
 class ClipParams:
@@ -80,6 +95,11 @@ class ClipParams:
             raise UserError(
                 f"model.patch_size={self.patch_size} does not divide model.image_size={self.image_size}: "
                 f"the nearest size that fits is {fitting}"
+            )
+        if self.grid < 2:
+            raise UserError(
+                f"model.patch_size={self.patch_size} makes one patch of model.image_size={self.image_size}, and an "
+                f"explanation compares patches: use a patch_size of {self.image_size // 2} at most"
             )
         if len(self.mean) != 3 or len(self.std) != 3 or not all(deviation > 0 for deviation in self.std):
             raise UserError("model.mean and model.std need three channel values each, deviations above 0")

@@ -19,11 +19,12 @@ class Removal:
     Args:
         kind: `tokens` (a transformer never sees the patch's token) or `pixels` (the patch is painted over).
         reference: What it is painted over with: `black`, `mean` (the mean the model normalises with), `blur` (the
-            image itself, blurred beyond recognition), or a grey level between 0 and 1. Unused by `tokens`.
+            image itself, blurred beyond recognition), or a grey level between 0 and 1, as a number or as text; it is
+            kept as text. Unused by `tokens`.
     """
 
     kind: str = "pixels"
-    reference: str = "mean"
+    reference: str | float = "mean"
 
     def __post_init__(self) -> None:
         """Refuse what no model knows."""
@@ -34,6 +35,9 @@ class Removal:
             raise UserError(
                 f"removal.reference={self.reference} is unknown: use {names}, or a grey level between 0 and 1"
             )
+        if self.grey is not None:
+            # One text for one level, because what is made is found again by it; + 0.0 takes the sign off zero.
+            object.__setattr__(self, "reference", f"{self.grey + 0.0:.15g}")
 
     @property
     def grey(self) -> float | None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rich.markup import escape
 from torch import Tensor
 
 from xai.artifacts import Artifact, write_atomically
@@ -58,7 +59,7 @@ def present(lab: Lab, job: Transfer, outcome: Outcome, output: Path, pictures: i
     console.print(renderers.as_rich(table, console.width))
     console.print(renderers.as_rich(tables.sweep_table(sweep, outcome.lambda2), console.width))
     for sentence in headline(rows, outcome.lambda2, job.model.image_size):
-        console.print(f"- {sentence}", highlight=False)
+        console.print(f"- {escape(sentence)}", highlight=False)
     report = write_transfer_report(
         output,
         results=rows,
@@ -71,8 +72,8 @@ def present(lab: Lab, job: Transfer, outcome: Outcome, output: Path, pictures: i
     )
     _log(lab, rows)
     store, page = os.path.relpath(lab.store.root), os.path.relpath(report)
-    console.print(f"\nstore: {lab.store.summary()} ({store})", highlight=False, soft_wrap=True)
-    console.print(f"report: [bold]{page}[/]", highlight=False, soft_wrap=True)
+    console.print(f"\nstore: {lab.store.summary()} ({escape(store)})", highlight=False, soft_wrap=True)
+    console.print(f"report: [bold]{escape(page)}[/]", highlight=False, soft_wrap=True)
 
 
 def _hand_over(job: Transfer, outcome: Outcome, output: Path) -> None:
@@ -126,7 +127,7 @@ def _one_of_each(labels: Tensor, number: int) -> Tensor:
     for row, label in enumerate(labels.tolist()):
         rounds[label] = rounds.get(label, -1) + 1
         order.append((rounds[label], label, row))
-    return torch.tensor([row for _, _, row in sorted(order)[:number]])
+    return torch.tensor([row for _, _, row in sorted(order)[:number]], dtype=torch.long)
 
 
 def _notes(lab: Lab, outcome: Outcome) -> dict[str, str]:

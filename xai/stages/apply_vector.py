@@ -13,10 +13,15 @@ from xai import vectors
 from xai.data.module import load_images
 from xai.errors import UserError
 from xai.metrics.evaluation import evaluate_maps
-from xai.models.checkpoint import ClassifierInfo, architecture_hash, read_parameters, write_classifier
+from xai.models.checkpoint import (
+    ClassifierInfo,
+    architecture_hash,
+    read_classifier,
+    read_parameters,
+    write_classifier,
+)
 from xai.models.clip import SelfExplainingClip, load_parameters, trainable
 from xai.models.factory import build_explainer
-from xai.models.weights import read_weights
 from xai.stages import base as base_stage
 from xai.stages.base import ModelParams
 from xai.stages.context import Lab, OpenData
@@ -77,11 +82,13 @@ def apply_vector(
         tau,
         model=model.name,
         architecture=architecture_hash(theta),
-        base=info.base if info else None,
+        base=(info.base or None) if info else None,
         parameters=theta,
     )
     if warning:
         log.warning("%s", warning)
+    if info and info.explains:
+        log.warning("%s explains itself already; the vector is added on top", checkpoint)
     network = _network(lab, model, data, checkpoint, info, seed)
     explained = vectors.apply(theta, [(params.lambda2, tau)])
     if params.lambda1 != 1:
@@ -97,8 +104,9 @@ def apply_vector(
     labels = data.source.labels("test")
     pixels, regions = load_images(data.source, "test", torch.arange(len(labels)), 0, model.image_size)
     metrics = [_measure(lab, network, parameters, pixels, regions, labels) for parameters in (theta, explained)]
+    # Nobody knows the base of another's file, and the vector's would be a guess that passes for knowledge later.
     description = info or ClassifierInfo(
-        model.name, architecture_hash(theta), vector_info.base, data.name, tuple(data.source.classes), False
+        model.name, architecture_hash(theta), "", data.name, tuple(data.source.classes), False
     )
     file = output / "model.safetensors"
     write_classifier(file, network, replace(description, explains=True))
@@ -109,10 +117,8 @@ def _network(
     lab: Lab, model: ModelParams, data: OpenData, checkpoint: Path, info: ClassifierInfo | None, seed: int
 ) -> SelfExplainingClip:
     """The classifier's architecture with its class embeddings: its own, or those of the data set's names."""
-    tensors = read_weights(checkpoint, what="checkpoint").tensors
-    base = base_stage.load(model, base_stage.base_weights(lab, model, seed)) if info is None else None
     if info is None:
-        assert base is not None
+        base = base_stage.load(model, base_stage.base_weights(lab, model, seed))
         _, head = base_stage.head(lab, model, base, data)
         return build_explainer(model, copy.deepcopy(base.clip), head).requires_grad_(False)
     if tuple(info.classes) != tuple(data.source.classes):
@@ -120,11 +126,7 @@ def _network(
             f"{checkpoint} tells {len(info.classes)} classes of {info.data} apart ({', '.join(info.classes[:3])} ...), "
             f"data={data.name} has others ({', '.join(data.source.classes[:3])} ...)"
         )
-    from xai.models.factory import build_clip
-
-    network = build_explainer(model, build_clip(model), tensors["head"]).requires_grad_(False)
-    network.logit_scale.copy_(tensors["logit_scale"])
-    return network
+    return read_classifier(checkpoint, model)[0]
 
 
 def _measure(

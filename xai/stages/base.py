@@ -80,9 +80,19 @@ class ModelParams(ClipParams):
     pretraining: PretrainParams | None = None
 
     def __post_init__(self) -> None:
-        """Refuse an embedded model whose pre-training scenes do not fit it."""
+        """Refuse scenes of the pre-training that do not fit, and settings that would be ignored without a word."""
         super().__post_init__()
+        if self.random_weights and self.weights is not None:
+            raise UserError(f"model.random_weights=true and model.weights={self.weights} exclude each other: set one")
+        if not self.embedded and self.pretraining is not None:
+            raise UserError(f"model={self.name} is an open_clip model, which is not pre-trained here: drop pretraining")
         if self.embedded:
+            for name in ("weights", "pretrained"):
+                if getattr(self, name) is not None:
+                    raise UserError(
+                        f"model.{name}={getattr(self, name)} does nothing for model={self.name}, which is pre-trained "
+                        "here: use model=clip_vit_b32 for open_clip weights"
+                    )
             if self.pretraining is None:
                 raise UserError(f"model={self.name} has no weights of its own and no pretraining settings")
             if self.pretraining.scene.canvas != self.image_size:

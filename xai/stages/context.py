@@ -1,8 +1,7 @@
 """What every stage works with: the store, the device, the logger, and the data sets."""
 
-import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from pytorch_lightning.loggers import Logger
@@ -23,7 +22,6 @@ class Lab:
     store: Store
     trainer: TrainerParams
     logger: Logger | Literal[False] = False
-    started: float = field(default_factory=time.perf_counter)
 
     def with_precision(self, spec: dict[str, Any]) -> dict[str, Any]:
         """A spec with the numeric precision that its numbers depend on."""

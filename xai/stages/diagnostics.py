@@ -11,7 +11,7 @@ from xai import vectors
 from xai.artifacts import Artifact, write_atomically
 from xai.data.module import load_images
 from xai.methods.self_explainer import classification_loss
-from xai.models.clip import trainable
+from xai.models.clip import SelfExplainingClip, trainable
 from xai.stages.base import Base, ModelParams
 from xai.stages.classifier import assemble, parameters
 from xai.stages.context import Lab, OpenData
@@ -19,6 +19,8 @@ from xai.stages.context import Lab, OpenData
 FILE = "diagnostics.json"
 _IMAGES = 256
 """Target training images behind the curvature; its Hessian is a mean over images."""
+_CHUNK = 32
+"""Images of it held in memory at a time."""
 
 
 def diagnose(
@@ -54,19 +56,35 @@ def diagnose(
             star = vectors.difference(parameters(ft_target_x), target_ft)
             found["similarity_star"] = vectors.cosine_similarity(tau, star)
         rows = torch.arange(min(_IMAGES, len(target.source.labels("train"))))
-        pixels = load_images(target.source, "train", rows, 0, model.image_size).pixels.to(lab.trainer.device)
-        labels = target.source.labels("train")[rows].to(lab.trainer.device)
-
-        def loss(theta: dict[str, Tensor]) -> Tensor:
-            return classification_loss(functional_call(network, theta, (pixels,)), labels)
-
+        pixels = load_images(target.source, "train", rows, 0, model.image_size).pixels
+        labels = target.source.labels("train")[rows]
         at = {name: value.to(lab.trainer.device) for name, value in target_ft.items()}
         directions = {"risk": tau, "risk_random": vectors.random_like(tau, torch.Generator().manual_seed(0))}
         for name, direction in directions.items():
             moved = {key: value.to(lab.trainer.device) for key, value in direction.items()}
-            found[name] = vectors.curvature_risk(loss, at, moved)
+            found[name] = _risk(network, at, moved, pixels, labels)
         defined = {name: value for name, value in found.items() if value == value}
         write_atomically(workdir / FILE, json.dumps(defined, indent=2).encode())
 
     artifact = lab.store.get("diagnostics", spec, make, title="diagnostics of the vectors")
     return dict(json.loads(artifact.file(FILE).read_text()))
+
+
+def _risk(
+    network: SelfExplainingClip,
+    theta: dict[str, Tensor],
+    tau: dict[str, Tensor],
+    pixels: Tensor,
+    labels: Tensor,
+    chunk: int = _CHUNK,
+) -> float:
+    """tau^T H tau over N images, as the mean over chunks weighted by their sizes: H is a mean over images."""
+    total = 0.0
+    for rows in torch.arange(len(labels)).split(chunk):
+        images, classes = (value[rows].to(network.head.device) for value in (pixels, labels))
+
+        def loss(at: dict[str, Tensor], images: Tensor = images, classes: Tensor = classes) -> Tensor:
+            return classification_loss(functional_call(network, at, (images,)), classes)
+
+        total += len(rows) * vectors.curvature_risk(loss, theta, tau)
+    return total / len(labels)

@@ -2,6 +2,7 @@
 
 import resource
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -102,6 +103,7 @@ def evaluate(
     source: str | None,
     seed: int,
     params: Mapping[str, float],
+    method: str = "transfer",
 ) -> Artifact:
     """Measure one row of the table.
 
@@ -114,6 +116,7 @@ def evaluate(
         source: Name of the source data set.
         seed: Seed of the run.
         params: Numbers that the row is labelled with (alpha, lambda1, lambda2).
+        method: Which method the row belongs to; a label, like the names of the data sets.
 
     Returns:
         An artifact with `result.json` and `attributions.safetensors`.
@@ -146,7 +149,7 @@ def evaluate(
         if row.logits is not None:
             chance["accuracy"] = 1 / row.logits.shape[1]
         result = Result(
-            method="transfer",
+            method=method,
             role=role,
             data=examination.data.name,
             source=source,
@@ -157,7 +160,7 @@ def evaluate(
             chance=chance,
             n_images=len(reference.labels),
             seconds=time.perf_counter() - start,
-            peak_memory_bytes=_peak_memory(),
+            peak_memory_bytes=_peak_memory(lab.trainer.device),
             lineage={"made_from": dict(made_from), "supervision": examination.supervision.key, **provenance()},
             split=examination.split,
         )
@@ -176,10 +179,12 @@ def evaluate(
     return lab.store.get("evaluation", spec, make, title=f"evaluation of {role}")
 
 
-def _peak_memory() -> int:
-    if torch.cuda.is_available():
-        return int(torch.cuda.max_memory_allocated())
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+def _peak_memory(device: torch.device) -> int:
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # macOS counts bytes, the others KiB.
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 @cache

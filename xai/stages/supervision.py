@@ -1,5 +1,6 @@
 """Explanation supervision ("+X"): the attributions of a split, by Kernel SHAP on the fine-tuned classifier."""
 
+import logging
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from xai.shapley.kernel_shap import kernel_shap
 from xai.stages.base import Base, ModelParams
 from xai.stages.classifier import assemble, parameters, subset
 from xai.stages.context import Lab, OpenData
+
+log = logging.getLogger(__name__)
 
 FILE = "supervision.safetensors"
 _REVISION = 2
@@ -109,19 +112,33 @@ def supervise(
         with bar(title, len(rows), "images") as advance, lab.trainer.autocast():
             for number_of_block, block in enumerate(blocks):
                 shard = workdir / "scratch" / f"{number_of_block:06d}.safetensors"
-                if not shard.exists():
+                own = _read_shard(shard)
+                if own is None:
                     pixels = load_images(data.source, split, rows[block], 0, model.image_size).pixels
                     game = PatchGame(network, pixels.to(lab.trainer.device), output=params.output)
                     generator = torch.Generator().manual_seed(seed * 1_000_003 + number_of_block)
                     phi = kernel_shap(game, number, generator).cpu()
                     own = phi.gather(2, labels[block][:, None, None].expand(-1, phi.shape[1], 1))
-                    write_weights(shard, {"attributions": own.reshape(-1, *network.grid)}, {})
-                maps.append(read_weights(shard, what="shard").tensors["attributions"])
+                    own = own.reshape(-1, *network.grid)
+                    write_weights(shard, {"attributions": own}, {})
+                maps.append(own)
                 advance(int(block[-1]) + 1)
         tensors = {"rows": rows, "labels": labels, "attributions": torch.cat(maps)}
         write_weights(workdir / FILE, tensors, {"data": data.name, "split": split})
 
     return lab.store.get("supervision", spec, make, title=title)
+
+
+def _read_shard(path: Path) -> Tensor | None:
+    """The maps of a block from an earlier run; None where there are none that can be read."""
+    if not path.exists():
+        return None
+    try:
+        return read_weights(path, what="shard").tensors["attributions"]
+    except UserError:
+        log.warning("%s cannot be read; it is computed anew", path)
+        path.unlink()
+        return None
 
 
 @dataclass(frozen=True)

@@ -302,5 +302,13 @@ class Transfer:
         if lambda2 is not None:
             params |= {"lambda1": self.params.lambda1, "lambda2": lambda2}
         return evaluate(
-            self.lab, examination, role, made_from, maps, source=self.source.name, seed=self.seed, params=params
+            self.lab,
+            examination,
+            role,
+            made_from,
+            maps,
+            source=self.source.name,
+            seed=self.seed,
+            params=params,
+            method="transfer",
         )

@@ -1,0 +1,89 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from tests.stages.bench import DATA, MODEL, base, lab
+from xai import vectors
+from xai.errors import UserError
+from xai.models.checkpoint import ClassifierInfo, architecture_hash, read_classifier, write_classifier
+from xai.models.clip import trainable
+from xai.stages import base as base_stage
+from xai.stages.apply_vector import Applied, ApplyParams, apply_vector
+from xai.stages.classifier import assemble
+from xai.stages.context import Lab
+
+TAG = "b" * 20
+
+
+class Folder:
+    """A classifier, the same as a stranger's file, and a vector."""
+
+    def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.root, self.bench = root, lab(root)
+        theta_base = base(self.bench)
+        monkeypatch.setattr(base_stage, "base_weights", lambda *_: theta_base.artifact)
+        network = assemble(self.bench, MODEL, theta_base, DATA, None)
+        self.theta = trainable(network)
+        architecture = architecture_hash(self.theta)
+        self.info = ClassifierInfo(MODEL.name, architecture, TAG, DATA.name, tuple(DATA.source.classes), False)
+        self.own, self.foreign = root / "own.safetensors", root / "foreign.safetensors"
+        write_classifier(self.own, network, self.info)
+        write_classifier(root / "explains.safetensors", network, replace(self.info, explains=True))
+        save_file({name: value.contiguous() for name, value in self.theta.items()}, self.foreign)
+        tau = vectors.random_like(self.theta, torch.Generator().manual_seed(0))
+        labels = {"source": "s", "alpha": 0.1, "seed": 0, "ft": "f", "ft_star": "e", "xai_version": "0"}
+        info = vectors.VectorInfo(model=MODEL.name, architecture=architecture, base=TAG, **labels)  # type: ignore[arg-type]
+        self.tau = tau
+        vectors.save_vector(root / "vector.safetensors", tau, info)
+
+    def apply(self, checkpoint: Path, output: str) -> Applied:
+        folder = self.root / output
+        folder.mkdir()
+        bench: Lab = self.bench
+        vector = self.root / "vector.safetensors"
+        return apply_vector(bench, MODEL, DATA, vector, checkpoint, ApplyParams(1.0, 0.5), 0, folder)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Folder:
+    return Folder(tmp_path, monkeypatch)
+
+
+def test_the_vector_is_added_and_the_base_kept(folder: Folder, caplog: pytest.LogCaptureFixture) -> None:
+    applied = folder.apply(folder.own, "out")
+    _, info = read_classifier(applied.file, MODEL)
+    assert info == replace(folder.info, explains=True)
+    written = load_file(applied.file)
+    for name, value in folder.theta.items():
+        torch.testing.assert_close(written[name], value + 0.5 * folder.tau[name])
+    assert not caplog.records
+
+
+def test_the_base_of_a_strangers_file_stays_unknown(folder: Folder, caplog: pytest.LogCaptureFixture) -> None:
+    applied = folder.apply(folder.foreign, "out")
+    assert read_classifier(applied.file, MODEL)[1].base == ""
+    caplog.clear()
+    folder.apply(applied.file, "again")
+    messages = [record.getMessage() for record in caplog.records]
+    assert any("nobody knows what this model=tiny was fine-tuned from" in message for message in messages)
+    assert any("explains itself already" in message for message in messages)
+
+
+def test_a_classifier_that_explains_is_told_of(folder: Folder, caplog: pytest.LogCaptureFixture) -> None:
+    folder.apply(folder.root / "explains.safetensors", "out")
+    messages = [record.getMessage() for record in caplog.records]
+    assert [message for message in messages if "explains itself already; the vector is added on top" in message]
+
+
+def test_a_file_without_its_head_is_refused_in_a_line(folder: Folder) -> None:
+    with safe_open(folder.own, framework="pt") as opened:
+        metadata = opened.metadata()
+    tensors = load_file(folder.own)
+    del tensors["head"]
+    save_file(tensors, folder.own, metadata)
+    with pytest.raises(UserError, match="does not say which classes"):
+        folder.apply(folder.own, "out")
