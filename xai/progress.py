@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 console = Console()
@@ -33,6 +34,5 @@ def bar(title: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
         with Progress(*columns, *times, console=console, transient=True) as progress:
             task = progress.add_task(title, total=total)
             yield lambda now: progress.update(task, completed=now)
-    console.print(
-        f"  [green]made[/] {title} [dim]({total} {unit}, {time.perf_counter() - start:.0f} s)[/]", highlight=False
-    )
+    cost = f"({total} {unit}, {time.perf_counter() - start:.0f} s)"
+    console.print(f"  [green]made[/] {escape(title)} [dim]{cost}[/]", highlight=False)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from rich.markup import escape
 
 from xai.artifacts import write_atomically
 from xai.config import build
@@ -68,11 +69,11 @@ def transfer_table(sweep: Sweep, folders: list[Path], output: Path) -> None:
         published_heading=f"Published ({sweep.published_about})",
     )
     console.print(renderers.as_rich(table, console.width))
-    console.print(sweep.about)
+    console.print(sweep.about, markup=False)
     for suffix, text in {"md": renderers.as_markdown(table), "csv": renderers.as_csv(table)}.items():
         path = output / f"table.{suffix}"
         write_atomically(path, text.encode())
-        console.print(f"written: [bold]{path}[/]", highlight=False)
+        console.print(f"written: [bold]{escape(str(path))}[/]", highlight=False)
 
 
 def lambda_figure(sweep: Sweep, folders: list[Path], output: Path) -> None:
@@ -86,8 +87,8 @@ def lambda_figure(sweep: Sweep, folders: list[Path], output: Path) -> None:
         curves = [result for folder in members for result in collect(folder / "sweep" / "test")]
         references = [read_result(folder / "results" / "ft_target") for folder in members]
         write_atomically(path, figures.lambda_sweep(curves, references, _usual_choice(members)))
-        console.print(f"written: [bold]{path}[/]", highlight=False)
-    console.print(sweep.about)
+        console.print(f"written: [bold]{escape(str(path))}[/]", highlight=False)
+    console.print(sweep.about, markup=False)
 
 
 def _usual_choice(folders: list[Path]) -> float:
