@@ -53,7 +53,10 @@ def build_logger(params: LoggerParams, folder: Path, name: str) -> Logger | Lite
             ) from error
     os.environ.setdefault("WANDB_SILENT", "true")
     logging.getLogger("wandb").setLevel(logging.ERROR)
-    return WandbLogger(name=name, project=params.project, save_dir=folder, offline=not _has_key())
+    logger = WandbLogger(name=name, project=params.project, save_dir=folder, offline=not _has_key())
+    # Lightning passes on an argument that W&B has given up, and W&B warns of it in every run.
+    getattr(logger, "_wandb_init", {}).pop("anonymous", None)
+    return logger
 
 
 @contextmanager
