@@ -89,6 +89,7 @@ def check(store: Path, output: Path) -> None:
         "head": 2,
         "classifier": 2,
         "supervision": 4,
+        "diagnostics": 1,
         "explainer": 2,
         "vector": 1,
     }

@@ -87,9 +87,9 @@ def apply_vector(
     )
     if warning:
         log.warning("%s", warning)
+    network = _network(lab, model, data, checkpoint, info, seed)
     if info and info.explains:
         log.warning("%s explains itself already; the vector is added on top", checkpoint)
-    network = _network(lab, model, data, checkpoint, info, seed)
     explained = vectors.apply(theta, [(params.lambda2, tau)])
     if params.lambda1 != 1:
         base = base_stage.load(model, base_stage.base_weights(lab, model, seed))
