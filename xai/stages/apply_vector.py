@@ -26,6 +26,7 @@ from xai.stages import base as base_stage
 from xai.stages.base import ModelParams
 from xai.stages.context import Lab, OpenData
 from xai.stages.evaluation import self_explanation
+from xai.stages.vector import transferred
 
 log = logging.getLogger(__name__)
 
@@ -99,8 +100,7 @@ def apply_vector(
                 f"model={model.name} seed={seed} has others"
             )
         start = {name: value for name, value in base.clip.state_dict().items() if name.startswith("visual.")}
-        lambda1, lambda2 = params.lambda1, params.lambda2
-        explained = vectors.apply(start, [(lambda1, theta), (-lambda1, start), (lambda2, tau)])
+        explained = transferred(start, theta, tau, params.lambda1, params.lambda2)
     labels = data.source.labels("test")
     pixels, regions = load_images(data.source, "test", torch.arange(len(labels)), 0, model.image_size)
     metrics = [_measure(lab, network, parameters, pixels, regions, labels) for parameters in (theta, explained)]

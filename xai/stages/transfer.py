@@ -22,7 +22,7 @@ from xai.stages.diagnostics import diagnose
 from xai.stages.evaluation import Examination, Maps, evaluate, self_explanation
 from xai.stages.supervision import SupervisionParams, supervise
 from xai.stages.transfer_params import TransferParams, choose_lambda2
-from xai.stages.vector import explainability_vector
+from xai.stages.vector import explainability_vector, transferred
 
 Parameters = dict[str, Tensor]
 
@@ -214,10 +214,8 @@ class Transfer:
         return self._moved(vectors.random_like(self._tau, torch.Generator().manual_seed(self.seed)), lambda2)
 
     def _moved(self, tau: Parameters, lambda2: float) -> Parameters:
-        base, ft, lambda1 = trainable(self._network(None)), parameters(self.ft_target), self.params.lambda1
-        # The task vector ft - base is never rounded to float32, so that at lambda1 = 1 this is ft + lambda2 tau to the
-        # last bit, which is what method=apply_vector computes without the base weights.
-        return vectors.apply(base, [(lambda1, ft), (-lambda1, base), (lambda2, tau)])
+        base = trainable(self._network(None))
+        return transferred(base, parameters(self.ft_target), tau, self.params.lambda1, lambda2)
 
     # Choices and diagnostics.
 

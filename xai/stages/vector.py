@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from torch import Tensor
+
 from xai import __version__, vectors
 from xai.artifacts import Artifact
 from xai.models.checkpoint import architecture_hash
@@ -51,3 +53,14 @@ def explainability_vector(
     return lab.store.get(
         "vector", {"ft": ft.key, "ft_star": ft_star.key}, make, title=f"explainability vector of {source}"
     )
+
+
+def transferred(
+    base: dict[str, Tensor], ft: dict[str, Tensor], tau: dict[str, Tensor], lambda1: float, lambda2: float
+) -> dict[str, Tensor]:
+    """Equation 8 for a fine-tuned classifier theta_ft: theta_base + lambda1 (theta_ft - theta_base) + lambda2 tau_*.
+
+    The task vector is never rounded to float32 on the way, so that at lambda1 = 1 this is theta_ft + lambda2 tau_* to
+    the last bit, which can be had without the base weights.
+    """
+    return vectors.apply(base, [(lambda1, ft), (-lambda1, base), (lambda2, tau)])
