@@ -1,16 +1,20 @@
 """The second contract: a game whose players are the patches of an image. THE hot path of everything here."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor
 
-from xai.models.maskable import MaskableClassifier
+from xai.errors import UserError
+from xai.models.maskable import Encoded, MaskableClassifier, Rows, sort_rows
 
-_TOKENS_AT_ONCE = 1 << 14
-"""Patches decoded in one pass on a CPU; more only spills the caches."""
+_TOKENS_AT_ONCE = {"cpu": 1 << 11, "cuda": 1 << 16}
+"""Tokens decoded in one pass: on a CPU what its caches hold, on a GPU what keeps it busy."""
+
+_OUT_OF_MEMORY = ("DefaultCPUAllocator", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
+"""What errors say that are of memory and of no type of their own."""
 
 
 class PatchGame:
@@ -21,7 +25,8 @@ class PatchGame:
         images: [B, 3, H, W] in [0, 1].
         targets: [B] class indices, or None for the values of every class.
         output: `probability` (softmax) or `logit`.
-        rows: Coalitions decoded in one pass; None chooses.
+        tokens: Tokens decoded in one pass; None takes what suits the device. What does not fit into memory is halved
+            until it does.
     """
 
     def __init__(
@@ -31,7 +36,7 @@ class PatchGame:
         targets: Tensor | None = None,
         *,
         output: str = "probability",
-        rows: int | None = None,
+        tokens: int | None = None,
     ) -> None:
         if output not in ("probability", "logit"):
             raise ValueError(f"output={output!r} is unknown: use 'probability' or 'logit'")
@@ -39,52 +44,102 @@ class PatchGame:
             raise ValueError(
                 f"targets are {list(targets.shape)}, the game needs one class for each of {len(images)} images"
             )
-        self._classifier, self._targets, self._output = classifier, targets, output
-        self.players = classifier.grid[0] * classifier.grid[1]
-        self._rows = rows or max(1, _TOKENS_AT_ONCE // self.players)
+        self._classifier, self._output = classifier, output
+        self.players = classifier.players
+        self._images, self._device = len(images), images.device
+        self._targets = None if targets is None else targets.to(self._device)
+        self._tokens = tokens or _TOKENS_AT_ONCE.get(self._device.type, _TOKENS_AT_ONCE["cuda"])
         with torch.inference_mode():
-            self._encoded = classifier.encode(images)
+            self._encoded = self._encode(images)
 
     @torch.inference_mode()
     def value(self, coalitions: Tensor) -> Tensor:
         """Values of coalitions.
 
         Args:
-            coalitions: Bool [B, S, M], or [S, M] where all images share them; True is present.
+            coalitions: Bool [B, S, M], or [S, M] where all images share them; True is present. Kept on the CPU they
+                cost one transfer a call.
 
         Returns:
             [B, S, C], or [B, S] where targets were given. The same numbers, however the work is cut into chunks.
 
         Raises:
             ValueError: Where shape or type of the coalitions is another.
+            UserError: Where memory does not hold a single masked image.
         """
-        images = len(self._encoded)
         if coalitions.ndim == 2:
-            coalitions = coalitions.expand(images, -1, -1)
-        fits = coalitions.ndim == 3 and coalitions.shape[0] == images and coalitions.shape[2] == self.players
+            coalitions = coalitions.expand(self._images, -1, -1)
+        fits = coalitions.ndim == 3 and coalitions.shape[0] == self._images and coalitions.shape[2] == self.players
         if not fits or coalitions.dtype != torch.bool or not coalitions.numel():
             given = f"{coalitions.dtype} {list(coalitions.shape)}"
-            raise ValueError(f"coalitions are {given}, the game needs torch.bool [{images}, S, {self.players}], S >= 1")
-        keep = coalitions.reshape(-1, self.players).to(self._encoded.device)
-        owner = torch.arange(images, device=keep.device).repeat_interleave(coalitions.shape[1])
-        # Coalitions of one size make one dense batch: no padding is computed.
-        order = keep.sum(1).argsort(stable=True)
-        parts = _map(lambda rows: self._decode(owner[rows], keep[rows]), self._chunks(order, keep))
-        values = torch.empty(len(keep), *parts[0].shape[1:], device=keep.device, dtype=parts[0].dtype)
-        values[order] = torch.cat(parts)
-        return values.reshape(images, coalitions.shape[1], *values.shape[1:])
+            raise ValueError(
+                f"coalitions are {given}, the game needs torch.bool [{self._images}, S, {self.players}], S >= 1"
+            )
+        keep = coalitions.reshape(-1, self.players)
+        # Coalitions of one size lie side by side: no padding is computed.
+        order, groups = sort_rows(keep)
+        keep, order = keep[order].to(self._device), order.to(self._device)
+        rows = Rows(keep, order.div(coalitions.shape[1], rounding_mode="floor"), groups)
+        sorted_values = torch.cat(_map(self._decode, list(split(rows, self._classifier.cost, self._tokens))))
+        values = torch.empty_like(sorted_values)
+        values[order] = sorted_values
+        return values.reshape(self._images, coalitions.shape[1], *values.shape[1:])
 
-    def _chunks(self, order: Tensor, keep: Tensor) -> list[Tensor]:
-        sizes = keep.sum(1)[order]
-        groups = order.split(torch.unique_consecutive(sizes, return_counts=True)[1].tolist())
-        return [chunk for group in groups for chunk in group.split(self._rows)]
+    def _encode(self, images: Tensor) -> Encoded:
+        try:
+            return self._classifier.encode(images)
+        except Exception as error:
+            _give_way(error, "encode", halvable=len(images) > 1)
+        parts = [self._encode(half) for half in images.chunk(2)]
+        return tuple(torch.cat(tensors) for tensors in zip(*parts, strict=True))
 
-    def _decode(self, owner: Tensor, keep: Tensor) -> Tensor:
-        logits = self._classifier.decode(self._encoded[owner], keep).float()
+    def _decode(self, rows: Rows) -> Tensor:
+        cost = sum(count * self._classifier.cost(size) for count, size in rows.groups)
+        # The budget may have shrunk since this chunk was cut.
+        if cost <= self._tokens or len(rows.keep) == 1:
+            try:
+                return self._values(rows)
+            except Exception as error:
+                _give_way(error, "decode", halvable=len(rows.keep) > 1)
+            # Outside the handler: the error holds on to the tensors of the pass that failed.
+            self._tokens = min(self._tokens, cost // 2)
+        return torch.cat([self._decode(part) for part in split(rows, self._classifier.cost, self._tokens)])
+
+    def _values(self, rows: Rows) -> Tensor:
+        logits = self._classifier.decode(self._encoded, rows).float()
         values = logits.softmax(-1) if self._output == "probability" else logits
         if self._targets is None:
             return values
-        return values.gather(1, self._targets.to(owner)[owner][:, None])[:, 0]
+        return values.gather(1, self._targets[rows.owner][:, None])[:, 0]
+
+
+def split(rows: Rows, cost: Callable[[int], int], budget: int) -> Iterator[Rows]:
+    """Cut coalitions into chunks that cost at most `budget`, in order; a chunk holds one coalition at least."""
+    start = end = spent = 0
+    groups: list[tuple[int, int]] = []
+    for count, size in rows.groups:
+        each = cost(size)
+        while count:
+            fitting = max(0, min(count, (budget - spent) // each))
+            if not fitting and groups:
+                yield Rows(rows.keep[start:end], rows.owner[start:end], groups)
+                start, spent, groups = end, 0, []
+                continue
+            fitting = max(1, fitting)
+            groups.append((fitting, size))
+            end, spent, count = end + fitting, spent + fitting * each, count - fitting
+    yield Rows(rows.keep[start:end], rows.owner[start:end], groups)
+
+
+def _give_way(error: Exception, what: str, *, halvable: bool) -> None:
+    """Return where less work at once may fit into memory; raise otherwise."""
+    told = any(sign in str(error) for sign in _OUT_OF_MEMORY)
+    if not told and not isinstance(error, torch.OutOfMemoryError | MemoryError):
+        raise error
+    if not halvable:
+        raise UserError(f"not enough memory to {what} a single image: free some, or use a smaller model") from error
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _cores() -> int:
@@ -92,20 +147,20 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _map(function: Callable[[Tensor], Tensor], chunks: list[Tensor]) -> list[Tensor]:
+def _map(function: Callable[[Rows], Tensor], chunks: list[Rows]) -> list[Tensor]:
     """Apply a function to chunks of work, on the processor cores that torch's own threads leave idle.
 
     A small network does not fill two cores from within: its operations are over before a second thread has started.
     Whole chunks side by side do. Inference mode and autocast belong to a thread, so every worker enters them anew.
     """
-    device = chunks[0].device.type
+    device = chunks[0].keep.device.type
     workers = 1 if device != "cpu" else max(1, _cores() // torch.get_num_threads())
     if workers == 1 or len(chunks) == 1:
         return [function(chunk) for chunk in chunks]
     precision, mixed = torch.get_autocast_dtype(device), torch.is_autocast_enabled(device)
 
     @torch.inference_mode()
-    def work(chunk: Tensor) -> Tensor:
+    def work(chunk: Rows) -> Tensor:
         with torch.autocast(device, precision, mixed):
             return function(chunk)
 

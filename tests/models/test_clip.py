@@ -5,11 +5,11 @@ from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 from torch import Tensor
 
 from tests.models.tiny_clip import CLASSES, PARAMS, classifier, coalitions, pictures
+from tests.models.tiny_vit import painted_over, seeded
 from xai.errors import UserError
 from xai.models.clip import (
     SelfExplainingClip,
     class_embeddings,
-    drop_tokens,
     load_parameters,
     trainable,
     trainable_names,
@@ -25,7 +25,7 @@ def test_logits_are_open_clips_scaled_cosines() -> None:
     clip = build_clip(PARAMS, seed=1).double().eval()
     clip.visual.load_state_dict({name.removeprefix("visual."): value for name, value in trainable(model).items()})
     mean, std = (torch.tensor(x, dtype=torch.float64).reshape(3, 1, 1) for x in (PARAMS.mean, PARAMS.std))
-    model.mean, model.std = mean, std
+    model.normalisation.mean, model.normalisation.std = mean, std
     model.logit_scale = clip.logit_scale.detach().exp()
     features = clip.encode_image((images - mean) / std, normalize=True)
     expected = clip.logit_scale.exp() * features @ model.head
@@ -41,7 +41,7 @@ def test_the_logit_scale_is_the_base_models() -> None:
 def test_attributions_are_w_transposed_times_each_projected_token() -> None:
     model, images = classifier(), pictures(3)
     visual = model.visual
-    tokens = visual.transformer(visual._embeds(model.normalise(images)))
+    tokens = visual.transformer(visual._embeds(model.normalisation(images)))
     explained = model.explain(images)
     assert explained.attributions.shape == (3, 16, CLASSES)
     for image in range(3):
@@ -57,7 +57,7 @@ def test_attributions_are_w_transposed_times_each_projected_token() -> None:
 def masked_out(model: SelfExplainingClip, images: Tensor, keep: Tensor) -> Tensor:
     """Nothing is dropped: removed tokens are barred, by -inf, from being attended to in every layer and head."""
     visual = model.visual
-    tokens = visual._embeds((images - model.mean) / model.std)
+    tokens = visual._embeds((images - model.normalisation.mean) / model.normalisation.std)
     barred = torch.zeros(len(keep), 17, 17, dtype=torch.float64)
     for row in range(len(keep)):
         for patch in range(16):
@@ -87,29 +87,62 @@ def test_dropping_tokens_equals_masking_them_out_of_every_attention() -> None:
 def test_removing_pixels_equals_painting_the_patches_over(reference: str) -> None:
     removal = Removal("pixels", reference)
     model, images, keep = classifier(removal), pictures(6), coalitions(6)
-    behind = reference_image(images, removal, model.mean.flatten()).expand_as(images)
-    painted = images.clone()
-    for image in range(6):
-        for patch in range(16):
-            if not keep[image, patch]:
-                top, left = 4 * (patch // 4), 4 * (patch % 4)
-                place = (image, slice(None), slice(top, top + 4), slice(left, left + 4))
-                painted[place] = behind[place]
-    torch.testing.assert_close(model(images, keep), model(painted), **EXACT)
+    behind = reference_image(images, removal, model.normalisation.mean.flatten())
+    painted = painted_over(images, behind, keep, (4, 4))
+    torch.testing.assert_close(model(images, keep), model.explain(painted).logits, **EXACT)
     assert not torch.allclose(model(images, keep)[0], model(images)[0])
     torch.testing.assert_close(model(images, torch.ones_like(keep)), model(images), **EXACT)
 
 
-def test_dropped_tokens_keep_their_order_and_padding_is_barred() -> None:
-    tokens = torch.arange(10.0).reshape(2, 5, 1)
-    keep = torch.tensor([[True, False, False, True], [False, False, True, False]])
-    kept, mask = drop_tokens(tokens, keep)
-    assert kept[..., 0].tolist() == [[0, 1, 4], [5, 8, kept[1, 2, 0]]]
-    assert mask is not None
-    assert mask.tolist() == [[[0, 0, 0]] * 3, [[0, 0, -torch.inf]] * 3]
-    kept, mask = drop_tokens(tokens, ~torch.eye(4, dtype=torch.bool)[:2])
-    assert kept[..., 0].tolist() == [[0, 2, 3, 4], [5, 6, 8, 9]]
-    assert mask is None
+@pytest.mark.parametrize("shape", [(3, 16, 16), (3, 1, 1), (1, 3, 16, 16)], ids=str)
+def test_a_reference_of_ones_own_is_what_shows(shape: tuple[int, ...]) -> None:
+    given, images, keep = classifier(), pictures(6), coalitions(6)
+    behind = torch.rand(shape, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    # Whatever the removal names comes second.
+    model = SelfExplainingClip(
+        given.visual, given.head, float(given.logit_scale), PARAMS.mean, PARAMS.std, Removal("pixels", "blur"), behind
+    )
+    painted = painted_over(images, behind, keep, (4, 4))
+    torch.testing.assert_close(model(images, keep), model.explain(painted).logits, **EXACT)
+
+
+def test_a_reference_that_does_not_broadcast_is_refused() -> None:
+    given, behind = classifier(), torch.zeros(2, 3, 16, 16, dtype=torch.float64)
+    model = SelfExplainingClip(given.visual, given.head, 1.0, PARAMS.mean, PARAMS.std, Removal("pixels"), behind)
+    with pytest.raises(UserError, match=r"^the reference is \[2, 3, 16, 16\]: it must broadcast to \[1, 3, 16, 16\]$"):
+        model(pictures(2))
+
+
+def test_a_tower_with_layer_scale_drops_tokens_too() -> None:
+    settings = {"layers": 3, "width": 16, "head_width": 8, "patch_size": 4, "image_size": 16, "ls_init_value": 0.5}
+    text = CLIPTextCfg(context_length=4, vocab_size=9, width=8, heads=1, layers=1)
+    with seeded():
+        visual = CLIP(12, CLIPVisionCfg(**settings), text).visual  # type: ignore[arg-type]
+        for value in visual.parameters():
+            value.data = value.data + 0.2 * torch.randn(value.shape)
+    head = classifier().head.float()
+    model = SelfExplainingClip(visual, head, 10.0, PARAMS.mean, PARAMS.std, Removal("tokens")).double().eval()
+    images, keep = pictures(12), coalitions(12)
+    torch.testing.assert_close(model(images, keep), masked_out(model, images, keep), **EXACT)
+
+
+def test_gradients_are_those_of_the_masked_tower() -> None:
+    model, keep = classifier(Removal("tokens")).requires_grad_(True), coalitions(6)
+    images = pictures(6).requires_grad_()
+    steering = torch.randn(6, CLASSES, generator=torch.Generator().manual_seed(7), dtype=torch.float64)
+
+    def gradients(logits: Tensor) -> tuple[Tensor, ...]:
+        return torch.autograd.grad((logits * steering).sum(), [images, *model.parameters()])
+
+    found = gradients(model(images, keep))
+    for mine, theirs in zip(found, gradients(masked_out(model, images, keep)), strict=True):
+        torch.testing.assert_close(mine, theirs, **EXACT)
+    assert all(value.abs().max() > 0 for value in found)
+
+
+def test_a_coalition_costs_its_tokens() -> None:
+    assert [classifier(Removal("tokens")).cost(kept) for kept in (0, 3, 16)] == [1, 4, 17]
+    assert [classifier(Removal("pixels")).cost(kept) for kept in (0, 3, 16)] == [17] * 3
 
 
 def test_class_embeddings_are_normalised_means_of_normalised_texts() -> None:

@@ -4,7 +4,7 @@ from torchvision.transforms.functional import gaussian_blur
 
 from xai.config import build
 from xai.errors import UserError
-from xai.models.maskable import Removal, reference_image
+from xai.models.maskable import Encoded, MaskableClassifier, Removal, Rows, reference_image, sort_rows
 
 MEAN = torch.tensor([0.1, 0.2, 0.3])
 
@@ -53,3 +53,43 @@ def test_unknown_ways_to_remove_are_refused(kind: str) -> None:
 def test_unknown_references_are_refused(reference: str) -> None:
     with pytest.raises(UserError, match=f"removal.reference={reference} is unknown: use black, mean, blur"):
         Removal("pixels", reference)
+
+
+def test_rows_are_sorted_by_size_and_stay_in_order_within_one() -> None:
+    keep = torch.tensor([[1, 1, 1], [0, 1, 0], [0, 0, 0], [1, 1, 0], [1, 0, 0], [0, 0, 1]]).bool()
+    order, groups = sort_rows(keep)
+    assert order.tolist() == [2, 1, 4, 5, 3, 0]
+    assert groups == [(1, 0), (3, 1), (1, 2), (1, 3)]
+
+
+class Reader(MaskableClassifier):
+    """Answers with its image's mean and the places of the patches that it sees."""
+
+    grid = (2, 2)
+
+    def encode(self, images: torch.Tensor) -> Encoded:
+        return (images.mean((1, 2, 3)),)
+
+    def decode(self, encoded: Encoded, rows: Rows) -> torch.Tensor:
+        self.groups = list(rows.groups)
+        return torch.cat([encoded[0][rows.owner][:, None], rows.keep.float()], dim=1)
+
+    def cost(self, kept: int) -> int:
+        return kept
+
+
+def test_answers_are_in_the_order_of_the_images_whatever_they_are_decoded_in() -> None:
+    reader, pictures = Reader(), images(4, count=5)
+    keep = torch.tensor([[1, 1, 1, 0], [0, 0, 0, 0], [0, 1, 0, 1], [1, 1, 1, 1], [0, 0, 1, 0]]).bool()
+    expected = torch.cat([pictures.mean((1, 2, 3))[:, None], keep.float()], dim=1)
+    assert torch.equal(reader(pictures, keep), expected)
+    assert reader.groups == [(1, 0), (1, 1), (1, 2), (1, 3), (1, 4)]
+    assert torch.equal(reader(pictures)[:, 0], expected[:, 0])
+    assert reader(pictures)[:, 1:].all()
+    assert reader.groups == [(5, 4)]
+
+
+@pytest.mark.parametrize("shape", [(5, 3), (4, 4), (4,), (1, 5, 4)], ids=str)
+def test_coalitions_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"^keep is \[[\d, ]+\], the classifier needs \[5, 4\]$"):
+        Reader()(images(4, count=5), torch.ones(shape, dtype=torch.bool))

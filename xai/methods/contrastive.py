@@ -1,6 +1,5 @@
 """Contrastive pre-training of the embedded CLIP on scattered glyphs with captions: its base parameters theta_base."""
 
-import torch
 import torch.nn.functional as F
 from open_clip.model import CLIP
 from pytorch_lightning import LightningModule
@@ -9,7 +8,9 @@ from torch import Tensor
 
 from xai.data.captions import CaptionedGlyphs
 from xai.methods.optimisation import FitParams, adamw
-from xai.models.clip import class_token
+from xai.models import packed
+from xai.models.maskable import Removal
+from xai.models.normalisation import Normalisation
 
 
 def contrastive_loss(similarity: Tensor, owner: Tensor) -> Tensor:
@@ -46,24 +47,20 @@ class ContrastivePretraining(LightningModule):
         std: Channel deviations of it.
     """
 
-    mean: Tensor
-    std: Tensor
-
     def __init__(self, clip: CLIP, params: FitParams, focused_steps: int, mean: list[float], std: list[float]) -> None:
         super().__init__()
         self.clip = clip
         self._params, self._focused_steps = params, focused_steps
-        self.register_buffer("mean", torch.tensor(mean).reshape(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).reshape(3, 1, 1), persistent=False)
+        self._normalisation = Normalisation(mean, std, Removal())
 
     def training_step(self, batch: CaptionedGlyphs, batch_index: int) -> Tensor:
         """One step of the contrastive loss."""
         visual = self.clip.visual
-        tokens = visual._embeds((batch.pixels - self.mean) / self.std)
+        tokens = visual._embeds(self._normalisation(batch.pixels))
         if self.global_step < self._focused_steps:
             index = F.pad(batch.focus + 1, (1, 0))
             tokens = tokens.gather(1, index[..., None].expand(-1, -1, tokens.shape[-1]))
-        image = visual.ln_post(class_token(visual.transformer, tokens)) @ visual.proj
+        image = visual.ln_post(packed.class_tokens(packed.layers(visual.transformer.resblocks), tokens)) @ visual.proj
         text = self.clip.encode_text(batch.captions, normalize=True)
         similarity = self.clip.logit_scale.exp() * F.normalize(image, dim=-1) @ text.T
         loss = contrastive_loss(similarity, batch.owner)

@@ -11,11 +11,13 @@ from typing import Any, NamedTuple, Protocol
 import torch
 import torch.nn.functional as F
 from open_clip.model import CLIP
-from open_clip.transformer import ResidualAttentionBlock, Transformer, VisionTransformer
+from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
 from xai.errors import UserError
-from xai.models.maskable import MaskableClassifier, Removal, reference_image
+from xai.models import packed
+from xai.models.maskable import Encoded, MaskableClassifier, Removal, Rows
+from xai.models.normalisation import Normalisation
 
 
 class Tokenizer(Protocol):
@@ -64,12 +66,12 @@ class SelfExplainingClip(MaskableClassifier):
         mean: Channel means of the input normalisation.
         std: Channel deviations of the input normalisation.
         removal: How patches are removed.
+        reference: What a removed patch shows, where `pixels` removal knows no name for it: [3, H, W], or of a shape
+            that broadcasts to it, in [0, 1].
     """
 
     head: Tensor
     logit_scale: Tensor
-    mean: Tensor
-    std: Tensor
 
     def __init__(
         self,
@@ -79,6 +81,7 @@ class SelfExplainingClip(MaskableClassifier):
         mean: Sequence[float],
         std: Sequence[float],
         removal: Removal | None = None,
+        reference: Tensor | None = None,
     ) -> None:
         super().__init__()
         if getattr(visual, "attn_pool", None) is not None or visual.pool_type != "tok" or visual.final_ln_after_pool:
@@ -86,16 +89,11 @@ class SelfExplainingClip(MaskableClassifier):
                 "a self-explaining CLIP needs a visual tower that pools by its [CLS] token, such as ViT-B-32"
             )
         self.visual = visual
-        self.removal = removal or Removal()
         self.grid = (int(visual.grid_size[0]), int(visual.grid_size[1]))
+        self.removal = removal or Removal()
+        self.normalisation = Normalisation(mean, std, self.removal, reference)
         self.register_buffer("head", head)
         self.register_buffer("logit_scale", torch.tensor(float(logit_scale)))
-        self.register_buffer("mean", torch.tensor(mean).reshape(3, 1, 1))
-        self.register_buffer("std", torch.tensor(std).reshape(3, 1, 1))
-
-    def normalise(self, images: Tensor) -> Tensor:
-        """Images [B, 3, H, W] in [0, 1] to what the tower was trained on."""
-        return (images - self.mean) / self.std
 
     def explain(self, images: Tensor) -> Explained:
         """Predict and explain in one forward pass (Figure 1, right).
@@ -106,82 +104,34 @@ class SelfExplainingClip(MaskableClassifier):
         Returns:
             Logits [B, C] and attributions [B, M, C]; `attributions[b, :, c]` is the paper's column c of Phi-tilde.
         """
-        tokens = self.visual.transformer(self.visual._embeds(self.normalise(images)))
+        tokens = self.visual.transformer(self.visual._embeds(self.normalisation(images)))
         features = self._project(tokens)
         return Explained(self._logits(features[:, 0]), features[:, 1:] @ self.head)
 
-    def encode(self, images: Tensor) -> Tensor:
-        """Embedded tokens; for `pixels` removal those of the image and of its reference: [B, 1 or 2, 1 + M, D]."""
-        tokens = self.visual._embeds(self.normalise(images))
-        if self.removal.kind == "tokens":
-            return tokens[:, None]
-        reference = reference_image(images, self.removal, self.mean.flatten())
-        removed = self.visual._embeds(self.normalise(reference))
-        return torch.stack([tokens, removed.expand_as(tokens)], dim=1)
+    def encode(self, images: Tensor) -> Encoded:
+        """Embedded tokens of the images and, for `pixels` removal, of their reference; see `packed.encode`."""
+        return packed.encode(
+            self._layers, [self.visual._embeds(version) for version in self.normalisation.versions(images)]
+        )
 
-    def decode(self, encoded: Tensor, keep: Tensor | None) -> Tensor:
-        """Logits [B, C] from encoded images [B, 1 or 2, 1 + M, D], `keep` [B, M] visible."""
-        tokens, mask = encoded[:, 0], None
-        if keep is not None and self.removal.kind == "pixels":
-            visible = F.pad(keep, (1, 0), value=True)[..., None]
-            tokens = torch.where(visible, tokens, encoded[:, 1])
-        elif keep is not None:
-            tokens, mask = drop_tokens(tokens, keep)
-            mask = (
-                None if mask is None else mask.repeat_interleave(self.visual.transformer.resblocks[0].attn.num_heads, 0)
-            )
-        return self._logits(self._project(class_token(self.visual.transformer, tokens, mask)))
+    def decode(self, encoded: Encoded, rows: Rows) -> Tensor:
+        """Logits [N, C] of N coalitions of encoded images."""
+        tokens, inputs, groups = packed.select(encoded, rows, prefix=1)
+        return self._logits(self._project(packed.run(self._layers, tokens, inputs, groups, read=1)))
+
+    def cost(self, kept: int) -> int:
+        """Tokens of a coalition."""
+        return 1 + (kept if self.removal.kind == "tokens" else self.players)
+
+    @property
+    def _layers(self) -> list[packed.Layer]:
+        return packed.layers(self.visual.transformer.resblocks)
 
     def _project(self, tokens: Tensor) -> Tensor:
         return self.visual.ln_post(tokens) @ self.visual.proj
 
     def _logits(self, features: Tensor) -> Tensor:
         return self.logit_scale * F.normalize(features, dim=-1) @ self.head
-
-
-def class_token(transformer: Transformer, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Run a transformer for its [CLS] token alone: the last block computes one row, where it would compute all.
-
-    Args:
-        transformer: open_clip's, of residual attention blocks.
-        tokens: [B, L, D], the first is [CLS].
-        mask: Additive attention mask [B * heads, L, L], or None.
-
-    Returns:
-        [B, D], equal to the first row of `transformer(tokens, mask)`.
-    """
-    *blocks, last = transformer.resblocks
-    if not isinstance(last, ResidualAttentionBlock):
-        return transformer(tokens, attn_mask=mask)[:, 0]
-    for block in blocks:
-        tokens = block(tokens, attn_mask=mask)
-    normed, first = last.ln_1(tokens), tokens[:, :1]
-    row = None if mask is None else mask[:, :1]
-    first = first + last.ls_1(last.attention(normed[:, :1], normed, normed, row))
-    return (first + last.ls_2(last.mlp(last.ln_2(first))))[:, 0]
-
-
-def drop_tokens(tokens: Tensor, keep: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Drop removed patches from a sequence; the same as masking them out of every attention, with less work.
-
-    Args:
-        tokens: [B, 1 + M, D], the first is [CLS].
-        keep: [B, M] True where visible.
-
-    Returns:
-        [B, 1 + k, D] with k the largest number of kept patches in the batch, and, where rows keep different numbers, a
-        mask [B, 1 + k, 1 + k] that is 0 at real tokens and -inf at padding; None where all keep k.
-    """
-    counts = keep.sum(1)
-    longest, shortest = int(counts.max()), int(counts.min())
-    order = keep.to(torch.int8).argsort(dim=1, descending=True, stable=True)[:, :longest]
-    index = F.pad(order + 1, (1, 0))
-    kept = tokens.gather(1, index[..., None].expand(-1, -1, tokens.shape[-1]))
-    if longest == shortest:
-        return kept, None
-    padding = torch.arange(longest + 1, device=keep.device) > counts[:, None]
-    mask = torch.zeros_like(padding, dtype=tokens.dtype).masked_fill(padding, float("-inf"))
-    return kept, mask[:, None, :].expand(-1, longest + 1, -1)
 
 
 def trainable(model: nn.Module) -> dict[str, Tensor]:

@@ -1,7 +1,9 @@
 """The first contract: a classifier that can answer with patches removed."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -49,6 +51,29 @@ class Removal:
         return level if 0 <= level <= 1 else None
 
 
+Encoded = tuple[Tensor, ...]
+"""What all coalitions of an image share, each tensor [B, ...] with one row an image."""
+
+
+class Rows(NamedTuple):
+    """N coalitions that are decoded together, in the order of their sizes.
+
+    `keep` [N, M] is True where a patch is visible, `owner` [N] says to which of the encoded images a coalition belongs,
+    and `groups` holds (rows, patches kept) of each size: it is known on the host, so no device is waited for.
+    """
+
+    keep: Tensor
+    owner: Tensor
+    groups: Sequence[tuple[int, int]]
+
+
+def sort_rows(keep: Tensor) -> tuple[Tensor, list[tuple[int, int]]]:
+    """The order that sorts coalitions [N, M] by size, [N], and the groups of one size: (rows, patches kept)."""
+    sizes, order = keep.sum(1).sort(stable=True)
+    kept, rows = sizes.unique_consecutive(return_counts=True)
+    return order, list(zip(rows.tolist(), kept.tolist(), strict=True))
+
+
 class MaskableClassifier(nn.Module, ABC):
     """A classifier `(images [B, 3, H, W], keep [B, M] | None) -> logits [B, C]`.
 
@@ -59,30 +84,61 @@ class MaskableClassifier(nn.Module, ABC):
     grid: tuple[int, int]
     """Patches down and across; M is their product, patches are numbered row by row."""
 
-    @abstractmethod
-    def encode(self, images: Tensor) -> Tensor:
-        """Compute what all coalitions of an image share: [B, ...], one row an image."""
+    @property
+    def players(self) -> int:
+        """M, the number of patches."""
+        return self.grid[0] * self.grid[1]
 
     @abstractmethod
-    def decode(self, encoded: Tensor, keep: Tensor | None) -> Tensor:
-        """Logits [B, C] of encoded images [B, ...] with the patches `keep` [B, M] visible."""
+    def encode(self, images: Tensor) -> Encoded:
+        """Compute what all coalitions of images [B, 3, H, W] in [0, 1] share."""
+
+    @abstractmethod
+    def decode(self, encoded: Encoded, rows: Rows) -> Tensor:
+        """Logits [N, C] of N coalitions of encoded images."""
+
+    @abstractmethod
+    def cost(self, kept: int) -> int:
+        """About how many tokens a coalition of `kept` patches costs to decode; an image of 16 x 16 px counts as one."""
 
     def forward(self, images: Tensor, keep: Tensor | None = None) -> Tensor:
-        """Logits [B, C] of images [B, 3, H, W] in [0, 1] with the patches `keep` [B, M] visible."""
-        return self.decode(self.encode(images), keep)
+        """Logits [B, C] of images [B, 3, H, W] in [0, 1] with the patches `keep` [B, M] visible.
+
+        Raises:
+            ValueError: Where `keep` is of another shape.
+        """
+        batch = len(images)
+        if keep is not None and keep.shape != (batch, self.players):
+            raise ValueError(f"keep is {list(keep.shape)}, the classifier needs {[batch, self.players]}")
+        encoded = self.encode(images)
+        if keep is None:
+            everything = torch.ones(batch, self.players, dtype=torch.bool, device=images.device)
+            owner = torch.arange(batch, device=images.device)
+            return self.decode(encoded, Rows(everything, owner, [(batch, self.players)]))
+        order, groups = sort_rows(keep)
+        logits = self.decode(encoded, Rows(keep[order], order, groups))
+        return logits[order.argsort()]
 
 
-def reference_image(images: Tensor, removal: Removal, mean: Tensor) -> Tensor:
+def reference_image(images: Tensor, removal: Removal, mean: Tensor, given: Tensor | None = None) -> Tensor:
     """What shows where a patch is painted over.
 
     Args:
         images: [B, 3, H, W] in [0, 1].
         removal: The reference asked for.
         mean: [3] channel means of the model's normalisation.
+        given: A reference of the user's own, of a shape that broadcasts to [1, 3, H, W]; it comes before `removal`.
 
     Returns:
         [B, 3, H, W], or [1, 3, H, W] where it is the same for every image.
     """
+    if given is not None:
+        try:
+            return given.to(images).expand_as(images[:1])
+        except RuntimeError:
+            raise UserError(
+                f"the reference is {list(given.shape)}: it must broadcast to {[1, *images.shape[1:]]}"
+            ) from None
     if removal.grey is not None:
         return torch.full_like(images[:1], removal.grey)
     if removal.reference == "black":

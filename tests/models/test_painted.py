@@ -1,0 +1,126 @@
+import pytest
+import torch
+from torch import Tensor, nn
+from torchvision.models import resnet18
+
+from tests.models.tiny_clip import coalitions
+from tests.models.tiny_vit import MEAN, STD, normalised, painted_over, seeded, small_cnn
+from xai.errors import UserError
+from xai.models.maskable import Removal, reference_image
+from xai.models.painted import PaintedClassifier
+
+EXACT = {"rtol": 1e-10, "atol": 1e-10}
+GRID = (3, 4)
+
+
+def images(count: int = 8, height: int = 12, width: int = 20) -> Tensor:
+    return torch.rand(count, 3, height, width, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+def painted(
+    removal: Removal | None = None, reference: Tensor | None = None, grid: tuple[int, int] = GRID
+) -> PaintedClassifier:
+    return PaintedClassifier(small_cnn(), grid, MEAN, STD, removal, reference).requires_grad_(False)
+
+
+@pytest.mark.parametrize("reference", ["black", "mean", "blur", "0.8"])
+def test_it_is_the_network_on_painted_images(reference: str) -> None:
+    removal, keep = Removal("pixels", reference), coalitions(8, players=12)
+    behind = reference_image(images(), removal, torch.tensor(MEAN))
+    expected = small_cnn()(normalised(painted_over(images(), behind, keep, GRID)))
+    torch.testing.assert_close(painted(removal)(images(), keep), expected, **EXACT)
+    plain = small_cnn()(normalised(images()))
+    torch.testing.assert_close(painted(removal)(images()), plain, **EXACT)
+    torch.testing.assert_close(painted(removal)(images(), torch.ones_like(keep)), plain, **EXACT)
+    assert (plain - expected).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("shape", [(3, 12, 20), (3, 1, 1), (1, 3, 12, 20), (12, 20)], ids=str)
+def test_a_reference_of_ones_own_is_what_shows(shape: tuple[int, ...]) -> None:
+    keep = coalitions(8, players=12)
+    behind = torch.rand(shape, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    expected = small_cnn()(normalised(painted_over(images(), behind, keep, GRID)))
+    torch.testing.assert_close(painted(Removal("pixels", "black"), behind)(images(), keep), expected, **EXACT)
+
+
+@pytest.mark.parametrize("shape", [(8, 3, 12, 20), (3, 20, 12), (2,), (1, 1, 3, 12, 20)], ids=str)
+def test_a_reference_that_does_not_broadcast_is_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(UserError) as caught:
+        painted(reference=torch.zeros(shape))(images())
+    assert str(caught.value) == f"the reference is {list(shape)}: it must broadcast to [1, 3, 12, 20]"
+
+
+def test_a_network_of_torchvision_is_explained_as_it_is() -> None:
+    with seeded():
+        network = resnet18(weights=None, num_classes=5).eval().requires_grad_(False)
+    pictures, keep = images(4, 32, 32).float(), coalitions(4)
+    over = painted_over(pictures, torch.tensor(MEAN).reshape(1, 3, 1, 1), keep, (4, 4))
+    expected = network(normalised(over))
+    found = PaintedClassifier(network, (4, 4), MEAN, STD)(pictures, keep)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4 * float(expected.std()))
+    assert not torch.allclose(found[0], found[1], rtol=1e-2)
+
+
+class Watching(nn.Module):
+    """Says how the images lie in memory that it is given."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+        self.channels_last: list[bool] = []
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        self.channels_last.append(pictures.is_contiguous(memory_format=torch.channels_last))
+        return self.inner(pictures)
+
+
+def test_channels_lie_last_for_convolutions_only_and_change_nothing() -> None:
+    keep = coalitions(8, players=12)
+    with seeded():
+        flat = nn.Sequential(nn.Flatten(), nn.Linear(720, 5)).double()
+    for inner, convolves in ((small_cnn(), True), (flat, False)):
+        watching = Watching(inner)
+        found = PaintedClassifier(watching, GRID, MEAN, STD)(images(), keep)
+        assert watching.channels_last == [convolves]
+        behind = torch.tensor(MEAN).reshape(1, 3, 1, 1)
+        over = normalised(painted_over(images(), behind, keep, GRID)).contiguous()
+        torch.testing.assert_close(found, inner.to(memory_format=torch.contiguous_format)(over), **EXACT)
+
+
+def test_gradients_reach_what_is_visible_and_nothing_else() -> None:
+    pictures = images(1).requires_grad_()
+    keep = torch.zeros(1, 12, dtype=torch.bool)
+    keep[0, 6] = True
+    painted()(pictures, keep).sum().backward()  # type: ignore[no-untyped-call]
+    assert pictures.grad is not None
+    reached = pictures.grad[0].abs().sum(0) > 0
+    expected = torch.zeros(12, 20, dtype=torch.bool)
+    expected[4:8, 10:15] = True
+    assert torch.equal(reached, expected)
+
+
+@pytest.mark.parametrize("grid", [(5, 4), (3, 7), (24, 4)])
+def test_a_grid_that_does_not_divide_the_image_is_refused(grid: tuple[int, int]) -> None:
+    with pytest.raises(UserError) as caught:
+        painted(grid=grid)(images())
+    assert str(caught.value) == f"a grid of {grid[0]} x {grid[1]} does not divide an image of 12 x 20"
+
+
+@pytest.mark.parametrize("grid", [(0, 4), (3, -1)])
+def test_a_grid_without_patches_is_refused(grid: tuple[int, int]) -> None:
+    with pytest.raises(UserError, match=f"^a grid of {grid[0]} x {grid[1]} has no patches: it needs at least 1 x 1$"):
+        painted(grid=grid)
+
+
+def test_tokens_cannot_be_dropped() -> None:
+    with pytest.raises(UserError) as caught:
+        painted(Removal("tokens"))
+    expected = "removal.kind=tokens needs a transformer whose tokens can be dropped: use pixels for SmallCnn"
+    assert str(caught.value) == expected
+
+
+def test_a_coalition_costs_its_image_whatever_is_kept() -> None:
+    model = PaintedClassifier(small_cnn(), (4, 4), MEAN, STD)
+    for side, cost in ((64, 16), (32, 4), (8, 1)):
+        model.encode(images(1, side, side))
+        assert [model.cost(kept) for kept in (0, 5, 16)] == [cost] * 3
