@@ -1,18 +1,45 @@
-"""Samplers of coalitions."""
+"""Samplers of coalitions, by name."""
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
+from xai.shapley.design import Design, check_pairs, random_coalitions, shapley_kernel_sizes, with_complements
+from xai.shapley.distinct import distinct_pairs
 
-def shapley_kernel_sizes(players: int) -> Tensor:
-    """Probabilities [M - 1] of the coalition sizes 1 ... M - 1 under the Shapley kernel.
 
-    The kernel of a coalition of size s is (M - 1) / (C(M, s) s (M - s)) (Lundberg and Lee 2017, theorem 2), and there
-    are C(M, s) of them: p(s) is proportional to 1 / (s (M - s)).
+def sample(name: str, players: int, coalitions: int, generator: torch.Generator) -> Design:
+    """Sample a design of coalitions.
+
+    Args:
+        name: One of `SAMPLERS`: `shapley_kernel` (independent draws), `paired` (each draw and its complement),
+            `leverage` (every size alike, no repeats), `without_replacement` (the kernel's sizes, no repeats).
+        players: M, at least 2.
+        coalitions: S; even, unless the draws are independent.
+        generator: Source of all randomness.
+
+    Returns:
+        S rows; `leverage` and `without_replacement` have no more than the 2^M - 2 coalitions there are.
+
+    Raises:
+        ValueError: Where the name is unknown or the numbers cannot be met.
     """
-    sizes = torch.arange(1, players, dtype=torch.float64)
-    weights = 1 / (sizes * (players - sizes))
-    return weights / weights.sum()
+    if name not in SAMPLERS:
+        raise ValueError(f"sampler {name!r} is unknown: use one of {', '.join(SAMPLERS)}")
+    return SAMPLERS[name](players, coalitions, generator)
+
+
+def shapley_kernel(players: int, coalitions: int, generator: torch.Generator) -> Design:
+    """Independent draws from the Shapley kernel, with replacement (Lundberg and Lee 2017)."""
+    if players < 2 or coalitions < 1:
+        raise ValueError(f"sampling needs 2 or more players and 1 or more coalitions, not {players}, {coalitions}")
+    return Design.drawn(random_coalitions(players, _kernel_sizes(players, coalitions, generator), generator))
+
+
+def paired(players: int, coalitions: int, generator: torch.Generator) -> Design:
+    """Draws from the Shapley kernel, each followed by its complement (Covert and Lee 2021): `paired_coalitions`."""
+    return Design.drawn(paired_coalitions(players, coalitions, generator), paired=True)
 
 
 def paired_coalitions(players: int, coalitions: int, generator: torch.Generator) -> Tensor:
@@ -25,12 +52,37 @@ def paired_coalitions(players: int, coalitions: int, generator: torch.Generator)
 
     Returns:
         Bool [S, M]; rows 2i and 2i + 1 are complements. Neither the empty nor the full coalition occurs.
+
+    Raises:
+        ValueError: Where so many coalitions cannot be drawn in pairs.
     """
-    if players < 2 or coalitions < 2 or coalitions % 2:
-        raise ValueError(
-            f"paired sampling needs 2 or more players and an even number of coalitions, not {players}, {coalitions}"
-        )
-    sizes = 1 + torch.multinomial(shapley_kernel_sizes(players), coalitions // 2, replacement=True, generator=generator)
-    ranks = torch.rand(coalitions // 2, players, generator=generator).argsort(1).argsort(1)
-    chosen = ranks < sizes[:, None]
-    return torch.stack([chosen, ~chosen], dim=1).reshape(coalitions, players)
+    check_pairs(players, coalitions)
+    sizes = _kernel_sizes(players, coalitions // 2, generator)
+    return with_complements(random_coalitions(players, sizes, generator))
+
+
+def leverage(players: int, coalitions: int, generator: torch.Generator) -> Design:
+    """Pairs without repeats, included in proportion to their leverage (Leverage SHAP, Musco and Witter 2025).
+
+    The leverage of a coalition in the regression of Kernel SHAP is 1 / C(M, |S|), so that every size has the same
+    share. Unlike theirs, the total is exact: numbers by size are rounded, not binomial.
+    """
+    return distinct_pairs(players, coalitions, torch.ones_like(shapley_kernel_sizes(players)), generator)
+
+
+def without_replacement(players: int, coalitions: int, generator: torch.Generator) -> Design:
+    """Pairs without repeats, included in proportion to the Shapley kernel.
+
+    Sizes whose share covers all coalitions of that size are enumerated, as in the shap package; others are sampled.
+    """
+    return distinct_pairs(players, coalitions, shapley_kernel_sizes(players), generator)
+
+
+SAMPLERS: dict[str, Callable[[int, int, torch.Generator], Design]] = {
+    sampler.__name__: sampler for sampler in (shapley_kernel, paired, leverage, without_replacement)
+}
+"""Samplers by name: of M players, S coalitions, with a generator."""
+
+
+def _kernel_sizes(players: int, draws: int, generator: torch.Generator) -> Tensor:
+    return 1 + torch.multinomial(shapley_kernel_sizes(players), draws, replacement=True, generator=generator)

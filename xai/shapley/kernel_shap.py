@@ -1,60 +1,98 @@
-"""Kernel SHAP (Lundberg and Lee 2017) for a whole batch of images at once."""
+"""Kernel SHAP (Lundberg and Lee 2017) for a whole batch of games at once."""
 
 import torch
 from torch import Tensor
 
-from xai.games import PatchGame
-from xai.shapley.coalitions import paired_coalitions
+from xai.shapley.coalitions import sample
+from xai.shapley.design import Design
+from xai.shapley.distinct import all_coalitions
+from xai.shapley.game import Game
+from xai.shapley.regression import Estimate, Regression, check_solver
 
-_SINGULAR = 1e-9
-"""A direction that the design weighs less than this, relative to the heaviest, counts as not sampled at all."""
 
-
-def kernel_shap(game: PatchGame, coalitions: int, generator: torch.Generator) -> Tensor:
+def kernel_shap(
+    game: Game,
+    coalitions: int,
+    generator: torch.Generator,
+    *,
+    sampler: str = "leverage",
+    solver: str = "least_squares",
+    proxy: Tensor | None = None,
+) -> Tensor:
     """Estimate the Shapley values of all patches.
 
-    All images share one design of paired coalitions drawn from the Shapley kernel, so the constrained least squares is
-    one factorisation and one matrix product for the whole batch and every class.
+    All images share one design of coalitions, so that the constrained least squares is one factorisation and one matrix
+    product for the whole batch and every class. Where P allows every coalition, every coalition is asked once,
+    whatever the sampler, and the values are exact.
 
     Args:
         game: The patches of B images.
-        coalitions: P, the number of perturbed images evaluated (even); the empty and the full image come on top.
+        coalitions: P, the number of perturbed images evaluated; the empty and the full image come on top.
         generator: Source of all randomness.
+        sampler: Where the coalitions come from, see `xai.shapley.coalitions.sample`.
+        solver: `least_squares` or `unbiased`, see `xai.shapley.regression`.
+        proxy: A guess of the Shapley values, [B, M, C] or [B, M], such as an amortised explainer's. Only what it does
+            not explain is estimated.
 
     Returns:
         [B, M, C], or [B, M] where the game has targets. Their sum over patches is v(N) - v(empty), exactly.
+
+    Raises:
+        ValueError: Where sampler or solver is unknown, or P or the proxy cannot be used.
     """
-    design = paired_coalitions(game.players, coalitions, generator)
-    ends = torch.tensor([[False], [True]]).expand(-1, game.players)
-    values = game.value(torch.cat([ends, design]))
-    return solve_kernel_shap(design, values[:, 2:], values[:, 0], values[:, 1])
+    return _regression(game, coalitions, generator, sampler, solver, proxy).values()
 
 
-def solve_kernel_shap(design: Tensor, values: Tensor, empty: Tensor, full: Tensor) -> Tensor:
-    """Minimise the sum over S of (v(S) - v(empty) - sum_{m in S} phi_m)^2 with sum(phi) = v(N) - v(empty).
+def kernel_shap_with_error(
+    game: Game,
+    coalitions: int,
+    generator: torch.Generator,
+    *,
+    sampler: str = "leverage",
+    solver: str = "least_squares",
+    proxy: Tensor | None = None,
+) -> Estimate:
+    """Estimate the Shapley values of all patches and their standard errors, from the same coalitions.
 
-    The coalitions are drawn from the Shapley kernel, so each counts the same. The constraint is met exactly, by
-    substitution, not by a large weight, and no ridge biases the solution. What the design leaves open (two patches that
-    are always present together) is settled by the smallest deviations from an even share: such patches get the same.
+    The arguments are those of `kernel_shap`, and so are the values.
 
-    Args:
-        design: Bool [S, M], shared by all games.
-        values: v(S), [B, S] or [B, S, C].
-        empty: v of the empty coalition, [B] or [B, C].
-        full: v of the full coalition, [B] or [B, C].
+    Returns:
+        Values and standard errors, each [B, M, C] or [B, M]. The error is how far the values spread over designs, the
+        game being what it is; `Regression.standard_error` says how it is estimated, and where it is infinite or zero.
+
+    Raises:
+        ValueError: As `kernel_shap`.
+    """
+    regression = _regression(game, coalitions, generator, sampler, solver, proxy)
+    return Estimate(regression.values(), regression.standard_error())
+
+
+def solve_kernel_shap(
+    design: Design,
+    values: Tensor,
+    empty: Tensor,
+    full: Tensor,
+    *,
+    solver: str = "least_squares",
+    proxy: Tensor | None = None,
+) -> Tensor:
+    """Shapley values from the answers to a design; arguments are those of `xai.shapley.regression.Regression`.
 
     Returns:
         phi [B, M] or [B, M, C] in the dtype of `values`; computed in float64.
     """
-    z = design.to(values.device, torch.float64)
-    v, v0, v1 = values.double(), empty.double(), full.double()
-    squeeze = v.ndim == 2
-    if squeeze:
-        v, v0, v1 = v[..., None], v0[..., None], v1[..., None]
-    share = (v1 - v0)[:, None] / z.shape[1]
-    rest = v - v0[:, None] - z.sum(1)[:, None] * share
-    # Phi is an even share plus deviations that sum to zero: centred rows leave no other direction to solve for.
-    centred = z - z.mean(1, keepdim=True)
-    inverse = torch.linalg.pinv(centred.T @ centred, rtol=_SINGULAR, hermitian=True)
-    phi = share + torch.einsum("ms,bsc->bmc", inverse @ centred.T, rest)
-    return (phi[..., 0] if squeeze else phi).to(values.dtype)
+    return Regression(design, values, empty, full, solver=solver, proxy=proxy).values()
+
+
+def _regression(
+    game: Game, coalitions: int, generator: torch.Generator, sampler: str, solver: str, proxy: Tensor | None
+) -> Regression:
+    check_solver(solver)
+    players = game.players
+    design = sample(sampler, players, coalitions, generator)
+    if coalitions >= 2**players - 2:
+        # Draws with replacement would cost as much and be wrong.
+        design = all_coalitions(players)
+    ends = torch.tensor([[False], [True]]).expand(-1, players)
+    values = game.value(torch.cat([ends, design.coalitions]))
+    return Regression(design, values[:, 2:], values[:, 0], values[:, 1], solver=solver, proxy=proxy)

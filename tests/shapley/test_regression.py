@@ -1,0 +1,191 @@
+import itertools
+import math
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import shap
+import torch
+from torch import Tensor
+
+from tests.shapley.tables import (
+    all_rows,
+    codes,
+    random_table,
+    shapley_by_dividends,
+    shapley_by_permutations,
+    smooth_table,
+)
+from xai.shapley.coalitions import SAMPLERS, paired_coalitions, sample
+from xai.shapley.design import Design
+from xai.shapley.distinct import all_coalitions
+from xai.shapley.regression import SOLVERS, Regression
+
+
+def proportional_design(players: int) -> Design:
+    """Every coalition but the empty and the full, repeated in proportion to its kernel weight, exactly."""
+    weight = {s: Fraction(players - 1, math.comb(players, s) * s * (players - s)) for s in range(1, players)}
+    unit = math.lcm(*(w.denominator for w in weight.values()))
+    copies = {s: int(w * unit) for s, w in weight.items()}
+    shrink = math.gcd(*copies.values())
+    rows = [row.repeat(copies[int(row.sum())] // shrink, 1) for row in all_rows(players)[1:-1]]
+    return Design.drawn(torch.cat(rows))
+
+
+def solve(table: Tensor, design: Design, solver: str = "least_squares") -> Tensor:
+    values = table[:, codes(design.coalitions)]
+    return Regression(design, values, table[:, 0], table[:, -1], solver=solver).values()
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("players", [2, 4, 5, 6, 7])
+def test_a_design_in_proportion_to_the_kernel_gives_the_shapley_values(players: int, solver: str) -> None:
+    table = random_table(players)
+    phi = solve(table, proportional_design(players), solver)
+    torch.testing.assert_close(phi, shapley_by_permutations(table), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("players", [2, 3, 8, 12])
+@pytest.mark.parametrize("classes", [None, 3])
+def test_every_coalition_once_with_its_weight_gives_the_shapley_values(
+    players: int, classes: int | None, solver: str
+) -> None:
+    table = random_table(players, classes=classes)
+    phi = solve(table, all_coalitions(players), solver)
+    torch.testing.assert_close(phi, shapley_by_dividends(table), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize(("players", "coalitions"), [(8, 60), (10, 200), (12, 90), (12, 5000)])
+def test_the_coalitions_and_weights_of_the_shap_package_give_its_values(players: int, coalitions: int) -> None:
+    """Samples of its own, some sizes enumerated: 5,000 is more than 12 players have."""
+    table = smooth_table(players, games=1)
+
+    def values(rows: np.ndarray) -> np.ndarray:
+        return table[0, codes(torch.from_numpy(rows > 0.5))].numpy()
+
+    np.random.seed(0)
+    explainer = shap.KernelExplainer(values, np.zeros((1, players)), silent=True)
+    expected = explainer.shap_values(np.ones((1, players)), nsamples=coalitions, l1_reg=False)
+    used = explainer.nsamplesAdded
+    weights = torch.from_numpy(explainer.kernelWeights[:used])
+    design = Design(torch.from_numpy(explainer.maskMatrix[:used] > 0.5), weights, torch.zeros(used), paired=False)
+    assert len(weights.unique()) > 1
+    np.testing.assert_allclose(solve(table, design).numpy(), expected, rtol=1e-8, atol=1e-10)
+
+
+def test_additive_games_are_recovered_exactly_from_few_coalitions() -> None:
+    players = 9
+    worth = torch.randn(4, players, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    offset = torch.tensor([0.0, 1.0, -3.0, 100.0], dtype=torch.float64)
+    table = offset[:, None] + worth @ all_rows(players).double().T
+    for name in SAMPLERS:
+        design = sample(name, players, 40, torch.Generator().manual_seed(0))
+        assert torch.linalg.matrix_rank(design.coalitions.double()) == players
+        torch.testing.assert_close(solve(table, design), worth, rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", sorted(set(SAMPLERS) - {"shapley_kernel"}))
+def test_pairs_recover_games_of_pairwise_interactions_exactly(name: str) -> None:
+    """The difference of a pair is additive where no three players interact."""
+    generator, z = torch.Generator().manual_seed(1), all_rows(9).double()
+    table = torch.einsum("sm,bmn,sn->bs", z, torch.randn(3, 9, 9, generator=generator).double(), z)
+    design = sample(name, 9, 40, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(solve(table, design), shapley_by_dividends(table), rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_the_sum_over_players_is_the_whole_exactly_even_from_two_coalitions(name: str, solver: str) -> None:
+    table = random_table(8, classes=2)
+    for coalitions in (2, 6, 60):
+        phi = solve(table, sample(name, 8, coalitions, torch.Generator().manual_seed(0)), solver)
+        torch.testing.assert_close(phi.sum(1), table[:, -1] - table[:, 0], rtol=0, atol=1e-12)
+
+
+def test_players_that_no_coalition_tells_apart_share_alike() -> None:
+    rows = paired_coalitions(5, 40, torch.Generator().manual_seed(0))
+    rows[:, 3] = rows[:, 1]
+    rows = rows[~rows.all(1) & rows.any(1)]
+    table = random_table(5)
+    phi = solve(table, Design.drawn(rows))
+    torch.testing.assert_close(phi[:, 1], phi[:, 3], rtol=0, atol=1e-10)
+    # And what the two have in common is what one player in their place would have.
+    joined = rows[:, [0, 1, 2, 4]].double()
+    rest = table[:, codes(rows)] - table[:, :1]
+    shares = torch.tensor([1.0, 2.0, 1.0, 1.0], dtype=torch.float64)
+    hessian = torch.block_diag(joined.T @ joined, torch.zeros(1, 1))
+    hessian[-1, :4] = hessian[:4, -1] = torch.ones(4)
+    right = torch.cat([joined.T @ rest.T, (table[:, -1] - table[:, 0])[None]])
+    expected = torch.linalg.solve(hessian, right)[:4].T
+    torch.testing.assert_close(phi[:, [0, 1, 2, 4]] * shares, expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_the_solution_is_the_constrained_weighted_least_squares_one(name: str) -> None:
+    """Against the Karush-Kuhn-Tucker system of the same design, every class at once."""
+    design = sample(name, 7, 30, torch.Generator().manual_seed(5))
+    generator = torch.Generator().manual_seed(6)
+    values, empty, full = (torch.randn(shape, generator=generator).double() for shape in ((2, 30, 4), (2, 4), (2, 4)))
+    phi = Regression(design, values, empty, full).values()
+    z, w = design.coalitions.double(), design.weights
+    system = torch.zeros(8, 8, dtype=torch.float64)
+    system[:7, :7], system[7, :7], system[:7, 7] = z.T @ (w[:, None] * z), 1, 1
+    for game in range(2):
+        for c in range(4):
+            right = torch.cat([z.T @ (w * (values[game, :, c] - empty[game, c])), (full - empty)[game, c, None]])
+            expected = torch.linalg.solve(system, right)[:7]
+            torch.testing.assert_close(phi[game, :, c], expected, rtol=1e-9, atol=1e-9)
+            alone = Regression(design, values[..., c], empty[:, c], full[:, c]).values()
+            torch.testing.assert_close(alone, phi[..., c])
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_the_unbiased_solution_is_right_in_the_mean(name: str) -> None:
+    """With twelve coalitions of seven players."""
+    table, designs = smooth_table(7), 1500
+    draws = [sample(name, 7, 12, torch.Generator().manual_seed(seed)) for seed in range(designs)]
+    phi = torch.stack([solve(table, design, "unbiased") for design in draws])
+    deviations = (phi.mean(0) - shapley_by_permutations(table)) / (phi.std(0) / designs**0.5)
+    assert deviations.abs().max() < 4
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_the_error_shrinks_at_least_as_one_over_the_root_of_the_number_of_coalitions(name: str, solver: str) -> None:
+    players = 10
+    table = random_table(players, games=8)
+    exact, errors = shapley_by_dividends(table), []
+    for coalitions in (40, 160, 640):
+        draws = [
+            solve(table, sample(name, players, coalitions, torch.Generator().manual_seed(seed)), solver)
+            for seed in range(12)
+        ]
+        errors.append(float(torch.stack([(draw - exact).square().mean() for draw in draws]).mean().sqrt()))
+    for larger, smaller in itertools.pairwise(errors):
+        repeats = name in ("shapley_kernel", "paired")
+        assert 1.5 < larger / smaller < (3 if repeats else 5)
+
+
+def test_values_keep_their_type() -> None:
+    design = sample("paired", 4, 12, torch.Generator().manual_seed(0))
+    regression = Regression(design, torch.rand(1, 12), torch.zeros(1), torch.ones(1), proxy=torch.zeros(1, 4).double())
+    assert regression.values().dtype == torch.float32
+    assert regression.standard_error().dtype == torch.float32
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    design = sample("paired", 4, 12, torch.Generator().manual_seed(0))
+    values, ends = torch.zeros(2, 12, 3), torch.zeros(2, 3)
+    with pytest.raises(ValueError, match=r"'ridge' is unknown: use one of least_squares, unbiased"):
+        Regression(design, values, ends, ends, solver="ridge")
+    for wrong in (values[:, :11], values[0], values[..., :2], values[:1]):
+        with pytest.raises(ValueError, match=r"must be \[B, 12\(, C\)\], \[B\(, C\)\] and \[B\(, C\)\]"):
+            Regression(design, wrong, ends, ends)
+    for wrong in (ends[:, :2], ends[:1], ends[..., None]):
+        with pytest.raises(ValueError, match=r"values, empty and full are"):
+            Regression(design, values, ends, wrong)
+        with pytest.raises(ValueError, match=r"values, empty and full are"):
+            Regression(design, values, wrong, ends)
+    with pytest.raises(ValueError, match=r"the proxy is \[2, 4\], these games need \[2, 4, 3\]"):
+        Regression(design, values, ends, ends, proxy=torch.zeros(2, 4))
