@@ -21,8 +21,9 @@ from typing import Any
 import pytest
 
 from xai import artifacts
-from xai.artifacts import Store, canonical, explain_disk_errors, fingerprint_file, write_atomically
+from xai.artifacts import Store, canonical
 from xai.errors import UserError
+from xai.files import fingerprint_file
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SPEC = {"data": "digits", "seed": 3, "alpha": 0.5, "upstream": ["abc", "def"]}
@@ -136,39 +137,6 @@ def test_key_is_the_hash_of_kind_and_spec(store: Store) -> None:
 def test_a_kind_that_is_no_folder_name_is_refused(store: Store, kind: str) -> None:
     with pytest.raises(ValueError, match="kind"):
         store.get(kind, SPEC, refuse)
-
-
-# Files
-
-
-def test_fingerprint_file_is_sha256(tmp_path: Path) -> None:
-    (tmp_path / "f").write_bytes(b"abc")
-    assert fingerprint_file(tmp_path / "f") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-
-
-def test_write_atomically_takes_bytes_or_a_writer(tmp_path: Path) -> None:
-    write_atomically(tmp_path / "f", b"one")
-    assert (tmp_path / "f").read_bytes() == b"one"
-    write_atomically(tmp_path / "f", lambda path: path.write_text("two"))
-    assert (tmp_path / "f").read_bytes() == b"two"
-    assert names_below(tmp_path) == {"f"}
-
-
-def test_write_atomically_keeps_the_old_file_when_it_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_atomically(tmp_path / "f", b"old")
-
-    def half(path: Path) -> None:
-        path.write_bytes(b"ne")
-        assert (tmp_path / "f").read_bytes() == b"old"
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        write_atomically(tmp_path / "f", half)
-    monkeypatch.setattr(os, "fsync", fail_with(errno.ENOSPC))
-    with pytest.raises(OSError, match="No space"):
-        write_atomically(tmp_path / "f", b"new")
-    assert (tmp_path / "f").read_bytes() == b"old"
-    assert names_below(tmp_path) == {"f"}
 
 
 # Making and finding
@@ -360,6 +328,109 @@ def test_a_sealed_partial_that_does_not_hold_is_made_again(
     assert store.get("classifier", SPEC, make_files).file("weights.bin").read_bytes() == WEIGHTS
 
 
+# Work that is shared
+
+
+def share(store: Store) -> Path:
+    """The scratch folder of the artifact that `SPEC` asks for."""
+    scratch = store.scratch("classifier", SPEC)
+    assert scratch is not None
+    return scratch
+
+
+def test_scratch_is_where_the_maker_will_find_it_and_goes_with_the_artifact(store: Store) -> None:
+    scratch = share(store)
+    assert scratch.is_dir()
+    (scratch / "shard0").write_text("mine")
+
+    def make(workdir: Path) -> None:
+        assert scratch == workdir / "scratch"
+        assert (scratch / "shard0").read_text() == "mine"
+        make_files(workdir)
+
+    artifact = store.get("classifier", SPEC, make)
+    assert names_below(artifact.path) == {"weights.bin", "extra/log.txt", "artifact.json"}
+    assert not list(store.root.rglob("scratch"))
+    assert store.scratch("classifier", SPEC) is None
+    assert not list(store.root.rglob("*.partial"))
+
+
+def test_whoever_asks_for_scratch_leaves_the_work_of_others_alone(store: Store) -> None:
+    scratch = share(store)
+    for name in ("shard0", ".tmp-1-ab-shard1"):
+        (scratch / name).write_text("theirs")
+    started = (scratch.parent / "spec.json").read_bytes()
+    assert share(Store(store.root)) == scratch
+    assert names_below(scratch) == {"shard0", ".tmp-1-ab-shard1"}
+    assert (scratch.parent / "spec.json").read_bytes() == started
+
+
+@pytest.mark.parametrize("left", [None, "not json", "[]", json.dumps({"identity": {}, "seconds": 1, "started": 1})])
+def test_scratch_of_unknown_origin_is_emptied(store: Store, left: str | None) -> None:
+    scratch = share(store)
+    (scratch / "shard0").write_text("who knows")
+    (scratch.parent / "spec.json").unlink() if left is None else (scratch.parent / "spec.json").write_text(left)
+    assert share(store) == scratch
+    assert names_below(scratch.parent) == {"spec.json"}
+    assert store.get("classifier", SPEC, make_files).file("weights.bin")
+
+
+def test_no_scratch_where_the_artifact_lacks_only_its_name(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    scratch = share(store)
+    (scratch / "shard0").write_text("mine")
+    moved = []
+
+    def killed(source: Path, target: Path) -> None:
+        moved.append(target)
+        if len(moved) == 2:
+            raise KeyboardInterrupt
+        shutil.move(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rename", killed)
+        with pytest.raises(KeyboardInterrupt):
+            store.get("classifier", SPEC, make_files)
+    forget_checks()
+    assert store.find("classifier", SPEC) is None
+    assert store.scratch("classifier", SPEC) is None
+    assert store.get("classifier", SPEC, refuse).file("weights.bin").read_bytes() == WEIGHTS
+
+
+def test_scratch_never_holds_half_of_what_was_there(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    scratch, seen, remove = share(store), [], artifacts._remove
+    (scratch / "shard0").write_text("mine")
+
+    def watched(path: Path) -> None:
+        seen.append(scratch.exists())
+        remove(path)
+
+    def make(workdir: Path) -> None:
+        make_files(workdir)
+        monkeypatch.setattr(artifacts, "_remove", watched)
+
+    store.get("classifier", SPEC, make)
+    assert seen
+    assert not any(seen)
+
+
+def test_damage_to_a_whole_artifact_opens_the_work_again(store: Store) -> None:
+    path = store.get("classifier", SPEC, make_files).path
+    flip_a_byte(path)
+    forget_checks()
+    assert share(store) == path.with_name(f"{path.name}.partial") / "scratch"
+    assert store.get("classifier", SPEC, make_files).file("weights.bin").read_bytes() == WEIGHTS
+
+
+def test_a_maker_that_put_shared_work_together_tells_its_seconds(store: Store) -> None:
+    def make(workdir: Path) -> float:
+        make_files(workdir)
+        return 1234.5
+
+    assert store.get("classifier", SPEC, make).seconds == 1234.5
+    forget_checks()
+    assert Store(store.root).get("classifier", SPEC, refuse).seconds == 1234.5
+
+
 # Damage
 
 
@@ -530,21 +601,14 @@ def test_trouble_elsewhere_is_not_blamed_on_the_store(store: Store, number: int,
     assert caught.value.errno == number
 
 
-def test_explain_disk_errors_knows_a_folder_by_its_links(tmp_path: Path) -> None:
-    (tmp_path / "real").mkdir()
-    (tmp_path / "link").symlink_to("real")
-    with (
-        pytest.raises(UserError, match=r"link.*permission denied; go away"),
-        explain_disk_errors(tmp_path / "link", "go away"),
-    ):
-        fail_with(errno.EACCES, str(tmp_path / "real" / "f"))()
-
-
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK])
 def test_without_locks_nothing_is_made(store: Store, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     monkeypatch.setattr("fcntl.flock", fail_with(number))
     with pytest.raises(UserError, match="NFS needs a lock manager"):
         store.get("classifier", SPEC, refuse)
+    with pytest.raises(UserError, match="NFS needs a lock manager"):
+        store.scratch("classifier", SPEC)
+    assert not list(store.root.glob("classifier/*"))
 
 
 @pytest.mark.parametrize("below", [".", "deeper/still"])

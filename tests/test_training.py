@@ -189,6 +189,30 @@ def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
     assert TrainerParams().device == torch.device("cpu")
 
 
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, "cuda"),
+        ({"LOCAL_RANK": "0"}, "cuda:0"),
+        ({"LOCAL_RANK": "3"}, "cuda:3"),
+        ({"SLURM_LOCALID": "2"}, "cuda:2"),
+        ({"LOCAL_RANK": "1", "SLURM_LOCALID": "2"}, "cuda:1"),
+        ({"SLURM_LOCALID": "4"}, "cuda"),
+        ({"LOCAL_RANK": "-1"}, "cuda"),
+        ({"LOCAL_RANK": "x"}, "cuda"),
+    ],
+)
+def test_each_process_of_a_machine_has_its_own_gpu(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], expected: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert TrainerParams().device == torch.device(expected)
+    assert TrainerParams(accelerator="cpu").device == torch.device("cpu")
+
+
 def test_half_precision_without_a_gpu_is_refused() -> None:
     with pytest.raises(UserError, match="use bf16-mixed or 32-true"):
         TrainerParams(accelerator="cpu", precision="16-mixed")

@@ -1,4 +1,4 @@
-"""The methods a user can name: each takes its configuration, runs its stages, and shows what came of them."""
+"""The tasks and methods a user can name: each takes its settings, runs its stages, and shows what came of them."""
 
 import os
 import shlex
@@ -12,23 +12,25 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from rich.markup import escape
 
-from xai.artifacts import Store, explain_disk_errors, write_atomically
+from xai.artifacts import Store
 from xai.config import build, unknown
 from xai.errors import UserError
+from xai.files import explain_disk_errors, write_atomically
 from xai.loggers import LoggerParams, build_logger, closing_logger
 from xai.progress import console
 from xai.stages.apply_vector import ApplyParams
 from xai.stages.base import ModelParams
 from xai.stages.context import Lab, open_data
-from xai.stages.supervision import SupervisionParams
+from xai.stages.supervision import open_supervision
 from xai.stages.transfer_params import TransferParams
 from xai.training import TrainerParams
 
 
 @dataclass(frozen=True)
 class Common:
-    """Settings of every method."""
+    """Settings of every task and method."""
 
+    task: str
     method: str
     name: str
     seed: int
@@ -49,7 +51,7 @@ class TransferConfig(Common):
 
     data: Any
     source: Any
-    supervision: SupervisionParams
+    supervision: Any
     transfer: TransferParams
     pictures: int
 
@@ -58,6 +60,18 @@ class TransferConfig(Common):
         super().__post_init__()
         if self.pictures < 0:
             raise UserError(f"pictures={self.pictures} must be 0 or more")
+
+
+@dataclass(frozen=True)
+class SuperviseConfig(Common):
+    """Settings of task=supervise."""
+
+    data: Any
+    supervision: Any
+    transfer: TransferParams
+    checkpoint: str | None
+    split: str
+    images: int | None
 
 
 @dataclass(frozen=True)
@@ -90,8 +104,8 @@ def run(config: DictConfig, output: Path) -> None:
         UserError: For whatever the user can mend.
     """
     values = _plain(config)
-    schema, method = METHODS[_method(values)]
-    known = {field.name for kind, _ in METHODS.values() for field in fields(kind)}
+    schema, work = _chosen(values)
+    known = {field.name for kind, _ in (*TASKS.values(), *METHODS.values()) for field in fields(kind)}
     for key in values:
         if key not in known:
             raise UserError(unknown(key, key, sorted(known)))
@@ -99,14 +113,16 @@ def run(config: DictConfig, output: Path) -> None:
     settings = build(schema, {key: value for key, value in values.items() if key in wanted})
     with closing_logger(), explain_disk_errors(output, "choose another folder with name=..."):
         output.mkdir(parents=True, exist_ok=True)
-        method(settings, output)
+        work(settings, output)
 
 
-def _method(values: dict[str, Any]) -> str:
-    name = values.get("method")
-    if name not in METHODS:
-        raise UserError(unknown(f"method={name}", str(name), list(METHODS)))
-    return str(name)
+def _chosen(values: dict[str, Any]) -> tuple[type[Any], Callable[[Any, Path], None]]:
+    """What a configuration asks for: its task, or its method where the task is to run one."""
+    key, choices = ("method", METHODS) if values.get("task") == "method" else ("task", TASKS)
+    name = values.get(key)
+    if name not in choices:
+        raise UserError(unknown(f"{key}={name}", str(name), [*choices, *(["method"] if key == "task" else [])]))
+    return choices[str(name)]
 
 
 def _plain(config: DictConfig) -> dict[str, Any]:
@@ -132,14 +148,45 @@ def _transfer(settings: TransferConfig, output: Path) -> None:
     from xai.stages.transfer import Transfer
 
     source, target = open_data(settings.source, "source"), open_data(settings.data, "data")
+    supervision = open_supervision(settings.supervision)
     lab = _lab(settings, output)
     console.print(
         f"[bold]{escape(source.name)} -> {escape(target.name)}[/], {escape(settings.model.name)}, seed {settings.seed}",
         highlight=False,
     )
-    job = Transfer(lab, settings.model, source, target, settings.supervision, settings.transfer, settings.seed)
+    job = Transfer(lab, settings.model, source, target, supervision, settings.transfer, settings.seed)
     outcome = job.run()
     present(lab, job, outcome, output, settings.pictures, _command())
+
+
+def _supervise(settings: SuperviseConfig, output: Path) -> None:
+    from xai.stages.supervise import Supervise
+
+    data, supervision = open_data(settings.data, "data"), open_supervision(settings.supervision)
+    lab = _lab(settings, output)
+    checkpoint = None if settings.checkpoint is None else Path(settings.checkpoint)
+    job = Supervise(
+        lab,
+        settings.model,
+        data,
+        settings.split,
+        supervision,
+        settings.seed,
+        settings.images,
+        checkpoint,
+        settings.transfer,
+    )
+    heading = f"[bold]{escape(data.name)} {escape(settings.split)}[/], {escape(settings.model.name)}"
+    console.print(f"{heading}, {escape(supervision.name)}, seed {settings.seed}", highlight=False)
+    written = job.run(output)
+    file, size = escape(os.path.relpath(written.file)), " x ".join(map(str, (written.images, *written.grid)))
+    store = escape(os.path.relpath(lab.store.root))
+    console.print(f"store: {lab.store.summary()} ({store})", highlight=False, soft_wrap=True)
+    console.print(f"[bold]{file}[/] holds {size} attributions; to use them:", highlight=False, soft_wrap=True)
+    line = f"safetensors.torch.load_file({str(file)!r})"
+    console.print(
+        f"{line}  # rows [N] of the split, labels [N], attributions [N, h, w]", highlight=False, soft_wrap=True
+    )
 
 
 def _apply_vector(settings: ApplyConfig, output: Path) -> None:
@@ -181,6 +228,9 @@ def _explain(settings: ExplainConfig, output: Path) -> None:
 def _command() -> str:
     return shlex.join(["python", os.path.relpath(sys.argv[0]), *sys.argv[1:]])
 
+
+TASKS: dict[str, tuple[type[Any], Callable[[Any, Path], None]]] = {"supervise": (SuperviseConfig, _supervise)}
+"""Name of a task other than running a method -> its settings and what runs it."""
 
 METHODS: dict[str, tuple[type[Any], Callable[[Any, Path], None]]] = {
     "transfer": (TransferConfig, _transfer),

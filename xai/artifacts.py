@@ -16,12 +16,11 @@ import logging
 import math
 import os
 import re
-import secrets
 import shutil
 import stat
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,26 +29,18 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from xai.errors import UserError
+from xai.files import TEMPORARY, explain_disk_errors, fingerprint_file, flush, write_atomically
 
 log = logging.getLogger(__name__)
 
 MANIFEST = "artifact.json"
 SPEC = "spec.json"
+SCRATCH = "scratch"
 FORMAT = 1
 PATIENCE_SECONDS = 2.0
+PROMISE = "nothing half-made is kept under a final name, and the same command resumes once that is mended"
 
 _KIND = re.compile(r"[a-z0-9][a-z0-9_-]*")
-_TEMPORARY = ".tmp-"
-_DISK_TROUBLE = {
-    errno.ENOSPC: "the disk is full",
-    errno.EDQUOT: "the disk quota is used up",
-    errno.EROFS: "the file system is read-only",
-    errno.EACCES: "permission denied",
-    errno.EPERM: "not permitted",
-    errno.ENOTDIR: "a file stands where a folder is needed",
-    errno.ENOSYS: "no file locks there (NFS needs a lock manager)",
-    errno.ENOLCK: "no file locks there (NFS needs a lock manager)",
-}
 # (size, ctime in ns, inode) of the manifest and of each file when their hashes were last checked, by directory.
 _Stamp = tuple[int, int, int]
 _verified: dict[Path, dict[str, _Stamp]] = {}
@@ -57,7 +48,11 @@ _verified: dict[Path, dict[str, _Stamp]] = {}
 
 @dataclass(frozen=True)
 class Artifact:
-    """A whole artifact in the store; `seconds` counts interrupted tries up to the last thing each of them wrote."""
+    """A whole artifact in the store.
+
+    `seconds` counts interrupted tries up to the last thing each of them wrote; where processes shared the work, it is
+    the sum of what each of them worked for what was kept.
+    """
 
     kind: str
     key: str
@@ -122,25 +117,49 @@ class Store:
         with explain_disk_errors(self.root, "the store has to be readable"):
             return _intact(wanted, wanted.final)
 
-    def get(self, kind: str, spec: Mapping[str, Any], make: Callable[[Path], object], *, title: str = "") -> Artifact:
+    def scratch(self, kind: str, spec: Mapping[str, Any]) -> Path | None:
+        """The folder `scratch` that the maker of `get` will find in its workdir; None where nothing is left to make.
+
+        For work that processes share before one of them asks `get` to put it together: nobody holds the artifact's
+        lock meanwhile, so they have to agree on who does what (see `xai.shards`). What earlier ones left there stays.
+        The folder goes in one step when the artifact is whole, so whoever no longer finds it need not make it again.
+
+        Raises UserError when the disk is full, the store cannot be written, or there are no locks.
+        """
+        wanted = self._wanted(kind, spec)
+        with explain_disk_errors(self.root, PROMISE):
+            if _intact(wanted, wanted.final) is not None:
+                return None
+            with self._lock(wanted, f"{kind} {wanted.key}"):
+                if any(_intact(wanted, path) is not None for path in (wanted.final, wanted.workdir)):
+                    return None
+                # Others may be at work in a folder that is in order, so nothing in it is touched.
+                if _left_behind(wanted) is None:
+                    _prepare(wanted)
+                (wanted.workdir / SCRATCH).mkdir(exist_ok=True)
+        return wanted.workdir / SCRATCH
+
+    def get(
+        self, kind: str, spec: Mapping[str, Any], make: Callable[[Path], float | None], *, title: str = ""
+    ) -> Artifact:
         """The artifact, found or made.
 
         `make(workdir)` is called under an inter-process lock: of many jobs one makes it, the others wait. The workdir
         survives a kill or an exception and the next call gets it back as it was left, so a maker may keep checkpoints
         and shards there and resume from them. Once `make` has returned, top-level names starting with "checkpoint", the
         folder `scratch` and unfinished files of `write_atomically` are removed; every other file becomes part of the
-        artifact. `artifact.json` and `spec.json` at the top belong to the store. The log calls it by `title`.
+        artifact. `artifact.json` and `spec.json` at the top belong to the store. A maker that put together what several
+        processes made returns their seconds; otherwise the store's own clock counts. The log calls it by `title`.
 
         Raises UserError when the disk is full or the store cannot be written, RuntimeError when `make` left no file or
         something that is neither a file nor a folder, and whatever `make` raises.
         """
         wanted = self._wanted(kind, spec)
         title = title or f"{kind} {wanted.key}"
-        promise = "nothing half-made is kept under a final name, and the same command resumes once that is mended"
-        with explain_disk_errors(self.root, promise):
+        with explain_disk_errors(self.root, PROMISE):
             artifact = _intact(wanted, wanted.final)
             if artifact is None:
-                with _locked(self.root / ".locks" / f"{kind}-{wanted.key}.lock", title):
+                with self._lock(wanted, title):
                     _set_damaged_aside(wanted)
                     artifact = _intact(wanted, wanted.final)
                     if artifact is None:
@@ -149,6 +168,9 @@ class Store:
         if artifact not in self.made and artifact not in self.found:
             self.found.append(artifact)
         return artifact
+
+    def _lock(self, wanted: _Wanted, title: str) -> AbstractContextManager[None]:
+        return _locked(self.root / ".locks" / f"{wanted.kind}-{wanted.key}.lock", title)
 
     def _wanted(self, kind: str, spec: Mapping[str, Any]) -> _Wanted:
         if not _KIND.fullmatch(kind):
@@ -166,48 +188,6 @@ def canonical(spec: Any) -> str:
     return json.dumps(_plain(spec, ""), sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
-def fingerprint_file(path: Path) -> str:
-    """SHA-256 of the bytes of a file, in hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def write_atomically(path: Path, content: bytes | Callable[[Path], object]) -> None:
-    """Write `path` so that it holds either what it held before or all of `content`, even after a power cut.
-
-    `content` is the bytes, or a function that writes them to the path it is given, a temporary one in the same folder.
-    Raises OSError as the file system does; see `explain_disk_errors`.
-    """
-    path = Path(path)
-    temporary = path.with_name(f"{_TEMPORARY}{os.getpid()}-{secrets.token_hex(4)}-{path.name}")
-    try:
-        content(temporary) if callable(content) else temporary.write_bytes(content)
-        _flush(temporary)
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    _flush(path.parent)
-
-
-@contextmanager
-def explain_disk_errors(folder: Path, advice: str) -> Iterator[None]:
-    """Turn a full disk, a missing permission or a missing lock at `folder` into a UserError that ends in `advice`.
-
-    An error that names a file elsewhere is another's trouble and passes unchanged, as does every other exception.
-    """
-    try:
-        yield
-    except OSError as error:
-        reason = _DISK_TROUBLE.get(error.errno or 0)
-        home = os.path.realpath(folder)
-        at = os.path.realpath(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else ""
-        if reason is None or (at and os.path.commonpath([home, at]) not in (home, at)):
-            raise
-        where = str(folder) if at in ("", home) else f"{folder} (at {at})"
-        raise UserError(f"cannot use the folder {where}: {reason}; {advice}") from error
-
-
 @contextmanager
 def _locked(path: Path, title: str) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -222,7 +202,7 @@ def _locked(path: Path, title: str) -> Iterator[None]:
         yield
 
 
-def _make(wanted: _Wanted, make: Callable[[Path], object], title: str) -> Artifact:
+def _make(wanted: _Wanted, make: Callable[[Path], float | None], title: str) -> Artifact:
     """Make, seal and name the artifact; the caller holds its lock and has seen that there is none."""
     workdir, final = wanted.workdir, wanted.final
     # Killed between its manifest and its rename, a partial is whole and lacks only its name.
@@ -230,14 +210,18 @@ def _make(wanted: _Wanted, make: Callable[[Path], object], title: str) -> Artifa
         seconds_before = _prepare(wanted)
         log.info("making %s", title)
         start = time.perf_counter()
-        make(workdir)
-        _write_manifest(wanted, seconds_before + time.perf_counter() - start)
+        shared = make(workdir)
+        alone = seconds_before + time.perf_counter() - start
+        _write_manifest(wanted, alone if shared is None else shared)
+    if (workdir / SCRATCH).is_dir():
+        # In one step, lest a process that looks for work to share finds a folder that is half removed.
+        os.rename(workdir / SCRATCH, workdir / f"{TEMPORARY}{SCRATCH}")
     for path in sorted(workdir.rglob("*")):
         if _is_disposable(path.relative_to(workdir)):
             _remove(path)
     os.rename(workdir, final)
-    _flush(final.parent)
-    _flush(final.parent.parent)
+    flush(final.parent)
+    flush(final.parent.parent)
     _verified[final] = _verified.pop(workdir)
     artifact = _intact(wanted, final)
     if artifact is None:
@@ -248,23 +232,42 @@ def _make(wanted: _Wanted, make: Callable[[Path], object], title: str) -> Artifa
 
 def _prepare(wanted: _Wanted) -> float:
     """Make the workdir ready for a try, kept when the same spec left it; returns the seconds of earlier tries."""
-    workdir, identity, seconds = wanted.workdir, {"kind": wanted.kind, "spec": json.loads(wanted.text)}, 0.0
-    try:
-        left = json.loads((workdir / SPEC).read_bytes())
-        if canonical(left["identity"]) != canonical(identity):
-            raise ValueError("left by another spec")
-        # A killed try cannot say when it ended, so it is taken to have ended when it last wrote something.
-        last = max(path.lstat().st_mtime for path in workdir.rglob("*"))
-        seconds = float(left["seconds"]) + max(0.0, last - float(left["started"]))
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError, TypeError, KeyError):
+    workdir, left, seconds = wanted.workdir, _left_behind(wanted), 0.0
+    if left is None:
         _remove(workdir)
         workdir.mkdir(parents=True)
+    else:
+        # A killed try cannot say when it ended, so it is taken to have ended when it last wrote something.
+        seconds = left["seconds"] + max(0.0, _last_write(workdir) - left["started"])
     (workdir / MANIFEST).unlink(missing_ok=True)
-    for path in list(workdir.rglob(f"{_TEMPORARY}*")):
+    for path in list(workdir.rglob(f"{TEMPORARY}*")):
         _remove(path)
-    started = {"identity": identity, "seconds": seconds, "started": time.time()}
+    started = {"identity": _identity(wanted), "seconds": seconds, "started": time.time()}
     write_atomically(workdir / SPEC, canonical(started).encode())
     return seconds
+
+
+def _left_behind(wanted: _Wanted) -> dict[str, float] | None:
+    """When the last try of this spec started, and the seconds of those before it; None where none left its workdir."""
+    try:
+        left = json.loads((wanted.workdir / SPEC).read_bytes())
+        if canonical(left["identity"]) != canonical(_identity(wanted)):
+            return None
+        return {name: float(left[name]) for name in ("seconds", "started")}
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError, TypeError, KeyError):
+        return None
+
+
+def _last_write(folder: Path) -> float:
+    times = [0.0]
+    for path in folder.rglob("*"):
+        with suppress(FileNotFoundError):
+            times.append(path.lstat().st_mtime)
+    return max(times)
+
+
+def _identity(wanted: _Wanted) -> dict[str, Any]:
+    return {"kind": wanted.kind, "spec": json.loads(wanted.text)}
 
 
 def _write_manifest(wanted: _Wanted, seconds: float) -> None:
@@ -279,12 +282,12 @@ def _write_manifest(wanted: _Wanted, seconds: float) -> None:
             continue
         if path.is_symlink() or not path.is_file():
             raise RuntimeError(f"{path} is neither a file nor a folder; an artifact may hold nothing else")
-        _flush(path)
+        flush(path)
         files[name] = {"bytes": path.stat().st_size, "sha256": fingerprint_file(path)}
     if not files:
         raise RuntimeError(f"the maker of {wanted.kind} left no file in {workdir}")
     for folder, _, _ in os.walk(workdir):
-        _flush(Path(folder))
+        flush(Path(folder))
     created = datetime.now(UTC).isoformat(timespec="seconds")
     manifest = {"format": FORMAT, "kind": wanted.kind, "key": wanted.key, "spec": json.loads(wanted.text)}
     manifest |= {"seconds": round(seconds, 3), "created": created, "files": files}
@@ -358,7 +361,7 @@ def _stamp(path: Path, name: str) -> _Stamp:
 def _is_disposable(name: Path) -> bool:
     """Whether a path, relative to the workdir, is dropped when the artifact is whole."""
     top = name.parts[0]
-    return top in ("scratch", SPEC) or top.startswith("checkpoint") or name.name.startswith(_TEMPORARY)
+    return top in (SCRATCH, SPEC) or top.startswith("checkpoint") or name.name.startswith(TEMPORARY)
 
 
 def _remove(path: Path) -> None:
@@ -370,14 +373,6 @@ def _files(folder: Path) -> list[str]:
     """Names, relative to `folder`, of all below it that is no folder, sorted."""
     paths = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
     return sorted(path.relative_to(folder).as_posix() for path in paths)
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _plain(value: Any, where: str) -> Any:

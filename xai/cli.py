@@ -87,25 +87,27 @@ def explain_hydra(error: Exception) -> str:
         keys = _keys(parent)
         if name not in keys:
             return unknown(path, name, sorted(keys))
-        if keys[name] == _methods():
+        if keys[name] == _choices():
             return f"{path} is no setting of what is chosen here: python run.py --help lists the settings"
-        return f"{path} belongs to {' or '.join(f'method={method}' for method in keys[name])}"
+        return f"{path} belongs to {' or '.join(keys[name])}"
     return f"{text.strip().splitlines()[0]}; python run.py --help lists the settings"
 
 
-def _methods() -> list[str]:
-    return sorted(path.stem for path in (CONF / "method").glob("*.yaml"))
+def _choices() -> list[str]:
+    """What a run can be about: every method, and every other task."""
+    found = [f"{group}={path.stem}" for group in ("method", "task") for path in sorted((CONF / group).glob("*.yaml"))]
+    return [choice for choice in found if choice != "task=method"]
 
 
 def _keys(parent: str) -> dict[str, list[str]]:
-    """The settings there are at a dotted path of the default configuration, with the methods that have them."""
+    """The settings there are at a dotted path of the default configuration, with the methods and tasks to have them."""
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         found: dict[str, list[str]] = {}
-        for method in _methods():
-            node: Any = hydra.compose("config", overrides=[f"method={method}"])
+        for choice in _choices():
+            node: Any = hydra.compose("config", overrides=[choice])
             for name in filter(None, parent.split(".")):
                 node = node.get(name) if isinstance(node, DictConfig) and name in node else None
             if isinstance(node, DictConfig):
                 for key in node:
-                    found.setdefault(str(key), []).append(method)
+                    found.setdefault(str(key), []).append(choice)
     return found

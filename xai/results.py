@@ -14,8 +14,8 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from xai.artifacts import write_atomically
 from xai.errors import UserError
+from xai.files import write_atomically
 
 RESULT_FILE = "result.json"
 TENSORS_FILE = "attributions.safetensors"

@@ -58,9 +58,14 @@ class TrainerParams:
 
     @property
     def device(self) -> torch.device:
-        """Where to compute what is not training."""
-        use_gpu = self.accelerator != "cpu" and torch.cuda.is_available()
-        return torch.device("cuda" if use_gpu else "cpu")
+        """Where to compute: of several GPUs the one that torchrun or SLURM give this process, where they do."""
+        if self.accelerator == "cpu" or not torch.cuda.is_available():
+            return torch.device("cpu")
+        local = os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", ""))
+        # SLURM may show each process one GPU only, which then is number 0 for all of them.
+        if local.isdecimal() and int(local) < torch.cuda.device_count():
+            return torch.device("cuda", int(local))
+        return torch.device("cuda")
 
     @contextmanager
     def autocast(self) -> Iterator[None]:
@@ -150,7 +155,7 @@ def fit(
         engine = pl.Trainer(
             max_epochs=params.epochs,
             accelerator="gpu" if trainer.device.type == "cuda" else "cpu",
-            devices=1,
+            devices=[trainer.device.index] if trainer.device.index is not None else 1,
             precision=trainer.precision,  # type: ignore[arg-type]
             gradient_clip_val=params.clip or None,
             logger=logger,

@@ -34,6 +34,17 @@ def epochs_of(batch: Batch) -> set[int]:
     return {round(level) for level in (batch.pixels[:, 1, 0, 0] * 100).tolist()}
 
 
+def test_threads_read_what_one_reads() -> None:
+    rows = torch.tensor([4, 1, 9, 0, 7])
+    one = load_images(Numbered(), "train", rows, 3, 12)
+    assert one.regions is not None
+    for threads in (2, 3, 8):
+        several = load_images(Numbered(), "train", rows, 3, 12, threads)
+        assert several.regions is not None
+        assert torch.equal(several.pixels, one.pixels)
+        assert torch.equal(several.regions, one.regions)
+
+
 def order(sampler: EpochSampler, epoch: int) -> list[int]:
     sampler.set_epoch(epoch)
     addresses = list(sampler)

@@ -17,6 +17,7 @@ from tests.end_to_end.runs import STAGES, artifacts
 from xai.app import TransferConfig
 from xai.cli import CONF
 from xai.config import build
+from xai.stages.supervision import open_supervision
 
 BYTES_A_RUN_TAKES = 8 * 2**30
 
@@ -36,7 +37,9 @@ def test_the_numbers_of_the_paper(model: str, architecture: str, patch: int, pat
     assert (architecture, settings.model.pretrained) in open_clip.list_pretrained()
     assert (settings.model.image_size, settings.model.patch_size) == (224, patch)
     assert settings.model.grid**2 == patches
-    assert settings.supervision.coalitions == settings.supervision.evaluation_coalitions == 500
+    supervision = open_supervision(settings.supervision)
+    for split in ("train", "validation", "test"):
+        assert supervision.of(split).flat()["coalitions"] == 500
     transfer = settings.transfer
     assert (transfer.alpha, transfer.lambda1, transfer.bound, transfer.bound_coalitions) == (0.8, 1.0, True, 500)
     assert transfer.lambda2_grid == (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2)

@@ -148,3 +148,10 @@ def test_without_a_row_to_compare_nothing_is_claimed(missing):
     assert "Nothing can be said" in sentences[0]
     assert "lower" not in " ".join(sentences)
     assert len(headline([], 0.8)) == 3
+
+
+def test_the_reference_is_called_by_its_name():
+    found = [dataclasses.replace(row, lineage={"explainer": "grad_cam"}) for row in rows(**GOOD)]
+    assert "the reference is Grad-CAM of the classifier" in headline(found, 0.8)[2]
+    other = [dataclasses.replace(row, lineage={"explainer": "rise"}) for row in found]
+    assert "the reference is Grad-CAM or rise of the classifier" in headline([*found, *other], 0.8)[2]

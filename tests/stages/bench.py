@@ -66,7 +66,7 @@ def explained(bench: Lab, split: str, rows: Tensor, seed: int = 0) -> Artifact:
     """Supervision that was drawn, not computed."""
     maps = torch.randn(len(rows), 4, 4, generator=torch.Generator().manual_seed(seed))
     tensors = {"rows": rows, "labels": DATA.source.labels(split)[rows], "attributions": maps}
-    spec = {"split": split, "rows": rows.tolist(), "seed": seed}
+    spec = {"split": split, "rows": rows.tolist(), "seed": seed, "explainer": {"name": "drawn"}}
 
     def make(work: Path) -> None:
         write_weights(work / "supervision.safetensors", tensors, {})

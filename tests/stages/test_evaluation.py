@@ -63,6 +63,7 @@ def test_a_result_can_be_recomputed_from_its_tensors(tmp_path: Path) -> None:
     assert (result.seed, result.split, result.n_images, result.params) == (5, "test", 5, params)
     assert result.lineage["made_from"] == {"vector": "v"}
     assert result.lineage["supervision"] == given.supervision.key
+    assert result.lineage["explainer"] == "drawn"
     assert result.peak_memory_bytes > 10**7
     assert result.seconds > 0
     tensors = load_file(made.path / "attributions.safetensors")

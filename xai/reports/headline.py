@@ -10,6 +10,8 @@ from xai.results import Result
 ALIKE = 0.01
 """Two values that differ by less than this share count as about the same."""
 
+_EXPLAINERS = {"kernel_shap": "Kernel SHAP", "exact_shapley": "the exact Shapley value", "grad_cam": "Grad-CAM"}
+
 Run = tuple[str, str | None, str, int]
 Values = Mapping[Run, float]
 
@@ -31,6 +33,12 @@ def headline(results: Sequence[Result], chosen: float, image_size: int | None = 
         gap = f"Nothing can be said of the transfer: there is no E-RMSE of {' and of '.join(missing)}."
         return [gap, "Without it the controls have nothing to be compared with.", _limits(results, error, image_size)]
     return [_shown(results, error, accuracy, chosen), _controls(error), _limits(results, error, image_size)]
+
+
+def reference_name(results: Sequence[Result]) -> str:
+    """What the explanations are called that the rows were measured against."""
+    names = dict.fromkeys(str(result.lineage.get("explainer", "kernel_shap")) for result in results)
+    return " or ".join(_EXPLAINERS.get(name, name) for name in names) or "an attribution"
 
 
 def _shown(
@@ -113,8 +121,8 @@ def _limits(results: Sequence[Result], error: Mapping[str, Values], image_size: 
     number_of = "one seed, so no spread is known" if seeds <= 1 else f"{seeds} seeds"
     text = f"What it does not show: it is {number_of}, on {count} {small}images{size}"
     return text + (
-        f"; {_specificity(error)}; and the reference is Kernel SHAP of the classifier fine-tuned on the target, an "
-        "estimate of what that classifier uses and not the truth about the image."
+        f"; {_specificity(error)}; and the reference is {reference_name(results)} of the classifier fine-tuned on the "
+        "target, an estimate of what that classifier uses and not the truth about the image."
     )
 
 

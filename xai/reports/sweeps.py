@@ -9,9 +9,9 @@ from typing import Any
 import yaml
 from rich.markup import escape
 
-from xai.artifacts import write_atomically
 from xai.config import build
 from xai.errors import UserError
+from xai.files import write_atomically
 from xai.progress import console
 from xai.reports import figures, renderers, tables
 from xai.results import collect, read_result

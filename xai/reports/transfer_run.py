@@ -9,11 +9,13 @@ import torch
 from rich.markup import escape
 from torch import Tensor
 
-from xai.artifacts import Artifact, write_atomically
+from xai.artifacts import Artifact
+from xai.files import write_atomically
 from xai.models.checkpoint import write_classifier
 from xai.progress import console
 from xai.reports import renderers, tables
-from xai.reports.transfer import headline, write_transfer_report
+from xai.reports.headline import headline, reference_name
+from xai.reports.transfer import write_transfer_report
 from xai.results import RESULT_FILE, TENSORS_FILE, Result, read_result, read_tensors
 from xai.stages.classifier import describe
 from xai.stages.context import Lab
@@ -105,7 +107,8 @@ def _pictures(outcome: Outcome, number: int) -> dict[str, Any]:
     chosen = _one_of_each(labels, number)
     pixels = outcome.examination.images.pixels[chosen]
     reference = outcome.examination.reference.attributions
-    columns: list[tuple[str, Tensor, Tensor | None]] = [("Kernel SHAP (reference)", reference[chosen], None)]
+    name = reference_name([read_result(artifact.path) for artifact in outcome.rows])
+    columns: list[tuple[str, Tensor, Tensor | None]] = [(f"{name} (reference)", reference[chosen], None)]
     for artifact in outcome.rows:
         role = read_result(artifact.path).role
         if role in _COLUMNS:

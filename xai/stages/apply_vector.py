@@ -121,12 +121,21 @@ def _network(
         base = base_stage.load(model, base_stage.base_weights(lab, model, seed))
         _, head = base_stage.head(lab, model, base, data)
         return build_explainer(model, copy.deepcopy(base.clip), head).requires_grad_(False)
+    check_classes(checkpoint, info, data)
+    return read_classifier(checkpoint, model)[0]
+
+
+def check_classes(checkpoint: Path, info: ClassifierInfo, data: OpenData) -> None:
+    """Refuse a classifier that tells other classes apart than a data set has, or the same in another order.
+
+    Raises:
+        UserError: It does.
+    """
     if tuple(info.classes) != tuple(data.source.classes):
         raise UserError(
             f"{checkpoint} tells {len(info.classes)} classes of {info.data} apart ({', '.join(info.classes[:3])} ...), "
             f"data={data.name} has others ({', '.join(data.source.classes[:3])} ...)"
         )
-    return read_classifier(checkpoint, model)[0]
 
 
 def _measure(

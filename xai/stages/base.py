@@ -9,11 +9,12 @@ from open_clip.model import CLIP
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from xai.artifacts import Artifact, fingerprint_file
+from xai.artifacts import Artifact
 from xai.data.captions import CaptionedGlyphs, GlyphStream
 from xai.data.module import EpochDataModule, StepSampler
 from xai.data.scatter import ScatterParams
 from xai.errors import UserError
+from xai.files import fingerprint_file
 from xai.methods.contrastive import ContrastivePretraining
 from xai.methods.optimisation import FitParams
 from xai.models.clip import class_embeddings

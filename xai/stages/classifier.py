@@ -97,7 +97,8 @@ def fine_tune(
     def make(workdir: Path) -> None:
         classifier = build_explainer(model, copy.deepcopy(base.clip), head).requires_grad_(True)
         rows = subset(data.source, "train", images, seed)
-        reference = None if supervision is None else _reference(supervision, rows)
+        labels = data.source.labels("train")[rows]
+        reference = None if supervision is None else _reference(supervision, rows, labels, classifier.grid)
         batches = ImageDataModule(
             data.source, model.image_size, params.batch_size, seed, rows, fixed, reference, lab.trainer.workers
         )
@@ -138,9 +139,18 @@ def assemble(
     return classifier.to(lab.trainer.device).eval().requires_grad_(False)
 
 
-def _reference(supervision: Artifact, rows: Tensor) -> Tensor:
-    """The attributions [N, h, w] of exactly these rows of the train split."""
+def _reference(supervision: Artifact, rows: Tensor, labels: Tensor, grid: tuple[int, int]) -> Tensor:
+    """The attributions [N, h, w] of the true classes of exactly these rows of the train split."""
     stored = read_weights(supervision.file("supervision.safetensors"), what="supervision").tensors
+    wanted = f"make supervision of these {len(rows)} images for this model"
     if not torch.equal(stored["rows"], rows):
-        raise UserError(f"{supervision.path} explains other images than the ones to be trained on")
+        raise UserError(f"{supervision.path} explains other images than the ones to be trained on: {wanted}")
+    if not torch.equal(stored["labels"], labels):
+        raise UserError(f"{supervision.path} explains other classes than the labels to be trained on: {wanted}")
+    if stored["attributions"].shape != (len(rows), *grid):
+        held = " x ".join(map(str, stored["attributions"].shape))
+        raise UserError(
+            f"{supervision.path} holds attributions of {held}, and {len(rows)} x {grid[0]} x {grid[1]} are needed: "
+            f"{wanted}"
+        )
     return stored["attributions"]

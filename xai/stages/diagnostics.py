@@ -8,8 +8,9 @@ from torch import Tensor
 from torch.func import functional_call
 
 from xai import vectors
-from xai.artifacts import Artifact, write_atomically
+from xai.artifacts import Artifact
 from xai.data.module import load_images
+from xai.files import write_atomically
 from xai.methods.self_explainer import classification_loss
 from xai.models.clip import SelfExplainingClip, trainable
 from xai.stages.base import Base, ModelParams

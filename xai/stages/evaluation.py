@@ -138,6 +138,8 @@ def evaluate(
         with lab.trainer.autocast():
             row = maps()
         reference, regions = examination.reference, examination.images.regions
+        supervision = examination.supervision
+        made_by = {"supervision": supervision.key, "explainer": supervision.spec["explainer"]["name"]}
         metrics = evaluate_maps(
             row.attributions,
             reference.attributions,
@@ -161,7 +163,7 @@ def evaluate(
             n_images=len(reference.labels),
             seconds=time.perf_counter() - start,
             peak_memory_bytes=_peak_memory(lab.trainer.device),
-            lineage={"made_from": dict(made_from), "supervision": examination.supervision.key, **provenance()},
+            lineage={"made_from": dict(made_from), **made_by, **provenance()},
             split=examination.split,
         )
         tensors = {

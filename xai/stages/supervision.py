@@ -1,28 +1,36 @@
-"""Explanation supervision ("+X"): the attributions of a split, by Kernel SHAP on the fine-tuned classifier."""
+"""Explanation supervision ("+X"): the attributions of a split, by any registered explainer."""
 
-import logging
-from dataclasses import asdict, dataclass
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from xai.artifacts import Artifact
+from xai.artifacts import PROMISE, SCRATCH, Artifact
+from xai.config import build, unknown
 from xai.data.module import load_images
 from xai.errors import UserError
-from xai.games import PatchGame
-from xai.models.maskable import Removal
+from xai.explainers import catalogue, registry
+from xai.explainers.registry import ExplainerParams
+from xai.files import explain_disk_errors
+from xai.models.maskable import MaskableClassifier, Removal
 from xai.models.weights import read_weights, write_weights
 from xai.progress import bar
-from xai.shapley.kernel_shap import kernel_shap
+from xai.shards import Shards
 from xai.stages.base import Base, ModelParams
 from xai.stages.classifier import assemble, parameters, subset
 from xai.stages.context import Lab, OpenData
 
-log = logging.getLogger(__name__)
-
 FILE = "supervision.safetensors"
-_REVISION = 2
+REVISION = 3
+"""Raised when the same settings give other numbers, so that what older code made is not taken for them."""
+
+_KEY = "xai.supervision"
+_MOST_ROWS_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -30,115 +38,195 @@ class SupervisionParams:
     """How explanation supervision is computed.
 
     Args:
-        name: The estimator: `kernel_shap`.
-        coalitions: P, the perturbed images evaluated for each training image.
-        evaluation_coalitions: P for validation and test images, which every row is measured against.
-        output: What is explained: the `logit` or the `probability` of a class.
-        removal: How patches are removed.
-        block: Images that share one design of coalitions; also the piece of work a kill can cost.
+        name: A registered explainer.
+        block: Images that are explained together: they share one design of coalitions. Also what a kill can cost.
+        explainer: The explainer's own settings.
     """
 
     name: str
-    coalitions: int
-    evaluation_coalitions: int
-    output: str
-    removal: Removal
     block: int
+    explainer: ExplainerParams
 
     def __post_init__(self) -> None:
-        """Refuse settings that cannot be computed."""
-        if self.name != "kernel_shap":
-            raise UserError(f"supervision={self.name} is unknown: use kernel_shap")
-        for name in ("coalitions", "evaluation_coalitions"):
-            if getattr(self, name) < 2 or getattr(self, name) % 2:
-                raise UserError(
-                    f"supervision.{name}={getattr(self, name)} must be an even number: coalitions come in pairs"
-                )
-        if self.output not in ("logit", "probability"):
-            raise UserError(f"supervision.output={self.output} is unknown: use logit or probability")
+        """Refuse empty blocks."""
         if self.block < 1:
             raise UserError(f"supervision.block={self.block} must be at least 1")
 
+    def of(self, split: str, coalitions: int | None = None) -> "SupervisionParams":
+        """The settings for images of a split; `coalitions` replaces P where the explainer has one."""
+        explainer = self.explainer.for_split(split)
+        if coalitions is not None and any(field.name == "coalitions" for field in fields(explainer)):
+            explainer = replace(explainer, coalitions=coalitions)  # type: ignore[call-arg]
+        return replace(self, explainer=explainer)
 
-def supervise(
-    lab: Lab,
-    model: ModelParams,
-    base: Base,
-    classifier: Artifact,
-    data: OpenData,
-    split: str,
-    params: SupervisionParams,
-    seed: int,
-    images: int | None = None,
-    coalitions: int | None = None,
-) -> Artifact:
-    """Explain the true class of every image of a split (section 6.1).
+    def flat(self) -> dict[str, Any]:
+        """As the configuration has it: the explainer's settings beside name and block."""
+        return {"name": self.name, "block": self.block, **asdict(self.explainer)}
+
+
+def open_supervision(settings: Mapping[str, Any], where: str = "supervision") -> SupervisionParams:
+    """Read the settings of an explainer.
+
+    Args:
+        settings: `name` of the explainer, `block`, and the parameters of that explainer.
+        where: The name of the configuration group, for messages.
+
+    Raises:
+        UserError: For an unknown name or a wrong parameter.
+    """
+    catalogue.fill()
+    name, block = settings.get("name"), settings.get("block")
+    if not isinstance(name, str):
+        raise UserError(f"{where}.name is not set: choose from {', '.join(registry.names())}")
+    if not isinstance(block, int) or isinstance(block, bool):
+        raise UserError(f"{where}.block={block} must be a whole number of images")
+    own = {key: value for key, value in settings.items() if key not in ("name", "block")}
+    schema = registry.entry(name).params
+    known = {"name", "block", *(field.name for field in fields(schema))}
+    for key in settings:
+        if key not in known:
+            raise UserError(unknown(f"{where}.{key}", key, sorted(known)) + f" with {where}={name}")
+    explainer: Any = build(schema, own, where)
+    return SupervisionParams(name, block, explainer)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The classifier that is explained.
+
+    Args:
+        identity: What tells it from all others.
+        image_size: Side of its images in pixels.
+        assemble: Makes it, on its device and in evaluation mode, with a way to remove patches.
+    """
+
+    identity: Any
+    image_size: int
+    assemble: Callable[[Removal | None], MaskableClassifier]
+
+
+def fine_tuned(lab: Lab, model: ModelParams, base: Base, data: OpenData, classifier: Artifact) -> Subject:
+    """A classifier of the store, fine-tuned on a data set."""
+
+    def network(removal: Removal | None) -> MaskableClassifier:
+        return assemble(lab, model, base, data, parameters(classifier), removal)
+
+    return Subject(classifier.key, model.image_size, network)
+
+
+@dataclass(frozen=True)
+class Order:
+    """Attributions of the true class of every image of a split (section 6.1), to be made or found.
 
     Args:
         lab: Where to work.
-        model: The model.
-        base: Its base weights.
-        classifier: The fine-tuned classifier of this data set.
+        subject: The classifier.
         data: The data set.
         split: Which split.
-        params: The estimator.
-        seed: Of the coalitions, and of the subset.
+        params: The explainer, with its settings for this split.
+        seed: Of all that is drawn, and of the subset.
         images: Size of the subset; None explains all.
-        coalitions: P; None takes the one of `params` for this split.
-
-    Returns:
-        An artifact with `supervision.safetensors`: `rows` [N], `labels` [N], `attributions` [N, h, w].
     """
-    number = coalitions or (params.coalitions if split == "train" else params.evaluation_coalitions)
-    spec = lab.with_precision(
-        {
-            "classifier": classifier.key,
-            "data": data.spec,
-            "split": split,
-            "images": images,
-            "seed": seed,
-            "estimator": {**asdict(params), "coalitions": number, "evaluation_coalitions": None},
-            "revision": _REVISION,
-        }
-    )
-    title = f"Kernel SHAP of {data.name} {split}"
 
-    def make(workdir: Path) -> None:
-        network = assemble(lab, model, base, data, parameters(classifier), params.removal)
-        rows = subset(data.source, split, images, seed)
-        labels = data.source.labels(split)[rows]
-        blocks = list(torch.arange(len(rows)).split(params.block))
-        maps = []
-        with bar(title, len(rows), "images") as advance, lab.trainer.autocast():
-            for number_of_block, block in enumerate(blocks):
-                shard = workdir / "scratch" / f"{number_of_block:06d}.safetensors"
-                own = _read_shard(shard)
-                if own is None:
-                    pixels = load_images(data.source, split, rows[block], 0, model.image_size).pixels
-                    game = PatchGame(network, pixels.to(lab.trainer.device), output=params.output)
-                    generator = torch.Generator().manual_seed(seed * 1_000_003 + number_of_block)
-                    phi = kernel_shap(game, number, generator).cpu()
-                    own = phi.gather(2, labels[block][:, None, None].expand(-1, phi.shape[1], 1))
-                    own = own.reshape(-1, *network.grid)
-                    write_weights(shard, {"attributions": own}, {})
-                maps.append(own)
-                advance(int(block[-1]) + 1)
-        tensors = {"rows": rows, "labels": labels, "attributions": torch.cat(maps)}
-        write_weights(workdir / FILE, tensors, {"data": data.name, "split": split})
+    lab: Lab
+    subject: Subject
+    data: OpenData
+    split: str
+    params: SupervisionParams
+    seed: int
+    images: int | None = None
 
-    return lab.store.get("supervision", spec, make, title=title)
+    @property
+    def key(self) -> str:
+        """The key of the artifact."""
+        return self.lab.store.key("supervision", self._spec)
 
+    @property
+    def title(self) -> str:
+        """What progress bars and logs call it."""
+        return f"{self.params.name} of {self.data.name} {self.split}"
 
-def _read_shard(path: Path) -> Tensor | None:
-    """The maps of a block from an earlier run; None where there are none that can be read."""
-    if not path.exists():
-        return None
-    try:
-        return read_weights(path, what="shard").tensors["attributions"]
-    except UserError:
-        log.warning("%s cannot be read; it is computed anew", path)
-        path.unlink()
-        return None
+    def fill(self) -> Artifact:
+        """Make the attributions together with every other process that fills the same order, or find them.
+
+        The images are cut into blocks, which processes share as `xai.shards` says. Every block draws from a generator
+        of its own, so the bytes depend neither on who computed what nor on who was killed when. The artifact's seconds
+        are those that its blocks took, in all processes together.
+
+        Returns:
+            An artifact with `supervision.safetensors`: `rows` [N], `labels` [N], `attributions` [N, h, w].
+
+        Raises:
+            UserError: The split has fewer images than asked for, or attributions are not finite.
+        """
+        rows = subset(self.data.source, self.split, self.images, self.seed)
+        labels = self.data.source.labels(self.split)[rows]
+        blocks = list(torch.arange(len(rows)).split(self.params.block))
+        explain = self._explaining(rows, labels, blocks)
+
+        def shards(folder: Path) -> Shards:
+            return Shards(folder, self.key, [rows[block] for block in blocks])
+
+        def merge(workdir: Path) -> float:
+            (workdir / SCRATCH).mkdir(exist_ok=True)
+            together = shards(workdir / SCRATCH)
+            together.fill(explain, lambda _: None)
+            maps, seconds = together.collect()
+            # One entry, because safetensors writes several in an order that changes from run to run.
+            about = {_KEY: json.dumps({"data": self.data.name, "split": self.split, "key": self.key})}
+            write_weights(workdir / FILE, {"rows": rows, "labels": labels, **maps}, about)
+            return seconds
+
+        scratch = self.lab.store.scratch("supervision", self._spec)
+        if scratch is not None:
+            with explain_disk_errors(self.lab.store.root, PROMISE), bar(self.title, len(rows), "images") as advance:
+                shards(scratch).fill(explain, advance)
+        return self.lab.store.get("supervision", self._spec, merge, title=self.title)
+
+    @property
+    def _spec(self) -> dict[str, Any]:
+        return self.lab.with_precision(
+            {
+                "classifier": self.subject.identity,
+                "data": self.data.spec,
+                "split": self.split,
+                "images": self.images,
+                "seed": self.seed,
+                "explainer": self.params.flat(),
+                "revision": REVISION,
+            }
+        )
+
+    def _explaining(self, rows: Tensor, labels: Tensor, blocks: list[Tensor]) -> Callable[[int], dict[str, Tensor]]:
+        """What computes a block from its number; the classifier is assembled for the first one."""
+        entry, trainer = registry.entry(self.params.name), self.lab.trainer
+        network = cache(lambda: self.subject.assemble(self.params.explainer.classifier_removal))
+
+        def explain(number: int) -> dict[str, Tensor]:
+            block = blocks[number]
+            pixels = load_images(self.data.source, self.split, rows[block], 0, self.subject.image_size).pixels
+            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + number)
+            explainer = entry.build(network(), self.params.explainer, generator)
+            with trainer.autocast():
+                maps = explainer.attribute(pixels.to(trainer.device), labels[block].to(trainer.device))
+            maps = maps.detach().float().cpu()
+            if maps.shape != (len(block), *network().grid):
+                raise ValueError(
+                    f"{self.params.name} gave {list(maps.shape)} for {len(block)} images, {network().grid}"
+                )
+            self._check_finite(maps, rows[block])
+            return {"attributions": maps}
+
+        return explain
+
+    def _check_finite(self, maps: Tensor, rows: Tensor) -> None:
+        bad = rows[~maps.isfinite().flatten(1).all(1)].tolist()
+        if bad:
+            named = ", ".join(map(str, bad[:_MOST_ROWS_NAMED])) + (", ..." if len(bad) > _MOST_ROWS_NAMED else "")
+            raise UserError(
+                f"{self.params.name} gives NaN or infinite attributions for {len(bad)} images of {self.data.name} "
+                f"{self.split} (rows {named}): give a classifier with finite outputs, or use trainer.precision=32-true"
+            )
 
 
 @dataclass(frozen=True)

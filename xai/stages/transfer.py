@@ -20,7 +20,7 @@ from xai.stages.context import Lab, OpenData
 from xai.stages.controls import ink, other_classes
 from xai.stages.diagnostics import diagnose
 from xai.stages.evaluation import Examination, Maps, evaluate, self_explanation
-from xai.stages.supervision import SupervisionParams, supervise
+from xai.stages.supervision import Order, SupervisionParams, fine_tuned
 from xai.stages.transfer_params import TransferParams, choose_lambda2
 from xai.stages.vector import explainability_vector, transferred
 
@@ -261,9 +261,9 @@ class Transfer:
     def _supervise(
         self, classifier: Artifact, data: OpenData, split: str, images: int | None, coalitions: int | None = None
     ) -> Artifact:
-        return supervise(
-            self.lab, self.model, self.base, classifier, data, split, self.supervision, self.seed, images, coalitions
-        )
+        subject = fine_tuned(self.lab, self.model, self.base, data, classifier)
+        params = self.supervision.of(split, coalitions)
+        return Order(self.lab, subject, data, split, params, self.seed, images).fill()
 
     def _examination(self, split: str, images: int | None) -> Examination:
         artifact = self._supervise(self.ft_target, self.target, split, images)

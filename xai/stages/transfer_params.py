@@ -24,7 +24,7 @@ class TransferParams:
         validation_images: Supervised validation images; null takes all.
         test_images: Test images; null takes all.
         bound: Whether to train the bound, ft target+X.
-        bound_coalitions: P for the bound's supervision.
+        bound_coalitions: P for the bound's supervision; explainers that have no P pass over it.
         source_fit: Optimisation of ft source and ft source+X.
         target_fit: Optimisation of ft target.
         bound_fit: Optimisation of ft target+X.

@@ -1,0 +1,125 @@
+"""`task=supervise` as people start it: one process or several, killed again and again, in a folder that is taken."""
+
+import json
+import random
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.numpy import load_file
+
+from tests.end_to_end.jobs import run, start
+from tests.end_to_end.runs import Run, artifacts, evaluations, link_store
+
+MAPS = "supervision.safetensors"
+BLOCKS = 60
+
+
+@dataclass(frozen=True)
+class Whole(Run):
+    """An undisturbed run on sixty of a few pictures, one a block, and the command it was."""
+
+    task: tuple[str, ...]
+
+    @property
+    def maps(self) -> bytes:
+        return (self.output / MAPS).read_bytes()
+
+    def link(self, folder: Path) -> Path:
+        """Give a folder the classifier that is explained; returns its store."""
+        return link_store(self.store, folder, ("base", "head", "classifier"))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    folder, generator = tmp_path_factory.mktemp("supervised"), np.random.default_rng(0)
+    for name in ("cat", "dog", "owl"):
+        (folder / "pictures" / name).mkdir(parents=True)
+        for number in range(30):
+            noise = generator.integers(0, 256, (42, 42, 3), np.uint8)
+            Image.fromarray(noise).save(folder / "pictures" / name / f"{number}.png")
+    task = ("experiment=smoke", "task=supervise", "data=folder", f"data.root={folder / 'pictures'}")
+    task += (f"images={BLOCKS}", "supervision.coalitions=64", "supervision.block=1")
+    return Whole(folder, run(folder, *task), task)
+
+
+def scratch(store: Path) -> list[Path]:
+    """The shards of supervision that is being made."""
+    return sorted(store.glob("supervision/*.partial/scratch/*.safetensors"))
+
+
+def test_the_folder_holds_what_the_store_holds(whole: Whole) -> None:
+    (made,) = artifacts(whole.store, "supervision")
+    assert (made / MAPS).read_bytes() == whole.maps
+    (classifier,) = artifacts(whole.store, "classifier")
+    assert json.loads((whole.output / "supervision.json").read_text())["classifier"] == classifier.name
+    maps = load_file(whole.output / MAPS)
+    shapes = {"rows": (60,), "labels": (60,), "attributions": (60, 6, 6)}
+    assert {name: value.shape for name, value in maps.items()} == shapes
+    assert np.isfinite(maps["attributions"]).all()
+    assert len(np.unique(maps["attributions"], axis=0)) == 60
+    assert f"load_file('outputs/smoke/{MAPS}')" in whole.ended.out
+
+
+def test_the_classifier_and_the_reference_of_a_transfer_are_found_again(smoke: Run, tmp_path: Path) -> None:
+    link_store(smoke.store, tmp_path)
+    ended = run(tmp_path, "experiment=smoke", "task=supervise", "split=test", "images=30")
+    assert ended.made == 0
+    reference = load_file(smoke.output / "results" / "ft_target" / "attributions.safetensors")["reference"]
+    np.testing.assert_array_equal(load_file(tmp_path / "outputs" / "smoke" / MAPS)["attributions"], reference)
+
+
+def test_killed_ten_times_it_ends_with_the_same_bytes(whole: Whole, tmp_path: Path) -> None:
+    store, generator = whole.link(tmp_path), random.Random(1)
+    for kill in range(10):
+        enough = len(scratch(store)) + generator.randint(1, 3)
+
+        def reached(enough: int = enough) -> bool:
+            return len(scratch(store)) >= enough and generator.random() < 0.3
+
+        assert start(tmp_path, *whole.task).kill_when(reached), f"it ended before kill {kill + 1}"
+    kept = scratch(store)
+    assert 10 <= len(kept) < BLOCKS
+    assert artifacts(store, "supervision") == []
+    run(tmp_path, *whole.task)
+    assert (tmp_path / "outputs" / "smoke" / MAPS).read_bytes() == whole.maps
+    assert not list(store.glob("*/*.partial"))
+
+
+def test_two_processes_share_the_work_and_the_result(whole: Whole, tmp_path: Path) -> None:
+    store = whole.link(tmp_path)
+    jobs = [start(tmp_path, *whole.task, f"name={name}") for name in ("one", "two")]
+    ended = [job.wait() for job in jobs]
+    assert [job.status for job in ended] == [0, 0], ended
+    assert sorted(job.made for job in ended) == [0, 1]
+    expected = whole.maps
+    assert [(tmp_path / "outputs" / name / MAPS).read_bytes() for name in ("one", "two")] == [expected, expected]
+    assert [len(artifacts(store, kind)) for kind in ("supervision", "classifier")] == [1, 1]
+
+
+def test_a_folder_of_other_attributions_is_refused_in_one_line(whole: Whole, tmp_path: Path) -> None:
+    output = tmp_path / "outputs" / "smoke"
+    output.mkdir(parents=True)
+    for name in (MAPS, "supervision.json"):
+        (output / name).write_bytes((whole.output / name).read_bytes())
+    ended = start(tmp_path, *whole.task, "supervision.coalitions=32").wait()
+    assert (ended.status, ended.err.count("\n")) == (2, 1)
+    said = (
+        "error: outputs/smoke holds attributions with supervision.coalitions=64, this run asks for 32: choose another"
+    )
+    assert ended.err.startswith(said)
+    assert (output / MAPS).read_bytes() == whole.maps
+    assert not list((tmp_path / "outputs" / "store").glob("[a-z]*"))
+
+
+def test_a_transfer_may_be_supervised_by_grad_cam(smoke: Run, tmp_path: Path) -> None:
+    store = link_store(smoke.store, tmp_path, ("base", "head", "classifier"))
+    ended = run(tmp_path, "experiment=smoke", "supervision=grad_cam", "pictures=1")
+    specs = [json.loads((path / "artifact.json").read_text())["spec"] for path in artifacts(store, "supervision")]
+    assert [spec["explainer"]["name"] for spec in specs] == ["grad_cam"] * 4
+    assert "the reference is Grad-CAM of the classifier" in re.sub(r"\s+", " ", ended.out)
+    assert "Grad-CAM (reference)" in (tmp_path / "outputs" / "smoke" / "report.html").read_text()
+    assert len(evaluations(store)) == len(evaluations(smoke.store))

@@ -1,0 +1,81 @@
+"""What the tests of explainers share: explainers as conf/supervision/ sets them up, and a classifier set by hand."""
+
+import functools
+import operator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor
+
+from tests.models.tiny_clip import PARAMS, TOWERS, classifier
+from xai.config import build
+from xai.explainers import catalogue
+from xai.explainers.registry import Explainer, ExplainerParams, entry, names
+from xai.models.clip import SelfExplainingClip
+from xai.models.factory import ClipParams, build_clip, build_explainer
+from xai.models.maskable import MaskableClassifier, Removal
+
+COLOUR_PARAMS = ClipParams("colour", 12, 4, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), towers=TOWERS)
+CONF = Path(__file__).parents[2] / "conf" / "supervision"
+
+catalogue.fill()
+NAMES = names()
+
+
+def written(file: str) -> dict[str, Any]:
+    """What a file of conf/supervision/ says, on top of the files it names as its defaults."""
+    values = yaml.safe_load((CONF / f"{file}.yaml").read_text(encoding="utf-8"))
+    below = [written(name) for name in values.pop("defaults", []) if name != "_self_"]
+    return functools.reduce(operator.or_, [*below, values])
+
+
+def configured(file: str, **changes: Any) -> ExplainerParams:
+    """Settings as a file of conf/supervision/ has them, less what the stage itself reads."""
+    values = written(file) | changes
+    return build(entry(values.pop("name")).params, {key: v for key, v in values.items() if key != "block"})
+
+
+def explainer(name: str, model: MaskableClassifier, seed: int = 0, **changes: Any) -> Explainer:
+    generator = torch.Generator().manual_seed(seed)
+    return entry(name).build(model, configured(name, **changes), generator)
+
+
+def small_clip(removal: Removal | None = None) -> SelfExplainingClip:
+    """The tiny CLIP of the models' tests, in float64 on a 3 x 3 grid: 512 coalitions are all there are."""
+    return classifier(removal, replace(PARAMS, image_size=12))
+
+
+def small_pictures(count: int) -> Tensor:
+    return torch.rand(count, 3, 12, 12, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+def colour_clip() -> SelfExplainingClip:
+    """Class 0 is red and class 1 is green, by weights set by hand: [CLS] takes the mean colour of the 3 x 3 patches.
+
+    What is black adds nothing, so that where one patch alone has a colour, this patch is a dictator in the game.
+    """
+    model = build_explainer(
+        COLOUR_PARAMS, build_clip(COLOUR_PARAMS, seed=0), torch.eye(12)[:, :3], Removal("pixels", "black")
+    )
+    visual, last = model.visual, model.visual.transformer.resblocks[-1]
+    for name, value in visual.named_parameters():
+        value.data.fill_(float("ln_" in name and name.endswith("weight")))
+    for channel in (0, 1):
+        visual.conv1.weight.data[channel, channel] = 1 / 16
+    visual.class_embedding.data[8] = 1.0
+    visual.proj.data.copy_(torch.eye(16, 12))
+    last.attn.in_proj_weight.data[32:] = torch.eye(16)
+    last.attn.out_proj.weight.data.copy_(torch.eye(16))
+    return model.eval().requires_grad_(False)
+
+
+def coloured(patches: list[dict[int, int]]) -> Tensor:
+    """Black images [B, 3, 12, 12]; each names its coloured patches, and the channel they are bright in."""
+    images = torch.zeros(len(patches), 3, 3, 4, 3, 4)
+    for image, places in enumerate(patches):
+        for patch, channel in places.items():
+            images[image, channel, patch // 3, :, patch % 3, :] = 1.0
+    return images.reshape(-1, 3, 12, 12)

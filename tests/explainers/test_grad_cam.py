@@ -1,0 +1,181 @@
+import copy
+
+import captum.attr
+import pytest
+import torch
+import torch.nn.functional as F
+from pytorch_grad_cam import GradCAM
+from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+from torch import Tensor, nn
+from torchvision import transforms
+
+from tests.explainers.settings import COLOUR_PARAMS, colour_clip, coloured, explainer
+from tests.models.tiny_clip import PARAMS, classifier, pictures
+from xai.explainers.cam_targets import CamTarget, cam_target
+from xai.models.clip import SelfExplainingClip
+from xai.models.factory import ClipParams
+
+TARGETS = torch.tensor([0, 1, 2, 3, 4, 0])
+
+
+class Plain(nn.Module):
+    """The tower block by block, all rows in every block; the grid of the last layer norm passes through `spot`."""
+
+    def __init__(self, model: SelfExplainingClip, params: ClipParams = PARAMS) -> None:
+        super().__init__()
+        self.model, self.spot = model, nn.Identity()
+        self.normalise = transforms.Normalize(params.mean, params.std)
+
+    def forward(self, images: Tensor) -> Tensor:
+        visual = self.model.visual
+        tokens = visual._embeds(self.normalise(images))
+        *blocks, last = visual.transformer.resblocks
+        for block in blocks:
+            tokens = block(tokens)
+        normed = last.ln_1(tokens)
+        grid = self.spot(normed[:, 1:].transpose(1, 2).unflatten(2, self.model.grid))
+        normed = torch.cat([normed[:, :1], grid.flatten(2).transpose(1, 2)], 1)
+        tokens = tokens + last.attn(normed, normed, normed)[0]
+        tokens = tokens + last.mlp(last.ln_2(tokens))
+        features = (visual.ln_post(tokens) @ visual.proj)[:, 0]
+        return self.model.logit_scale * (features / features.norm(dim=1, keepdim=True)) @ self.model.head
+
+
+def stretched(maps: Tensor) -> Tensor:
+    low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
+    return (maps - low) / (high - low)
+
+
+def by_hand(grid_map: Tensor, size: tuple[int, int] = (16, 16), patch: int = 4) -> Tensor:
+    """From a map whose positive part is still to be taken to averages of pixels within patches."""
+    pixels = F.interpolate(stretched(grid_map.relu())[:, None], size, mode="bilinear", align_corners=False)
+    return stretched(pixels[:, 0]).unflatten(1, (-1, patch)).unflatten(3, (-1, patch)).mean((2, 4))
+
+
+def class_activation_map(plain: Plain, images: Tensor, targets: Tensor) -> Tensor:
+    """Equations 1 and 2 of Grad-CAM by autograd, without the rectifier: [B, h, w]."""
+    kept: list[Tensor] = []
+    plain.spot.register_forward_hook(lambda module, inputs, output: kept.append(output))
+    logits = plain(images.clone().requires_grad_())
+    (gradient,) = torch.autograd.grad(logits.gather(1, targets[:, None]).sum(), kept[0])
+    return torch.einsum("bd,bdhw->bhw", gradient.mean((2, 3)), kept[0]).detach()
+
+
+def test_it_is_grad_cam_at_the_layer_norm_averaged_within_patches() -> None:
+    model, images = classifier(), pictures(6)
+    raw = class_activation_map(Plain(model), images, TARGETS)
+    assert (raw > 0).flatten(1).sum(1).ge(2).all(), "a map without positive values would show nothing"
+    maps = explainer("grad_cam", model).attribute(images, TARGETS)
+    assert maps.dtype == torch.float32
+    torch.testing.assert_close(maps, by_hand(raw).float(), rtol=1e-5, atol=1e-5)
+
+
+def test_it_is_what_the_library_gives_on_a_plain_forward_pass() -> None:
+    model, images = copy.deepcopy(classifier()).requires_grad_(True), pictures(6)
+    layer = model.visual.transformer.resblocks[-1].ln_1
+    with GradCAM(Plain(model), [layer], lambda x: x[:, 1:].reshape(-1, 4, 4, 16).permute(0, 3, 1, 2)) as cam:
+        pixels = torch.from_numpy(cam(images, [ClassifierOutputTarget(t) for t in TARGETS.tolist()]))
+    expected = pixels.reshape(6, 4, 4, 4, 4).mean((2, 4))
+    torch.testing.assert_close(explainer("grad_cam", classifier()).attribute(images, TARGETS), expected)
+
+
+def test_it_is_captums_layer_grad_cam_stretched() -> None:
+    model, images = classifier(), pictures(6)
+    plain = Plain(model)
+    raw = captum.attr.LayerGradCam(plain, plain.spot).attribute(images.requires_grad_(), TARGETS)[:, 0].detach()
+    maps = explainer("grad_cam", model).attribute(pictures(6), TARGETS)
+    torch.testing.assert_close(maps, by_hand(raw).float(), rtol=1e-5, atol=1e-5)
+
+
+class Convolutions(nn.Module):
+    """Cells of a last stage are 4 px wide, patches are 8 px wide, and the image is wider than high."""
+
+    grid = (2, 3)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stages = nn.Sequential(nn.Conv2d(3, 6, 4, stride=4), nn.Tanh(), nn.Conv2d(6, 5, 3, padding=1), nn.Tanh())
+        self.head = nn.Linear(5, 4)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.stages(images).square().mean((2, 3)))
+
+
+@cam_target.register
+def _(network: Convolutions) -> CamTarget:
+    return CamTarget(network, network.stages, lambda cells: cells)
+
+
+def test_a_convolutional_network_needs_its_last_stage_named_and_no_more() -> None:
+    generator = torch.Generator().manual_seed(3)
+    network, images = Convolutions().double(), torch.rand(6, 3, 16, 24, generator=generator, dtype=torch.float64)
+    for weight in network.parameters():
+        weight.data = torch.randn(weight.shape, generator=generator, dtype=torch.float64)
+    targets = torch.arange(6) % 4
+    raw = captum.attr.LayerGradCam(network, network.stages).attribute(images.requires_grad_(), targets)[:, 0].detach()
+    assert raw.shape == (6, 4, 6)
+    assert (raw > 0).flatten(1).any(1).all()
+    maps = explainer("grad_cam", network).attribute(images, targets)
+    torch.testing.assert_close(maps, by_hand(raw, (16, 24), 8).float(), rtol=1e-5, atol=1e-5)
+
+
+def test_a_map_without_positive_evidence_is_zero_and_not_nan() -> None:
+    model, images, targets = colour_clip(), coloured([{}, {3: 1}, {3: 0}]), torch.zeros(3, dtype=torch.long)
+    raw = class_activation_map(Plain(model, COLOUR_PARAMS), images, targets)
+    assert [bool((image > 0).any()) for image in raw] == [False, False, True]
+    maps = explainer("grad_cam", model).attribute(images, targets)
+    assert [bool((image > 0).any()) for image in maps] == [False, False, True]
+    assert maps.isfinite().all()
+
+
+def test_nothing_of_the_classifier_changes() -> None:
+    model = classifier().float().train()
+    weights = list(model.parameters())
+    for number, weight in enumerate(weights):
+        weight.requires_grad_(number % 2 == 0)
+        weight.grad = torch.full_like(weight, 3.0) if number % 3 == 0 else None
+    before = copy.deepcopy(model.state_dict())
+    explainer("grad_cam", model).attribute(pictures(2).float(), TARGETS[:2])
+    assert model.training
+    assert all(module.training for module in model.modules())
+    assert [w.requires_grad for w in weights] == [number % 2 == 0 for number in range(len(weights))]
+    assert all((w.grad is None) if n % 3 else bool((w.grad == 3).all()) for n, w in enumerate(weights))
+    assert all(new is old for new, old in zip(model.parameters(), weights, strict=True))
+    torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)
+    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    assert not any(getattr(module, kind) for module in model.modules() for kind in hooks)
+
+
+def test_no_hook_stays_behind_when_it_fails() -> None:
+    model = classifier()
+    with pytest.raises(IndexError) as caught:
+        explainer("grad_cam", model).attribute(pictures(2), torch.tensor([0, 99]))
+    assert caught.traceback, "it holds what would take its hooks along when it is forgotten"
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_no_graph_is_built_below_the_layer() -> None:
+    model, images = classifier().requires_grad_(True), pictures(2).requires_grad_()
+    seen: list[bool] = []
+    model.visual.transformer.resblocks[0].register_forward_hook(lambda m, i, output: seen.append(output.requires_grad))
+    explainer("grad_cam", model).attribute(images, TARGETS[:2])
+    assert seen == [False]
+    assert images.grad is None
+
+
+def test_half_precision_and_mixed_precision_give_maps_in_float32() -> None:
+    images = pictures(6)
+    expected = explainer("grad_cam", classifier()).attribute(images, TARGETS)
+    half = explainer("grad_cam", classifier().bfloat16()).attribute(images.bfloat16(), TARGETS)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = explainer("grad_cam", classifier().float()).attribute(images.float(), TARGETS)
+    for maps in (half, mixed):
+        assert maps.dtype == torch.float32
+        torch.testing.assert_close(maps, expected, rtol=0, atol=0.15)
+
+
+def test_one_class_for_each_image() -> None:
+    ours = explainer("grad_cam", classifier())
+    for images, targets in ((2, [1]), (2, [1, 2, 3]), (0, [])):
+        with pytest.raises(ValueError, match=rf"\[{images}, 3, 16, 16\] and targets \[{len(targets)}\]"):
+            ours.attribute(pictures(images), torch.tensor(targets, dtype=torch.long))

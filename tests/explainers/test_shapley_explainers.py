@@ -1,0 +1,139 @@
+import itertools
+import math
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.explainers.settings import colour_clip, coloured, configured, explainer, small_clip, small_pictures
+from xai.errors import UserError
+from xai.explainers.kernel_shap import KernelShapParams
+from xai.games import PatchGame
+from xai.models.clip import SelfExplainingClip
+from xai.models.maskable import Removal
+from xai.shapley.kernel_shap import kernel_shap
+
+TARGETS = torch.tensor([4, 0])
+EVERY = torch.tensor(list(itertools.product([False, True], repeat=9)))
+
+
+def answers(model: SelfExplainingClip, image: Tensor, target: int, output: str) -> Tensor:
+    """Float64 values [2^9] of all coalitions of one image, by the classifier's own forward pass."""
+    logits = model(image.expand(len(EVERY), -1, -1, -1), EVERY)
+    return (logits.softmax(1) if output == "probability" else logits)[:, target]
+
+
+def shapley_by_definition(values: Tensor) -> Tensor:
+    """Equation 4 of Lundberg and Lee 2017: marginal contributions, weighted by |S|! (M - |S| - 1)! / M!."""
+    table, phi = values.reshape((2,) * 9), []
+    sizes = EVERY.sum(1).reshape((2,) * 9)
+    for player in range(9):
+        without, within = table.unbind(player)
+        size = sizes.select(player, 0).double()
+        weight = torch.exp(torch.lgamma(size + 1) + torch.lgamma(9 - size) - math.lgamma(10))
+        phi.append((weight * (within - without)).sum())
+    return torch.stack(phi).reshape(3, 3)
+
+
+@pytest.mark.parametrize("output", ["logit", "probability"])
+def test_exact_shapley_is_the_definition(output: str) -> None:
+    removal = Removal("pixels", "0.25")
+    model, images = small_clip(removal), small_pictures(2)
+    found = explainer("exact_shapley", model, output=output).attribute(images, TARGETS)
+    values = answers(model, images[1], 0, output)
+    torch.testing.assert_close(found[1].double(), shapley_by_definition(values), rtol=1e-4, atol=1e-5)
+
+
+def test_a_dictator_gets_everything() -> None:
+    model, images, targets = colour_clip(), coloured([{6: 0}, {8: 0}]), torch.zeros(2, dtype=torch.long)
+    worth = (model(images) - model(coloured([{}])))[:, 0]
+    expected = torch.zeros(2, 9)
+    expected[0, 6], expected[1, 8] = worth
+    for name in ("exact_shapley", "kernel_shap"):
+        found = explainer(name, model, removal={"kind": "pixels", "reference": "black"}).attribute(images, targets)
+        torch.testing.assert_close(found, expected.reshape(2, 3, 3), rtol=1e-4, atol=1e-4)
+
+
+def test_a_finer_grid_is_refused_by_exact_shapley_in_one_line() -> None:
+    model = small_clip()
+    for grid in ((4, 4), (1, 16), (2, 3)):
+        model.grid = grid
+        explainer("exact_shapley", model)
+    model.grid = (1, 17)
+    with pytest.raises(UserError, match=r"^supervision=exact_shapley .* M <= 16 .*grid is 1 x 17: use .*$"):
+        explainer("exact_shapley", model)
+
+
+@pytest.mark.parametrize("sampler", ["shapley_kernel", "paired", "leverage", "without_replacement"])
+def test_kernel_shap_comes_near_the_exact_values_with_every_sampler(sampler: str) -> None:
+    model, images = small_clip(), small_pictures(2)
+    exact = explainer("exact_shapley", model).attribute(images, TARGETS)
+    estimate = explainer("kernel_shap", model, coalitions=400, sampler=sampler).attribute(images, TARGETS)
+    assert (estimate - exact).square().mean() < 0.1 * exact.var()
+    assert not torch.equal(estimate, exact)
+
+
+@pytest.mark.parametrize("output", ["logit", "probability"])
+@pytest.mark.parametrize(("sampler", "coalitions"), [("shapley_kernel", 31), ("paired", 24), ("leverage", 30)])
+def test_kernel_shap_is_the_estimator_with_these_settings(output: str, sampler: str, coalitions: int) -> None:
+    model, images = small_clip(), small_pictures(2)
+    found = explainer("kernel_shap", model, seed=5, coalitions=coalitions, sampler=sampler, output=output)
+    game = PatchGame(model, images, TARGETS, output=output)
+    expected = kernel_shap(game, coalitions, torch.Generator().manual_seed(5), sampler=sampler)
+    assert torch.equal(found.attribute(images, TARGETS), expected.reshape(2, 3, 3))
+
+
+def test_kernel_shap_draws_anew_for_each_call_and_meets_efficiency() -> None:
+    model, images = small_clip(), small_pictures(2)
+    ours = explainer("kernel_shap", model, coalitions=20)
+    first, second = ours.attribute(images, TARGETS), ours.attribute(images, TARGETS)
+    assert not torch.equal(first, second)
+    ends = torch.tensor([[True], [False]]).expand(2, 9)
+    full, empty = (model(images, keep.expand(2, 9)).gather(1, TARGETS[:, None])[:, 0] for keep in ends)
+    for maps in (first, second):
+        torch.testing.assert_close(maps.sum((1, 2)).double(), full - empty, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"coalitions": 0}, "supervision.coalitions=0 must be at least 2"),
+        ({"evaluation_coalitions": -2}, "supervision.evaluation_coalitions=-2 must be at least 2"),
+        ({"coalitions": 5}, "supervision.coalitions=5 must be even: the coalitions of sampler=leverage come in pairs"),
+        ({"evaluation_coalitions": 7, "sampler": "leverage"}, "supervision.evaluation_coalitions=7 must be even"),
+        ({"output": "margin"}, "supervision.output=margin is unknown: use logit or probability"),
+        ({"sampler": "pared"}, "use one of shapley_kernel, paired, leverage, without_replacement"),
+    ],
+)
+def test_settings_that_cannot_be_computed_are_refused_in_one_line(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        configured("kernel_shap", **changes)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_exact_shapley_refuses_an_unknown_output() -> None:
+    with pytest.raises(UserError, match=r"^supervision\.output=margin is unknown: use logit or probability$"):
+        configured("exact_shapley", output="margin")
+
+
+def test_two_coalitions_are_enough_and_independent_draws_may_be_odd_in_number() -> None:
+    for changes in ({"coalitions": 2}, {"sampler": "shapley_kernel", "coalitions": 5}):
+        assert configured("kernel_shap", **changes).coalitions == changes["coalitions"]
+
+
+def test_coalitions_are_paired_unless_said_otherwise() -> None:
+    assert KernelShapParams("logit", Removal(), 10, None).sampler == "leverage"
+
+
+def test_training_images_may_cost_less_than_those_that_are_measured_against() -> None:
+    params = configured("kernel_shap", coalitions=10, evaluation_coalitions=30)
+    assert isinstance(params, KernelShapParams)
+    numbers = {split: params.for_split(split).coalitions for split in ("train", "validation", "test")}
+    assert numbers == {"train": 10, "validation": 30, "test": 30}
+    same = replace(params, evaluation_coalitions=None)
+    assert [same.for_split(split).coalitions for split in ("train", "test")] == [10, 10]
+    # Two settings that ask the same of a split are one: what is stored is found by them.
+    assert params.for_split("train") == same.for_split("train")

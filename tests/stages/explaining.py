@@ -1,0 +1,83 @@
+"""An explainer for tests: its maps follow from what it is given, and it keeps a journal that processes share."""
+
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.stages.bench import DATA, lab
+from xai.explainers import catalogue, registry
+from xai.explainers.registry import Entry, ExplainerParams
+from xai.models.maskable import Removal
+from xai.stages.context import OpenData
+from xai.stages.supervision import Order, Subject, SupervisionParams
+
+
+class Silent(nn.Module):
+    """A classifier that nobody asks anything; its grid is all that an order wants to know."""
+
+    grid = (4, 4)
+
+
+@dataclass(frozen=True)
+class DrawnParams(ExplainerParams):
+    gain: float = 1.0
+    pause: float = 0.0
+
+    @property
+    def classifier_removal(self) -> Removal:
+        return Removal("tokens")
+
+    def for_split(self, split: str) -> "DrawnParams":
+        return self if split == "train" else replace(self, gain=2 * self.gain)
+
+
+def drawn(gain: float, pixels: Tensor, labels: Tensor, seed: int) -> Tensor:
+    """The maps [B, 4, 4] of a block."""
+    noise = torch.rand(len(pixels), 4, 4, generator=torch.Generator().manual_seed(seed))
+    return gain * (noise + labels[:, None, None] + pixels.mean((1, 2, 3))[:, None, None])
+
+
+class Drawn:
+    """The explainer; `journal` gets a line for each block it has explained."""
+
+    def __init__(self, journal: Path, params: DrawnParams, generator: torch.Generator) -> None:
+        self._journal, self._params, self._generator = journal, params, generator
+
+    def attribute(self, images: Tensor, targets: Tensor) -> Tensor:
+        with open(self._journal, "a") as file:
+            file.write(f"{targets.tolist()}\n")
+        time.sleep(self._params.pause)
+        return drawn(self._params.gain, images, targets, self._generator.initial_seed())
+
+
+def register(monkeypatch: pytest.MonkeyPatch, journal: Path) -> None:
+    """Have an explainer called `drawn` for the time of a test."""
+    catalogue.fill()
+    journal.touch()
+
+    def build(_: Any, params: DrawnParams, generator: torch.Generator) -> Drawn:
+        return Drawn(journal, params, generator)
+
+    monkeypatch.setitem(registry._ENTRIES, "drawn", Entry("drawn", "for tests", DrawnParams, build))
+
+
+def order(
+    folder: Path,
+    split: str = "test",
+    *,
+    data: OpenData = DATA,
+    classifier: str = "theta",
+    gain: float = 1.0,
+    pause: float = 0.0,
+    images: int | None = None,
+    block: int = 2,
+) -> Order:
+    """An order of maps for a store in `folder`."""
+    params = SupervisionParams("drawn", block, DrawnParams(gain, pause)).of(split)
+    subject = Subject(classifier, 16, lambda removal: Silent())  # type: ignore[arg-type, return-value]
+    return Order(lab(folder), subject, data, split, params, 3, images)

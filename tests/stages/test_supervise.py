@@ -1,0 +1,264 @@
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.stages.bench import DATA, FIT, MODEL, Shades, lab
+from tests.stages.explaining import DrawnParams, register
+from tests.stages.test_transfer import PARAMS
+from xai.artifacts import Artifact
+from xai.errors import UserError
+from xai.models.checkpoint import ClassifierInfo, write_classifier
+from xai.models.factory import build_clip, build_explainer
+from xai.models.weights import write_weights
+from xai.stages import base as base_stage
+from xai.stages.classifier import fine_tune
+from xai.stages.context import OpenData
+from xai.stages.supervise import Supervise, Written
+from xai.stages.supervision import Order, SupervisionParams, open_supervision
+from xai.stages.transfer_params import TransferParams
+
+OUTPUT = ("supervision.json", "supervision.safetensors")
+
+
+class Reversed(Shades):
+    """The same images, with the classes in another order."""
+
+    classes = Shades.classes[::-1]
+
+
+@pytest.fixture
+def journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    register(monkeypatch, tmp_path / "journal")
+    return tmp_path / "journal"
+
+
+def classifier(path: Path, seed: int = 0) -> Path:
+    """A classifier file of the data set, with random weights."""
+    head = torch.randn(12, 4, generator=torch.Generator().manual_seed(seed))
+    info = ClassifierInfo(MODEL.name, "a", "b", DATA.name, DATA.source.classes, False)  # type: ignore[arg-type]
+    write_classifier(path, build_explainer(MODEL, build_clip(MODEL, seed), head), info)
+    return path
+
+
+def job(folder: Path, **changes: Any) -> Supervise:
+    """A job that explains the test split of a classifier file, with the explainer called `drawn`."""
+    settings = {
+        "lab": lab(folder),
+        "model": MODEL,
+        "data": DATA,
+        "split": "test",
+        "params": SupervisionParams("drawn", 2, DrawnParams(1.5)),
+        "seed": 3,
+        "images": None,
+        "checkpoint": folder / "classifier.safetensors",
+        "transfer": fitted_for(2),
+    }
+    return Supervise(**(settings | changes))
+
+
+def fitted_for(epochs: int) -> TransferParams:
+    return replace(PARAMS, target_fit=replace(FIT, epochs=epochs), target_images=8)
+
+
+def run(folder: Path, **changes: Any) -> Written:
+    (folder / "out").mkdir(exist_ok=True)
+    return job(folder, **changes).run(folder / "out")
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (folder / "out").iterdir()}
+
+
+def test_the_folder_holds_the_attributions_and_what_they_are(tmp_path: Path, journal: Path) -> None:
+    classifier(tmp_path / "classifier.safetensors")
+    written = run(tmp_path)
+    assert (written.file, written.images, written.grid) == (tmp_path / "out" / OUTPUT[1], 9, (4, 4))
+    (artifact,) = (tmp_path / "store" / "supervision").iterdir()
+    files = content(tmp_path)
+    assert tuple(sorted(files)) == OUTPUT
+    assert files[OUTPUT[1]] == (artifact / OUTPUT[1]).read_bytes()
+    about = json.loads(files[OUTPUT[0]])
+    made_from = about["made_from"]
+    assert made_from["data"] == {"name": "shades"}
+    assert (made_from["split"], made_from["images"]) == ("test", None)
+    assert (made_from["seed"], made_from["precision"]) == (3, "32-true")
+    assert made_from["supervision"] == {"name": "drawn", "block": 2, "gain": 3.0, "pause": 0.0}
+    assert (about["key"], about["n_images"], about["grid"]) == (artifact.name, 9, [4, 4])
+    assert about["seconds"] == json.loads((artifact / "artifact.json").read_text())["seconds"] > 0
+    assert "torch" in about["versions"]
+
+
+def test_a_second_run_reads(tmp_path: Path, journal: Path) -> None:
+    classifier(tmp_path / "classifier.safetensors")
+    run(tmp_path)
+    files, begun = content(tmp_path), journal.read_text()
+    (tmp_path / "out" / OUTPUT[1]).unlink()
+    run(tmp_path)
+    assert content(tmp_path) == files
+    assert journal.read_text() == begun
+
+
+def test_what_a_user_does_to_the_folder_leaves_the_store_whole(tmp_path: Path, journal: Path) -> None:
+    classifier(tmp_path / "classifier.safetensors")
+    file = run(tmp_path).file
+    with open(file, "r+b") as open_file:
+        open_file.write(b"mine")
+    begun = journal.read_text()
+    run(tmp_path)
+    assert load_file(file)["attributions"].shape == (9, 4, 4)
+    assert journal.read_text() == begun
+
+
+def test_without_a_checkpoint_the_classifier_is_the_one_that_a_transfer_fine_tunes(tmp_path: Path) -> None:
+    removal = {"kind": "tokens", "reference": "mean"}
+    settings = {"coalitions": 40, "evaluation_coalitions": 40, "output": "logit", "removal": removal}
+    params = open_supervision({"name": "kernel_shap", "block": 4, **settings})
+    run(tmp_path, checkpoint=None, params=params)
+    bench = lab(tmp_path)
+    theta = base_stage.load(MODEL, base_stage.base_weights(bench, MODEL, 3))
+    found = fine_tune(bench, MODEL, theta, DATA, FIT, 3, images=8)
+    assert bench.store.made == []
+    assert json.loads(content(tmp_path)[OUTPUT[0]])["classifier"] == found.key
+    with pytest.raises(UserError, match=r"classifier\.fit\.epochs=2, this run asks for 3: choose"):
+        run(tmp_path, checkpoint=None, params=params, transfer=fitted_for(3))
+    # The file of that classifier is the same classifier.
+    other = tmp_path / "other"
+    other.mkdir()
+    run(other, checkpoint=found.file("classifier.safetensors"), params=params)
+    for name, tensor in load_file(tmp_path / "out" / OUTPUT[1]).items():
+        assert torch.equal(load_file(other / "out" / OUTPUT[1])[name], tensor)
+
+
+BRIGHTER = replace(MODEL, mean=(0.5, 0.5, 0.5))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"params": SupervisionParams("drawn", 2, DrawnParams(2.0))},
+            "supervision.gain=3, this run asks for 4: choose",
+        ),
+        ({"params": SupervisionParams("drawn", 3, DrawnParams(1.5))}, "supervision.block=2, this run asks for 3:"),
+        ({"data": OpenData("shapes", {"name": "shapes"}, Shades())}, 'data.name="shades", this run asks for "shapes"'),
+        (
+            {"data": OpenData("shades", {"name": "shades", "fingerprint": "f"}, Shades())},
+            'data.fingerprint=nothing, this run asks for "f"',
+        ),
+        ({"split": "train"}, 'split="test", this run asks for "train" (settings that differ: 2): choose'),
+        ({"images": 4}, "images=null, this run asks for 4"),
+        ({"seed": 4}, "seed=3, this run asks for 4"),
+        ({"model": BRIGHTER}, "model.mean=[0.5,0.4,0.3], this run asks for [0.5,0.5,0.5]"),
+        ({"checkpoint": None}, "this run asks for null"),
+    ],
+)
+def test_a_folder_made_from_something_else_is_refused_before_any_work(
+    tmp_path: Path, journal: Path, changes: dict[str, Any], message: str
+) -> None:
+    classifier(tmp_path / "classifier.safetensors")
+    run(tmp_path)
+    files, begun = content(tmp_path), journal.read_text()
+    store = sorted((tmp_path / "store").rglob("*"))
+    with pytest.raises(UserError) as caught:
+        run(tmp_path, **changes)
+    said = str(caught.value)
+    assert "out holds attributions with " in said
+    assert message in said
+    assert said.endswith(": choose another name=... or remove supervision.json there")
+    assert "\n" not in said
+    assert content(tmp_path) == files
+    assert journal.read_text() == begun
+    assert sorted((tmp_path / "store").rglob("*")) == store
+
+
+def test_another_classifier_under_the_same_name_is_refused(tmp_path: Path, journal: Path) -> None:
+    classifier(tmp_path / "classifier.safetensors", 0)
+    run(tmp_path)
+    classifier(tmp_path / "classifier.safetensors", 1)
+    with pytest.raises(UserError, match=r"holds attributions with classifier\.checkpoint="):
+        run(tmp_path)
+    (tmp_path / "out" / OUTPUT[0]).unlink()
+    before = journal.read_text()
+    run(tmp_path)
+    assert journal.read_text() == 2 * before
+
+
+def test_other_base_weights_behind_the_same_settings_are_refused(tmp_path: Path, journal: Path) -> None:
+    classifier(tmp_path / "classifier.safetensors")
+    run(tmp_path)
+    about = json.loads(content(tmp_path)[OUTPUT[0]])
+    (tmp_path / "out" / OUTPUT[0]).write_text(json.dumps(about | {"key": "0" * 20}))
+    shutil.rmtree(tmp_path / "store")
+    before = journal.read_text()
+    with pytest.raises(UserError, match=rf"attributions of another classifier \(0+, this run makes {about['key']}\)"):
+        run(tmp_path)
+    assert journal.read_text() == before
+
+
+def test_a_folder_that_another_run_has_taken_meanwhile_is_left_to_it(
+    tmp_path: Path, journal: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    classifier(tmp_path / "classifier.safetensors")
+    fill = Order.fill
+
+    def overtaken(order: Order) -> Artifact:
+        monkeypatch.setattr(Order, "fill", fill)
+        run(tmp_path, seed=4)
+        return fill(order)
+
+    monkeypatch.setattr(Order, "fill", overtaken)
+    with pytest.raises(UserError, match="holds attributions with seed=4, this run asks for 3"):
+        run(tmp_path)
+    assert json.loads(content(tmp_path)[OUTPUT[0]])["made_from"]["seed"] == 4
+    assert len({path.read_bytes() for path in tmp_path.rglob(OUTPUT[1])}) == 2
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"made_from": 3, "key": "k"}', '{"made_from": {}}'])
+def test_a_folder_that_does_not_say_what_it_holds_is_refused(tmp_path: Path, journal: Path, text: str) -> None:
+    classifier(tmp_path / "classifier.safetensors")
+    run(tmp_path)
+    (tmp_path / "out" / OUTPUT[0]).write_text(text)
+    with pytest.raises(
+        UserError, match=r"supervision\.json does not say what .*: choose another name=\.\.\. or remove"
+    ):
+        run(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"split": "training"}, "split=training is unknown: use train, validation, test"),
+        ({"images": 10, "checkpoint": None}, "10 images were asked for, the test split has 9"),
+        ({"data": OpenData("reversed", {"name": "reversed"}, Reversed())}, "tells 4 classes of shades apart"),
+        ({"checkpoint": Path("nowhere.safetensors")}, "nowhere.safetensors does not exist"),
+    ],
+)
+def test_what_cannot_be_explained_is_refused(
+    tmp_path: Path, journal: Path, changes: dict[str, Any], message: str
+) -> None:
+    classifier(tmp_path / "classifier.safetensors")
+    with pytest.raises(UserError, match=message):
+        run(tmp_path, **changes)
+    assert content(tmp_path) == {}
+    assert not list((tmp_path / "store").glob("[a-z]*"))
+
+
+def test_a_file_without_classes_is_refused(tmp_path: Path, journal: Path) -> None:
+    write_weights(tmp_path / "classifier.safetensors", build_clip(MODEL).state_dict(), {})
+    with pytest.raises(UserError, match="does not say which classes it tells apart"):
+        run(tmp_path)
+
+
+def test_models_that_differ_beyond_their_tensors_do_not_share_attributions(tmp_path: Path, journal: Path) -> None:
+    classifier(tmp_path / "classifier.safetensors")
+    run(tmp_path)
+    before = journal.read_text()
+    (tmp_path / "out" / OUTPUT[0]).unlink()
+    run(tmp_path, model=BRIGHTER)
+    assert journal.read_text() == 2 * before

@@ -1,0 +1,62 @@
+"""Files that are written whole or not at all, and disk trouble told in one line."""
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from xai.errors import UserError
+from xai.files import explain_disk_errors, fingerprint_file, write_atomically
+
+
+def fail_with(number: int, filename: str | None = None) -> Callable[..., None]:
+    def fail(*_: object) -> None:
+        raise OSError(number, os.strerror(number), filename)
+
+    return fail
+
+
+def names_below(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_fingerprint_file_is_sha256(tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(b"abc")
+    assert fingerprint_file(tmp_path / "f") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_write_atomically_takes_bytes_or_a_writer(tmp_path: Path) -> None:
+    write_atomically(tmp_path / "f", b"one")
+    assert (tmp_path / "f").read_bytes() == b"one"
+    write_atomically(tmp_path / "f", lambda path: path.write_text("two"))
+    assert (tmp_path / "f").read_bytes() == b"two"
+    assert names_below(tmp_path) == {"f"}
+
+
+def test_write_atomically_keeps_the_old_file_when_it_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_atomically(tmp_path / "f", b"old")
+
+    def half(path: Path) -> None:
+        path.write_bytes(b"ne")
+        assert (tmp_path / "f").read_bytes() == b"old"
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically(tmp_path / "f", half)
+    monkeypatch.setattr(os, "fsync", fail_with(errno.ENOSPC))
+    with pytest.raises(OSError, match="No space"):
+        write_atomically(tmp_path / "f", b"new")
+    assert (tmp_path / "f").read_bytes() == b"old"
+    assert names_below(tmp_path) == {"f"}
+
+
+def test_explain_disk_errors_knows_a_folder_by_its_links(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    with (
+        pytest.raises(UserError, match=r"link.*permission denied; go away"),
+        explain_disk_errors(tmp_path / "link", "go away"),
+    ):
+        fail_with(errno.EACCES, str(tmp_path / "real" / "f"))()

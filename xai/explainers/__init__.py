@@ -1,0 +1,1 @@
+"""Explainers: whatever maps images and target classes to attributions."""

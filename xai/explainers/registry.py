@@ -1,0 +1,83 @@
+"""The third contract, and the registry in which explainers are found by name."""
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol, Self
+
+import torch
+from torch import Tensor
+
+from xai.errors import UserError
+from xai.models.maskable import MaskableClassifier, Removal
+
+
+class Explainer(Protocol):
+    """Attributions of images for target classes, in Captum's calling convention."""
+
+    def attribute(self, images: Tensor, targets: Tensor) -> Tensor:
+        """Explain.
+
+        Args:
+            images: [B, 3, H, W] in [0, 1].
+            targets: [B] class indices.
+
+        Returns:
+            [B, h, w] on the classifier's patch grid; higher is more evidence for the target.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class ExplainerParams:
+    """Settings of an explainer; each explainer has its own subclass."""
+
+    @property
+    def classifier_removal(self) -> Removal | None:
+        """How the classifier that is explained removes patches; None where the explainer removes none."""
+        return None
+
+    def for_split(self, split: str) -> Self:
+        """The settings for images of a split: what is learned from may be cheaper than what is measured against."""
+        return self
+
+
+Build = Callable[[MaskableClassifier, Any, torch.Generator], Explainer]
+"""Makes an explainer from a classifier, its settings, and the source of all its randomness."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of the registry."""
+
+    name: str
+    about: str
+    params: type[ExplainerParams]
+    build: Build
+
+
+_ENTRIES: dict[str, Entry] = {}
+
+
+def register(name: str, about: str, params: type[ExplainerParams]) -> Callable[[Build], Build]:
+    """Add an explainer: decorates what builds it."""
+
+    def add(build: Build) -> Build:
+        _ENTRIES[name] = Entry(name, about, params, build)
+        return build
+
+    return add
+
+
+def entry(name: str) -> Entry:
+    """Look an explainer up by name; an unknown name is a `UserError` that suggests the nearest."""
+    if name not in _ENTRIES:
+        near = difflib.get_close_matches(name, _ENTRIES, 1)
+        hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(names())}"
+        raise UserError(f"supervision={name} is not a known explainer: {hint}")
+    return _ENTRIES[name]
+
+
+def names() -> list[str]:
+    """All registered explainers, sorted."""
+    return sorted(_ENTRIES)

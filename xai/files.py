@@ -1,0 +1,76 @@
+"""Files that are written whole or not at all, and disk trouble told in one line."""
+
+import errno
+import hashlib
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from xai.errors import UserError
+
+TEMPORARY = ".tmp-"
+"""How the name of a file begins that is being written."""
+
+_DISK_TROUBLE = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EROFS: "the file system is read-only",
+    errno.EACCES: "permission denied",
+    errno.EPERM: "not permitted",
+    errno.ENOTDIR: "a file stands where a folder is needed",
+    errno.ENOSYS: "no file locks there (NFS needs a lock manager)",
+    errno.ENOLCK: "no file locks there (NFS needs a lock manager)",
+}
+
+
+def fingerprint_file(path: Path) -> str:
+    """SHA-256 of the bytes of a file, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_atomically(path: Path, content: bytes | Callable[[Path], object]) -> None:
+    """Write `path` so that it holds either what it held before or all of `content`, even after a power cut.
+
+    `content` is the bytes, or a function that writes them to the path it is given, a temporary one in the same folder.
+    Raises OSError as the file system does; see `explain_disk_errors`.
+    """
+    path = Path(path)
+    temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{secrets.token_hex(4)}-{path.name}")
+    try:
+        content(temporary) if callable(content) else temporary.write_bytes(content)
+        flush(temporary)
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    flush(path.parent)
+
+
+@contextmanager
+def explain_disk_errors(folder: Path, advice: str) -> Iterator[None]:
+    """Turn a full disk, a missing permission or a missing lock at `folder` into a UserError that ends in `advice`.
+
+    An error that names a file elsewhere is another's trouble and passes unchanged, as does every other exception.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = _DISK_TROUBLE.get(error.errno or 0)
+        home = os.path.realpath(folder)
+        at = os.path.realpath(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else ""
+        if reason is None or (at and os.path.commonpath([home, at]) not in (home, at)):
+            raise
+        where = str(folder) if at in ("", home) else f"{folder} (at {at})"
+        raise UserError(f"cannot use the folder {where}: {reason}; {advice}") from error
+
+
+def flush(path: Path) -> None:
+    """Wait until the disk holds a file, or the names in a folder."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
