@@ -1,7 +1,7 @@
 # `make` alone lists what there is. Every target installs what it needs into .venv first; a second run finds it there.
 #
 # Variables, on the command line (make demo ARGS="seed=1") or in the environment:
-#   ARGS               passed on: overrides to demo and the tables, options and paths to test
+#   ARGS               passed on: overrides to demo and the tables, options to bench, options and paths to test
 #   XAI_PYTHON         the Python (3.11 or newer) that .venv is made from; otherwise the first fit one on PATH
 #   XAI_TEST_WORKERS   processes that `make test` shares its tests among; 0 runs them in one
 
@@ -15,7 +15,7 @@ PYTHON = $(XAI_PYTHON)
 XAI_TEST_WORKERS ?= $(shell test "$$(getconf _NPROCESSORS_ONLN)" -ge 2 && echo 2 || echo 0)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo vectors-table1 vectors-figure3 test lint format clean distclean
+.PHONY: help install demo vectors-table1 vectors-figure3 bench test lint format clean distclean
 
 help:  ## this list
 	@awk 'BEGIN { FS = ":.*## " } \
@@ -45,6 +45,9 @@ vectors-figure3: $(STAMP)  ## explainability vectors, Figure 3: what lambda and 
 # A second process has to import torch before it helps, which a run of named tests does not earn back.
 test: $(STAMP)  ## all tests; fails if none ran (ARGS="tests/test_house.py" for some)
 	$(BIN)/python -m pytest $(if $(findstring tests/,$(ARGS)),,-n $(XAI_TEST_WORKERS) --dist loadfile) $(ARGS)
+
+bench: $(STAMP)  ## speed and memory beside shap, captum and plain passes (a quarter of an hour; ARGS="--help")
+	$(BIN)/python -m benchmarks $(ARGS)
 
 lint: $(STAMP)  ## what CI demands of the code: ruff, its formatting, mypy
 	$(BIN)/ruff check .

@@ -1,0 +1,189 @@
+"""Contenders measured side by side: each in a process of its own, one working at a time, in turns.
+
+A machine that others use too is faster in one minute than in the next. So all contenders do one round after another,
+what is compared is seconds of the same round, and the order rotates so that nobody always follows the same one. Each
+contender lives in a fresh interpreter: its peak memory is its own, and nothing it imports or patches reaches another.
+"""
+
+import multiprocessing
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
+
+from torch import Tensor
+
+from benchmarks.host import Prepare, serve
+from benchmarks.setup import Setup, confined
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A way of doing the work.
+
+    Args:
+        name: What it is called in the tables.
+        prepare: Loads what the work needs.
+        rounds: It takes part in so many rounds at most; None in all.
+    """
+
+    name: str
+    prepare: Prepare
+    rounds: int | None = None
+
+
+@dataclass
+class Measurement:
+    """What was seen of one contender.
+
+    Args:
+        name: The contender.
+        images: Images done in one round.
+        seconds: Of each round it took part in, by the number of the round.
+        peak: Bytes above the level before its warm-up.
+        flops: Of one round, where they were counted.
+        answer: What its last round came to.
+        failure: One line where it failed; nothing else counts then.
+    """
+
+    name: str
+    images: int = 0
+    seconds: dict[int, float] = field(default_factory=dict)
+    peak: int = 0
+    flops: int | None = None
+    answer: Tensor | None = None
+    failure: str | None = None
+
+    def ratios(self, reference: "Measurement") -> list[float]:
+        """Seconds as multiples of the reference's in the same round, where both took part."""
+        shared = self.seconds.keys() & reference.seconds.keys()
+        return [self.seconds[number] / reference.seconds[number] for number in sorted(shared)]
+
+    @property
+    def median(self) -> float:
+        """Seconds of the median round."""
+        return statistics.median(self.seconds.values())
+
+
+class FailedError(Exception):
+    """A contender could not do what it was asked; the message is one line."""
+
+
+class Child(Protocol):
+    """Whom the parent asks: a contender's `Host`, however it is reached."""
+
+    def ask(self, verb: str, *args: Any) -> Any:
+        """Result of a method of `Host`; raises `FailedError`."""
+        ...
+
+    def close(self) -> None:
+        """Let it go."""
+        ...
+
+
+class Process:
+    """A `Host` in a fresh interpreter."""
+
+    def __init__(self, prepare: Prepare) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, end = context.Pipe()
+        self._process = context.Process(target=serve, args=(end, prepare), daemon=True)
+        self._process.start()
+        end.close()
+
+    def ask(self, verb: str, *args: Any) -> Any:
+        """Result of a method of `Host`; raises `FailedError`, also where the process has died."""
+        try:
+            self._pipe.send((verb, args))
+            done, answer = self._pipe.recv()
+        except (EOFError, ConnectionError):
+            self._process.join()
+            raise FailedError(f"its process ended with exit code {self._process.exitcode}") from None
+        if not done:
+            raise FailedError(answer)
+        return answer
+
+    def close(self) -> None:
+        """End the process."""
+        self._pipe.close()
+        self._process.join(timeout=5)
+        if self._process.is_alive():
+            self._process.kill()
+
+
+def in_child(function: Callable[..., T], *args: Any, threads: int = 1) -> T:
+    """Result of a function of a module in a fresh interpreter, on the cores that contenders work on."""
+    with confined(threads), ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(function, *args).result()
+
+
+def measure(
+    contenders: Sequence[Contender],
+    cases: Sequence[Any],
+    setup: Setup,
+    rounds: Sequence[int],
+    say: Callable[[str], None],
+    start: Callable[[Prepare], Child] = Process,
+) -> Iterator[list[Measurement]]:
+    """Measure contenders on one case after another.
+
+    Args:
+        contenders: Who takes part.
+        cases: What is to be done; each is handed to `Contender.prepare`.
+        setup: The device, its precision, and threads.
+        rounds: How many rounds each case has.
+        say: Told what is going on, one line at a time.
+        start: Starts a contender.
+
+    Yields:
+        For each case one measurement a contender, in the order given.
+    """
+    with confined(setup.threads), ExitStack() as stack:
+        children = [stack.enter_context(closing(start(contender.prepare))) for contender in contenders]
+        for case, count in zip(cases, rounds, strict=True):
+            yield _measure_case(contenders, children, case, setup, count, say)
+
+
+def _measure_case(
+    contenders: Sequence[Contender],
+    children: Sequence[Child],
+    case: Any,
+    setup: Setup,
+    rounds: int,
+    say: Callable[[str], None],
+) -> list[Measurement]:
+    found = [Measurement(contender.name) for contender in contenders]
+
+    def ask(index: int, verb: str, *args: Any) -> Any:
+        row = found[index]
+        if row.failure is not None:
+            return None
+        try:
+            return children[index].ask(verb, *args)
+        except FailedError as failed:
+            row.failure = str(failed)
+            say(f"{row.name} failed: {failed}")
+            return None
+
+    for index, row in enumerate(found):
+        say(f"{row.name}: warming up")
+        row.images = ask(index, "prepare", case, setup) or 0
+    for number in range(rounds):
+        for turn in range(len(contenders)):
+            index = (number + turn) % len(contenders)
+            limit = contenders[index].rounds
+            if limit is not None and number >= limit:
+                continue
+            seconds = ask(index, "round")
+            if seconds is not None:
+                found[index].seconds[number] = seconds
+                say(f"round {number + 1} of {rounds}: {found[index].name} {seconds:.2f} s")
+    for index, row in enumerate(found):
+        row.peak, row.answer = ask(index, "result") or (0, None)
+        if setup.device == "cuda":
+            row.flops = ask(index, "flops")
+    return found

@@ -1,0 +1,55 @@
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from benchmarks import setup
+from benchmarks.setup import Setup, confined, setups
+
+
+def test_a_card_is_measured_in_both_precisions_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    card = [Setup("cuda", False, 2), Setup("cuda", True, 2)]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert setups("all", 2) == [Setup("cpu", threads=2)]
+    assert setups("cuda", 2) == card
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert setups("all", 2) == [Setup("cpu", threads=2), *card]
+    assert setups("cpu", 2) == [Setup("cpu", threads=2)]
+
+
+def test_a_title_says_device_precision_and_threads() -> None:
+    assert Setup(threads=1).title == "CPU, float32, 1 thread"
+    assert Setup(threads=4).title == "CPU, float32, 4 threads"
+    assert Setup("cuda", bf16=True).title == "GPU, bfloat16 autocast"
+
+
+@pytest.mark.parametrize(("bf16", "dtype"), [(False, torch.float32), (True, torch.bfloat16)])
+def test_products_have_the_precision_asked_for(bf16: bool, dtype: torch.dtype) -> None:
+    with Setup(bf16=bf16).precision():
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == dtype
+
+
+def test_processes_started_in_confinement_have_the_threads_and_cores_and_later_ones_do_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
+    shown = "import os; print(os.environ['OMP_NUM_THREADS'], os.environ.get('OPENBLAS_NUM_THREADS'), "
+    shown += "len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else 1)"
+
+    def child() -> str:
+        return subprocess.run([sys.executable, "-c", shown], capture_output=True, text=True, check=True).stdout.strip()
+
+    before = child()
+    with confined(1):
+        assert child() == "1 1 1"
+    assert child() == before
+    assert before.startswith("5 None")
+
+
+def test_where_the_system_cannot_confine_the_threads_are_limited_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(setup.os, "sched_getaffinity", raising=False)
+    with confined(3):
+        assert os.environ["MKL_NUM_THREADS"] == "3"
