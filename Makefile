@@ -15,12 +15,12 @@ PYTHON = $(XAI_PYTHON)
 XAI_TEST_WORKERS ?= $(shell test "$$(getconf _NPROCESSORS_ONLN)" -ge 2 && echo 2 || echo 0)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo vectors-table1 vectors-figure3 bench test lint format clean distclean
+.PHONY: help install demo vectors-table1 vectors-figure3 bench bench-estimators test lint format clean distclean
 
 help:  ## this list
 	@awk 'BEGIN { FS = ":.*## " } \
 		/^##@ / { printf "\n%s\n", substr($$0, 5) } \
-		/^[a-z][a-z0-9-]*:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+		/^[a-z][a-z0-9-]*:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@awk '/^#   [A-Z_]+ / { if (!n++) print "\nVariables"; printf "  %-21s %s\n", $$2, \
 		substr($$0, index($$0, $$3)) }' $(firstword $(MAKEFILE_LIST))
 
@@ -48,6 +48,9 @@ test: $(STAMP)  ## all tests; fails if none ran (ARGS="tests/test_house.py" for 
 
 bench: $(STAMP)  ## speed and memory beside shap, captum and plain passes (a quarter of an hour; ARGS="--help")
 	$(BIN)/python -m benchmarks $(ARGS)
+
+bench-estimators: $(STAMP)  ## error of Shapley estimators against forward passes (half an hour; ARGS="--help" for less)
+	$(BIN)/python -m benchmarks.estimators $(ARGS)
 
 lint: $(STAMP)  ## what CI demands of the code: ruff, its formatting, mypy
 	$(BIN)/ruff check .

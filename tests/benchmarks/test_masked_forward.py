@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from benchmarks import masked_forward
 from benchmarks.harness import Measurement
 from benchmarks.masked_forward import CONTENDERS, Packed, cases, report, run
 from benchmarks.models import Reference
@@ -25,6 +26,16 @@ def test_small_runs_end_to_end_with_a_column_for_everybody() -> None:
     assert cells(head) == ["M", *(contender.name for contender in CONTENDERS)]
     assert [cells(line)[0] for line in lines] == ["4", "9"]
     assert all("MiB" in cell for line in lines for cell in cells(line)[1:])
+
+
+def test_each_tower_has_a_table_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    towers = [replace(CASE, title=title, rounds=1) for title in ("first", "first", "second")]
+    monkeypatch.setattr(masked_forward, "cases", lambda setup, small: towers)
+    found = run(CPU, None, True, lambda line: None, Here)
+    assert [(report.text.split(", ")[1], report.text.count("| 4 ")) for report in found] == [
+        ("first", 2),
+        ("second", 1),
+    ]
 
 
 def test_the_settings_are_two_towers_of_five_sizes() -> None:
