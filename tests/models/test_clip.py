@@ -197,3 +197,8 @@ def test_training_reaches_the_tower_and_neither_head_nor_scale() -> None:
     logits, attributions = model.explain(pictures(2))
     (F.cross_entropy(logits, torch.tensor([0, 1])) + attributions.square().sum()).backward()  # type: ignore[no-untyped-call]
     assert {name for name, value in model.named_parameters() if value.grad is not None} == set(trainable_names(model))
+
+
+def test_images_of_another_size_are_refused_also_where_they_have_as_many_patches() -> None:
+    with pytest.raises(UserError, match=r"images of 8 x 32 px do not fit a network of 16 x 16: resize"):
+        classifier()(torch.rand(2, 3, 8, 32, dtype=torch.float64))

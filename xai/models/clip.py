@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from xai.errors import UserError
 from xai.models import packed
-from xai.models.maskable import Encoded, MaskableClassifier, Removal, Rows
+from xai.models.maskable import Encoded, MaskableClassifier, Removal, Rows, check_size
 from xai.models.normalisation import Normalisation
 
 
@@ -109,7 +109,12 @@ class SelfExplainingClip(MaskableClassifier):
         return Explained(self._logits(features[:, 0]), features[:, 1:] @ self.head)
 
     def encode(self, images: Tensor) -> Encoded:
-        """Embedded tokens of the images and, for `pixels` removal, of their reference; see `packed.encode`."""
+        """Embedded tokens of the images and, for `pixels` removal, of their reference; see `packed.encode`.
+
+        Raises:
+            UserError: For images of another size than the tower's.
+        """
+        check_size(images, self.visual.image_size)
         return packed.encode(
             self._layers, [self.visual._embeds(version) for version in self.normalisation.versions(images)]
         )

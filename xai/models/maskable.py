@@ -120,6 +120,19 @@ class MaskableClassifier(nn.Module, ABC):
         return logits[order.argsort()]
 
 
+def check_size(images: Tensor, size: Sequence[int]) -> None:
+    """Refuse images [B, 3, H, W] of another size (H, W) than a network was built for.
+
+    Raises:
+        UserError: Where they are; another grid may have as many patches, and the numbers would mean nothing.
+    """
+    if tuple(images.shape[-2:]) != tuple(size):
+        raise UserError(
+            f"images of {images.shape[-2]} x {images.shape[-1]} px do not fit a network of {size[0]} x {size[1]}: "
+            "resize them, or build the network for their size"
+        )
+
+
 def reference_image(images: Tensor, removal: Removal, mean: Tensor, given: Tensor | None = None) -> Tensor:
     """What shows where a patch is painted over.
 

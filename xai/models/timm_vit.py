@@ -9,7 +9,7 @@ from torch import Tensor
 
 from xai.errors import UserError
 from xai.models import packed
-from xai.models.maskable import Encoded, MaskableClassifier, Removal, Rows
+from xai.models.maskable import Encoded, MaskableClassifier, Removal, Rows, check_size
 from xai.models.normalisation import Normalisation
 
 
@@ -66,12 +66,7 @@ class MaskableVit(MaskableClassifier):
         Raises:
             UserError: For images of another size than the network's, even where it could adapt: M is fixed.
         """
-        height, width = self.network.patch_embed.img_size
-        if images.shape[-2:] != (height, width):
-            raise UserError(
-                f"images of {images.shape[-2]} x {images.shape[-1]} px do not fit a network of {height} x {width}: "
-                "resize them, or build it with another img_size"
-            )
+        check_size(images, self.network.patch_embed.img_size)
         return packed.encode(self._layers, [self._embed(version) for version in self.normalisation.versions(images)])
 
     def decode(self, encoded: Encoded, rows: Rows) -> Tensor:
