@@ -59,7 +59,7 @@ class Study:
 
 
 STUDIES = (
-    Study(7, 2500, 8, (24, 32, 64, 128, 256, 512, 1024, 2048, 4096), 8, 0, 3600),
+    Study(7, 2500, 8, (24, 32, 64, 128, 256, 512, 1024, 2048, 4096), 8, 0, 0),
     Study(4, 2500, 8, (64, 96, 128, 256, 512, 1024, 2048, 4096), 6, 1 << 17, 3600),
     Study(2, 1500, 2, (256, 512, 1024, 2048, 4096), 2, 1 << 15, 0),
 )
@@ -151,7 +151,7 @@ def run(study: Study, say: Say) -> str:
         cells = []
         for number in study.budgets:
             found = [estimator(asked, number, _seed(number, turn)) for turn in range(study.repeats)]
-            cells.append(f"{statistics.mean(float(error(phi, truth).mean()) for phi in found):.3f}")
+            cells.append(_shown(statistics.mean(float(error(phi, truth).mean()) for phi in found)))
         say(f"M = {study.players}, {name}: {' '.join(cells)}")
         rows.append([name, *cells])
     rows.append(["paired, its own standard error", *_own_errors(asked.game(), study, truth)])
@@ -184,7 +184,7 @@ def _own_errors(game: PatchGame, study: Study, truth: Tensor) -> list[str]:
     cells = []
     for number in study.budgets:
         estimate = kernel_shap_with_error(game, number, _seed(number, 0), sampler="paired")
-        cells.append(f"{truth_error(truth, estimate.standard_error):.3f}")
+        cells.append(_shown(truth_error(truth, estimate.standard_error)))
     return cells
 
 
@@ -208,7 +208,7 @@ def _proxied(asked: Question, truth: Tensor, study: Study, say: Say) -> str:
                     kernel_shap(game, budget, _seed(budget, turn), solver=solver, proxy=guess)
                     for turn in range(study.repeats)
                 ]
-                cells.append(f"{statistics.mean(float(error(phi, truth).mean()) for phi in found):.3f}")
+                cells.append(_shown(statistics.mean(float(error(phi, truth).mean()) for phi in found)))
             rows.append([f"{solver.replace('_', ' ')}, {name}", *cells])
             say(f"M = {study.players}, {rows[-1][0]}: {' '.join(cells)}")
     alone = float(error(proxy, truth).mean())
@@ -217,6 +217,11 @@ def _proxied(asked: Question, truth: Tensor, study: Study, say: Say) -> str:
         f"{alone:.3f} on its own."
     )
     return f"{text}\n\n{table([f'M = {study.players}', *(f'P = {budget}' for budget in budgets)], rows)}"
+
+
+def _shown(error: float) -> str:
+    """Three digits; only the magnitude of what has no meaning."""
+    return f"{error:.3f}" if error < 100 or error == float("inf") else f"{error:.0e}"
 
 
 def _small_budgets(study: Study) -> list[int]:

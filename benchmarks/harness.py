@@ -16,7 +16,7 @@ from typing import Any, Protocol, TypeVar
 from torch import Tensor
 
 from benchmarks.host import Prepare, serve
-from benchmarks.setup import Setup, confined
+from benchmarks.setup import Setup, small_pools
 
 T = TypeVar("T")
 
@@ -115,9 +115,9 @@ class Process:
             self._process.kill()
 
 
-def in_child(function: Callable[..., T], *args: Any, threads: int = 1) -> T:
-    """Result of a function of a module in a fresh interpreter, on the cores that contenders work on."""
-    with confined(threads), ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+def in_child(setup: Setup, function: Callable[..., T], *args: Any) -> T:
+    """Result of a function of a module, called in a fresh interpreter."""
+    with small_pools(setup.threads), ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         return pool.submit(function, *args).result()
 
 
@@ -142,8 +142,9 @@ def measure(
     Yields:
         For each case one measurement a contender, in the order given.
     """
-    with confined(setup.threads), ExitStack() as stack:
-        children = [stack.enter_context(closing(start(contender.prepare))) for contender in contenders]
+    with ExitStack() as stack:
+        with small_pools(setup.threads):
+            children = [stack.enter_context(closing(start(contender.prepare))) for contender in contenders]
         for case, count in zip(cases, rounds, strict=True):
             yield _measure_case(contenders, children, case, setup, count, say)
 

@@ -60,7 +60,7 @@ class Host:
         """Load the work, mark the level of memory, and warm up; the number of images in a round."""
         # The work on the last case makes room first, or the level would be too high by what it held.
         self._work = self._memory = None
-        torch.set_num_threads(setup.threads)
+        setup.confine()
         self._setup, self._work = setup, self._load(case, setup)
         self._memory = PeakMemory(setup.device)
         self._work.warm_up()

@@ -176,6 +176,7 @@ class Captum(Explain):
 
     def __init__(self, batched: bool, case: Case, setup: Setup) -> None:
         super().__init__(case, setup)
+        import sklearn.linear_model  # noqa: F401  # captum does when it first solves, and then it would count
         from captum.attr import KernelShap
 
         self._explainer = KernelShap(self._logits)
@@ -244,9 +245,9 @@ def run(
     if not small:
         say("which batches suit the plain passes best?")
         models = [case.model for case in chosen]
-        batches = in_child(best_batches, models, _BATCHES[setup.device], setup, threads=setup.threads)
+        batches = in_child(setup, best_batches, models, _BATCHES[setup.device], setup)
         chosen = [replace(case, batch=batch) for case, batch in zip(chosen, batches, strict=True)]
-    peak = in_child(matmul_rate, setup, threads=setup.threads) if setup.device == "cuda" else None
+    peak = in_child(setup, matmul_rate, setup) if setup.device == "cuda" else None
     field = contenders(rounds or 1)
     found = measure(field, chosen, setup, [case.rounds for case in chosen], say, start)
     for case, rows in zip(chosen, found, strict=True):

@@ -40,7 +40,7 @@ def matmul_rate(setup: Setup, side: int = 8192, products: int = 20) -> float:
         side: Rows and columns of the matrices.
         products: How many are timed at once; the best of five such times counts.
     """
-    torch.set_num_threads(setup.threads)
+    setup.confine()
     matrix = torch.randn(side, side, device=setup.device, generator=torch.Generator(setup.device).manual_seed(0))
     matrix = matrix.to(torch.bfloat16 if setup.bf16 else torch.float32)
     seconds = []

@@ -180,7 +180,7 @@ def run(
         A report for each tower, as soon as it is there.
     """
     chosen = cases(setup, small)
-    peak = in_child(matmul_rate, setup, threads=setup.threads) if setup.device == "cuda" else None
+    peak = in_child(setup, matmul_rate, setup) if setup.device == "cuda" else None
     found = measure(CONTENDERS, chosen, setup, [rounds or case.rounds for case in chosen], say, start)
     for _, tower in itertools.groupby(zip(chosen, found, strict=True), key=lambda pair: pair[0].title):
         yield report(list(tower), setup, peak)

@@ -1,7 +1,7 @@
 """What is measured: CLIP classifiers with random weights, in the library's own forward pass and as ours."""
 
-import contextlib
 import dataclasses
+import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -194,28 +194,31 @@ def targets_of(network: Reference, images: Tensor) -> Tensor:
 
 
 def best_batches(models: Sequence[Model], sizes: Sequence[int], setup: Setup) -> list[int]:
-    """For each model the number of images that a plain forward pass does fastest, of a few numbers that fit."""
-    torch.set_num_threads(setup.threads)
+    """For each model the size of batch in which plain forward passes are fastest, of a few sizes that fit.
+
+    Sizes take turns at the same number of images until five seconds are over, and the median counts: the best of many
+    short times would favour small batches on a machine that others use too.
+    """
+    setup.confine()
     found = []
     for model in models:
-        network = reference(model, setup)
+        network, seconds = reference(model, setup), {size: list[float]() for size in sizes}
         with torch.inference_mode(), setup.precision():
             network(images(model, min(sizes), setup))
-            rates = {}
-            for size in sizes:
-                with contextlib.suppress(torch.OutOfMemoryError):
-                    rates[size] = size / _seconds(network, images(model, size, setup), setup)
-        found.append(max(rates, key=rates.__getitem__))
+            while seconds and sum(map(sum, seconds.values())) < 5:
+                for size in list(seconds):
+                    try:
+                        seconds[size].append(_seconds(network, images(model, size, setup), max(sizes) // size, setup))
+                    except torch.OutOfMemoryError:
+                        del seconds[size]
+        found.append(min(seconds, key=lambda size: statistics.median(seconds[size]), default=min(sizes)))
     return found
 
 
-def _seconds(network: Reference, batch: Tensor, setup: Setup) -> float:
-    """Of one forward pass: the best within half a second, or of the only one that takes longer."""
-    seconds: list[float] = []
-    while sum(seconds) < 0.5:
-        setup.synchronise()
-        start = time.perf_counter()
+def _seconds(network: Reference, batch: Tensor, passes: int, setup: Setup) -> float:
+    setup.synchronise()
+    start = time.perf_counter()
+    for _ in range(passes):
         network(batch)
-        setup.synchronise()
-        seconds.append(time.perf_counter() - start)
-    return min(seconds)
+    setup.synchronise()
+    return time.perf_counter() - start

@@ -37,6 +37,15 @@ class Setup:
         """A context in which operations have the precision asked for."""
         return torch.autocast(self.device, torch.bfloat16, enabled=self.bf16)
 
+    def confine(self) -> None:
+        """Keep this process to its threads, and where the system can do that to as many cores: the same for everybody.
+
+        The last cores are taken, because systems tend to serve their interrupts on the first.
+        """
+        torch.set_num_threads(self.threads)
+        if hasattr(os, "sched_setaffinity"):
+            os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-self.threads :])
+
     def synchronise(self) -> None:
         """Wait until the device has done what it was given."""
         if self.device == "cuda":
@@ -57,22 +66,13 @@ def setups(device: str, threads: int) -> list[Setup]:
 
 
 @contextlib.contextmanager
-def confined(threads: int) -> Iterator[None]:
-    """Give processes started in the body so many threads, on as many cores of their own where the system can do that.
-
-    A process and all its threads keep to the cores its parent kept to when it was started; the parent itself only waits
-    meanwhile. The last cores are taken, because systems tend to serve their interrupts on the first.
-    """
+def small_pools(threads: int) -> Iterator[None]:
+    """Let processes that are started in the body have pools of so many threads."""
     kept = {name: os.environ.get(name) for name in _POOLS}
-    cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
     os.environ.update(dict.fromkeys(_POOLS, str(threads)))
-    if cores:
-        os.sched_setaffinity(0, sorted(cores)[-threads:])
     try:
         yield
     finally:
-        if cores:
-            os.sched_setaffinity(0, cores)
         for name, value in kept.items():
             if value is None:
                 del os.environ[name]

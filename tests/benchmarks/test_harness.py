@@ -94,4 +94,4 @@ def test_contenders_live_in_processes_of_their_own_from_case_to_case() -> None:
 
 def test_an_error_in_a_child_reaches_the_parent() -> None:
     with pytest.raises(ValueError, match="invalid literal"):
-        in_child(int, "seven")
+        in_child(Setup(), int, "seven")

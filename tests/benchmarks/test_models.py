@@ -96,14 +96,20 @@ def test_targets_are_the_predicted_classes() -> None:
     assert targets_of(network, pictures).tolist() == network(pictures).argmax(1).tolist()
 
 
-def test_the_fastest_batch_is_the_one_with_the_most_images_a_second_that_fits(monkeypatch: pytest.MonkeyPatch) -> None:
-    def seconds(network: Reference, batch: Tensor, setup: Setup) -> float:
-        if len(batch) == 5:
+def test_the_best_batch_is_the_one_that_does_the_same_number_of_images_fastest_and_fits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lucky = iter([0.1] + [9.0] * 99)
+
+    def seconds(network: Reference, batch: Tensor, passes: int, setup: Setup) -> float:
+        if len(batch) == 24:
             raise torch.OutOfMemoryError
-        return {2: 1.0, 3: 1.2, 4: 2.0}[len(batch)]
+        assert len(batch) * passes == 24
+        return {2: next(lucky), 3: 0.8, 4: 0.9}[len(batch)]
 
     monkeypatch.setattr(models, "_seconds", seconds)
-    assert best_batches([MODEL, MODEL], (2, 3, 4, 5), CPU) == [3, 3]
+    assert best_batches([MODEL, MODEL], (2, 3, 4, 24), CPU) == [3, 3]
+    assert best_batches([MODEL], (24,), CPU) == [24]
 
 
 def test_the_build_is_the_same_each_time() -> None:

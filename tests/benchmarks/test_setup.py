@@ -5,8 +5,7 @@ import sys
 import pytest
 import torch
 
-from benchmarks import setup
-from benchmarks.setup import Setup, confined, setups
+from benchmarks.setup import Setup, setups, small_pools
 
 
 def test_a_card_is_measured_in_both_precisions_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -31,25 +30,29 @@ def test_products_have_the_precision_asked_for(bf16: bool, dtype: torch.dtype) -
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == dtype
 
 
-def test_processes_started_in_confinement_have_the_threads_and_cores_and_later_ones_do_not(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_processes_have_small_pools_of_threads_and_later_ones_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "5")
     monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
-    shown = "import os; print(os.environ['OMP_NUM_THREADS'], os.environ.get('OPENBLAS_NUM_THREADS'), "
-    shown += "len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else 1)"
+    shown = "import os; print(os.environ['OMP_NUM_THREADS'], os.environ.get('OPENBLAS_NUM_THREADS'))"
 
     def child() -> str:
         return subprocess.run([sys.executable, "-c", shown], capture_output=True, text=True, check=True).stdout.strip()
 
-    before = child()
-    with confined(1):
-        assert child() == "1 1 1"
-    assert child() == before
-    assert before.startswith("5 None")
+    with small_pools(2):
+        assert child() == "2 2"
+    assert child() == "5 None"
+
+
+def test_a_confined_process_has_its_threads_and_as_many_cores() -> None:
+    Setup(threads=2).confine()
+    assert torch.get_num_threads() == 2
+    Setup(threads=1).confine()
+    assert torch.get_num_threads() == 1
+    if hasattr(os, "sched_getaffinity"):
+        assert len(os.sched_getaffinity(0)) == 1
 
 
 def test_where_the_system_cannot_confine_the_threads_are_limited_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(setup.os, "sched_getaffinity", raising=False)
-    with confined(3):
-        assert os.environ["MKL_NUM_THREADS"] == "3"
+    monkeypatch.delattr(os, "sched_setaffinity", raising=False)
+    Setup(threads=2).confine()
+    assert torch.get_num_threads() == 2
