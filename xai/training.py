@@ -32,7 +32,7 @@ class TrainerParams:
     Args:
         accelerator: `auto` (a GPU where there is one), `cpu` or `gpu`.
         precision: `32-true`, `bf16-mixed` or `16-mixed`.
-        workers: Processes that read images from disk.
+        workers: Processes that read images from disk in training, and threads that do when a split is explained.
         threads: Threads of one tensor operation on the CPU; null gives small models one and others all cores.
     """
 

@@ -170,6 +170,13 @@ def test_shapley_values_add_up_to_what_the_whole_image_is_worth(tmp_path: Path) 
     assert found.attributions.flatten(1).std(1).min() > 0.01
 
 
+def test_threads_that_read_images_change_nothing(tmp_path: Path) -> None:
+    wanted, _ = fine_tuned_order(lab(tmp_path / "one"))
+    bench = lab(tmp_path / "several")
+    bench.trainer = replace(bench.trainer, workers=3)
+    assert bytes_of(fine_tuned_order(bench)[0].fill()) == bytes_of(wanted.fill())
+
+
 def test_attributions_that_are_not_finite_are_refused_by_row(
     tmp_path: Path, journal: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

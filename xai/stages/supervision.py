@@ -204,7 +204,8 @@ class Order:
 
         def explain(number: int) -> dict[str, Tensor]:
             block = blocks[number]
-            pixels = load_images(self.data.source, self.split, rows[block], 0, self.subject.image_size).pixels
+            size, threads = self.subject.image_size, trainer.workers
+            pixels = load_images(self.data.source, self.split, rows[block], 0, size, threads).pixels
             generator = torch.Generator().manual_seed(self.seed * 1_000_003 + number)
             explainer = entry.build(network(), self.params.explainer, generator)
             with trainer.autocast():
