@@ -108,7 +108,7 @@ def run(config: DictConfig, output: Path) -> None:
     known = {field.name for kind, _ in (*TASKS.values(), *METHODS.values()) for field in fields(kind)}
     for key in values:
         if key not in known:
-            raise UserError(unknown(key, key, sorted(known)))
+            raise UserError(unknown(key, key, known))
     wanted = {field.name for field in fields(schema)}
     settings = build(schema, {key: value for key, value in values.items() if key in wanted})
     with closing_logger(), explain_disk_errors(output, "choose another folder with name=..."):

@@ -75,18 +75,14 @@ def explain_hydra(error: Exception) -> str:
     if missing:
         group, choice = missing.groups()
         choices = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
-        return (
-            unknown(f"{group}={choice}", choice, choices)
-            .replace("a known setting", f"a known {group}")
-            .replace("known here", "choose from")
-        )
+        return unknown(f"{group}={choice}", choice, choices, group, "choose from:")
     key = re.search(r"Could not override '([^']+)'", text)
     if key:
         path = key.group(1)
         parent, _, name = path.rpartition(".")
         keys = _keys(parent)
         if name not in keys:
-            return unknown(path, name, sorted(keys))
+            return unknown(path, name, keys)
         if keys[name] == _choices():
             return f"{path} is no setting of what is chosen here: python run.py --help lists the settings"
         return f"{path} belongs to {' or '.join(keys[name])}"

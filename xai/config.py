@@ -5,7 +5,7 @@ import difflib
 import math
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from xai.errors import UserError
@@ -32,7 +32,7 @@ def build(schema: type[T], values: Any, where: str = "") -> T:
     fields = {field.name: field for field in dataclasses.fields(schema)}  # type: ignore[arg-type]
     for key in values:
         if key not in fields:
-            raise UserError(unknown(_join(where, str(key)), str(key), list(fields)))
+            raise UserError(unknown(_join(where, str(key)), str(key), fields))
     given = {key: _convert(hints[key], value, _join(where, str(key))) for key, value in values.items()}
     for name, field in fields.items():
         if name not in given and field.default is field.default_factory is dataclasses.MISSING:
@@ -40,11 +40,20 @@ def build(schema: type[T], values: Any, where: str = "") -> T:
     return schema(**given)
 
 
-def unknown(path: str, key: str, known: list[str]) -> str:
-    """The line that says a name is unknown and what was probably meant."""
-    near = difflib.get_close_matches(key, known, 1)
-    hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(sorted(known))}"
-    return f"{path} is not a known setting: {hint}"
+def unknown(path: str, key: str, known: Iterable[str], kind: str = "setting", offer: str = "known here:") -> str:
+    """The line that says a name is unknown and what was probably meant.
+
+    Args:
+        path: Where the name stands and what it is.
+        key: The name alone.
+        known: The names there are.
+        kind: What they are names of.
+        offer: What introduces all of them, where none is near.
+    """
+    names = sorted(known)
+    near = difflib.get_close_matches(key, names, 1)
+    hint = f"did you mean {near[0]}?" if near else f"{offer} {', '.join(names)}"
+    return f"{path} is not a known {kind}: {hint}"
 
 
 def _convert(hint: Any, value: Any, where: str) -> Any:

@@ -1,12 +1,12 @@
 """The registry of data sets: a name, the parameters it takes, and how to open it."""
 
-import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor
 
+from xai.config import unknown
 from xai.errors import UserError
 
 SPLITS = ("train", "validation", "test")
@@ -74,9 +74,7 @@ def register(
 def entry(name: str) -> Entry:
     """Look a data set up by name; an unknown name is a `UserError` that suggests the nearest."""
     if name not in _ENTRIES:
-        near = difflib.get_close_matches(name, _ENTRIES, 1)
-        hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(sorted(_ENTRIES))}"
-        raise UserError(f"data={name} is not a known data set: {hint}")
+        raise UserError(unknown(f"data={name}", name, _ENTRIES, "data set", "choose from"))
     return _ENTRIES[name]
 
 

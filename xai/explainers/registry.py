@@ -1,6 +1,5 @@
 """The third contract, and the registry in which explainers are found by name."""
 
-import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
@@ -8,6 +7,7 @@ from typing import Any, Protocol, Self
 import torch
 from torch import Tensor
 
+from xai.config import unknown
 from xai.errors import UserError
 from xai.models.maskable import MaskableClassifier, Removal
 
@@ -72,9 +72,7 @@ def register(name: str, about: str, params: type[ExplainerParams]) -> Callable[[
 def entry(name: str) -> Entry:
     """Look an explainer up by name; an unknown name is a `UserError` that suggests the nearest."""
     if name not in _ENTRIES:
-        near = difflib.get_close_matches(name, _ENTRIES, 1)
-        hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(names())}"
-        raise UserError(f"supervision={name} is not a known explainer: {hint}")
+        raise UserError(unknown(f"supervision={name}", name, _ENTRIES, "explainer", "choose from"))
     return _ENTRIES[name]
 
 

@@ -47,7 +47,7 @@ def explain_image(
     pixels = to_tensor(read_image(image), model.image_size)
     network, info = read_classifier(checkpoint, model)
     if target is not None and target not in info.classes:
-        raise UserError(unknown(f"target={target}", target, list(info.classes)).replace("setting", "class"))
+        raise UserError(unknown(f"target={target}", target, info.classes, "class"))
     logits, attributions = network.to(trainer.device).explain(pixels[None].to(trainer.device))
     predicted = int(logits[0].argmax())
     chosen = predicted if target is None else info.classes.index(target)

@@ -85,7 +85,7 @@ def open_supervision(settings: Mapping[str, Any], where: str = "supervision") ->
     known = {"name", "block", *(field.name for field in fields(schema))}
     for key in settings:
         if key not in known:
-            raise UserError(unknown(f"{where}.{key}", key, sorted(known)) + f" with {where}={name}")
+            raise UserError(unknown(f"{where}.{key}", key, known) + f" with {where}={name}")
     explainer: Any = build(schema, own, where)
     return SupervisionParams(name, block, explainer)
 
