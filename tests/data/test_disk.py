@@ -87,7 +87,7 @@ def test_pictures_in_memory_are_bounded(root: Path, monkeypatch: pytest.MonkeyPa
     read: list[int] = []
     original = DiskSource._read_one
 
-    def counted(self: DiskSource, split: str, index: int) -> torch.Tensor:
+    def counted(self: DiskSource, split: str, index: int) -> tuple[torch.Tensor, torch.Tensor | None]:
         read.append(index)
         return original(self, split, index)
 
@@ -129,6 +129,7 @@ def registry_open(name: str, root: Path) -> registry.ImageSource:
 def test_the_registry_opens_every_set_under_its_own_name(root: Path) -> None:
     assert registry_open("folder", root).classes == ("cat", "dog")
     packaged = {"digits", "digits_scattered", "mnist5k", "mnist_scattered"}
+    packaged |= {"fashion_scattered", "mnist_pair", "mnist_parity_scattered"}
     assert set(registry.names()) == packaged | set(DISK_SETS)
     assert registry.names() == sorted(registry.names())
     with pytest.raises(UserError, match=r"data=mnist_scatter is not a known data set: did you mean mnist_scattered\?"):

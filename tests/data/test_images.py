@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torchvision import transforms
 
-from xai.data.images import load, read_image, to_rgb, to_tensor
+from xai.data.images import load, read_image, read_labels, region_to_tensor, to_rgb, to_tensor
 from xai.errors import UserError
 
 RNG = np.random.default_rng(0)
@@ -300,3 +300,45 @@ def test_load_is_read_then_tensor(tmp_path: Path) -> None:
     expected = torch.from_numpy(COLOURS[:, :5].copy()).permute(2, 0, 1).float() / 255
     torch.testing.assert_close(load(path, 5), expected)
     torch.testing.assert_close(load(str(path), 5, fit="squash"), expected)
+
+
+def test_label_maps_are_read_as_numbers(tmp_path: Path) -> None:
+    numbers = RNG.integers(0, 4, (5, 7), dtype=np.uint8)
+    grey = Image.fromarray(numbers)
+    palette = Image.fromarray(numbers, mode="P")
+    palette.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255, 9, 9, 9])
+    for image in (grey, palette):
+        np.testing.assert_array_equal(read_labels(saved(image, tmp_path / "map.png")), numbers)
+    binary = Image.fromarray(numbers > 1)
+    np.testing.assert_array_equal(read_labels(saved(binary, tmp_path / "map.png")), numbers > 1)
+    for image in (Image.fromarray(COLOURS), Image.fromarray(numbers.astype(np.uint16))):
+        path = saved(image, tmp_path / "map.png")
+        with pytest.raises(UserError, match="8-bit grey or palette ones are needed") as caught:
+            read_labels(path)
+        assert str(path) in str(caught.value)
+    with pytest.raises(UserError, match="does not exist"):
+        read_labels(tmp_path / "none.png")
+
+
+@pytest.mark.parametrize(("height", "width"), [(60, 90), (90, 60), (41, 67), (9, 130)])
+@pytest.mark.parametrize("fit", ["crop", "squash"])
+def test_a_region_goes_where_its_picture_goes(height: int, width: int, fit: str) -> None:
+    region = np.zeros((height, width), dtype=bool)
+    region[height // 5 : height // 2, width // 3 : width // 2] = True
+    picture = Image.fromarray(region.astype(np.uint8) * 255)
+    brightness = to_tensor(picture, 24, fit)[0]
+    found = region_to_tensor(region, 24, fit)
+    assert found.dtype == torch.bool
+    assert found.shape == (24, 24)
+    # Away from the edge, where cubic and box filters differ, bright is inside and dark outside.
+    assert found[brightness > 0.8].all()
+    assert not found[brightness < 0.2].any()
+    assert found.any()
+    assert not found.all()
+
+
+def test_half_of_its_area_makes_a_pixel_part_of_the_region() -> None:
+    region = np.zeros((8, 8), dtype=bool)
+    region[:4, :2] = True  # half of the first of four
+    region[4:, :1] = True  # a quarter of the third
+    assert region_to_tensor(region, 2).tolist() == [[True, False], [False, False]]

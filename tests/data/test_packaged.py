@@ -55,6 +55,19 @@ def test_the_splits_are_the_ones_they_have_always_been(name: str, digest: str) -
     assert hashlib.sha256(listed.encode()).hexdigest()[:16] == digest
 
 
+@pytest.mark.parametrize(
+    ("name", "sums"), [("digits", (16857.9816, 17872.5353)), ("mnist5k", (15952.0498, 16622.6802))]
+)
+def test_the_scenes_are_the_ones_they_have_always_been(name: str, sums: tuple[float, float]) -> None:
+    source = (open_digits_scattered if name == "digits" else open_mnist)(ScatterParams())
+    ramp = torch.linspace(0, 1, 42 * 42, dtype=torch.float64).reshape(42, 42)
+    for epoch, expected in zip((0, 3), sums, strict=True):
+        images, regions = source.images("test", torch.arange(50), epoch)
+        assert regions is not None
+        found = (images[:, 0] * (1 + regions) * ramp).sum()
+        assert float(found) == pytest.approx(expected, rel=1e-6)
+
+
 @pytest.mark.parametrize("name", ["digits", "mnist5k"])
 def test_centred_images_are_the_packages_own(name: str) -> None:
     source = opened(name)
@@ -129,3 +142,27 @@ def test_the_object_size_and_canvas_are_parameters() -> None:
     assert regions.shape == (8, 70, 70)
     assert source.classes == tuple("0123456789")
     assert all(template.count("{}") == 1 for template in source.templates)
+
+
+def trivial_maps(pixels: Tensor) -> dict[str, Tensor]:
+    """Maps [N, 6, 6] that know grey levels and nothing else."""
+    away = (pixels - pixels.flatten(1).median(1).values[:, None, None]).abs()
+    return {name: F.avg_pool2d(map_, 7) for name, map_ in (("bright", pixels), ("dark", 1 - pixels), ("away", away))}
+
+
+@pytest.mark.parametrize(
+    ("polarity", "clutter", "sees"),
+    [
+        ("light", 0, {"bright": True, "dark": False, "away": True}),
+        ("random", 0, {"bright": False, "dark": False, "away": True}),
+        ("random", 16, {"bright": False, "dark": False, "away": False}),
+    ],
+)
+def test_what_clutter_and_polarity_hide(polarity: str, clutter: int, sees: dict[str, bool]) -> None:
+    source = open_mnist(ScatterParams(polarity=polarity, clutter=clutter))
+    images, regions = source.images("test", torch.arange(0, 600, 2), 0)
+    assert regions is not None
+    covered = F.avg_pool2d(regions.float(), 7).flatten(1)
+    for name, map_ in trivial_maps(images[:, 0]).items():
+        hit = covered.gather(1, map_.flatten(1).argmax(1, keepdim=True)).mean()
+        assert float(hit) > 0.8 if sees[name] else float(hit) < (0.3 if clutter else 0.6)

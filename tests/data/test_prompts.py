@@ -4,7 +4,16 @@ import pytest
 
 from xai.data.disk_set import check_classes
 from xai.data.on_disk import DISK_SETS
-from xai.data.prompts import EUROSAT_NAMES, GTSRB_NAMES, PROMPTS, captions, prompts_for
+from xai.data.prompts import (
+    EUROSAT_NAMES,
+    FASHION,
+    GTSRB_NAMES,
+    IMAGENETTE_NAMES,
+    PROMPTS,
+    WBC_NAMES,
+    captions,
+    prompts_for,
+)
 from xai.errors import UserError
 
 
@@ -26,6 +35,7 @@ def test_captions() -> None:
 
 def test_names_written_here() -> None:
     assert len(GTSRB_NAMES) == 43
-    assert len(EUROSAT_NAMES) == 10
-    check_classes(GTSRB_NAMES)
-    check_classes(tuple(EUROSAT_NAMES.values()))
+    assert len(EUROSAT_NAMES) == len(FASHION) == len(IMAGENETTE_NAMES) == 10
+    assert len(WBC_NAMES) == 9
+    for names in (EUROSAT_NAMES.values(), FASHION, GTSRB_NAMES, IMAGENETTE_NAMES.values(), WBC_NAMES.values()):
+        check_classes(tuple(names))

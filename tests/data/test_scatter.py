@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from xai.data.scatter import ScatterParams, scatter
+from xai.data.scatter import ScatterParams, cell_masks, scatter, scatter_groups
 from xai.errors import UserError
 
 PLAIN = {"ground": 0.0, "ground_spread": 0.0, "texture": 0.0, "noise": 0.0}
@@ -91,6 +91,57 @@ def test_ground_texture_and_noise_have_the_deviations_asked_for() -> None:
     assert float(level[:, 0, 0].std()) == pytest.approx(0.06, rel=0.15)
     assert float(made(noise=0.03).std()) == pytest.approx(0.03, rel=0.02)
     assert float(made(texture=0.05)[:, 0, 0].std()) == pytest.approx(0.05, rel=0.15)
+
+
+@pytest.mark.parametrize(("cells", "objects_each"), [(2, 2), (2, 4), (3, 2)])
+def test_objects_of_a_group_lie_in_cells_of_their_own(cells: int, objects_each: int) -> None:
+    params = ScatterParams(canvas=43, cells=cells, object_size=12, jitter=2, **PLAIN)
+    drawn = objects(1000 * objects_each, 12).unflatten(0, (1000, objects_each))
+    made = scatter_groups(drawn, params, torch.Generator().manual_seed(3))
+    size = 43 // cells
+    places = (made.corners // size) @ torch.tensor([cells, 1])
+    assert all(len(set(row)) == objects_each for row in places.tolist())
+    assert len({tuple(row) for row in places[:, :2].tolist()}) == cells**2 * (cells**2 - 1)
+    within = made.corners % size
+    assert (int(within.min()), int(within.max())) == (0, 2)
+    parts = (made.images[:60], made.regions[:60], made.corners[:60].tolist(), drawn[:60])
+    for image, regions, corners, group in zip(*parts, strict=True):
+        expected = torch.zeros(43, 43)
+        for region, (top, left), ink in zip(regions, corners, group, strict=True):
+            expected[top : top + 12, left : left + 12] = ink
+            assert torch.equal(region, alone(ink, top, left, params))
+        assert torch.equal(image, expected)
+
+
+def alone(ink: Tensor, top: int, left: int, params: ScatterParams) -> Tensor:
+    """The bounding box of one object's ink above a quarter, by the least and largest row and column."""
+    region = torch.zeros(params.canvas, params.canvas, dtype=torch.bool)
+    rows, columns = (ink > 0.25).nonzero(as_tuple=True)
+    if len(rows):
+        region[top + rows.min() : top + rows.max() + 1, left + columns.min() : left + columns.max() + 1] = True
+    return region
+
+
+def test_clutter_keeps_clear_of_every_object_of_a_group() -> None:
+    drawn = objects(80, 20).unflatten(0, (40, 2))
+    plain, cluttered = (
+        scatter_groups(drawn, ScatterParams(**PLAIN, clutter=clutter), torch.Generator().manual_seed(3))
+        for clutter in (0, 8)
+    )
+    assert torch.equal(plain.regions, cluttered.regions)
+    differs = plain.images != cluttered.images
+    assert differs.flatten(1).any(1).all()
+    assert not (differs & plain.regions.any(1)).any()
+
+
+def test_cells_are_those_the_corners_lie_in() -> None:
+    params = ScatterParams(canvas=50, cells=3, object_size=10, jitter=6)
+    corners = torch.tensor([[0, 0], [6, 22], [38, 16], [33, 38]])
+    expected = torch.zeros(4, 50, 50, dtype=torch.bool)
+    # Cells of 16 pixels; the last two rows and columns are no cell's.
+    for mask, (top, left) in zip(expected, ((0, 0), (0, 16), (32, 16), (32, 32)), strict=True):
+        mask[top : top + 16, left : left + 16] = True
+    assert torch.equal(cell_masks(corners, params), expected)
 
 
 def test_images_stay_in_range_and_depend_on_the_generator_alone() -> None:

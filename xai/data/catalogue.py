@@ -4,4 +4,7 @@
 def fill() -> None:
     """Register every data set that comes with the framework."""
     import xai.data.disk
-    import xai.data.packaged  # noqa: F401
+    import xai.data.fashion
+    import xai.data.packaged
+    import xai.data.pair
+    import xai.data.parity  # noqa: F401

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from xai.data.disk_set import DiskSet, Files
-from xai.data.images import to_tensor
+from xai.data.images import region_to_tensor, to_tensor
 from xai.data.on_disk import DISK_SETS, open_disk_set
 from xai.data.prompts import PROMPTS
 from xai.data.registry import SPLITS, Images, register
@@ -76,27 +76,44 @@ class DiskSource:
         return self._splits[split].labels
 
     def images(self, split: str, indices: Tensor, epoch: int) -> Images:
-        """The pictures at `indices`, [B, 3, size, size] in [0, 1]; the same in every epoch."""
-        return Images(torch.stack([self._read(split, int(i)) for i in indices]), None)
+        """The pictures at `indices`, [B, 3, size, size] in [0, 1], and regions where known; the same in every epoch."""
+        pixels, regions = zip(*(self._read(split, int(i)) for i in indices), strict=True)
+        known = self._splits[split].regions is not None
+        return Images(torch.stack(pixels), torch.stack(regions) if known else None)
 
-    def _cached(self) -> Callable[[str, int], Tensor]:
+    def _cached(self) -> Callable[[str, int], tuple[Tensor, Tensor | None]]:
         return lru_cache(maxsize=_CACHE_BYTES // (12 * self._params.size**2))(self._read_one)
 
-    def _read_one(self, split: str, index: int) -> Tensor:
-        return to_tensor(self._splits[split].image(index), self._params.size, fit=self._params.fit)
+    def _read_one(self, split: str, index: int) -> tuple[Tensor, Tensor | None]:
+        data, size, fit = self._splits[split], self._params.size, self._params.fit
+        picture = data.image(index)
+        if data.regions is None:
+            return to_tensor(picture, size, fit), None
+        region = data.regions.region(index)
+        if region.shape != (picture.height, picture.width):
+            file = data.regions.files.folder / data.regions.files.names[index]
+            raise UserError(
+                f"{file} is {region.shape[1]} x {region.shape[0]} and its picture {picture.width} x {picture.height}; "
+                "they must be of one size: unpack the data set again"
+            )
+        return to_tensor(picture, size, fit), region_to_tensor(region, size, fit)
 
 
 def _identity(data: DiskSet) -> tuple[object, ...]:
     labels = hashlib.sha256(data.labels.numpy().tobytes()).hexdigest()
     if isinstance(data.records, Files):
-        sizes = [(name, (data.records.folder / name).stat().st_size) for name in data.records.names]
-        return labels, data.classes, sizes
+        regions = () if data.regions is None else (data.regions.inside, _sizes(data.regions.files))
+        return labels, data.classes, _sizes(data.records), *regions
     return (
         labels,
         data.classes,
         data.records.pixels.shape,
         hashlib.sha256(data.records.rows.numpy().tobytes()).hexdigest(),
     )
+
+
+def _sizes(files: Files) -> list[tuple[str, int]]:
+    return [(name, (files.folder / name).stat().st_size) for name in files.names]
 
 
 def _open(name: str, params: DiskParams) -> DiskSource:

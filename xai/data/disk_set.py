@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from xai.data.images import read_image
+from xai.data.images import read_image, read_labels
 from xai.data.splits import SPLIT_SEED, stratified_parts
 from xai.errors import UserError
 
@@ -46,6 +46,23 @@ class Files:
         return Files(self.folder, [self.names[row] for row in rows.tolist()])
 
 
+class Regions:
+    """Where the object of each picture is: label maps in files beside the pictures, one of the same size for each."""
+
+    def __init__(self, files: Files, inside: Sequence[int]) -> None:
+        """`inside` are the numbers of a label map that mean the object."""
+        self.files = files
+        self.inside = tuple(inside)
+
+    def region(self, index: int) -> NDArray[np.bool_]:
+        """The region of picture `index`, [H, W]; UserError naming the file when it cannot be read."""
+        return np.isin(read_labels(self.files.folder / self.files.names[index]), self.inside)
+
+    def take(self, rows: Tensor) -> "Regions":
+        """The regions of these rows, in their order."""
+        return Regions(self.files.take(rows), self.inside)
+
+
 class Packed:
     """Pictures packed in one array, which may be a file mapped into memory; rows are picked without copying it."""
 
@@ -71,7 +88,8 @@ class Packed:
 class DiskSet:
     """One split of a data set.
 
-    `classes` are names fit for a prompt, C of them; `labels` is int64 [N] in [0, C); `records` hold the N pictures.
+    `classes` are names fit for a prompt, C of them; `labels` is int64 [N] in [0, C); `records` hold the N pictures,
+    `regions` where the object of each is, for the sets that know.
 
     Raises:
         UserError: no pictures, a label out of range, fewer than two classes, or two class names that differ only in
@@ -81,6 +99,7 @@ class DiskSet:
     classes: tuple[str, ...]
     labels: Tensor
     records: Files | Packed
+    regions: Regions | None = None
 
     def __post_init__(self) -> None:
         """Refuse what could not be trained on."""
@@ -104,7 +123,8 @@ class DiskSet:
 
     def take(self, rows: Tensor) -> "DiskSet":
         """The same classes with only these rows, in their order."""
-        return DiskSet(self.classes, self.labels[rows], self.records.take(rows))
+        regions = None if self.regions is None else self.regions.take(rows)
+        return DiskSet(self.classes, self.labels[rows], self.records.take(rows), regions)
 
 
 def train_part(whole: DiskSet, split: str, groups: Tensor | None = None) -> DiskSet:

@@ -1,8 +1,8 @@
-"""Data sets whose classes are folders: any folder of pictures, ImageNet, EuroSAT, RESISC45."""
+"""Data sets whose classes are folders: any folder of pictures, ImageNet, ImageNette, EuroSAT, RESISC45, WBC."""
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -18,7 +18,7 @@ from xai.data.disk_set import (
     tidy_name,
     train_part,
 )
-from xai.data.prompts import EUROSAT_NAMES
+from xai.data.prompts import EUROSAT_NAMES, IMAGENETTE_NAMES, WBC_NAMES
 from xai.errors import UserError
 
 SUFFIXES = frozenset(
@@ -60,10 +60,28 @@ def image_folder(root: Path, split: str) -> DiskSet:
 def eurosat(root: Path, split: str) -> DiskSet:
     """EuroSAT (RGB), ten classes; it has no official split: eight, one and one tenth of each class, fixed seed."""
     base = locate(root, ("AnnualCrop", "SeaLake"), ("2750", "EuroSAT_RGB", "eurosat/2750", "EuroSAT/2750"))
-    absent = [name for name in EUROSAT_NAMES if not (base / name).is_dir()]
-    if absent:
-        raise MissingError(f"needs the class folder {absent[0]}; not found in {base}")
-    return any_part(_folder_set(base, list(EUROSAT_NAMES), tuple(EUROSAT_NAMES.values())), split)
+    return any_part(_named_set(base, EUROSAT_NAMES), split)
+
+
+def imagenette(root: Path, split: str) -> DiskSet:
+    """ImageNette (Howard and Gugger 2020), ten classes: `val/` is the test split; validation is a tenth of train.
+
+    The full size and the versions of 320 and 160 pixels lie in folders of different names and are read alike.
+    """
+    wanted = "val" if split == "test" else "train"
+    base = locate(root, (wanted,), ("imagenette2", "imagenette2-320", "imagenette2-160"))
+    whole = _named_set(base / wanted, IMAGENETTE_NAMES)
+    return whole if split == "test" else train_part(whole, split)
+
+
+def wbc(root: Path, split: str) -> DiskSet:
+    """White blood cells (Bodzas et al. 2023): single cells in nine class folders; 8:1:1 of each class, fixed seed.
+
+    The set has no official split, and its files do not say which patient a cell is from. The class folders may lie in
+    a folder of their own.
+    """
+    base = locate(root, ("Lymphoblast", "Normoblast"), _subfolders(root))
+    return any_part(_named_set(base, WBC_NAMES), split)
 
 
 def resisc45(root: Path, split: str) -> DiskSet:
@@ -120,6 +138,14 @@ def _imagenet_names() -> dict[str, str]:
 
     names = [_IMAGENET_OTHER_WORDS.get(index, name) for index, name in enumerate(IMAGENET_CLASSNAMES)]
     return dict(zip(ImageNetInfo().label_names(), names, strict=True))
+
+
+def _named_set(base: Path, names: Mapping[str, str]) -> DiskSet:
+    """A set whose class folders are known: `names` say how each is called in a prompt."""
+    absent = [folder for folder in names if not (base / folder).is_dir()]
+    if absent:
+        raise MissingError(f"needs the class folder {absent[0]}; not found in {base}")
+    return _folder_set(base, list(names), tuple(names.values()))
 
 
 def _folder_set(base: Path, folders: Sequence[str], classes: tuple[str, ...] | None = None) -> DiskSet:

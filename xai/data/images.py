@@ -9,7 +9,9 @@ import itertools
 import operator
 import os
 import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -25,6 +27,8 @@ MAX_PIXELS = 100_000_000
 FITS = ("crop", "squash")
 # A resized side may be this many times the other before the ends, which the crop drops anyway, are cut off first.
 _LONGEST = 8
+
+T = TypeVar("T")
 
 
 def read_image(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -44,7 +48,26 @@ def read_image(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) ->
         UserError: the file is missing, no regular file, empty, broken, truncated, not a picture, without pixels, or
             larger than `max_pixels`.
     """
-    path = Path(path)
+    return _read(Path(path), max_pixels, lambda image: to_rgb(_upright(image)))
+
+
+def read_labels(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
+    """Read a label map (a trimap, say): a grey or palette picture whose pixels are small whole numbers, not colours.
+
+    Args:
+        path: the file.
+        max_pixels: as of `read_image`.
+
+    Returns:
+        uint8 [H, W], the numbers as they are stored: of a palette picture the entry, not its colour.
+
+    Raises:
+        UserError: as `read_image`; or more than one channel, or more than 8 bits.
+    """
+    return _read(Path(path), max_pixels, _numbers)
+
+
+def _read(path: Path, max_pixels: int, convert: Callable[[Image.Image], T]) -> T:
     _check_file(path)
     try:
         with warnings.catch_warnings():
@@ -53,7 +76,7 @@ def read_image(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) ->
             with Image.open(path, formats=FORMATS) as image:
                 _check_size(path, image.size, max_pixels)
                 image.load()
-                return to_rgb(_upright(image))
+                return convert(image)
     except UserError as error:
         raise error if str(path) in str(error) else UserError(f"{path}: {error}") from None
     except UnidentifiedImageError:
@@ -122,16 +145,23 @@ def to_tensor(image: Image.Image, size: int, fit: str = "crop") -> Tensor:
         raise UserError(f"fit={fit!r} is unknown; give one of {', '.join(FITS)}")
     if 0 in image.size:
         raise UserError(f"the picture is {image.width} x {image.height}; at least one pixel is needed")
-    image = to_rgb(image)
-    if fit == "squash":
-        image = image.resize((size, size), Image.Resampling.BICUBIC)
-    else:
-        image = _resize_short_side(_cut_long_ends(image), size)
-        left = round((image.width - size) / 2)
-        top = round((image.height - size) / 2)
-        image = image.crop((left, top, left + size, top + size))
+    image = _square(to_rgb(image), size, fit, Image.Resampling.BICUBIC)
     pixels = torch.from_numpy(np.array(image, dtype=np.uint8))
     return pixels.permute(2, 0, 1).contiguous().float().div_(255.0)
+
+
+def region_to_tensor(region: NDArray[np.bool_], size: int, fit: str = "crop") -> Tensor:
+    """A region of a picture, brought to where `to_tensor` brings the picture: bool [size, size].
+
+    A pixel belongs to it when half of the area it came from does.
+
+    Args:
+        region: [H, W], at the size of the picture.
+        size: side of the result in pixels, at least 1.
+        fit: as given to `to_tensor`.
+    """
+    mask = _square(Image.fromarray(region.astype(np.uint8) * 255), size, fit, Image.Resampling.BOX)
+    return torch.from_numpy(np.array(mask) > 127)
 
 
 def load(path: str | os.PathLike[str], size: int, fit: str = "crop") -> Tensor:
@@ -173,6 +203,12 @@ def _check_size(path: Path, size: tuple[int, int], max_pixels: int) -> None:
         )
 
 
+def _numbers(image: Image.Image) -> NDArray[np.uint8]:
+    if image.mode not in ("1", "L", "P"):
+        raise UserError(f"the label map has pixels of type {image.mode}; 8-bit grey or palette ones are needed")
+    return np.array(image, dtype=np.uint8)
+
+
 def _upright(image: Image.Image) -> Image.Image:
     try:
         turned = ImageOps.exif_transpose(image)
@@ -208,13 +244,22 @@ def _cut_long_ends(image: Image.Image) -> Image.Image:
     return image.crop((left, top, left + min(width, reach), top + min(height, reach)))
 
 
-def _resize_short_side(image: Image.Image, size: int) -> Image.Image:
+def _square(image: Image.Image, size: int, fit: str, resample: Image.Resampling) -> Image.Image:
+    if fit == "squash":
+        return image.resize((size, size), resample)
+    image = _resize_short_side(_cut_long_ends(image), size, resample)
+    left = round((image.width - size) / 2)
+    top = round((image.height - size) / 2)
+    return image.crop((left, top, left + size, top + size))
+
+
+def _resize_short_side(image: Image.Image, size: int, resample: Image.Resampling) -> Image.Image:
     width, height = image.size
     if width <= height:
         shape = (size, max(size, int(size * height / width)))
     else:
         shape = (max(size, int(size * width / height)), size)
-    return image.resize(shape, Image.Resampling.BICUBIC)
+    return image.resize(shape, resample)
 
 
 def _one_line(error: BaseException) -> str:

@@ -1,4 +1,4 @@
-"""Data sets whose splits are lists: Stanford Cars, DTD, GTSRB, SUN397."""
+"""Data sets whose splits are lists: Stanford Cars, DTD, GTSRB, MURA, Oxford-IIIT Pet, SUN397."""
 
 import csv
 import re
@@ -9,9 +9,21 @@ from typing import Any
 import numpy as np
 import torch
 
-from xai.data.disk_set import DiskSet, Files, MissingError, check_present, locate, read_lines, tidy_name, train_part
+from xai.data.disk_set import (
+    HELD_OUT,
+    DiskSet,
+    Files,
+    MissingError,
+    Regions,
+    check_present,
+    locate,
+    read_lines,
+    tidy_name,
+    train_part,
+)
 from xai.data.mat import read_mat
 from xai.data.prompts import GTSRB_NAMES
+from xai.data.splits import stratified_parts
 from xai.errors import UserError
 
 
@@ -81,6 +93,63 @@ def gtsrb(root: Path, split: str) -> DiskSet:
     return train_part(DiskSet(GTSRB_NAMES, labels, Files(base, names)), split, groups)
 
 
+_TRIMAP_PET, _TRIMAP_BORDER = 1, 3
+"""Numbers in the trimaps of Oxford-IIIT Pet; 2 is the background.
+
+The border, a band of some pixels that was left unclassified, counts as region: breeds are told by their outlines (ears,
+muzzle, coat), and without the band an attribution on the outline would count as one on the background.
+"""
+
+
+def mura(root: Path, split: str) -> DiskSet:
+    """MURA v1.1 (Rajpurkar et al. 2018), normal or abnormal as the study's folder says.
+
+    The official test set is not public, so the official validation set is the test split. Validation is a tenth of the
+    patients of train: pictures of one patient stay on one side.
+    """
+    leaf = "valid_image_paths.csv" if split == "test" else "train_image_paths.csv"
+    source = locate(root, (leaf,), ("MURA-v1.1", "mura/MURA-v1.1")) / leaf
+    # The lists name the unpacked archive as well: MURA-v1.1/train/XR_ELBOW/patient00011/study1_negative/image1.png.
+    pattern = re.compile(r"MURA-v1\.1/((?:train|valid)/XR_[A-Z]+/(patient\d+)/study\d+_(positive|negative)/[^/\\]+)")
+    lines = read_lines(source)
+    found = [pattern.fullmatch(line) for line in lines]
+    strange = next((line for line, match in zip(lines, found, strict=True) if match is None), None)
+    if strange is not None:
+        raise UserError(
+            f'{source} has the line "{strange:.80}"; expected MURA-v1.1/train/XR_.../patient.../study1_positive/...'
+        )
+    names, patients, signs = zip(*(match.groups() for match in found if match), strict=True)
+    labels = torch.tensor([sign == "positive" for sign in signs]).long()
+    whole = _listed_set(source.parent, ("normal", "abnormal"), list(names), labels, source)
+    return whole if split == "test" else whole.take(_rows_of_patients(patients, labels, split))
+
+
+def pet(root: Path, split: str) -> DiskSet:
+    """Oxford-IIIT Pet (Parkhi et al. 2012), 37 breeds with the region of the animal in each picture.
+
+    Official trainval and test; validation is a tenth of trainval. Regions are the trimaps, the border included.
+    """
+    leaf = f"annotations/{'test' if split == 'test' else 'trainval'}.txt"
+    marks = (leaf, "annotations/trainval.txt", "annotations/trimaps", "images")
+    base = locate(root, marks, ("oxford-iiit-pet", "oxford_iiit_pet"))
+    breeds = {number: _breed(name) for name, number in _pet_lines(base / "annotations" / "trainval.txt")}
+    if sorted(breeds) != list(range(1, len(breeds) + 1)):
+        raise UserError(f"{base}/annotations/trainval.txt has classes beside 1 to {len(breeds)}; get it again")
+    source = base / leaf
+    rows = _pet_lines(source)
+    wrong = next((name for name, number in rows if breeds.get(number) != _breed(name)), None)
+    if wrong is not None:
+        raise UserError(f'{source} gives "{wrong:.80}" the class number of another breed; unpack the data set again')
+    classes = tuple(breeds[number] for number in sorted(breeds))
+    labels = torch.tensor([number for _, number in rows]) - 1
+    pictures = Files(base, [f"images/{name}.jpg" for name, _ in rows])
+    trimaps = Files(base, [f"annotations/trimaps/{name}.png" for name, _ in rows])
+    for files in (pictures, trimaps):
+        check_present(files, source.name)
+    whole = DiskSet(classes, labels, pictures, Regions(trimaps, (_TRIMAP_PET, _TRIMAP_BORDER)))
+    return whole if split == "test" else train_part(whole, split)
+
+
 def sun397(root: Path, split: str) -> DiskSet:
     """SUN397: the first official partition, `Training_01.txt` and `Testing_01.txt`; validation a tenth of train."""
     base = locate(root, ("ClassName.txt",), ("SUN397",))
@@ -110,6 +179,32 @@ def _gtsrb_test(root: Path, inside: Sequence[str]) -> DiskSet:
     names = [_leaf(row["Filename"] or "", source) for row in rows]
     labels = torch.tensor([_whole(row["ClassId"], source) for row in rows])
     return _listed_set(base, GTSRB_NAMES, names, labels, source)
+
+
+def _pet_lines(source: Path) -> list[tuple[str, int]]:
+    """Name and class number, from 1, of each picture; a line is "Abyssinian_100 1 1 1" (class, species, breed)."""
+    lines = [line for line in read_lines(source) if not line.startswith("#")]
+    strange = next((line for line in lines if len(line.split()) != 4), None)
+    if strange is not None:
+        raise UserError(f'{source} has the line "{strange:.80}"; expected <Breed>_<number> and three numbers')
+    if not lines:
+        raise UserError(f"{source} names no pictures; unpack the data set again")
+    rows = [line.split() for line in lines]
+    return [(_leaf(row[0], source), _whole(row[1], source)) for row in rows]
+
+
+def _breed(name: str) -> str:
+    return tidy_name(name.rpartition("_")[0])
+
+
+def _rows_of_patients(patients: Sequence[str], labels: torch.Tensor, split: str) -> torch.Tensor:
+    """Rows of train or validation, a patient being abnormal where one picture is: stratified by patients."""
+    number = {patient: index for index, patient in enumerate(sorted(set(patients)))}
+    patient_of_row = torch.tensor([number[patient] for patient in patients])
+    abnormal = torch.zeros(len(number), dtype=torch.long).index_add(0, patient_of_row, labels).clamp(max=1)
+    train, validation = stratified_parts(abnormal, (HELD_OUT,))
+    chosen = validation if split == "validation" else train
+    return torch.isin(patient_of_row, chosen).nonzero().flatten()
 
 
 def _listed_set(base: Path, classes: tuple[str, ...], names: list[str], labels: torch.Tensor, source: Path) -> DiskSet:

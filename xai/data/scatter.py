@@ -13,6 +13,9 @@ from torch import Tensor
 
 from xai.errors import UserError
 
+_SCENES_AT_ONCE = 64
+"""Scenes whose strokes are drawn together: as many as a processor's cache holds."""
+
 
 @dataclass(frozen=True)
 class ScatterParams:
@@ -64,7 +67,10 @@ class ScatterParams:
 
 
 class Scene(NamedTuple):
-    """Scenes: images [N, H, W] in [0, 1], regions bool [N, H, W], corners [N, 2] (top, left) of the objects."""
+    """Scenes: images [N, H, W] in [0, 1], regions bool [N, H, W], corners [N, 2] (top, left) of the objects.
+
+    Scenes of K objects each have regions [N, K, H, W] and corners [N, K, 2].
+    """
 
     images: Tensor
     regions: Tensor
@@ -87,8 +93,52 @@ def scatter(objects: Tensor, params: ScatterParams, generator: torch.Generator) 
     corners = cell + torch.randint(params.jitter + 1, (n, 2), generator=generator)
     ink = _place(objects, corners, side)
     regions = _bounding_boxes(ink > 0.25)
+    return Scene(_paint(ink, regions, params, generator), regions, corners)
+
+
+def scatter_groups(objects: Tensor, params: ScatterParams, generator: torch.Generator) -> Scene:
+    """Place K objects on one canvas, each in a cell of its own.
+
+    Args:
+        objects: [N, K, s, s] in [0, 1], ink is 1, with s = `params.object_size`.
+        params: The layout, of at least K cells.
+        generator: Source of all randomness.
+
+    Returns:
+        The scenes, with regions [N, K, H, W] and corners [N, K, 2] in the order of the objects.
+    """
+    (n, k), side = objects.shape[:2], params.canvas
+    places = torch.rand(n, params.cells**2, generator=generator).argsort(1)[:, :k]
+    cell = torch.stack([places // params.cells, places % params.cells], dim=2) * (side // params.cells)
+    corners = cell + torch.randint(params.jitter + 1, (n, k, 2), generator=generator)
+    ink = _place(objects.flatten(0, 1), corners.flatten(0, 1), side)
+    regions = _bounding_boxes(ink > 0.25).unflatten(0, (n, k))
+    images = _paint(ink.unflatten(0, (n, k)).amax(1), regions.any(1), params, generator)
+    return Scene(images, regions, corners)
+
+
+def cell_masks(corners: Tensor, params: ScatterParams) -> Tensor:
+    """The cells that objects lie in, for the grid pointing game.
+
+    Args:
+        corners: [N, 2], top and left of each object, as in `Scene`.
+        params: The layout the objects were scattered by.
+
+    Returns:
+        Bool [N, H, W], all of the cell. Rows and columns left over where the cells do not fill the canvas are False.
+    """
+    size = params.canvas // params.cells
+    of_pixel = torch.arange(params.canvas) // size
+    rows, columns = (corners // size)[:, :, None].unbind(1)
+    return (of_pixel == rows)[:, :, None] & (of_pixel == columns)[:, None, :]
+
+
+def _paint(ink: Tensor, taken: Tensor, params: ScatterParams, generator: torch.Generator) -> Tensor:
+    """Images [N, H, W] of ink: strokes outside of what is `taken` [N, H, W], a ground, a polarity and noise."""
+    n, side = len(ink), params.canvas
+    clear = _grow(taken)
     for _ in range(params.clutter):
-        ink = torch.maximum(ink, _stroke(n, side, generator) * ~_grow(regions))
+        ink = torch.maximum(ink, _stroke(n, side, generator).masked_fill_(clear, 0))
     images = _ground(n, params, generator)
     images = images + ink * (1 - images)
     if params.polarity == "dark":
@@ -96,7 +146,7 @@ def scatter(objects: Tensor, params: ScatterParams, generator: torch.Generator) 
     elif params.polarity == "random":
         images = torch.where(torch.rand(n, 1, 1, generator=generator) < 0.5, 1 - images, images)
     images = images + params.noise * torch.randn(n, side, side, generator=generator)
-    return Scene(images.clamp(0, 1), regions, corners)
+    return images.clamp(0, 1)
 
 
 def _place(objects: Tensor, corners: Tensor, side: int) -> Tensor:
@@ -134,12 +184,18 @@ def _stroke(n: int, side: int, generator: torch.Generator) -> Tensor:
     centre = side * torch.rand(n, 2, generator=generator)
     angle = 2 * torch.pi * torch.rand(n, generator=generator)
     half = side * (0.05 + 0.07 * torch.rand(n, generator=generator))
-    direction = torch.stack([angle.sin(), angle.cos()], dim=1)
-    pixels = torch.stack(torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij"), dim=-1) + 0.5
-    offset = pixels[None] - centre[:, None, None]
-    along = (offset * direction[:, None, None]).sum(-1)
-    along = along.clamp(-half[:, None, None], half[:, None, None])
-    distance = (offset - along[..., None] * direction[:, None, None]).norm(dim=-1)
+    parts = zip(*(tensor.split(_SCENES_AT_ONCE) for tensor in (centre, angle, half)), strict=True)
+    return torch.cat([_draw_strokes(side, *part) for part in parts])
+
+
+def _draw_strokes(side: int, centre: Tensor, angle: Tensor, half: Tensor) -> Tensor:
+    """Strokes [n, side, side] through centres [n, 2] (top, left), at angles [n], of half lengths [n]."""
+    steps, half = torch.arange(side) + 0.5, half[:, None, None]
+    down = (steps[:, None] - centre[:, 0, None, None]).expand(-1, -1, side)
+    right = (steps[None, :] - centre[:, 1, None, None]).expand(-1, side, -1)
+    sine, cosine = angle.sin()[:, None, None], angle.cos()[:, None, None]
+    along = (down * sine + right * cosine).clamp(-half, half)
+    distance = torch.hypot(down - along * sine, right - along * cosine)
     return (1.8 - distance).clamp(0, 1)
 
 
