@@ -21,6 +21,7 @@ LAYERS = {
     "models": 2,
     "games": 3,
     "vectors": 3,
+    "sampling": 3,
     "metrics": 4,
     "shapley": 4,
     "ranking": 4,

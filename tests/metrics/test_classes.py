@@ -10,10 +10,12 @@ from xai.metrics import functional as F
 from xai.metrics.classes import (
     CentredCorrelation,
     ExplanationRMSE,
+    GridPointingGame,
     IoUAtK,
     KendallTau,
     PointingGame,
     RelevanceMassAccuracy,
+    RelevanceRankAccuracy,
 )
 
 GENERATOR = torch.Generator().manual_seed(0)
@@ -29,9 +31,11 @@ CASES = [
     (lambda: IoUAtK(3), REFERENCE, lambda a, b: F.iou_at_k(a.flatten(1), b.flatten(1), 3).nanmean().item()),
     (CentredCorrelation, REFERENCE, lambda a, b: np.nanmean(F.centred_correlation(a.flatten(1), b.flatten(1)))),
     (RelevanceMassAccuracy, REGIONS, lambda a, b: np.nanmean(F.relevance_mass_accuracy(a, b))),
+    (RelevanceRankAccuracy, REGIONS, lambda a, b: np.nanmean(F.relevance_rank_accuracy(a, b))),
+    (GridPointingGame, REGIONS, lambda a, b: np.nanmean(F.grid_pointing_game(a, b))),
     (PointingGame, REGIONS, lambda a, b: np.nanmean(F.pointing_game(a, b))),
 ]
-IDS = ["e_rmse", "kendall", "iou", "centred", "rma", "pointing"]
+IDS = ["e_rmse", "kendall", "iou", "centred", "rma", "rra", "grid", "pointing"]
 
 
 @pytest.mark.parametrize(("make", "other", "whole"), CASES, ids=IDS)

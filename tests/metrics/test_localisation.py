@@ -52,6 +52,49 @@ def test_rma_on_the_upsampled_map():
     np.testing.assert_allclose(F.relevance_mass_accuracy(attr, regions), expected, rtol=1e-12)
 
 
+@pytest.mark.parametrize("levels", [None, 2, 4])
+def test_rra_counts_pixels_of_the_upsampled_map(levels):
+    attr, regions = scene(images=12, patch=2)
+    attr = attr if levels is None else (attr * levels / 2).round()
+    expected = []
+    for pixels, region in zip(pixel_map(attr, regions), regions.numpy(), strict=True):
+        k = region.sum()
+        # A pixel is among the first k for sure, or with the chance of all pixels that are equal to it.
+        chance = [np.clip((k - (pixels > p).sum()) / (pixels == p).sum(), 0, 1) for p in pixels[region]]
+        expected.append(np.sum(chance) / k)
+    assert len(set(expected)) > 4
+    np.testing.assert_allclose(F.relevance_rank_accuracy(attr, regions), expected, rtol=1e-12)
+
+
+def test_rra_of_pixels_is_the_mean_over_all_ways_to_break_ties():
+    attr = torch.tensor([[[3.0, 1.0, 1.0, 1.0, 0.0]]])
+    regions = torch.tensor([[[True, True, False, False, True]]])
+    ways = [{0, *rest} for rest in itertools.combinations([1, 2, 3], 2)]
+    expected = np.mean([len(way & {0, 1, 4}) / 3 for way in ways])
+    assert F.relevance_rank_accuracy(attr, regions).item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_rra_of_the_region_itself_is_1_and_of_a_constant_map_the_share_of_the_region():
+    _, regions = scene(patch=1, h=6, w=7)
+    assert F.relevance_rank_accuracy(regions.double(), regions).tolist() == pytest.approx([1] * 6)
+    assert F.relevance_rank_accuracy(-regions.double(), regions).max() < 1
+    flat = F.relevance_rank_accuracy(torch.zeros(6, 2, 7), regions)
+    assert flat.tolist() == pytest.approx(regions.double().mean((1, 2)).tolist())
+
+
+def test_grid_pointing_game_is_the_positive_share_of_the_cell():
+    attr, _ = scene(images=4, h=4, w=4)
+    cells = torch.zeros(4, 8, 8, dtype=torch.bool)
+    expected = []
+    for image, (row, column) in enumerate(itertools.product(range(2), range(2))):
+        cells[image, 4 * row : 4 * row + 4, 4 * column : 4 * column + 4] = True
+        positive = np.maximum(attr[image].double().numpy(), 0)
+        expected.append(positive[2 * row : 2 * row + 2, 2 * column : 2 * column + 2].sum() / positive.sum())
+    np.testing.assert_allclose(F.grid_pointing_game(attr, cells), expected, rtol=1e-12)
+    assert F.grid_pointing_game(torch.ones(4, 4, 4), cells).tolist() == [0.25] * 4
+    assert F.grid_pointing_game(-attr.abs(), cells).isnan().all()
+
+
 def test_pointing_game_looks_for_a_region_pixel_in_the_largest_patch():
     attr, regions = scene(images=40)
     pixels = pixel_map(attr, regions)
@@ -76,6 +119,7 @@ def test_undefined_images_are_nan():
     attr[3, 0, 0] = torch.nan
     assert F.relevance_mass_accuracy(attr, regions).isnan().tolist() == [True, False, True, True, False]
     assert F.pointing_game(attr, regions).isnan().tolist() == [False, True, True, True, False]
+    assert F.relevance_rank_accuracy(attr, regions).isnan().tolist() == [False, False, True, True, False]
 
 
 def test_whole_image_as_region():
@@ -83,15 +127,19 @@ def test_whole_image_as_region():
     whole = torch.ones_like(regions)
     assert F.relevance_mass_accuracy(attr, whole).tolist() == pytest.approx([1.0] * 6)
     assert F.pointing_game(attr, whole).tolist() == [1.0] * 6
+    assert F.relevance_rank_accuracy(attr, whole).tolist() == pytest.approx([1.0] * 6)
 
 
 def test_no_images():
     attr, regions = scene()
     assert F.relevance_mass_accuracy(attr[:0], regions[:0]).shape == (0,)
     assert F.pointing_game(attr[:0], regions[:0]).shape == (0,)
+    assert F.relevance_rank_accuracy(attr[:0], regions[:0]).shape == (0,)
 
 
-@pytest.mark.parametrize("metric", [F.relevance_mass_accuracy, F.pointing_game])
+@pytest.mark.parametrize(
+    "metric", [F.relevance_mass_accuracy, F.relevance_rank_accuracy, F.pointing_game, F.grid_pointing_game]
+)
 @pytest.mark.parametrize(
     ("attr", "regions", "message"),
     [

@@ -154,6 +154,22 @@ class RelevanceMassAccuracy(_MeanOverRegions):
         return functional.relevance_mass_accuracy(attributions, other)
 
 
+class RelevanceRankAccuracy(_MeanOverRegions):
+    """Mean RRA (Arras et al. 2022); images without region are left out."""
+
+    def values(self, attributions: Tensor, other: Tensor) -> Tensor:
+        """RRA of each image."""
+        return functional.relevance_rank_accuracy(attributions, other)
+
+
+class GridPointingGame(_MeanOverRegions):
+    """Mean grid pointing game (Böhle et al. 2021); images without positive attribution or without cell are left out."""
+
+    def values(self, attributions: Tensor, other: Tensor) -> Tensor:
+        """Share of positive attribution in the cell, of each image."""
+        return functional.grid_pointing_game(attributions, other)
+
+
 class PointingGame(_MeanOverRegions):
     """Share of images whose largest patch touches the region; constant maps and empty regions are left out."""
 

@@ -10,18 +10,44 @@ from xai.metrics.functional.agreement import (
     squared_explanation_error,
 )
 from xai.metrics.functional.chance import chance_levels
-from xai.metrics.functional.localisation import patch_coverage, pointing_game, relevance_mass_accuracy
+from xai.metrics.functional.localisation import (
+    grid_pointing_game,
+    patch_coverage,
+    pointing_game,
+    relevance_mass_accuracy,
+    relevance_rank_accuracy,
+)
+from xai.metrics.functional.removal import (
+    RemovalCurves,
+    Value,
+    check_players,
+    passes,
+    ranked_curves,
+    removal_curves,
+    sampled_curves,
+    scores,
+)
 
 __all__ = [
+    "RemovalCurves",
+    "Value",
     "centred_correlation",
     "chance_levels",
+    "check_players",
     "e_rmse",
+    "grid_pointing_game",
     "iou_at_k",
     "is_constant",
     "kendall",
     "normalise",
+    "passes",
     "patch_coverage",
     "pointing_game",
+    "ranked_curves",
     "relevance_mass_accuracy",
+    "relevance_rank_accuracy",
+    "removal_curves",
+    "sampled_curves",
+    "scores",
     "squared_explanation_error",
 ]

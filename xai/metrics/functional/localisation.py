@@ -59,6 +59,55 @@ def relevance_mass_accuracy(attr: Tensor, regions: Tensor) -> Tensor:
     return share.masked_fill(coverage.sum(1) == 0, torch.nan)
 
 
+def relevance_rank_accuracy(attr: Tensor, regions: Tensor) -> Tensor:
+    """RRA (Arras et al. 2022): the share of the K pixels of largest attribution that lie in a region of K pixels.
+
+    The map is read as if every pixel had its patch's value. Which of the pixels of equal value at the edge of the top K
+    are meant is open; they count by their expectation, all choices equally likely, so a constant map gets the share of
+    the image that is region.
+
+    Args:
+        attr: [N, h, w].
+        regions: Bool [N, H, W].
+
+    Returns:
+        [N] in [0, 1]; NaN for a map that is not finite, or an empty region.
+
+    Raises:
+        UserError: Shapes do not match, or regions are not boolean.
+    """
+    check_grid(tuple(attr.shape), regions)
+    coverage = patch_coverage(regions, (attr.shape[1], attr.shape[2])).flatten(1)
+    maps = attr.detach().flatten(1)
+    # K in patches. Rounding may put it beside a whole number, which changes the share by no more than that rounding.
+    size = coverage.sum(1, keepdim=True)
+    last = size.ceil().long().clamp(1, maps.shape[1]) - 1
+    edge = maps.sort(dim=1, descending=True).values.gather(1, last)
+    above, at_edge = (maps > edge).double(), (maps == edge).double()
+    drawn = (size - above.sum(1, keepdim=True)) / at_edge.sum(1, keepdim=True)
+    share = ((above + drawn * at_edge) * coverage).sum(1) / size[:, 0]
+    return share.masked_fill(~maps.isfinite().all(1), torch.nan)
+
+
+def grid_pointing_game(attr: Tensor, cells: Tensor) -> Tensor:
+    """Grid pointing game (Böhle et al. 2021): the share of positive attribution in the cell of the class asked for.
+
+    The image is a grid of images of different classes. On a cell as region this is the relevance mass accuracy, and a
+    map that knows nothing gets the cell's share of the grid.
+
+    Args:
+        attr: [N, h, w], attributions for the class of the cell.
+        cells: Bool [N, H, W], the cell that shows the class.
+
+    Returns:
+        [N] in [0, 1]; NaN without positive attribution or with an empty cell.
+
+    Raises:
+        UserError: Shapes do not match, or cells are not boolean.
+    """
+    return relevance_mass_accuracy(attr, cells)
+
+
 def pointing_game(attr: Tensor, regions: Tensor) -> Tensor:
     """Pointing game (Zhang et al. 2018): 1 where the patch of the largest attribution touches the region, else 0.
 

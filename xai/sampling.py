@@ -1,0 +1,44 @@
+"""Drawing patches with their importance as weights: what R-MIF, R-LIF and informed training masks share."""
+
+import torch
+from torch import Tensor
+
+SMALLEST_WEIGHT = 1e-6
+"""Weights end here: min-max scores hold exact zeros, and what has no weight at all has no order among its like."""
+
+
+def importance_weights(phi: Tensor) -> Tensor:
+    """Attributions as sampling weights, min-max normalised (Naouar et al. 2025, Algorithms 2 and 3, lines 3 to 5).
+
+    Args:
+        phi: [..., M]; higher is more important.
+
+    Returns:
+        [..., M] in [0, 1]; 0.5 throughout where a map is constant: that and one minus it weigh all patches alike.
+    """
+    low, high = phi.amin(-1, keepdim=True), phi.amax(-1, keepdim=True)
+    return torch.where(high > low, (phi - low) / (high - low).clamp(min=torch.finfo(phi.dtype).tiny), 0.5)
+
+
+def weighted_ranks(weights: Tensor, generator: torch.Generator) -> Tensor:
+    """Draw all patches one after the other, without replacement, each with a chance in proportion to its weight.
+
+    The first m patches of such a draw are a draw of m patches, for every m. Done for all rows at once: the order of
+    `log(weight) + Gumbel noise` has that distribution (Yellott 1977; Kool et al. 2019).
+
+    Args:
+        weights: [..., M], 0 or more; what is below `SMALLEST_WEIGHT` counts as that.
+        generator: Source of the noise; on the device of the weights nothing has to be moved.
+
+    Returns:
+        [..., M] the rank of each patch in its draw, 0 for the one that was drawn first.
+    """
+    uniform = torch.rand(weights.shape, generator=generator, device=generator.device, dtype=torch.float64)
+    gumbel = -(-uniform.log()).log()
+    keys = weights.double().clamp(min=SMALLEST_WEIGHT).log() + gumbel.to(weights.device)
+    return keys.argsort(-1, descending=True).argsort(-1)
+
+
+def step_generator(seed: int, step: int, device: torch.device) -> torch.Generator:
+    """The source of what a training step draws; a resumed run draws at a step what the killed one would have drawn."""
+    return torch.Generator(device).manual_seed(seed * 1_000_003 + step)
