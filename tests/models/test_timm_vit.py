@@ -21,7 +21,7 @@ from tests.models.tiny_vit import (
     pictures,
 )
 from xai.errors import UserError
-from xai.models.maskable import Removal, reference_image
+from xai.models.maskable import Removal, class_logits, reference_image
 from xai.models.timm_vit import MaskableVit
 
 EXACT = {"rtol": 1e-10, "atol": 1e-10}
@@ -220,3 +220,22 @@ def test_the_grid_is_the_networks() -> None:
     assert MaskableVit(network(**FAMILIES["oblong"]), MEAN, (1.0, 1.0, 1.0)).grid == (2, 8)
     assert maskable(network()).players == PLAYERS
     assert maskable(network()).removal == Removal()
+
+
+def test_a_single_output_is_the_log_odds_of_the_second_of_two_classes() -> None:
+    built = network(num_classes=1)
+    images, keep = pictures(built, 12), ragged()
+    found, log_odds = maskable(built, TOKENS)(images, keep), masked_out(built, images, keep)
+    torch.testing.assert_close(found.softmax(1)[:, 1:], log_odds.sigmoid(), **EXACT)
+    torch.testing.assert_close(found[:, 0], -found[:, 1], rtol=0, atol=0)
+    assert found.shape == (12, 2)
+    assert log_odds.std() > 0.1
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_two_outputs_or_more_are_logits_already(dtype: torch.dtype) -> None:
+    two = torch.tensor([[2.0, -1.0], [0.0, 3.0]], dtype=dtype)
+    assert class_logits(two) is two
+    single = class_logits(two[:, None, :1])
+    assert single.tolist() == [[[-1.0, 1.0]], [[0.0, 0.0]]]
+    assert single.dtype == dtype

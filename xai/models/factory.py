@@ -13,6 +13,7 @@ from torch import Tensor
 
 from xai.errors import UserError
 from xai.models.clip import SelfExplainingClip, Tokenizer
+from xai.models.geometry import check_geometry
 from xai.models.maskable import Removal
 from xai.models.tokenizer import WordTokenizer
 from xai.models.weights import match_weights, read_weights
@@ -90,19 +91,7 @@ class ClipParams:
 
     def __post_init__(self) -> None:
         """Refuse shapes that do not fit together."""
-        if self.image_size < 1 or self.patch_size < 1 or self.image_size % self.patch_size:
-            fitting = max(1, round(self.image_size / max(self.patch_size, 1))) * max(self.patch_size, 1)
-            raise UserError(
-                f"model.patch_size={self.patch_size} does not divide model.image_size={self.image_size}: "
-                f"the nearest size that fits is {fitting}"
-            )
-        if self.grid < 2:
-            raise UserError(
-                f"model.patch_size={self.patch_size} makes one patch of model.image_size={self.image_size}, and an "
-                f"explanation compares patches: use a patch_size of {self.image_size // 2} at most"
-            )
-        if len(self.mean) != 3 or len(self.std) != 3 or not all(deviation > 0 for deviation in self.std):
-            raise UserError("model.mean and model.std need three channel values each, deviations above 0")
+        check_geometry(self.image_size, self.patch_size, self.mean, self.std)
         if (self.architecture is None) == (self.towers is None):
             raise UserError(f"model={self.name} needs either architecture (an open_clip name) or towers, and not both")
         if self.architecture is not None and self.architecture not in open_clip.list_models():

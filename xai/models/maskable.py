@@ -67,6 +67,21 @@ class Rows(NamedTuple):
     groups: Sequence[tuple[int, int]]
 
 
+def class_logits(outputs: Tensor) -> Tensor:
+    """What a head gives as one logit a class.
+
+    A binary classifier has a single logit z and a sigmoid. The pair (-z/2, z/2) under a softmax is the same
+    distribution, and it leaves all that asks for logits of C classes as it is: games, explainers, metrics.
+
+    Args:
+        outputs: [..., C], or [..., 1] for a binary classifier.
+
+    Returns:
+        [..., C], C >= 2.
+    """
+    return outputs if outputs.shape[-1] > 1 else torch.cat([-outputs / 2, outputs / 2], dim=-1)
+
+
 def sort_rows(keep: Tensor) -> tuple[Tensor, list[tuple[int, int]]]:
     """The order that sorts coalitions [N, M] by size, [N], and the groups of one size: (rows, patches kept)."""
     sizes, order = keep.sum(1).sort(stable=True)

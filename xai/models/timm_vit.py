@@ -9,7 +9,7 @@ from torch import Tensor
 
 from xai.errors import UserError
 from xai.models import packed
-from xai.models.maskable import Encoded, MaskableClassifier, Removal, Rows, check_size
+from xai.models.maskable import Encoded, MaskableClassifier, Removal, Rows, check_size, class_logits
 from xai.models.normalisation import Normalisation
 
 
@@ -20,7 +20,8 @@ class MaskableVit(MaskableClassifier):
     the network averages its patch tokens, the average is over the visible ones, and zero where there are none.
 
     Args:
-        network: A `VisionTransformer` of timm (ViT, DeiT, DeiT-III, DINOv2 with or without registers, AugReg, ...).
+        network: A `VisionTransformer` of timm (ViT, DeiT, DeiT-III, DINOv2 with or without registers, AugReg, ...). One
+            with a single output is a binary classifier; see `class_logits`.
         mean: Channel means of its input normalisation.
         std: Channel deviations of it.
         removal: How patches are removed.
@@ -76,10 +77,10 @@ class MaskableVit(MaskableClassifier):
         if network.global_pool == "token":
             read = 2 if isinstance(network, VisionTransformerDistilled) else 1
             tokens = packed.run(self._layers, tokens, inputs, groups, read)
-            return network.forward_head(network.norm(tokens).unflatten(0, (-1, read)))
+            return class_logits(network.forward_head(network.norm(tokens).unflatten(0, (-1, read))))
         tokens = network.norm(packed.run(self._layers, tokens, inputs, groups))
         pooled = packed.pool(tokens, groups, skip=0 if network.pool_include_prefix else prefix)
-        return network.head(network.head_drop(network.fc_norm(pooled)))
+        return class_logits(network.head(network.head_drop(network.fc_norm(pooled))))
 
     def cost(self, kept: int) -> int:
         """Tokens of a coalition."""

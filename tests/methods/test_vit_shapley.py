@@ -1,0 +1,147 @@
+import pytest
+import torch
+from torch import Tensor
+
+from tests.methods.tiny_salvage import FIT, PLAYERS, batch, classifier, copied, explainer, same, train
+from tests.shapley.tables import TableGame, all_rows, random_table, shapley_by_permutations
+from xai.errors import UserError
+from xai.methods.vit_shapley import (
+    VitShapley,
+    VitShapleyExplainer,
+    efficient,
+    fast_shap_loss,
+    predictions_with_ends,
+)
+from xai.models.explainer import ShapleyNetwork
+from xai.shapley.exact import exact_shapley
+
+pytestmark = pytest.mark.filterwarnings("ignore:You are trying to .self.log")
+
+
+def draw(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def vit_shapley(outputs: int = 3, masks: int = 4) -> VitShapley:
+    network = explainer(ShapleyNetwork, outputs, parts=1)
+    return VitShapley(network, classifier(outputs, seed=1), FIT, masks, seed=3, stage="test")
+
+
+@pytest.mark.parametrize("classes", [(3,), ()], ids=["of every class", "of one"])
+def test_normalised_values_add_up_and_keep_their_differences(classes: tuple[int, ...]) -> None:
+    values, grand, null = draw(5, 9, *classes), draw(5, *classes, seed=1), draw(5, *classes, seed=2)
+    found = efficient(values, grand, null)
+    torch.testing.assert_close(found.sum(1), grand - null, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(found - found[:, :1], values - values[:, :1], rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(efficient(found, grand, null), found, rtol=1e-12, atol=1e-12)
+
+
+def test_the_loss_is_equation_2_coalition_by_coalition() -> None:
+    values, answers, null = draw(2, 5, 3), draw(2, 4, 3, seed=1), draw(2, 3, seed=2)
+    keep = torch.rand(2, 4, 5, generator=torch.Generator().manual_seed(3)) < 0.5
+    squares = [
+        float(answers[b, s, c] - null[b, c] - sum(values[b, m, c] for m in range(5) if keep[b, s, m])) ** 2
+        for b in range(2)
+        for s in range(4)
+        for c in range(3)
+    ]
+    assert fast_shap_loss(values, keep, answers, null).item() == pytest.approx(5 * sum(squares) / 24, rel=1e-12)
+
+
+def test_autocast_does_not_touch_the_loss() -> None:
+    values, answers, null = draw(2, 64, 3).float(), draw(2, 4, 3, seed=1).float(), draw(2, 3, seed=2).float()
+    keep = torch.rand(2, 4, 64, generator=torch.Generator().manual_seed(3)) < 0.5
+    expected = fast_shap_loss(values, keep, answers, null)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = fast_shap_loss(values, keep, answers, null)
+    assert torch.equal(found, expected)
+
+
+def test_what_minimises_the_objective_are_the_exact_shapley_values() -> None:
+    table = random_table(PLAYERS, classes=3, games=2)
+    rows = all_rows(PLAYERS)[1:-1]
+    # As many of each coalition as the Shapley kernel gives it: 1 / (C(4, s) s (4 - s)), times 24.
+    counts = torch.tensor([0, 2, 1, 2])[rows.sum(1)]
+    keep = rows.repeat_interleave(counts, dim=0).expand(2, -1, -1)
+    answers = TableGame(table).value(keep[0])
+    grand, null = table[:, -1], table[:, 0]
+    values = torch.zeros(2, PLAYERS, 3, dtype=torch.float64, requires_grad=True)
+    optimiser = torch.optim.LBFGS([values], max_iter=200, tolerance_grad=1e-13, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimiser.zero_grad()
+        loss = fast_shap_loss(efficient(values, grand, null), keep, answers, null)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss
+
+    optimiser.step(closure)  # type: ignore[no-untyped-call]
+    found = efficient(values.detach(), grand, null)
+    torch.testing.assert_close(found, shapley_by_permutations(table), rtol=0, atol=1e-6)
+    torch.testing.assert_close(found, exact_shapley(TableGame(table)), rtol=0, atol=1e-6)
+
+
+def test_predictions_come_with_those_of_the_whole_and_of_nothing() -> None:
+    surrogate, given = classifier(seed=1), batch()
+    keep = torch.rand(6, 3, PLAYERS, generator=torch.Generator().manual_seed(0)) < 0.5
+    answers, grand, null = predictions_with_ends(surrogate, given.pixels, keep)
+    for row in range(3):
+        torch.testing.assert_close(answers[:, row], surrogate(given.pixels, keep[:, row]).softmax(-1))
+    torch.testing.assert_close(grand, surrogate(given.pixels).softmax(-1))
+    nothing = torch.zeros(6, PLAYERS, dtype=torch.bool)
+    torch.testing.assert_close(null, surrogate(given.pixels, nothing).softmax(-1))
+    assert (grand - null).abs().min() > 0
+
+
+@pytest.mark.parametrize("outputs", [3, 1])
+def test_attributions_add_up_to_what_the_image_makes_of_the_prediction(outputs: int) -> None:
+    network, surrogate = explainer(ShapleyNetwork, outputs, parts=1), classifier(outputs, seed=1)
+    with torch.no_grad():
+        network.decoder.patch_projection.weight.normal_(generator=torch.Generator().manual_seed(2))
+    given = batch(classes=max(outputs, 2))
+    with torch.no_grad():
+        maps = VitShapleyExplainer(network, surrogate).attribute(given.pixels, given.labels)
+        whole = surrogate(given.pixels).softmax(-1)
+        nothing = surrogate(given.pixels, torch.zeros(6, PLAYERS, dtype=torch.bool)).softmax(-1)
+        raw = network.values(given.pixels)
+    assert maps.shape == (6, 2, 2)
+    picked = torch.arange(6), given.labels
+    torch.testing.assert_close(maps.sum((1, 2)), (whole - nothing)[picked], rtol=1e-5, atol=1e-6)
+    own = raw[torch.arange(6), :, given.labels]
+    torch.testing.assert_close((maps - maps[:, :1, :1]).flatten(1), own - own[:, :1], rtol=1e-4, atol=1e-6)
+    assert own.std(1).min() > 1e-4
+
+
+def test_it_learns_and_its_surrogate_stays_as_it_was() -> None:
+    learner, given = vit_shapley(), batch()
+    surrogate = learner._surrogate[0]
+    before, start = copied(surrogate), copied(learner.network)
+
+    def distance() -> float:
+        """To the exact Shapley values of the surrogate's predictions."""
+        keep = all_rows(PLAYERS).expand(6, -1, -1)
+        with torch.no_grad():
+            answers, grand, null = predictions_with_ends(surrogate, given.pixels, keep)
+            exact = exact_shapley(TableGame(answers.double()))
+            return float((efficient(learner.network.values(given.pixels), grand, null) - exact).square().mean())
+
+    first = distance()
+    losses, checkpoint = train(learner, [given] * 60)
+    assert len(losses) == 60
+    assert distance() < 0.5 * first
+    assert same(before, surrogate)
+    assert all(value.grad is None for value in surrogate.parameters())
+    assert not same(start, learner.network)
+    assert set(checkpoint["state_dict"]) == {f"network.{name}" for name in learner.network.state_dict()}
+
+
+def test_steps_in_mixed_precision_are_finite() -> None:
+    learner = vit_shapley()
+    losses, _ = train(learner, [batch()] * 3, precision="bf16-mixed")
+    assert torch.tensor(losses).isfinite().all()
+    assert all(value.isfinite().all() for value in learner.parameters())
+
+
+@pytest.mark.parametrize("masks", [0, 3])
+def test_masks_that_cannot_be_paired_are_refused(masks: int) -> None:
+    with pytest.raises(UserError, match=rf"^masks={masks} must be even and at least 2"):
+        vit_shapley(masks=masks)

@@ -1,0 +1,224 @@
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+from timm.layers import resample_abs_pos_embed
+from torch import Tensor
+
+from xai.errors import UserError
+from xai.models.maskable import Removal
+from xai.models.vit import SmallVit, VitParams, build_vit, maskable, outputs_of, start_weights
+
+TOWER = SmallVit(width=16, depth=2, heads=2, mlp_ratio=2.0, registers=3, position_scale=0.3)
+SMALL = VitParams("small", 12, 4, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), tower=TOWER)
+TIMM = VitParams("timm", 48, 16, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), architecture="test_vit")
+
+
+def refusal(call: Any, *args: Any, **settings: Any) -> str:
+    with pytest.raises(UserError) as caught:
+        call(*args, **settings)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert len(message) < 300
+    return message
+
+
+def test_a_small_tower_has_the_shape_asked_for() -> None:
+    network = build_vit(SMALL, outputs=5, seed=0)
+    assert network.patch_embed.grid_size == (3, 3)
+    assert (len(network.blocks), network.embed_dim, network.blocks[0].attn.num_heads) == (2, 16, 2)
+    assert network.blocks[0].mlp.fc1.out_features == 32
+    assert network.num_prefix_tokens == 4
+    assert network(torch.rand(2, 3, 12, 12)).shape == (2, 5)
+
+
+def test_its_positions_are_sines_and_cosines_of_row_and_column() -> None:
+    network = build_vit(SMALL, outputs=5, seed=0)
+    rates = 1 / 10_000 ** (np.arange(4) / 4)
+    assert network.pos_embed is not None
+    found = network.pos_embed.detach()[0].double().numpy() / 0.3
+    for patch in range(9):
+        row, column = patch // 3 * rates, patch % 3 * rates
+        halves = [np.concatenate([np.sin(place), np.cos(place)]) for place in (column, row)]
+        np.testing.assert_allclose(found[patch], np.concatenate(halves), atol=1e-6)
+
+
+def test_one_seed_gives_one_network_and_leaves_the_global_generator_alone() -> None:
+    state = torch.random.get_rng_state()
+    first, again, other = (build_vit(SMALL, 5, seed).state_dict() for seed in (0, 0, 1))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert any(not torch.equal(first[name], other[name]) for name in first)
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_an_architecture_of_timm_is_built_for_the_size_of_the_images() -> None:
+    first, again, other = (build_vit(TIMM, 3, seed).state_dict() for seed in (0, 0, 1))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not torch.equal(first["patch_embed.proj.weight"], other["patch_embed.proj.weight"])
+    model = maskable(TIMM, build_vit(TIMM, 3, 0))
+    assert model.grid == (TIMM.grid, TIMM.grid) == (3, 3)
+    assert model.removal == Removal("tokens")
+    assert maskable(TIMM, build_vit(TIMM, 3, 0), Removal("pixels")).removal == Removal("pixels")
+
+
+@pytest.mark.parametrize(("outputs", "classes"), [(3, 3), (1, 2)])
+def test_a_head_with_one_output_answers_for_two_classes(outputs: int, classes: int) -> None:
+    model = maskable(SMALL, build_vit(SMALL, outputs, 0))
+    assert model(torch.rand(2, 3, 12, 12)).shape == (2, classes)
+
+
+def test_the_width_of_a_head() -> None:
+    assert [outputs_of(10, False), outputs_of(2, False), outputs_of(2, True)] == [10, 2, 1]
+    assert refusal(outputs_of, 10, True) == "model.binary=true needs a data set of two classes, this one has 10"
+    for binary in (False, True):
+        assert refusal(outputs_of, 1, binary).startswith("a classifier of 1 class has nothing to tell apart")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"patch_size": 5}, "model.patch_size=5 does not divide model.image_size=12"),
+        ({"patch_size": 0}, "model.patch_size=0 does not divide"),
+        ({"image_size": 0}, "model.patch_size=4 does not divide model.image_size=0"),
+        ({"patch_size": 12}, "model.patch_size=12 makes one patch of model.image_size=12"),
+        ({"mean": (0.5,)}, "model.mean and model.std need three"),
+        ({"std": (0.5, 0.0, 0.5)}, "model.mean and model.std need three"),
+        ({"architecture": "test_vit"}, "model=small needs either architecture (a timm name) or tower, and not both"),
+        ({"tower": None}, "model=small needs either architecture (a timm name) or tower, and not both"),
+        ({"weights": "x"}, "model=small is trained from nothing: weights and pretrained need an architecture"),
+        ({"pretrained": True}, "model=small is trained from nothing: weights and pretrained need an architecture"),
+    ],
+    ids=str,
+)
+def test_shapes_that_do_not_fit_together_are_refused(settings: dict[str, Any], message: str) -> None:
+    assert refusal(replace, SMALL, **settings).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"width": 0}, "model.tower.width=0 must be at least 1"),
+        ({"depth": 0}, "model.tower.depth=0 must be at least 1"),
+        ({"heads": 0}, "model.tower.heads=0 must be at least 1"),
+        ({"heads": 3}, "model.tower.width=16 must be a multiple of heads=3, and of 4"),
+        ({"width": 6}, "model.tower.width=6 must be a multiple of heads=2, and of 4"),
+        ({"registers": -1}, "model.tower.registers=-1 must be 0 or more"),
+        ({"mlp_ratio": 0.0}, "model.tower.registers=3 must be 0 or more, mlp_ratio=0.0 above 0"),
+    ],
+    ids=str,
+)
+def test_towers_that_cannot_be_built_are_refused(settings: dict[str, Any], message: str) -> None:
+    assert refusal(replace, TOWER, **settings).startswith(message)
+
+
+def test_weights_and_pretrained_exclude_each_other() -> None:
+    message = refusal(replace, TIMM, weights="model.safetensors", pretrained=True)
+    assert message == "model.weights=model.safetensors and model.pretrained=true exclude each other: set one"
+
+
+def test_an_architecture_that_timm_does_not_know_is_refused_with_the_nearest_it_does() -> None:
+    near = refusal(replace, TIMM, architecture="vit_base_patch14_reg4_dinov")
+    assert near.endswith("is unknown to timm: did you mean vit_base_patch14_reg4_dinov2?")
+    assert "timm.list_models" in refusal(replace, TIMM, architecture="zzz")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"architecture": "resnet18"}, "model.architecture=resnet18 cannot be built for 48 px"),
+        ({"architecture": "test_vit.nothing"}, "model.architecture=test_vit.nothing cannot be built for 48 px"),
+        (
+            {"architecture": "eva02_tiny_patch14_224", "image_size": 28, "patch_size": 14},
+            "model.architecture=eva02_tiny_patch14_224 is a Eva, no plain vision transformer: use one such as",
+        ),
+        ({"patch_size": 8}, "model.architecture=test_vit has patches of 16 px, not patch_size=8"),
+    ],
+    ids=str,
+)
+def test_an_architecture_that_does_not_fit_is_refused(settings: dict[str, Any], message: str) -> None:
+    assert refusal(build_vit, replace(TIMM, **settings), 3, 0).startswith(message)
+
+
+def test_weights_that_cannot_be_fetched_are_said_to_be() -> None:
+    message = refusal(build_vit, replace(TIMM, pretrained=True), 3, 0, published=True)
+    assert message.startswith("the weights of test_vit could not be fetched")
+    assert message.endswith("give the file: model.pretrained=false model.weights=model.safetensors")
+
+
+def published(path: Path, side: int, **settings: Any) -> dict[str, Tensor]:
+    """The file of a network of timm with 1000 classes, for images of another size."""
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        made = timm.create_model("test_vit", img_size=side, num_classes=1000, **settings)
+    state = made.state_dict()
+    save_file(state, path)
+    return state
+
+
+@pytest.mark.parametrize("side", [48, 80])
+def test_published_weights_start_all_but_the_head_and_positions_are_interpolated(tmp_path: Path, side: int) -> None:
+    path = tmp_path / "model.safetensors"
+    given, network = published(path, side), build_vit(TIMM, 3, 0)
+    own = {name: value.clone() for name, value in network.state_dict().items()}
+    network.load_state_dict(start_weights(replace(TIMM, weights=str(path)), network))
+    found = network.state_dict()
+    prefix = network.num_prefix_tokens
+    for name, value in found.items():
+        if name.startswith("head."):
+            assert torch.equal(value, own[name])
+        elif name != "pos_embed":
+            assert torch.equal(value, given[name])
+    expected = resample_abs_pos_embed(given["pos_embed"], (3, 3), num_prefix_tokens=prefix)
+    torch.testing.assert_close(found["pos_embed"], expected)
+    assert torch.equal(found["pos_embed"], given["pos_embed"]) == (side == 48)
+
+
+def test_weights_in_the_layout_of_dinov2_with_registers_start_its_timm_twin(tmp_path: Path) -> None:
+    shape = {"embed_dim": 24, "depth": 1, "num_heads": 2, "num_classes": 0, "img_size": 56}
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        twin = timm.create_model("vit_small_patch14_reg4_dinov2", **shape)
+        other = timm.create_model("vit_small_patch14_reg4_dinov2", **{**shape, "img_size": 28})
+    state = {name: value + 0.1 for name, value in twin.state_dict().items()}
+    # As its authors publish it: position and class token apart, and a token for what masked pre-training hides.
+    layout = {name: value for name, value in state.items() if name != "reg_token"}
+    layout["register_tokens"], layout["mask_token"] = state["reg_token"], torch.zeros(1, 24)
+    layout["pos_embed"] = torch.cat([torch.full((1, 1, 24), 0.5), state["pos_embed"]], dim=1)
+    layout["cls_token"] = state["cls_token"] - 0.5
+    save_file(layout, tmp_path / "dinov2")
+    params = replace(TIMM, image_size=28, patch_size=14, architecture="vit_small_patch14_reg4_dinov2")
+    other.load_state_dict(start_weights(replace(params, weights=str(tmp_path / "dinov2")), other))
+    found = other.state_dict()
+    torch.testing.assert_close(found["cls_token"], state["cls_token"])
+    torch.testing.assert_close(found["reg_token"], state["reg_token"])
+    torch.testing.assert_close(found["blocks.0.attn.qkv.weight"], state["blocks.0.attn.qkv.weight"])
+    expected = resample_abs_pos_embed(state["pos_embed"], (2, 2), num_prefix_tokens=0)
+    torch.testing.assert_close(found["pos_embed"], expected)
+
+
+def test_both_heads_of_a_distilled_network_stay_as_they_are(tmp_path: Path) -> None:
+    shape = {"embed_dim": 24, "depth": 1, "num_heads": 2, "img_size": 32}
+    given = timm.create_model("deit_tiny_distilled_patch16_224", num_classes=1000, **shape).state_dict()
+    network = timm.create_model("deit_tiny_distilled_patch16_224", num_classes=3, **shape)
+    save_file(given, tmp_path / "deit")
+    params = replace(TIMM, image_size=32, architecture="deit_tiny_distilled_patch16_224")
+    found = start_weights(replace(params, weights=str(tmp_path / "deit")), network)
+    assert found["head_dist.weight"].shape == (3, 24)
+    assert torch.equal(found["norm.weight"], given["norm.weight"])
+    network.load_state_dict(found)
+
+
+def test_weights_of_another_architecture_are_refused(tmp_path: Path) -> None:
+    network = build_vit(TIMM, 3, 0)
+    path = tmp_path / "model.safetensors"
+    params = replace(TIMM, weights=str(path))
+    assert "does not exist" in refusal(start_weights, params, network)
+    published(path, 48, depth=2)
+    assert "are missing" in refusal(start_weights, params, network)
+    save_file({"mask_token": torch.zeros(1, 3), "pos_embed": torch.zeros(7)}, path)
+    assert refusal(start_weights, params, network) == f"weights {path} are not those of a vision transformer of timm"

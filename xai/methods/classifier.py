@@ -1,0 +1,88 @@
+"""Training a vision transformer to classify, from nothing if need be: the network that is to be explained."""
+
+import torch
+import torch.nn.functional as F
+from pytorch_lightning import LightningModule
+from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor
+
+from xai.data.module import Batch
+from xai.errors import UserError
+from xai.methods.optimisation import FitParams, adamw
+from xai.models.maskable import MaskableClassifier
+from xai.sampling import step_generator
+
+
+def focused_patches(
+    regions: Tensor, grid: tuple[int, int], background: int, generator: torch.Generator | None = None
+) -> Tensor:
+    """The patches that touch an image's object, and some others at random.
+
+    Args:
+        regions: Bool [B, H, W], the object of each image.
+        grid: (h, w), patches down and across; they divide H and W.
+        background: How many other patches, or all where there are fewer.
+        generator: Source of the draw.
+
+    Returns:
+        Bool [B, M], True where a patch is shown.
+    """
+    touched = F.adaptive_max_pool2d(regions[:, None].float(), grid).flatten(1) > 0
+    order = torch.rand(touched.shape, generator=generator, device=generator.device if generator else None)
+    order = order.to(touched.device).masked_fill(touched, 2.0)
+    return touched | (order.argsort(1).argsort(1) < background)
+
+
+def visible_background(step: int, steps: int, focus: float, patches: int) -> int | None:
+    """How many background patches a step of the curriculum shows: from none to all over a share `focus` of the steps.
+
+    Returns:
+        The number, or None once everything is shown.
+    """
+    rising = focus * steps
+    return None if step >= rising else int(patches * step / rising)
+
+
+class Classifier(LightningModule):
+    """Cross-entropy; for a binary classifier that is the logistic loss.
+
+    A small ViT that starts from nothing does not find a small object on a large canvas within minutes. Where the
+    regions of the objects are known, the first steps leave most of the background out, as tokens that are dropped, and
+    add it back bit by bit.
+
+    Args:
+        model: The classifier; trained in place.
+        params: The optimisation.
+        focus: Share of the steps over which the background comes back; 0 shows everything from the start.
+        seed: Of the background that is shown.
+        stage: Prefix of the logged names.
+    """
+
+    def __init__(self, model: MaskableClassifier, params: FitParams, focus: float, seed: int, stage: str) -> None:
+        super().__init__()
+        if not 0 <= focus <= 1:
+            raise UserError(f"focus={focus} is a share of the steps: it must lie between 0 and 1")
+        self.model = model
+        self._params, self._focus, self._seed, self._stage = params, focus, seed, stage
+
+    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+        """One step of the cross-entropy."""
+        loss = F.cross_entropy(self.model(batch.pixels, self._shown(batch)).float(), batch.labels)
+        self.log(f"{self._stage}/loss", loss)
+        return loss
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """AdamW with warm-up and cosine."""
+        return adamw(self, self._params)
+
+    def _shown(self, batch: Batch) -> Tensor | None:
+        if not self._focus:
+            return None
+        if batch.regions is None:
+            raise UserError("focus needs the regions of the objects, and this data set has none: set focus=0")
+        steps = int(self.trainer.estimated_stepping_batches)
+        background = visible_background(self.global_step, steps, self._focus, self.model.players)
+        if background is None:
+            return None
+        generator = step_generator(self._seed, self.global_step, batch.pixels.device)
+        return focused_patches(batch.regions, self.model.grid, background, generator)

@@ -1,0 +1,126 @@
+"""ViT-Shapley (Covert et al. 2023): learning Shapley values by the weighted least squares that characterises them."""
+
+import torch
+from pytorch_lightning import LightningModule
+from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor
+
+from xai.data.module import Batch
+from xai.methods.optimisation import FitParams, adamw
+from xai.methods.salvage import check_masks, log_predictions
+from xai.models.explainer import ShapleyNetwork, column
+from xai.models.maskable import MaskableClassifier
+from xai.sampling import step_generator
+from xai.shapley.masks import paired_masks
+
+
+def efficient(values: Tensor, grand: Tensor, null: Tensor) -> Tensor:
+    """Additive efficient normalisation (Ruiz et al. 1998; FastSHAP, equation 5): the same number added to every patch.
+
+    Args:
+        values: [B, M, C], or [B, M] of one class.
+        grand: [B, C], or [B]: v(N), the prediction for the whole image.
+        null: [B, C], or [B]: v of no patch at all.
+
+    Returns:
+        Values of the same shape that add up to v(N) - v(no patch).
+    """
+    gap = grand - null - values.sum(1)
+    return values + gap[:, None] / values.shape[1]
+
+
+def fast_shap_loss(values: Tensor, coalitions: Tensor, answers: Tensor, null: Tensor) -> Tensor:
+    """Equation 2 of SALVAGE, the FastSHAP objective: (v(S) - v(no patch) - sum of phi over S) squared.
+
+    Averaged over images, coalitions and classes, times M as the authors of ViT-Shapley scale it.
+
+    Args:
+        values: [B, M, C] normalised Shapley values.
+        coalitions: Bool [B, S, M], drawn from the Shapley kernel.
+        answers: [B, S, C] v(S), probabilities.
+        null: [B, C] v of no patch at all.
+
+    Returns:
+        The scalar loss.
+    """
+    # Not under autocast: in half precision the sum over patches loses its digits.
+    with torch.autocast(values.device.type, enabled=False):
+        predicted = null[:, None] + torch.bmm(coalitions.to(values.dtype), values)
+    return values.shape[1] * (predicted - answers).square().mean()
+
+
+class VitShapley(LightningModule):
+    """Trains phi on the game of the surrogate, with paired masks from the Shapley kernel.
+
+    Args:
+        network: The explainer; trained in place.
+        surrogate: What answers v(S), frozen.
+        params: The optimisation.
+        masks: Coalitions an image and step; even, for they come with their complements.
+        seed: Of the coalitions.
+        stage: Prefix of the logged names.
+    """
+
+    def __init__(
+        self,
+        network: ShapleyNetwork,
+        surrogate: MaskableClassifier,
+        params: FitParams,
+        masks: int,
+        seed: int,
+        stage: str,
+    ) -> None:
+        super().__init__()
+        check_masks(masks)
+        self.network = network
+        # In a list, so that Lightning neither trains it, nor writes it into every checkpoint.
+        self._surrogate = [surrogate]
+        self._params, self._masks, self._seed, self._stage = params, masks, seed, stage
+
+    def on_fit_start(self) -> None:
+        """Bring the frozen surrogate to the device of the training."""
+        self._surrogate[0].to(self.device)
+
+    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+        """One step of the FastSHAP objective, on normalised values."""
+        players = self._surrogate[0].players
+        generator = step_generator(self._seed, self.global_step, batch.pixels.device)
+        coalitions = paired_masks(len(batch.pixels), players, self._masks // 2, generator)
+        answers, grand, null = predictions_with_ends(self._surrogate[0], batch.pixels, coalitions)
+        values = efficient(self.network.values(batch.pixels), grand, null)
+        loss = fast_shap_loss(values, coalitions, answers, null)
+        self.log(f"{self._stage}/loss", loss)
+        return loss
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """AdamW with warm-up and cosine."""
+        return adamw(self, self._params)
+
+
+class VitShapleyExplainer:
+    """A trained ViT-Shapley network as an explainer: its values, normalised with two answers of the surrogate.
+
+    Args:
+        network: The trained network.
+        surrogate: What it was trained to explain.
+    """
+
+    def __init__(self, network: ShapleyNetwork, surrogate: MaskableClassifier) -> None:
+        self._network, self._surrogate = network, surrogate
+
+    def attribute(self, images: Tensor, targets: Tensor) -> Tensor:
+        """Shapley values [B, h, w] of images [B, 3, H, W] for the classes `targets` [B]; they add up exactly."""
+        none = torch.empty(len(images), 0, self._surrogate.players, dtype=torch.bool, device=images.device)
+        _, grand, null = predictions_with_ends(self._surrogate, images, none)
+        values = efficient(self._network.values(images), grand, null)
+        return column(values, targets).reshape(-1, *self._network.grid)
+
+
+def predictions_with_ends(
+    surrogate: MaskableClassifier, images: Tensor, coalitions: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """v(S) [B, S, C] of coalitions [B, S, M], v(N) [B, C] and v(no patch) [B, C], all in one pass of the game."""
+    ends = torch.ones(len(images), 2, coalitions.shape[2], dtype=torch.bool, device=coalitions.device)
+    ends[:, 1] = False
+    answers = log_predictions(surrogate, images, torch.cat([coalitions, ends], dim=1)).exp()
+    return answers[:, :-2], answers[:, -2], answers[:, -1]

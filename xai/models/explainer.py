@@ -1,0 +1,83 @@
+"""The network of a learned explainer: the backbone of the classifier, and a decoder from its tokens to attributions."""
+
+from typing import NamedTuple
+
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from xai.models.maskable import Removal, check_size, class_logits
+from xai.models.normalisation import Normalisation
+
+
+class ExplainerNetwork(nn.Module):
+    """Images to K scores a patch.
+
+    Args:
+        backbone: A ViT; its head is not used.
+        decoder: Patch tokens [B, M, D] to scores [B, M, K].
+        mean: Channel means of the input normalisation.
+        std: Channel deviations of it.
+    """
+
+    def __init__(
+        self, backbone: VisionTransformer, decoder: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]
+    ) -> None:
+        super().__init__()
+        self.backbone, self.decoder = backbone, decoder
+        self.backbone.head = nn.Identity()
+        self.normalisation = Normalisation(mean, std, Removal("tokens"))
+        down, across = backbone.patch_embed.grid_size
+        self.grid = (int(down), int(across))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Scores [B, M, K] of images [B, 3, H, W] in [0, 1].
+
+        Raises:
+            UserError: For images of another size than the backbone's.
+        """
+        check_size(images, self.backbone.patch_embed.img_size)
+        tokens = self.backbone.forward_features(self.normalisation(images))
+        scores: Tensor = self.decoder(tokens[:, self.backbone.num_prefix_tokens :])
+        return scores
+
+
+class ShapleyParts(NamedTuple):
+    """The two halves of equation 3: `present` phi+ and `absent` phi-, each [B, M, C]."""
+
+    present: Tensor
+    absent: Tensor
+
+
+class SalvageNetwork(ExplainerNetwork):
+    """SALVAGE (Naouar et al. 2025): phi+ and phi- of every patch and class; a classifier as well (equation 6)."""
+
+    def parts(self, images: Tensor) -> ShapleyParts:
+        """phi+ and phi- [B, M, C] of images [B, 3, H, W] in [0, 1], in float32."""
+        present, absent = self(images).float().chunk(2, dim=-1)
+        return ShapleyParts(class_logits(present), class_logits(absent))
+
+    def attribute(self, images: Tensor, targets: Tensor) -> Tensor:
+        """Phi = phi+ - phi- of the classes `targets` [B]: [B, h, w], of images [B, 3, H, W]."""
+        present, absent = self.parts(images)
+        return column(present - absent, targets).reshape(-1, *self.grid)
+
+    def classify(self, images: Tensor) -> Tensor:
+        """Equation 6 before its sigma: logits [B, C], the sum of phi+ over all patches."""
+        return self.parts(images).present.sum(1)
+
+
+class ShapleyNetwork(ExplainerNetwork):
+    """ViT-Shapley (Covert et al. 2023): a Shapley value of every patch and class."""
+
+    def values(self, images: Tensor) -> Tensor:
+        """Phi [B, M, C] of images [B, 3, H, W] in [0, 1], in float32, not normalised."""
+        return class_logits(self(images).float())
+
+    def classify(self, images: Tensor) -> Tensor:
+        """The raw sum of phi over all patches [B, C]: what Table 4 of SALVAGE judges."""
+        return self.values(images).sum(1)
+
+
+def column(values: Tensor, targets: Tensor) -> Tensor:
+    """The scores of one class of each image: [B, M, C] and targets [B] to [B, M]."""
+    return values.gather(2, targets[:, None, None].expand(-1, values.shape[1], 1))[..., 0]

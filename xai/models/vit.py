@@ -1,0 +1,218 @@
+"""Vision transformers of timm from their configuration: small ones trained here, published ones from their files."""
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+
+import timm
+import torch
+from open_clip.pos_embed import get_2d_sincos_pos_embed
+from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
+from torch import Tensor
+
+from xai.errors import UserError
+from xai.models.geometry import check_geometry
+from xai.models.maskable import Removal
+from xai.models.timm_vit import MaskableVit
+from xai.models.weights import match_weights, read_weights
+
+_PLAIN = "vit_base_patch14_reg4_dinov2"
+_HEADS = ("head.", "head_dist.")  # the second is that of DeiT's distillation token
+
+
+@dataclass(frozen=True)
+class SmallVit:
+    """Shape of the embedded ViT.
+
+    Args:
+        width: Of its tokens.
+        depth: Number of blocks.
+        heads: Attention heads; they divide the width.
+        mlp_ratio: Width of the MLP as a multiple of the tokens'.
+        registers: Register tokens (Darcet et al. 2024).
+        position_scale: Size of the sin-cos position embedding the training starts from.
+    """
+
+    width: int
+    depth: int
+    heads: int
+    mlp_ratio: float
+    registers: int
+    position_scale: float
+
+    def __post_init__(self) -> None:
+        """Refuse shapes that cannot be built."""
+        for name in ("width", "depth", "heads"):
+            if getattr(self, name) < 1:
+                raise UserError(f"model.tower.{name}={getattr(self, name)} must be at least 1")
+        if self.width % self.heads or self.width % 4:
+            raise UserError(
+                f"model.tower.width={self.width} must be a multiple of heads={self.heads}, and of 4: sine and cosine "
+                "of two coordinates share it"
+            )
+        if self.registers < 0 or self.mlp_ratio <= 0:
+            raise UserError(
+                f"model.tower.registers={self.registers} must be 0 or more, mlp_ratio={self.mlp_ratio} above 0"
+            )
+
+
+@dataclass(frozen=True)
+class VitParams:
+    """A vision transformer.
+
+    Args:
+        name: What the model is called here.
+        image_size: Side of its input in pixels.
+        patch_size: Side of a patch in pixels.
+        mean: Channel means of its input normalisation.
+        std: Channel deviations of it.
+        architecture: timm's name of the architecture, or null for a small tower.
+        weights: A local file of timm weights to start from (safetensors, or a torch file without code).
+        pretrained: Fetch timm's published weights of the architecture from the hub.
+        tower: Shape of the small tower that is trained from nothing.
+        binary: Give the head one logit with a sigmoid instead of one a class with a softmax; for data of two classes.
+    """
+
+    name: str
+    image_size: int
+    patch_size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    architecture: str | None = None
+    weights: str | None = None
+    pretrained: bool = False
+    tower: SmallVit | None = None
+    binary: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse shapes that do not fit together."""
+        check_geometry(self.image_size, self.patch_size, self.mean, self.std)
+        if (self.architecture is None) == (self.tower is None):
+            raise UserError(f"model={self.name} needs either architecture (a timm name) or tower, and not both")
+        if self.architecture is None and (self.weights is not None or self.pretrained):
+            raise UserError(f"model={self.name} is trained from nothing: weights and pretrained need an architecture")
+        if self.weights is not None and self.pretrained:
+            raise UserError(f"model.weights={self.weights} and model.pretrained=true exclude each other: set one")
+        if self.architecture is not None and not timm.is_model(self.architecture):
+            near = get_close_matches(self.architecture, timm.list_models("*vit*"), 1)
+            hint = f"did you mean {near[0]}?" if near else "timm.list_models('*vit*') names those there are"
+            raise UserError(f"model.architecture={self.architecture} is unknown to timm: {hint}")
+
+    @property
+    def embedded(self) -> bool:
+        """Whether the framework trains the model from nothing."""
+        return self.tower is not None
+
+    @property
+    def grid(self) -> int:
+        """Patches along a side."""
+        return self.image_size // self.patch_size
+
+
+def build_vit(params: VitParams, outputs: int, seed: int, *, published: bool = False) -> VisionTransformer:
+    """Build a ViT.
+
+    Args:
+        params: The model.
+        outputs: Width of its head: one logit a class, or a single one for a binary classifier.
+        seed: Of the random weights.
+        published: Take timm's published weights, from its hub, for all but the head.
+
+    Raises:
+        UserError: Where the weights cannot be fetched, the architecture is no plain ViT, or cuts images in another way
+            than the settings say.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = (
+            _small(params, params.tower, outputs) if params.tower is not None else _of_timm(params, outputs, published)
+        )
+    if not isinstance(network, VisionTransformer):
+        raise UserError(
+            f"model.architecture={params.architecture} is a {type(network).__name__}, no plain vision transformer: "
+            f"use one such as {_PLAIN}"
+        )
+    patch = tuple(network.patch_embed.patch_size)
+    if patch != (params.patch_size,) * 2:
+        raise UserError(
+            f"model.architecture={params.architecture} has patches of {patch[0]} px, not patch_size={params.patch_size}"
+        )
+    return network
+
+
+def _of_timm(params: VitParams, outputs: int, published: bool) -> torch.nn.Module:
+    try:
+        network: torch.nn.Module = timm.create_model(
+            params.architecture or "", pretrained=published, num_classes=outputs, img_size=params.image_size
+        )
+    except Exception as error:
+        if not published:
+            raise UserError(
+                f"model.architecture={params.architecture} cannot be built for {params.image_size} px "
+                f"({' '.join(str(error).split())[:120]}): use a plain vision transformer such as {_PLAIN}"
+            ) from error
+        raise UserError(
+            f"the weights of {params.architecture} could not be fetched ({type(error).__name__}); without a network "
+            "give the file: model.pretrained=false model.weights=model.safetensors"
+        ) from error
+    return network
+
+
+def _small(params: VitParams, tower: SmallVit, outputs: int) -> VisionTransformer:
+    network = VisionTransformer(
+        img_size=params.image_size,
+        patch_size=params.patch_size,
+        num_classes=outputs,
+        embed_dim=tower.width,
+        depth=tower.depth,
+        num_heads=tower.heads,
+        mlp_ratio=tower.mlp_ratio,
+        reg_tokens=tower.registers,
+        no_embed_class=True,
+    )
+    # A start that knows the plane: from random positions a small ViT does not learn to find an object in minutes.
+    positions = get_2d_sincos_pos_embed(tower.width, params.grid, cls_token=False)
+    with torch.no_grad():
+        network.pos_embed.copy_(  # type: ignore[union-attr]
+            tower.position_scale * torch.from_numpy(positions).float()
+        )
+    return network
+
+
+def start_weights(params: VitParams, network: VisionTransformer) -> dict[str, Tensor]:
+    """The weights of a published ViT that a network starts from; its head stays as it is.
+
+    Position embeddings of another grid are interpolated, as timm does it.
+
+    Raises:
+        UserError: The file is missing, broken, or of another architecture.
+    """
+    assert params.weights is not None
+    tensors = read_weights(Path(params.weights), what="weights", require_finite=True).tensors
+    try:
+        state = checkpoint_filter_fn(tensors, network)
+    except Exception as error:  # timm looks for a dozen layouts by the names in them, and trusts the shapes
+        raise UserError(f"weights {params.weights} are not those of a vision transformer of timm") from error
+    own = network.state_dict()
+    state = {name: value for name, value in state.items() if not name.startswith(_HEADS) and name != "mask_token"}
+    expected = {name: value.shape for name, value in own.items() if not name.startswith(_HEADS)}
+    match_weights(state, expected, what=f"weights {params.weights}", model=params.name)
+    return {**{name: own[name] for name in own if name.startswith(_HEADS)}, **state}
+
+
+def outputs_of(classes: int, binary: bool) -> int:
+    """Width of a head: a single logit for a binary classifier (sigmoid), else one a class (softmax).
+
+    Raises:
+        UserError: For a binary classifier of another number of classes than two, or fewer than two classes.
+    """
+    if classes < 2:
+        raise UserError(f"a classifier of {classes} class has nothing to tell apart: use a data set of two or more")
+    if binary and classes != 2:
+        raise UserError(f"model.binary=true needs a data set of two classes, this one has {classes}")
+    return 1 if binary else classes
+
+
+def maskable(params: VitParams, network: VisionTransformer, removal: Removal | None = None) -> MaskableVit:
+    """A ViT as a maskable classifier; patches are dropped tokens unless `removal` says otherwise."""
+    return MaskableVit(network, params.mean, params.std, removal or Removal("tokens"))

@@ -1,0 +1,86 @@
+"""Shapley distributions (Naouar et al. 2025, section 4.1): predictions for masked images as sums over patches.
+
+All is computed in float32 at least, also under autocast, and from log-probabilities: in half precision sums over
+hundreds of patches lose their digits, probabilities underflow, and 0 log 0 is not a number.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+Divergence = Callable[[Tensor, Tensor], Tensor]
+"""Log-probabilities log u and log v, each [..., C], to a number for each pair of distributions, [...]."""
+
+
+def shapley_distribution(present: Tensor, absent: Tensor, coalitions: Tensor, temperature: float = 1.0) -> Tensor:
+    """Equation 4: u(S) = sigma(sum of phi+ over the patches in S + sum of phi- over those outside), as its logarithm.
+
+    Args:
+        present: phi+, [B, M, C]. For a binary classifier the two columns are -phi/2 and phi/2, and the softmax over
+            them is the sigmoid of phi.
+        absent: phi-, [B, M, C].
+        coalitions: Bool [B, S, M].
+        temperature: Divides the sum before sigma (the paper's section 7); 1 in the paper.
+
+    Returns:
+        The logarithm of u(S), [B, S, C].
+    """
+    present, absent = _full(present), _full(absent)
+    with torch.autocast(present.device.type, enabled=False):
+        inside = torch.bmm(coalitions.to(present.dtype), present - absent)
+    return ((inside + absent.sum(1, keepdim=True)) / temperature).log_softmax(-1)
+
+
+def jensen_shannon(log_u: Tensor, log_v: Tensor) -> Tensor:
+    """D_JS(u || v) of equation 5, [...], between 0 and log 2.
+
+    Its gradient vanishes where u is confident of a class that v rules out: such a u is not pulled back.
+    """
+    log_u, log_v = _full(log_u), _full(log_v)
+    log_m = torch.logaddexp(log_u, log_v) - math.log(2)
+    return (_mean_under(log_u, log_u - log_m) + _mean_under(log_v, log_v - log_m)) / 2
+
+
+def kullback_leibler(log_u: Tensor, log_v: Tensor) -> Tensor:
+    """D_KL(v || u), [...], 0 or more. Its gradient with respect to the logits of u is u - v: only at v it vanishes."""
+    log_u, log_v = _full(log_u), _full(log_v)
+    return _mean_under(log_v, log_v - log_u)
+
+
+DIVERGENCES: Mapping[str, Divergence] = {"jensen_shannon": jensen_shannon, "kullback_leibler": kullback_leibler}
+"""What brings u(S) to v(S), by name: the paper's, and the one that statistics would take first."""
+
+
+def distribution_loss(
+    present: Tensor,
+    absent: Tensor,
+    coalitions: Tensor,
+    log_v: Tensor,
+    temperature: float = 1.0,
+    divergence: str = "jensen_shannon",
+) -> Tensor:
+    """Equation 5: the mean divergence of u(S) from v(S) over images and coalitions.
+
+    Args:
+        present: phi+, [B, M, C].
+        absent: phi-, [B, M, C].
+        coalitions: Bool [B, S, M].
+        log_v: [B, S, C] logarithms of the classifier's predictions v(S).
+        temperature: Of equation 4.
+        divergence: One of `DIVERGENCES`.
+
+    Returns:
+        The scalar loss.
+    """
+    return DIVERGENCES[divergence](shapley_distribution(present, absent, coalitions, temperature), log_v).mean()
+
+
+def _mean_under(log_p: Tensor, values: Tensor) -> Tensor:
+    """The mean of values [..., C] under p. What has no probability at all counts nothing, however large its value."""
+    return torch.where(log_p > -math.inf, log_p.exp() * values, 0.0).sum(-1)
+
+
+def _full(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
