@@ -5,16 +5,17 @@ import pytest
 import torch
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import VisionTransformer
-from torch import Tensor
+from torch import Tensor, nn
 
 from tests.models.tiny_clip import PARAMS, TOWERS, classifier, pictures
 from xai.errors import UserError
 from xai.explainers.cam_targets import cam_target, tokens_to_grid
-from xai.models.maskable import Removal
+from xai.models.maskable import Removal, class_logits
+from xai.models.painted import PaintedClassifier
 from xai.models.timm_vit import MaskableVit
 
 
-class Strange(torch.nn.Module):
+class Strange(nn.Module):
     grid = (2, 2)
 
 
@@ -83,6 +84,29 @@ def test_the_layer_of_a_timm_vit_runs_once_on_all_tokens_and_all_patches_bear_on
     assert to_grid(gradient).abs().sum(1).gt(0).all()
 
 
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_the_layer_of_a_painted_network_is_found_by_a_forward_pass(outputs: int) -> None:
+    convolutions = nn.Sequential(nn.Conv2d(3, 4, 4, 4), nn.ReLU())
+    plain = nn.Sequential(convolutions, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, outputs)).double()
+    model = PaintedClassifier(plain, (2, 2), (0.5, 0.4, 0.3), (0.25, 0.3, 0.2)).double()
+    network, find, to_grid = cam_target(model)
+    assert not isinstance(find, nn.Module)
+    assert find(network, pictures(1)) is convolutions
+    torch.testing.assert_close(network(pictures(2)), class_logits(plain(model.normalisation(pictures(2)))))
+    cells = torch.randn(2, 4, 4, 4, generator=torch.Generator().manual_seed(0))
+    laid = to_grid(cells)
+    assert torch.equal(laid, cells)
+    assert laid.data_ptr() != cells.data_ptr(), "a network may go on in place"
+
+
+def test_the_map_of_a_binary_vit_explains_either_class() -> None:
+    vit = VisionTransformer(img_size=16, patch_size=4, embed_dim=16, depth=2, num_heads=2, num_classes=1).double()
+    model = MaskableVit(vit, (0.5, 0.4, 0.3), (0.25, 0.3, 0.2)).double().eval()
+    network, _, _ = cam_target(model)
+    assert network(pictures(2)).shape == (2, 2)
+    torch.testing.assert_close(network(pictures(2)), model(pictures(2)))
+
+
 def test_a_classifier_nobody_has_registered_is_refused_in_one_line() -> None:
-    with pytest.raises(UserError, match=r"^supervision=grad_cam knows no layer of a Strange .*kernel_shap$"):
+    with pytest.raises(UserError, match=r"^class activation maps know no layer of a Strange .*kernel_shap$"):
         cam_target(Strange())

@@ -7,10 +7,20 @@ import torch
 from torch import Tensor
 
 from tests.explainers.settings import NAMES, colour_clip, coloured, explainer, small_clip, small_pictures
+from xai.explainers.registry import entry
 from xai.models.clip import SelfExplainingClip
 
 TARGETS = torch.tensor([4, 0, 2])
-CHEAP: dict[str, dict[str, Any]] = {"kernel_shap": {"coalitions": 20}}
+CHEAP: dict[str, dict[str, Any]] = {
+    "kernel_shap": {"coalitions": 20},
+    "shapley_distribution": {"coalitions": 60, "steps": 60},
+}
+
+SPECIFIC = [name for name in NAMES if entry(name).class_specific]
+# How much a change of a patch would matter is another question than what a patch has done, and has another answer:
+# where a patch has settled the matter, more of it changes nothing.
+SENSITIVITIES = {"saliency"}
+CONTRIBUTIONS = [name for name in SPECIFIC if name not in SENSITIVITIES]
 
 
 def explained(name: str, model: SelfExplainingClip, images: Tensor, targets: Tensor, seed: int = 0) -> Tensor:
@@ -59,7 +69,7 @@ def test_parameters_that_require_gradients_change_nothing(name: str, maps: dict[
     assert all(weight.requires_grad and weight.grad is None for weight in model.parameters())
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", CONTRIBUTIONS)
 def test_the_patch_that_alone_makes_the_class_stands_out(name: str) -> None:
     places = [0, 2, 4, 5, 7]
     images, targets = coloured([{place: 0} for place in places]), torch.zeros(5, dtype=torch.long)
@@ -68,11 +78,20 @@ def test_the_patch_that_alone_makes_the_class_stands_out(name: str) -> None:
     assert found.flatten(1).amax(1).gt(0).all()
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", CONTRIBUTIONS)
 def test_each_class_has_its_own_patch(name: str) -> None:
     images = coloured([{1: 0, 6: 1}, {1: 0, 6: 1}])
     found = explained(name, colour_clip(), images, torch.tensor([0, 1])).flatten(1)
     assert found.argmax(1).tolist() == [1, 6]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_maps_depend_on_the_target_where_the_registry_says_so(name: str, maps: dict[str, Tensor]) -> None:
+    others = explained(name, small_clip(), small_pictures(3), (TARGETS + 1) % 5)
+    if name in SPECIFIC:
+        assert (others - maps[name]).abs().flatten(1).amax(1).gt(1e-3 * maps[name].abs().max()).all()
+    else:
+        torch.testing.assert_close(others, maps[name])
 
 
 @pytest.mark.gpu

@@ -1,14 +1,16 @@
 """Where a class activation map looks: for each family of classifiers the layer, and how its output lies on the grid."""
 
 from collections.abc import Callable
-from functools import singledispatch
+from functools import partial, singledispatch
 from typing import NamedTuple
 
 from torch import Tensor, nn
 
 from xai.errors import UserError
+from xai.explainers.cells import last_layer_with_cells
 from xai.models.clip import SelfExplainingClip
-from xai.models.maskable import MaskableClassifier
+from xai.models.maskable import MaskableClassifier, class_logits
+from xai.models.painted import PaintedClassifier
 from xai.models.timm_vit import MaskableVit
 
 
@@ -17,12 +19,13 @@ class CamTarget(NamedTuple):
 
     Attributes:
         network: The classifier as a plain network: images [B, 3, H, W] in [0, 1] to logits [B, C].
-        layer: A part of it that runs once in a forward pass and returns one tensor, on which the logits depend.
+        layer: A part of it that runs once in a forward pass and returns one tensor, on which the logits depend; or what
+            finds this part, of (what runs the network, an image [1, 3, H, W]), where it depends on the image's size.
         to_grid: Lays that tensor out as [B, D, h, w]: D channels; patches, or cells of a convolution, down and across.
     """
 
     network: nn.Module
-    layer: nn.Module
+    layer: nn.Module | Callable[[nn.Module, Tensor], nn.Module]
     to_grid: Callable[[Tensor], Tensor]
 
 
@@ -36,7 +39,7 @@ def cam_target(classifier: MaskableClassifier) -> CamTarget:
         UserError: Where nobody has registered the type of the classifier.
     """
     raise UserError(
-        f"supervision=grad_cam knows no layer of a {type(classifier).__name__} to look at: use supervision=kernel_shap"
+        f"class activation maps know no layer of a {type(classifier).__name__} to look at: use supervision=kernel_shap"
     )
 
 
@@ -57,9 +60,21 @@ def _(classifier: MaskableVit) -> CamTarget:
     """The first layer norm of the last block, as for CLIP."""
     network = classifier.network
     return CamTarget(
-        _Network(classifier, lambda images: network(classifier.normalisation(images))),
+        _Network(classifier, lambda images: class_logits(network(classifier.normalisation(images)))),
         network.blocks[-1].norm1,
         tokens_to_grid(classifier.grid, prefix=network.num_prefix_tokens),
+    )
+
+
+@cam_target.register
+def _(classifier: PaintedClassifier) -> CamTarget:
+    """The last layer with cells: the network is anybody's, and only a forward pass tells how it ends."""
+    network = classifier.network
+    return CamTarget(
+        _Network(classifier, lambda images: class_logits(network(classifier.normalisation(images)))),
+        partial(last_layer_with_cells, network),
+        # A copy, because some networks go on in place, and on a processor the library would look at what they make.
+        Tensor.clone,
     )
 
 

@@ -2,13 +2,12 @@
 
 from dataclasses import dataclass
 
-from xai.errors import UserError
-from xai.explainers.registry import ExplainerParams
+from xai.explainers.registry import OutputParams
 from xai.models.maskable import Removal
 
 
 @dataclass(frozen=True)
-class GameParams(ExplainerParams):
+class GameParams(OutputParams):
     """Which game is played.
 
     Args:
@@ -16,13 +15,7 @@ class GameParams(ExplainerParams):
         removal: How the players that are absent, patches, are removed.
     """
 
-    output: str
     removal: Removal
-
-    def __post_init__(self) -> None:
-        """Refuse settings that cannot be computed."""
-        if self.output not in ("logit", "probability"):
-            raise UserError(f"supervision.output={self.output} is unknown: use logit or probability")
 
     @property
     def classifier_removal(self) -> Removal:

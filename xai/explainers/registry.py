@@ -42,28 +42,56 @@ class ExplainerParams:
         return self
 
 
+@dataclass(frozen=True)
+class OutputParams(ExplainerParams):
+    """Settings of an explainer that explains one of a class's two outputs.
+
+    Args:
+        output: What is explained: the `logit` or the `probability` of a class.
+    """
+
+    output: str
+
+    def __post_init__(self) -> None:
+        """Refuse outputs that no classifier has."""
+        if self.output not in ("logit", "probability"):
+            raise UserError(f"supervision.output={self.output} is unknown: use logit or probability")
+
+
 Build = Callable[[MaskableClassifier, Any, torch.Generator], Explainer]
 """Makes an explainer from a classifier, its settings, and the source of all its randomness."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of the registry."""
+    """One line of the registry.
+
+    Args:
+        name: What the explainer is called.
+        about: What it is, in a line.
+        params: Its settings.
+        build: Makes it.
+        class_specific: Whether its maps depend on the target; maps of attention are of the image alone, one for all
+            classes.
+    """
 
     name: str
     about: str
     params: type[ExplainerParams]
     build: Build
+    class_specific: bool = True
 
 
 _ENTRIES: dict[str, Entry] = {}
 
 
-def register(name: str, about: str, params: type[ExplainerParams]) -> Callable[[Build], Build]:
-    """Add an explainer: decorates what builds it."""
+def register(
+    name: str, about: str, params: type[ExplainerParams], *, class_specific: bool = True
+) -> Callable[[Build], Build]:
+    """Add an explainer: decorates what builds it; for the arguments see `Entry`."""
 
     def add(build: Build) -> Build:
-        _ENTRIES[name] = Entry(name, about, params, build)
+        _ENTRIES[name] = Entry(name, about, params, build, class_specific)
         return build
 
     return add

@@ -1,0 +1,112 @@
+"""attention_last and attention_rollout, against loops over what the libraries' own modules attend to."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from tests.explainers.networks import TARGETS, cnn
+from tests.explainers.settings import explainer
+from tests.models import tiny_clip
+from tests.models.test_attention import hooked, needed
+from tests.models.tiny_vit import FAMILIES, maskable, network, pictures
+from xai.errors import UserError
+from xai.explainers.attention_rollout import rollout
+from xai.models.maskable import MaskableClassifier
+
+# Tokens before the patches, and those that the logits are read from.
+READ: dict[str, tuple[int, range]] = {
+    "clip": (1, range(1)),
+    "class_token": (1, range(1)),
+    "registers": (5, range(1)),
+    "distilled": (2, range(2)),
+    "average": (1, range(1, 17)),
+    "average_with_prefix": (3, range(19)),
+    "oblong": (1, range(1)),
+}
+
+
+def given(name: str) -> tuple[MaskableClassifier, Tensor, list[np.ndarray]]:
+    """A classifier, images, and the libraries' own attention of each layer, [B, heads, L, L]."""
+    if name == "clip":
+        model, images = tiny_clip.classifier(), tiny_clip.pictures(4)
+        return model, images, [layer.numpy() for layer in needed(model, images)]
+    built = network(**FAMILIES[name]).requires_grad_(False)
+    images = pictures(built, 4)
+    return maskable(built), images, [layer.numpy() for layer in hooked(built, images)]
+
+
+def last_by_hand(layers: list[np.ndarray], image: int) -> np.ndarray:
+    return sum(layers[-1][image]) / layers[-1].shape[1]
+
+
+def rollout_by_hand(layers: list[np.ndarray], image: int) -> np.ndarray:
+    """Abnar and Zuidema 2020, section 3, literally."""
+    joint = None
+    for layer in layers:
+        raw = sum(layer[image]) / layer.shape[1]
+        augmented = 0.5 * raw + 0.5 * np.eye(len(raw))
+        augmented = augmented / augmented.sum(axis=-1)[:, None]
+        joint = augmented if joint is None else np.matmul(augmented, joint)
+    assert joint is not None
+    return joint
+
+
+@pytest.mark.parametrize("family", READ)
+@pytest.mark.parametrize(
+    ("name", "by_hand"), [("attention_last", last_by_hand), ("attention_rollout", rollout_by_hand)]
+)
+def test_a_map_is_what_the_tokens_read_have_of_the_patches(
+    family: str, name: str, by_hand: Callable[[list[np.ndarray], int], np.ndarray]
+) -> None:
+    model, images, layers = given(family)
+    maps = explainer(name, model).attribute(images, TARGETS)
+    prefix, read = READ[family]
+    assert maps.shape == (4, *model.grid)
+    for image in range(4):
+        weights = by_hand(layers, image)
+        expected = sum(weights[row, prefix:] for row in read) / len(read)
+        np.testing.assert_allclose(maps[image].flatten().numpy(), expected, rtol=1e-9, atol=1e-12)
+
+
+def test_shares_of_other_tokens_are_left_out() -> None:
+    model, images, _ = given("registers")
+    for name in ("attention_last", "attention_rollout"):
+        shares = explainer(name, model).attribute(images, TARGETS).sum((1, 2))
+        assert ((shares > 0) & (shares < 0.999)).all()
+
+
+def stochastic(layers: int) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return list(torch.randn(layers, 2, 7, 7, generator=generator).mul(2).softmax(-1))
+
+
+def test_rows_of_a_rollout_add_up_to_one_whatever_the_precision_of_the_network() -> None:
+    layers = stochastic(12)
+    expected = rollout(layers)
+    torch.testing.assert_close(expected.sum(-1), torch.ones(2, 7))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(rollout(layers), expected)
+
+
+def test_a_rollout_of_no_layer_is_refused() -> None:
+    with pytest.raises(ValueError, match="one layer at least"):
+        rollout([])
+
+
+@pytest.mark.parametrize("name", ["attention_last", "attention_rollout"])
+def test_brain_floats_come_close(name: str) -> None:
+    model, images, _ = given("registers")
+    exact = explainer(name, model).attribute(images, TARGETS)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = explainer(name, model.float()).attribute(images.float(), TARGETS)
+    assert mixed.dtype == torch.float32
+    assert 0 < (mixed - exact).abs().mean() < 0.05 * exact.mean()
+
+
+@pytest.mark.parametrize("name", ["attention_last", "attention_rollout"])
+def test_what_is_no_transformer_is_refused_before_anything_is_explained(name: str) -> None:
+    with pytest.raises(UserError, match=r"^a PaintedClassifier shows no attention: use a CLIP or a ViT of timm, .*$"):
+        explainer(name, cnn().model)

@@ -1,0 +1,125 @@
+"""What explainers by gradients share: batches that fit, a classifier that stays as it is, precision, refusals."""
+
+import copy
+
+import pytest
+import torch
+
+from tests.explainers.networks import CASES, TARGETS, Case, clip, cnn
+from tests.explainers.settings import configured, explainer
+from xai.errors import UserError
+from xai.explainers import gradients
+from xai.explainers.gradients import by_patch, images_at_once
+
+BOTH = pytest.mark.parametrize("name", ["saliency", "integrated_gradients"])
+
+
+def passes(case: Case) -> list[int]:
+    """How many images are normalised each time, in a list that grows."""
+    seen: list[int] = []
+    case.model.normalisation.register_forward_hook(lambda module, inputs, output: seen.append(len(output)))
+    return seen
+
+
+@BOTH
+@pytest.mark.parametrize("family", CASES)
+def test_images_pass_in_batches_that_fit_and_the_maps_do_not_tell(
+    name: str, family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = {} if name == "saliency" else {"steps": 5}
+    expected = explainer(name, CASES[family]().model, **steps).attribute(CASES[family]().images, TARGETS)
+    for fitting, saliency, integrated in (
+        (1.5, [1] * 4, [1] * 20),
+        (3, [3, 1], [3] * 5 + [3, 2]),
+        (8, [4], [8, 8, 4]),
+        (99, [4], [20]),
+    ):
+        case = CASES[family]()
+        monkeypatch.setitem(gradients._PIXELS_AT_ONCE, "cpu", int(fitting * case.images[0, 0].numel()))
+        seen = passes(case)
+        maps = explainer(name, case.model, **steps).attribute(case.images, TARGETS)
+        torch.testing.assert_close(maps, expected)
+        # Every other one is what removed patches would show.
+        assert seen[::2] == (saliency if name == "saliency" else integrated)
+
+
+@pytest.mark.parametrize(("device", "images"), [("cpu", 10), ("meta", 41)])
+def test_a_pass_has_as_many_images_as_its_device_holds_and_never_none(device: str, images: int) -> None:
+    assert images_at_once(torch.empty(1, 3, 224, 224, device=device)) == images
+    assert images_at_once(torch.empty(1, 3, 4096, 4096, device=device)) == 1
+
+
+@BOTH
+def test_nothing_of_the_classifier_changes(name: str) -> None:
+    case = clip()
+    model = case.model.train()
+    weights = list(model.parameters())
+    for number, weight in enumerate(weights):
+        weight.requires_grad_(number % 2 == 0)
+        weight.grad = torch.full_like(weight, 3.0) if number % 3 == 0 else None
+    before, images = copy.deepcopy(model.state_dict()), case.images.clone().requires_grad_()
+    maps = explainer(name, model).attribute(images, TARGETS)
+    assert not maps.requires_grad
+    assert images.grad is None
+    assert model.training
+    assert [weight.requires_grad for weight in weights] == [number % 2 == 0 for number in range(len(weights))]
+    assert all((w.grad is None) if n % 3 else bool((w.grad == 3).all()) for n, w in enumerate(weights))
+    torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)
+
+
+def test_a_caller_in_inference_mode_gets_maps_of_a_convolutional_network_too() -> None:
+    expected = explainer("saliency", cnn().model).attribute(cnn().images, TARGETS)
+    with torch.inference_mode():
+        case = cnn()
+        within = explainer("saliency", case.model).attribute(case.images, TARGETS.clone())
+    torch.testing.assert_close(within, expected)
+
+
+@BOTH
+@pytest.mark.parametrize("output", ["logit", "probability"])
+def test_brain_floats_come_close(name: str, output: str) -> None:
+    case = CASES["registers"]()
+    expected = explainer(name, case.model, output=output).attribute(case.images, TARGETS)
+    model, images = case.model.float(), case.images.float()
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = explainer(name, model, output=output).attribute(images, TARGETS)
+    half = explainer(name, model.bfloat16(), output=output).attribute(images.bfloat16(), TARGETS)
+    for maps in (mixed, half):
+        assert maps.dtype == torch.float32
+        assert 0 < (maps - expected).abs().mean() < 0.1 * expected.abs().mean()
+
+
+@BOTH
+def test_under_float16_the_gradients_are_those_of_float32(name: str) -> None:
+    case = CASES["registers"]()
+    model, images = case.model.float(), case.images.float()
+    expected = explainer(name, model).attribute(images, TARGETS)
+    with torch.autocast("cpu", torch.float16):
+        assert torch.equal(explainer(name, model).attribute(images, TARGETS), expected)
+
+
+@BOTH
+@pytest.mark.parametrize(("images", "targets"), [(2, [1]), (2, [1, 2, 3]), (0, [])])
+def test_one_class_for_each_image(name: str, images: int, targets: list[int]) -> None:
+    case = clip()
+    with pytest.raises(ValueError, match=rf"\[{images}, 3, 16, 16\] and targets \[{len(targets)}\]"):
+        explainer(name, case.model).attribute(case.images[:images], torch.tensor(targets, dtype=torch.long))
+
+
+def test_patches_are_cut_row_by_row() -> None:
+    pixels = torch.arange(48).reshape(2, 4, 6)
+    cut = by_patch(pixels, (2, 3))
+    assert cut.shape == (2, 2, 3, 2, 2)
+    assert cut[1, 1, 2].tolist() == pixels[1, 2:, 4:].tolist()
+
+
+@pytest.mark.parametrize("grid", [(3, 3), (2, 4)])
+def test_a_grid_that_does_not_divide_the_image_is_refused(grid: tuple[int, int]) -> None:
+    with pytest.raises(UserError, match=rf"^a grid of {grid[0]} x {grid[1]} does not divide an image of 4 x 6$"):
+        by_patch(torch.zeros(1, 4, 6), grid)
+
+
+@BOTH
+def test_outputs_that_no_classifier_has_are_refused(name: str) -> None:
+    with pytest.raises(UserError, match=r"^supervision\.output=loss is unknown: use logit or probability$"):
+        configured(name, output="loss")

@@ -1,0 +1,145 @@
+import itertools
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.explainers.settings import configured, explainer, small_clip, small_pictures
+from xai.errors import UserError
+from xai.explainers.rise import RiseParams, rise
+from xai.models.maskable import Removal
+
+TARGETS = torch.tensor([4, 0])
+EVERY = torch.tensor(list(itertools.product([False, True], repeat=9)))
+
+
+def table_game(games: int = 2, seed: int = 0) -> Tensor:
+    """Answers [B, 2^9] of games that are nothing but tables."""
+    return torch.rand(games, 512, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def drawn(masks: int, keep_probability: float, seed: int) -> Tensor:
+    return torch.rand(masks, 9, generator=torch.Generator().manual_seed(seed)) < keep_probability
+
+
+def answers(table: Tensor, masks: Tensor) -> Tensor:
+    return table[:, (masks * 2 ** torch.arange(8, -1, -1)).sum(1)]
+
+
+def expectation(table: Tensor, keep_probability: float) -> Tensor:
+    """E[v(S) | i in S] by all 512 coalitions: [B, 9]."""
+    chance = torch.where(EVERY, keep_probability, 1 - keep_probability).double().prod(1)
+    return torch.stack([(table * chance)[:, EVERY[:, i]].sum(1) / chance[EVERY[:, i]].sum() for i in range(9)], 1)
+
+
+@pytest.mark.parametrize("keep_probability", [0.3, 0.5])
+def test_it_is_equation_6_of_the_paper_term_by_term(keep_probability: float) -> None:
+    table, masks = table_game(), drawn(40, keep_probability, seed=1)
+    expected, counted = [[0.0] * 9 for _ in range(2)], [[0.0] * 9 for _ in range(2)]
+    for game, patch in itertools.product(range(2), range(9)):
+        total, times = 0.0, 0
+        for mask in masks:
+            value = float(table[game, int("".join(str(int(shown)) for shown in mask), 2)])
+            total += value * bool(mask[patch])
+            times += bool(mask[patch])
+        expected[game][patch] = total / (40 * keep_probability)
+        counted[game][patch] = total / times
+    values = answers(table, masks)
+    torch.testing.assert_close(rise(values, masks, keep_probability), torch.tensor(expected, dtype=torch.float64))
+    torch.testing.assert_close(rise(values, masks), torch.tensor(counted, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("normalise", [False, True])
+@pytest.mark.parametrize("keep_probability", [0.3, 0.5])
+def test_its_mean_over_designs_is_the_expectation_given_the_patch(normalise: bool, keep_probability: float) -> None:
+    table, designs = table_game(), 2000
+    found = []
+    for seed in range(designs):
+        masks = drawn(60, keep_probability, seed)
+        found.append(rise(answers(table, masks), masks, None if normalise else keep_probability))
+    estimates = torch.stack(found)
+    error = (estimates.mean(0) - expectation(table, keep_probability)) / (estimates.std(0) / designs**0.5)
+    # 18 standard normal numbers: one of them beyond 4 has a chance of 1 in 900.
+    assert error.abs().max() < 4
+    assert error.square().mean() < 2.5
+
+
+def test_counting_is_less_noisy_than_expecting() -> None:
+    table, truth = table_game(), expectation(table_game(), 0.5)
+    spread = {}
+    for p in (0.5, None):
+        found = torch.stack([rise(answers(table, m), m, p) for m in (drawn(60, 0.5, seed) for seed in range(300))])
+        spread[p] = (found - truth).square().mean()
+    assert spread[None] < 0.5 * spread[0.5]
+
+
+def test_an_additive_game_has_its_patches_in_order() -> None:
+    worth = torch.tensor([0.3, -0.2, 0.0, 0.9, 0.5, -0.6, 0.1, 0.7, -0.4], dtype=torch.float64)
+    masks = drawn(4000, 0.5, seed=0)
+    values = (masks.double() @ worth)[None]
+    assert torch.equal(rise(values, masks)[0].argsort(), worth.argsort())
+    # E[v | i in S] = p sum(w) + (1 - p) w_i
+    torch.testing.assert_close(rise(values, masks)[0], 0.5 * worth.sum() + 0.5 * worth, rtol=0, atol=0.06)
+
+
+def test_counting_shifts_with_the_value_and_a_patch_never_shown_gets_the_mean() -> None:
+    masks = drawn(30, 0.5, seed=2)
+    masks[:, 4] = False
+    values = answers(table_game(), masks)
+    found = rise(values, masks)
+    torch.testing.assert_close(rise(values - 7, masks), found - 7)
+    torch.testing.assert_close(found[:, 4], values.mean(1))
+
+
+def test_values_keep_their_type_and_sums_are_taken_in_float64() -> None:
+    masks = drawn(2**14, 0.5, seed=3)
+    values = 1000 + answers(table_game(), masks)
+    found = rise(values.float(), masks)
+    assert found.dtype == torch.float32
+    assert torch.equal(found, rise(values.float().double(), masks).float())
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(rise(values.float(), masks), found)
+
+
+@pytest.mark.parametrize("output", ["probability", "logit"])
+@pytest.mark.parametrize("normalise", [False, True])
+def test_the_explainer_asks_the_classifier_with_the_masks_it_draws(output: str, normalise: bool) -> None:
+    removal = Removal("pixels", "0.25")
+    model, images = small_clip(removal), small_pictures(2)
+    settings: dict[str, Any] = {"masks": 30, "keep_probability": 0.4, "normalise": normalise, "output": output}
+    found = explainer("rise", model, seed=5, **settings).attribute(images, TARGETS)
+    masks = drawn(30, 0.4, seed=5)
+    for image, target in enumerate(TARGETS.tolist()):
+        logits = model(images[image].expand(30, -1, -1, -1), masks)
+        value = (logits if output == "logit" else logits.softmax(1))[:, target]
+        for patch in range(9):
+            shown = masks[:, patch]
+            expected = value[shown].sum() / (shown.sum() if normalise else 30 * 0.4)
+            torch.testing.assert_close(found[image].flatten()[patch].double(), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_masks_are_drawn_anew_for_each_call() -> None:
+    ours, images = explainer("rise", small_clip(), masks=20), small_pictures(2)
+    assert not torch.equal(ours.attribute(images, TARGETS), ours.attribute(images, TARGETS))
+
+
+def test_the_file_of_the_configuration_is_the_papers_probability() -> None:
+    params = configured("rise")
+    assert isinstance(params, RiseParams)
+    assert (params.keep_probability, params.output) == (0.5, "probability")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"masks": 1}, "supervision.masks=1 must be at least 2: nothing is learned from fewer"),
+        ({"keep_probability": 0.0}, "supervision.keep_probability=0.0 must lie between 0 and 1: masks have to differ"),
+        ({"keep_probability": 1.0}, "supervision.keep_probability=1.0 must lie between 0 and 1: masks have to differ"),
+        ({"output": "margin"}, "supervision.output=margin is unknown: use logit or probability"),
+    ],
+)
+def test_settings_that_cannot_be_computed_are_refused_in_one_line(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        configured("rise", **changes)
+    assert str(caught.value) == message

@@ -1,0 +1,45 @@
+"""Saliency maps as an explainer (Simonyan et al. 2014)."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from xai.explainers.gradients import PixelGradients, by_patch, check_targets, images_at_once
+from xai.explainers.registry import OutputParams, register
+from xai.models.maskable import MaskableClassifier
+
+
+@dataclass(frozen=True)
+class SaliencyParams(OutputParams):
+    """Which output is differentiated."""
+
+
+@register("saliency", "size of the gradient with respect to the pixels, averaged within patches", SaliencyParams)
+class SaliencyExplainer:
+    """Explains with one forward and one backward pass.
+
+    Section 3.1 of the paper: the largest absolute gradient over the channels of a pixel; then the mean over a patch.
+
+    Args:
+        classifier: The classifier to explain, on its device.
+        params: The output.
+        generator: Unused, the method draws nothing.
+    """
+
+    def __init__(self, classifier: MaskableClassifier, params: SaliencyParams, generator: torch.Generator) -> None:
+        self._classifier, self._params = classifier, params
+
+    @torch.no_grad()
+    def attribute(self, images: Tensor, targets: Tensor) -> Tensor:
+        """Sensitivities [B, h, w], at least 0, of images [B, 3, H, W] for the classes `targets` [B].
+
+        Raises:
+            ValueError: Where there is not one target for each of one or more images.
+        """
+        check_targets(images, targets)
+        gradients = PixelGradients(self._classifier, self._params.output, images.device)
+        size = images_at_once(images)
+        parts = zip(images.split(size), targets.split(size), strict=True)
+        sensitivities = torch.cat([gradients(part, classes).abs().amax(1) for part, classes in parts])
+        return by_patch(sensitivities, self._classifier.grid).mean((3, 4))
