@@ -15,7 +15,7 @@ PYTHON = $(XAI_PYTHON)
 XAI_TEST_WORKERS ?= $(shell test "$$(getconf _NPROCESSORS_ONLN)" -ge 2 && echo 2 || echo 0)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo vectors-table1 vectors-figure3 bench bench-estimators test lint format clean distclean
+.PHONY: help install demo vectors-table1 vectors-figure3 salvage-table1 salvage-table2 salvage-table3 salvage-table4 salvage-figures bench bench-estimators test lint format clean distclean
 
 help:  ## this list
 	@awk 'BEGIN { FS = ":.*## " } \
@@ -40,13 +40,28 @@ vectors-table1: $(STAMP)  ## explainability vectors, Table 1: the transfer again
 vectors-figure3: $(STAMP)  ## explainability vectors, Figure 3: what lambda and alpha do
 	$(BIN)/python -m xai.sweep sweeps/vectors_figure3.yaml $(ARGS)
 
+salvage-table1: $(STAMP)  ## SALVAGE, Table 1: faithfulness and localisation against rivals and controls
+	$(BIN)/python -m xai.sweep sweeps/salvage_table1.yaml $(ARGS)
+
+salvage-table2: $(STAMP)  ## SALVAGE, Table 2: least and most influential first
+	$(BIN)/python -m xai.sweep sweeps/salvage_table2.yaml $(ARGS)
+
+salvage-table3: $(STAMP)  ## SALVAGE, Table 3: the same, patches drawn by attribution
+	$(BIN)/python -m xai.sweep sweeps/salvage_table3.yaml $(ARGS)
+
+salvage-table4: $(STAMP)  ## SALVAGE, Table 4: the explainers as classifiers
+	$(BIN)/python -m xai.sweep sweeps/salvage_table4.yaml $(ARGS)
+
+salvage-figures: $(STAMP)  ## SALVAGE, Figures 2, 3, 4, 6 and 7
+	$(BIN)/python -m xai.sweep sweeps/salvage_figures.yaml $(ARGS)
+
 ##@ Work on it
 
 # A second process has to import torch before it helps, which a run of named tests does not earn back.
 test: $(STAMP)  ## all tests; fails if none ran (ARGS="tests/test_house.py" for some)
 	$(BIN)/python -m pytest $(if $(findstring tests/,$(ARGS)),,-n $(XAI_TEST_WORKERS) --dist loadfile) $(ARGS)
 
-bench: $(STAMP)  ## speed and memory beside shap, captum and plain passes (a quarter of an hour; ARGS="--help")
+bench: $(STAMP)  ## speed and memory beside shap, captum, ViT-Shapley and plain passes (a quarter of an hour; ARGS="--help")
 	$(BIN)/python -m benchmarks $(ARGS)
 
 bench-estimators: $(STAMP)  ## error of Shapley estimators against forward passes (half an hour; ARGS="--help" for less)

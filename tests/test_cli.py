@@ -8,7 +8,7 @@ import pickle
 import sys
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +19,17 @@ import torch
 from omegaconf import OmegaConf
 from PIL import Image
 
-from xai import cli, vectors
+from xai import app, cli, vectors
 from xai.config import build
 from xai.data.scatter import ScatterParams
 from xai.errors import UserError
 from xai.models.checkpoint import ClassifierInfo, architecture_hash, write_classifier
 from xai.models.clip import SelfExplainingClip, trainable
 from xai.models.factory import build_clip, build_explainer
+from xai.models.vit import VitParams, build_vit
+from xai.models.vit_file import VitInfo, write_vit
 from xai.models.weights import read_weights, write_weights
+from xai.reports.removal_roles import ROLES
 from xai.stages.base import ModelParams
 
 CLASSES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -196,6 +199,82 @@ def test_wrong_settings(run: Cli, arguments: list[str], wanted: list[str]) -> No
     assert all(word in line for word in wanted), line
 
 
+@pytest.mark.parametrize(
+    ("arguments", "wanted"),
+    [
+        (["rows=[salvage,salency]"], ["rows: salency", "saliency"]),
+        (["rows=[classifier,random]"], ["rows has no salvage", "method=salvage"]),
+        (["method=vit_shapley", "rows=[salvage]"], ["rows has no vit_shapley", "method=vit_shapley"]),
+        (["rows=salvage"], ["rows=salvage", "list"]),
+        (["+baselines.mine={name: grad_cam, block: 4}", "rows=[salvage,mine]"], ["rows: mine", "row of the tables"]),
+        (["rows=[salvage,object_mask]", "evaluation.regions=false"], ["object_mask", "regions", "drop it"]),
+        (["probe={name: mnist_scattered}"], ["probe=mnist_scattered is no data set of pairs", "mnist_pair"]),
+        (["probe=mnist_pair"], ["probe=mnist_pair", "probe={name: mnist_pair}"]),
+        (["probe={name: mnist_pear}"], ["mnist_pear", "mnist_pair"]),
+        (["data=mnist_parity_scattered", "probe={name: mnist_pair}"], ["probe=mnist_pair has other classes than"]),
+        (["evaluation.probe_images=7"], ["evaluation.probe_images=7", "even"]),
+        (["evaluation.images=100000"], ["100000 images were asked for", "test split"]),
+        (["evaluation.split=tests"], ["evaluation.split=tests", "train, validation, test"]),
+        (["evaluation.masks=0"], ["evaluation.masks=0", "at least 1"]),
+        (["salvage.masks=7"], ["salvage.masks=7", "even"]),
+        (["vit_shapley.masks=7"], ["vit_shapley.masks=7", "even"]),
+        (["salvage.sampling=infromed"], ["salvage.sampling=infromed", "informed, uniform or shapley_kernel"]),
+        (["salvage.temperature=0"], ["salvage.temperature=0", "above 0"]),
+        (["salvage.heads=3"], ["salvage.heads=3", "16 channels"]),
+        (["salvage.fit.epochs=0"], ["epochs", "0"]),
+        (["surrogate.teacher=nobody"], ["surrogate.teacher=nobody", "classifier or labels"]),
+        (["classifier.focus=2"], ["classifier.focus=2", "between 0 and 1"]),
+        (["baselines.rise.name=risee"], ["baselines.rise.name=risee", "did you mean rise"]),
+        (["baselines.rise.maskss=3"], ["baselines.rise.maskss", "masks"]),
+        (["lengths=[0.3]"], ["lengths: 0.3 of 2 epochs", "whole number of epochs"]),
+        (["lengths=[2]"], ["lengths: 2.0 is a share", "at most 1"]),
+        (["pictures=-1"], ["pictures=-1", "0"]),
+        (["model.binary=true"], ["model.binary=true", "two classes", "10"]),
+        (["model.tower.width=10"], ["model.tower.width=10", "multiple"]),
+        (["+model.architecture=vit_tiny_patch16_224"], ["architecture", "tower", "not both"]),
+        (["model=clip_tiny"], ["model=clip_tiny is a CLIP", "method=salvage", "model=vit_tiny"]),
+        (["method=classifier", "rows=[classifier]"], ["rows belongs to method=salvage or method=vit_shapley"]),
+    ],
+)
+def test_wrong_settings_of_a_study(run: Cli, arguments: list[str], wanted: list[str]) -> None:
+    # An experiment sets what only a method with rows has, so where another method is meant there is none.
+    chosen = [] if arguments[0].startswith(("method=", "model=clip")) else ["experiment=salvage_smoke"]
+    method = [] if arguments[0].startswith("method=") else ["method=salvage"]
+    line = run.refused(*method, *chosen, *arguments)
+    assert all(word in line for word in wanted), line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "wanted"),
+    [
+        (["model=vit_tiny"], ["model=vit_tiny is a plain vision transformer", "method=transfer", "model=clip_tiny"]),
+        (["model=vit_b14_dinov2"], ["model=vit_b14_dinov2", "method=transfer needs a CLIP"]),
+        (["task=supervise", "model=vit_tiny"], ["model=vit_tiny", "task=supervise needs a CLIP"]),
+        (["method=classifier", "model=clip_vit_b32"], ["model=clip_vit_b32 is a CLIP", "method=classifier needs"]),
+        (["salvage.masks=8"], ["salvage.masks belongs to method=salvage or method=vit_shapley"]),
+    ],
+)
+def test_a_model_or_setting_of_another_method(run: Cli, arguments: list[str], wanted: list[str]) -> None:
+    line = run.refused(*arguments)
+    assert all(word in line for word in wanted), line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "wanted"),
+    [
+        (["model.pretrained=false", "model.weights=missing.safetensors"], ["model.weights=missing.safetensors"]),
+        (["model.pretrained=true", "model.weights=w.safetensors"], ["model.weights=w.safetensors", "set one"]),
+        (["model.pretrained=true"], ["could not be fetched", "model.weights="]),
+        (["model.architecture=vit_tinny_patch16_224"], ["vit_tinny_patch16_224", "timm"]),
+        (["model.patch_size=14"], ["patches of 16 px, not patch_size=14"]),
+    ],
+)
+def test_a_published_vit_that_cannot_be_had(run: Cli, arguments: list[str], wanted: list[str]) -> None:
+    chosen = ("model=vit_b14_dinov2", "model.architecture=vit_tiny_patch16_224", "model.patch_size=16")
+    line = run.refused("method=classifier", *chosen, *arguments)
+    assert all(word in line for word in wanted), line
+
+
 def test_a_gpu_that_is_not_there(run: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert "trainer=cpu" in run.refused("trainer=gpu")
@@ -217,11 +296,64 @@ def test_class_names_that_clash(run: Cli) -> None:
     assert "clash" in line
 
 
+def test_pictures_without_regions(run: Cli) -> None:
+    for number, name in enumerate("ab" * 10):
+        (run.folder / "pictures" / name).mkdir(parents=True, exist_ok=True)
+        colours().save(run.folder / "pictures" / name / f"{number}.png")
+    study = ("method=salvage", "data=folder", "data.root=pictures", "evaluation.images=null")
+    line = run.refused(*study)
+    assert line.startswith("classifier.focus=0.6 needs the regions of the objects, and data=folder has none")
+    line = run.refused(*study, "classifier.focus=0", "evaluation.regions=true")
+    assert line.startswith("evaluation.regions=true asks for RMA and RRA, and data=folder has no regions")
+    line = run.refused(*study, "classifier.focus=0", "rows=[salvage,object_mask]")
+    assert "object_mask needs the regions of the objects, data=folder has none" in line
+
+
 def test_help_explains_itself(run: Cli) -> None:
     status, out, err = run("--help")
     assert (status, err) == (0, "")
     for words in ("Usage: python run.py", "mnist_scattered", "clip_vit_b32", "lambda2", "method=apply_vector", "-m"):
         assert words in out
+    for method in app.METHODS:
+        assert method in out
+    for words in ("python run.py method=salvage", "python run.py method=classifier", "classifier.checkpoint="):
+        assert words in out
+
+
+def composed(*overrides: str) -> dict[str, Any]:
+    """What Hydra makes of a command line."""
+    with hydra.initialize_config_dir(str(cli.CONF), version_base="1.3"):
+        values = OmegaConf.to_container(hydra.compose("config", overrides=list(overrides)), resolve=True)
+    assert isinstance(values, dict)
+    return {str(key): value for key, value in values.items()}
+
+
+def choices(group: str) -> list[str]:
+    return sorted(path.stem for path in (cli.CONF / group).glob("*.yaml"))
+
+
+def test_methods_and_tasks_have_a_configuration_each() -> None:
+    assert choices("method") == sorted(app.METHODS)
+    assert choices("task") == sorted([*app.TASKS, "method"])
+
+
+@pytest.mark.parametrize("model", choices("model"))
+def test_every_model_is_of_one_family(model: str) -> None:
+    settings, families = composed(f"model={model}")["model"], (VitParams, ModelParams)
+    own, other = families if model.startswith("vit") else families[::-1]
+    assert build(own, settings, "model").name == model
+    with pytest.raises(UserError, match="is not a known setting"):
+        build(other, settings, "model")
+
+
+@pytest.mark.parametrize("method", ["salvage", "vit_shapley", "surrogate", "classifier"])
+def test_defaults_of_a_method_are_its_settings(method: str) -> None:
+    values = composed(f"method={method}")
+    schema = app.METHODS[method][0]
+    settings = build(schema, {field.name: values[field.name] for field in fields(schema)})
+    assert settings.method == settings.name == method
+    for role in getattr(settings, "rows", ()):
+        assert role in ROLES
 
 
 def test_every_setting_of_a_scene_is_shown_with_its_default() -> None:
@@ -433,6 +565,40 @@ def test_a_classifier_of_other_classes(run: Cli, files: Files) -> None:
     line = run.refused("method=apply_vector", f"vector={files.vector}", "checkpoint=ab.safetensors")
     assert "a, b, c" in line
     assert "mnist_scattered" in line
+
+
+def vit(folder: Path, depth: int = 4, **changes: Any) -> Path:
+    """A ViT of the default model with random weights, with what it says of itself changed."""
+    model = build(VitParams, composed("method=classifier", f"model.tower.depth={depth}")["model"], "model")
+    info = VitInfo("classifier", "vit_tiny", "mnist_scattered", tuple("0123456789"), False)
+    write_vit(folder / "vit.safetensors", build_vit(model, 10, 0), replace(info, **changes))
+    return folder / "vit.safetensors"
+
+
+BAD_VITS: list[tuple[Callable[[Path], Path], str]] = [
+    (lambda folder: folder / "missing.safetensors", "does not exist"),
+    (lambda folder: vit(folder, depth=3), "does not fit model=vit_tiny"),
+    (lambda folder: vit(folder, kind="vit_shapley"), "is a vit_shapley of 10 classes of mnist_scattered: a classifier"),
+    (lambda folder: vit(folder, classes=tuple("abcdefghij")), "a classifier of the 10 classes of data=mnist_scattered"),
+    (lambda folder: vit(folder, classes=("a", "b")), "is a classifier of 2 classes of mnist_scattered"),
+    (lambda folder: bare_pickle(None, folder), "nothing was executed"),  # type: ignore[arg-type]
+]
+
+
+@pytest.mark.parametrize("method", ["classifier", "salvage"])
+@pytest.mark.parametrize(("prepare", "wanted"), BAD_VITS)
+def test_a_bad_classifier_to_explain(run: Cli, method: str, prepare: Callable[[Path], Path], wanted: str) -> None:
+    path = prepare(run.folder)
+    line = run.refused(f"method={method}", f"classifier.checkpoint={path}")
+    assert wanted in line
+    assert str(path) in line
+    assert not (run.folder / "marker").exists()
+    assert not list(run.folder.glob("outputs/**/*.safetensors"))
+
+
+def test_a_clip_is_no_classifier_to_explain(run: Cli, files: Files) -> None:
+    line = run.refused("method=salvage", f"classifier.checkpoint={files.checkpoint}")
+    assert "does not fit model=vit_tiny" in line
 
 
 # Pictures.

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -17,12 +17,16 @@ from xai.config import build, unknown
 from xai.errors import UserError
 from xai.files import explain_disk_errors, write_atomically
 from xai.loggers import LoggerParams, build_logger, closing_logger
+from xai.models.vit import VitParams
 from xai.progress import console
 from xai.stages.apply_vector import ApplyParams
 from xai.stages.base import ModelParams
-from xai.stages.context import Lab, open_data
+from xai.stages.context import Lab, OpenData, open_data
+from xai.stages.removal import EvaluationParams, RemovalExamination
 from xai.stages.supervision import open_supervision
 from xai.stages.transfer_params import TransferParams
+from xai.stages.vit import VitStages
+from xai.stages.vit_params import ClassifierParams, SalvageParams, SurrogateParams, VitShapleyParams
 from xai.training import TrainerParams
 
 
@@ -35,7 +39,6 @@ class Common:
     name: str
     seed: int
     store: str
-    model: ModelParams
     trainer: TrainerParams
     logger: LoggerParams
 
@@ -49,6 +52,7 @@ class Common:
 class TransferConfig(Common):
     """Settings of method=transfer."""
 
+    model: ModelParams
     data: Any
     source: Any
     supervision: Any
@@ -66,6 +70,7 @@ class TransferConfig(Common):
 class SuperviseConfig(Common):
     """Settings of task=supervise."""
 
+    model: ModelParams
     data: Any
     supervision: Any
     transfer: TransferParams
@@ -75,9 +80,49 @@ class SuperviseConfig(Common):
 
 
 @dataclass(frozen=True)
+class ClassifierConfig(Common):
+    """Settings of method=classifier."""
+
+    model: VitParams
+    data: Any
+    classifier: ClassifierParams
+
+
+@dataclass(frozen=True)
+class SurrogateConfig(ClassifierConfig):
+    """Settings of method=surrogate."""
+
+    surrogate: SurrogateParams
+
+
+@dataclass(frozen=True)
+class StudyConfig(SurrogateConfig):
+    """Settings of method=salvage and method=vit_shapley."""
+
+    salvage: SalvageParams
+    vit_shapley: VitShapleyParams
+    baselines: Any
+    rows: tuple[str, ...]
+    evaluation: EvaluationParams
+    probe: Any
+    lengths: tuple[float, ...]
+    likelihood: bool
+    pictures: int
+
+    def __post_init__(self) -> None:
+        """Refuse a negative number of pictures, and rows without the method's own."""
+        super().__post_init__()
+        if self.pictures < 0:
+            raise UserError(f"pictures={self.pictures} must be 0 or more")
+        if self.method not in self.rows:
+            raise UserError(f"rows has no {self.method}, which method={self.method} is about: add it")
+
+
+@dataclass(frozen=True)
 class ApplyConfig(Common):
     """Settings of method=apply_vector."""
 
+    model: ModelParams
     data: Any
     vector: str
     checkpoint: str
@@ -86,8 +131,9 @@ class ApplyConfig(Common):
 
 @dataclass(frozen=True)
 class ExplainConfig(Common):
-    """Settings of method=explain."""
+    """Settings of method=explain; the model may be of either kind."""
 
+    model: Any
     image: str
     checkpoint: str
     target: Any
@@ -110,6 +156,7 @@ def run(config: DictConfig, output: Path) -> None:
         if key not in known:
             raise UserError(unknown(key, key, known))
     wanted = {field.name for field in fields(schema)}
+    _check_family(schema, values)
     settings = build(schema, {key: value for key, value in values.items() if key in wanted})
     with closing_logger(), explain_disk_errors(output, "choose another folder with name=..."):
         output.mkdir(parents=True, exist_ok=True)
@@ -125,6 +172,26 @@ def _chosen(values: dict[str, Any]) -> tuple[type[Any], Callable[[Any, Path], No
     return choices[str(name)]
 
 
+def _check_family(schema: type[Any], values: dict[str, Any]) -> None:
+    """Refuse a model of the other family, or its settings would be told one by one to be misspelt."""
+    wanted = get_type_hints(schema)["model"]
+    if wanted not in _FAMILIES or not isinstance(values.get("model"), dict):
+        return
+    given = _family(values["model"])
+    if given is not wanted:
+        what, example = _FAMILIES[wanted]
+        asked = f"method={values['method']}" if values["task"] == "method" else f"task={values['task']}"
+        name = values["model"].get("name")
+        raise UserError(f"model={name} is {_FAMILIES[given][0]}, and {asked} needs {what}: use model={example}")
+
+
+def _family(model: dict[str, Any]) -> Any:
+    """The kind of model that settings are of, by the settings that only this kind has; a CLIP where there are none."""
+    own = {family: {field.name for field in fields(family)} for family in _FAMILIES}
+    of_vit, of_clip = own[VitParams] - own[ModelParams], own[ModelParams] - own[VitParams]
+    return VitParams if of_vit & set(model) and not of_clip & set(model) else ModelParams
+
+
 def _plain(config: DictConfig) -> dict[str, Any]:
     missing = sorted(OmegaConf.missing_keys(config))
     if missing:
@@ -134,7 +201,7 @@ def _plain(config: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in values.items()}
 
 
-def _lab(settings: Common, output: Path) -> Lab:
+def _lab(settings: Any, output: Path) -> Lab:
     torch.use_deterministic_algorithms(True, warn_only=True)
     threads = settings.trainer.threads or (1 if settings.model.embedded else None)
     if threads:
@@ -189,6 +256,61 @@ def _supervise(settings: SuperviseConfig, output: Path) -> None:
     )
 
 
+def _classifier(settings: ClassifierConfig, output: Path) -> None:
+    # A surrogate that nobody asks for is never made, so how it would be trained does not matter.
+    _train(settings, None, "classifier", output)
+
+
+def _surrogate(settings: SurrogateConfig, output: Path) -> None:
+    _train(settings, settings.surrogate, "surrogate", output)
+
+
+def _train(settings: ClassifierConfig, surrogate: SurrogateParams | None, kind: str, output: Path) -> None:
+    data = open_data(settings.data, "data")
+    lab = _lab(settings, output)
+    _say_heading(data.name, settings.model.name, settings.seed)
+    stages = VitStages(lab, settings.model, data, settings.classifier, surrogate, settings.seed)
+    written = stages.hand_over(kind, output)
+    for shown, accuracy in stages.validation_accuracy(kind).items():
+        console.print(f"  validation accuracy, {shown:<24} {accuracy:.3f}", highlight=False)
+    console.print(f"store: {lab.store.summary()} ({escape(os.path.relpath(lab.store.root))})", highlight=False)
+    console.print(f"[bold]{escape(os.path.relpath(written))}[/] is the {kind}", highlight=False)
+
+
+def _study(settings: StudyConfig, output: Path) -> None:
+    from xai.reports.study_run import run_study
+    from xai.stages.study import Study, open_baselines
+
+    data = open_data(settings.data, "data")
+    probe = None if settings.probe is None else _probe(settings.probe)
+    baselines = open_baselines(settings.baselines)
+    lab = _lab(settings, output)
+    _say_heading(data.name, settings.model.name, settings.seed)
+    stages = VitStages(lab, settings.model, data, settings.classifier, settings.surrogate, settings.seed)
+    examination = RemovalExamination(stages, settings.evaluation, probe)
+    study = Study(
+        stages,
+        examination,
+        settings.salvage,
+        settings.vit_shapley,
+        baselines,
+        settings.rows,
+        settings.lengths,
+        settings.likelihood,
+    )
+    run_study(study, output, settings.pictures, _command())
+
+
+def _probe(settings: Any) -> OpenData:
+    if not isinstance(settings, dict):
+        raise UserError(f"probe={settings} must be the settings of a data set: probe={{name: mnist_pair}}")
+    return open_data(settings, "probe")
+
+
+def _say_heading(data: str, model: str, seed: int) -> None:
+    console.print(f"[bold]{escape(data)}[/], {escape(model)}, seed {seed}", highlight=False)
+
+
 def _apply_vector(settings: ApplyConfig, output: Path) -> None:
     from xai.stages.apply_vector import apply_vector
 
@@ -209,7 +331,8 @@ def _explain(settings: ExplainConfig, output: Path) -> None:
 
     image = Path(settings.image)
     target = None if settings.target is None else str(settings.target)
-    found = explain_image(settings.model, Path(settings.checkpoint), image, target, settings.trainer)
+    model = build(_family(settings.model), settings.model, "model")
+    found = explain_image(model, Path(settings.checkpoint), image, target, settings.trainer)
     picture = heatmap_overlay((found.pixels * 255).round().to(torch.uint8), found.attributions)
     file = image.with_name(f"{image.stem}.explained.png")
     with explain_disk_errors(
@@ -229,11 +352,21 @@ def _command() -> str:
     return shlex.join(["python", os.path.relpath(sys.argv[0]), *sys.argv[1:]])
 
 
+_FAMILIES: dict[Any, tuple[str, str]] = {
+    ModelParams: ("a CLIP", "clip_tiny"),
+    VitParams: ("a plain vision transformer", "vit_tiny"),
+}
+"""Settings of a kind of model -> what it is, and one to name as an example."""
+
 TASKS: dict[str, tuple[type[Any], Callable[[Any, Path], None]]] = {"supervise": (SuperviseConfig, _supervise)}
 """Name of a task other than running a method -> its settings and what runs it."""
 
 METHODS: dict[str, tuple[type[Any], Callable[[Any, Path], None]]] = {
     "transfer": (TransferConfig, _transfer),
+    "classifier": (ClassifierConfig, _classifier),
+    "surrogate": (SurrogateConfig, _surrogate),
+    "salvage": (StudyConfig, _study),
+    "vit_shapley": (StudyConfig, _study),
     "apply_vector": (ApplyConfig, _apply_vector),
     "explain": (ExplainConfig, _explain),
 }

@@ -2,21 +2,28 @@
 
 import json
 import shutil
+from dataclasses import fields
 from pathlib import Path
 
 import hydra
 import numpy as np
 import open_clip
 import pytest
+import timm
+import torch
 from omegaconf import OmegaConf
 from PIL import Image
 from safetensors.numpy import load_file
 
 from tests.end_to_end.jobs import run
 from tests.end_to_end.runs import STAGES, artifacts
-from xai.app import TransferConfig
+from xai.app import StudyConfig, TransferConfig
 from xai.cli import CONF
 from xai.config import build
+from xai.models.explainer import SalvageNetwork
+from xai.models.segmenter import build_decoder
+from xai.models.vit import VitParams, build_vit, maskable
+from xai.stages.study import open_baselines
 from xai.stages.supervision import open_supervision
 
 BYTES_A_RUN_TAKES = 8 * 2**30
@@ -45,6 +52,52 @@ def test_the_numbers_of_the_paper(model: str, architecture: str, patch: int, pat
     assert transfer.lambda2_grid == (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2)
     assert transfer.bound_fit == transfer.target_fit
     assert transfer.source_images is transfer.target_images is transfer.test_images is None
+
+
+@pytest.mark.parametrize(
+    ("data", "epochs", "binary"),
+    [("imagenette", 50, False), ("pet", 100, False), ("mura", 50, True), ("wbc", 50, False)],
+)
+def test_the_numbers_of_salvage(data: str, epochs: int, binary: bool) -> None:
+    experiment = "salvage_paper" if data == "imagenette" else f"salvage_paper_{data}"
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        values = OmegaConf.to_container(hydra.compose("config", overrides=[f"experiment={experiment}"]), resolve=True)
+    assert isinstance(values, dict)
+    wanted = {field.name for field in fields(StudyConfig)}
+    settings = build(StudyConfig, {key: value for key, value in values.items() if key in wanted})
+    assert (settings.name, settings.data["name"], settings.model.binary) == (experiment, data, binary)
+    assert timm.is_model_pretrained(settings.model.architecture or "")
+    assert (settings.model.pretrained, settings.model.grid**2) == (True, 256)
+    stages = settings.classifier, settings.surrogate, settings.salvage, settings.vit_shapley
+    assert [stage.fit.epochs for stage in stages] == [25, 50, epochs, epochs]
+    assert [stage.fit.learning_rate for stage in stages] == [1e-5, 1e-5, 1e-5, 1e-4]
+    assert {(stage.fit.batch_size, stage.fit.weight_decay) for stage in stages} == {(64, 1e-5)}
+    assert settings.salvage.masks == settings.vit_shapley.masks == 32
+    assert (settings.salvage.sampling, settings.salvage.temperature) == ("informed", 1)
+    assert (settings.salvage.divergence, settings.salvage.decoder) == ("jensen_shannon", "mask_transformer")
+    assert (settings.evaluation.split, settings.evaluation.images, settings.evaluation.masks) == ("test", None, 128)
+    assert ("object_mask" in settings.rows) == bool(settings.evaluation.regions) == (data == "pet")
+    assert {"salvage", "salvage_uniform", "vit_shapley", *open_baselines(settings.baselines)} - set(settings.rows) == {
+        "kernel_shap",
+        "shapley_distribution",
+    }
+    assert all(round(share * epochs) == share * epochs for share in settings.lengths)
+
+
+def test_networks_of_salvage_at_their_size() -> None:
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        values = hydra.compose("config", overrides=["experiment=salvage_paper"])
+    model = build(VitParams, OmegaConf.to_container(values.model, resolve=True), "model")
+    fit = values.salvage
+    with torch.device("meta"):  # shapes without numbers
+        classifier = build_vit(model, 10, 0)
+        assert maskable(model, classifier)(torch.empty(2, 3, 224, 224)).shape == (2, 10)
+        decoder = build_decoder(fit.decoder, 768, 20, fit.depth, fit.heads)
+        explainer = SalvageNetwork(build_vit(model, 10, 0), decoder, model.mean, model.std)
+        present, absent = explainer.parts(torch.empty(2, 3, 224, 224))
+    assert present.shape == absent.shape == (2, 256, 10)
+    assert classifier.reg_token is not None
+    assert classifier.reg_token.shape == (1, 4, 768)
 
 
 def pictures(root: Path, seed: int, names: tuple[str, ...]) -> Path:

@@ -3,10 +3,11 @@ import re
 from html.parser import HTMLParser
 
 import pytest
+from markupsafe import Markup
 
 from xai.errors import UserError
 from xai.reports.columns import COLUMNS
-from xai.reports.html import Code, Definitions, Picture, Prose, Section, TableBlock, write_report
+from xai.reports.html import Code, Definitions, Fragment, Picture, Prose, Section, TableBlock, write_report
 from xai.reports.roles import ROLES
 from xai.reports.tables import Block, Cell, Row, Table
 
@@ -83,6 +84,18 @@ def test_pictures_are_inside_with_their_size(tmp_path):
     (image,) = Page(written(tmp_path, everything())).all("img")
     assert base64.b64decode(image["src"].removeprefix("data:image/png;base64,")) == PIXEL
     assert (image["width"], image["height"], image["style"]) == ("1", "1", "min-width: 700px")
+
+
+def test_a_picture_may_be_kept_from_growing(tmp_path):
+    (image,) = Page(written(tmp_path, [Section("x", [Picture(PIXEL, "a", "b", 300, 400)])])).all("img")
+    assert image["style"] == "min-width: 300px; max-width: 400px"
+
+
+def test_a_fragment_is_put_in_as_it_is(tmp_path):
+    fragment = Markup("<table><tr><td>{}</td></tr></table>").format(NASTY)
+    text = written(tmp_path, [Section("x", [Fragment(fragment)])])
+    assert str(fragment) in text
+    assert NASTY in "".join(Page(text).texts)
 
 
 def test_contents_lead_to_the_sections_also_where_titles_repeat(tmp_path):

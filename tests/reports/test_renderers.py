@@ -2,6 +2,7 @@ import csv
 import io
 import json
 import math
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -104,6 +105,40 @@ def test_terminal_shows_every_number_whole(width):
     assert ("θ_ft^T" in text) == (width > 80)
     assert "digits <b>|" in text
     assert "Paper" in text
+
+
+def test_where_it_fits_mean_and_deviation_stand_on_one_line_with_long_names():
+    shown = table()
+    cell = shown.cell("proposed", "accuracy")
+    wide = printed(shown, 100)
+    assert f"{number(cell.mean)} ±{number(cell.deviation)}" in wide
+    assert "Proposed (transferred)" in wide
+    assert f"{number(cell.mean)} ±" not in printed(shown, 50)
+    assert "Proposed (transferred)" not in printed(shown, 50)
+    needed = max(map(len, (line.rstrip() for line in wide.splitlines() if "±" in line)))
+    assert all(len(line) <= needed + 8 for line in printed(shown, needed + 8).splitlines())
+
+
+def test_digits_are_those_of_the_column():
+    column = replace(COLUMNS["rma"], digits=1)
+    row = Row(ROLES["ink"], (Cell(64.92, 1.26, 3),), 3)
+    shown = Table("", (column,), (Block("control", "", (row,)),), (), "interval")
+    assert "64.9 ±1.3" in printed(shown, 80)
+    assert "| 64.9 ± 1.3 |" in as_markdown(shown)
+    assert "64.9 <span" in str(as_html(shown))
+    assert "±&nbsp;1.3" in str(as_html(shown))
+    assert as_csv(shown).splitlines() == [
+        "block,role,label,runs,rma,rma_interval,rma_mark",
+        "control,ink,Ink (brightness),3,64.92,1.26,",
+    ]
+
+
+def test_published_rows_without_a_heading_have_no_line_for_it():
+    rows = (Row(ROLES["ink"], (Cell(0.5),), 0),)
+    for heading, lines in (("", 3), ("Paper", 4)):
+        shown = Table("", (COLUMNS["rma"],), (Block("published", heading, rows),), ())
+        assert len(as_markdown(shown).splitlines()) == lines
+        assert len([line for line in printed(shown, 80).splitlines() if line.strip()]) == lines
 
 
 def test_terminal_marks_best_and_tied():

@@ -90,6 +90,28 @@ def test_marks_are_those_of_scipy():
     assert any("5 runs, p ≥ 0.05" in note for note in table.notes)
 
 
+def test_an_interval_and_the_unit_of_the_column_may_stand_in_a_cell():
+    values = RNG.normal(0.8, 0.05, 4)
+    percent = {"rma": replace(COLUMNS["rma"], scale=100)}
+    results = [replace(one, chance={"rma": 0.1}) for one in rows({"proposed": {"rma": list(values)}})]
+    table = transfer_table(results, columns=percent, spread="interval")
+    cell = table.cell("proposed", "rma")
+    assert cell.mean == pytest.approx(100 * values.mean())
+    assert cell.deviation == pytest.approx(100 * stats.t.ppf(0.975, 3) * values.std(ddof=1) / 2)
+    assert table.cell("chance", "rma").mean == pytest.approx(10)
+    assert table.spread == "interval"
+    assert any("half the 95 % confidence interval" in note for note in table.notes)
+
+
+def test_kinds_are_the_blocks_and_name_what_is_compared():
+    results = rows({"ft_target": {"accuracy": [0.9, 0.8]}, "proposed": {"accuracy": [0.8, 0.7]}})
+    table = transfer_table(results, kinds={"bound": "Bound", "method": "Rivals"})
+    assert [block.heading for block in table.blocks] == ["Rivals"]
+    assert any("the best of the rivals." in note for note in table.notes)
+    bound = transfer_table([*results, *rows({"ft_target_x": {"accuracy": [1.0, 0.9]}})])
+    assert any("the best of the models, the bound left out." in note for note in bound.notes)
+
+
 def test_level_is_that_of_the_test():
     a, b = [0.90, 0.91, 0.89, 0.92], [0.89, 0.92, 0.88, 0.90]
     p = float(stats.ttest_rel(a, b).pvalue)
@@ -137,7 +159,7 @@ def test_marks_compare_shared_runs_only():
     assert table.cell("ft_target", "accuracy").mean > table.cell("proposed", "accuracy").mean
     assert marks(table, "accuracy")["proposed"] == "best"
     assert "Over 2 runs: Proposed (transferred)." in table.notes
-    assert any("runs that every model has" in note for note in table.notes)
+    assert any("runs that all models have" in note for note in table.notes)
 
 
 def test_no_shared_run_no_mark():

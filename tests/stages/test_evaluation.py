@@ -12,7 +12,7 @@ from tests.stages.bench import DATA, MODEL, explained, lab
 from xai.errors import UserError
 from xai.results import read_result
 from xai.stages.context import Lab
-from xai.stages.evaluation import Examination, Maps, _peak_memory, evaluate, provenance, self_explanation
+from xai.stages.evaluation import Examination, Maps, evaluate, peak_memory, provenance, self_explanation
 
 ROWS = torch.tensor([0, 2, 3, 5, 8])
 
@@ -146,8 +146,8 @@ def test_the_peak_is_in_bytes_on_every_system_and_of_the_device_that_computed(mo
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     for platform, expected in (("linux", 3000 * 1024), ("darwin", 3000)):
         monkeypatch.setattr("xai.stages.evaluation.sys.platform", platform)
-        assert _peak_memory(torch.device("cpu")) == expected
-    assert _peak_memory(torch.device("cuda")) == 7
+        assert peak_memory(torch.device("cpu")) == expected
+    assert peak_memory(torch.device("cuda")) == 7
 
 
 def test_the_method_is_a_label_and_no_part_of_the_key(tmp_path: Path) -> None:

@@ -5,13 +5,25 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Column:
-    """A metric: `name` in result.json, `label` in a table, `short` where there is little room."""
+    """A metric.
+
+    Attributes:
+        name: In result.json.
+        label: In a table.
+        short: In a table where there is little room.
+        larger_is_better: Which way is better.
+        explanation: What it asks.
+        scale: What the number of result.json is multiplied by in a table, so 100 where a share is read in percent.
+        digits: Digits after the point.
+    """
 
     name: str
     label: str
     short: str
     larger_is_better: bool
     explanation: str
+    scale: float = 1.0
+    digits: int = 3
 
     @property
     def arrow(self) -> str:

@@ -83,7 +83,7 @@ def lambda_sweep(
     handles, labels = panels[0].get_legend_handles_labels()
     if handles:
         figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False, fontsize=9)
-    return _png(figure)
+    return to_png(figure)
 
 
 def explanation_grid(
@@ -119,20 +119,19 @@ def explanation_grid(
     pixels = images.permute(0, 2, 3, 1).cpu().numpy()
     for row in range(count):
         above, below = panels[2 * row], panels[2 * row + 1]
-        _show(above[0], pixels[row])
+        show(above[0], pixels[row])
         above[0].set_title("input" if row == 0 else "", fontsize=8)
-        above[0].set_xlabel(f"“{_short(class_names[int(labels[row])], 16)}”", fontsize=8, parse_math=False)
+        above[0].set_xlabel(f"“{shorten(class_names[int(labels[row])], 16)}”", fontsize=8, parse_math=False)
         below[0].set_axis_off()
         below[0].text(0.97, 0.5, f"top {k}\npatches", fontsize=8, ha="right", va="center", color=GREY)
         for column, top, bottom in zip(columns, above[1:], below[1:], strict=True):
-            normalised = _normalised(column.maps[row])
-            _show(top, overlay(pixels[row], normalised))
-            top.set_title(_wrap(column.label) if row == 0 else "", fontsize=8, parse_math=False)
+            show(top, overlay(pixels[row], normalised(column.maps[row])))
+            top.set_title(wrap(column.label) if row == 0 else "", fontsize=8, parse_math=False)
             _name_prediction(top, column, row, int(labels[row]), class_names)
-            _show(bottom, dimmed(pixels[row], column.maps[row], k))
+            show(bottom, dimmed(pixels[row], column.maps[row], k))
             _outline(bottom, column.maps[row], k, (height, width))
-    _colour_bar(figure, panels.ravel().tolist(), "bottom", aspect=60)
-    return _png(figure)
+    colour_bar(figure, panels.ravel().tolist(), "bottom", aspect=60)
+    return to_png(figure)
 
 
 def heatmap_overlay(image: Tensor, attribution: Tensor, title: str = "") -> Image.Image:
@@ -159,23 +158,23 @@ def heatmap_overlay(image: Tensor, attribution: Tensor, title: str = "") -> Imag
     figure = Figure(figsize=(9.6, tall + 0.6), layout="constrained", dpi=min(max(100, math.ceil(width / 4)), 300))
     left, right = figure.subplots(1, 2)
     pixels = image.permute(1, 2, 0).cpu().numpy()
-    _show(left, pixels)
-    _show(right, overlay(pixels, _normalised(attribution)))
+    show(left, pixels)
+    show(right, overlay(pixels, normalised(attribution)))
     left.set_title("input", fontsize=10)
     right.set_title(title or "evidence for the class", fontsize=10, parse_math=False)
-    _colour_bar(figure, [left, right], "right", aspect=30)
+    colour_bar(figure, [left, right], "right", aspect=30)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy())
 
 
-def overlay(pixels: NDArray[np.uint8], normalised: Floats) -> Floats:
+def overlay(pixels: NDArray[np.uint8], evidence: Floats) -> Floats:
     """A grey image [H, W, 3] under the colours of a normalised map [h, w]; floats [H', W', 3] in [0, 1].
 
     Colour grows with distance from the map's mean, so that the image shows where the map says nothing.
     """
-    canvas, rows, columns = _enlarged(pixels, normalised.shape)
-    scaled = np.clip(normalised / LIMIT, -1, 1)[rows][:, columns]
+    canvas, rows, columns = _enlarged(pixels, evidence.shape)
+    scaled = np.clip(evidence / LIMIT, -1, 1)[rows][:, columns]
     grey = (0.2 + 0.6 * canvas.mean(-1, keepdims=True) / 255).repeat(3, -1)
     weight = 0.8 * np.abs(scaled)[..., None]
     return (1 - weight) * grey + weight * _COLOURS((scaled + 1) / 2)[..., :3]
@@ -276,11 +275,12 @@ def _name_prediction(axes: Axes, column: MapColumn, row: int, label: int, class_
         return
     predicted = int(column.predictions[row])
     right = predicted == label
-    text = f"{'✓' if right else '✗'} {_short(class_names[predicted], 14)}"
+    text = f"{'✓' if right else '✗'} {shorten(class_names[predicted], 14)}"
     axes.set_xlabel(text, fontsize=8, color=BLUE if right else ORANGE, parse_math=False)
 
 
-def _normalised(attribution: Tensor) -> Floats:
+def normalised(attribution: Tensor) -> Floats:
+    """A map [h, w] with mean 0 and deviation 1; zeros where it is constant."""
     return normalise(attribution.detach().cpu().double().flatten()).reshape(attribution.shape).numpy()
 
 
@@ -309,7 +309,8 @@ def _enlarged(
     return canvas, rows, columns
 
 
-def _show(axes: Axes, picture: NDArray[np.uint8] | Floats) -> None:
+def show(axes: Axes, picture: NDArray[np.uint8] | Floats) -> None:
+    """Fill a panel with a picture [H, W, 3], in its own proportions and without ticks."""
     axes.imshow(picture, interpolation="nearest" if picture.shape[1] < 400 else "antialiased", extent=(0, 1, 1, 0))
     axes.set_aspect(picture.shape[0] / picture.shape[1])
     axes.set_xticks([])
@@ -317,18 +318,20 @@ def _show(axes: Axes, picture: NDArray[np.uint8] | Floats) -> None:
     axes.spines[:].set_visible(False)
 
 
-def _colour_bar(figure: Figure, axes: list[Axes], location: str, aspect: float) -> None:
+def colour_bar(figure: Figure, axes: list[Axes], location: str, aspect: float) -> None:
+    """Say beside some panels what the colours of their maps mean."""
     mappable = ScalarMappable(Normalize(-LIMIT, LIMIT), _COLOURS)
     bar = figure.colorbar(mappable, ax=axes, location=location, aspect=aspect, shrink=0.8, pad=0.01, extend="both")
     bar.set_label("attribution, in standard deviations from the map's mean", fontsize=8)
     bar.ax.tick_params(labelsize=8)
 
 
-def _short(text: str, length: int) -> str:
+def shorten(text: str, length: int) -> str:
+    """A text cut to at most `length` characters."""
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
-def _wrap(text: str) -> str:
+def wrap(text: str) -> str:
     """At most three lines of about 14 characters, so that long labels do not run into each other."""
     lines = [""]
     for word in text.split():
@@ -339,7 +342,8 @@ def _wrap(text: str) -> str:
     return "\n".join(lines[:3])
 
 
-def _png(figure: Figure) -> bytes:
+def to_png(figure: Figure) -> bytes:
+    """A figure as the bytes of a PNG, the same for the same figure."""
     target = io.BytesIO()
     FigureCanvasAgg(figure)
     # Without the version, the same figure is the same bytes.

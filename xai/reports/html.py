@@ -39,6 +39,14 @@ class TableBlock:
 
 
 @dataclass(frozen=True)
+class Fragment:
+    """HTML that is put into the page as it is, safe by its type."""
+
+    fragment: Markup
+    kind: str = "table"
+
+
+@dataclass(frozen=True)
 class Picture:
     """A figure.
 
@@ -47,12 +55,14 @@ class Picture:
         alt: What is to be seen, for those who do not see it.
         caption: What to look at.
         min_width: CSS pixels below which it scrolls sideways in its box rather than shrink further.
+        max_width: CSS pixels beyond which it does not grow; 0 for as wide as the page.
     """
 
     png: bytes
     alt: str
     caption: str
     min_width: int = 0
+    max_width: int = 0
     kind: str = "picture"
 
     @property
@@ -84,7 +94,7 @@ class Code:
     kind: str = "code"
 
 
-Block = Prose | TableBlock | Picture | Definitions | Code
+Block = Prose | TableBlock | Fragment | Picture | Definitions | Code
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from markupsafe import Markup
@@ -11,6 +12,7 @@ from rich.console import Group
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from xai.reports.columns import Column
 from xai.reports.tables import Cell, Row, Table
 
 DIGITS = 3
@@ -28,19 +30,25 @@ def number(value: float, digits: int = DIGITS) -> str:
     return text.removeprefix("-") if float(text) == 0 else text
 
 
-def cell_text(cell: Cell) -> str:
+def cell_text(cell: Cell, digits: int = DIGITS) -> str:
     """Mean and deviation, or the mean alone where there is no deviation."""
-    mean = number(cell.mean)
-    return mean if math.isnan(cell.deviation) else f"{mean} ± {number(cell.deviation)}"
+    mean = number(cell.mean, digits)
+    return mean if math.isnan(cell.deviation) else f"{mean} ± {number(cell.deviation, digits)}"
 
 
 def as_rich(table: Table, width: int = 80) -> Group:
-    """For a terminal of `width` characters: below 132 with short names and without symbols, which fits 80."""
-    roomy = width >= _ROOMY
+    """For a terminal of `width` characters.
+
+    The long form where it fits with each cell on one line, or on two in 132 characters; else with short names and
+    without symbols, which fits 80.
+    """
+    flat = _width(table) <= width
+    roomy = flat or width >= _ROOMY
     symbols = roomy and _has_symbols(table)
+    names = [row.role.label if roomy else row.role.short for row in table.rows]
     printed = RichTable(box=box.SIMPLE_HEAD, padding=(0, int(roomy)), pad_edge=False, collapse_padding=True)
     # The longest name is the width, or the heading of a published block would take the room of the numbers.
-    printed.add_column("", width=max(len(row.role.label if roomy else row.role.short) for row in table.rows))
+    printed.add_column("", width=max(map(len, names)))
     if symbols:
         printed.add_column("Param.", no_wrap=True)
     for column in table.columns:
@@ -49,13 +57,14 @@ def as_rich(table: Table, width: int = 80) -> Group:
     for position, block in enumerate(table.blocks):
         if position:
             printed.add_section()
-        if block.kind == "published":
+        if block.kind == "published" and block.heading:
             printed.add_row(Text(block.heading, style="italic"))
         for row in block.rows:
-            names = [Text(row.role.label if roomy else row.role.short)]
-            names += [Text(row.role.symbol.text if row.role.symbol else "")] * symbols
+            lead = [Text(row.role.label if roomy else row.role.short)]
+            lead += [Text(row.role.symbol.text if row.role.symbol else "")] * symbols
             style = "dim" if block.kind in ("control", "chance", "published") else ""
-            printed.add_row(*names, *(_rich_cell(cell) for cell in row.cells), style=style)
+            cells = zip(row.cells, table.columns, strict=True)
+            printed.add_row(*lead, *(_rich_cell(cell, column.digits, flat) for cell, column in cells), style=style)
     title = [Text(table.title, style="bold")] * bool(table.title)
     # Not the caption of the table, which would be wrapped to the width of a narrow one.
     return Group(*title, printed, *(Text(note, style="dim") for note in table.notes))
@@ -67,11 +76,12 @@ def as_markdown(table: Table) -> str:
     head = ["", *["Param."] * symbols, *(f"{column.label} {column.arrow}" for column in table.columns)]
     lines = [head, ["---" if position <= symbols else "---:" for position in range(len(head))]]
     for block in table.blocks:
-        if block.kind == "published":
+        if block.kind == "published" and block.heading:
             lines.append([f"*{_no_pipe(block.heading)}*", *[""] * (len(head) - 1)])
         for row in block.rows:
             symbol = [row.role.symbol.latex if row.role.symbol else ""] * symbols
-            lines.append([_no_pipe(row.role.label), *symbol, *map(_markdown_cell, row.cells)])
+            cells = zip(row.cells, table.columns, strict=True)
+            lines.append([_no_pipe(row.role.label), *symbol, *(_markdown_cell(cell, c.digits) for cell, c in cells)])
     text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     return "\n\n".join([f"**{_no_pipe(table.title)}**"] * bool(table.title) + [text, *table.notes]) + "\n"
 
@@ -100,10 +110,13 @@ def as_rows(table: Table) -> list[dict[str, Any]]:
 
 
 def as_csv(table: Table) -> str:
-    """One line a row, three columns a metric (mean, deviation, mark), in full precision; empty where undefined."""
+    """One line a row, three columns a metric (mean, deviation or interval, mark), in full precision.
+
+    What is undefined is left empty. The interval is half of it, as behind the ± of the table.
+    """
     head = ["block", "role", "label", "runs"]
     for column in table.columns:
-        head += [column.name, f"{column.name}_deviation", f"{column.name}_mark"]
+        head += [column.name, f"{column.name}_{table.spread}", f"{column.name}_mark"]
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(head)
@@ -131,7 +144,7 @@ def as_html(table: Table) -> Markup:
         heading = Markup('<tr class="heading"><th scope="rowgroup" colspan="{}"><span>{}</span></th></tr>').format(
             len(table.columns) + 1 + symbols, block.heading
         )
-        rows = Markup().join(_html_row(row, symbols) for row in block.rows)
+        rows = Markup().join(_html_row(row, symbols, table.columns) for row in block.rows)
         body += Markup('<tbody class="{}">{}{}</tbody>').format(block.kind, heading if block.heading else "", rows)
     notes = Markup().join(Markup("<p>{}</p>").format(note) for note in table.notes)
     head = Markup('<th scope="col"></th>') + Markup('<th scope="col" class="symbol">Param.</th>') * symbols + columns
@@ -145,35 +158,48 @@ def _has_symbols(table: Table) -> bool:
     return any(row.role.symbol for row in table.rows)
 
 
-def _rich_cell(cell: Cell) -> Text:
+def _width(table: Table) -> int:
+    """Characters that the long form takes with mean and deviation of each cell on one line."""
+    widths = [max(len(row.role.label) for row in table.rows), 12 * _has_symbols(table)]
+    for index, column in enumerate(table.columns):
+        texts = [f"{column.label} {column.arrow}", *(cell_text(row.cells[index], column.digits) for row in table.rows)]
+        widths.append(max(map(len, texts)))
+    return sum(2 + width for width in widths)
+
+
+def _rich_cell(cell: Cell, digits: int, flat: bool) -> Text:
     style = {"best": "bold underline", "tied": "bold"}.get(cell.mark, "")
     # Appended, so that the line under a number does not run on under the blanks that align it.
-    text = Text().append(number(cell.mean), style=style)
+    text = Text().append(number(cell.mean, digits), style=style)
     if not math.isnan(cell.deviation):
-        # On a line of its own, and without the zero, so that ten columns fit a terminal.
-        text.append("\n±" + number(cell.deviation).removeprefix("0"), style="dim")
+        spread = number(cell.deviation, digits)
+        # Else on a line of its own, and without the zero, so that ten columns fit a terminal.
+        text.append(f" ±{spread}" if flat else "\n±" + spread.removeprefix("0"), style="dim")
     return text
 
 
-def _markdown_cell(cell: Cell) -> str:
+def _markdown_cell(cell: Cell, digits: int) -> str:
     pattern = {"best": "**<ins>{}</ins>**", "tied": "**{}**"}.get(cell.mark, "{}")
-    return pattern.format(cell_text(cell))
+    return pattern.format(cell_text(cell, digits))
 
 
-def _html_row(row: Row, symbols: bool) -> Markup:
+def _html_row(row: Row, symbols: bool, columns: Sequence[Column]) -> Markup:
     symbol = row.role.symbol.mathml if row.role.symbol else Markup()
     name = Markup('<th scope="row" title="{}">{}</th>').format(row.role.explanation, row.role.label)
     name += Markup('<td class="symbol">{}</td>').format(symbol) * symbols
-    cells = Markup().join(Markup("<td>{}</td>").format(_html_cell(cell)) for cell in row.cells)
+    cells = Markup().join(
+        Markup("<td>{}</td>").format(_html_cell(cell, column.digits))
+        for cell, column in zip(row.cells, columns, strict=True)
+    )
     return Markup('<tr class="{}">{}{}</tr>').format(row.role.name, name, cells)
 
 
-def _html_cell(cell: Cell) -> Markup:
+def _html_cell(cell: Cell, digits: int) -> Markup:
     patterns = {"best": '<strong class="best"><u>{}</u></strong>', "tied": "<strong>{}</strong>"}
-    mean = Markup(patterns.get(cell.mark, "{}")).format(number(cell.mean).replace("-", "−"))
+    mean = Markup(patterns.get(cell.mark, "{}")).format(number(cell.mean, digits).replace("-", "−"))
     if math.isnan(cell.deviation):
         return mean
-    return Markup('{} <span class="deviation">±&nbsp;{}</span>').format(mean, number(cell.deviation))
+    return Markup('{} <span class="deviation">±&nbsp;{}</span>').format(mean, number(cell.deviation, digits))
 
 
 def _no_pipe(text: str) -> str:

@@ -44,7 +44,8 @@ class Role:
         label: What is printed.
         short: What is printed where there is little room; up to about 16 characters fit.
         kind: `method` for rows that compete for the best value, `bound` for one that was given what the others lack,
-            `control` for one that could prove the claim wrong, `chance` for what needs no model at all.
+            `control` for one that could prove the claim wrong, `chance` for what needs no model at all. Other tables
+            may have further kinds.
         explanation: What it is.
         symbol: Its parameters, None where there are none.
         doubt: Of a control: what could be true where it does as well as the method; follows "that".

@@ -1,8 +1,8 @@
-"""Sweep files, and what is shown of their runs: a table with means and deviations, or curves with their band."""
+"""Sweep files, and what is shown of their runs: tables, figures, and what becomes of a paper's claims."""
 
 import itertools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,11 @@ from xai.errors import UserError
 from xai.files import write_atomically
 from xai.progress import console
 from xai.reports import figures, renderers, tables
+from xai.reports.claim_renderers import claims_as_markdown, claims_as_rich
+from xai.reports.claims import CLAIMS, Claim, judge
+from xai.reports.measured import Evidence, read_evidence
+from xai.reports.removal_figures import draw_all
+from xai.reports.removal_tables import published_table, removal_tables
 from xai.results import collect, read_result
 
 
@@ -23,12 +28,14 @@ class Sweep:
 
     Args:
         title: Name of the table or figure.
-        kind: What is drawn from the results: `transfer_table` or `lambda_figure`.
+        kind: What is drawn from the results, one of `SHOW`.
         about: A sentence on what to look at.
         common: Overrides of every run.
         grid: Axes; each a list of alternatives, each alternative a list of overrides. All combinations are run.
-        published: The figures the paper printed, by row and metric: [mean, deviation].
+        published: The figures the paper printed, by row and metric: [mean, deviation]; those of a `removal_table` by
+            data set, row and metric: the mean, in the unit of the column.
         published_about: What the published figures were measured on.
+        columns: Metrics of a `removal_table`, in their order.
     """
 
     title: str
@@ -38,6 +45,7 @@ class Sweep:
     grid: list[list[list[str]]]
     published: Any = None
     published_about: str = ""
+    columns: list[str] = field(default_factory=list)
 
     def runs(self) -> list[list[str]]:
         """The overrides of every run."""
@@ -71,9 +79,7 @@ def transfer_table(sweep: Sweep, folders: list[Path], output: Path) -> None:
     console.print(renderers.as_rich(table, console.width))
     console.print(sweep.about, markup=False)
     for suffix, text in {"md": renderers.as_markdown(table), "csv": renderers.as_csv(table)}.items():
-        path = output / f"table.{suffix}"
-        write_atomically(path, text.encode())
-        console.print(f"written: [bold]{escape(str(path))}[/]", highlight=False)
+        _write(output / f"table.{suffix}", text.encode())
 
 
 def lambda_figure(sweep: Sweep, folders: list[Path], output: Path) -> None:
@@ -86,9 +92,49 @@ def lambda_figure(sweep: Sweep, folders: list[Path], output: Path) -> None:
         path = output / f"{source}-to-{target}.png"
         curves = [result for folder in members for result in collect(folder / "sweep" / "test")]
         references = [read_result(folder / "results" / "ft_target") for folder in members]
-        write_atomically(path, figures.lambda_sweep(curves, references, _usual_choice(members)))
-        console.print(f"written: [bold]{escape(str(path))}[/]", highlight=False)
+        _write(path, figures.lambda_sweep(curves, references, _usual_choice(members)))
     console.print(sweep.about, markup=False)
+
+
+def removal_table(sweep: Sweep, folders: list[Path], output: Path) -> None:
+    """SALVAGE's Tables 1 to 4: a table for each data set, the paper's below, and what becomes of their claims."""
+    evidence = read_evidence(folders)
+    shown = removal_tables([row.result for row in evidence.rows], sweep.columns)
+    if sweep.published:
+        shown.append(published_table(sweep.published, sweep.columns, f"Published ({sweep.published_about})"))
+    console.print(sweep.title, style="bold", markup=False)
+    for table in shown:
+        console.print(renderers.as_rich(table, console.width))
+    console.print(sweep.about, markup=False)
+    _write(output / "table.md", "\n".join(map(renderers.as_markdown, shown)).encode())
+    for data, table in zip(evidence.by_data(), shown, strict=False):
+        _write(output / f"table-{data}.csv", renderers.as_csv(table).encode())
+    _show_claims(evidence, [c for c in CLAIMS if c.source.startswith("Table") and c.metric in sweep.columns], output)
+
+
+def removal_figures(sweep: Sweep, folders: list[Path], output: Path) -> None:
+    """SALVAGE's Figures 2, 3, 4, 6 and 7, one of each for each data set, and what becomes of their claims."""
+    evidence = read_evidence(folders)
+    drawn, missing = draw_all(evidence)
+    for name, _, png in drawn:
+        _write(output / f"{name}.png", png)
+    for line in missing:
+        console.print(f"not drawn: {line}", markup=False)
+    console.print(sweep.about, markup=False)
+    _show_claims(evidence, [claim for claim in CLAIMS if claim.source.startswith("Figure")], output)
+
+
+def _show_claims(evidence: Evidence, claims: list[Claim], output: Path) -> None:
+    findings = judge(evidence, claims)
+    if findings:
+        console.print(claims_as_rich(findings))
+        _write(output / "claims.md", claims_as_markdown(findings).encode())
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, content)
+    console.print(f"written: [bold]{escape(str(path))}[/]", highlight=False, soft_wrap=True)
 
 
 def _usual_choice(folders: list[Path]) -> float:
@@ -100,5 +146,7 @@ def _usual_choice(folders: list[Path]) -> float:
 SHOW: Mapping[str, Callable[[Sweep, list[Path], Path], None]] = {
     "transfer_table": transfer_table,
     "lambda_figure": lambda_figure,
+    "removal_table": removal_table,
+    "removal_figures": removal_figures,
 }
 """Kind of a sweep -> what shows it."""

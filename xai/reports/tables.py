@@ -7,9 +7,10 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from xai.errors import UserError
-from xai.metrics.significance import best_and_ties, mean_and_deviation
+from xai.metrics.significance import best_and_ties, confidence_interval, mean_and_deviation
 from xai.reports.columns import COLUMNS, Column
 from xai.reports.roles import KINDS, ROLES, Role
 from xai.results import Result
@@ -17,15 +18,19 @@ from xai.results import Result
 Run = tuple[str, str | None, str, int]
 """What pairs the rows of a table: data, source, model and seed."""
 
+Spread = Literal["deviation", "interval"]
+"""What stands behind the ± of a cell: the sample deviation over runs, or half the 95 % interval of their mean."""
+
 Published = Mapping[str, Mapping[str, float | Sequence[float]]]
 """Figures a paper printed: role -> metric -> mean, or [mean, deviation]."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """Mean and sample deviation of one metric over the `n` runs that define it, NaN where there is none.
+    """Mean and deviation of one metric over the `n` runs that define it, in the column's unit; NaN where there is none.
 
-    `mark` is `best` for the best of the compared rows, `tied` for those not shown to differ from it, else empty.
+    `deviation` is the sample deviation, or half the interval of the mean where the table's `spread` says so. `mark` is
+    `best` for the best of the compared rows, `tied` for those not shown to differ from it, else empty.
     """
 
     mean: float = math.nan
@@ -54,12 +59,13 @@ class Block:
 
 @dataclass(frozen=True)
 class Table:
-    """Blocks of rows over common columns; `notes` say how to read the numbers."""
+    """Blocks of rows over common columns; `notes` say how to read the numbers, `spread` what stands behind the ±."""
 
     title: str
     columns: tuple[Column, ...]
     blocks: tuple[Block, ...]
     notes: tuple[str, ...]
+    spread: Spread = "deviation"
 
     @property
     def rows(self) -> tuple[Row, ...]:
@@ -90,6 +96,8 @@ def transfer_table(
     published_heading: str = "Published",
     roles: Mapping[str, Role] = ROLES,
     columns: Mapping[str, Column] = COLUMNS,
+    kinds: Mapping[str, str] = KINDS,
+    spread: Spread = "deviation",
     level: float = 0.05,
 ) -> Table:
     """Rows by role with mean and deviation over runs, the best of the models marked, and the chance levels.
@@ -104,6 +112,8 @@ def transfer_table(
         published_heading: Says whose they are.
         roles: Rows in their order.
         columns: Metrics in their order; those that no result has are left out.
+        kinds: Kinds of roles in the order of their blocks, with their headings; rows of the kind `method` are compared.
+        spread: What stands behind the ±: the sample deviation, or half the 95 % interval of the mean.
         level: Significance level of the paired t-test between a row and the best one.
 
     Raises:
@@ -111,7 +121,7 @@ def transfer_table(
     """
     by_role = _by_role(results, roles)
     shown = _shown(results, columns)
-    rows = {name: _row(roles[name], list(of_runs.values()), shown) for name, of_runs in by_role.items()}
+    rows = {name: _row(roles[name], list(of_runs.values()), shown, spread) for name, of_runs in by_role.items()}
     chance = next((role for role in roles.values() if role.kind == "chance"), None)
     if chance is not None and any(column.name in r.chance for r in results for column in shown):
         rows[chance.name] = _chance_row(results, chance, shown)
@@ -120,12 +130,13 @@ def transfer_table(
     rows |= {name: _marked(rows[name], marks) for name, marks in _marks(compared, pairs, shown, level).items()}
     blocks = [
         Block(kind, heading, tuple(rows[name] for name in roles if name in rows and roles[name].kind == kind))
-        for kind, heading in KINDS.items()
+        for kind, heading in kinds.items()
     ]
     if published:
         blocks.append(_published_block(published, published_heading, roles, shown))
-    notes = _notes(rows.values(), len(compared), len(pairs), level)
-    return Table(title or describe(results), shown, tuple(block for block in blocks if block.rows), notes)
+    marked = _notes_on_marks(kinds["method"], rows.values(), len(pairs), level) if len(compared) > 1 else []
+    notes = (*_notes(rows.values(), spread), *marked, *_notes_on_gaps(rows.values()))
+    return Table(title or describe(results), shown, tuple(block for block in blocks if block.rows), notes, spread)
 
 
 def sweep_table(
@@ -164,7 +175,8 @@ def sweep_table(
     by_role = _by_role([replace(r, role=roles[float(r.params[param])].name) for r in results], named)
     shown = _shown(results, columns)
     rows = tuple(_row(role, list(by_role[name].values()), shown) for name, role in named.items())
-    return Table(title or describe(results), shown, (Block("sweep", "", rows),), _notes(rows, 0, 0, 0.05))
+    notes = (*_notes(rows, "deviation"), *_notes_on_gaps(rows))
+    return Table(title or describe(results), shown, (Block("sweep", "", rows),), notes)
 
 
 def describe(results: Sequence[Result]) -> str:
@@ -206,22 +218,27 @@ def _shown(results: Sequence[Result], columns: Mapping[str, Column]) -> tuple[Co
     return shown
 
 
-def _row(role: Role, results: Sequence[Result], columns: Sequence[Column]) -> Row:
-    return Row(role, tuple(_cell([r.metrics.get(c.name, math.nan) for r in results]) for c in columns), len(results))
+def _row(role: Role, results: Sequence[Result], columns: Sequence[Column], spread: Spread = "deviation") -> Row:
+    cells = (_cell([c.scale * r.metrics.get(c.name, math.nan) for r in results], spread) for c in columns)
+    return Row(role, tuple(cells), len(results))
 
 
 def _chance_row(results: Sequence[Result], role: Role, columns: Sequence[Column]) -> Row:
     """Chance belongs to the images and not to a row, so each data set and seed counts once, and it does not deviate."""
     cells = []
     for column in columns:
-        levels = {(r.data, r.seed): r.chance[column.name] for r in results if column.name in r.chance}
+        levels = {(r.data, r.seed): column.scale * r.chance[column.name] for r in results if column.name in r.chance}
         cells.append(replace(_cell(list(levels.values())), deviation=math.nan))
     return Row(role, tuple(cells), max(cell.n for cell in cells))
 
 
-def _cell(values: Sequence[float]) -> Cell:
+def _cell(values: Sequence[float], spread: Spread = "deviation") -> Cell:
     defined = [value for value in values if not math.isnan(value)]
-    return Cell(*mean_and_deviation(defined), n=len(defined))
+    mean, deviation = mean_and_deviation(defined)
+    if spread == "interval":
+        low, high = confidence_interval(defined)
+        deviation = (high - low) / 2
+    return Cell(mean, deviation, len(defined))
 
 
 def _common_runs(compared: Mapping[str, Mapping[Run, Result]]) -> list[dict[str, Result]]:
@@ -287,34 +304,46 @@ def _published_cell(figure: float | Sequence[float] | None, where: str) -> Cell:
     return Cell(float(figure[0]), float(figure[1]) if len(figure) > 1 else math.nan)
 
 
-def _notes(rows: Iterable[Row], compared: int, pairs: int, level: float) -> tuple[str, ...]:
-    measured = [row for row in rows if row.role.kind != "chance"]
+def _notes(rows: Iterable[Row], spread: Spread) -> list[str]:
+    measured = _measured(rows)
     most = max(row.runs for row in measured)
+    if most < 2:
+        return []
+    fewer = defaultdict(list)
+    for row in measured:
+        if row.runs < most:
+            fewer[row.runs].append(row.role.label)
+    named = {"deviation": "sample standard deviation", "interval": "half the 95 % confidence interval (Student's t)"}
+    return [f"Mean ± {named[spread]} over {most} runs."] + [
+        f"Over {runs} run{'s' * (runs > 1)}: {', '.join(labels)}." for runs, labels in sorted(fewer.items())
+    ]
+
+
+def _notes_on_marks(compared: str, rows: Iterable[Row], pairs: int, level: float) -> list[str]:
+    compared, measured = compared.lower(), _measured(rows)
+    if pairs == 0:
+        return [f"The {compared} share no run, so none of them is marked as the best."]
+    bound = ", the bound left out" * any(row.role.kind == "bound" for row in measured)
+    best = f"Bold and underlined: the best of the {compared}{bound}."
+    if pairs == 1:
+        return [f"{best} One run cannot show that a difference is significant, so nothing else is marked."]
+    tied = f"Bold: not shown to differ from it (paired t-test over {pairs} runs, p ≥ {level:g})."
+    fewer = pairs < max(row.runs for row in measured)
+    return [f"{best} {tied}"] + [f"The marks compare the runs that all {compared} have."] * fewer
+
+
+def _notes_on_gaps(rows: Iterable[Row]) -> list[str]:
+    measured = _measured(rows)
     notes = []
-    if most > 1:
-        notes.append(f"Mean ± sample standard deviation over {most} runs.")
-        fewer = defaultdict(list)
-        for row in measured:
-            if row.runs < most:
-                fewer[row.runs].append(row.role.label)
-        notes += [f"Over {runs} run{'s' * (runs > 1)}: {', '.join(labels)}." for runs, labels in sorted(fewer.items())]
-    if compared > 1:
-        notes += _notes_on_marks(pairs, most, level)
     if any(0 < cell.n < row.runs for row in measured for cell in row.cells):
         notes.append("A metric that is undefined in some runs of a row is the mean over the others.")
     if any(cell.n == 0 for row in measured for cell in row.cells):
         notes.append("–: undefined or not measured.")
-    return tuple(notes)
+    return notes
 
 
-def _notes_on_marks(pairs: int, most: int, level: float) -> list[str]:
-    if pairs == 0:
-        return ["The models share no run, so none of them is marked as the best."]
-    best = "Bold and underlined: the best of the models, the bound left out."
-    if pairs == 1:
-        return [f"{best} One run cannot show that a difference is significant, so nothing else is marked."]
-    tied = f"Bold: not shown to differ from it (paired t-test over {pairs} runs, p ≥ {level:g})."
-    return [f"{best} {tied}"] + ["The marks compare the runs that every model has."] * (pairs < most)
+def _measured(rows: Iterable[Row]) -> list[Row]:
+    return [row for row in rows if row.role.kind != "chance"]
 
 
 def _run_text(result: Result) -> str:

@@ -162,7 +162,7 @@ def evaluate(
             chance=chance,
             n_images=len(reference.labels),
             seconds=time.perf_counter() - start,
-            peak_memory_bytes=_peak_memory(lab.trainer.device),
+            peak_memory_bytes=peak_memory(lab.trainer.device),
             lineage={"made_from": dict(made_from), **made_by, **provenance()},
             split=examination.split,
         )
@@ -181,7 +181,8 @@ def evaluate(
     return lab.store.get("evaluation", spec, make, title=f"evaluation of {role}")
 
 
-def _peak_memory(device: torch.device) -> int:
+def peak_memory(device: torch.device) -> int:
+    """The most bytes in use so far: on a GPU by its tensors, on a CPU by the process."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

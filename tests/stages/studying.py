@@ -1,0 +1,112 @@
+"""What the tests of SALVAGE's stages share: a tiny ViT on the bench's images, and a training that takes no time."""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.stages.bench import DATA, FIT, lab
+from xai.data.pair import PairParams, PairSet
+from xai.data.prompts import DIGITS
+from xai.data.registry import Images
+from xai.models.vit import SmallVit, VitParams
+from xai.stages.context import OpenData
+from xai.stages.removal import EvaluationParams, RemovalExamination
+from xai.stages.study import Study, open_baselines
+from xai.stages.vit import VitStages
+from xai.stages.vit_params import ClassifierParams, SalvageParams, SurrogateParams, VitShapleyParams
+
+MODEL = VitParams("tiny", 16, 4, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), tower=SmallVit(8, 1, 2, 2.0, 1, 1.0))
+CLASSIFIER = ClassifierParams(0.5, FIT)
+SURROGATE = SurrogateParams("classifier", 2, FIT)
+SALVAGE = SalvageParams(masks=4, decoder="mask_transformer", depth=1, heads=2, fit=FIT)
+VIT_SHAPLEY = VitShapleyParams(masks=4, decoder="mask_transformer", depth=1, heads=2, fit=FIT)
+EVALUATION = EvaluationParams("test", 6, 3, 4)
+STEP = 0.125
+"""What the training that takes no time adds to every parameter."""
+
+
+@dataclass
+class Trained:
+    """What was trained, in order: (name of the module, its epochs, its sampling of masks)."""
+
+    journal: list[tuple[str, int, str | None]] = field(default_factory=list)
+
+    @property
+    def names(self) -> list[str]:
+        return [name for name, _, _ in self.journal]
+
+
+def train_in_no_time(monkeypatch: pytest.MonkeyPatch) -> Trained:
+    """For the time of a test, training moves every parameter, of the decoders at random, and writes itself down."""
+    seen = Trained()
+
+    def fit(module: Any, batches: Any, params: Any, *_: Any) -> None:
+        seen.journal.append((type(module).__name__, params.epochs, getattr(module, "_sampling", None)))
+        generator = torch.Generator().manual_seed(len(seen.journal))
+        for name, value in module.named_parameters():
+            assert value.requires_grad
+            noise = torch.randn(value.shape, generator=generator) if "decoder" in name else 1.0
+            value.data += STEP * noise
+
+    monkeypatch.setattr("xai.stages.vit.fit", fit)
+    return seen
+
+
+class Blank:
+    """The bench's images without their regions."""
+
+    classes = DATA.source.classes
+    templates = DATA.source.templates
+    varies = True
+
+    def labels(self, split: str) -> Tensor:
+        return DATA.source.labels(split)
+
+    def images(self, split: str, indices: Tensor, epoch: int) -> Images:
+        return Images(DATA.source.images(split, indices, epoch).pixels, None)
+
+
+BLANK = OpenData("blank", {"name": "blank"}, Blank())
+
+
+def pairs() -> OpenData:
+    """Pictures of two blots, each in a cell of its own, with the classes of digits."""
+    objects = torch.rand(200, 7, 7, generator=torch.Generator().manual_seed(0))
+    source = PairSet(objects, torch.arange(200) % 10, PairParams(canvas=16, cells=2, object_size=7))
+    return OpenData("pairs", {"name": "pairs"}, source)
+
+
+class Digits(Blank):
+    """The bench's images, told apart as if they were digits."""
+
+    classes = DIGITS
+
+    def images(self, split: str, indices: Tensor, epoch: int) -> Images:
+        return DATA.source.images(split, indices, epoch)
+
+
+NUMBERED = OpenData("numbered", {"name": "numbered"}, Digits())
+
+
+def stages(folder: Path, **changes: Any) -> VitStages:
+    """The networks of a store in `folder`; `changes` are fields of `VitStages`."""
+    made = VitStages(lab(folder), MODEL, DATA, CLASSIFIER, SURROGATE, 0)
+    return replace(made, **changes)
+
+
+def examination(folder: Path, params: EvaluationParams = EVALUATION, **changes: Any) -> RemovalExamination:
+    """Six test images, three of the bench's rows left out."""
+    return RemovalExamination(stages(folder, **changes), params)
+
+
+def study(folder: Path, *rows: str, params: EvaluationParams = EVALUATION, **changes: Any) -> Study:
+    """A study of these rows; `changes` are fields of `Study`, or of its `VitStages`."""
+    own = {name: changes.pop(name) for name in ("data", "seed", "model") if name in changes}
+    given = examination(folder, params, **own)
+    baselines = open_baselines({"saliency": {"name": "saliency", "output": "logit", "block": 4}})
+    made = Study(given.stages, given, SALVAGE, VIT_SHAPLEY, baselines, rows or ("salvage",), (), False)
+    return replace(made, **changes)

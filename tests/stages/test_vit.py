@@ -1,0 +1,266 @@
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from tests.stages.bench import DATA, FIT, lab
+from tests.stages.studying import (
+    BLANK,
+    CLASSIFIER,
+    MODEL,
+    SALVAGE,
+    STEP,
+    SURROGATE,
+    VIT_SHAPLEY,
+    Trained,
+    stages,
+)
+from xai.errors import UserError
+from xai.models.explainer import SalvageNetwork, ShapleyNetwork
+from xai.models.vit import SmallVit, build_vit
+from xai.models.vit_file import VitInfo, read_vit, write_vit
+from xai.stages.context import OpenData
+from xai.stages.vit import VitStages
+from xai.stages.vit_params import ClassifierParams, SurrogateParams
+
+TEST = DATA.source.images("test", torch.arange(9), 0).pixels
+
+
+def tensors(stage: VitStages, kind: str, *params: Any) -> dict[str, Tensor]:
+    artifact = getattr(stage, kind)(*params) if params else getattr(stage, kind)
+    return load_file(artifact.file(f"{kind}.safetensors"))
+
+
+def shifted(state: dict[str, Tensor], steps: int) -> dict[str, Tensor]:
+    return {name: value + steps * STEP for name, value in state.items()}
+
+
+def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, msg=name)
+
+
+def test_each_network_starts_where_the_one_before_it_has_arrived(tmp_path: Path, trained: Trained) -> None:
+    stage = stages(tmp_path)
+    start = build_vit(MODEL, 4, 0).state_dict()
+    assert_same(tensors(stage, "classifier"), shifted(start, 1))
+    assert_same(tensors(stage, "surrogate"), shifted(start, 2))
+    for kind, params, scores in (("salvage", SALVAGE, 8), ("vit_shapley", VIT_SHAPLEY, 4)):
+        found = tensors(stage, kind, params)
+        own = {name[9:]: value for name, value in found.items() if name.startswith("backbone.")}
+        assert_same(own, {name: value for name, value in shifted(start, 3).items() if not name.startswith("head.")})
+        assert found["decoder.class_tokens"].shape == (1, scores, 8)
+    assert_same(tensors(stage, "classifier"), shifted(start, 1))  # the one that was asked was not moved
+    assert trained.names == ["Classifier", "Surrogate", "Salvage", "VitShapley"]
+
+
+def test_what_is_made_is_read_again_as_it_was(tmp_path: Path, trained: Trained) -> None:
+    made, again = stages(tmp_path), stages(tmp_path)
+    pairs = [(stage.salvage(SALVAGE), stage.vit_shapley(VIT_SHAPLEY)) for stage in (made, again)]
+    assert [artifact.key for artifact in pairs[0]] == [artifact.key for artifact in pairs[1]]
+    assert len(trained.journal) == 4
+    salvage = again.explainer("salvage", SALVAGE, pairs[1][0])
+    shapley = again.explainer("vit_shapley", VIT_SHAPLEY, pairs[1][1])
+    assert isinstance(salvage, SalvageNetwork)
+    assert isinstance(shapley, ShapleyNetwork)
+    assert_same(dict(salvage.state_dict()), tensors(again, "salvage", SALVAGE))
+    network = build_vit(MODEL, 4, 5)
+    network.load_state_dict(tensors(again, "classifier"))
+    expected = network.eval()((TEST - 0.5) / 0.25)
+    torch.testing.assert_close(again.network("classifier")(TEST), expected, rtol=1e-4, atol=1e-5)
+    assert not any(value.requires_grad for value in again.network("surrogate").parameters())
+    assert not again.network("surrogate").training
+
+
+CHANGES: list[tuple[dict[str, Any], list[str]]] = [
+    ({"seed": 1}, ["Classifier", "Surrogate", "Salvage"]),
+    ({"model": replace(MODEL, tower=SmallVit(8, 2, 2, 2.0, 1, 1.0))}, ["Classifier", "Surrogate", "Salvage"]),
+    ({"model": replace(MODEL, name="called otherwise")}, []),
+    ({"data": replace(DATA, spec={"name": "shades", "fingerprint": "f"})}, ["Classifier", "Surrogate", "Salvage"]),
+    ({"classifier_params": replace(CLASSIFIER, focus=0.25)}, ["Classifier", "Surrogate", "Salvage"]),
+    ({"classifier_params": replace(CLASSIFIER, fit=replace(FIT, warmup=0.5))}, ["Classifier", "Surrogate", "Salvage"]),
+    ({"surrogate_params": replace(SURROGATE, teacher="labels")}, ["Surrogate", "Salvage"]),
+    ({"surrogate_params": replace(SURROGATE, sizes=3)}, ["Surrogate", "Salvage"]),
+]
+
+
+@pytest.mark.parametrize(("changes", "anew"), CHANGES)
+def test_what_differs_and_what_follows_from_it_is_trained_anew(
+    tmp_path: Path, trained: Trained, changes: dict[str, Any], anew: list[str]
+) -> None:
+    stages(tmp_path).salvage(SALVAGE)
+    del trained.journal[:]
+    stages(tmp_path, **changes).salvage(SALVAGE)
+    assert trained.names == anew
+
+
+@pytest.mark.parametrize("change", [{"sampling": "uniform"}, {"temperature": 2.0}, {"masks": 6}, {"decoder": "linear"}])
+def test_every_setting_of_an_explainer_makes_another_one(
+    tmp_path: Path, trained: Trained, change: dict[str, Any]
+) -> None:
+    stage = stages(tmp_path)
+    assert stage.salvage(replace(SALVAGE, **change)).key != stage.salvage(SALVAGE).key
+    assert trained.names == ["Classifier", "Surrogate", "Salvage", "Salvage"]
+
+
+def test_another_precision_makes_other_networks(tmp_path: Path, trained: Trained) -> None:
+    bench = lab(tmp_path)
+    half = replace(bench, trainer=replace(bench.trainer, precision="bf16-mixed"))
+    assert stages(tmp_path).classifier.key != stages(tmp_path, lab=half).classifier.key
+
+
+def test_the_training_itself(tmp_path: Path) -> None:
+    stage = stages(tmp_path, classifier_params=ClassifierParams(0.5, replace(FIT, epochs=25)))
+    accuracy = stage.validation_accuracy("classifier")
+    by_hand = stage.network("classifier")(DATA.source.images("validation", torch.arange(8), 0).pixels).argmax(1)
+    assert accuracy["whole images"] == (by_hand == DATA.source.labels("validation")).double().mean() > 0.5
+    stage.salvage(SALVAGE), stage.vit_shapley(VIT_SHAPLEY)
+    for kind, params in (("salvage", SALVAGE), ("vit_shapley", VIT_SHAPLEY)):
+        assert tensors(stage, kind, params)["decoder.patch_projection.weight"].abs().max() > 0
+    frozen, student = tensors(stage, "classifier"), tensors(stage, "surrogate")
+    assert any(not torch.equal(value, student[name]) for name, value in frozen.items())
+
+
+def test_validation_accuracy_shows_all_patches_and_half_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[Tensor | None] = []
+
+    class Seer:
+        """Right about the first three images, and of masked ones about the first."""
+
+        players = 16
+
+        def __call__(self, pixels: Tensor, keep: Tensor | None) -> Tensor:
+            shown.append(keep)
+            wrong = torch.arange(len(pixels)) >= (3 if keep is None else 1)
+            predicted = (DATA.source.labels("validation") + wrong) % 4
+            return torch.nn.functional.one_hot(predicted, 4).float()
+
+    stage = stages(tmp_path)
+    monkeypatch.setattr(stage, "network", lambda kind: Seer())
+    assert stage.validation_accuracy("surrogate") == {"whole images": 3 / 8, "half of the patches": 1 / 8}
+    whole, half = shown
+    assert whole is None
+    assert half is not None
+    assert half.sum(1).tolist() == [8] * 8
+    assert len(half.unique(dim=0)) > 4
+
+
+def test_a_file_to_hold_says_what_it_is(tmp_path: Path, trained: Trained) -> None:
+    stage = stages(tmp_path)
+    held = stage.hand_over("surrogate", tmp_path), stage.hand_over("salvage", tmp_path, SALVAGE)
+    assert [path.name for path in held] == ["surrogate.safetensors", "salvage.safetensors"]
+    assert held[0].read_bytes() == stage.surrogate.file("surrogate.safetensors").read_bytes()
+    classes = ("north", "east", "south", "west")
+    assert read_vit(held[0])[1] == VitInfo("surrogate", "tiny", "shades", classes, False)
+    assert read_vit(held[1])[1] == VitInfo("salvage", "tiny", "shades", classes, False, "mask_transformer", 1, 2)
+
+
+def own(folder: Path, **changes: Any) -> Path:
+    """A classifier of the user's, with what it says of itself changed."""
+    info = VitInfo("classifier", "tiny", "elsewhere", ("north", "east", "south", "west"), False)
+    write_vit(folder / "own.safetensors", build_vit(MODEL, 4, 9), replace(info, **changes))
+    return folder / "own.safetensors"
+
+
+def test_a_classifier_of_the_users_own_is_taken_as_it_is(tmp_path: Path, trained: Trained) -> None:
+    theirs = build_vit(MODEL, 4, 9).state_dict()
+    save_file(theirs, tmp_path / "timm.safetensors")
+    for path in (own(tmp_path), own(tmp_path, kind="surrogate"), tmp_path / "timm.safetensors"):
+        stage = stages(tmp_path, classifier_params=replace(CLASSIFIER, checkpoint=str(path)))
+        assert_same(tensors(stage, "classifier"), theirs)
+        assert trained.journal == []
+    stage = stages(tmp_path, classifier_params=replace(CLASSIFIER, checkpoint=str(tmp_path / "timm.safetensors")))
+    before = stage.classifier.key
+    save_file(shifted(theirs, 1), tmp_path / "timm.safetensors")
+    assert replace(stage).classifier.key != before
+    assert_same(tensors(replace(stage), "surrogate"), shifted(theirs, 2))
+
+
+def other_architecture(folder: Path) -> Path:
+    deeper = replace(MODEL, tower=SmallVit(8, 2, 2, 2.0, 1, 1.0))
+    save_file(build_vit(deeper, 4, 0).state_dict(), folder / "deeper.safetensors")
+    return folder / "deeper.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("prepare", "wanted"),
+    [
+        (other_architecture, "does not fit model=tiny"),
+        (lambda folder: own(folder, kind="salvage"), "is a salvage of 4 classes of elsewhere: a classifier of the 4"),
+        (lambda folder: own(folder, classes=("a", "b", "c", "d")), "a classifier of the 4 classes of data=shades"),
+        (lambda folder: own(folder, classes=("north", "east")), "is a classifier of 2 classes of elsewhere"),
+        (lambda folder: folder / "missing.safetensors", "does not exist"),
+    ],
+)
+def test_a_checkpoint_that_is_no_classifier_of_these_classes_is_refused(
+    tmp_path: Path, trained: Trained, prepare: Any, wanted: str
+) -> None:
+    path = prepare(tmp_path)
+    stage = stages(tmp_path, classifier_params=replace(CLASSIFIER, checkpoint=str(path)))
+    with pytest.raises(UserError, match=wanted) as caught:
+        stage.salvage(SALVAGE)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert trained.journal == []
+
+
+def test_a_curriculum_needs_regions_unless_the_classifier_is_there(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"focus=0\.5 needs the regions.* data=blank has none: set classifier\.focus=0"):
+        stages(tmp_path, data=BLANK)
+    stages(tmp_path, data=BLANK, classifier_params=replace(CLASSIFIER, focus=0.0))
+    stages(tmp_path, data=BLANK, classifier_params=replace(CLASSIFIER, checkpoint="own.safetensors"))
+
+
+def test_a_binary_head_is_for_two_classes(tmp_path: Path, trained: Trained) -> None:
+    binary = replace(MODEL, binary=True)
+    with pytest.raises(UserError, match="needs a data set of two classes, this one has 4"):
+        stages(tmp_path, model=binary)
+
+    class Halves(type(DATA.source)):  # type: ignore[misc]
+        classes = ("north", "south")
+
+        def labels(self, split: str) -> Tensor:
+            return super().labels(split) // 2
+
+    stage = stages(tmp_path, model=binary, data=OpenData("halves", {"name": "halves"}, Halves()))
+    assert tensors(stage, "classifier")["head.weight"].shape == (1, 8)
+    assert stage.network("classifier")(TEST).shape == (9, 2)
+    network = stage.explainer("salvage", SALVAGE, stage.salvage(SALVAGE))
+    assert isinstance(network, SalvageNetwork)
+    present, absent = network.parts(TEST)
+    assert present.shape == absent.shape == (9, 16, 2)
+    torch.testing.assert_close(present[..., 0], -present[..., 1])
+
+
+def test_start_weights_that_are_not_there(tmp_path: Path) -> None:
+    model = replace(MODEL, tower=None, architecture="vit_tiny_patch16_224", patch_size=16, image_size=32)
+    stage = stages(tmp_path, model=replace(model, weights="missing.safetensors"))
+    with pytest.raises(UserError, match=r"model\.weights=missing\.safetensors cannot be read \(No such file"):
+        stage.classifier  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("make", "wanted"),
+    [
+        (lambda: ClassifierParams(1.5, FIT), r"classifier\.focus=1\.5 is a share"),
+        (lambda: SurrogateParams("nobody", 2, FIT), r"surrogate\.teacher=nobody is unknown: use classifier or labels"),
+        (lambda: SurrogateParams("labels", 0, FIT), r"surrogate\.sizes=0 must be at least 1"),
+        (lambda: replace(SALVAGE, masks=3), r"salvage\.masks=3 must be even"),
+        (lambda: replace(VIT_SHAPLEY, masks=0), r"vit_shapley\.masks=0 must be even and at least 2"),
+        (lambda: replace(SALVAGE, depth=0), r"salvage\.depth=0 must be at least 1"),
+        (lambda: replace(VIT_SHAPLEY, heads=0), r"vit_shapley\.heads=0 must be at least 1"),
+        (lambda: replace(SALVAGE, sampling="infromed"), "infromed is unknown: use informed, uniform or shapley_kernel"),
+        (lambda: replace(SALVAGE, temperature=0.0), r"salvage\.temperature=0\.0 must be above 0"),
+        (lambda: replace(SALVAGE, temperature=float("inf")), r"salvage\.temperature=inf must be above 0"),
+    ],
+)
+def test_settings_that_cannot_be_computed(make: Any, wanted: str) -> None:
+    with pytest.raises(UserError, match=wanted):
+        make()
