@@ -8,12 +8,16 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import kernel_shap, masked_forward
+from benchmarks import explainer_step, kernel_shap, masked_forward
 from benchmarks.machine import description
 from benchmarks.setup import setups
 from xai.errors import UserError
 
-SCRIPTS = {"kernel_shap": kernel_shap.run, "masked_forward": masked_forward.run}
+SCRIPTS = {
+    "kernel_shap": kernel_shap.run,
+    "masked_forward": masked_forward.run,
+    "explainer_step": explainer_step.run,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

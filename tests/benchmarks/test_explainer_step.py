@@ -1,0 +1,150 @@
+import re
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from benchmarks.explainer_step import ALIKE, CONTENDERS, Floor, Step, Training, cases, report, run
+from benchmarks.harness import Contender, Measurement
+from benchmarks.learned import AttentionMasked, SalvageStep
+from benchmarks.setup import Setup
+from tests.benchmarks.fakes import Here
+from xai.models.maskable import Encoded, Rows
+
+CPU = Setup()
+(CASE,) = cases(CPU, small=True)
+NAMES = [contender.name for contender in CONTENDERS]
+
+
+def row(text: str, name: str) -> list[str]:
+    (line,) = (line for line in text.splitlines() if line.startswith(f"| {name} "))
+    return [cell.strip() for cell in line.split("|")][1:-1]
+
+
+def measured(seconds: float = 1.0, loss: float = 0.5) -> list[Measurement]:
+    rows = [Measurement(name, 8, {0: seconds}, 3 << 20, answer=torch.tensor(loss)) for name in NAMES]
+    rows[0].answer = None
+    return rows
+
+
+def test_small_runs_end_to_end_with_a_row_for_everybody() -> None:
+    (found,) = run(CPU, None, True, lambda line: None, Here)
+    assert found.faults == ()
+    assert "M = 9, 4 images, 4 masks: CPU, float32, 1 thread" in found.text
+    for name in NAMES:
+        assert all(re.fullmatch(r"1|\d+\.\d\d( \(.*\))?", cell) for cell in row(found.text, name)[1:3])
+    assert row(found.text, "SALVAGE")[5] == pytest.approx(row(found.text, "attention masking")[5], abs=2 * ALIKE)
+
+
+def test_attention_masking_that_hides_nothing_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    decode = AttentionMasked.decode
+
+    def careless(game: AttentionMasked, encoded: Encoded, rows: Rows) -> Tensor:
+        return decode(game, encoded, rows._replace(keep=torch.ones_like(rows.keep)))
+
+    monkeypatch.setattr(AttentionMasked, "decode", careless)
+    (found,) = run(CPU, 1, True, lambda line: None, Here)
+    (fault,) = found.faults
+    assert "the first loss of attention masking is off by" in fault
+    assert "they do not do the same work" in fault
+
+
+@pytest.mark.parametrize("contender", CONTENDERS, ids=lambda contender: contender.name)
+def test_a_step_trains_the_explainer_and_nothing_else(contender: Contender, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained: list[nn.Module] = []
+    train = Step.train
+    monkeypatch.setattr(Step, "train", lambda step, network: trained.append(network) or train(step, network))
+    work = contender.prepare(CASE, CPU)
+    (network,) = trained
+    before = {name: value.detach().clone() for name, value in network.named_parameters()}
+    surrogate = work._surrogate if isinstance(work, Floor) else work.module._surrogate[0]
+    frozen = {name: value.clone() for name, value in surrogate.state_dict().items()}
+    work.step()
+    same = [name for name, value in network.named_parameters() if torch.equal(value, before[name])]
+    assert same == []
+    assert all(torch.equal(value, frozen[name]) for name, value in surrogate.state_dict().items())
+
+
+def test_the_floor_passes_as_many_whole_images_as_there_are_coalitions(monkeypatch: pytest.MonkeyPatch) -> None:
+    work, passed = Floor(CASE, CPU), []
+    network = work._surrogate.network
+    forward = network.forward
+    monkeypatch.setattr(network, "forward", lambda images: passed.append(images) or forward(images))
+    work._at_once = 5
+    work.step()
+    assert [len(images) for images in passed] == [5, 5, 5, 1]
+    expected = work._surrogate.normalisation(work.batch.pixels).repeat_interleave(CASE.params.masks, 0)
+    torch.testing.assert_close(torch.cat(passed), expected)
+
+
+def test_gradients_are_clipped_as_in_training() -> None:
+    fit = replace(CASE.params.fit, clip=1e-3)
+    work = Training(SalvageStep, replace(CASE, params=replace(CASE.params, fit=fit)), CPU)
+    work.step()
+    norms = [value.grad.norm() for value in work.module.parameters() if value.grad is not None]
+    assert torch.stack(norms).norm().item() == pytest.approx(1e-3, rel=1e-2)
+
+
+def test_a_round_is_so_many_steps_and_a_part_is_one() -> None:
+    work = Training(SalvageStep, CASE, CPU)
+    work.round()
+    assert work.module.taken == CASE.steps
+    assert work.part() == CASE.steps
+    assert work.module.taken == CASE.steps + 1
+    assert work.images == CASE.steps * 4
+
+
+def test_the_first_loss_is_that_before_any_training() -> None:
+    work = Training(SalvageStep, CASE, CPU)
+    first = work.answer().item()
+    assert first == work.loss().item()
+    work.round()
+    assert work.answer().item() == first != work.loss().item()
+
+
+def test_a_row_is_compared_with_the_floor_and_with_vit_shapley() -> None:
+    rows = measured()
+    rows[1].seconds, rows[2].seconds = {0: 3.0}, {0: 4.0}
+    text = report(CASE, CPU, rows).text
+    assert row(text, "floor")[1:] == ["1", "0.25", "2", "3 MiB", "–"]
+    assert row(text, "SALVAGE")[1:] == ["3.00", "0.75", "0.667", "3 MiB", "0.50000"]
+    assert row(text, "ViT-Shapley")[1:3] == ["4.00", "1"]
+
+
+@pytest.mark.parametrize(("loss", "faults"), [(0.5 + 0.9 * ALIKE, 0), (0.5 + 1.2 * ALIKE, 1), (float("nan"), 1)])
+def test_losses_of_the_same_coalitions_have_to_agree(loss: float, faults: int) -> None:
+    rows = measured()
+    rows[NAMES.index("attention masking")].answer = torch.tensor(loss)
+    assert len(report(CASE, CPU, rows).faults) == faults
+
+
+def test_other_methods_have_losses_of_their_own() -> None:
+    rows = measured()
+    rows[NAMES.index("own sizes")].answer = rows[NAMES.index("ViT-Shapley")].answer = torch.tensor(2.0)
+    assert report(CASE, CPU, rows).faults == ()
+
+
+def test_who_fails_has_a_row_and_a_line_and_others_their_numbers() -> None:
+    rows = measured()
+    rows[0] = Measurement("floor", failure="no memory")
+    found = report(CASE, CPU, rows)
+    assert found.faults == ("two narrow layers, CPU, float32, 1 thread: floor failed: no memory",)
+    assert row(found.text, "floor")[1] == "failed"
+    assert row(found.text, "SALVAGE")[1:3] == ["?", "1.00"]
+
+
+def test_a_card_shows_the_share_of_its_matrix_products() -> None:
+    rows = measured(seconds=4.0)
+    rows[1].flops = 10**12
+    text = report(CASE, Setup("cuda"), rows, peak=1e12).text
+    assert row(text, "SALVAGE")[6] == "25 %"
+    assert "1 TFLOP/s" in text
+
+
+def test_the_settings_are_the_embedded_explainer_and_a_published_shape() -> None:
+    tiny, large = cases(CPU)
+    shapes = [(case.players, case.params.fit.batch_size, case.params.masks) for case in (tiny, large)]
+    assert shapes == [(36, 32, 8), (196, 2, 8)]
+    assert large.params.decoder == "mask_transformer"
+    assert [case.params.fit.batch_size for case in cases(Setup("cuda"))] == [32, 64]
