@@ -61,7 +61,7 @@ salvage-figures: $(STAMP)  ## SALVAGE, Figures 2, 3, 4, 6 and 7
 test: $(STAMP)  ## all tests; fails if none ran (ARGS="tests/test_house.py" for some)
 	$(BIN)/python -m pytest $(if $(findstring tests/,$(ARGS)),,-n $(XAI_TEST_WORKERS) --dist loadfile) $(ARGS)
 
-bench: $(STAMP)  ## speed and memory beside shap, captum, ViT-Shapley and plain passes (a quarter of an hour; ARGS="--help")
+bench: $(STAMP)  ## speed and memory beside shap, captum, ViT-Shapley and plain passes (half an hour; ARGS="--help")
 	$(BIN)/python -m benchmarks $(ARGS)
 
 bench-estimators: $(STAMP)  ## error of Shapley estimators against forward passes (half an hour; ARGS="--help" for less)
