@@ -1,5 +1,7 @@
 """What explainers by gradients with respect to pixels share."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -39,6 +41,18 @@ class PixelGradients:
             values = values.softmax(-1) if self._output == "probability" else values
             (gradients,) = torch.autograd.grad(values.gather(1, columns).sum(), pixels)
         return _in_single(gradients)
+
+
+def in_parts(images: Tensor, targets: Tensor, compute: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """Apply a function of images [b, 3, H, W] and classes [b] to as many images at a time as memory is meant for.
+
+    Raises:
+        ValueError: Where there is not one target for each of one or more images.
+    """
+    check_targets(images, targets)
+    size = images_at_once(images)
+    parts = zip(images.split(size), targets.split(size), strict=True)
+    return torch.cat([compute(part, classes) for part, classes in parts])
 
 
 def check_targets(images: Tensor, targets: Tensor) -> None:

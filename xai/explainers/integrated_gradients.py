@@ -1,13 +1,14 @@
 """Integrated Gradients as an explainer (Sundararajan et al. 2017)."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from xai.errors import UserError
-from xai.explainers.gradients import PixelGradients, by_patch, check_targets, images_at_once
+from xai.explainers.gradients import PixelGradients, by_patch, images_at_once, in_parts
 from xai.explainers.registry import OutputParams, register
 from xai.models.maskable import MaskableClassifier, Removal, reference_image
 from xai.models.normalisation import Normalisation
@@ -93,11 +94,8 @@ class IntegratedGradientsExplainer:
         Raises:
             ValueError: Where there is not one target for each of one or more images.
         """
-        check_targets(images, targets)
         gradients = PixelGradients(self._classifier, self._params.output, images.device)
-        size = images_at_once(images)
-        parts = zip(images.split(size), targets.split(size), strict=True)
-        pixels = torch.cat([self._integrate(gradients, part, classes) for part, classes in parts])
+        pixels = in_parts(images, targets, partial(self._integrate, gradients))
         return by_patch(pixels.sum(1), self._classifier.grid).sum((3, 4))
 
     def _integrate(self, gradients: PixelGradients, images: Tensor, targets: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from xai.explainers.gradients import PixelGradients, by_patch, check_targets, images_at_once
+from xai.explainers.gradients import PixelGradients, by_patch, in_parts
 from xai.explainers.registry import OutputParams, register
 from xai.models.maskable import MaskableClassifier
 
@@ -37,9 +37,6 @@ class SaliencyExplainer:
         Raises:
             ValueError: Where there is not one target for each of one or more images.
         """
-        check_targets(images, targets)
         gradients = PixelGradients(self._classifier, self._params.output, images.device)
-        size = images_at_once(images)
-        parts = zip(images.split(size), targets.split(size), strict=True)
-        sensitivities = torch.cat([gradients(part, classes).abs().amax(1) for part, classes in parts])
+        sensitivities = in_parts(images, targets, lambda part, classes: gradients(part, classes).abs().amax(1))
         return by_patch(sensitivities, self._classifier.grid).mean((3, 4))
