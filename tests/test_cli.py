@@ -213,7 +213,7 @@ def test_wrong_settings(run: Cli, arguments: list[str], wanted: list[str]) -> No
         (["probe={name: mnist_pear}"], ["mnist_pear", "mnist_pair"]),
         (["data=mnist_parity_scattered", "probe={name: mnist_pair}"], ["probe=mnist_pair has other classes than"]),
         (["evaluation.probe_images=7"], ["evaluation.probe_images=7", "even"]),
-        (["evaluation.images=100000"], ["100000 images were asked for", "test split"]),
+        (["evaluation.images=100000"], ["evaluation.images=100000", "test split", "null takes all"]),
         (["evaluation.split=tests"], ["evaluation.split=tests", "train, validation, test"]),
         (["evaluation.masks=0"], ["evaluation.masks=0", "at least 1"]),
         (["salvage.masks=7"], ["salvage.masks=7", "even"]),

@@ -202,6 +202,6 @@ def test_settings_that_cannot_be_measured_with(change: dict[str, Any], wanted: s
 
 
 def test_more_images_than_there_are_are_refused_before_any_training(tmp_path: Path, trained: Trained) -> None:
-    with pytest.raises(UserError, match="10 images were asked for, the test split has 9"):
+    with pytest.raises(UserError, match=r"evaluation\.images=10: the test split of data=.* has 9 images"):
         examination(tmp_path, replace(EVALUATION, images=10))
     assert trained.journal == []

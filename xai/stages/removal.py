@@ -103,6 +103,12 @@ class RemovalExamination:
     def __post_init__(self) -> None:
         """Refuse before any training what could not be measured after it."""
         data, params = self.stages.data, self.params
+        available = len(data.source.labels(params.split))
+        if params.images is not None and not 1 <= params.images <= available:
+            raise UserError(
+                f"evaluation.images={params.images}: the {params.split} split of data={data.name} has {available} "
+                "images; null takes all of them"
+            )
         self.rows = subset(data.source, params.split, params.images, self.stages.seed)
         has = data.source.images(params.split, self.rows[:1], 0).regions is not None
         if params.regions and not has:
