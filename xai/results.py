@@ -14,6 +14,7 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from xai.artifacts import Artifact
 from xai.errors import UserError
 from xai.files import write_atomically
 
@@ -92,6 +93,13 @@ def write_result(folder: Path, result: Result, tensors: Mapping[str, Tensor]) ->
     whole = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     write_atomically(folder / TENSORS_FILE, safetensors.torch.save(whole))
     write_atomically(folder / RESULT_FILE, (text + "\n").encode())
+
+
+def copy_result(artifact: Artifact, folder: Path) -> None:
+    """Copy the two files of a result out of the store, `result.json` last; the folder is made where there is none."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in (TENSORS_FILE, RESULT_FILE):
+        write_atomically(folder / name, artifact.file(name).read_bytes())
 
 
 def read_result(folder: Path) -> Result:

@@ -6,15 +6,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from xai.artifacts import Artifact
 from xai.config import unknown
 from xai.data.registry import Images
 from xai.errors import UserError
-from xai.files import write_atomically
 from xai.reports.removal_pictures import Pictures
 from xai.reports.removal_roles import ROLES
 from xai.reports.removal_run import present
-from xai.results import RESULT_FILE, TENSORS_FILE
+from xai.results import copy_result
 from xai.stages.study import CLASSIFIERS, Study
 
 
@@ -39,11 +37,11 @@ def run_study(study: Study, output: Path, pictures: int, command: str) -> None:
     for name in ("results", "length"):
         shutil.rmtree(output / name, ignore_errors=True)
     for role, artifact in measured.items():
-        _copy(artifact, output / "results" / role)
+        copy_result(artifact, output / "results" / role)
     for (role, share), artifact in lengths.items():
-        _copy(artifact, output / "length" / f"{role}-{share:g}")
+        copy_result(artifact, output / "length" / f"{role}-{share:g}")
     if likelihood is not None:
-        _copy(likelihood, output / "results" / "figure6")
+        copy_result(likelihood, output / "results" / "figure6")
     _networks(study, output)
     trained = {f"training of {role}": f"{seconds:.0f} s" for role, seconds in study.training_seconds().items()}
     present(study.stages.lab, output, _pictures(study, pictures), command, trained)
@@ -95,9 +93,3 @@ def _spread(numbers: Tensor, count: int) -> Tensor:
     """`count` of some numbers at even distances, all of them where there are fewer."""
     places = torch.linspace(0, max(len(numbers) - 1, 0), min(count, len(numbers)))
     return numbers[places.round().long()]
-
-
-def _copy(artifact: Artifact, folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in (TENSORS_FILE, RESULT_FILE):
-        write_atomically(folder / name, artifact.file(name).read_bytes())

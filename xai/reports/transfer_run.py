@@ -9,14 +9,13 @@ import torch
 from rich.markup import escape
 from torch import Tensor
 
-from xai.artifacts import Artifact
 from xai.files import write_atomically
 from xai.models.checkpoint import write_classifier
 from xai.progress import console
 from xai.reports import renderers, tables
 from xai.reports.headline import headline, reference_name
 from xai.reports.transfer import write_transfer_report
-from xai.results import RESULT_FILE, TENSORS_FILE, Result, read_result, read_tensors
+from xai.results import Result, copy_result, read_result, read_tensors
 from xai.stages.classifier import describe
 from xai.stages.context import Lab
 from xai.stages.transfer import Outcome, Transfer
@@ -83,22 +82,16 @@ def _hand_over(job: Transfer, outcome: Outcome, output: Path) -> None:
     for name in ("results", "sweep"):
         shutil.rmtree(output / name, ignore_errors=True)
     for artifact in outcome.rows:
-        _copy(artifact, output / "results" / read_result(artifact.path).role)
+        copy_result(artifact, output / "results" / read_result(artifact.path).role)
     for artifact in [*outcome.sweep, *outcome.validation]:
         result = read_result(artifact.path)
-        _copy(artifact, output / "sweep" / result.split / f"lambda2={result.params['lambda2']:g}")
+        copy_result(artifact, output / "sweep" / result.split / f"lambda2={result.params['lambda2']:g}")
     vector = outcome.vector.file(VECTOR_FILE)
     write_atomically(output / VECTOR_FILE, vector.read_bytes())
     info = describe(job.model, job.base, job.target, outcome.network, explains=True)
     write_classifier(output / "model.safetensors", outcome.network.cpu(), info)
     ft_target = job.ft_target.file("classifier.safetensors")
     write_atomically(output / "classifier.safetensors", ft_target.read_bytes())
-
-
-def _copy(artifact: Artifact, folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in (TENSORS_FILE, RESULT_FILE):
-        write_atomically(folder / name, artifact.file(name).read_bytes())
 
 
 def _pictures(outcome: Outcome, number: int) -> dict[str, Any]:

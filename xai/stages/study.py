@@ -18,14 +18,14 @@ from xai.games import PatchGame
 from xai.methods.optimisation import FitParams
 from xai.methods.vit_shapley import VitShapleyExplainer
 from xai.metrics.functional import patch_coverage
-from xai.models.explainer import ExplainerNetwork, SalvageNetwork, ShapleyNetwork
+from xai.models.explainer import SalvageNetwork, ShapleyNetwork
 from xai.results import Result, write_result
 from xai.shapley.informed import informed_coalitions
 from xai.shapley.masks import random_masks
 from xai.stages.controls import ink
 from xai.stages.evaluation import peak_memory, provenance
 from xai.stages.removal import Explain, RemovalExamination, RemovalRow
-from xai.stages.supervision import SupervisionParams
+from xai.stages.supervision import SupervisionParams, open_supervision
 from xai.stages.vit import VitStages
 from xai.stages.vit_params import SalvageParams, VitShapleyParams
 
@@ -136,11 +136,11 @@ class Study:
     def explainer(self, role: str) -> SalvageNetwork | VitShapleyExplainer:
         """A trained explainer, ready to attribute."""
         if role == "vit_shapley":
-            network = self._network("vit_shapley", self.vit_shapley, self.stages.vit_shapley(self.vit_shapley))
+            network = self.stages.explainer("vit_shapley", self.vit_shapley, self.stages.vit_shapley(self.vit_shapley))
             assert isinstance(network, ShapleyNetwork)
             return VitShapleyExplainer(network, self.examination.surrogate)
         params = self._sampled(role)
-        network = self._network("salvage", params, self.stages.salvage(params))
+        network = self.stages.explainer("salvage", params, self.stages.salvage(params))
         assert isinstance(network, SalvageNetwork)
         return network
 
@@ -209,7 +209,7 @@ class Study:
     def _salvage_row(self, role: str, share: float = 1.0) -> RemovalRow:
         params = self._sampled(role, share)
         artifact = self.stages.salvage(params)
-        network = self._network("salvage", params, artifact)
+        network = self.stages.explainer("salvage", params, artifact)
         assert isinstance(network, SalvageNetwork)
         label = {"share": share, "epochs": params.fit.epochs, "train_seconds": artifact.seconds}
         return RemovalRow(role, {"salvage": artifact.key}, _explaining(network), network.classify, label)
@@ -217,7 +217,7 @@ class Study:
     def _vit_shapley_row(self, share: float = 1.0) -> RemovalRow:
         params = replace(self.vit_shapley, fit=_shortened(self.vit_shapley.fit, share))
         artifact = self.stages.vit_shapley(params)
-        network = self._network("vit_shapley", params, artifact)
+        network = self.stages.explainer("vit_shapley", params, artifact)
         assert isinstance(network, ShapleyNetwork)
         explainer = VitShapleyExplainer(network, self.examination.surrogate)
         label = {"share": share, "epochs": params.fit.epochs, "train_seconds": artifact.seconds}
@@ -262,9 +262,6 @@ class Study:
         assert explain is not None
         return validation.maps(explain, validation.images, validation.labels).mean(0)
 
-    def _network(self, kind: str, params: SalvageParams | VitShapleyParams, artifact: Artifact) -> ExplainerNetwork:
-        return self.stages.explainer(kind, params, artifact)
-
 
 def open_baselines(settings: Mapping[str, Any]) -> dict[str, SupervisionParams]:
     """Post-hoc explainers by role, each with the settings it has as supervision.
@@ -272,8 +269,6 @@ def open_baselines(settings: Mapping[str, Any]) -> dict[str, SupervisionParams]:
     Raises:
         UserError: For an unknown explainer, or a wrong setting of one.
     """
-    from xai.stages.supervision import open_supervision
-
     catalogue.fill()
     found = {}
     for role, own in settings.items():
