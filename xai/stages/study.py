@@ -1,5 +1,6 @@
 """`method=salvage` and `method=vit_shapley`: learned explainers beside post-hoc ones and controls, row by row."""
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -154,7 +155,7 @@ class Study:
         spec = {"salvage": explainer.key, "images": self.examination.spec, "revision": _LIKELIHOOD_REVISION}
 
         def make(workdir: Path) -> None:
-            row = self._salvage_row("salvage")
+            start, row = time.perf_counter(), self._salvage_row("salvage")
             assert row.explain is not None
             maps = self.examination.maps(row.explain, self.examination.images, self.examination.labels)
             drawn = [self._likelihood(block, maps) for block in torch.arange(len(maps)).split(self.block)]
@@ -170,7 +171,7 @@ class Study:
                 params={"masks": _LIKELIHOOD_MASKS},
                 metrics=flatness,
                 n_images=len(maps),
-                seconds=0.0,
+                seconds=time.perf_counter() - start,
                 peak_memory_bytes=peak_memory(stages.lab.trainer.device),
                 lineage={"salvage": explainer.key, **provenance()},
                 split=self.examination.params.split,
