@@ -15,7 +15,7 @@ PYTHON = $(XAI_PYTHON)
 XAI_TEST_WORKERS ?= $(shell test "$$(getconf _NPROCESSORS_ONLN)" -ge 2 && echo 2 || echo 0)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo vectors-table1 vectors-figure3 salvage-table1 salvage-table2 salvage-table3 salvage-table4 salvage-figures bench bench-estimators test lint format clean distclean
+.PHONY: help install demo vectors-table1 vectors-figure3 salvage-table1 salvage-table2 salvage-table3 salvage-table4 salvage-figures rank-table rank-figures bench bench-estimators test lint format clean distclean
 
 help:  ## this list
 	@awk 'BEGIN { FS = ":.*## " } \
@@ -54,6 +54,12 @@ salvage-table4: $(STAMP)  ## SALVAGE, Table 4: the explainers as classifiers
 
 salvage-figures: $(STAMP)  ## SALVAGE, Figures 2, 3, 4, 6 and 7
 	$(BIN)/python -m xai.sweep sweeps/salvage_figures.yaml $(ARGS)
+
+rank-table: $(STAMP)  ## Learn to Rank: deletion and insertion of pixels against rivals and controls
+	$(BIN)/python -m xai.sweep sweeps/ranking_table.yaml $(ARGS)
+
+rank-figures: $(STAMP)  ## Learn to Rank, Figures 3, 5 and 6
+	$(BIN)/python -m xai.sweep sweeps/ranking_figures.yaml $(ARGS)
 
 ##@ Work on it
 

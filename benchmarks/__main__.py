@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import explainer_step, kernel_shap, masked_forward
+from benchmarks import explainer_step, kernel_shap, masked_forward, ranking_step, sinkhorn
 from benchmarks.machine import description
 from benchmarks.setup import setups
 from xai.errors import UserError
@@ -17,6 +17,8 @@ SCRIPTS = {
     "kernel_shap": kernel_shap.run,
     "masked_forward": masked_forward.run,
     "explainer_step": explainer_step.run,
+    "ranking_step": ranking_step.run,
+    "sinkhorn": sinkhorn.run,
 }
 
 

@@ -25,12 +25,14 @@ from xai.data.scatter import ScatterParams
 from xai.errors import UserError
 from xai.models.checkpoint import ClassifierInfo, architecture_hash, write_classifier
 from xai.models.clip import SelfExplainingClip, trainable
+from xai.models.cnn import CnnParams, build_cnn
 from xai.models.factory import build_clip, build_explainer
 from xai.models.vit import VitParams, build_vit
 from xai.models.vit_file import VitInfo, write_vit
 from xai.models.weights import read_weights, write_weights
 from xai.reports.removal_roles import ROLES
 from xai.stages.base import ModelParams
+from xai.stages.families import family
 
 CLASSES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 SMOKE = ("experiment=smoke", "logger=none")
@@ -233,7 +235,10 @@ def test_wrong_settings(run: Cli, arguments: list[str], wanted: list[str]) -> No
         (["model.tower.width=10"], ["model.tower.width=10", "multiple"]),
         (["+model.architecture=vit_tiny_patch16_224"], ["architecture", "tower", "not both"]),
         (["model=clip_tiny"], ["model=clip_tiny is a CLIP", "method=salvage", "model=vit_tiny"]),
-        (["method=classifier", "rows=[classifier]"], ["rows belongs to method=salvage or method=vit_shapley"]),
+        (
+            ["method=classifier", "rows=[classifier]"],
+            ["rows belongs to method=ranking or method=salvage or method=vit_shapley"],
+        ),
     ],
 )
 def test_wrong_settings_of_a_study(run: Cli, arguments: list[str], wanted: list[str]) -> None:
@@ -251,7 +256,17 @@ def test_wrong_settings_of_a_study(run: Cli, arguments: list[str], wanted: list[
         (["model=vit_b14_dinov2"], ["model=vit_b14_dinov2", "method=transfer needs a CLIP"]),
         (["task=supervise", "model=vit_tiny"], ["model=vit_tiny", "task=supervise needs a CLIP"]),
         (["method=classifier", "model=clip_vit_b32"], ["model=clip_vit_b32 is a CLIP", "method=classifier needs"]),
-        (["salvage.masks=8"], ["salvage.masks belongs to method=salvage or method=vit_shapley"]),
+        (["method=salvage", "model=cnn_tiny"], ["model=cnn_tiny is a convolutional network", "model=vit_tiny"]),
+        (
+            ["method=classifier", "model=cnn_tiny", "model.output_stride=two"],
+            ["model.output_stride=two", "whole number"],
+        ),
+        (["method=explain", "image=i.png"], ["i.png does not exist"]),
+        (["method=explain", "image=i.png", "refine=-1"], ["refinement.steps=-1", "0 or more"]),
+        (["method=explain", "image=i.png", "objective.grid_min=1"], ["objective.grid_min=1", "2 <= grid_min"]),
+        (["method=explain", "image=i.png", "supervision.name=grad_cm"], ["grad_cm", "did you mean grad_cam"]),
+        (["refine=3"], ["refine belongs to method=explain"]),
+        (["salvage.masks=8"], ["salvage.masks belongs to method=ranking or method=salvage or method=vit_shapley"]),
     ],
 )
 def test_a_model_or_setting_of_another_method(run: Cli, arguments: list[str], wanted: list[str]) -> None:
@@ -339,11 +354,13 @@ def test_methods_and_tasks_have_a_configuration_each() -> None:
 
 @pytest.mark.parametrize("model", choices("model"))
 def test_every_model_is_of_one_family(model: str) -> None:
-    settings, families = composed(f"model={model}")["model"], (VitParams, ModelParams)
-    own, other = families if model.startswith("vit") else families[::-1]
+    settings, families = composed(f"model={model}")["model"], {"vit": VitParams, "clip": ModelParams}
+    own = families.get(model.partition("_")[0], CnnParams)
     assert build(own, settings, "model").name == model
-    with pytest.raises(UserError, match="is not a known setting"):
-        build(other, settings, "model")
+    assert family(settings) is own
+    for other in {VitParams, ModelParams, CnnParams} - {own}:
+        with pytest.raises(UserError, match="is not a known setting"):
+            build(other, settings, "model")
 
 
 @pytest.mark.parametrize("method", ["salvage", "vit_shapley", "surrogate", "classifier"])
@@ -693,6 +710,19 @@ def test_the_class_that_is_asked_for(run: Cli, files: Files) -> None:
     line = run.refused(*common, "target=elephant")
     assert "target=elephant" in line
     assert "seven" in line
+
+
+def test_a_cnn_is_explained_by_an_explainer_and_refined(run: Cli) -> None:
+    model = build(CnnParams, composed("model=cnn_tiny")["model"], "model")
+    info = VitInfo("classifier", "cnn_tiny", "mnist_scattered", CLASSES, False)
+    write_vit(run.folder / "cnn.safetensors", build_cnn(model, 10, 0), info)
+    colours().save(run.folder / "photo.png")
+    given = ("method=explain", "model=cnn_tiny", "checkpoint=cnn.safetensors", "image=photo.png", "logger=none")
+    status, out, err = run(*given, "target=seven", "refine=1", "refinement.draws=1")
+    assert (status, err) == (0, "")
+    assert all(words in out for words in ("explained: seven", "deletion", "insertion", "grad_cam", "grad_cam, T = 1"))
+    with Image.open(run.folder / "photo.explained.png") as heat_map:
+        assert len(heat_map.convert("RGB").getcolors(2**24) or []) > 1
 
 
 def test_a_heat_map_that_cannot_be_written(run: Cli, files: Files) -> None:

@@ -30,11 +30,12 @@ LAYERS = {
     "training": 6,
     "stages": 7,
     "reports": 8,
+    "settings": 8,
     "app": 9,
     "cli": 10,
     "sweep": 11,
 }
-LEAVES = {"artifacts", "config", "errors", "files", "loggers", "progress", "results", "shards"}
+LEAVES = {"artifacts", "config", "errors", "files", "loggers", "processes", "progress", "results", "shards"}
 
 
 def name_of(path: Path) -> str:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tests.orders import coalition_probabilities, min_max, order_probabilities
 from tests.shapley.tables import codes
-from xai.sampling import importance_weights, step_generator, weighted_ranks
+from xai.sampling import common_and_own, importance_weights, step_generator, weighted_ranks
 
 WEIGHTS = {
     "uneven": [0.1, 0.4, 0.2, 0.3],
@@ -99,8 +99,8 @@ def test_a_constant_map_weighs_all_patches_alike() -> None:
     assert importance_weights(phi).tolist() == [[0.5, 0.5, 0.5], [0.0, 0.5, 1.0]]
 
 
-def of_step(seed: int, step: int) -> Tensor:
-    return torch.rand(4, generator=step_generator(seed, step, torch.device("cpu")), dtype=torch.float64)
+def of_step(seed: int, step: int, rank: int = 0) -> Tensor:
+    return torch.rand(4, generator=step_generator(seed, step, torch.device("cpu"), rank), dtype=torch.float64)
 
 
 def test_a_step_draws_the_same_whatever_was_drawn_before_it() -> None:
@@ -108,10 +108,22 @@ def test_a_step_draws_the_same_whatever_was_drawn_before_it() -> None:
     assert torch.equal(of_step(3, 4), straight[4])
 
 
-def test_steps_and_seeds_draw_apart_and_evenly() -> None:
-    draws = torch.stack([of_step(seed, step) for seed in range(3) for step in range(1000)])
+@pytest.mark.parametrize("ranks", [1, 8])
+def test_steps_seeds_and_ranks_draw_apart_and_evenly(ranks: int) -> None:
+    places = [(seed, step, rank) for seed in range(3) for step in range(1000 // ranks) for rank in range(ranks)]
+    draws = torch.stack([of_step(*place) for place in places])
     assert len(draws.unique(dim=0)) == 3000
     for place in draws.T:
         assert scipy.stats.kstest(place.numpy(), "uniform").pvalue > 0.001
     # No more alike from one step to the next than numbers of one stream are.
     assert abs(np.corrcoef(draws[:-1, 0], draws[1:, 0])[0, 1]) < 0.06
+
+
+def test_ranks_draw_alike_what_is_common_and_apart_what_is_their_own() -> None:
+    cpu = torch.device("cpu")
+    drawn = [[torch.rand(6, generator=source) for source in common_and_own(3, 5, cpu, rank)] for rank in range(4)]
+    assert len({tuple(common.tolist()) for common, _ in drawn}) == 1
+    assert len({tuple(own.tolist()) for _, own in drawn}) == 4
+    # What rank 0 draws is what a step drew before there were ranks, one after the other.
+    alone = step_generator(3, 5, cpu)
+    assert torch.equal(torch.cat(drawn[0]), torch.cat([torch.rand(6, generator=alone) for _ in range(2)]))

@@ -4,9 +4,9 @@ import os
 import shlex
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -15,128 +15,25 @@ from rich.markup import escape
 from xai.artifacts import Store
 from xai.config import build, unknown
 from xai.errors import UserError
-from xai.files import explain_disk_errors, write_atomically
-from xai.loggers import LoggerParams, build_logger, closing_logger
-from xai.models.vit import VitParams
+from xai.files import explain_disk_errors
+from xai.loggers import build_logger, closing_logger
 from xai.progress import console
-from xai.stages.apply_vector import ApplyParams
-from xai.stages.base import ModelParams
+from xai.settings import (
+    ApplyConfig,
+    ClassifierConfig,
+    ExplainConfig,
+    RankingConfig,
+    StudyConfig,
+    SuperviseConfig,
+    SurrogateConfig,
+    TransferConfig,
+)
 from xai.stages.context import Lab, OpenData, open_data
-from xai.stages.removal import EvaluationParams, RemovalExamination
+from xai.stages.families import check_family, classifier_stages
+from xai.stages.removal import RemovalExamination
 from xai.stages.supervision import open_supervision
-from xai.stages.transfer_params import TransferParams
 from xai.stages.vit import VitStages
-from xai.stages.vit_params import ClassifierParams, SalvageParams, SurrogateParams, VitShapleyParams
-from xai.training import TrainerParams
-
-
-@dataclass(frozen=True)
-class Common:
-    """Settings of every task and method."""
-
-    task: str
-    method: str
-    name: str
-    seed: int
-    store: str
-    trainer: TrainerParams
-    logger: LoggerParams
-
-    def __post_init__(self) -> None:
-        """Refuse seeds that generators do not take."""
-        if not 0 <= self.seed < 2**31:
-            raise UserError(f"seed={self.seed} must lie between 0 and 2147483647")
-
-
-@dataclass(frozen=True)
-class TransferConfig(Common):
-    """Settings of method=transfer."""
-
-    model: ModelParams
-    data: Any
-    source: Any
-    supervision: Any
-    transfer: TransferParams
-    pictures: int
-
-    def __post_init__(self) -> None:
-        """Refuse a negative number of pictures."""
-        super().__post_init__()
-        if self.pictures < 0:
-            raise UserError(f"pictures={self.pictures} must be 0 or more")
-
-
-@dataclass(frozen=True)
-class SuperviseConfig(Common):
-    """Settings of task=supervise."""
-
-    model: ModelParams
-    data: Any
-    supervision: Any
-    transfer: TransferParams
-    checkpoint: str | None
-    split: str
-    images: int | None
-
-
-@dataclass(frozen=True)
-class ClassifierConfig(Common):
-    """Settings of method=classifier."""
-
-    model: VitParams
-    data: Any
-    classifier: ClassifierParams
-
-
-@dataclass(frozen=True)
-class SurrogateConfig(ClassifierConfig):
-    """Settings of method=surrogate."""
-
-    surrogate: SurrogateParams
-
-
-@dataclass(frozen=True)
-class StudyConfig(SurrogateConfig):
-    """Settings of method=salvage and method=vit_shapley."""
-
-    salvage: SalvageParams
-    vit_shapley: VitShapleyParams
-    baselines: Any
-    rows: tuple[str, ...]
-    evaluation: EvaluationParams
-    probe: Any
-    lengths: tuple[float, ...]
-    likelihood: bool
-    pictures: int
-
-    def __post_init__(self) -> None:
-        """Refuse a negative number of pictures, and rows without the method's own."""
-        super().__post_init__()
-        if self.pictures < 0:
-            raise UserError(f"pictures={self.pictures} must be 0 or more")
-        if self.method not in self.rows:
-            raise UserError(f"rows has no {self.method}, which method={self.method} is about: add it")
-
-
-@dataclass(frozen=True)
-class ApplyConfig(Common):
-    """Settings of method=apply_vector."""
-
-    model: ModelParams
-    data: Any
-    vector: str
-    checkpoint: str
-    apply_vector: ApplyParams
-
-
-@dataclass(frozen=True)
-class ExplainConfig(Common):
-    """Settings of method=explain; the model may be of either kind."""
-
-    model: Any
-    image: str
-    checkpoint: str
-    target: Any
+from xai.stages.vit_params import SurrogateParams
 
 
 def run(config: DictConfig, output: Path) -> None:
@@ -173,23 +70,11 @@ def _chosen(values: dict[str, Any]) -> tuple[type[Any], Callable[[Any, Path], No
 
 
 def _check_family(schema: type[Any], values: dict[str, Any]) -> None:
-    """Refuse a model of the other family, or its settings would be told one by one to be misspelt."""
+    """Refuse a model of a family that a task or method is not made for."""
     wanted = get_type_hints(schema)["model"]
-    if wanted not in _FAMILIES or not isinstance(values.get("model"), dict):
-        return
-    given = _family(values["model"])
-    if given is not wanted:
-        what, example = _FAMILIES[wanted]
+    if isinstance(values.get("model"), dict):
         asked = f"method={values['method']}" if values["task"] == "method" else f"task={values['task']}"
-        name = values["model"].get("name")
-        raise UserError(f"model={name} is {_FAMILIES[given][0]}, and {asked} needs {what}: use model={example}")
-
-
-def _family(model: dict[str, Any]) -> Any:
-    """The kind of model that settings are of, by the settings that only this kind has; a CLIP where there are none."""
-    own = {family: {field.name for field in fields(family)} for family in _FAMILIES}
-    of_vit, of_clip = own[VitParams] - own[ModelParams], own[ModelParams] - own[VitParams]
-    return VitParams if of_vit & set(model) and not of_clip & set(model) else ModelParams
+        check_family(get_args(wanted) or (wanted,), values["model"], asked)
 
 
 def _plain(config: DictConfig) -> dict[str, Any]:
@@ -269,7 +154,7 @@ def _train(settings: ClassifierConfig, surrogate: SurrogateParams | None, kind: 
     data = open_data(settings.data, "data")
     lab = _lab(settings, output)
     _say_heading(data.name, settings.model.name, settings.seed)
-    stages = VitStages(lab, settings.model, data, settings.classifier, surrogate, settings.seed)
+    stages = classifier_stages(lab, settings.model, data, settings.classifier, surrogate, settings.seed)
     written = stages.hand_over(kind, output)
     for shown, accuracy in stages.validation_accuracy(kind).items():
         console.print(f"  validation accuracy, {shown:<24} {accuracy:.3f}", highlight=False)
@@ -301,6 +186,31 @@ def _study(settings: StudyConfig, output: Path) -> None:
     run_study(study, output, settings.pictures, _command())
 
 
+def _ranking(settings: RankingConfig, output: Path) -> None:
+    from xai.reports.ranking_study_run import run_ranking
+    from xai.stages.perturbation import PerturbationExamination
+    from xai.stages.ranking import RankingStages
+    from xai.stages.ranking_study import RankingStudy, Rivals
+    from xai.stages.study import open_baselines
+
+    data = open_data(settings.data, "data")
+    baselines = open_baselines(settings.baselines, pixels=True)
+    lab = _lab(settings, output)
+    _say_heading(data.name, settings.model.name, settings.seed)
+    stages = classifier_stages(lab, settings.model, data, settings.classifier, settings.surrogate, settings.seed)
+    study = RankingStudy(
+        RankingStages(stages, settings.ranking),
+        PerturbationExamination(stages, settings.perturbation),
+        settings.refinement,
+        Rivals(stages if isinstance(stages, VitStages) else None, settings.salvage, settings.vit_shapley),
+        baselines,
+        settings.rows,
+        settings.path_steps,
+        settings.shortcut,
+    )
+    run_ranking(study, output, settings.pictures, _command())
+
+
 def _probe(settings: Any) -> OpenData:
     if not isinstance(settings, dict):
         raise UserError(f"probe={settings} must be the settings of a data set: probe={{name: mnist_pair}}")
@@ -326,37 +236,22 @@ def _apply_vector(settings: ApplyConfig, output: Path) -> None:
 
 
 def _explain(settings: ExplainConfig, output: Path) -> None:
-    from xai.reports.figures import heatmap_overlay
+    from xai.reports.explain_run import present_explanation
     from xai.stages.explain import explain_image
+    from xai.stages.post_hoc import PostHocParams
 
-    image = Path(settings.image)
+    supervision = open_supervision(settings.supervision)
+    post_hoc = PostHocParams(supervision, settings.objective, settings.refinement, settings.seed)
+    checkpoint = None if settings.checkpoint is None else Path(settings.checkpoint)
     target = None if settings.target is None else str(settings.target)
-    model = build(_family(settings.model), settings.model, "model")
-    found = explain_image(model, Path(settings.checkpoint), image, target, settings.trainer)
-    picture = heatmap_overlay((found.pixels * 255).round().to(torch.uint8), found.attributions)
-    file = image.with_name(f"{image.stem}.explained.png")
-    with explain_disk_errors(
-        file.parent, "the heat map is written beside the picture: copy that to a folder you can write to"
-    ):
-        write_atomically(file, lambda temporary: picture.save(temporary, format="PNG"))
-    console.print(
-        escape(f"predicted: {found.predicted}; explained: {found.target} (probability {found.probability:.3f})"),
-        highlight=False,
-    )
-    if not found.explains:
-        console.print("this classifier has not learned to explain itself: give it a vector first (method=apply_vector)")
-    console.print(f"heat map: [bold]{escape(str(file))}[/]", highlight=False)
+    image = Path(settings.image)
+    found = explain_image(settings.model, checkpoint, image, target, settings.trainer, post_hoc)
+    present_explanation(found, image)
 
 
 def _command() -> str:
     return shlex.join(["python", os.path.relpath(sys.argv[0]), *sys.argv[1:]])
 
-
-_FAMILIES: dict[Any, tuple[str, str]] = {
-    ModelParams: ("a CLIP", "clip_tiny"),
-    VitParams: ("a plain vision transformer", "vit_tiny"),
-}
-"""Settings of a kind of model -> what it is, and one to name as an example."""
 
 TASKS: dict[str, tuple[type[Any], Callable[[Any, Path], None]]] = {"supervise": (SuperviseConfig, _supervise)}
 """Name of a task other than running a method -> its settings and what runs it."""
@@ -367,6 +262,7 @@ METHODS: dict[str, tuple[type[Any], Callable[[Any, Path], None]]] = {
     "surrogate": (SurrogateConfig, _surrogate),
     "salvage": (StudyConfig, _study),
     "vit_shapley": (StudyConfig, _study),
+    "ranking": (RankingConfig, _ranking),
     "apply_vector": (ApplyConfig, _apply_vector),
     "explain": (ExplainConfig, _explain),
 }

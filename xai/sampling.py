@@ -7,6 +7,10 @@ SMALLEST_WEIGHT = 1e-6
 """Weights end here: min-max scores hold exact zeros, and what has no weight at all has no order among its like."""
 
 
+_APART = 2_654_435_761
+"""Odd and near 2^32 / golden ratio: on the CPU a seed counts modulo 2^32, and there ranks lie far apart."""
+
+
 def importance_weights(phi: Tensor) -> Tensor:
     """Attributions as sampling weights, min-max normalised (Naouar et al. 2025, Algorithms 2 and 3, lines 3 to 5).
 
@@ -39,6 +43,20 @@ def weighted_ranks(weights: Tensor, generator: torch.Generator) -> Tensor:
     return keys.argsort(-1, descending=True).argsort(-1)
 
 
-def step_generator(seed: int, step: int, device: torch.device) -> torch.Generator:
-    """The source of what a training step draws; a resumed run draws at a step what the killed one would have drawn."""
-    return torch.Generator(device).manual_seed(seed * 1_000_003 + step)
+def step_generator(seed: int, step: int, device: torch.device, rank: int = 0) -> torch.Generator:
+    """The source of what a training step draws; a resumed run draws at a step what the killed one would have drawn.
+
+    Each of several processes that share a step has, by its rank, a source of its own; `common_and_own` is for steps in
+    which some of what they draw shall agree.
+    """
+    return torch.Generator(device).manual_seed(seed * 1_000_003 + step + rank * _APART)
+
+
+def common_and_own(seed: int, step: int, device: torch.device, rank: int) -> tuple[torch.Generator, torch.Generator]:
+    """Two sources for a training step: what every rank draws alike, and what a rank draws for its own images.
+
+    Rank 0 has one source for both: from two of one seed, the size of a coalition would tell which patches are in it. So
+    what is common has to be drawn first.
+    """
+    common = step_generator(seed, step, device)
+    return common, step_generator(seed, step, device, rank) if rank else common

@@ -1,10 +1,15 @@
-"""One way to train: Lightning, a checkpoint after every epoch, and a resumed run that ends with the same numbers."""
+"""One way to train: Lightning, a checkpoint after every epoch, and a resumed run that ends with the same numbers.
+
+On several devices a job stays one process, which holds the store's lock and shows the progress; each device has a
+process of its own for as long as a stage trains, and the weights come back by the last checkpoint.
+"""
 
 import logging
 import math
 import os
+import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,14 +19,19 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import Logger
+from pytorch_lightning.plugins.environments import LightningEnvironment
+from pytorch_lightning.strategies import DDPStrategy
 from torch import Tensor
 
 from xai.data.module import EpochDataModule
 from xai.errors import UserError
 from xai.methods.optimisation import FitParams
+from xai.models.batch_norm import share_batch_norms
+from xai.processes import Parcel, Tell, run_group
 from xai.progress import bar
 
 _ACCELERATORS = ("auto", "cpu", "gpu", "cuda")
+CHECKPOINT = "checkpoint.ckpt"
 _PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 
 
@@ -32,12 +42,16 @@ class TrainerParams:
     Args:
         accelerator: `auto` (a GPU where there is one), `cpu` or `gpu`.
         precision: `32-true`, `bf16-mixed` or `16-mixed`.
-        workers: Processes that read images from disk in training, and threads that do when a split is explained.
+        devices: How many GPUs train together, or processes on the CPU. Each takes `batch_size` images a step, so a step
+            sees `batch_size * devices`. What is not training uses one.
+        workers: Processes that read images from disk in training, for each device, and threads that do when a split is
+            explained.
         threads: Threads of one tensor operation on the CPU; null gives small models one and others all cores.
     """
 
     accelerator: str = "auto"
     precision: str = "32-true"
+    devices: int = 1
     workers: int = 0
     threads: int | None = None
 
@@ -51,10 +65,24 @@ class TrainerParams:
             raise UserError(f"trainer.precision={self.precision} is unknown: use {', '.join(_PRECISIONS)}")
         if self.precision == "16-mixed" and self.device.type == "cpu":
             raise UserError("trainer.precision=16-mixed needs a GPU: use bf16-mixed or 32-true on a CPU")
+        self._check_devices()
         if self.workers < 0:
             raise UserError(f"trainer.workers={self.workers} must be 0 or more")
         if self.threads is not None and self.threads < 1:
             raise UserError(f"trainer.threads={self.threads} must be at least 1, or null")
+
+    def _check_devices(self) -> None:
+        if self.devices < 1:
+            raise UserError(f"trainer.devices={self.devices} must be at least 1")
+        if self.devices == 1:
+            return
+        if self.device.type == "cuda" and self.devices > torch.cuda.device_count():
+            visible = torch.cuda.device_count()
+            raise UserError(f"trainer.devices={self.devices}, but {visible} GPU(s) are visible: use that many at most")
+        if "LOCAL_RANK" in os.environ:
+            raise UserError(
+                f"trainer.devices={self.devices} starts the processes itself: start the job once, without torchrun"
+            )
 
     @property
     def device(self) -> torch.device:
@@ -83,7 +111,10 @@ class _Checkpoint(Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         temporary = self._path.with_suffix(".tmp")
+        # Only the first process writes; it waits here for the others, in vain where one of them stops on a NaN.
         trainer.save_checkpoint(temporary)
+        if not trainer.is_global_zero:
+            return
         with temporary.open("rb+") as file:
             # After a power cut the new name must not stand for bytes that never reached the disk.
             os.fsync(file.fileno())
@@ -122,9 +153,39 @@ class _StopOnNaN(Callback):
             )
 
 
+class _RelayedLogger(Logger):
+    """The logger of a process that has none: the parent's hears of the numbers."""
+
+    name, version = None, None
+
+    def __init__(self, tell: Tell) -> None:
+        super().__init__()
+        self._tell = tell
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        self._tell((metrics, step))
+
+    def log_hyperparams(self, *_: Any, **__: Any) -> None:
+        pass
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """All that decides how a module is trained."""
+
+    params: FitParams
+    trainer: TrainerParams
+    workdir: Path
+    resume: bool
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.workdir / CHECKPOINT
+
+
 def fit(
     module: pl.LightningModule,
-    data: pl.LightningDataModule,
+    data: EpochDataModule,
     params: FitParams,
     trainer: TrainerParams,
     workdir: Path,
@@ -133,11 +194,13 @@ def fit(
 ) -> None:
     """Train a module in `workdir`, from its last checkpoint there if a killed run has left one.
 
+    On several devices BatchNorm takes its statistics over all of them, and the curves are those of the first.
+
     Args:
         module: Trained in place; on the CPU and in evaluation mode afterwards.
         data: Its training batches.
         params: Epochs and gradient clipping.
-        trainer: Device and precision.
+        trainer: Devices and precision.
         workdir: Where checkpoints go; the store removes them when the stage is whole.
         title: What the progress bar says.
         logger: Where curves go.
@@ -145,21 +208,38 @@ def fit(
     Raises:
         UserError: Where the loss becomes NaN or infinite; no checkpoint of that epoch is written.
     """
-    checkpoint = workdir / "checkpoint.ckpt"
-    finished = _last_epoch(checkpoint)
-    if finished is not None and isinstance(data, EpochDataModule):
-        data.first_epoch = finished + 1
+    finished = _last_epoch(workdir / CHECKPOINT)
+    plan = _Plan(params, trainer, workdir, finished is not None)
+    data.first_epoch, data.ranks = 0 if finished is None else finished + 1, trainer.devices
     data.setup("fit")
     steps = params.epochs * len(data.train_dataloader())
-    with bar(title, steps, "steps") as advance, _quiet_lightning():
+    with bar(title, steps, "steps") as advance:
+        if trainer.devices == 1:
+            _train(plan, module, data, advance, logger)
+        else:
+            _train_in_processes(plan, module, data, advance, logger)
+    module.cpu().eval()
+
+
+def _train(
+    plan: _Plan,
+    module: pl.LightningModule,
+    data: EpochDataModule,
+    advance: Callable[[int], None],
+    logger: Logger | Literal[False],
+    **distribution: Any,
+) -> None:
+    index = plan.trainer.device.index
+    where: dict[str, Any] = {"devices": 1 if index is None else [index], **distribution}
+    with _quiet_lightning():
         engine = pl.Trainer(
-            max_epochs=params.epochs,
-            accelerator="gpu" if trainer.device.type == "cuda" else "cpu",
-            devices=[trainer.device.index] if trainer.device.index is not None else 1,
-            precision=trainer.precision,  # type: ignore[arg-type]
-            gradient_clip_val=params.clip or None,
+            **where,
+            accelerator="gpu" if plan.trainer.device.type == "cuda" else "cpu",
+            max_epochs=plan.params.epochs,
+            precision=plan.trainer.precision,  # type: ignore[arg-type]
+            gradient_clip_val=plan.params.clip or None,
             logger=logger,
-            callbacks=[_StopOnNaN(), _Bar(advance), _Checkpoint(checkpoint)],
+            callbacks=[_StopOnNaN(), _Bar(advance), _Checkpoint(plan.checkpoint)],
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
@@ -167,11 +247,52 @@ def fit(
             num_sanity_val_steps=0,
             limit_val_batches=0,
             log_every_n_steps=10,
-            default_root_dir=workdir,
+            default_root_dir=plan.workdir,
         )
-        resume = None if finished is None else str(checkpoint)
+        resume = str(plan.checkpoint) if plan.resume else None
         engine.fit(module.train(), datamodule=data, ckpt_path=resume, weights_only=True)
-    module.cpu().eval()
+
+
+def _train_in_processes(
+    plan: _Plan,
+    module: pl.LightningModule,
+    data: EpochDataModule,
+    advance: Callable[[int], None],
+    logger: Logger | Literal[False],
+) -> None:
+    def hear(message: int | tuple[dict[str, float], int | None]) -> None:
+        if isinstance(message, int):
+            advance(message)
+        elif logger:
+            logger.log_metrics(*message)
+
+    with tempfile.TemporaryDirectory(prefix="xai-") as folder:
+        parcel = Parcel(module, Path(folder) / "module.safetensors")
+        backend = "nccl" if plan.trainer.device.type == "cuda" else "gloo"
+        run_group(_train_part, (plan, parcel, data, bool(logger)), plan.trainer.devices, backend, hear)
+    if logger:
+        logger.finalize("success")
+    module.load_state_dict(torch.load(plan.checkpoint, weights_only=True, mmap=True)["state_dict"])
+
+
+def _train_part(rank: int, tell: Tell, plan: _Plan, parcel: Parcel, data: EpochDataModule, logged: bool) -> None:
+    """What each process does for `_train_in_processes`."""
+    data.rank = rank
+    first = rank == 0
+    module = parcel.open()
+    share_batch_norms(module, plan.trainer.device)
+    _train(
+        plan,
+        module,
+        data,
+        advance=tell if first else lambda step: None,
+        logger=_RelayedLogger(tell) if first and logged else False,
+        devices=plan.trainer.devices,
+        # Some modules leave parameters of theirs alone, in some steps.
+        strategy=DDPStrategy(find_unused_parameters=True),
+        # Not SLURM's, which would look for tasks of its own.
+        plugins=[LightningEnvironment()],
+    )
 
 
 def _last_epoch(checkpoint: Path) -> int | None:

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from xai.data.module import Batch, EpochSampler, ImageDataModule, StepSampler, load_images
 from xai.data.registry import Images
+from xai.errors import UserError
 
 SIZES = {"train": 10, "validation": 7, "test": 5}
 
@@ -68,6 +69,36 @@ def test_training_leaves_an_incomplete_batch_out_unless_it_is_the_only_one(
     sampler = EpochSampler(length, batch, 0)
     assert [len(rows) for _, rows in sampler] == sizes
     assert len(sampler) == len(sizes)
+
+
+@pytest.mark.parametrize(("length", "batch", "ranks"), [(26, 4, 2), (26, 2, 4), (24, 4, 3), (11, 4, 3)])
+def test_processes_share_the_batches_that_one_alone_would_take(length: int, batch: int, ranks: int) -> None:
+    samplers = [EpochSampler(length, batch, 7, rank, ranks) for rank in range(ranks)]
+    alone = EpochSampler(length, sum(len(next(iter(sampler))[1]) for sampler in samplers), 7)
+    for epoch in (0, 3):
+        for sampler in (alone, *samplers):
+            sampler.set_epoch(epoch)
+        parts = zip(*samplers, strict=True)
+        together = [[row for at, rows in step for row in rows if at == epoch] for step in parts]
+        assert together == [rows for _, rows in alone]
+    assert {len(rows) for sampler in samplers for _, rows in sampler} == {min(batch, length // ranks)}
+    assert [len(sampler) for sampler in samplers] == [len(alone)] * ranks
+
+
+def test_fewer_images_than_processes_are_refused() -> None:
+    with pytest.raises(UserError, match=r"2 images cannot be shared by 3 devices: lower trainer\.devices"):
+        EpochSampler(2, 1, 0, 0, 3)
+
+
+def test_a_loader_gives_the_part_of_its_rank() -> None:
+    data = [ImageDataModule(Numbered(), 6, 2, seed=0) for _ in range(3)]
+    data[0].ranks = data[1].ranks = 2
+    data[1].rank = 1
+    first, second, alone = ([rows_of(batch) for batch in each.train_dataloader()] for each in data)
+    assert [len(alone), len(first), len(second)] == [5, 2, 2]
+    assert [one + other for one, other in zip(first, second, strict=True)] == [
+        one + other for one, other in zip(alone[0:4:2], alone[1:4:2], strict=True)
+    ]
 
 
 @pytest.mark.parametrize(("length", "batch", "sizes"), [(10, 4, [4, 4, 2]), (3, 8, [3]), (8, 4, [4, 4])])
@@ -154,6 +185,14 @@ def test_steps_are_numbered_over_all_epochs() -> None:
     sampler.set_epoch(3)
     assert list(sampler) == [15, 16, 17, 18, 19]
     assert len(sampler) == 5
+
+
+def test_processes_number_their_steps_apart() -> None:
+    samplers = [StepSampler(3, rank, 2) for rank in range(2)]
+    for sampler in samplers:
+        sampler.set_epoch(2)
+    assert [list(sampler) for sampler in samplers] == [[12, 14, 16], [13, 15, 17]]
+    assert [len(sampler) for sampler in samplers] == [3, 3]
 
 
 def test_a_resumed_run_begins_with_the_epoch_it_stopped_at() -> None:

@@ -129,9 +129,9 @@ def test_imagenet_in_forms_that_cannot_be_used(tmp_path: Path) -> None:
 
 
 def test_imagenets_thousand_names_tell_apart() -> None:
-    from xai.data.folder import _imagenet_names
+    from xai.data.folder import imagenet_names
 
-    names = _imagenet_names()
+    names = imagenet_names()
     assert len(names) == 1000
     assert list(names) == sorted(names)
     check_classes(tuple(names.values()))

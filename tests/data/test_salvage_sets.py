@@ -42,9 +42,9 @@ def test_imagenette_of_other_classes(tmp_path: Path) -> None:
 
 
 def test_imagenettes_ids_are_imagenets() -> None:
-    from xai.data.folder import _imagenet_names
+    from xai.data.folder import imagenet_names
 
-    names = _imagenet_names()
+    names = imagenet_names()
     said = {key: names[key].lower().replace(" ", "") for key in IMAGENETTE_NAMES}
     # The one that open_clip says with more words.
     assert said.pop("n02102040") == "englishspringerspaniel"

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import hydra
@@ -17,12 +17,18 @@ from safetensors.numpy import load_file
 
 from tests.end_to_end.jobs import run
 from tests.end_to_end.runs import STAGES, artifacts
-from xai.app import StudyConfig, TransferConfig
 from xai.cli import CONF
 from xai.config import build
+from xai.methods.optimisation import FitParams
+from xai.methods.ranking import RankingLoss
+from xai.models.dense import DenseExplainer
+from xai.models.dpt import DecoderParams
 from xai.models.explainer import SalvageNetwork
+from xai.models.features import FrozenFeatures
 from xai.models.segmenter import build_decoder
 from xai.models.vit import VitParams, build_vit, maskable
+from xai.ranking.objective import ObjectiveParams
+from xai.settings import RankingConfig, StudyConfig, TransferConfig
 from xai.stages.study import open_baselines
 from xai.stages.supervision import open_supervision
 
@@ -98,6 +104,57 @@ def test_networks_of_salvage_at_their_size() -> None:
     assert present.shape == absent.shape == (2, 256, 10)
     assert classifier.reg_token is not None
     assert classifier.reg_token.shape == (1, 4, 768)
+
+
+def ranking_paper() -> RankingConfig:
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        values = OmegaConf.to_container(hydra.compose("config", overrides=["experiment=ranking_paper"]), resolve=True)
+    assert isinstance(values, dict)
+    assert values["trainer"] == {**values["trainer"], "accelerator": "gpu", "precision": "bf16-mixed"}
+    values["trainer"]["accelerator"] = "cpu"
+    wanted = {field.name for field in fields(RankingConfig)}
+    return build(RankingConfig, {key: value for key, value in values.items() if key in wanted})
+
+
+def test_the_numbers_of_learn_to_rank() -> None:
+    settings = ranking_paper()
+    ranking, references = settings.ranking, ("black", "mean", "blur")
+    assert isinstance(settings.model, VitParams)
+    assert settings.model.architecture == "vit_base_patch16_224.orig_in21k_ft_in1k"
+    assert timm.is_model_pretrained(settings.model.architecture)
+    assert (settings.model.image_size, settings.model.pretrained, settings.data["name"]) == (224, True, "imagenet")
+    assert (settings.model.mean, settings.model.std) == ((0.5,) * 3, (0.5,) * 3)
+    assert ranking.backbone.architecture == "vit_large_patch16_dinov3"
+    assert timm.is_model_pretrained(ranking.backbone.architecture)
+    assert (ranking.backbone.mean, ranking.backbone.std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    assert (ranking.backbone.pretrained, ranking.levels) == (True, (4, 11, 17, 23))
+    assert ranking.decoder == DecoderParams(256, 128, 32, 64, (4, 2, 1, 0.5), "concat", "batch", 0.1)
+    assert replace(ranking.objective, chunk=0) == ObjectiveParams(16, 7, 28, references, 30, 1.0, 0.0025, 15, False)
+    assert replace(ranking.loss, runner_up=0.0) == RankingLoss(0.0, 0.0, 1.0, 0.3)
+    assert ranking.fit == FitParams(1, 32, 3e-4, 1e-3, 0.06, 1.0)
+    assert replace(settings.refinement.objective, chunk=0) == replace(ranking.objective, chunk=0)
+    assert (settings.refinement.steps, settings.perturbation.steps, settings.perturbation.references) == (
+        5,
+        21,
+        references,
+    )
+
+
+def test_the_explainer_of_learn_to_rank_at_its_size() -> None:
+    ranking = ranking_paper().ranking
+    with torch.device("meta"):  # shapes without numbers
+        network = timm.create_model(ranking.backbone.architecture or "", num_classes=0)
+        features = FrozenFeatures(network, ranking.levels, ranking.backbone.mean, ranking.backbone.std, 224)
+        explainer = DenseExplainer(features, ranking.decoder, 1000).train()
+        maps = explainer(torch.empty(1, 3, 224, 224), torch.zeros(1, dtype=torch.long))
+    assert maps.shape == (1, 224, 224)
+    assert (features.channels, features.grids) == ((1024,) * 4, ((14, 14),) * 4)
+    count = {True: 0, False: 0}
+    for name, value in explainer.named_parameters():
+        assert value.requires_grad == name.startswith("decoder.")
+        count[value.requires_grad] += value.numel()
+    assert 300e6 < count[False] < 310e6
+    assert count[True] < 20e6
 
 
 def pictures(root: Path, seed: int, names: tuple[str, ...]) -> Path:

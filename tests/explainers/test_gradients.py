@@ -1,9 +1,13 @@
 """What explainers by gradients share: batches that fit, a classifier that stays as it is, precision, refusals."""
 
 import copy
+import math
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter
 
 from tests.explainers.networks import CASES, TARGETS, Case, clip, cnn
 from tests.explainers.settings import configured, explainer
@@ -123,3 +127,62 @@ def test_a_grid_that_does_not_divide_the_image_is_refused(grid: tuple[int, int])
 def test_outputs_that_no_classifier_has_are_refused(name: str) -> None:
     with pytest.raises(UserError, match=r"^supervision\.output=loss is unknown: use logit or probability$"):
         configured(name, output="loss")
+
+
+@BOTH
+@pytest.mark.parametrize("sigma", [0.4, 1.0, 2.0])
+@pytest.mark.parametrize("family", ["oblong", "cnn"])
+def test_maps_of_pixels_are_smoothed_by_a_gaussian(name: str, sigma: float, family: str) -> None:
+    case = CASES[family]()
+    raw, maps = (
+        explainer(name, case.model, resolution="pixel", sigma=s).attribute(case.images, TARGETS) for s in (0, sigma)
+    )
+    expected = [gaussian_filter(one, sigma, mode="mirror", radius=math.ceil(3 * sigma)) for one in raw.numpy()]
+    np.testing.assert_allclose(maps.numpy(), np.stack(expected), rtol=1e-9, atol=1e-12)
+    assert (maps - raw).abs().amax() > 0.05 * raw.abs().amax()
+
+
+@BOTH
+def test_pixels_within_patches_give_the_map_of_patches(name: str) -> None:
+    case = CASES["oblong"]()
+    pixels, patches = (
+        explainer(name, case.model, resolution=resolution).attribute(case.images, TARGETS)
+        for resolution in ("pixel", "patch")
+    )
+    within = by_patch(pixels, case.model.grid)
+    torch.testing.assert_close(within.mean((3, 4)) if name == "saliency" else within.sum((3, 4)), patches)
+
+
+@BOTH
+def test_smoothing_is_not_in_half_precision(name: str) -> None:
+    case = CASES["registers"]()
+    model, images = case.model.float(), case.images.float()
+    with torch.autocast("cpu", torch.bfloat16):
+        raw, maps = (
+            explainer(name, model, resolution="pixel", sigma=sigma).attribute(images, TARGETS) for sigma in (0.0, 1.0)
+        )
+    assert raw.dtype == maps.dtype == torch.float32
+    expected = [gaussian_filter(one.double(), 1, mode="mirror", radius=3) for one in raw]
+    np.testing.assert_allclose(maps.numpy(), np.stack(expected), atol=1e-6 * raw.abs().max().item())
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"resolution": "grid"}, r"supervision\.resolution=grid is unknown: use patch or pixel"),
+        ({"resolution": "pixel", "sigma": -1.0}, r"supervision\.sigma=-1\.0 must be 0 or more pixels"),
+        ({"resolution": "pixel", "sigma": math.inf}, r"supervision\.sigma=inf must be 0 or more pixels"),
+        ({"sigma": 2.0}, r"supervision\.sigma=2\.0 smooths maps of pixels: set supervision\.resolution=pixel"),
+    ],
+)
+def test_resolutions_that_there_are_not_are_one_line(name: str, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=f"^{message}$"):
+        configured(name, **changes)
+
+
+@BOTH
+def test_the_settings_say_what_the_map_is_of(name: str) -> None:
+    assert configured(name, resolution="pixel").of_pixels
+    assert not configured(name).of_pixels
+    assert not configured("grad_cam").of_pixels

@@ -37,6 +37,21 @@ def test_it_is_captums_added_up_within_patches(name: str, output: str, start: st
 
 
 @pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(("output", "start", "steps"), [("logit", "black", 20), ("probability", "mean", 7)])
+def test_at_the_resolution_of_pixels_it_is_captums_added_up_over_channels(
+    name: str, output: str, start: str, steps: int
+) -> None:
+    case = CASES[name]()
+    integrated = captum.attr.IntegratedGradients(Answers(case, output)).attribute(
+        case.images, baseline(case, start), TARGETS, n_steps=steps, method="gausslegendre"
+    )
+    settings = {"output": output, "baseline": start, "steps": steps, "resolution": "pixel"}
+    maps = explainer("integrated_gradients", case.model, **settings).attribute(case.images, TARGETS)
+    assert maps.lt(0).any()
+    torch.testing.assert_close(maps, integrated.sum(1), rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize(
     ("output", "start"), [("logit", "black"), ("probability", "mean"), ("logit", "blur"), ("probability", "0.25")]
 )

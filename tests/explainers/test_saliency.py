@@ -28,3 +28,12 @@ def test_each_class_has_its_own_map() -> None:
     maps = [explainer("saliency", case.model).attribute(case.images[:1], torch.tensor([c]))[0] for c in range(5)]
     spread = torch.stack(maps).std(0) / torch.stack(maps).mean(0)
     assert spread.mean() > 0.1
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("output", ["logit", "probability"])
+def test_at_the_resolution_of_pixels_it_is_captums_own(name: str, output: str) -> None:
+    case = CASES[name]()
+    maps = explainer("saliency", case.model, output=output, resolution="pixel").attribute(case.images, TARGETS)
+    expected = captum.attr.Saliency(Answers(case, output)).attribute(case.images.clone().requires_grad_(), TARGETS)
+    torch.testing.assert_close(maps, expected.amax(1), rtol=1e-8, atol=1e-10)

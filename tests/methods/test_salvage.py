@@ -23,7 +23,7 @@ def salvage(sampling: str = "informed", outputs: int = 3, **settings: Any) -> Sa
 
 
 def at_step(learner: Salvage, step: int) -> Salvage:
-    learner._trainer = SimpleNamespace(global_step=step)  # type: ignore[assignment]
+    learner._trainer = SimpleNamespace(global_step=step, global_rank=0)  # type: ignore[assignment]
     return learner
 
 

@@ -7,10 +7,12 @@ from rich.console import Console
 
 from tests.reports.removal_rows import evidence
 from xai.reports.claim_renderers import claims_as_html, claims_as_markdown, claims_as_rich, grids, tally
-from xai.reports.claims import RULE, Finding, ahead, judge
+from xai.reports.claims import RULE, Finding, ahead, ahead_in_grid, judge
+from xai.reports.removal_claims import CLAIMS
+from xai.reports.removal_roles import SCHEME
 from xai.reports.renderers import number
 
-AHEAD = ahead("salvage", "rise", "srg", "Table 1")
+AHEAD = ahead_in_grid("salvage", "rise", "srg", "Table 1", SCHEME)
 NAN = float("nan")
 
 
@@ -20,7 +22,7 @@ def finding(verdict="holds", claim=AHEAD, mean=0.1234, images=4, data="cluttered
 
 
 def everything():
-    return judge(evidence(data=("a", "b")))
+    return judge(evidence(data=("a", "b")), CLAIMS)
 
 
 def printed(findings, width):
@@ -48,7 +50,7 @@ def test_a_cell_is_the_difference_in_points_and_the_sign_of_its_verdict():
 
 
 def test_the_other_claims_show_the_interval_that_decided():
-    claim = ahead("salvage", "salvage_uniform", "srg", "Figure 7")
+    claim = ahead("salvage", "salvage_uniform", "srg", "Figure 7", SCHEME)
     assert grids([finding(claim=claim)])[0].rows[0][2:] == ("+12.3 [+7.3, +17.3]", "holds ✓")
     assert grids([finding("undecided", claim, images=0)])[0].rows[0][2:] == ("+12.3", "undecided ?")
 

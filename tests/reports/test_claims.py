@@ -3,12 +3,12 @@ import pytest
 import torch
 from scipy import stats
 
-from tests.reports.removal_rows import evidence, likelihood, measured
-from xai.reports.claims import AGAINST_RIVALS, CLAIMS, ahead, judge
+from tests.reports.removal_rows import measured
+from xai.reports.claims import Claim, ahead, ahead_in_grid, judge
 from xai.reports.measured import Evidence
-from xai.reports.removal_roles import ROLES
+from xai.reports.removal_roles import SCHEME
 
-AHEAD = ahead("salvage", "rise", "srg", "Table 1")
+AHEAD = ahead("salvage", "rise", "srg", "Table 1", SCHEME)
 LABELS = torch.tensor([0, 1, 2, 3])
 
 
@@ -76,7 +76,7 @@ def test_pairs_are_of_one_seed_and_one_data_set():
 
 
 def test_without_values_of_images_the_interval_over_seeds_decides():
-    claim = ahead("salvage", "rise", "rma", "Table 1")
+    claim = ahead("salvage", "rise", "rma", "Table 1", SCHEME)
     close = [
         measured(role, seed, metrics={"rma": value + 0.001 * seed * (role == "rise")})
         for role, value in (("salvage", 0.7), ("rise", 0.5))
@@ -92,63 +92,34 @@ def test_an_undefined_seed_is_left_out():
     assert len(finding.by_seed) == 1
 
 
-def test_smaller_is_ahead_where_smaller_is_better():
-    found = {f.claim.metric: f for f in judge(evidence()) if (f.claim.ours, f.claim.theirs) == ("salvage", "rise")}
-    assert set(found) == set(AGAINST_RIVALS)
-    assert found["mif"].mean < 0 < found["srg"].mean
-    assert {f.verdict for name, f in found.items() if name not in ("rma", "rra")} == {"holds"}
-
-
-@pytest.mark.parametrize(
-    ("ours", "expected"), [(0.98, "holds"), (0.955, "holds"), (0.945, "does not hold"), (0.5, "does not hold")]
-)
-def test_a_margin_of_three_points_below_the_surrogate(ours, expected):
-    (keeps,) = [claim for claim in CLAIMS if (claim.ours, claim.theirs) == ("salvage", "surrogate")]
-    rows = [
-        measured(role, seed, metrics={"accuracy": accuracy + 0.0001 * seed * (role == "salvage")})
-        for role, accuracy in (("salvage", ours), ("surrogate", 0.98))
-        for seed in range(3)
-    ]
-    assert verdict(keeps, *rows) == expected
-    (loses,) = [claim for claim in CLAIMS if (claim.ours, claim.theirs) == ("vit_shapley", "surrogate")]
-    swapped = [measured("vit_shapley", one.result.seed, metrics=one.result.metrics) for one in rows[:3]]
-    assert verdict(loses, *swapped, *rows[3:]) == {"holds": "does not hold", "does not hold": "holds"}[expected]
-
-
-def test_informed_masks_are_flatter_by_their_mean_distance_from_one_half():
-    (claim,) = [claim for claim in CLAIMS if claim.source == "Figure 6"]
-    rows = [likelihood(seed) for seed in range(2)]
-    (finding,) = judge(Evidence(tuple(rows)), [claim])
-    expected = [
-        np.abs(one.tensors["informed"].numpy() - 0.5).mean() - np.abs(one.tensors["random"].numpy() - 0.5).mean()
-        for one in rows
-    ]
-    assert finding.by_seed == pytest.approx(tuple(expected), abs=1e-6)
-    assert finding.verdict == "holds"
-    assert finding.images == len(rows[0].tensors["informed"])
-
-
-def test_salvage_is_compared_with_every_method_and_control_and_with_no_ablation_twice():
-    rivals = {role.name for role in ROLES.values() if role.kind in ("method", "control")} - {"salvage"}
-    for metric in AGAINST_RIVALS:
-        against = [c.theirs for c in CLAIMS if c.ours == "salvage" and c.metric == metric and c.theirs in rivals]
-        assert set(against) == rivals - ({"object_mask"} if metric in ("rma", "rra") else set())
-    keys = [(claim.ours, claim.theirs, claim.metric) for claim in CLAIMS]
-    assert len(keys) == len(set(keys))
-    assert {c.source for c in CLAIMS} == {"Table 1", "Table 2", "Table 3", "Table 4"} | {
-        f"Figure {number}" for number in ("3a", "3b", "6", "7")
-    }
-
-
-def test_the_ablations_and_every_data_set_are_judged():
-    found = judge(evidence(data=("a", "b")))
-    assert {f.data for f in found} == {"a", "b"}
-    ablations = [f for f in found if "uniform" in f.claim.theirs or "uniform" in f.claim.ours]
-    assert [f.verdict for f in ablations] == ["holds"] * 6
-
-
 def test_a_result_of_other_images_is_not_paired_image_by_image():
     rows = [with_gain("salvage", [0.3] * 4), with_gain("rise", [0.1] * 4, labels=LABELS.flip(0))]
     (finding,) = judge(Evidence(tuple(rows)), [AHEAD])
     assert finding.images == 0
     assert finding.verdict == "undecided"
+
+
+def test_a_metric_of_a_row_may_be_held_against_another_metric():
+    tensors = {"late": torch.tensor([0.5, 0.6, 0.7]), "early": torch.tensor([0.1, 0.3, 0.2])}
+    claim = Claim("late is more", "Figure 1", "rise", "rise", "late", their_metric="early")
+    (finding,) = judge(Evidence((measured("rise", tensors=tensors),)), [claim])
+    assert finding.over_images[0] == finding.mean == pytest.approx(0.4)
+    assert finding.verdict == "holds"
+
+
+def test_the_shortcut_is_judged_beside_the_rows():
+    tensors = {"attributions": torch.zeros(2, 3, 3), "mass_t0": torch.zeros(2), "mass_t3": torch.tensor([0.5, 0.4])}
+    claim = Claim("found", "Figure 5", "shortcut", "shortcut", "mass_t3", their_metric="mass_t0")
+    found = Evidence((measured("rise"),), shortcut=(measured("shortcut", tensors=tensors),))
+    (finding,) = judge(found, [claim])
+    assert finding.mean == pytest.approx(0.45)
+
+
+def test_of_a_metric_where_less_is_better_less_is_ahead():
+    assert AHEAD.direction == 1
+    assert ahead("salvage", "rise", "mif", "Table 2", SCHEME).direction == -1
+
+
+def test_a_claim_of_many_says_where_it_stands():
+    cell = ahead_in_grid("salvage", "rise", "mif", "Table 2", SCHEME).cell
+    assert (cell.grid, cell.row, cell.column) == ("SALVAGE less each other row", "RISE", "MIF ↓")

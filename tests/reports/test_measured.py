@@ -1,9 +1,12 @@
+import math
+
 import pytest
 import torch
 
+from tests.reports import ranking_rows
 from tests.reports.removal_rows import IMAGES, evidence, measured, row, write
 from xai.errors import UserError
-from xai.reports.measured import by_run, read_evidence
+from xai.reports.measured import by_run, image_values, read_evidence
 
 
 def test_the_mean_of_the_images_is_the_metric_of_the_result():
@@ -35,6 +38,31 @@ def test_what_was_not_kept_is_none_and_a_tensor_of_its_name_is_taken():
     one = measured("rise", tensors={"rma": torch.tensor([0.5, float("nan")]), "lif": torch.zeros(2, 3)})
     assert [one.per_image(name) for name in ("rra", "srg", "accuracy", "agreement")] == [None] * 4
     assert one.per_image("rma")[0] == 0.5
+
+
+def test_the_mean_is_that_of_the_result_else_that_of_its_images():
+    one = measured("rise", tensors={"rma": torch.tensor([0.5, 0.7, float("nan")])}, metrics={"rra": 0.3})
+    assert one.mean("rra") == 0.3
+    assert one.mean("rma") == pytest.approx(0.6)
+    assert math.isnan(one.mean("srg"))
+
+
+def test_values_of_the_same_images_are_averaged_and_those_of_others_stand_side_by_side():
+    labels = {"labels": torch.tensor([0, 1, 2])}
+    values = [torch.tensor([0.0, 1.0, float("nan")]), torch.tensor([1.0, 2.0, float("nan")])]
+    same = [measured("rise", seed, tensors=labels) for seed in range(2)]
+    assert image_values(same, values).tolist() == [0.5, 1.5]
+    other = [same[0], measured("rise", 1, tensors={"labels": labels["labels"].flip(0)})]
+    assert image_values(other, values).tolist() == [0, 1, 1, 2]
+
+
+def test_the_parts_of_a_ranking_run_are_read_from_their_folders(tmp_path):
+    ranking_rows.write(tmp_path, ranking_rows.evidence(seeds=1))
+    found = read_evidence([tmp_path])
+    assert sorted(one.result.params["path_steps"] for one in found.steps) == [4, 8, 16]
+    assert [one.result.role for one in found.refinement] == ["ranking_t2", "ranking_t4"]
+    assert [one.result.role for one in found.shortcut] == ["shortcut"]
+    assert len(found.by_data()["cluttered"].steps) == 3
 
 
 def test_rows_are_paired_by_model_and_seed():

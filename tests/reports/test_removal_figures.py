@@ -9,12 +9,12 @@ from scipy import stats
 from tests.reports.removal_rows import CLASSES, IMAGES, PATCHES, evidence, likelihood, measured, row
 from xai.errors import UserError
 from xai.reports import removal_figures
+from xai.reports.drawings import draw_all
 from xai.reports.figures import BLUE, ORANGE
 from xai.reports.measured import Evidence
 from xai.reports.removal_figures import (
     DRAWINGS,
     ablations,
-    draw_all,
     mask_likelihood,
     masking_curves,
     overlap,
@@ -145,14 +145,14 @@ def test_what_was_not_measured_is_refused_in_one_line(drawing):
 
 
 def test_all_figures_of_one_data_set_or_of_each():
-    one, none = draw_all(evidence())
+    one, none = draw_all(evidence(), DRAWINGS)
     assert none == []
     assert [name for name, _, _ in one] == ["figure2", "figure3", "figure4", "figure6", "figure7"]
-    assert one[0][2] == draw_all(evidence())[0][0][2]
+    assert one[0][2] == draw_all(evidence(), DRAWINGS)[0][0][2]
     for _, _, png in one:
         picture = np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).astype(int)
         assert 400 < picture.shape[0] < 1000 < picture.shape[1] + 200 < 2000
-    two, missing = draw_all(Evidence(evidence(seeds=1, data=("a", "b")).rows))
+    two, missing = draw_all(Evidence(evidence(seeds=1, data=("a", "b")).rows), DRAWINGS)
     assert [name for name, _, _ in two] == [
         "figure2-a",
         "figure2-b",

@@ -16,6 +16,7 @@ from xai.reports import removal_figures
 from xai.reports.claim_renderers import tally
 from xai.reports.claims import judge
 from xai.reports.measured import Evidence
+from xai.reports.removal_claims import CLAIMS
 from xai.reports.removal_run import present
 from xai.reports.renderers import number
 
@@ -69,7 +70,7 @@ def test_the_folder_holds_tables_claims_figures_and_a_page(run):
     for name, value in salvage.items():
         assert float(rows["salvage"][name]) == pytest.approx(value if name == "mcc" else 100 * value)
     assert rows["surrogate"]["srg"] == ""
-    assert tally(judge(evidence(seeds=1))) in (folder / "claims.md").read_text()
+    assert tally(judge(evidence(seeds=1), CLAIMS)) in (folder / "claims.md").read_text()
 
 
 def test_what_is_printed_is_what_is_written(run):

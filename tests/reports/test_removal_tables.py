@@ -4,14 +4,14 @@ from scipy import stats
 
 from tests.reports.removal_rows import QUALITY, evidence, measured
 from xai.errors import UserError
-from xai.reports.removal_roles import COLUMNS, KINDS, ROLES
+from xai.reports.data_tables import published_table
+from xai.reports.removal_roles import COLUMNS, KINDS, ROLES, SCHEME
 from xai.reports.removal_tables import (
     CLASSIFICATION,
     DRAWN,
     FAITHFULNESS,
     POINTING,
     RANKED,
-    published_table,
     removal_tables,
 )
 
@@ -83,7 +83,7 @@ def test_what_is_no_table_is_refused_in_one_line(rows, metrics, message):
 
 
 def test_published_figures_stand_side_by_side_in_the_unit_of_the_column():
-    table = published_table(PUBLISHED, ["srg", "r_srg", "rma"], "The paper")
+    table = published_table(PUBLISHED, ["srg", "r_srg", "rma"], "The paper", SCHEME)
     assert [column.label for column in table.columns] == ["Pet SRG", "Pet RMA", "WBC SRG"]
     cells = {row.role.name: [cell.mean for cell in row.cells] for row in table.rows}
     assert list(cells) == ["salvage", "rise"]
@@ -101,4 +101,4 @@ def test_published_figures_stand_side_by_side_in_the_unit_of_the_column():
 )
 def test_published_figures_of_another_table_are_refused(published, message):
     with pytest.raises(UserError, match=message):
-        published_table(published, ["srg"], "The paper")
+        published_table(published, ["srg"], "The paper", SCHEME)

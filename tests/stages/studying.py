@@ -52,7 +52,8 @@ def train_in_no_time(monkeypatch: pytest.MonkeyPatch) -> Trained:
             noise = torch.randn(value.shape, generator=generator) if "decoder" in name else 1.0
             value.data += STEP * noise
 
-    monkeypatch.setattr("xai.stages.vit.fit", fit)
+    for stage in ("networks", "ranking"):
+        monkeypatch.setattr(f"xai.stages.{stage}.fit", fit)
     return seen
 
 

@@ -1,24 +1,46 @@
-"""method=explain with a SALVAGE explainer: the file alone classifies and explains."""
+"""method=explain: a SALVAGE explainer speaks for itself, any other classifier is explained from outside."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import yaml
 from PIL import Image
+from torch import Tensor, nn
 
 from tests.models.tiny_clip import PARAMS
+from xai.config import build
 from xai.data.images import read_image, to_tensor
 from xai.errors import UserError
+from xai.explainers.rise import RiseExplainer
+from xai.explainers.saliency import SaliencyExplainer
+from xai.metrics.functional.perturbation import area, enlarge_map, perturbation_curves
+from xai.models.cnn import CnnParams, build_cnn, maskable_cnn
 from xai.models.explainer import SalvageNetwork
+from xai.models.maskable import Removal, reference_image
 from xai.models.segmenter import LinearDecoder
-from xai.models.vit import SmallVit, VitParams, build_vit
+from xai.models.vit import SmallVit, VitParams, build_vit, maskable
 from xai.models.vit_file import VitInfo, write_vit
+from xai.ranking.objective import ObjectiveParams
+from xai.ranking.refinement import RefinementParams
 from xai.stages.explain import explain_image
+from xai.stages.post_hoc import PostHocParams
+from xai.stages.supervision import open_supervision
 from xai.training import TrainerParams
 
 MODEL = VitParams("tiny", 16, 4, (0.5,) * 3, (0.25,) * 3, tower=SmallVit(8, 1, 2, 2.0, 1, 1.0))
 CPU = TrainerParams(accelerator="cpu")
 CLASSES = ("cat", "dog", "owl")
+CNN = CnnParams("small_cnn", 16, 4, (0.5,) * 3, (0.25,) * 3, "test_efficientnet", output_stride=8)
+REFERENCES = ("black", "blur")
+POST_HOC = PostHocParams(
+    open_supervision({"name": "saliency", "output": "logit", "block": 1}),
+    ObjectiveParams(5, 2, 4, REFERENCES, 10, 1.0, 0.0, 3),
+    RefinementParams(steps=0, draws=2, size=0.25, sigma=1.0, temperature=0.3, learning_rate=1e-3),
+    seed=0,
+)
 
 
 def explainer(classes: int = 3, outputs: int | None = None) -> SalvageNetwork:
@@ -47,7 +69,7 @@ def file(tmp_path: Path, network: SalvageNetwork, classes: tuple[str, ...], bina
 @pytest.mark.parametrize("target", [None, "dog"])
 def test_the_map_and_the_prediction_are_those_of_the_network(tmp_path: Path, photo: Path, target: str | None) -> None:
     network = explainer()
-    found = explain_image(MODEL, file(tmp_path, network, CLASSES), photo, target, CPU)
+    found = explain_image(MODEL, file(tmp_path, network, CLASSES), photo, target, CPU, POST_HOC)
     pixels = to_tensor(read_image(photo), 16)[None]
     with torch.no_grad():
         logits = network.classify(pixels)[0]
@@ -61,23 +83,150 @@ def test_the_map_and_the_prediction_are_those_of_the_network(tmp_path: Path, pho
 
 def test_a_binary_explainer_has_two_classes_and_opposite_maps(tmp_path: Path, photo: Path) -> None:
     path = file(tmp_path, explainer(2, outputs=1), ("normal", "abnormal"), binary=True)
-    maps = [explain_image(MODEL, path, photo, target, CPU).attributions for target in ("normal", "abnormal")]
+    maps = [explain_image(MODEL, path, photo, target, CPU, POST_HOC).attributions for target in ("normal", "abnormal")]
     torch.testing.assert_close(maps[0], -maps[1])
     assert maps[0].std() > 0
 
 
-def test_another_kind_of_file_is_refused_in_one_line(tmp_path: Path, photo: Path) -> None:
-    path = tmp_path / "classifier.safetensors"
-    write_vit(path, build_vit(MODEL, 3, 0), VitInfo("classifier", "tiny", "pets", CLASSES, False))
-    with pytest.raises(UserError, match=r"is a classifier: give the salvage\.safetensors"):
-        explain_image(MODEL, path, photo, None, CPU)
-
-
 def test_an_unknown_class_is_refused_with_the_nearest(tmp_path: Path, photo: Path) -> None:
     with pytest.raises(UserError, match=r"target=dgo .* did you mean dog"):
-        explain_image(MODEL, file(tmp_path, explainer(), CLASSES), photo, "dgo", CPU)
+        explain_image(MODEL, file(tmp_path, explainer(), CLASSES), photo, "dgo", CPU, POST_HOC)
 
 
 def test_a_salvage_explainer_is_not_taken_for_a_clip(tmp_path: Path, photo: Path) -> None:
     with pytest.raises(UserError, match=r"is a salvage of model=tiny_vit, not of tiny: add model=tiny_vit"):
-        explain_image(PARAMS, file(tmp_path, explainer(), CLASSES), photo, None, CPU)
+        explain_image(PARAMS, file(tmp_path, explainer(), CLASSES), photo, None, CPU, POST_HOC)
+
+
+def refining(steps: int) -> PostHocParams:
+    return replace(POST_HOC, refinement=replace(POST_HOC.refinement, steps=steps))
+
+
+def with_explainer(**settings: Any) -> PostHocParams:
+    return replace(POST_HOC, supervision=open_supervision({"block": 1, **settings}))
+
+
+def trained(tmp_path: Path, model: VitParams | CnnParams) -> tuple[Path, Any]:
+    """A classifier with larger weights than a random one, that its answers differ; its file, and itself."""
+    network: nn.Module = build_cnn(model, 3, 0) if isinstance(model, CnnParams) else build_vit(model, 3, 0)
+    with torch.no_grad():
+        for value in network.parameters():
+            value.mul_(2.0 if value.ndim > 1 else 1.0)
+    path = tmp_path / "classifier.safetensors"
+    write_vit(path, network, VitInfo("classifier", model.name, "pets", CLASSES, False))
+    made = maskable_cnn(model, network) if isinstance(model, CnnParams) else maskable(model, network)  # type: ignore[arg-type]
+    return path, made.eval().requires_grad_(False)
+
+
+def areas(classifier: Any, pixels: Tensor, maps: Tensor, target: int) -> list[float]:
+    """Deletion and insertion, by the means over the references."""
+    found = []
+    for name in REFERENCES:
+        behind = reference_image(pixels, Removal("pixels", name), torch.full((3,), 0.5))
+        classes, generator = torch.tensor([[target]]), torch.Generator().manual_seed(3)
+        curves = perturbation_curves(classifier, pixels, enlarge_map(maps, (16, 16)), classes, behind, generator)
+        found.append(torch.stack([area(curves.deletion[0, :, 0]), area(curves.insertion[0, :, 0])]))
+    return torch.stack(found).mean(0).tolist()
+
+
+@pytest.mark.parametrize("model", [MODEL, CNN], ids=["vit", "cnn"])
+@pytest.mark.parametrize("target", [None, "dog"])
+def test_a_classifier_is_explained_from_outside(
+    tmp_path: Path, photo: Path, model: VitParams | CnnParams, target: str | None
+) -> None:
+    path, classifier = trained(tmp_path, model)
+    found = explain_image(model, path, photo, target, CPU, POST_HOC)
+    pixels = to_tensor(read_image(photo), 16)[None]
+    logits = classifier(pixels)[0]
+    column = int(logits.argmax()) if target is None else CLASSES.index(target)
+    assert (found.predicted, found.target) == (CLASSES[int(logits.argmax())], CLASSES[column])
+    assert found.probability == pytest.approx(float(logits.softmax(0)[column]), rel=1e-3)
+    settings: Any = POST_HOC.supervision.explainer
+    expected = SaliencyExplainer(classifier, settings, torch.Generator()).attribute(pixels, torch.tensor([column]))
+    torch.testing.assert_close(found.attributions, expected[0], rtol=1e-3, atol=1e-4)
+    assert [row.name for row in found.measured] == ["saliency"]
+    measured = [found.measured[0].deletion, found.measured[0].insertion]
+    assert measured == pytest.approx(areas(classifier, pixels, expected, column), rel=1e-3)
+
+
+@pytest.mark.parametrize("model", [MODEL, CNN], ids=["vit", "cnn"])
+def test_refinement_moves_the_areas_the_right_way(tmp_path: Path, photo: Path, model: VitParams | CnnParams) -> None:
+    path, _ = trained(tmp_path, model)
+    found = explain_image(model, path, photo, "owl", CPU, refining(8))
+    first, last = found.measured
+    assert [first.name, last.name] == ["saliency", "saliency, T = 8"]
+    assert last.insertion - last.deletion > first.insertion - first.deletion
+    assert found.attributions is last.attributions
+    assert last.attributions.shape == (16, 16)
+    again = explain_image(model, path, photo, "owl", CPU, refining(8))
+    assert torch.equal(again.attributions, last.attributions)
+
+
+@pytest.mark.parametrize("model", [MODEL, CNN], ids=["vit", "cnn"])
+def test_patches_are_removed_as_the_explainer_asks(tmp_path: Path, photo: Path, model: VitParams | CnnParams) -> None:
+    path, classifier = trained(tmp_path, model)
+    removal = {"kind": "pixels", "reference": "0.9"}
+    rise = with_explainer(name="rise", masks=8, output="logit", removal=removal)
+    found = explain_image(model, path, photo, "dog", CPU, rise)
+    network, settings = classifier.network, rise.supervision.explainer
+    white: Any = (maskable_cnn if isinstance(model, CnnParams) else maskable)(model, network, Removal("pixels", 0.9))  # type: ignore[operator]
+    pixels = to_tensor(read_image(photo), 16)[None]
+    expected = RiseExplainer(white, settings, torch.Generator().manual_seed(0)).attribute(pixels, torch.tensor([1]))
+    torch.testing.assert_close(found.attributions, expected[0], rtol=1e-3, atol=1e-4)
+
+
+def test_a_published_network_needs_no_checkpoint_and_sees_the_middle_of_the_picture(tmp_path: Path) -> None:
+    from sklearn.datasets import load_sample_image
+
+    conf = Path(__file__).parents[2] / "conf" / "model" / "efficientnet_lite0.yaml"
+    model = build(CnnParams, yaml.safe_load(conf.read_text(encoding="utf-8")), "model")
+    Image.fromarray(load_sample_image("flower.jpg")).save(tmp_path / "flower.png")
+    flat = replace(with_explainer(name="grad_cam"), objective=replace(POST_HOC.objective, references=("black",)))
+    found = explain_image(model, None, tmp_path / "flower.png", None, CPU, flat)
+    assert found.predicted == found.target == "daisy"
+    assert found.attributions.shape == (14, 14)
+    torch.testing.assert_close(found.pixels, to_tensor(read_image(tmp_path / "flower.png"), 256)[:, 16:240, 16:240])
+    for asked, near in (
+        ("dasy", "did you mean daisy"),
+        ("elephant", "did you mean Asian elephant or African bush elephant"),
+    ):
+        with pytest.raises(UserError, match=f"target={asked} is none of the 1000 classes .*{near}") as caught:
+            explain_image(model, None, tmp_path / "flower.png", asked, CPU, flat)
+        assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize(
+    ("kind", "named", "wanted"),
+    [
+        ("vit_shapley", "small_cnn", r"is a vit_shapley: give the classifier\.safetensors of a run"),
+        ("classifier", "vit_tiny", r"is a classifier of model=vit_tiny, not of small_cnn: add model=vit_tiny"),
+    ],
+)
+def test_another_kind_of_file_is_refused_in_one_line(
+    tmp_path: Path, photo: Path, kind: str, named: str, wanted: str
+) -> None:
+    write_vit(tmp_path / "x", build_cnn(CNN, 3, 0), VitInfo(kind, named, "pets", CLASSES, False))
+    with pytest.raises(UserError, match=wanted):
+        explain_image(CNN, tmp_path / "x", photo, None, CPU, POST_HOC)
+
+
+@pytest.mark.parametrize("model", [MODEL, CNN, PARAMS], ids=["vit", "cnn", "clip"])
+def test_what_nobody_has_trained_needs_a_checkpoint(photo: Path, model: Any) -> None:
+    with pytest.raises(UserError, match=f"model={model.name} needs a checkpoint: .* model=efficientnet_lite0"):
+        explain_image(model, None, photo, None, CPU, POST_HOC)
+
+
+@pytest.mark.parametrize(
+    ("post_hoc", "wanted"),
+    [
+        (with_explainer(name="attention_rollout"), "PaintedClassifier shows no attention"),
+        (replace(POST_HOC, objective=replace(POST_HOC.objective, grid_max=28)), "28 x 28 cells does not fit"),
+    ],
+    ids=["attention", "grid"],
+)
+def test_what_does_not_suit_the_classifier_is_refused(
+    tmp_path: Path, photo: Path, post_hoc: PostHocParams, wanted: str
+) -> None:
+    path, _ = trained(tmp_path, CNN)
+    with pytest.raises(UserError, match=wanted):
+        explain_image(CNN, path, photo, None, CPU, post_hoc)

@@ -89,6 +89,18 @@ def test_wrong_settings_are_refused(given: dict[str, object], message: str) -> N
         open_supervision(given)
 
 
+def test_maps_of_pixels_are_refused_where_patches_are_wanted() -> None:
+    given = {"name": "saliency", "block": 7, "output": "logit", "resolution": "pixel"}
+    for where in ("supervision", "baselines.saliency"):
+        with pytest.raises(UserError) as caught:
+            open_supervision(given, where)
+        assert str(caught.value) == (
+            f"{where}.resolution=pixel: maps of patches are wanted here, use {where}.resolution=patch"
+        )
+    assert open_supervision(given, pixels=True).explainer.of_pixels
+    assert not open_supervision(given | {"resolution": "patch"}).explainer.of_pixels
+
+
 def test_a_split_and_the_bound_have_their_own_p_where_there_is_one() -> None:
     params = open_supervision(settings())
     assert params.of("train").flat()["coalitions"] == 40

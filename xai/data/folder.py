@@ -123,7 +123,7 @@ def imagenet(root: Path, split: str) -> DiskSet:
             f"{base / wanted} holds pictures side by side; sort them into folders by id, {wanted}/n01440764/"
         )
     ids = _class_names(base / "train" if (base / "train").is_dir() else base / wanted)
-    names = _imagenet_names()
+    names = imagenet_names()
     strange = next((name for name in ids if name not in names), None)
     if strange is not None:
         raise UserError(f"{base / 'train' / strange} is no ImageNet-1k class; folders are called by id, like n01440764")
@@ -131,7 +131,7 @@ def imagenet(root: Path, split: str) -> DiskSet:
     return whole if split == "test" else train_part(whole, split)
 
 
-def _imagenet_names() -> dict[str, str]:
+def imagenet_names() -> dict[str, str]:
     """Class name by WordNet id, in the order of ImageNet-1k."""
     from open_clip import IMAGENET_CLASSNAMES
     from timm.data import ImageNetInfo

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from xai.data.registry import Images, ImageSource
+from xai.errors import UserError
 
 
 class Batch(NamedTuple):
@@ -63,14 +64,25 @@ class _Batches(Dataset[Batch]):
 class EpochSampler(Sampler[tuple[int, list[int]]]):
     """Addresses (epoch, rows) of the batches of an epoch; the order depends on seed and epoch alone.
 
+    Several processes share each batch: together their parts are the batch of one process with `batch_size * ranks`.
+
     Args:
         length: Number of images.
-        batch_size: Images a batch; an incomplete last batch is left out, unless it is the only one.
+        batch_size: Images a batch, of each process; an incomplete last batch is left out, unless it is the only one.
         seed: Of the order, or None for the order of the data set with every image (evaluation).
+        rank: Which of the processes this is, from 0.
+        ranks: How many processes share a batch.
+
+    Raises:
+        UserError: Where there are fewer images than processes.
     """
 
-    def __init__(self, length: int, batch_size: int, seed: int | None) -> None:
-        self._length, self._batch_size, self._seed, self._epoch = length, min(batch_size, length), seed, 0
+    def __init__(self, length: int, batch_size: int, seed: int | None, rank: int = 0, ranks: int = 1) -> None:
+        if length < ranks:
+            raise UserError(f"{length} images cannot be shared by {ranks} devices: lower trainer.devices")
+        self._length, self._seed, self._epoch = length, seed, 0
+        self._rank, self._part = rank, min(batch_size, length // ranks)
+        self._batch_size = self._part * ranks
 
     def set_epoch(self, epoch: int) -> None:
         """Called by Lightning at the start of every epoch."""
@@ -87,17 +99,25 @@ class EpochSampler(Sampler[tuple[int, list[int]]]):
             generator = torch.Generator().manual_seed(self._seed * 1_000_003 + self._epoch)
             order = torch.randperm(self._length, generator=generator)
         for batch in range(len(self)):
-            yield self._epoch, order[batch * self._batch_size : (batch + 1) * self._batch_size].tolist()
+            first = batch * self._batch_size + self._rank * self._part
+            yield self._epoch, order[first : first + self._part].tolist()
 
 
 class EpochDataModule(LightningDataModule):
-    """A data module whose batches depend on the epoch.
+    """A data module whose batches depend on the epoch, and on which of the processes that share them asks.
 
     Lightning draws from the first loader before it tells the sampler which epoch a resumed run is in; whoever resumes
     says so here, and `train_dataloader` passes it on.
+
+    Attributes:
+        first_epoch: The epoch to begin with.
+        rank: Which of the processes this is, from 0.
+        ranks: How many processes share each batch.
     """
 
     first_epoch: int = 0
+    rank: int = 0
+    ranks: int = 1
 
 
 class ImageDataModule(EpochDataModule):
@@ -106,7 +126,7 @@ class ImageDataModule(EpochDataModule):
     Args:
         source: The data set.
         size: Side of the images in pixels.
-        batch_size: Images a batch.
+        batch_size: Images a batch; in training each process takes as many.
         seed: Order of the training images.
         rows: Which images of the train split to use, [N]; None uses all.
         fixed: Keep every training image as it looks in epoch 0 (explanation supervision belongs to that very image).
@@ -134,7 +154,7 @@ class ImageDataModule(EpochDataModule):
     def train_dataloader(self) -> DataLoader[Batch]:
         """Shuffled batches of the train split."""
         data = _Batches(self._source, "train", self._rows, self._size, self._fixed, self._attributions)
-        sampler = EpochSampler(len(self._rows), self._batch_size, self._seed)
+        sampler = EpochSampler(len(self._rows), self._batch_size, self._seed, self.rank, self.ranks)
         sampler.set_epoch(self.first_epoch)
         return self._loader(data, sampler)
 
@@ -156,10 +176,13 @@ class ImageDataModule(EpochDataModule):
 
 
 class StepSampler(Sampler[int]):
-    """The numbers of the steps of an epoch, counted over all epochs: for streams that are addressed by step."""
+    """The numbers of the steps of an epoch, counted over all epochs: for streams that are addressed by step.
 
-    def __init__(self, steps_per_epoch: int) -> None:
-        self._steps, self._epoch = steps_per_epoch, 0
+    Where several processes share a step, each counts for itself: rank r of R takes the numbers r, R + r, 2R + r ...
+    """
+
+    def __init__(self, steps_per_epoch: int, rank: int = 0, ranks: int = 1) -> None:
+        self._steps, self._epoch, self._rank, self._ranks = steps_per_epoch, 0, rank, ranks
 
     def set_epoch(self, epoch: int) -> None:
         """Called by Lightning at the start of every epoch."""
@@ -169,4 +192,5 @@ class StepSampler(Sampler[int]):
         return self._steps
 
     def __iter__(self) -> Iterator[int]:
-        return iter(range(self._epoch * self._steps, (self._epoch + 1) * self._steps))
+        steps = range(self._epoch * self._steps, (self._epoch + 1) * self._steps)
+        return (step * self._ranks + self._rank for step in steps)

@@ -8,6 +8,7 @@ def fill() -> None:
     import xai.explainers.eigen_cam
     import xai.explainers.exact_shapley
     import xai.explainers.grad_cam
+    import xai.explainers.input_x_gradient
     import xai.explainers.integrated_gradients
     import xai.explainers.kernel_shap
     import xai.explainers.rise

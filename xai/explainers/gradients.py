@@ -1,16 +1,48 @@
 """What explainers by gradients with respect to pixels share."""
 
+import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from xai.errors import UserError
 from xai.explainers.frozen import Frozen
+from xai.explainers.registry import OutputParams
 from xai.models.maskable import MaskableClassifier
+from xai.ranking.paths import smooth
 
 _PIXELS_AT_ONCE = {"cpu": 1 << 19, "cuda": 1 << 21}
 """Pixels differentiated in one pass, 10 and 41 images of 224 x 224 px: a pass keeps much for its way back."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GradientParams(OutputParams):
+    """Which output is differentiated, and what the map is of.
+
+    Args:
+        resolution: `patch` for a map on the classifier's patch grid, `pixel` for one of the size of the image.
+        sigma: Of the Gaussian that smooths a map of pixels, in pixels; 0 leaves it as it comes.
+    """
+
+    resolution: str = "patch"
+    sigma: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse settings that cannot be computed."""
+        super().__post_init__()
+        if self.resolution not in ("patch", "pixel"):
+            raise UserError(f"supervision.resolution={self.resolution} is unknown: use patch or pixel")
+        if not 0 <= self.sigma < math.inf:
+            raise UserError(f"supervision.sigma={self.sigma} must be 0 or more pixels")
+        if self.sigma and not self.of_pixels:
+            raise UserError(f"supervision.sigma={self.sigma} smooths maps of pixels: set supervision.resolution=pixel")
+
+    @property
+    def of_pixels(self) -> bool:
+        """Whether maps are of pixels."""
+        return self.resolution == "pixel"
 
 
 class PixelGradients:
@@ -83,6 +115,11 @@ def by_patch(pixels: Tensor, grid: tuple[int, int]) -> Tensor:
     if height % grid[0] or width % grid[1]:
         raise UserError(f"a grid of {grid[0]} x {grid[1]} does not divide an image of {height} x {width}")
     return pixels.unflatten(2, (grid[1], -1)).unflatten(1, (grid[0], -1)).transpose(2, 3)
+
+
+def smoothed(pixels: Tensor, sigma: float) -> Tensor:
+    """Maps [B, H, W] after a Gaussian of `sigma` pixels, reflected at the border; untouched by one of 0."""
+    return smooth(pixels, sigma) if sigma else pixels
 
 
 def _in_single(values: Tensor) -> Tensor:

@@ -8,44 +8,28 @@ import torch
 from torch import Tensor
 
 from xai.errors import UserError
-from xai.explainers.gradients import PixelGradients, by_patch, images_at_once, in_parts
-from xai.explainers.registry import OutputParams, register
-from xai.models.maskable import MaskableClassifier, Removal, reference_image
-from xai.models.normalisation import Normalisation
+from xai.explainers.baselines import Baseline, BaselineParams
+from xai.explainers.gradients import PixelGradients, by_patch, images_at_once, in_parts, smoothed
+from xai.explainers.registry import register
+from xai.models.maskable import MaskableClassifier
 
 
 @dataclass(frozen=True)
-class IntegratedGradientsParams(OutputParams):
-    """Along which path, and how finely.
+class IntegratedGradientsParams(BaselineParams):
+    """Along which path and how finely gradients are taken, and what the map is of.
 
     Args:
-        baseline: Where the path starts, the image that says nothing: `black`, `mean` (the mean the model normalises
-            with), `blur` (the image itself, blurred beyond recognition), or a grey level between 0 and 1.
+        baseline: Where the path starts; see `BaselineParams`.
         steps: Points on the path at which gradients are taken.
     """
 
-    baseline: str | float
     steps: int
 
     def __post_init__(self) -> None:
         """Refuse settings that cannot be computed."""
         super().__post_init__()
-        try:
-            reference = Removal("pixels", self.baseline).reference
-        except UserError:
-            raise UserError(
-                f"supervision.baseline={self.baseline} is unknown: use black, mean, blur, or a grey level between 0 "
-                "and 1"
-            ) from None
-        # One text for one level, because what is made is found again by it.
-        object.__setattr__(self, "baseline", reference)
         if self.steps < 1:
             raise UserError(f"supervision.steps={self.steps} must be at least 1")
-
-    @property
-    def path_start(self) -> Removal:
-        """The baseline as what a removed patch would show."""
-        return Removal("pixels", self.baseline)
 
 
 @register(
@@ -58,11 +42,11 @@ class IntegratedGradientsExplainer:
 
     The integral is taken by Gauss-Legendre quadrature. Attributions of pixels and channels are added up, so the
     attributions of the patches add up to the output for the image less the output for its baseline (Proposition 1),
-    up to the error of the quadrature.
+    up to the error of the quadrature. So do those of the pixels, as they come.
 
     Args:
         classifier: The classifier to explain, on its device.
-        params: Output, baseline and steps.
+        params: Output, baseline and steps, and the resolution of the map.
         generator: Unused, the method draws nothing.
 
     Raises:
@@ -72,35 +56,30 @@ class IntegratedGradientsExplainer:
     def __init__(
         self, classifier: MaskableClassifier, params: IntegratedGradientsParams, generator: torch.Generator
     ) -> None:
-        self._classifier, self._params = classifier, params
-        normalisation = getattr(classifier, "normalisation", None)
-        if isinstance(normalisation, Normalisation):
-            self._mean = normalisation.mean.flatten()
-        elif params.baseline == "mean":
-            raise UserError(
-                f"supervision.baseline=mean: a {type(classifier).__name__} does not say what it normalises with, use "
-                "black, blur or a grey level"
-            )
-        else:
-            self._mean = torch.zeros(3)
+        self._classifier, self._params, self._baseline = classifier, params, Baseline(classifier, params)
         nodes, weights = (torch.from_numpy(values) for values in np.polynomial.legendre.leggauss(params.steps))
         # From the rule's [-1, 1] to the path's [0, 1].
         self._nodes, self._weights = (nodes + 1) / 2, weights / 2
 
     @torch.no_grad()
     def attribute(self, images: Tensor, targets: Tensor) -> Tensor:
-        """Signed attributions [B, h, w] of images [B, 3, H, W] for the classes `targets` [B].
+        """Signed attributions of images [B, 3, H, W] for the classes `targets` [B].
+
+        Returns:
+            [B, h, w] of patches, or [B, H, W] of pixels.
 
         Raises:
             ValueError: Where there is not one target for each of one or more images.
         """
         gradients = PixelGradients(self._classifier, self._params.output, images.device)
-        pixels = in_parts(images, targets, partial(self._integrate, gradients))
-        return by_patch(pixels.sum(1), self._classifier.grid).sum((3, 4))
+        pixels = in_parts(images, targets, partial(self._integrate, gradients)).sum(1)
+        if self._params.of_pixels:
+            return smoothed(pixels, self._params.sigma)
+        return by_patch(pixels, self._classifier.grid).sum((3, 4))
 
     def _integrate(self, gradients: PixelGradients, images: Tensor, targets: Tensor) -> Tensor:
         """Attributions of pixels [B, 3, H, W]."""
-        baseline = reference_image(images, self._params.path_start, self._mean)
+        baseline = self._baseline(images)
         steps = max(1, images_at_once(images) // len(images))
         integral = torch.zeros(())
         for nodes, weights in zip(self._nodes.split(steps), self._weights.split(steps), strict=True):

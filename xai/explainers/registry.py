@@ -23,7 +23,8 @@ class Explainer(Protocol):
             targets: [B] class indices.
 
         Returns:
-            [B, h, w] on the classifier's patch grid; higher is more evidence for the target.
+            [B, h, w] on the classifier's patch grid, or of pixels, [B, H, W], where the settings ask for them
+            (`ExplainerParams.of_pixels`); higher is more evidence for the target.
         """
         ...
 
@@ -36,6 +37,11 @@ class ExplainerParams:
     def classifier_removal(self) -> Removal | None:
         """How the classifier that is explained removes patches; None where the explainer removes none."""
         return None
+
+    @property
+    def of_pixels(self) -> bool:
+        """Whether maps are of pixels, [B, H, W], and not on the patch grid."""
+        return False
 
     def for_split(self, split: str) -> Self:
         """The settings for images of a split: what is learned from may be cheaper than what is measured against."""

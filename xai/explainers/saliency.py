@@ -5,25 +5,26 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from xai.explainers.gradients import PixelGradients, by_patch, in_parts
-from xai.explainers.registry import OutputParams, register
+from xai.explainers.gradients import GradientParams, PixelGradients, by_patch, in_parts, smoothed
+from xai.explainers.registry import register
 from xai.models.maskable import MaskableClassifier
 
 
 @dataclass(frozen=True)
-class SaliencyParams(OutputParams):
-    """Which output is differentiated."""
+class SaliencyParams(GradientParams):
+    """Which output is differentiated, and what the map is of."""
 
 
 @register("saliency", "size of the gradient with respect to the pixels, averaged within patches", SaliencyParams)
 class SaliencyExplainer:
     """Explains with one forward and one backward pass.
 
-    Section 3.1 of the paper: the largest absolute gradient over the channels of a pixel; then the mean over a patch.
+    Section 3.1 of the paper: the largest absolute gradient over the channels of a pixel; then the mean over a patch,
+    unless pixels are asked for.
 
     Args:
         classifier: The classifier to explain, on its device.
-        params: The output.
+        params: The output, and the resolution of the map.
         generator: Unused, the method draws nothing.
     """
 
@@ -32,11 +33,16 @@ class SaliencyExplainer:
 
     @torch.no_grad()
     def attribute(self, images: Tensor, targets: Tensor) -> Tensor:
-        """Sensitivities [B, h, w], at least 0, of images [B, 3, H, W] for the classes `targets` [B].
+        """Sensitivities, at least 0, of images [B, 3, H, W] for the classes `targets` [B].
+
+        Returns:
+            [B, h, w] of patches, or [B, H, W] of pixels.
 
         Raises:
             ValueError: Where there is not one target for each of one or more images.
         """
         gradients = PixelGradients(self._classifier, self._params.output, images.device)
         sensitivities = in_parts(images, targets, lambda part, classes: gradients(part, classes).abs().amax(1))
+        if self._params.of_pixels:
+            return smoothed(sensitivities, self._params.sigma)
         return by_patch(sensitivities, self._classifier.grid).mean((3, 4))

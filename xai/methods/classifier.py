@@ -84,5 +84,5 @@ class Classifier(LightningModule):
         background = visible_background(self.global_step, steps, self._focus, self.model.players)
         if background is None:
             return None
-        generator = step_generator(self._seed, self.global_step, batch.pixels.device)
+        generator = step_generator(self._seed, self.global_step, batch.pixels.device, self.global_rank)
         return focused_patches(batch.regions, self.model.grid, background, generator)

@@ -16,7 +16,7 @@ class FitParams:
 
     Args:
         epochs: Passes over the training images.
-        batch_size: Images a step.
+        batch_size: Images a step and device: `trainer.devices` of them see as many times more.
         learning_rate: Peak of the schedule.
         weight_decay: AdamW's decoupled decay.
         warmup: Share of the steps over which the rate rises from zero.
@@ -42,18 +42,30 @@ class FitParams:
             raise UserError(f"weight_decay={self.weight_decay} and clip={self.clip} must be 0 or more")
 
 
-def schedule(step: int, total: int, warmup: float) -> float:
-    """Factor on the peak rate at a step: linear up over `warmup` of `total` steps, then a half cosine to zero."""
+def schedule(step: int, total: int, warmup: float, start: float = 0.0, end: float = 0.0) -> float:
+    """Factor on the peak rate at a step: linear up over `warmup` of `total` steps, then a half cosine down.
+
+    Args:
+        step: Counted from 0.
+        total: Steps in all.
+        warmup: Share of them over which the rate rises.
+        start: Factor it rises from.
+        end: Factor it falls to.
+    """
     rise = warmup * total
     if step < rise:
-        return min(1.0, (step + 1) / max(rise, 1))
-    return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(total - rise, 1)))
+        return start + (1 - start) * min(1.0, (step + 1) / max(rise, 1))
+    return end + (1 - end) * 0.5 * (1 + math.cos(math.pi * (step - rise) / max(total - rise, 1)))
 
 
-def adamw(module: LightningModule, params: FitParams) -> OptimizerLRSchedulerConfig:
+def adamw(
+    module: LightningModule, params: FitParams, start: float = 0.0, end: float = 0.0
+) -> OptimizerLRSchedulerConfig:
     """The optimiser and its schedule, in the form that Lightning wants from `configure_optimizers`."""
     trainable = [p for p in module.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(trainable, lr=params.learning_rate, weight_decay=params.weight_decay)
     total = int(module.trainer.estimated_stepping_batches)
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: schedule(step, total, params.warmup))
+    scheduler = torch.optim.lr_scheduler.LambdaLR(
+        optimiser, lambda step: schedule(step, total, params.warmup, start, end)
+    )
     return {"optimizer": optimiser, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

@@ -13,7 +13,7 @@ from xai.games import PatchGame
 from xai.methods.optimisation import FitParams, adamw
 from xai.models.explainer import SalvageNetwork, ShapleyParts, column
 from xai.models.maskable import MaskableClassifier
-from xai.sampling import step_generator
+from xai.sampling import common_and_own
 from xai.shapley.distribution import DIVERGENCES, distribution_loss
 from xai.shapley.informed import informed_coalitions, uniform_sizes
 from xai.shapley.masks import kernel_sizes, random_masks
@@ -85,13 +85,12 @@ class Salvage(LightningModule):
     def _coalitions(self, parts: ShapleyParts, labels: Tensor) -> Tensor:
         """Bool [B, S, M]; one size a slot for all images, so that sequences of one length are computed together."""
         players = parts.present.shape[1]
-        # One source for both: from two of one seed, the size of a coalition would tell which patches are in it.
-        generator = step_generator(self._seed, self.global_step, labels.device)
+        common, own = common_and_own(self._seed, self.global_step, labels.device, self.global_rank)
         draw_sizes = kernel_sizes if self._sampling == "shapley_kernel" else uniform_sizes
-        sizes = draw_sizes(players, self._masks, generator)
+        sizes = draw_sizes(players, self._masks, common)
         if self._sampling == "informed":
-            return informed_coalitions(column(parts.present - parts.absent, labels), sizes, generator)
-        return random_masks(len(labels), players, sizes, generator)
+            return informed_coalitions(column(parts.present - parts.absent, labels), sizes, own)
+        return random_masks(len(labels), players, sizes, own)
 
 
 def log_predictions(surrogate: MaskableClassifier, images: Tensor, coalitions: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from xai.data.module import Batch
 from xai.errors import UserError
 from xai.methods.optimisation import FitParams, adamw
 from xai.models.maskable import MaskableClassifier
-from xai.sampling import step_generator
+from xai.sampling import common_and_own
 from xai.shapley.masks import random_masks
 
 TEACHERS = ("classifier", "labels")
@@ -86,7 +86,7 @@ class Surrogate(LightningModule):
 
     def _masks(self, images: int) -> Tensor:
         """Bool [B, M], of sizes from none to all; a batch has few of them, because each length is a pass of its own."""
-        generator = step_generator(self._seed, self.global_step, torch.device("cpu"))
-        drawn = torch.randint(self.model.players + 1, (self._sizes,), generator=generator)
+        common, own = common_and_own(self._seed, self.global_step, torch.device("cpu"), self.global_rank)
+        drawn = torch.randint(self.model.players + 1, (self._sizes,), generator=common)
         sizes = drawn[torch.arange(images) % self._sizes]
-        return random_masks(images, self.model.players, sizes[:, None], generator)[:, 0]
+        return random_masks(images, self.model.players, sizes[:, None], own)[:, 0]

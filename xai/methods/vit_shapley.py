@@ -10,7 +10,7 @@ from xai.methods.optimisation import FitParams, adamw
 from xai.methods.salvage import check_masks, log_predictions
 from xai.models.explainer import ShapleyNetwork, column
 from xai.models.maskable import MaskableClassifier
-from xai.sampling import step_generator
+from xai.sampling import common_and_own
 from xai.shapley.masks import paired_masks
 
 
@@ -84,8 +84,8 @@ class VitShapley(LightningModule):
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """One step of the FastSHAP objective, on normalised values."""
         players = self._surrogate[0].players
-        generator = step_generator(self._seed, self.global_step, batch.pixels.device)
-        coalitions = paired_masks(len(batch.pixels), players, self._masks // 2, generator)
+        common, own = common_and_own(self._seed, self.global_step, batch.pixels.device, self.global_rank)
+        coalitions = paired_masks(len(batch.pixels), players, self._masks // 2, common, own)
         answers, grand, null = predictions_with_ends(self._surrogate[0], batch.pixels, coalitions)
         values = efficient(self.network.values(batch.pixels), grand, null)
         loss = fast_shap_loss(values, coalitions, answers, null)

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from xai.errors import UserError
 
-_NAMED_REFERENCES = ("black", "mean", "blur")
+REFERENCES = ("black", "mean", "blur")
+"""What a removed part of an image may show, by name."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,8 @@ class Removal:
         """Refuse what no model knows."""
         if self.kind not in ("tokens", "pixels"):
             raise UserError(f"removal.kind={self.kind} is unknown: use tokens or pixels")
-        if self.reference not in _NAMED_REFERENCES and self.grey is None:
-            names = ", ".join(_NAMED_REFERENCES)
+        if self.reference not in REFERENCES and self.grey is None:
+            names = ", ".join(REFERENCES)
             raise UserError(
                 f"removal.reference={self.reference} is unknown: use {names}, or a grey level between 0 and 1"
             )

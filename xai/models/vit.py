@@ -109,6 +109,14 @@ class VitParams:
         return self.image_size // self.patch_size
 
 
+def has_published_head(params: VitParams, classes: int) -> bool:
+    """Whether timm publishes the architecture with a head of so many classes, and it is to be fetched from the hub."""
+    if not params.pretrained or params.binary:
+        return False
+    published = timm.models.get_pretrained_cfg(params.architecture or "")
+    return published is not None and published.num_classes == classes
+
+
 def build_vit(params: VitParams, outputs: int, seed: int, *, published: bool = False) -> VisionTransformer:
     """Build a ViT.
 
@@ -116,7 +124,7 @@ def build_vit(params: VitParams, outputs: int, seed: int, *, published: bool = F
         params: The model.
         outputs: Width of its head: one logit a class, or a single one for a binary classifier.
         seed: Of the random weights.
-        published: Take timm's published weights, from its hub, for all but the head.
+        published: Take timm's published weights, from its hub; the head's too, where it has as many outputs.
 
     Raises:
         UserError: Where the weights cannot be fetched, the architecture is no plain ViT, or cuts images in another way

@@ -10,8 +10,7 @@ from rich.console import Group
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from xai.reports.claims import AGAINST_RIVALS, RULE, Finding
-from xai.reports.removal_roles import COLUMNS, ROLES
+from xai.reports.claims import RULE, Finding
 from xai.reports.renderers import UNDEFINED, number
 
 SIGNS = {"holds": "✓", "does not hold": "✗", "undecided": "?"}
@@ -30,11 +29,12 @@ class Grid:
 
 
 def grids(findings: Sequence[Finding]) -> list[Grid]:
-    """For each data set SALVAGE less its rivals by metric, and the other claims one a row."""
+    """For each data set one row less each other by metric, as the claims say, and the other claims one a row."""
     shown = []
     for data in dict.fromkeys(finding.data for finding in findings):
         mine = [finding for finding in findings if finding.data == data]
-        shown += [_against_rivals(data, mine), _others(data, mine)]
+        titles = dict.fromkeys(f.claim.cell.grid for f in mine if f.claim.cell)
+        shown += [*(_against_others(title, data, mine) for title in titles), _others(data, mine)]
     return [grid for grid in shown if grid.rows]
 
 
@@ -92,23 +92,20 @@ def claims_as_html(findings: Sequence[Finding]) -> Markup:
     return tables + Markup('<div class="notes"><p>{} {}</p><p>{}</p></div>').format(tally(findings), _LEGEND, RULE)
 
 
-def _against_rivals(data: str, findings: Sequence[Finding]) -> Grid:
-    of = {(f.claim.theirs, f.claim.metric): f for f in findings if _is_against_a_rival(f)}
-    metrics = [metric for metric in AGAINST_RIVALS if any(metric == measured for _, measured in of)]
-    head = ("", *(f"{COLUMNS[metric].label} {COLUMNS[metric].arrow}" for metric in metrics))
+def _against_others(title: str, data: str, findings: Sequence[Finding]) -> Grid:
+    of = {(c.row, c.column): f for f in findings if (c := f.claim.cell) and c.grid == title}
+    columns = tuple(dict.fromkeys(column for _, column in of))
     rows = tuple(
-        (ROLES[rival].label, *(_cell(of.get((rival, metric))) for metric in metrics))
-        for rival in ROLES
-        if any(rival == theirs for theirs, _ in of)
+        (name, *(_cell(of.get((name, column))) for column in columns)) for name in dict.fromkeys(name for name, _ in of)
     )
-    return Grid(f"SALVAGE less each other row · {data}", head, rows)
+    return Grid(f"{title} · {data}", ("", *columns), rows)
 
 
 def _others(data: str, findings: Sequence[Finding]) -> Grid:
     rows = tuple(
         (f.claim.text, f.claim.source, _difference(f), f"{f.verdict} {SIGNS[f.verdict]}")
         for f in findings
-        if not _is_against_a_rival(f)
+        if f.claim.cell is None
     )
     return Grid(f"Other claims · {data}", ("Claim", "Paper", "Difference [95 %]", "Verdict"), rows, 2)
 
@@ -129,11 +126,6 @@ def _details(findings: Sequence[Finding]) -> Grid:
         for f in findings
     )
     return Grid("Each claim with its numbers", head, rows, 3)
-
-
-def _is_against_a_rival(finding: Finding) -> bool:
-    claim = finding.claim
-    return claim.ours == "salvage" and claim.metric in AGAINST_RIVALS and ROLES[claim.theirs].kind != "ablation"
 
 
 def _cell(finding: Finding | None) -> str:

@@ -1,27 +1,21 @@
 """SALVAGE's Figures 2, 3, 4, 6 and 7 (Naouar et al. 2025) as PNG; values are in percent."""
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
-from torch import Tensor
 
 from xai.errors import UserError
 from xai.metrics.classification import confusion_overlap
 from xai.metrics.significance import confidence_interval, mean_and_deviation
+from xai.reports.drawings import GREEN, Drawing, Floats, legend_below, line_with_band, mean_curves, tidy
 from xai.reports.figures import BLUE, GREY, ORANGE, to_png
 from xai.reports.measured import Evidence, Measured, by_run
 from xai.reports.removal_roles import COLUMNS, LIKELIHOOD, ROLES
 
-Floats = NDArray[np.float64]
-
-GREEN = "#009e73"
-"""Bluish green of Okabe and Ito, a third colour beside blue and vermilion."""
 _CURVES = {"rise": (GREEN, "--"), "vit_shapley": (ORANGE, "-."), "salvage": (BLUE, "-")}
 """The rows of Figure 2, the paper's three best, each with a line of its own where colours are not seen."""
 _PANELS = ("mif", "lif", "srg", "r_mif", "r_lif", "r_srg")
@@ -59,13 +53,13 @@ def masking_curves(evidence: Evidence) -> bytes:
                 # Entry i - 1 has i patches present.
                 of_seeds = curves[role, metric]
                 masked = of_seeds.shape[1] - np.arange(1, of_seeds.shape[1] + 1)
-                _line(panel, masked, of_seeds, ROLES[role].label, color=colour, linestyle=style)
-        _tidy(panel)
+                line_with_band(panel, masked, of_seeds, ROLES[role].label, color=colour, linestyle=style)
+        tidy(panel)
     for panel in panels[1]:
         panel.set_xlabel("masked patches", fontsize=9)
     for panel in panels[:, 0]:
         panel.set_ylabel("probability of the class, %", fontsize=9)
-    _legend_below(figure, panels[0, 0])
+    legend_below(figure, panels[0, 0])
     return to_png(figure)
 
 
@@ -94,7 +88,7 @@ def ablations(evidence: Evidence) -> bytes:
         panel.set_xlim(-0.6, len(parts) - 0.4)
         panel.axhline(0, color=GREY, linewidth=0.8)
         panel.legend(fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=2)
-        _tidy(panel)
+        tidy(panel)
     panels[0].set_ylabel("R-SRG, %", fontsize=9)
     return to_png(figure)
 
@@ -141,13 +135,15 @@ def mask_likelihood(evidence: Evidence) -> bytes:
     axes = figure.subplots()
     axes.axhline(50, color=GREY, linestyle=":", linewidth=1.2)
     for name, colour, style in (("random", ORANGE, "-."), ("informed", BLUE, "-")):
-        of_seeds = _stacked([row.tensors[name] for row in rows])
-        _line(axes, np.arange(1, of_seeds.shape[1] + 1), of_seeds, f"{name} masks", color=colour, linestyle=style)
+        of_seeds = mean_curves([row.tensors[name] for row in rows])
+        line_with_band(
+            axes, np.arange(1, of_seeds.shape[1] + 1), of_seeds, f"{name} masks", color=colour, linestyle=style
+        )
     axes.set_ylim(0, 100)
     axes.set_xlabel("patches present", fontsize=9)
     axes.set_ylabel("probability of the true class, %", fontsize=9)
     axes.legend(fontsize=9, frameon=False)
-    _tidy(axes)
+    tidy(axes)
     return to_png(figure)
 
 
@@ -192,29 +188,8 @@ def training_length(evidence: Evidence) -> bytes:
     axes.set_xlabel("share of the training, %", fontsize=9)
     axes.set_ylabel("SRG, %", fontsize=9)
     axes.legend(fontsize=9, frameon=False)
-    _tidy(axes)
+    tidy(axes)
     return to_png(figure)
-
-
-@dataclass(frozen=True)
-class Drawing:
-    """A figure of the paper.
-
-    Attributes:
-        name: Of its file.
-        draw: Makes it; UserError where what it needs was not measured.
-        alt: What is to be seen.
-        caption: What to look at.
-        width: CSS pixels below which a page scrolls it rather than shrink it.
-        joint: Whether one figure shows all data sets.
-    """
-
-    name: str
-    draw: Callable[[Evidence], bytes]
-    alt: str
-    caption: str
-    width: int
-    joint: bool = False
 
 
 DRAWINGS = (
@@ -263,43 +238,10 @@ DRAWINGS = (
 """Figures that results can be drawn as, in the order of the paper."""
 
 
-def draw_all(evidence: Evidence) -> tuple[list[tuple[str, Drawing, bytes]], list[str]]:
-    """Every figure that the results hold.
-
-    Returns:
-        Name without suffix, figure and PNG of each, with the data set in the name where there are several; and a line
-        for each figure that cannot be drawn.
-    """
-    drawn, missing = [], []
-    parts = evidence.by_data()
-    for drawing in DRAWINGS:
-        of_data = {"": evidence} if drawing.joint or len(parts) == 1 else parts
-        for data, part in of_data.items():
-            name = f"{drawing.name}-{data}" if data else drawing.name
-            try:
-                drawn.append((name, drawing, drawing.draw(part)))
-            except UserError as error:
-                missing.append(f"{name}: {error}")
-    return drawn, missing
-
-
 def _mean_curves(rows: Sequence[Measured], role: str, metric: str) -> Floats | None:
     """[seeds, M] in percent, mean over images; None where no seed keeps the curve."""
     curves = [curve for row in by_run(rows, role).values() if (curve := row.curve(metric)) is not None]
-    return _stacked(curves) if curves else None
-
-
-def _stacked(of_seeds: Sequence[Tensor]) -> Floats:
-    """[N, M] of each seed as means over images in percent, [seeds, M]."""
-    means: Floats = torch.stack([100 * values.double().nanmean(0) for values in of_seeds]).numpy()
-    return means
-
-
-def _line(axes: Axes, x: NDArray[np.int64], of_seeds: Floats, label: str, color: str, linestyle: str) -> None:
-    axes.plot(x, of_seeds.mean(0), label=label, color=color, linestyle=linestyle, linewidth=1.8)
-    if len(of_seeds) > 1:
-        band = np.array([confidence_interval(values.tolist()) for values in of_seeds.T])
-        axes.fill_between(x, band[:, 0], band[:, 1], color=color, alpha=0.15, linewidth=0)
+    return mean_curves(curves) if curves else None
 
 
 def _bar(axes: Axes, place: float, values: Sequence[float], colour: str, label: str) -> None:
@@ -336,13 +278,3 @@ def _by_share(evidence: Evidence, role: str) -> dict[float, list[float]]:
 
 def _share(row: Measured) -> float:
     return row.result.params["share"]
-
-
-def _tidy(axes: Axes) -> None:
-    axes.tick_params(labelsize=9)
-    axes.spines[["top", "right"]].set_visible(False)
-
-
-def _legend_below(figure: Figure, panel: Axes) -> None:
-    handles, labels = panel.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False, fontsize=9)

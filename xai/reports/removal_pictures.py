@@ -10,6 +10,7 @@ from torch import Tensor
 from xai.errors import UserError
 from xai.reports.figures import BLUE, ORANGE, colour_bar, normalised, overlay, shorten, show, to_png, wrap
 from xai.reports.removal_roles import ROLES
+from xai.reports.roles import Role
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,12 @@ class Pictures:
     maps: Mapping[str, Tensor]
 
 
-def picture_sheet(pictures: Pictures) -> bytes:
+def picture_sheet(pictures: Pictures, rows: Mapping[str, Role] = ROLES) -> bytes:
     """One line of maps an image, two where the classifier is wrong: of the class it predicts and of the true one.
+
+    Args:
+        pictures: What is shown.
+        rows: The rows of the tables, in their order; those of SALVAGE unless others are given.
 
     Returns:
         A PNG; the columns are in the order of the tables.
@@ -41,8 +46,8 @@ def picture_sheet(pictures: Pictures) -> bytes:
     Raises:
         UserError: There is nothing to show, a role is no row of the tables, or sizes do not match.
     """
-    _check(pictures)
-    roles = [role for role in ROLES if role in pictures.maps]
+    _check(pictures, rows)
+    roles = [role for role in rows if role in pictures.maps]
     lines = [(image, asked) for image in range(len(pictures.images)) for asked in _asked(pictures, image)]
     height, width = pictures.images.shape[-2:]
     tall = min(max(1.1 * height / width, 0.4), 3.0)
@@ -53,7 +58,7 @@ def picture_sheet(pictures: Pictures) -> bytes:
     for line, (image, asked) in enumerate(lines):
         for panel, role in zip(panels[line, 1:], roles, strict=True):
             show(panel, overlay(pixels[image], normalised(pictures.maps[role][image, asked])))
-            panel.set_title(wrap(ROLES[role].short) if line == 0 else "", fontsize=8)
+            panel.set_title(wrap(rows[role].short) if line == 0 else "", fontsize=8)
         show(panels[line, 0], pixels[image])
         panels[line, 0].set_title("input" if line == 0 else "", fontsize=8)
         _name_class(panels[line, 0], pictures, image, asked)
@@ -76,7 +81,7 @@ def _name_class(axes: Axes, pictures: Pictures, image: int, asked: int) -> None:
     axes.set_xlabel(text, fontsize=8, color=colour, parse_math=False)
 
 
-def _check(pictures: Pictures) -> None:
+def _check(pictures: Pictures, rows: Mapping[str, Role]) -> None:
     images = pictures.images
     if images.ndim != 4 or images.shape[1] != 3 or 0 in images.shape or not pictures.maps:
         raise UserError(
@@ -84,8 +89,8 @@ def _check(pictures: Pictures) -> None:
             "and the rows at least 1"
         )
     for role, maps in pictures.maps.items():
-        if role not in ROLES:
-            raise UserError(f"maps of {role!r}, no row of the tables; these are {', '.join(ROLES)}")
+        if role not in rows:
+            raise UserError(f"maps of {role!r}, no row of the tables; these are {', '.join(rows)}")
         if maps.ndim != 4 or maps.shape[:2] != (len(images), 2):
             raise UserError(f"maps of {role} have shape {tuple(maps.shape)}; wanted is [{len(images)}, 2, h, w]")
     for name, classes in (("labels", pictures.labels), ("predictions", pictures.predictions)):

@@ -1,6 +1,7 @@
 """The rows and columns of SALVAGE's tables (Naouar et al. 2025, Tables 1 to 4)."""
 
 from xai.reports.columns import Column
+from xai.reports.data_tables import Scheme
 from xai.reports.roles import Role
 
 KINDS = {
@@ -213,3 +214,6 @@ _COLUMNS = (
 )
 COLUMNS = {column.name: column for column in _COLUMNS}
 """Metrics by name; shares are read in percent, Matthews correlation is not."""
+
+SCHEME = Scheme(ROLES, COLUMNS, KINDS, frozenset({LIKELIHOOD}))
+"""All of it."""

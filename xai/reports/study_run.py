@@ -64,7 +64,7 @@ def _pictures(study: Study, count: int) -> Pictures | None:
     if not count or not roles:
         return None
     labels, predicted = examination.labels, examination.classifier_logits.argmax(1)
-    chosen = _chosen(predicted == labels, count)
+    chosen = chosen_images(predicted == labels, count)
     pixels, regions = examination.images
     images = Images(pixels[chosen], None if regions is None else regions[chosen])
     maps: dict[str, Tensor] = {}
@@ -77,7 +77,7 @@ def _pictures(study: Study, count: int) -> Pictures | None:
     return Pictures(shown, labels[chosen], predicted[chosen], study.stages.data.source.classes, maps)
 
 
-def _chosen(right: Tensor, count: int) -> Tensor:
+def chosen_images(right: Tensor, count: int) -> Tensor:
     """Numbers of images, spread over the split, for it may be sorted by class: a third wrong where there are so many.
 
     Args:

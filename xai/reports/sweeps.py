@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,13 @@ from xai.config import build
 from xai.errors import UserError
 from xai.files import write_atomically
 from xai.progress import console
-from xai.reports import figures, renderers, tables
+from xai.reports import figures, ranking_run, removal_run, renderers, tables
 from xai.reports.claim_renderers import claims_as_markdown, claims_as_rich
-from xai.reports.claims import CLAIMS, Claim, judge
+from xai.reports.claims import Claim, judge
+from xai.reports.data_tables import published_table
+from xai.reports.drawings import draw_all
 from xai.reports.measured import Evidence, read_evidence
-from xai.reports.removal_figures import draw_all
-from xai.reports.removal_tables import published_table, removal_tables
+from xai.reports.page import Study
 from xai.results import collect, read_result
 
 
@@ -32,10 +34,10 @@ class Sweep:
         about: A sentence on what to look at.
         common: Overrides of every run.
         grid: Axes; each a list of alternatives, each alternative a list of overrides. All combinations are run.
-        published: The figures the paper printed, by row and metric: [mean, deviation]; those of a `removal_table` by
-            data set, row and metric: the mean, in the unit of the column.
+        published: The figures the paper printed, by row and metric: [mean, deviation]; those of a `removal_table` or
+            a `ranking_table` by data set, row and metric: the mean, in the unit of the column.
         published_about: What the published figures were measured on.
-        columns: Metrics of a `removal_table`, in their order.
+        columns: Metrics of a `removal_table` or a `ranking_table`, in their order.
     """
 
     title: str
@@ -96,12 +98,13 @@ def lambda_figure(sweep: Sweep, folders: list[Path], output: Path) -> None:
     console.print(sweep.about, markup=False)
 
 
-def removal_table(sweep: Sweep, folders: list[Path], output: Path) -> None:
-    """SALVAGE's Tables 1 to 4: a table for each data set, the paper's below, and what becomes of their claims."""
+def study_tables(study: Study, sweep: Sweep, folders: list[Path], output: Path) -> None:
+    """A table for each data set, the paper's below, and what becomes of the claims about its columns."""
     evidence = read_evidence(folders)
-    shown = removal_tables([row.result for row in evidence.rows], sweep.columns)
+    shown = study.tabulate([row.result for row in evidence.rows], sweep.columns)
     if sweep.published:
-        shown.append(published_table(sweep.published, sweep.columns, f"Published ({sweep.published_about})"))
+        title = f"Published ({sweep.published_about})"
+        shown.append(published_table(sweep.published, sweep.columns, title, study.scheme))
     console.print(sweep.title, style="bold", markup=False)
     for table in shown:
         console.print(renderers.as_rich(table, console.width))
@@ -109,19 +112,20 @@ def removal_table(sweep: Sweep, folders: list[Path], output: Path) -> None:
     _write(output / "table.md", "\n".join(map(renderers.as_markdown, shown)).encode())
     for data, table in zip(evidence.by_data(), shown, strict=False):
         _write(output / f"table-{data}.csv", renderers.as_csv(table).encode())
-    _show_claims(evidence, [c for c in CLAIMS if c.source.startswith("Table") and c.metric in sweep.columns], output)
+    claims = [c for c in study.claims if c.source.startswith("Table") and c.metric in sweep.columns]
+    _show_claims(evidence, claims, output)
 
 
-def removal_figures(sweep: Sweep, folders: list[Path], output: Path) -> None:
-    """SALVAGE's Figures 2, 3, 4, 6 and 7, one of each for each data set, and what becomes of their claims."""
+def study_figures(study: Study, sweep: Sweep, folders: list[Path], output: Path) -> None:
+    """The paper's figures, one of each for each data set, and what becomes of the claims they are about."""
     evidence = read_evidence(folders)
-    drawn, missing = draw_all(evidence)
+    drawn, missing = draw_all(evidence, study.drawings)
     for name, _, png in drawn:
         _write(output / f"{name}.png", png)
     for line in missing:
         console.print(f"not drawn: {line}", markup=False)
     console.print(sweep.about, markup=False)
-    _show_claims(evidence, [claim for claim in CLAIMS if claim.source.startswith("Figure")], output)
+    _show_claims(evidence, [claim for claim in study.claims if claim.source.startswith("Figure")], output)
 
 
 def _show_claims(evidence: Evidence, claims: list[Claim], output: Path) -> None:
@@ -146,7 +150,9 @@ def _usual_choice(folders: list[Path]) -> float:
 SHOW: Mapping[str, Callable[[Sweep, list[Path], Path], None]] = {
     "transfer_table": transfer_table,
     "lambda_figure": lambda_figure,
-    "removal_table": removal_table,
-    "removal_figures": removal_figures,
+    "removal_table": partial(study_tables, removal_run.STUDY),
+    "removal_figures": partial(study_figures, removal_run.STUDY),
+    "ranking_table": partial(study_tables, ranking_run.STUDY),
+    "ranking_figures": partial(study_figures, ranking_run.STUDY),
 }
 """Kind of a sweep -> what shows it."""

@@ -33,7 +33,13 @@ def random_masks(images: int, players: int, sizes: Tensor, generator: torch.Gene
     return ranks < sizes.to(ranks.device)[..., None]
 
 
-def paired_masks(images: int, players: int, pairs: int, generator: torch.Generator) -> Tensor:
-    """Bool [B, 2 pairs, M]: coalitions of the kernel's sizes, each followed by its complement (Covert et al. 2023)."""
-    drawn = random_masks(images, players, kernel_sizes(players, pairs, generator), generator)
+def paired_masks(
+    images: int, players: int, pairs: int, generator: torch.Generator, own: torch.Generator | None = None
+) -> Tensor:
+    """Bool [B, 2 pairs, M]: coalitions of the kernel's sizes, each followed by its complement (Covert et al. 2023).
+
+    Where several processes share a batch, sizes come from a `generator` that they have in common, patches from one of
+    their `own`; None takes the first for both.
+    """
+    drawn = random_masks(images, players, kernel_sizes(players, pairs, generator), own or generator)
     return torch.stack([drawn, ~drawn], dim=2).flatten(1, 2)

@@ -109,7 +109,7 @@ class _Stream(EpochDataModule):
         self._stream = stream
 
     def train_dataloader(self) -> DataLoader[CaptionedGlyphs]:
-        sampler = StepSampler(_STEPS_BETWEEN_CHECKPOINTS)
+        sampler = StepSampler(_STEPS_BETWEEN_CHECKPOINTS, self.rank, self.ranks)
         sampler.set_epoch(self.first_epoch)
         return DataLoader(self._stream, batch_size=None, sampler=sampler)
 

@@ -24,8 +24,12 @@ class Lab:
     logger: Logger | Literal[False] = False
 
     def with_precision(self, spec: dict[str, Any]) -> dict[str, Any]:
-        """A spec with the numeric precision that its numbers depend on."""
-        return {**spec, "precision": self.trainer.precision}
+        """A spec with what its numbers depend on besides: the numeric precision, and the number of devices.
+
+        One device is not mentioned, so that what was made before there was a choice keeps its place in the store.
+        """
+        several = {"devices": self.trainer.devices} if self.trainer.devices > 1 else {}
+        return {**spec, "precision": self.trainer.precision, **several}
 
 
 @dataclass(frozen=True)

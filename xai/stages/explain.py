@@ -1,22 +1,34 @@
-"""`method=explain`: one picture, one forward pass, one heat map."""
+"""`method=explain`: one picture, one class, one heat map."""
 
-from collections.abc import Callable
+import difflib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from xai.config import unknown
 from xai.data.images import read_image, to_tensor
 from xai.errors import UserError
 from xai.models.checkpoint import read_classifier
+from xai.models.cnn import CnnParams, build_cnn, maskable_cnn, published_classes, published_cnn
+from xai.models.dense import DenseExplainer
 from xai.models.explainer import SalvageNetwork
 from xai.models.factory import ClipParams
+from xai.models.features import FrozenFeatures
+from xai.models.maskable import MaskableClassifier, Removal
+from xai.models.ranking_file import RankingInfo, part_of, read_ranking
 from xai.models.segmenter import build_decoder
-from xai.models.vit import VitParams, build_vit, outputs_of
-from xai.models.vit_file import load_vit, read_vit
+from xai.models.vit import VitParams, build_vit, maskable, outputs_of
+from xai.models.vit_file import VitInfo, load_vit, read_vit
+from xai.stages.post_hoc import Explain, Measured, PostHocParams, explain_post_hoc
+from xai.stages.ranking import blank_backbone
 from xai.training import TrainerParams
+
+_MOST_CLASSES_NAMED = 20
 
 
 @dataclass(frozen=True)
@@ -25,11 +37,13 @@ class Explanation:
 
     Args:
         pixels: [3, H, W] in [0, 1], as the classifier saw it.
-        attributions: [h, w] of the explained class.
+        attributions: [h, w] of the explained class; of several maps the last.
         target: Name of the explained class.
         predicted: Name of the predicted class.
         probability: Of the explained class.
-        explains: Whether the classifier has learned to explain.
+        explains: Whether the classifier has learned to explain; True where an explainer does it for it.
+        measured: Maps that were made from outside, in the order they came in: of the explainer, and refined. Empty for
+            a classifier that explains itself.
     """
 
     pixels: Tensor
@@ -38,35 +52,49 @@ class Explanation:
     predicted: str
     probability: float
     explains: bool
+    measured: tuple[Measured, ...] = ()
 
 
-@torch.inference_mode()
 def explain_image(
-    model: ClipParams | VitParams, checkpoint: Path, image: Path, target: str | None, trainer: TrainerParams
+    model: ClipParams | VitParams | CnnParams,
+    checkpoint: Path | None,
+    image: Path,
+    target: str | None,
+    trainer: TrainerParams,
+    post_hoc: PostHocParams,
 ) -> Explanation:
     """Explain a picture for the predicted class, or for the class called `target`.
 
-    A self-explaining CLIP and a SALVAGE explainer are classifiers, so their own prediction is what they explain.
+    A self-explaining CLIP and a SALVAGE explainer are classifiers, so their own prediction is what they explain. Any
+    other classifier is explained from outside.
+
+    Args:
+        model: The model.
+        checkpoint: Its file; None takes a CNN as it was published.
+        image: The picture.
+        target: Name of a class.
+        trainer: Device and precision.
+        post_hoc: How a classifier is explained that does not explain itself.
 
     Raises:
-        UserError: For a picture or checkpoint that cannot be read, or a class the classifier does not know.
+        UserError: For a picture or checkpoint that cannot be read, a class the classifier does not know, or an
+            explainer that cannot explain it.
     """
-    pixels = to_tensor(read_image(image), model.image_size)
-    read = _of_salvage(model, checkpoint) if isinstance(model, VitParams) else _of_clip(model, checkpoint)
-    network, classes, grid, explains = read
-    if target is not None and target not in classes:
-        raise UserError(unknown(f"target={target}", target, classes, "class"))
-    logits, attributions = network.to(trainer.device)(pixels[None].to(trainer.device))
-    predicted = int(logits[0].argmax())
-    chosen = predicted if target is None else classes.index(target)
-    return Explanation(
-        pixels,
-        attributions[0, :, chosen].reshape(grid).float().cpu(),
-        classes[chosen],
-        classes[predicted],
-        float(logits[0].softmax(0)[chosen]),
-        explains,
-    )
+    pixels = _as_seen(read_image(image), model)
+    if isinstance(model, ClipParams):
+        return _by_itself(_of_clip(model, _needed(checkpoint, model.name)), pixels, target, trainer)
+    if isinstance(model, VitParams):
+        tensors, info = read_vit(_needed(checkpoint, model.name))
+        if info is not None and info.kind == "salvage":
+            return _by_itself(_of_salvage(model, checkpoint, tensors, info), pixels, target, trainer)
+    ranking = None if checkpoint is None else read_ranking(checkpoint)
+    if ranking is not None and ranking[1] is not None:
+        explainer, classifier = _of_ranking(model, checkpoint, *ranking)
+        own = ("ranking", explainer.to(trainer.device).attribute)
+        return _from_outside(classifier, ranking[1].classes, pixels, target, trainer, post_hoc, own)
+    removal = post_hoc.supervision.explainer.classifier_removal
+    classifier, classes = _classifier(model, checkpoint, removal)
+    return _from_outside(classifier, classes, pixels, target, trainer, post_hoc)
 
 
 class _Explaining(nn.Module):
@@ -84,6 +112,135 @@ _Read = tuple[_Explaining, tuple[str, ...], tuple[int, int], bool]
 """What explains, its classes, its patch grid, and whether it has learned to explain."""
 
 
+def _as_seen(image: Image.Image, model: ClipParams | VitParams | CnnParams) -> Tensor:
+    """The middle of a picture, [3, H, W], as the model takes it."""
+    size, crop = model.image_size, model.crop if isinstance(model, CnnParams) else 1.0
+    resized = to_tensor(image, round(size / crop))
+    edge = (resized.shape[-1] - size) // 2
+    return resized[:, edge : edge + size, edge : edge + size]
+
+
+@torch.inference_mode()
+def _by_itself(read: _Read, pixels: Tensor, target: str | None, trainer: TrainerParams) -> Explanation:
+    network, classes, grid, explains = read
+    asked = None if target is None else _index_of(target, classes)
+    logits, attributions = network.to(trainer.device)(pixels[None].to(trainer.device))
+    predicted = int(logits[0].argmax())
+    chosen = predicted if asked is None else asked
+    return Explanation(
+        pixels,
+        attributions[0, :, chosen].reshape(grid).float().cpu(),
+        classes[chosen],
+        classes[predicted],
+        float(logits[0].softmax(0)[chosen]),
+        explains,
+    )
+
+
+def _from_outside(
+    classifier: MaskableClassifier,
+    classes: tuple[str, ...],
+    pixels: Tensor,
+    target: str | None,
+    trainer: TrainerParams,
+    post_hoc: PostHocParams,
+    own: tuple[str, Explain] | None = None,
+) -> Explanation:
+    asked = None if target is None else _index_of(target, classes)
+    classifier = classifier.to(trainer.device).eval().requires_grad_(False)
+    images = pixels[None].to(trainer.device)
+    with torch.no_grad(), trainer.autocast():
+        probabilities = classifier(images)[0].float().softmax(0)
+    predicted = int(probabilities.argmax())
+    chosen = predicted if asked is None else asked
+    measured = explain_post_hoc(classifier, images, chosen, post_hoc, trainer, own)
+    return Explanation(
+        pixels,
+        measured[-1].attributions,
+        classes[chosen],
+        classes[predicted],
+        float(probabilities[chosen]),
+        explains=True,
+        measured=tuple(measured),
+    )
+
+
+def _index_of(target: str, classes: Sequence[str]) -> int:
+    """The number of a class; one that is unknown is refused without naming a thousand others."""
+    if target in classes:
+        return classes.index(target)
+    if len(classes) <= _MOST_CLASSES_NAMED:
+        raise UserError(unknown(f"target={target}", target, classes, "class"))
+    near = difflib.get_close_matches(target, classes, 3) + [name for name in classes if target in name.split()]
+    hint = f"did you mean {' or '.join(dict.fromkeys(near[:3]))}?" if near else f"one of them is {classes[0]}"
+    raise UserError(f"target={target} is none of the {len(classes)} classes of this classifier: {hint}")
+
+
+def _needed(checkpoint: Path | None, model: str) -> Path:
+    if checkpoint is None:
+        raise UserError(
+            f"model={model} needs a checkpoint: give checkpoint=FILE, or model=efficientnet_lite0, which comes trained"
+        )
+    return checkpoint
+
+
+def _classifier(
+    model: VitParams | CnnParams, checkpoint: Path | None, removal: Removal | None
+) -> tuple[MaskableClassifier, tuple[str, ...]]:
+    """A classifier that does not explain itself, and its classes.
+
+    Raises:
+        UserError: There is none, or the file is of another kind or model.
+    """
+    if isinstance(model, CnnParams) and checkpoint is None and not model.embedded:
+        return maskable_cnn(model, published_cnn(model), removal), published_classes()
+    path = _needed(checkpoint, model.name)
+    tensors, info = read_vit(path)
+    if info is None or info.kind not in ("classifier", "surrogate"):
+        what = "says nothing of itself" if info is None else f"is a {info.kind}"
+        also = ", the salvage.safetensors of method=salvage" if isinstance(model, VitParams) else ""
+        raise UserError(
+            f"{path} {what}: give the classifier.safetensors of a run of method=classifier{also} or the "
+            "ranking.safetensors of method=ranking"
+        )
+    if info.model != model.name:
+        raise UserError(f"{path} is a {info.kind} of model={info.model}, not of {model.name}: add model={info.model}")
+    made = _blank(model, outputs_of(len(info.classes), info.binary), removal)
+    load_vit(made.network, tensors, f"checkpoint {path}", model.name)
+    return made, info.classes
+
+
+def _blank(model: VitParams | CnnParams, outputs: int, removal: Removal | None) -> Any:
+    """A classifier with random weights, which those of a file replace."""
+    if isinstance(model, CnnParams):
+        return maskable_cnn(model, build_cnn(model, outputs, 0), removal)
+    return maskable(model, build_vit(model, outputs, 0), removal)
+
+
+def _of_ranking(
+    model: VitParams | CnnParams, checkpoint: Path | None, tensors: dict[str, Tensor], info: RankingInfo | None
+) -> tuple[DenseExplainer, MaskableClassifier]:
+    """An explainer of Learn to Rank, and the classifier it was trained on.
+
+    Raises:
+        UserError: The file is of another model.
+    """
+    assert info is not None
+    if info.model != model.name:
+        raise UserError(f"{checkpoint} explains a model={info.model}, not {model.name}: add model={info.model}")
+    what, classes = f"checkpoint {checkpoint}", len(info.classes)
+    classifier = _blank(model, outputs_of(classes, info.binary), None)
+    load_vit(classifier.network, part_of(tensors, "classifier"), what, model.name)
+    backbone: nn.Module = classifier.network
+    if info.backbone:
+        backbone = blank_backbone(info.backbone, model.image_size)
+        load_vit(backbone, part_of(tensors, "backbone"), what, info.backbone)
+    features = FrozenFeatures(backbone, info.levels, info.mean, info.std, model.image_size)
+    explainer = DenseExplainer(features, info.decoder, classes, classifier, model.mean)
+    load_vit(explainer.decoder, part_of(tensors, "decoder"), what, model.name)
+    return explainer.eval().requires_grad_(False), classifier
+
+
 def _of_clip(model: ClipParams, checkpoint: Path) -> _Read:
     _, other = read_vit(checkpoint)
     if other is not None:
@@ -99,11 +256,7 @@ def _of_clip(model: ClipParams, checkpoint: Path) -> _Read:
     return _Explaining(network, explain), info.classes, network.grid, info.explains
 
 
-def _of_salvage(model: VitParams, checkpoint: Path) -> _Read:
-    tensors, info = read_vit(checkpoint)
-    if info is None or info.kind != "salvage":
-        what = "says nothing of itself" if info is None else f"is a {info.kind}"
-        raise UserError(f"{checkpoint} {what}: give the salvage.safetensors of a run of method=salvage")
+def _of_salvage(model: VitParams, checkpoint: Path | None, tensors: dict[str, Tensor], info: VitInfo) -> _Read:
     outputs = outputs_of(len(info.classes), info.binary)
     backbone = build_vit(model, outputs, 0)
     decoder = build_decoder(info.decoder, backbone.embed_dim, 2 * outputs, info.decoder_depth, info.decoder_heads)

@@ -264,8 +264,12 @@ class Study:
         return validation.maps(explain, validation.images, validation.labels).mean(0)
 
 
-def open_baselines(settings: Mapping[str, Any]) -> dict[str, SupervisionParams]:
+def open_baselines(settings: Mapping[str, Any], pixels: bool = False) -> dict[str, SupervisionParams]:
     """Post-hoc explainers by role, each with the settings it has as supervision.
+
+    Args:
+        settings: By role.
+        pixels: Whether maps of pixels will do, where maps are measured pixel by pixel.
 
     Raises:
         UserError: For an unknown explainer, or a wrong setting of one.
@@ -278,7 +282,7 @@ def open_baselines(settings: Mapping[str, Any]) -> dict[str, SupervisionParams]:
         name = own.get("name")
         if isinstance(name, str) and name not in registry.names():
             raise UserError(unknown(f"baselines.{role}.name={name}", name, registry.names(), "explainer"))
-        found[role] = open_supervision(own, f"baselines.{role}").of("test")
+        found[role] = open_supervision(own, f"baselines.{role}", pixels).of("test")
     return found
 
 

@@ -64,15 +64,18 @@ class SupervisionParams:
         return {"name": self.name, "block": self.block, **asdict(self.explainer)}
 
 
-def open_supervision(settings: Mapping[str, Any], where: str = "supervision") -> SupervisionParams:
+def open_supervision(
+    settings: Mapping[str, Any], where: str = "supervision", pixels: bool = False
+) -> SupervisionParams:
     """Read the settings of an explainer.
 
     Args:
         settings: `name` of the explainer, `block`, and the parameters of that explainer.
         where: The name of the configuration group, for messages.
+        pixels: Whether maps of pixels will do; what is learned from or measured with patches is on the patch grid.
 
     Raises:
-        UserError: For an unknown name or a wrong parameter.
+        UserError: For an unknown name or a wrong parameter, or maps of pixels where patches are wanted.
     """
     catalogue.fill()
     name, block = settings.get("name"), settings.get("block")
@@ -87,6 +90,8 @@ def open_supervision(settings: Mapping[str, Any], where: str = "supervision") ->
         if key not in known:
             raise UserError(unknown(f"{where}.{key}", key, known) + f" with {where}={name}")
     explainer: Any = build(schema, own, where)
+    if explainer.of_pixels and not pixels:
+        raise UserError(f"{where}.resolution=pixel: maps of patches are wanted here, use {where}.resolution=patch")
     return SupervisionParams(name, block, explainer)
 
 

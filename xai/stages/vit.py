@@ -1,7 +1,5 @@
 """The networks of a SALVAGE experiment as artifacts: classifier, surrogate, explainers; each trained once."""
 
-import copy
-import shutil
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -9,36 +7,27 @@ from typing import Any
 
 import torch
 from pytorch_lightning import LightningModule
-from torch import Tensor, nn
+from timm.models.vision_transformer import VisionTransformer
 
 from xai.artifacts import Artifact
-from xai.data.module import ImageDataModule, load_images
-from xai.errors import UserError
-from xai.files import fingerprint_file, write_atomically
-from xai.methods.classifier import Classifier
-from xai.methods.optimisation import FitParams
 from xai.methods.salvage import Salvage
 from xai.methods.surrogate import Surrogate
 from xai.methods.vit_shapley import VitShapley
+from xai.models.cnn import published_classes
 from xai.models.explainer import ExplainerNetwork, SalvageNetwork, ShapleyNetwork
 from xai.models.maskable import Removal
 from xai.models.segmenter import build_decoder
 from xai.models.timm_vit import MaskableVit
-from xai.models.vit import VitParams, build_vit, maskable, outputs_of, start_weights
-from xai.models.vit_file import VitInfo, load_vit, read_vit, write_vit
+from xai.models.vit import VitParams, build_vit, has_published_head, maskable, outputs_of, start_weights
+from xai.models.vit_file import load_vit
 from xai.models.weights import read_weights
-from xai.shapley.masks import random_masks
 from xai.stages.context import Lab, OpenData
+from xai.stages.networks import FILES, REVISION, ClassifierStages
 from xai.stages.vit_params import ClassifierParams, SalvageParams, SurrogateParams, VitShapleyParams
-from xai.training import fit
-
-FILES = {name: f"{name}.safetensors" for name in ("classifier", "surrogate", "salvage", "vit_shapley")}
-_EVALUATION_BATCH = 128
-_REVISION = 1
 
 
 @dataclass
-class VitStages:
+class VitStages(ClassifierStages):
     """Everything that is trained for one model, one data set and one seed; made when it is first asked for.
 
     Args:
@@ -63,44 +52,32 @@ class VitStages:
         network = build_vit(self.model, self.outputs, self.seed)
         maskable(self.model, network)
         self.width = int(network.embed_dim)
-        params = self.classifier_params
-        if params.checkpoint is None and params.focus and not self._has_regions:
-            raise UserError(
-                f"classifier.focus={params.focus} needs the regions of the objects, and data={self.data.name} has "
-                "none: set classifier.focus=0"
-            )
+        if not self.is_published:
+            self._check_focus()
+
+    @property
+    def is_published(self) -> bool:
+        """Whether the published network is the classifier: nobody gave another, and it knows the very classes."""
+        classes = tuple(self.data.source.classes)
+        known = self.classifier_params.checkpoint is None and has_published_head(self.model, len(classes))
+        return known and classes == published_classes()
 
     @cached_property
     def classifier(self) -> Artifact:
-        """The classifier: trained from the model's start weights, or the user's own."""
-        params = self.classifier_params
-        spec: dict[str, Any] = {**self._common, "focus": params.focus, "fit": asdict(params.fit)}
-        if params.checkpoint is not None:
-            path = Path(params.checkpoint)
-            tensors = self._own_classifier(path)
-            spec = {**self._common, "checkpoint": fingerprint_file(path)}
-            return self._get("classifier", spec, lambda work: self._write(work, "classifier", self._loaded(tensors)))
-        if self.model.weights is not None:
-            spec["weights"] = _fingerprint(self.model.weights)
-
-        def make(workdir: Path) -> None:
-            network = build_vit(self.model, self.outputs, self.seed, published=self.model.pretrained)
-            if self.model.weights is not None:
-                network.load_state_dict(start_weights(self.model, network))
-            module = Classifier(
-                maskable(self.model, network), params.fit, params.focus, self.seed, f"classifier/{self.data.name}"
-            )
-            self._fit(module, params.fit, workdir, "classifier")
-            self._write(workdir, "classifier", network)
-
-        return self._get("classifier", spec, make)
+        """The classifier: the user's own, the published network, or one trained from the model's start weights."""
+        checkpoint = self.classifier_params.checkpoint
+        if checkpoint is not None:
+            return self._own_classifier(checkpoint)
+        if self.is_published:
+            return self._published_classifier(lambda: build_vit(self.model, self.outputs, self.seed, published=True))
+        return self._trained_classifier()
 
     @cached_property
     def surrogate(self) -> Artifact:
         """The classifier fine-tuned on masked images: what v(S) is asked of."""
         params = self.surrogate_params
         assert params is not None
-        spec = {"classifier": self.classifier.key, **asdict(params), "seed": self.seed, "revision": _REVISION}
+        spec = {"classifier": self.classifier.key, **asdict(params), "seed": self.seed, "revision": REVISION}
 
         def make(workdir: Path) -> None:
             frozen, student = self.network("classifier"), self.network("classifier")
@@ -128,10 +105,9 @@ class VitStages:
 
     def network(self, kind: str, removal: Removal | None = None) -> MaskableVit:
         """`classifier` or `surrogate` from the store, on the device, in evaluation mode."""
-        artifact = self.classifier if kind == "classifier" else self.surrogate
-        tensors = read_weights(artifact.file(FILES[kind]), what=kind).tensors
-        network = maskable(self.model, self._loaded(tensors), removal)
-        return network.to(self.lab.trainer.device).eval().requires_grad_(False)
+        network = super().network(kind, removal)
+        assert isinstance(network, MaskableVit)
+        return network
 
     def explainer(self, kind: str, params: SalvageParams | VitShapleyParams, artifact: Artifact) -> ExplainerNetwork:
         """A trained explainer from the store, on the device, in evaluation mode."""
@@ -139,29 +115,8 @@ class VitStages:
         load_vit(network, read_weights(artifact.file(FILES[kind]), what=kind).tensors, kind, self.model.name)
         return network.to(self.lab.trainer.device).eval().requires_grad_(False)
 
-    def hand_over(self, kind: str, folder: Path, params: SalvageParams | VitShapleyParams | None = None) -> Path:
-        """Copy the file of a network into a folder; returns where it lies."""
-        artifact = getattr(self, kind) if params is None else getattr(self, kind)(params)
-        write_atomically(folder / FILES[kind], lambda path: shutil.copyfile(artifact.file(FILES[kind]), path))
-        return folder / FILES[kind]
-
-    def validation_accuracy(self, kind: str) -> dict[str, float]:
-        """Accuracy on the validation split, by what is shown: all patches, and a random half of them."""
-        # Before inference mode: what is not in the store is trained now.
-        network, source, device = self.network(kind), self.data.source, self.lab.trainer.device
-        labels, generator = source.labels("validation"), torch.Generator().manual_seed(self.seed)
-        correct = {"whole images": 0, "half of the patches": 0}
-        for rows in torch.arange(len(labels)).split(_EVALUATION_BATCH):
-            images = load_images(source, "validation", rows, 0, self.model.image_size, self.lab.trainer.workers)
-            half = random_masks(len(rows), network.players, torch.tensor([network.players // 2]), generator)[:, 0]
-            for shown, keep in zip(correct, (None, half.to(device)), strict=True):
-                with torch.inference_mode(), self.lab.trainer.autocast():
-                    predicted = network(images.pixels.to(device), keep).argmax(1).cpu()
-                correct[shown] += int((predicted == labels[rows]).sum())
-        return {shown: count / len(labels) for shown, count in correct.items()}
-
     def _explainer(self, kind: str, params: SalvageParams | VitShapleyParams) -> Artifact:
-        spec = {"surrogate": self.surrogate.key, **asdict(params), "seed": self.seed, "revision": _REVISION}
+        spec = {"surrogate": self.surrogate.key, **asdict(params), "seed": self.seed, "revision": REVISION}
 
         def make(workdir: Path) -> None:
             network, surrogate = self._untrained(kind, params), self.network("surrogate")
@@ -170,7 +125,8 @@ class VitStages:
             own = {name: value for name, value in backbone.items() if not name.startswith("head.")}
             network.backbone.load_state_dict(own)
             self._fit(self._module(network, surrogate, params), params.fit, workdir, kind)
-            self._write(workdir, kind, network, params)
+            shape = {"decoder": params.decoder, "decoder_depth": params.depth, "decoder_heads": params.heads}
+            self._write(workdir, kind, network, **shape)
 
         return self._get(kind, spec, make)
 
@@ -194,60 +150,18 @@ class VitStages:
         made: type[ExplainerNetwork] = SalvageNetwork if kind == "salvage" else ShapleyNetwork
         return made(backbone, decoder, self.model.mean, self.model.std)
 
-    @property
-    def _has_regions(self) -> bool:
-        return self.data.source.images("train", torch.tensor([0]), 0).regions is not None
+    def _blank(self) -> VisionTransformer:
+        return build_vit(self.model, self.outputs, self.seed)
 
-    @property
-    def _common(self) -> dict[str, Any]:
-        model = {key: value for key, value in asdict(self.model).items() if key not in ("name", "weights")}
-        return {"model": model, "data": self.data.spec, "seed": self.seed, "revision": _REVISION}
-
-    def _get(self, kind: str, spec: dict[str, Any], make: Any) -> Artifact:
-        return self.lab.store.get(kind, self.lab.with_precision(spec), make, title=f"{kind} of {self.data.name}")
-
-    def _fit(self, module: LightningModule, params: FitParams, workdir: Path, what: str) -> None:
-        size, workers = self.model.image_size, self.lab.trainer.workers
-        batches = ImageDataModule(self.data.source, size, params.batch_size, self.seed, workers=workers)
-        title = f"{what} of {self.data.name}"
-        fit(module, batches, params, self.lab.trainer, workdir, title, self.lab.logger)
-
-    def _loaded(self, tensors: dict[str, Tensor]) -> Any:
-        network = build_vit(self.model, self.outputs, self.seed)
-        load_vit(network, tensors, "classifier", self.model.name)
+    def _start(self) -> VisionTransformer:
+        network = build_vit(self.model, self.outputs, self.seed, published=self.model.pretrained)
+        if self.model.weights is not None:
+            network.load_state_dict(start_weights(self.model, network))
         return network
 
-    def _own_classifier(self, path: Path) -> dict[str, Tensor]:
-        """The tensors of a classifier file of the user's.
+    def _maskable(self, network: Any, removal: Removal | None = None) -> MaskableVit:
+        return maskable(self.model, network, removal)
 
-        Raises:
-            UserError: It is broken, of another architecture, or tells other classes apart.
-        """
-        tensors, info = read_vit(path)
-        classes = tuple(self.data.source.classes)
-        if info is not None and (info.kind not in ("classifier", "surrogate") or info.classes != classes):
-            raise UserError(
-                f"{path} is a {info.kind} of {len(info.classes)} classes of {info.data}: a classifier of the "
-                f"{len(classes)} classes of data={self.data.name} is needed"
-            )
-        network = build_vit(self.model, self.outputs, self.seed)
-        load_vit(network, tensors, f"checkpoint {path}", self.model.name)
-        return tensors
-
-    def _write(
-        self, workdir: Path, kind: str, network: nn.Module, params: SalvageParams | VitShapleyParams | None = None
-    ) -> None:
-        shape: dict[str, Any] = {}
-        if params is not None:
-            shape = {"decoder": params.decoder, "decoder_depth": params.depth, "decoder_heads": params.heads}
-        info = VitInfo(
-            kind, self.model.name, self.data.name, tuple(self.data.source.classes), self.model.binary, **shape
-        )
-        write_vit(workdir / FILES[kind], copy.deepcopy(network).cpu(), info)
-
-
-def _fingerprint(weights: str) -> str:
-    try:
-        return fingerprint_file(Path(weights))
-    except OSError as error:
-        raise UserError(f"model.weights={weights} cannot be read ({error.strerror}): give a file of weights") from error
+    @property
+    def _start_file(self) -> Path | None:
+        return None if self.model.weights is None else Path(self.model.weights)

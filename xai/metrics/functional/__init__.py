@@ -17,6 +17,13 @@ from xai.metrics.functional.localisation import (
     relevance_mass_accuracy,
     relevance_rank_accuracy,
 )
+from xai.metrics.functional.perturbation import (
+    PerturbationCurves,
+    area,
+    enlarge_map,
+    perturbation_curves,
+    pixel_ranks,
+)
 from xai.metrics.functional.removal import (
     RemovalCurves,
     Value,
@@ -29,12 +36,15 @@ from xai.metrics.functional.removal import (
 )
 
 __all__ = [
+    "PerturbationCurves",
     "RemovalCurves",
     "Value",
+    "area",
     "centred_correlation",
     "chance_levels",
     "check_players",
     "e_rmse",
+    "enlarge_map",
     "grid_pointing_game",
     "iou_at_k",
     "is_constant",
@@ -42,6 +52,8 @@ __all__ = [
     "normalise",
     "passes",
     "patch_coverage",
+    "perturbation_curves",
+    "pixel_ranks",
     "pointing_game",
     "ranked_curves",
     "relevance_mass_accuracy",

@@ -1,0 +1,195 @@
+import re
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from benchmarks import published, ranking_step
+from benchmarks.harness import Contender, Measurement
+from benchmarks.ranking_step import (
+    ALIKE,
+    ALIKE_GRADIENT,
+    CONTENDERS,
+    Floor,
+    Ours,
+    Published,
+    Step,
+    cases,
+    report,
+    run,
+)
+from benchmarks.setup import Setup
+from tests.benchmarks.fakes import Here
+
+CPU = Setup()
+MAPS, WHOLE = cases(CPU, small=True)
+NAMES = [contender.name for contender in CONTENDERS]
+
+
+def row(text: str, name: str) -> list[str]:
+    (line,) = (line for line in text.splitlines() if line.startswith(f"| {name} "))
+    return [cell.strip() for cell in line.split("|")][1:-1]
+
+
+def measured(loss: float = 0.5, gradient: float = 1.0) -> list[Measurement]:
+    rows = [Measurement(name, 4, {0: 1.0}, 3 << 20, answer=torch.tensor([[0.5, 1.0, 0.0]])) for name in NAMES]
+    rows[0].answer, rows[2].answer = None, torch.tensor([[loss, gradient, 0.0]])
+    return rows
+
+
+def passes(work: Step, monkeypatch: pytest.MonkeyPatch, drawn: int = 1) -> list[int]:
+    """Images in each pass of the classifier that a step makes."""
+    seen: list[int] = []
+    network = work.classifier.network
+    embed = network.patch_embed.forward
+    monkeypatch.setattr(network.patch_embed, "forward", lambda pixels: seen.append(len(pixels)) or embed(pixels))
+    work.step(work.draws[drawn])
+    return seen
+
+
+def test_small_runs_end_to_end_with_a_row_for_everybody() -> None:
+    reports = list(run(CPU, 1, True, lambda line: None, Here))
+    assert [found.faults for found in reports] == [(), ()]
+    for found in reports:
+        assert "2 images, S = 5, grids 3, 5: CPU, float32, 1 thread" in found.text
+        for name in NAMES:
+            assert all(re.fullmatch(r"1|\d+\.\d\d( \(.*\))?", cell) for cell in row(found.text, name)[1:3])
+        for name in NAMES[2:]:
+            assert float(row(found.text, name)[8]) == pytest.approx(
+                float(row(found.text, "as published")[8]), abs=ALIKE
+            )
+            assert float(row(found.text, name)[9]) < 1e-3
+
+
+@pytest.mark.parametrize("case", [MAPS, WHOLE], ids=lambda case: case.title)
+@pytest.mark.parametrize("grid", [0, 1])
+def test_ours_and_the_published_way_give_the_same_loss_and_gradient(case: ranking_step.Case, grid: int) -> None:
+    found = []
+    for work in (Ours(True, case, CPU), Published(case, CPU)):
+        loss, maps = work.forward(work.draws[grid], 2)
+        found.append((loss, torch.autograd.grad(loss.sum(), maps)[0]))
+    (loss, gradient), (expected, theirs) = found
+    torch.testing.assert_close(loss, expected, rtol=0, atol=ALIKE)
+    assert theirs.norm() > 1e-4
+    assert (gradient - theirs).norm() < 1e-3 * theirs.norm()
+
+
+def test_confidences_depend_on_what_is_taken_away() -> None:
+    work = Published(MAPS, CPU)
+    with torch.no_grad():
+        whole, black = (work.classify(pixels).softmax(1) for pixels in (work.pixels, torch.zeros_like(work.pixels)))
+    assert (whole - black).abs().max() > 0.05
+    assert (whole - 0.1).abs().max() > 0.05
+
+
+def test_the_published_way_passes_every_point_of_both_paths_for_each_class(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert passes(Published(MAPS, CPU), monkeypatch) == [2, 10, 10, 10, 10]
+
+
+@pytest.mark.parametrize(("chunked", "expected"), [(False, [2, 1, 12]), (True, [2, 1, 5, 5, 2])])
+def test_ours_passes_what_lies_between_the_ends_once(
+    chunked: bool, expected: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert sorted(passes(Ours(chunked, MAPS, CPU), monkeypatch, drawn=0)) == sorted(expected)
+
+
+def test_the_floor_passes_as_many_images_as_lie_between_the_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert passes(Floor(MAPS, CPU), monkeypatch) == [2, 5, 5, 2]
+
+
+@pytest.mark.parametrize("contender", CONTENDERS, ids=lambda contender: contender.name)
+def test_a_whole_step_trains_the_decoder_and_nothing_else(contender: Contender) -> None:
+    work = contender.prepare(WHOLE, CPU)
+    decoder = {name: value.detach().clone() for name, value in work._explainer.decoder.named_parameters()}
+    frozen = [work.classifier, work._explainer.features]
+    before = [{name: value.clone() for name, value in network.state_dict().items()} for network in frozen]
+    work.step(work.draws[0])
+    after = dict(work._explainer.decoder.named_parameters())
+    assert any(not torch.equal(after[name], value) for name, value in decoder.items())
+    for network, values in zip(frozen, before, strict=True):
+        assert all(torch.equal(value, values[name]) for name, value in network.state_dict().items())
+
+
+def test_a_round_is_a_step_at_each_grid(monkeypatch: pytest.MonkeyPatch) -> None:
+    work, grids = Ours(False, MAPS, CPU), []
+    monkeypatch.setattr(work, "step", lambda drawn: grids.append((drawn.grid, drawn.reference)))
+    work.round()
+    assert grids == [(3, "black"), (5, "mean")]
+    assert work.images == 4
+
+
+def test_the_warm_up_leaves_the_paths_as_long_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
+    work, steps = Published(MAPS, CPU), []
+    loss = work.loss
+    monkeypatch.setattr(work, "loss", lambda *asked: steps.append(work.params.steps) or loss(*asked))
+    work.warm_up()
+    work.step(work.draws[0])
+    assert steps == [3, 5]
+
+
+def test_a_published_way_that_leaves_a_point_out_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    sums = published._interpolated_sums
+
+    def careless(order: Tensor, shares: Tensor) -> Tensor:
+        masks = sums(order, shares)
+        masks[:, 2] = masks[:, 1]
+        return masks
+
+    monkeypatch.setattr(published, "_interpolated_sums", careless)
+    monkeypatch.setattr(ranking_step, "cases", lambda setup, small: [MAPS])
+    (found,) = run(CPU, 1, True, lambda line: None, Here)
+    assert any("gradient of ours is off by" in fault and "not do the same work" in fault for fault in found.faults)
+
+
+@pytest.mark.parametrize(
+    ("loss", "gradient", "faults"),
+    [
+        (0.5 + 0.9 * ALIKE, 1 + 0.9 * ALIKE_GRADIENT, []),
+        (0.5 + 1.2 * ALIKE, 1.0, ["loss"]),
+        (0.5, 1 - 1.2 * ALIKE_GRADIENT, ["gradient"]),
+        (float("nan"), float("nan"), ["loss", "gradient"]),
+    ],
+)
+def test_losses_and_gradients_have_to_agree(loss: float, gradient: float, faults: list[str]) -> None:
+    found = report(MAPS, CPU, measured(loss, gradient)).faults
+    assert [re.search(r"the first (\w+) of ours", fault)[1] for fault in found] == faults
+
+
+def test_ours_is_compared_with_the_published_way_in_time_and_memory() -> None:
+    rows = measured()
+    rows[1].seconds, rows[1].peak = {0: 4.0}, 8 << 20
+    rows[3].seconds, rows[3].peak = {0: 3.0}, 4 << 20
+    text = report(MAPS, CPU, rows).text
+    assert row(text, "as published")[1:] == ["4.00", "1", "0.5", "–", "8 MiB", "1", "–", "0.50000", "–"]
+    assert row(text, "ours")[1:7] == ["1.00", "0.25", "2", "≤ 0.56: met", "3 MiB", "0.38"]
+    assert row(text, "ours, in chunks")[2:8] == ["0.75", "0.667", "≤ 0.56: missed", "4 MiB", "0.50", "≤ 0.50: met"]
+
+
+def test_who_fails_has_a_row_and_a_line_and_others_their_numbers() -> None:
+    rows = measured()
+    rows[1] = Measurement("as published", failure="no memory")
+    found = report(MAPS, CPU, rows)
+    assert found.faults == ("four narrow layers, CPU, float32, 1 thread: as published failed: no memory",)
+    assert row(found.text, "as published")[1] == "failed"
+    assert row(found.text, "ours")[1:3] == ["1.00", "?"]
+
+
+def test_a_card_shows_the_share_of_its_matrix_products() -> None:
+    rows = [replace(each, flops=10**12) for each in measured()]
+    text = report(MAPS, Setup("cuda"), rows, peak=4e12).text
+    assert row(text, "ours")[10] == "25 %"
+    assert "4 TFLOP/s" in text
+
+
+def test_the_settings_are_the_embedded_classifier_and_a_published_one_with_and_without_a_decoder() -> None:
+    chosen = cases(CPU)
+    shapes = [(case.model.grid**2, case.images, case.grids, case.decoder is None) for case in chosen]
+    assert shapes == [
+        (36, 32, (4, 9, 14), True),
+        (36, 32, (4, 9, 14), False),
+        (49, 1, (7, 14, 28), True),
+        (49, 1, (14,), False),
+    ]
+    card = cases(Setup("cuda", bf16=True))[2]
+    assert (card.model.grid**2, card.images, card.objective.steps, card.objective.iterations) == (196, 32, 16, 30)

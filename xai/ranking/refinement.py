@@ -1,0 +1,157 @@
+"""Test-time refinement: some gradient steps of the training objective for the images at hand."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from xai.errors import UserError
+from xai.ranking.areas import Classify
+from xai.ranking.objective import ObjectiveParams, Question, draw, judge
+from xai.ranking.paths import smooth
+
+
+@dataclass(frozen=True)
+class RefinementParams:
+    """How maps are refined.
+
+    Args:
+        steps: T, gradient steps.
+        draws: K, random grids, references and noises that a step's gradient is averaged over.
+        size: Length of a step of the map, in standard deviations of the map it starts from.
+        sigma: Smoothing of the gradient, in pixels.
+        temperature: Of the soft order.
+        learning_rate: Of Adam, where the decoder is refined.
+    """
+
+    steps: int
+    draws: int
+    size: float
+    sigma: float
+    temperature: float
+    learning_rate: float
+
+    def __post_init__(self) -> None:
+        """Refuse settings that cannot be computed."""
+        if self.steps < 0 or self.draws < 1:
+            raise UserError(f"refinement.steps={self.steps} must be 0 or more, draws={self.draws} at least 1")
+        if not (self.size > 0 and self.temperature > 0 and self.learning_rate > 0 and self.sigma >= 0):
+            raise UserError(
+                f"refinement.size={self.size}, temperature={self.temperature} and learning_rate={self.learning_rate} "
+                f"must be above 0, sigma={self.sigma} 0 or more"
+            )
+
+
+def refine_maps(
+    maps: Tensor,
+    question: Question,
+    classify: Classify,
+    mean: Tensor,
+    objective: ObjectiveParams,
+    params: RefinementParams,
+    generator: torch.Generator,
+    on_map: Callable[[], None] | None = None,
+) -> list[Tensor]:
+    """Move the maps themselves along the gradient of the objective.
+
+    A gradient of one pixel is mostly noise, so it is averaged over draws and smoothed; what is left has a direction and
+    no scale, so its length is set: `size` standard deviations of the map.
+
+    Args:
+        maps: [B, H, W] to start from; a constant map counts as one of deviation 1.
+        question: The images and classes.
+        classify: The classifier, differentiable in its input.
+        mean: [3] of its normalisation.
+        objective: What is improved.
+        params: How.
+        generator: Source of grids, references and noise.
+        on_map: Called whenever one more of the maps is there.
+
+    Returns:
+        T + 1 maps [B, H, W]: the first is what came, the last is refined most.
+    """
+    # A map of one value only has a deviation of rounding errors.
+    flat = maps.flatten(1)
+    spread = torch.where(flat.amax(1) > flat.amin(1), flat.std(1), 1.0)
+    length = spread[:, None, None] * params.size
+    tell = on_map or _nobody
+    refined = [maps.detach()]
+    tell()
+    for _ in range(params.steps):
+        gradient = _gradient(refined[-1], question, classify, mean, objective, params, generator)
+        gradient = smooth(gradient, params.sigma)
+        norm = gradient.flatten(1).std(1).clamp(min=torch.finfo(gradient.dtype).tiny)
+        refined.append(refined[-1] - length * gradient / norm[:, None, None])
+        tell()
+    return refined
+
+
+def refine_network(
+    parameters: list[Tensor],
+    explain: Callable[[], Tensor],
+    question: Question,
+    classify: Classify,
+    mean: Tensor,
+    objective: ObjectiveParams,
+    params: RefinementParams,
+    generator: torch.Generator,
+    on_map: Callable[[], None] | None = None,
+) -> list[Tensor]:
+    """Move the parameters that a map comes from, by Adam; the caller gives a copy that may be changed.
+
+    Args:
+        parameters: What is optimised.
+        explain: Gives maps [B, H, W] as a function of the parameters.
+        question: The images and classes; for one image at a time, if they shall not share their refinement.
+        classify: The classifier, differentiable in its input.
+        mean: [3] of its normalisation.
+        objective: What is improved.
+        params: How.
+        generator: Source of grids, references and noise.
+        on_map: Called whenever one more of the maps is there.
+
+    Returns:
+        T + 1 maps [B, H, W], the first before any step.
+    """
+    optimiser = torch.optim.Adam(parameters, lr=params.learning_rate)
+    tell = on_map or _nobody
+    refined = []
+    with torch.inference_mode(False), torch.enable_grad():
+        for _ in range(params.steps):
+            maps = explain()
+            refined.append(maps.detach())
+            tell()
+            gradient = _gradient(refined[-1], question, classify, mean, objective, params, generator)
+            optimiser.zero_grad()
+            # Nothing else that the maps come from is to collect gradients.
+            maps.backward(gradient / len(maps), inputs=parameters)
+            optimiser.step()
+    with torch.no_grad():
+        refined.append(explain())
+        tell()
+    return refined
+
+
+def _nobody() -> None:
+    """Nobody counts the maps."""
+
+
+def _gradient(
+    maps: Tensor,
+    question: Question,
+    classify: Classify,
+    mean: Tensor,
+    objective: ObjectiveParams,
+    params: RefinementParams,
+    generator: torch.Generator,
+) -> Tensor:
+    """Gradient of each map's loss [B, H, W] with respect to it, averaged over draws; also in inference mode."""
+    with torch.inference_mode(False), torch.enable_grad():
+        leaf = maps.clone().requires_grad_()
+        for _ in range(params.draws):
+            drawn = draw(objective, len(maps), generator)
+            loss = judge(leaf, question, classify, mean, objective, drawn, params.temperature).loss
+            (loss.sum() / params.draws).backward(inputs=[leaf])
+        assert leaf.grad is not None
+        return leaf.grad

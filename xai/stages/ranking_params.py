@@ -1,0 +1,104 @@
+"""Settings of Learn to Rank: the explainer, its refinement, and how pixel maps are measured."""
+
+from dataclasses import dataclass
+
+from xai.data.registry import SPLITS
+from xai.errors import UserError
+from xai.methods.optimisation import FitParams
+from xai.methods.ranking import RankingLoss
+from xai.models.dpt import DecoderParams
+from xai.models.maskable import REFERENCES
+from xai.ranking.objective import ObjectiveParams
+from xai.ranking.refinement import RefinementParams
+
+
+@dataclass(frozen=True)
+class BackboneParams:
+    """What an explainer looks through, where that is not the classifier itself.
+
+    Args:
+        architecture: timm's name of a network; null takes the features of the classifier that is explained.
+        mean: Channel means of its input normalisation.
+        std: Channel deviations of it.
+        pretrained: Fetch timm's published weights from the hub.
+        weights: A local file of timm weights.
+    """
+
+    architecture: str | None = None
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    pretrained: bool = True
+    weights: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse channels that are not three."""
+        if len(self.mean) != 3 or len(self.std) != 3 or not all(deviation > 0 for deviation in self.std):
+            raise UserError("ranking.backbone.mean and std need three channel values each, deviations above 0")
+
+
+@dataclass(frozen=True)
+class RankingParams:
+    """The explainer.
+
+    Args:
+        backbone: What it looks through.
+        levels: Which of its features: blocks of a transformer, stages of a CNN, counted from 0.
+        decoder: What is trained.
+        objective: What its maps are judged by.
+        loss: Which classes they are drawn for.
+        fit: The optimisation.
+    """
+
+    backbone: BackboneParams
+    levels: tuple[int, ...]
+    decoder: DecoderParams
+    objective: ObjectiveParams
+    loss: RankingLoss
+    fit: FitParams
+
+
+@dataclass(frozen=True)
+class RefinementSettings(RefinementParams):
+    """How maps are refined, and by what.
+
+    Args:
+        steps: T, gradient steps; the most that any row asks for.
+        draws: Random grids, references and noises that a step's gradient is averaged over.
+        size: Length of a step of the map, in standard deviations of the map it starts from.
+        sigma: Smoothing of the gradient, in pixels.
+        temperature: Of the soft order.
+        learning_rate: Of Adam, where the decoder is refined.
+        objective: What is improved.
+    """
+
+    objective: ObjectiveParams
+
+
+@dataclass(frozen=True)
+class PerturbationParams:
+    """How maps of pixels are measured.
+
+    Args:
+        split: `validation` for choosing, `test` for reporting.
+        images: How many, drawn with the seed; null takes all.
+        steps: Points of a curve; 21 takes 5 % at a time.
+        references: What is shown instead of what is removed.
+        block: Images that are explained and measured together.
+    """
+
+    split: str
+    images: int | None
+    steps: int
+    references: tuple[str, ...]
+    block: int
+
+    def __post_init__(self) -> None:
+        """Refuse settings that cannot be computed."""
+        if self.split not in SPLITS:
+            raise UserError(f"perturbation.split={self.split} is unknown: use {', '.join(SPLITS)}")
+        if self.steps < 2 or self.block < 1:
+            raise UserError(f"perturbation.steps={self.steps} must be at least 2, block={self.block} at least 1")
+        unknown = [name for name in self.references if name not in REFERENCES]
+        if unknown or not self.references:
+            came = unknown[0] if unknown else "[]"
+            raise UserError(f"perturbation.references: {came} is unknown: use {', '.join(REFERENCES)}")
