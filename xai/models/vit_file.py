@@ -1,4 +1,4 @@
-"""The file a vision transformer of this framework lives in: classifier, surrogate or explainer, and what it is."""
+"""The file a ViT or a CNN of this framework lives in: classifier, surrogate or explainer, and what it is."""
 
 import json
 from collections.abc import Mapping
