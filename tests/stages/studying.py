@@ -12,6 +12,7 @@ from tests.stages.bench import DATA, FIT, lab
 from xai.data.pair import PairParams, PairSet
 from xai.data.prompts import DIGITS
 from xai.data.registry import Images
+from xai.models.cnn import published_classes
 from xai.models.vit import SmallVit, VitParams
 from xai.stages.context import OpenData
 from xai.stages.removal import EvaluationParams, RemovalExamination
@@ -72,6 +73,15 @@ class Blank:
 
 
 BLANK = OpenData("blank", {"name": "blank"}, Blank())
+
+
+class Photographs(type(DATA.source)):  # type: ignore[misc]
+    """The bench's images, told apart as ImageNet's classes."""
+
+    classes = published_classes()
+
+
+PHOTOGRAPHS = OpenData("photographs", {"name": "photographs"}, Photographs())
 
 
 def pairs() -> OpenData:

@@ -10,26 +10,16 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tests.stages.bench import DATA, FIT, lab
-from tests.stages.studying import BLANK, CLASSIFIER, STEP, Trained
+from tests.stages.studying import BLANK, CLASSIFIER, PHOTOGRAPHS, STEP, Trained
 from xai.errors import UserError
-from xai.models.cnn import CnnParams, build_cnn, published_classes
+from xai.models.cnn import CnnParams, build_cnn
 from xai.models.vit_file import VitInfo, read_vit, write_vit
 from xai.stages.cnn import CnnStages
-from xai.stages.context import OpenData
 from xai.stages.vit_params import ClassifierParams
 
 MODEL = CnnParams("tiny", 16, 4, (0.5,) * 3, (0.25,) * 3, "test_efficientnet", output_stride=8)
 CLASSES = ("north", "east", "south", "west")
 TEST = DATA.source.images("test", torch.arange(9), 0).pixels
-
-
-class Photographs(type(DATA.source)):  # type: ignore[misc]
-    """The bench's images, told apart as ImageNet's classes."""
-
-    classes = published_classes()
-
-
-PHOTOGRAPHS = OpenData("photographs", {"name": "photographs"}, Photographs())
 
 
 def stages(folder: Path, **changes: Any) -> CnnStages:

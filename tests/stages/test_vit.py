@@ -3,6 +3,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -12,16 +13,18 @@ from tests.stages.studying import (
     BLANK,
     CLASSIFIER,
     MODEL,
+    PHOTOGRAPHS,
     SALVAGE,
     STEP,
     SURROGATE,
     VIT_SHAPLEY,
     Trained,
     stages,
+    train_in_no_time,
 )
 from xai.errors import UserError
 from xai.models.explainer import SalvageNetwork, ShapleyNetwork
-from xai.models.vit import SmallVit, build_vit
+from xai.models.vit import SmallVit, VitParams, build_vit
 from xai.models.vit_file import VitInfo, read_vit, write_vit
 from xai.stages.context import OpenData
 from xai.stages.vit import VitStages
@@ -264,3 +267,28 @@ def test_start_weights_that_are_not_there(tmp_path: Path) -> None:
 def test_settings_that_cannot_be_computed(make: Any, wanted: str) -> None:
     with pytest.raises(UserError, match=wanted):
         make()
+
+
+def test_a_published_vit_is_the_classifier_where_it_knows_the_classes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained = train_in_no_time(monkeypatch)
+    model = VitParams("published", 16, 4, (0.5,) * 3, (0.5,) * 3, "vit_tiny_patch16_224", pretrained=True)
+    asked: list[tuple[int, bool]] = []
+
+    def build(params: VitParams, outputs: int, seed: int, *, published: bool = False) -> Any:
+        asked.append((outputs, published))
+        with torch.random.fork_rng():
+            torch.manual_seed(1 + published)
+            return timm.create_model("vit_tiny_patch16_224", num_classes=outputs, img_size=16, patch_size=4)
+
+    monkeypatch.setattr("xai.stages.vit.build_vit", build)
+    stage = stages(tmp_path, model=model, data=PHOTOGRAPHS, classifier_params=replace(CLASSIFIER, focus=0.0))
+    assert stage.is_published
+    found = stage.network("classifier").network.state_dict()
+    expected = build(model, 1000, 0, published=True).state_dict()
+    torch.testing.assert_close(found, expected)
+    assert (1000, True) in asked
+    assert not trained.names
+    assert not stages(tmp_path, model=replace(model, pretrained=False), data=PHOTOGRAPHS).is_published
+    assert not stages(tmp_path, model=model, classifier_params=replace(CLASSIFIER, focus=0.0)).is_published
