@@ -99,7 +99,7 @@ def test_figure_3b_is_the_area_over_the_points_of_a_path(drawn):
 def test_figure_5_is_the_mass_on_the_mark_from_both_starts_and_the_area_of_the_mark(drawn):
     found = [shortcut(seed) for seed in range(3)]
     (panel,) = ranking_figures.shortcut(Evidence((), shortcut=tuple(found))).axes
-    for label, prefix in (("from the trained map", ""), ("from the flat map", "flat_")):
+    for label, prefix in (("trained map", ""), ("flat map", "flat_"), ("classifier before", "clean_")):
         steps, *numbers = bars(panel)[label]
         assert np.round(steps).tolist() == [0, 1, 2, 3, 4, 5]
         expected = [interval(found, f"{prefix}mass_t{t}") for t in range(6)]

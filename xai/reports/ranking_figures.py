@@ -36,7 +36,7 @@ _MASS = re.compile(r"(flat_|clean_)?mass_t(\d+)")
 _STARTS = {
     "": ("trained map", BLUE, "-", "o"),
     "flat_": ("flat map", ORANGE, "--", "s"),
-    "clean_": ("trained map, of the classifier before", GREEN, "-.", "^"),
+    "clean_": ("classifier before", GREEN, "-.", "^"),
 }
 """The lines of Figure 5."""
 
@@ -117,7 +117,7 @@ def shortcut(evidence: Evidence) -> bytes:
         shift = {"": -0.03, "flat_": 0.03}.get(prefix, 0.0)
         style = {"color": colour, "linestyle": stroke, "marker": marker}
         if steps:
-            _bars(axes, [t + shift for t in steps], summaries, f"from the {label}", **style)
+            _bars(axes, [t + shift for t in steps], summaries, label, **style)
     area = _summary(rows, "mark_area")[0]
     if math.isfinite(area):
         axes.axhline(area, color=GREY, linestyle=":", linewidth=1.2, label="area of the mark")
