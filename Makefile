@@ -67,7 +67,7 @@ rank-figures: $(STAMP)  ## Learn to Rank, Figures 3, 5 and 6
 test: $(STAMP)  ## all tests; fails if none ran (ARGS="tests/test_house.py" for some)
 	$(BIN)/python -m pytest $(if $(findstring tests/,$(ARGS)),,-n $(XAI_TEST_WORKERS) --dist loadfile) $(ARGS)
 
-bench: $(STAMP)  ## speed and memory beside shap, captum, ViT-Shapley and plain passes (half an hour; ARGS="--help")
+bench: $(STAMP)  ## speed and memory beside shap, captum, ViT-Shapley and plain passes (an hour; ARGS="--help")
 	$(BIN)/python -m benchmarks $(ARGS)
 
 bench-estimators: $(STAMP)  ## error of Shapley estimators against forward passes (half an hour; ARGS="--help" for less)

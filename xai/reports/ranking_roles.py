@@ -72,7 +72,7 @@ _OF_PIXELS = tuple(
 _INPUT_X_GRADIENT = Role(
     "input_x_gradient_pixels",
     "Input x gradient, pixels",
-    "Input x grad., px",
+    "Inp. x grad., px",
     "method",
     "The gradient of the class's output times what a pixel differs from the mean by: what the explainer looks at too.",
 )
