@@ -43,6 +43,25 @@ def weighted_ranks(weights: Tensor, generator: torch.Generator) -> Tensor:
     return keys.argsort(-1, descending=True).argsort(-1)
 
 
+def ranks_with_random_ties(values: Tensor, generator: torch.Generator) -> Tensor:
+    """The rank of each entry in its row, 0 for the largest; equal ones come in random order.
+
+    An order by position would earn points where position does.
+
+    Args:
+        values: [B, N].
+        generator: Source of the order of ties; drawn from for every entry, whether there are ties or not.
+
+    Returns:
+        Integers [B, N].
+    """
+    shuffled = torch.rand(values.shape, generator=generator, device=generator.device, dtype=torch.float64).argsort(-1)
+    shuffled = shuffled.to(values.device)
+    order = shuffled.gather(1, values.gather(1, shuffled).argsort(dim=-1, descending=True, stable=True))
+    places = torch.arange(values.shape[1], device=values.device).expand_as(order)
+    return torch.empty_like(order).scatter_(1, order, places)
+
+
 def step_generator(seed: int, step: int, device: torch.device, rank: int = 0) -> torch.Generator:
     """The source of what a training step draws; a resumed run draws at a step what the killed one would have drawn.
 

@@ -11,9 +11,9 @@ from tests.stages.studying import BLANK, SALVAGE, VIT_SHAPLEY, Trained
 from xai.errors import UserError
 from xai.metrics.functional.perturbation import enlarge_map
 from xai.models.dpt import DecoderParams
+from xai.ranking.refinement import in_units
 from xai.results import read_result, read_tensors
 from xai.stages.ranking_study import CONTROLS, LEARNED, RIVALS, RankingStudy, Rivals
-from xai.stages.refined import in_units
 
 QUICK = replace(PERTURBATION, images=3, steps=2, references=("black",), block=2)
 ROLES = [*LEARNED, *RIVALS, *CONTROLS, "attention_rollout", "saliency"]

@@ -12,9 +12,9 @@ from tests.stages.studying import Trained
 from xai.data.registry import Images
 from xai.ranking.areas import confidence
 from xai.ranking.objective import Question
-from xai.ranking.refinement import refine_maps, refine_network
+from xai.ranking.refinement import in_units, refine_maps, refine_network
 from xai.stages.perturbation import PerturbationExamination
-from xai.stages.refined import Refinement, Start, in_units
+from xai.stages.refined import Refinement, Start
 
 DRAWN = Start("ranking", {"drawn": "colour"}, colour)
 MEAN = torch.tensor([0.5, 0.5, 0.5])

@@ -7,10 +7,9 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from xai.config import build
-from xai.errors import UserError
 from xai.models.dpt import DecoderParams
-from xai.models.weights import read_weights, write_weights
+from xai.models.vit_file import described
+from xai.models.weights import Weights, read_weights, write_weights
 
 _KEY = "xai.ranking"
 
@@ -55,13 +54,12 @@ def read_ranking(path: Path) -> tuple[dict[str, Tensor], RankingInfo | None]:
         UserError: Where the file is missing, broken, executable, holds NaN, or says of itself what cannot be read.
     """
     weights = read_weights(path, what="checkpoint", require_finite=True)
-    if _KEY not in weights.metadata:
-        return weights.tensors, None
-    try:
-        info = build(RankingInfo, json.loads(weights.metadata[_KEY]))
-    except (ValueError, RecursionError, UserError) as error:
-        raise UserError(f"{path} was written by another version of this framework, or edited") from error
-    return weights.tensors, info
+    return weights.tensors, ranking_info(weights, path)
+
+
+def ranking_info(weights: Weights, path: Path) -> RankingInfo | None:
+    """What the file at `path` says of itself; None for any other file of weights."""
+    return described(weights, path, _KEY, RankingInfo)
 
 
 def part_of(tensors: Mapping[str, Tensor], network: str) -> dict[str, Tensor]:

@@ -4,15 +4,18 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from torch import Tensor, nn
 
 from xai.config import build
 from xai.errors import UserError
-from xai.models.weights import match_weights, read_weights, write_weights
+from xai.models.weights import Weights, match_weights, read_weights, write_weights
 
 KINDS = ("classifier", "surrogate", "salvage", "vit_shapley")
 _KEY = "xai.vit"
+
+Info = TypeVar("Info")
 
 
 @dataclass(frozen=True)
@@ -57,13 +60,26 @@ def read_vit(path: Path) -> tuple[dict[str, Tensor], VitInfo | None]:
         UserError: Where the file is missing, broken, executable, holds NaN, or says of itself what cannot be read.
     """
     weights = read_weights(path, what="checkpoint", require_finite=True)
-    if _KEY not in weights.metadata:
-        return weights.tensors, None
+    return weights.tensors, vit_info(weights, path)
+
+
+def vit_info(weights: Weights, path: Path) -> VitInfo | None:
+    """What the file at `path` says of itself; None for one that others wrote."""
+    return described(weights, path, _KEY, VitInfo)
+
+
+def described(weights: Weights, path: Path, key: str, kind: type[Info]) -> Info | None:
+    """What the metadata of a file say under a key; None where they say nothing there.
+
+    Raises:
+        UserError: What they say cannot be read.
+    """
+    if key not in weights.metadata:
+        return None
     try:
-        info = build(VitInfo, json.loads(weights.metadata[_KEY]))
+        return build(kind, json.loads(weights.metadata[key]))
     except (ValueError, RecursionError, UserError) as error:
         raise UserError(f"{path} was written by another version of this framework, or edited") from error
-    return weights.tensors, info
 
 
 def load_vit(network: nn.Module, tensors: Mapping[str, Tensor], what: str, model: str) -> None:

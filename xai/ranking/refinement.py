@@ -87,6 +87,18 @@ def refine_maps(
     return refined
 
 
+def in_units(maps: Tensor, scale: float | None) -> Tensor:
+    """Maps [B, H, W] with mean 0 and a deviation of `scale`, for maps whose own scale means nothing here.
+
+    The sharpness of a soft order is the scale of its map. None leaves maps as they are; a constant map becomes 0.
+    """
+    if scale is None:
+        return maps
+    centred = maps - maps.mean((1, 2), keepdim=True)
+    spread = centred.flatten(1).std(1)[:, None, None]
+    return torch.where(spread > 0, centred / spread.clamp(min=torch.finfo(maps.dtype).tiny), 0.0) * scale
+
+
 def refine_network(
     parameters: list[Tensor],
     explain: Callable[[], Tensor],

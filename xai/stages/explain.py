@@ -20,10 +20,11 @@ from xai.models.explainer import SalvageNetwork
 from xai.models.factory import ClipParams
 from xai.models.features import FrozenFeatures
 from xai.models.maskable import MaskableClassifier, Removal
-from xai.models.ranking_file import RankingInfo, part_of, read_ranking
+from xai.models.ranking_file import RankingInfo, part_of, ranking_info
 from xai.models.segmenter import build_decoder
 from xai.models.vit import VitParams, build_vit, maskable, outputs_of
-from xai.models.vit_file import VitInfo, load_vit, read_vit
+from xai.models.vit_file import VitInfo, load_vit, read_vit, vit_info
+from xai.models.weights import read_weights
 from xai.stages.post_hoc import Explain, Measured, PostHocParams, explain_post_hoc
 from xai.stages.ranking import blank_backbone
 from xai.training import TrainerParams
@@ -83,17 +84,20 @@ def explain_image(
     pixels = _as_seen(read_image(image), model)
     if isinstance(model, ClipParams):
         return _by_itself(_of_clip(model, _needed(checkpoint, model.name)), pixels, target, trainer)
-    if isinstance(model, VitParams):
-        tensors, info = read_vit(_needed(checkpoint, model.name))
-        if info is not None and info.kind == "salvage":
-            return _by_itself(_of_salvage(model, checkpoint, tensors, info), pixels, target, trainer)
-    ranking = None if checkpoint is None else read_ranking(checkpoint)
-    if ranking is not None and ranking[1] is not None:
-        explainer, classifier = _of_ranking(model, checkpoint, *ranking)
-        own = ("ranking", explainer.to(trainer.device).attribute)
-        return _from_outside(classifier, ranking[1].classes, pixels, target, trainer, post_hoc, own)
     removal = post_hoc.supervision.explainer.classifier_removal
-    classifier, classes = _classifier(model, checkpoint, removal)
+    if isinstance(model, CnnParams) and checkpoint is None and not model.embedded:
+        published = maskable_cnn(model, published_cnn(model), removal)
+        return _from_outside(published, published_classes(), pixels, target, trainer, post_hoc)
+    path = _needed(checkpoint, model.name)
+    weights = read_weights(path, what="checkpoint", require_finite=True)
+    info, ranking = vit_info(weights, path), ranking_info(weights, path)
+    if ranking is not None:
+        explainer, classifier = _of_ranking(model, path, weights.tensors, ranking)
+        own = ("ranking", explainer.to(trainer.device).attribute)
+        return _from_outside(classifier, ranking.classes, pixels, target, trainer, post_hoc, own)
+    if isinstance(model, VitParams) and info is not None and info.kind == "salvage":
+        return _by_itself(_of_salvage(model, path, weights.tensors, info), pixels, target, trainer)
+    classifier, classes = _classifier(model, path, weights.tensors, info, removal)
     return _from_outside(classifier, classes, pixels, target, trainer, post_hoc)
 
 
@@ -185,17 +189,17 @@ def _needed(checkpoint: Path | None, model: str) -> Path:
 
 
 def _classifier(
-    model: VitParams | CnnParams, checkpoint: Path | None, removal: Removal | None
+    model: VitParams | CnnParams,
+    path: Path,
+    tensors: dict[str, Tensor],
+    info: VitInfo | None,
+    removal: Removal | None,
 ) -> tuple[MaskableClassifier, tuple[str, ...]]:
     """A classifier that does not explain itself, and its classes.
 
     Raises:
-        UserError: There is none, or the file is of another kind or model.
+        UserError: The file is of another kind or model.
     """
-    if isinstance(model, CnnParams) and checkpoint is None and not model.embedded:
-        return maskable_cnn(model, published_cnn(model), removal), published_classes()
-    path = _needed(checkpoint, model.name)
-    tensors, info = read_vit(path)
     if info is None or info.kind not in ("classifier", "surrogate"):
         what = "says nothing of itself" if info is None else f"is a {info.kind}"
         also = ", the salvage.safetensors of method=salvage" if isinstance(model, VitParams) else ""
@@ -218,14 +222,13 @@ def _blank(model: VitParams | CnnParams, outputs: int, removal: Removal | None) 
 
 
 def _of_ranking(
-    model: VitParams | CnnParams, checkpoint: Path | None, tensors: dict[str, Tensor], info: RankingInfo | None
+    model: VitParams | CnnParams, checkpoint: Path, tensors: dict[str, Tensor], info: RankingInfo
 ) -> tuple[DenseExplainer, MaskableClassifier]:
     """An explainer of Learn to Rank, and the classifier it was trained on.
 
     Raises:
         UserError: The file is of another model.
     """
-    assert info is not None
     if info.model != model.name:
         raise UserError(f"{checkpoint} explains a model={info.model}, not {model.name}: add model={info.model}")
     what, classes = f"checkpoint {checkpoint}", len(info.classes)
@@ -256,7 +259,7 @@ def _of_clip(model: ClipParams, checkpoint: Path) -> _Read:
     return _Explaining(network, explain), info.classes, network.grid, info.explains
 
 
-def _of_salvage(model: VitParams, checkpoint: Path | None, tensors: dict[str, Tensor], info: VitInfo) -> _Read:
+def _of_salvage(model: VitParams, checkpoint: Path, tensors: dict[str, Tensor], info: VitInfo) -> _Read:
     outputs = outputs_of(len(info.classes), info.binary)
     backbone = build_vit(model, outputs, 0)
     decoder = build_decoder(info.decoder, backbone.embed_dim, 2 * outputs, info.decoder_depth, info.decoder_heads)

@@ -15,7 +15,7 @@ from xai.models.normalisation import Normalisation
 from xai.ranking.areas import confidence
 from xai.ranking.objective import ObjectiveParams, Question
 from xai.ranking.paths import open_reference
-from xai.ranking.refinement import RefinementParams, refine_maps
+from xai.ranking.refinement import RefinementParams, in_units, refine_maps
 from xai.stages.supervision import SupervisionParams
 from xai.training import TrainerParams
 
@@ -131,8 +131,7 @@ class _Picture:
         with torch.no_grad():
             question = Question(self.images, self.target, confidence(self._classify(self.images), self.target))
         # A soft order reads how large the numbers are, and every explainer has a scale of its own.
-        spread = maps.std()
-        start = (maps - maps.mean()) / spread if spread > 0 else maps
+        start = in_units(maps, 1.0)
         objective, how = self.params.objective, self.params.refinement
         return refine_maps(start, question, self._classify, self._mean, objective, how, self._generator())[-1]
 

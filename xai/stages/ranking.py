@@ -2,7 +2,7 @@
 
 import copy
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from xai.models.ranking_file import RankingInfo, part_of, write_ranking
 from xai.models.vit_file import load_vit
 from xai.models.weights import match_weights, read_weights
 from xai.stages.networks import ClassifierStages
-from xai.stages.ranking_params import BackboneParams, RankingParams
+from xai.stages.ranking_params import BackboneParams, RankingParams, numbers_of
 from xai.training import fit
 
 FILE = "ranking.safetensors"
@@ -70,7 +70,7 @@ class RankingStages:
         spec: dict[str, Any] = {
             "classifier": stages.classifier.key,
             "data": stages.data.spec,
-            "ranking": _numbers_of(params),
+            "ranking": numbers_of(params),
             "seed": stages.seed,
             "revision": _REVISION,
         }
@@ -150,14 +150,6 @@ class RankingStages:
         )
         copies: dict[str, nn.Module] = {name: copy.deepcopy(part).cpu() for name, part in networks.items()}
         write_ranking(path, copies, info)
-
-
-def _numbers_of(params: RankingParams) -> dict[str, Any]:
-    """Settings that change numbers: how many images pass at once, and where weights lie, do not."""
-    settings = asdict(params)
-    settings["objective"].pop("chunk")
-    settings["backbone"].pop("weights")
-    return settings
 
 
 def _fingerprint(path: str) -> str:

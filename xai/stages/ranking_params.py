@@ -1,6 +1,7 @@
 """Settings of Learn to Rank: the explainer, its refinement, and how pixel maps are measured."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from xai.data.registry import SPLITS
 from xai.errors import UserError
@@ -102,3 +103,11 @@ class PerturbationParams:
         if unknown or not self.references:
             came = unknown[0] if unknown else "[]"
             raise UserError(f"perturbation.references: {came} is unknown: use {', '.join(REFERENCES)}")
+
+
+def numbers_of(params: RankingParams | RefinementSettings) -> dict[str, Any]:
+    """Settings that change numbers: how many images pass at once, and where weights lie, do not."""
+    settings = asdict(params)
+    settings["objective"].pop("chunk")
+    settings.get("backbone", {}).pop("weights", None)
+    return settings

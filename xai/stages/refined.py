@@ -3,7 +3,7 @@
 import copy
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,9 @@ from xai.metrics.functional.perturbation import enlarge_map
 from xai.models.dense import DenseExplainer
 from xai.ranking.areas import confidence
 from xai.ranking.objective import Question
-from xai.ranking.refinement import refine_maps, refine_network
+from xai.ranking.refinement import in_units, refine_maps, refine_network
 from xai.stages.perturbation import Draw, Maps, PerturbationExamination
-from xai.stages.ranking_params import RefinementSettings
+from xai.stages.ranking_params import RefinementSettings, numbers_of
 
 _FILE = "maps.safetensors"
 _REVISION = 1
@@ -66,15 +66,12 @@ class Refinement:
     def refined(self, start: Start) -> Artifact:
         """All steps: `maps` [N, T + 1, 2, H, W] and `seconds` [T + 1], what a map took until then."""
         lab = self.examination.stages.lab
-        settings = asdict(self.params)
-        # It changes memory, not numbers.
-        settings["objective"].pop("chunk")
         spec = {
             "start": start.name,
             "made_from": dict(start.made_from),
             "scale": start.scale,
             "images": self.examination.spec,
-            "refinement": settings,
+            "refinement": numbers_of(self.params),
             "revision": _REVISION,
         }
 
@@ -144,15 +141,3 @@ class _Clock:
         now = time.perf_counter()
         self.seconds[self._at] += now - self._last
         self._last, self._at = now, self._at + 1
-
-
-def in_units(maps: Tensor, scale: float | None) -> Tensor:
-    """Maps [B, H, W] with mean 0 and a deviation of `scale`, for maps whose own scale means nothing here.
-
-    The sharpness of a soft order is the scale of its map. None leaves maps as they are; a constant map becomes 0.
-    """
-    if scale is None:
-        return maps
-    centred = maps - maps.mean((1, 2), keepdim=True)
-    spread = centred.flatten(1).std(1)[:, None, None]
-    return torch.where(spread > 0, centred / spread.clamp(min=torch.finfo(maps.dtype).tiny), 0.0) * scale

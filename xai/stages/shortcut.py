@@ -33,7 +33,7 @@ from xai.ranking.refinement import refine_maps
 from xai.results import Result, write_result
 from xai.stages.evaluation import peak_memory, provenance
 from xai.stages.ranking import RankingStages
-from xai.stages.ranking_params import PerturbationParams, RefinementSettings
+from xai.stages.ranking_params import PerturbationParams, RefinementSettings, numbers_of
 from xai.training import fit
 
 log = logging.getLogger(__name__)
@@ -158,14 +158,12 @@ class Shortcut:
         Raises:
             UserError: The classifier calls no marked image at all the marked class.
         """
-        stages, settings = self.networks.stages, asdict(self.refinement)
-        # It changes memory, not numbers.
-        settings["objective"].pop("chunk")
+        stages = self.networks.stages
         spec = {
             "role": ROLE,
             "classifier": self.classifier.key,
             "ranking": self.networks.trained(self.networks.params).key,
-            "refinement": settings,
+            "refinement": numbers_of(self.refinement),
             "split": self.perturbation.split,
             "block": self.perturbation.block,
             "images": self.params.images,

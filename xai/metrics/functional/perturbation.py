@@ -14,6 +14,7 @@ from torch import Tensor
 
 from xai.errors import UserError
 from xai.metrics.functional.agreement import is_constant
+from xai.sampling import ranks_with_random_ties
 
 Classify = Callable[[Tensor], Tensor]
 """Images [N, 3, H, W] in [0, 1] to logits [N, C]."""
@@ -121,11 +122,7 @@ def pixel_ranks(maps: Tensor, generator: torch.Generator, constant: str = "rando
     if constant == "refuse":
         _refuse(level, "is constant and ranks no pixel: use constant=random to score it as a random order")
     importance = flat.masked_fill(level[:, None], 0)
-    shuffled = torch.rand(flat.shape, generator=generator, device=generator.device, dtype=torch.float64).argsort(-1)
-    shuffled = shuffled.to(flat.device)
-    order = shuffled.gather(1, importance.gather(1, shuffled).argsort(dim=-1, descending=True, stable=True))
-    places = torch.arange(flat.shape[1], device=flat.device).expand_as(order)
-    return torch.empty_like(order).scatter_(1, order, places)
+    return ranks_with_random_ties(importance, generator)
 
 
 def area(curves: Tensor) -> Tensor:

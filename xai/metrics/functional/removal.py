@@ -17,7 +17,7 @@ from torch import Tensor
 from xai.errors import UserError
 from xai.metrics.functional.agreement import is_constant
 from xai.metrics.functional.checks import check_finite
-from xai.sampling import importance_weights, weighted_ranks
+from xai.sampling import importance_weights, ranks_with_random_ties, weighted_ranks
 
 Value = Callable[[Tensor], Tensor]
 """A game with a target class: coalitions, Bool [B, S, M] on the CPU, to values [B, S]; `PatchGame.value` is one."""
@@ -163,10 +163,7 @@ def _usable(attributions: Tensor, constant: str) -> Tensor:
 
 def _ranks(phi: Tensor, generator: torch.Generator) -> Tensor:
     """[B, 2, M]: when each patch enters, most important first and least important first."""
-    shuffled = torch.rand(phi.shape, generator=generator, device=generator.device, dtype=torch.float64).argsort(-1)
-    shuffled = shuffled.to(phi.device)
-    order = shuffled.gather(1, phi.gather(1, shuffled).argsort(dim=-1, descending=True, stable=True))
-    ranks = order.argsort(-1)
+    ranks = ranks_with_random_ties(phi, generator)
     return torch.stack([ranks, phi.shape[1] - 1 - ranks], dim=1)
 
 
