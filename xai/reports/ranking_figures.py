@@ -126,7 +126,7 @@ def shortcut(evidence: Evidence) -> bytes:
     axes.set_xlabel("gradient steps T", fontsize=9)
     axes.set_ylabel("attribution on the mark, %", fontsize=9)
     tidy(axes)
-    legend_below(figure, axes)
+    legend_below(figure, axes, 2)
     return to_png(figure)
 
 
