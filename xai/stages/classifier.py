@@ -42,6 +42,21 @@ def subset(source: ImageSource, split: str, images: int | None, seed: int) -> Te
     return torch.randperm(available, generator=generator)[:images].sort().values
 
 
+def chosen_rows(data: OpenData, split: str, images: int | None, seed: int, group: str) -> Tensor:
+    """As `subset`, of an opened data set, refusing by the names that the settings have in a group.
+
+    Raises:
+        UserError: Where the split has fewer images, or none are wanted.
+    """
+    available = len(data.source.labels(split))
+    if images is not None and not 1 <= images <= available:
+        raise UserError(
+            f"{group}.images={images}: the {split} split of data={data.name} has {available} images; null takes all of "
+            "them"
+        )
+    return subset(data.source, split, images, seed)
+
+
 def fine_tune(
     lab: Lab,
     model: ModelParams,

@@ -14,13 +14,12 @@ from torch import Tensor
 from xai.artifacts import Artifact
 from xai.data.module import load_images
 from xai.data.registry import Images
-from xai.errors import UserError
 from xai.metrics import functional
 from xai.metrics.functional.perturbation import area, enlarge_map, perturbation_curves
 from xai.models.maskable import MaskableClassifier, Removal, reference_image
 from xai.ranking.objective import training_targets
 from xai.results import Result, write_result
-from xai.stages.classifier import subset
+from xai.stages.classifier import chosen_rows
 from xai.stages.evaluation import peak_memory, provenance
 from xai.stages.networks import ClassifierStages
 from xai.stages.ranking_params import PerturbationParams
@@ -73,13 +72,7 @@ class PerturbationExamination:
     def __post_init__(self) -> None:
         """Refuse before any training what could not be measured after it."""
         data, params = self.stages.data, self.params
-        available = len(data.source.labels(params.split))
-        if params.images is not None and not 1 <= params.images <= available:
-            raise UserError(
-                f"perturbation.images={params.images}: the {params.split} split of data={data.name} has {available} "
-                "images; null takes all of them"
-            )
-        self.rows = subset(data.source, params.split, params.images, self.stages.seed)
+        self.rows = chosen_rows(data, params.split, params.images, self.stages.seed, "perturbation")
 
     @property
     def spec(self) -> dict[str, Any]:

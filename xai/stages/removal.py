@@ -21,7 +21,7 @@ from xai.metrics.classification import agreement, precision_recall_f1_mcc
 from xai.metrics.functional.removal import RemovalCurves, removal_curves, scores
 from xai.models.timm_vit import MaskableVit
 from xai.results import Result, write_result
-from xai.stages.classifier import subset
+from xai.stages.classifier import chosen_rows
 from xai.stages.context import OpenData
 from xai.stages.evaluation import peak_memory, provenance
 from xai.stages.vit import VitStages
@@ -103,13 +103,7 @@ class RemovalExamination:
     def __post_init__(self) -> None:
         """Refuse before any training what could not be measured after it."""
         data, params = self.stages.data, self.params
-        available = len(data.source.labels(params.split))
-        if params.images is not None and not 1 <= params.images <= available:
-            raise UserError(
-                f"evaluation.images={params.images}: the {params.split} split of data={data.name} has {available} "
-                "images; null takes all of them"
-            )
-        self.rows = subset(data.source, params.split, params.images, self.stages.seed)
+        self.rows = chosen_rows(data, params.split, params.images, self.stages.seed, "evaluation")
         has = data.source.images(params.split, self.rows[:1], 0).regions is not None
         if params.regions and not has:
             raise UserError(
