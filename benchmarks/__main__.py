@@ -11,7 +11,7 @@ import torch
 from benchmarks import explainer_step, kernel_shap, masked_forward, ranking_step, sinkhorn
 from benchmarks.machine import description
 from benchmarks.setup import setups
-from xai.errors import UserError
+from xai.core.errors import UserError
 
 SCRIPTS = {
     "kernel_shap": kernel_shap.run,

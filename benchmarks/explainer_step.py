@@ -34,7 +34,7 @@ from benchmarks.learned import (
 from benchmarks.machine import matmul_rate
 from benchmarks.setup import Setup
 from benchmarks.tables import Report, mebibytes, ratio, share, table
-from xai.config import build
+from xai.core.settings import build
 from xai.data.module import Batch
 from xai.models.explainer import SalvageNetwork
 from xai.models.vit import SmallVit, VitParams

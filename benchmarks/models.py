@@ -15,7 +15,7 @@ from open_clip.model import CLIP
 from torch import Tensor, nn
 
 from benchmarks.setup import Setup
-from xai.config import build
+from xai.core.settings import build
 from xai.games import PatchGame
 from xai.models.factory import ClipParams, build_clip, build_explainer
 from xai.models.maskable import Removal

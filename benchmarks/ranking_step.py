@@ -28,7 +28,7 @@ from benchmarks.machine import matmul_rate
 from benchmarks.published import published_loss
 from benchmarks.setup import Setup
 from benchmarks.tables import Report, mebibytes, ratio, share, table
-from xai.config import build
+from xai.core.settings import build
 from xai.models.dense import DenseExplainer
 from xai.models.dpt import DecoderParams
 from xai.models.features import FrozenFeatures

@@ -20,9 +20,9 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from xai import app, cli, vectors
-from xai.config import build
+from xai.core.errors import UserError
+from xai.core.settings import build
 from xai.data.scatter import ScatterParams
-from xai.errors import UserError
 from xai.models.checkpoint import ClassifierInfo, architecture_hash, write_classifier
 from xai.models.clip import SelfExplainingClip, trainable
 from xai.models.cnn import CnnParams, build_cnn
@@ -416,7 +416,7 @@ def test_a_full_disk_at_the_first_file(run: Cli, monkeypatch: pytest.MonkeyPatch
     def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("xai.artifacts.os.fsync", full)
+    monkeypatch.setattr("xai.core.store.os.fsync", full)
     line = run.refused(*SMOKE)
     assert "disk is full" in line
     assert "store" in line

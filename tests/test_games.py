@@ -11,7 +11,7 @@ from torch import Tensor
 from tests.models.tiny_clip import CLASSES, classifier, coalitions, pictures
 from tests.models.tiny_vit import FAMILIES, MEAN, STD, maskable, network, small_cnn
 from xai import games
-from xai.errors import UserError
+from xai.core.errors import UserError
 from xai.games import PatchGame, split
 from xai.models.maskable import Encoded, MaskableClassifier, Removal, Rows, sort_rows
 from xai.models.painted import PaintedClassifier

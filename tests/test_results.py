@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from xai.errors import UserError
+from xai.core.errors import UserError
 from xai.results import Result, collect, read_result, read_tensors, write_result
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from xai import vectors
-from xai.errors import UserError
+from xai.core.errors import UserError
 from xai.models.weights import fingerprint, write_weights
 from xai.vectors import Vector, VectorInfo
 

@@ -12,12 +12,14 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from rich.markup import escape
 
-from xai.artifacts import Store
-from xai.config import build, unknown
-from xai.errors import UserError
-from xai.files import explain_disk_errors
-from xai.loggers import build_logger, closing_logger
-from xai.progress import console
+from xai.core.errors import UserError
+from xai.core.files import explain_disk_errors
+from xai.core.loggers import build_logger, closing_logger
+from xai.core.progress import console
+from xai.core.runtime import Runtime
+from xai.core.settings import build, unknown
+from xai.core.store import Store
+from xai.data.catalogue import OpenData, open_data
 from xai.settings import (
     ApplyConfig,
     ClassifierConfig,
@@ -28,7 +30,6 @@ from xai.settings import (
     SurrogateConfig,
     TransferConfig,
 )
-from xai.stages.context import Lab, OpenData, open_data
 from xai.stages.families import check_family, classifier_stages
 from xai.stages.removal import RemovalExamination
 from xai.stages.supervision import open_supervision
@@ -86,13 +87,13 @@ def _plain(config: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in values.items()}
 
 
-def _lab(settings: Any, output: Path) -> Lab:
+def _runtime(settings: Any, output: Path) -> Runtime:
     torch.use_deterministic_algorithms(True, warn_only=True)
     threads = settings.trainer.threads or (1 if settings.model.embedded else None)
     if threads:
         # Threads of a small operation mostly wait for each other, and on a busy machine for whole time slices.
         torch.set_num_threads(threads)
-    return Lab(Store(Path(settings.store)), settings.trainer, build_logger(settings.logger, output, settings.name))
+    return Runtime(Store(Path(settings.store)), settings.trainer, build_logger(settings.logger, output, settings.name))
 
 
 def _transfer(settings: TransferConfig, output: Path) -> None:
@@ -101,24 +102,24 @@ def _transfer(settings: TransferConfig, output: Path) -> None:
 
     source, target = open_data(settings.source, "source"), open_data(settings.data, "data")
     supervision = open_supervision(settings.supervision)
-    lab = _lab(settings, output)
+    runtime = _runtime(settings, output)
     console.print(
         f"[bold]{escape(source.name)} -> {escape(target.name)}[/], {escape(settings.model.name)}, seed {settings.seed}",
         highlight=False,
     )
-    job = Transfer(lab, settings.model, source, target, supervision, settings.transfer, settings.seed)
+    job = Transfer(runtime, settings.model, source, target, supervision, settings.transfer, settings.seed)
     outcome = job.run()
-    present(lab, job, outcome, output, settings.pictures, _command())
+    present(runtime, job, outcome, output, settings.pictures, _command())
 
 
 def _supervise(settings: SuperviseConfig, output: Path) -> None:
     from xai.stages.supervise import Supervise
 
     data, supervision = open_data(settings.data, "data"), open_supervision(settings.supervision)
-    lab = _lab(settings, output)
+    runtime = _runtime(settings, output)
     checkpoint = None if settings.checkpoint is None else Path(settings.checkpoint)
     job = Supervise(
-        lab,
+        runtime,
         settings.model,
         data,
         settings.split,
@@ -132,8 +133,8 @@ def _supervise(settings: SuperviseConfig, output: Path) -> None:
     console.print(f"{heading}, {escape(supervision.name)}, seed {settings.seed}", highlight=False)
     written = job.run(output)
     file, size = escape(os.path.relpath(written.file)), " x ".join(map(str, (written.images, *written.grid)))
-    store = escape(os.path.relpath(lab.store.root))
-    console.print(f"store: {lab.store.summary()} ({store})", highlight=False, soft_wrap=True)
+    store = escape(os.path.relpath(runtime.store.root))
+    console.print(f"store: {runtime.store.summary()} ({store})", highlight=False, soft_wrap=True)
     console.print(f"[bold]{file}[/] holds {size} attributions; to use them:", highlight=False, soft_wrap=True)
     line = f"safetensors.torch.load_file({str(file)!r})"
     console.print(
@@ -152,13 +153,13 @@ def _surrogate(settings: SurrogateConfig, output: Path) -> None:
 
 def _train(settings: ClassifierConfig, surrogate: SurrogateParams | None, kind: str, output: Path) -> None:
     data = open_data(settings.data, "data")
-    lab = _lab(settings, output)
+    runtime = _runtime(settings, output)
     _say_heading(data.name, settings.model.name, settings.seed)
-    stages = classifier_stages(lab, settings.model, data, settings.classifier, surrogate, settings.seed)
+    stages = classifier_stages(runtime, settings.model, data, settings.classifier, surrogate, settings.seed)
     written = stages.hand_over(kind, output)
     for shown, accuracy in stages.validation_accuracy(kind).items():
         console.print(f"  validation accuracy, {shown:<24} {accuracy:.3f}", highlight=False)
-    console.print(f"store: {lab.store.summary()} ({escape(os.path.relpath(lab.store.root))})", highlight=False)
+    console.print(f"store: {runtime.store.summary()} ({escape(os.path.relpath(runtime.store.root))})", highlight=False)
     console.print(f"[bold]{escape(os.path.relpath(written))}[/] is the {kind}", highlight=False)
 
 
@@ -169,9 +170,9 @@ def _study(settings: StudyConfig, output: Path) -> None:
     data = open_data(settings.data, "data")
     probe = None if settings.probe is None else _probe(settings.probe)
     baselines = open_baselines(settings.baselines)
-    lab = _lab(settings, output)
+    runtime = _runtime(settings, output)
     _say_heading(data.name, settings.model.name, settings.seed)
-    stages = VitStages(lab, settings.model, data, settings.classifier, settings.surrogate, settings.seed)
+    stages = VitStages(runtime, settings.model, data, settings.classifier, settings.surrogate, settings.seed)
     examination = RemovalExamination(stages, settings.evaluation, probe)
     study = Study(
         stages,
@@ -195,9 +196,9 @@ def _ranking(settings: RankingConfig, output: Path) -> None:
 
     data = open_data(settings.data, "data")
     baselines = open_baselines(settings.baselines, pixels=True)
-    lab = _lab(settings, output)
+    runtime = _runtime(settings, output)
     _say_heading(data.name, settings.model.name, settings.seed)
-    stages = classifier_stages(lab, settings.model, data, settings.classifier, settings.surrogate, settings.seed)
+    stages = classifier_stages(runtime, settings.model, data, settings.classifier, settings.surrogate, settings.seed)
     study = RankingStudy(
         RankingStages(stages, settings.ranking),
         PerturbationExamination(stages, settings.perturbation),
@@ -224,10 +225,12 @@ def _say_heading(data: str, model: str, seed: int) -> None:
 def _apply_vector(settings: ApplyConfig, output: Path) -> None:
     from xai.stages.apply_vector import apply_vector
 
-    lab = _lab(settings, output)
+    runtime = _runtime(settings, output)
     data = open_data(settings.data, "data")
     vector, checkpoint = Path(settings.vector), Path(settings.checkpoint)
-    applied = apply_vector(lab, settings.model, data, vector, checkpoint, settings.apply_vector, settings.seed, output)
+    applied = apply_vector(
+        runtime, settings.model, data, vector, checkpoint, settings.apply_vector, settings.seed, output
+    )
     for name, before in applied.before.items():
         console.print(f"  {name:<14} {before:.3f} -> {applied.after[name]:.3f}", highlight=False)
     file = escape(os.path.relpath(applied.file))

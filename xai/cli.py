@@ -14,8 +14,8 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from xai.config import unknown
-from xai.errors import UserError
+from xai.core.errors import UserError
+from xai.core.settings import unknown
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 from torch import Tensor
 
-from xai.errors import UserError
+from xai.core.errors import UserError
 from xai.models.maskable import Encoded, MaskableClassifier, Rows, sort_rows
 
 _TOKENS_AT_ONCE = {"cpu": 1 << 11, "cuda": 1 << 16}

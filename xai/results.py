@@ -14,9 +14,9 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from xai.artifacts import Artifact
-from xai.errors import UserError
-from xai.files import write_atomically
+from xai.core.errors import UserError
+from xai.core.files import write_atomically
+from xai.core.store import Artifact
 
 RESULT_FILE = "result.json"
 TENSORS_FILE = "attributions.safetensors"

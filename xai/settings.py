@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from typing import Any
 
-from xai.errors import UserError
-from xai.loggers import LoggerParams
+from xai.core.errors import UserError
+from xai.core.loggers import LoggerParams
+from xai.core.training import TrainerParams
 from xai.models.cnn import CnnParams
 from xai.models.vit import VitParams
 from xai.ranking.objective import ObjectiveParams
@@ -16,7 +17,6 @@ from xai.stages.removal import EvaluationParams
 from xai.stages.shortcut import ShortcutParams
 from xai.stages.transfer_params import TransferParams
 from xai.stages.vit_params import ClassifierParams, SalvageParams, SurrogateParams, VitShapleyParams
-from xai.training import TrainerParams
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ import hydra
 
 from xai.app import run
 from xai.cli import CONF, report_errors
-from xai.errors import UserError
-from xai.progress import console
+from xai.core.errors import UserError
+from xai.core.progress import console
 from xai.reports.sweeps import SHOW, Sweep, read_sweep
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from xai.errors import UserError
+from xai.core.errors import UserError
 from xai.models.weights import check_finite, match_weights, printable, read_weights, write_weights
 
 Vector = dict[str, Tensor]

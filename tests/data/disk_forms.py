@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from xai.core.errors import UserError
 from xai.data.disk_set import DiskSet
 from xai.data.on_disk import open_disk_set
 from xai.data.splits import SPLITS
-from xai.errors import UserError
 
 RNG = np.random.default_rng(0)
 

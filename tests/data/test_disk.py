@@ -6,10 +6,10 @@ import pytest
 import torch
 from PIL import Image
 
+from xai.core.errors import UserError
 from xai.data import catalogue, registry
 from xai.data.disk import DiskParams, DiskSource
 from xai.data.on_disk import DISK_SETS
-from xai.errors import UserError
 
 
 @pytest.fixture

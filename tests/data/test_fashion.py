@@ -8,9 +8,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from xai.core.errors import UserError
 from xai.data.fashion import FashionParams, FashionSet, open_fashion_scattered
 from xai.data.registry import SPLITS
-from xai.errors import UserError
 
 RNG = np.random.default_rng(0)
 LABELS = RNG.permutation(np.arange(300) % 10).astype(np.uint8)

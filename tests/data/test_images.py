@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 from torchvision import transforms
 
+from xai.core.errors import UserError
 from xai.data.images import load, read_image, read_labels, region_to_tensor, to_rgb, to_tensor
-from xai.errors import UserError
 
 RNG = np.random.default_rng(0)
 COLOURS = RNG.integers(0, 256, (5, 7, 3), dtype=np.uint8)

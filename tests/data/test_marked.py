@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from xai.core.errors import UserError
 from xai.data.marked import MarkedSet, MarkParams
 from xai.data.module import load_images
 from xai.data.registry import SPLITS, Images
-from xai.errors import UserError
 
 MARK = MarkParams(radius=0.12)
 ROWS = torch.arange(40)

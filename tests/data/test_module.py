@@ -3,9 +3,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from xai.data.module import Batch, EpochSampler, ImageDataModule, StepSampler, load_images
+from xai.core.epochs import EpochSampler, StepSampler
+from xai.core.errors import UserError
+from xai.data.module import Batch, ImageDataModule, load_images
 from xai.data.registry import Images
-from xai.errors import UserError
 
 SIZES = {"train": 10, "validation": 7, "test": 5}
 

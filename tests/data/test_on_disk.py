@@ -10,11 +10,11 @@ import torch
 from scipy.io import savemat
 
 from tests.data.disk_forms import Trap, content, expected, folders, picture, refusal, sizes, train_and_validation
+from xai.core.errors import UserError
 from xai.data.disk_set import DiskSet, Files, check_classes, tidy_name
 from xai.data.on_disk import DISK_SETS, open_disk_set
 from xai.data.prompts import EUROSAT_NAMES, GTSRB_NAMES
 from xai.data.splits import SPLITS
-from xai.errors import UserError
 
 
 def test_folder_in_one_piece(tmp_path: Path) -> None:

@@ -5,11 +5,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from xai.core.errors import UserError
 from xai.data.packaged import NoParams, mnist_objects, open_mnist5k, open_mnist_scattered
 from xai.data.pair import PairParams, PairSet, open_mnist_pair
 from xai.data.registry import SPLITS
 from xai.data.scatter import ScatterParams
-from xai.errors import UserError
 
 CLEAN = PairParams(jitter=0, ground=0.0, ground_spread=0.0, texture=0.0, noise=0.0)
 

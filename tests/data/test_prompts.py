@@ -2,6 +2,7 @@
 
 import pytest
 
+from xai.core.errors import UserError
 from xai.data.disk_set import check_classes
 from xai.data.on_disk import DISK_SETS
 from xai.data.prompts import (
@@ -14,7 +15,6 @@ from xai.data.prompts import (
     captions,
     prompts_for,
 )
-from xai.errors import UserError
 
 
 def test_every_set_has_prompts() -> None:

@@ -9,12 +9,12 @@ import torch
 from PIL import Image
 
 from tests.data.disk_forms import content, expected, folders, noise, picture, refusal, sizes, train_and_validation
+from xai.core.errors import UserError
 from xai.data.disk import DiskParams, DiskSource
 from xai.data.disk_set import Files
 from xai.data.on_disk import open_disk_set
 from xai.data.prompts import IMAGENETTE_NAMES, WBC_NAMES
 from xai.data.registry import SPLITS
-from xai.errors import UserError
 
 
 @pytest.mark.parametrize("inside", [".", "imagenette2", "imagenette2-320"])

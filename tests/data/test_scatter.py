@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from xai.core.errors import UserError
 from xai.data.scatter import ScatterParams, cell_masks, scatter, scatter_groups
-from xai.errors import UserError
 
 PLAIN = {"ground": 0.0, "ground_spread": 0.0, "texture": 0.0, "noise": 0.0}
 

@@ -18,8 +18,8 @@ from safetensors.numpy import load_file
 from tests.end_to_end.jobs import run
 from tests.end_to_end.runs import STAGES, artifacts
 from xai.cli import CONF
-from xai.config import build
-from xai.methods.optimisation import FitParams
+from xai.core.optimisation import FitParams
+from xai.core.settings import build
 from xai.methods.ranking import RankingLoss
 from xai.models.dense import DenseExplainer
 from xai.models.dpt import DecoderParams

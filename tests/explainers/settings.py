@@ -11,7 +11,7 @@ import yaml
 from torch import Tensor
 
 from tests.models.tiny_clip import PARAMS, TOWERS, classifier
-from xai.config import build
+from xai.core.settings import build
 from xai.explainers import catalogue
 from xai.explainers.registry import Explainer, ExplainerParams, entry, names
 from xai.models.clip import SelfExplainingClip

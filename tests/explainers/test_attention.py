@@ -12,7 +12,7 @@ from tests.explainers.settings import explainer
 from tests.models import tiny_clip
 from tests.models.test_attention import hooked, needed
 from tests.models.tiny_vit import FAMILIES, maskable, network, pictures
-from xai.errors import UserError
+from xai.core.errors import UserError
 from xai.explainers.attention_rollout import rollout
 from xai.models.maskable import MaskableClassifier
 

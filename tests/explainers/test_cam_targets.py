@@ -8,7 +8,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from tests.models.tiny_clip import PARAMS, TOWERS, classifier, pictures
-from xai.errors import UserError
+from xai.core.errors import UserError
 from xai.explainers.cam_targets import cam_target, tokens_to_grid
 from xai.models.maskable import Removal, class_logits
 from xai.models.painted import PaintedClassifier

@@ -10,7 +10,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from tests.explainers.settings import explainer
-from xai.errors import UserError
+from xai.core.errors import UserError
 from xai.explainers.cells import last_layer_with_cells
 from xai.models.painted import PaintedClassifier
 

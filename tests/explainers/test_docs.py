@@ -11,7 +11,7 @@ import torch
 import yaml
 
 from tests.explainers.settings import NAMES, small_clip, small_pictures
-from xai.config import build
+from xai.core.settings import build
 from xai.explainers import registry
 from xai.explainers.registry import Explainer, entry
 from xai.models.maskable import Removal

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from tests.explainers.settings import configured, explainer
 from tests.models.tiny_clip import classifier, pictures
-from xai.errors import UserError
+from xai.core.errors import UserError
 from xai.explainers.eigen_cam import EigenCamParams
 from xai.explainers.registry import entry
 from xai.models.clip import SelfExplainingClip

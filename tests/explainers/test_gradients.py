@@ -11,7 +11,7 @@ from scipy.ndimage import gaussian_filter
 
 from tests.explainers.networks import CASES, TARGETS, Case, clip, cnn
 from tests.explainers.settings import configured, explainer
-from xai.errors import UserError
+from xai.core.errors import UserError
 from xai.explainers import gradients
 from xai.explainers.gradients import by_patch, images_at_once
 

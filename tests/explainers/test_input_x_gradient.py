@@ -5,7 +5,7 @@ from torch import Tensor
 
 from tests.explainers.networks import CASES, TARGETS, Answers, Case, clip, patches
 from tests.explainers.settings import explainer
-from xai.errors import UserError
+from xai.core.errors import UserError
 
 
 def by_captum(case: Case, output: str, start: str) -> Tensor:

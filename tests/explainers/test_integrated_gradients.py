@@ -5,7 +5,7 @@ from torch import Tensor
 
 from tests.explainers.networks import CASES, TARGETS, Answers, Case, clip, patches
 from tests.explainers.settings import configured, explainer
-from xai.errors import UserError
+from xai.core.errors import UserError
 from xai.explainers.integrated_gradients import IntegratedGradientsParams
 from xai.models.maskable import Encoded, MaskableClassifier, Removal, Rows, reference_image
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from tests.explainers.settings import CONF, NAMES, configured
-from xai.errors import UserError
+from xai.core.errors import UserError
 from xai.explainers import registry
 from xai.explainers.kernel_shap import KernelShapParams
 from xai.explainers.registry import ExplainerParams, entry, names, register

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from tests.explainers.settings import configured, explainer, small_clip, small_pictures
-from xai.errors import UserError
+from xai.core.errors import UserError
 from xai.explainers.rise import RiseParams, rise
 from xai.models.maskable import Removal
 

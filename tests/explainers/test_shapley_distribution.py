@@ -7,7 +7,7 @@ from scipy.optimize import minimize
 from scipy.special import log_softmax
 
 from tests.explainers.settings import configured, explainer, small_clip, small_pictures
-from xai.errors import UserError
+from xai.core.errors import UserError
 from xai.games import PatchGame
 from xai.models.clip import SelfExplainingClip
 from xai.shapley.informed import uniform_sizes

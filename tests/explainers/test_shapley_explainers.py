@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from tests.explainers.settings import colour_clip, coloured, configured, explainer, small_clip, small_pictures
-from xai.errors import UserError
+from xai.core.errors import UserError
 from xai.explainers.kernel_shap import KernelShapParams
 from xai.games import PatchGame
 from xai.models.clip import SelfExplainingClip

@@ -4,8 +4,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tests.methods.tiny_salvage import FIT, batch, classifier, copied, same, train
+from xai.core.errors import UserError
 from xai.data.module import Batch
-from xai.errors import UserError
 from xai.methods.classifier import Classifier, focused_patches, visible_background
 from xai.models.timm_vit import MaskableVit
 

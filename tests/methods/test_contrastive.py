@@ -7,9 +7,9 @@ from open_clip.loss import ClipLoss
 from torch import Tensor
 
 from tests.models.tiny_clip import PARAMS, TOWERS
+from xai.core.optimisation import FitParams
 from xai.data.captions import CaptionedGlyphs
 from xai.methods.contrastive import ContrastivePretraining, contrastive_loss
-from xai.methods.optimisation import FitParams
 from xai.models.factory import build_clip, build_tokenizer
 
 FIT = FitParams(1, 4, 1e-3, 0.0, 0.1, 1.0)

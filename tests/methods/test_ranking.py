@@ -17,14 +17,15 @@ from torch import Tensor, nn
 from tests.methods.tiny_salvage import PARAMS, batch, classifier, copied, same, train
 from tests.ranking.toys import MEAN, published_step
 from tests.ranking.toys import PARAMS as OBJECTIVE
+from xai.core.batch_norm import SharedBatchNorm
+from xai.core.errors import UserError
+from xai.core.optimisation import FitParams
+from xai.core.training import TrainerParams, fit
 from xai.data.module import Batch, ImageDataModule
 from xai.data.registry import Images
-from xai.errors import UserError
 from xai.methods import ranking
-from xai.methods.optimisation import FitParams
 from xai.methods.ranking import Ranking, RankingLoss
 from xai.metrics.functional.perturbation import area, perturbation_curves
-from xai.models.batch_norm import SharedBatchNorm
 from xai.models.dense import DenseExplainer
 from xai.models.dpt import DecoderParams
 from xai.models.evidence import gradient_evidence
@@ -34,7 +35,6 @@ from xai.models.painted import PaintedClassifier
 from xai.models.vit import build_vit
 from xai.ranking.areas import confidence
 from xai.ranking.objective import Question, draw
-from xai.training import TrainerParams, fit
 
 pytestmark = pytest.mark.filterwarnings("ignore:You are trying to .self.log")
 

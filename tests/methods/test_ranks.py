@@ -13,6 +13,7 @@ from torch import Tensor
 
 from tests.methods.tiny_salvage import FIT, PLAYERS, batch, classifier, explainer
 from tests.models.tiny_clip import PARAMS
+from xai.core.processes import Parcel
 from xai.data.captions import GlyphStream
 from xai.data.module import Batch
 from xai.data.scatter import ScatterParams
@@ -25,7 +26,6 @@ from xai.methods.surrogate import Surrogate
 from xai.methods.vit_shapley import VitShapley
 from xai.models.explainer import SalvageNetwork, ShapleyNetwork
 from xai.models.factory import build_clip, build_explainer, build_tokenizer
-from xai.processes import Parcel
 
 pytestmark = pytest.mark.filterwarnings("ignore:You are trying to .self.log")
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tests.methods.tiny_salvage import FIT, PLAYERS, batch, classifier, copied, explainer, same, train
 from tests.shapley.tables import codes
-from xai.errors import UserError
+from xai.core.errors import UserError
 from xai.methods.salvage import SAMPLINGS, Salvage, log_predictions
 from xai.models.explainer import SalvageNetwork, ShapleyParts
 

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from tests.models.tiny_clip import CLASSES, classifier, pictures
+from xai.core.errors import UserError
+from xai.core.optimisation import FitParams
 from xai.data.module import Batch
-from xai.errors import UserError
-from xai.methods.optimisation import FitParams
 from xai.methods.self_explainer import (
     SelfExplainer,
     check_alpha,

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 
 from tests.methods.tiny_salvage import FIT, PLAYERS, batch, classifier, copied, same, train
-from xai.errors import UserError
+from xai.core.errors import UserError
 from xai.methods.surrogate import Surrogate, surrogate_loss
 
 pytestmark = pytest.mark.filterwarnings("ignore:You are trying to .self.log")

@@ -4,7 +4,7 @@ from torch import Tensor
 
 from tests.methods.tiny_salvage import FIT, PLAYERS, batch, classifier, copied, explainer, same, train
 from tests.shapley.tables import TableGame, all_rows, random_table, shapley_by_permutations
-from xai.errors import UserError
+from xai.core.errors import UserError
 from xai.methods.vit_shapley import (
     VitShapley,
     VitShapleyExplainer,

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from xai.core.optimisation import FitParams
 from xai.data.module import Batch
-from xai.methods.optimisation import FitParams
 from xai.models.explainer import ExplainerNetwork
 from xai.models.segmenter import MaskTransformer
 from xai.models.timm_vit import MaskableVit

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy import stats
 
-from xai.errors import UserError
+from xai.core.errors import UserError
 from xai.metrics import functional as F
 from xai.metrics.functional import agreement
 

@@ -6,7 +6,7 @@ import torch
 from sklearn import metrics
 from torch import Tensor
 
-from xai.errors import UserError
+from xai.core.errors import UserError
 from xai.metrics.classification import agreement, confusion_overlap, precision_recall_f1_mcc
 
 

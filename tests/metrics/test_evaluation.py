@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from xai.errors import UserError
+from xai.core.errors import UserError
 from xai.metrics import functional as F
 from xai.metrics.evaluation import evaluate_maps, per_image
 

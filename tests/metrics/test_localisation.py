@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from xai.errors import UserError
+from xai.core.errors import UserError
 from xai.metrics import functional as F
 from xai.metrics.functional import localisation
 

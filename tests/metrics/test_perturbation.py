@@ -16,7 +16,7 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputSoftmaxTarget
 from scipy.stats import chisquare
 from torch import Tensor, nn
 
-from xai.errors import UserError
+from xai.core.errors import UserError
 from xai.metrics import functional as F
 from xai.metrics.perturbation import PerturbationScores
 

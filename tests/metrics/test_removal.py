@@ -12,7 +12,7 @@ from torch import Tensor
 from tests.models import tiny_vit
 from tests.orders import coalition_probabilities, min_max
 from tests.shapley.tables import all_rows, codes
-from xai.errors import UserError
+from xai.core.errors import UserError
 from xai.games import PatchGame
 from xai.metrics import functional as F
 from xai.metrics.functional import removal

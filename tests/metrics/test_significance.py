@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from xai.errors import UserError
+from xai.core.errors import UserError
 from xai.metrics.significance import best_and_ties, confidence_interval, mean_and_deviation, paired_t_test
 
 A = [0.81, 0.84, 0.79, 0.90, 0.86]

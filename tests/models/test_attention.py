@@ -6,7 +6,7 @@ from torch import Tensor
 
 from tests.models import tiny_clip
 from tests.models.tiny_vit import FAMILIES, MEAN, STD, maskable, network, normalised, pictures, small_cnn
-from xai.errors import UserError
+from xai.core.errors import UserError
 from xai.models.attention import attentions, patch_map, transformer
 from xai.models.clip import SelfExplainingClip
 from xai.models.maskable import Removal

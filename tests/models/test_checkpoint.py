@@ -10,7 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from tests.models.tiny_clip import CLASSES, PARAMS, TOWERS, classifier, pictures
-from xai.errors import UserError
+from xai.core.errors import UserError
 from xai.models.checkpoint import (
     ClassifierInfo,
     architecture_hash,

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from tests.models.tiny_clip import CLASSES, PARAMS, classifier, coalitions, pictures
 from tests.models.tiny_vit import painted_over, seeded
-from xai.errors import UserError
+from xai.core.errors import UserError
 from xai.models.clip import (
     SelfExplainingClip,
     class_embeddings,

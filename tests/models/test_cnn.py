@@ -13,9 +13,9 @@ from safetensors.torch import save_file
 from sklearn.datasets import load_sample_image
 from torch import Tensor, nn
 
-from xai.config import build
+from xai.core.errors import UserError
+from xai.core.settings import build
 from xai.data.images import to_tensor
-from xai.errors import UserError
 from xai.models.cnn import CnnParams, build_cnn, maskable_cnn, published_classes, published_cnn, start_weights
 from xai.models.cnn_packages import PACKAGES, package_file, package_weights
 from xai.models.maskable import Removal

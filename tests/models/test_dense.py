@@ -6,7 +6,7 @@ from torch import Tensor
 
 from tests.models.test_dpt import TINY
 from tests.models.test_features import CNNS, TRANSFORMERS, features, network, pictures
-from xai.errors import UserError
+from xai.core.errors import UserError
 from xai.models.dense import DenseExplainer, check_classes
 from xai.models.evidence import gradient_evidence
 from xai.models.maskable import MaskableClassifier

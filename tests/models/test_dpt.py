@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from xai.errors import UserError
+from xai.core.errors import UserError
 from xai.models.dpt import CONDITIONINGS, NORMS, DecoderParams, DptDecoder
 
 PAPER = DecoderParams(256, 128, 32, 64, (4, 2, 1, 0.5))

@@ -6,7 +6,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from tests.models.tiny_vit import MEAN, STD, network, normalised, pictures
-from xai.errors import UserError
+from xai.core.errors import UserError
 from xai.models.explainer import ExplainerNetwork, SalvageNetwork, ShapleyNetwork, column
 from xai.models.segmenter import MaskTransformer
 from xai.shapley.distribution import shapley_distribution

@@ -10,7 +10,7 @@ from open_clip.pos_embed import get_2d_sincos_pos_embed
 from safetensors.torch import save_file
 
 from tests.models.tiny_clip import PARAMS, TOWERS
-from xai.errors import UserError
+from xai.core.errors import UserError
 from xai.models.factory import (
     ClipParams,
     base_weights_file,

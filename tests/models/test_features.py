@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.models.tiny_vit import MEAN, STD, normalised, seeded
-from xai.errors import UserError
+from xai.core.errors import UserError
 from xai.models.features import FrozenFeatures
 
 SMALL = {"img_size": 16, "patch_size": 4, "embed_dim": 24, "depth": 3, "num_heads": 3}

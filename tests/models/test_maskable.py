@@ -2,8 +2,8 @@ import pytest
 import torch
 from torchvision.transforms.functional import gaussian_blur
 
-from xai.config import build
-from xai.errors import UserError
+from xai.core.errors import UserError
+from xai.core.settings import build
 from xai.models.maskable import Encoded, MaskableClassifier, Removal, Rows, reference_image, sort_rows
 
 MEAN = torch.tensor([0.1, 0.2, 0.3])

@@ -8,7 +8,7 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from tests.models.tiny_vit import seeded
-from xai.errors import UserError
+from xai.core.errors import UserError
 from xai.models import packed
 from xai.models.maskable import Rows, sort_rows
 

@@ -5,7 +5,7 @@ from torchvision.models import resnet18
 
 from tests.models.tiny_clip import coalitions
 from tests.models.tiny_vit import MEAN, STD, normalised, painted_over, seeded, small_cnn
-from xai.errors import UserError
+from xai.core.errors import UserError
 from xai.models.maskable import Removal, reference_image
 from xai.models.painted import PaintedClassifier
 

@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from tests.models.test_dpt import TINY
-from xai.errors import UserError
+from xai.core.errors import UserError
 from xai.models.ranking_file import RankingInfo, part_of, read_ranking, write_ranking
 from xai.models.vit_file import VitInfo, write_vit
 

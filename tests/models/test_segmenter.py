@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from xai.errors import UserError
+from xai.core.errors import UserError
 from xai.models.segmenter import DECODERS, LinearDecoder, MaskTransformer, build_decoder
 
 

@@ -20,7 +20,7 @@ from tests.models.tiny_vit import (
     painted_over,
     pictures,
 )
-from xai.errors import UserError
+from xai.core.errors import UserError
 from xai.models.maskable import Removal, class_logits, reference_image
 from xai.models.timm_vit import MaskableVit
 

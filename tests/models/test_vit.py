@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from timm.layers import resample_abs_pos_embed
 from torch import Tensor
 
-from xai.errors import UserError
+from xai.core.errors import UserError
 from xai.models.maskable import Removal
 from xai.models.vit import SmallVit, VitParams, build_vit, maskable, outputs_of, start_weights
 

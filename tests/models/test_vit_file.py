@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from xai.errors import UserError
+from xai.core.errors import UserError
 from xai.models.vit_file import VitInfo, load_vit, read_vit, write_vit
 from xai.models.weights import read_weights
 

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from xai.errors import UserError
+from xai.core.errors import UserError
 from xai.models.weights import fingerprint, match_weights, read_weights, write_weights
 
 

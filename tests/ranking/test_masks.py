@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from tests.ranking.toys import published_masks, randn
-from xai.errors import UserError
+from xai.core.errors import UserError
 from xai.ranking.masks import percentiles, soft_masks
 from xai.ranking.sinkhorn import plain_sinkhorn
 

@@ -3,7 +3,7 @@ import torch
 from torch import Tensor
 
 from tests.ranking.toys import MEAN, Toy, drawn, params, published_step, question, randn, seeded
-from xai.errors import UserError
+from xai.core.errors import UserError
 from xai.ranking.areas import peak_penalty
 from xai.ranking.objective import Draw, Judgement, ObjectiveParams, Question, draw, judge, training_targets
 

@@ -5,7 +5,7 @@ from scipy import ndimage
 from torchvision.transforms.v2.functional import gaussian_blur
 
 from tests.ranking.toys import MEAN, randn, seeded
-from xai.errors import UserError
+from xai.core.errors import UserError
 from xai.ranking.paths import check_grid, enlarge, open_reference, perturb, smooth
 
 

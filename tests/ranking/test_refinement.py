@@ -4,7 +4,7 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from tests.ranking.toys import MEAN, Toy, params, question, randn, seeded
-from xai.errors import UserError
+from xai.core.errors import UserError
 from xai.ranking.objective import draw, judge
 from xai.ranking.refinement import RefinementParams, refine_maps, refine_network
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from xai.errors import UserError
+from xai.core.errors import UserError
 from xai.reports.figures import (
     BLUE,
     ORANGE,

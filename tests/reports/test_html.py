@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 import pytest
 from markupsafe import Markup
 
-from xai.errors import UserError
+from xai.core.errors import UserError
 from xai.reports.columns import COLUMNS
 from xai.reports.html import Code, Definitions, Fragment, Picture, Prose, Section, TableBlock, write_report
 from xai.reports.roles import ROLES

@@ -5,7 +5,7 @@ import torch
 
 from tests.reports import ranking_rows
 from tests.reports.removal_rows import IMAGES, evidence, measured, row, write
-from xai.errors import UserError
+from xai.core.errors import UserError
 from xai.reports.measured import by_run, image_values, read_evidence
 
 

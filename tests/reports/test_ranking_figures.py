@@ -5,7 +5,7 @@ from scipy import stats
 
 from tests.reports.ranking_rows import POINTS, evidence, row, shortcut
 from tests.reports.removal_rows import measured
-from xai.errors import UserError
+from xai.core.errors import UserError
 from xai.reports import ranking_figures
 from xai.reports.drawings import draw_all
 from xai.reports.measured import Evidence

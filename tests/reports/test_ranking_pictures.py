@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from xai.errors import UserError
+from xai.core.errors import UserError
 from xai.reports import ranking_pictures, removal_pictures
 from xai.reports.figures import normalised, overlay
 from xai.reports.ranking_pictures import ShortcutPictures, picture_sheet, refinement_sheet, shortcut_sheet

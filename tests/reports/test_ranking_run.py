@@ -7,8 +7,9 @@ import pytest
 from tests.reports.ranking_rows import evidence, write
 from tests.reports.test_html import PIXEL
 from tests.reports.test_ranking_pictures import PICTURES, SHORTCUT
-from tests.reports.test_removal_run import Logger, lab
-from xai.progress import console
+from tests.reports.test_removal_run import Logger
+from tests.stages.bench import runtime
+from xai.core.progress import console
 from xai.reports import ranking_figures, ranking_pictures, removal_pictures
 from xai.reports.claim_renderers import tally
 from xai.reports.claims import judge
@@ -31,7 +32,7 @@ def test_the_folder_holds_tables_claims_figures_and_a_page(tmp_path):
     found, logger = evidence(seeds=1), Logger()
     write(tmp_path, found)
     with console.capture() as printed:
-        present(lab(logger), tmp_path, PICTURES, SHORTCUT, "python run.py method=ranking", {"training": "12 s"})
+        present(runtime(logger), tmp_path, PICTURES, SHORTCUT, "python run.py method=ranking", {"training": "12 s"})
     assert {path.stem for path in (tmp_path / "figures").iterdir()} == FIGURES | SHEETS
     rows = {line["role"]: line for line in csv.DictReader(io.StringIO((tmp_path / "table.csv").read_text()))}
     for metric, value in next(o.result.metrics for o in found.rows if o.result.role == "ranking").items():
@@ -57,7 +58,7 @@ def test_the_folder_holds_tables_claims_figures_and_a_page(tmp_path):
 def test_what_is_missing_is_said_and_nothing_breaks(tmp_path):
     write(tmp_path, Evidence(tuple(o for o in evidence(seeds=1).rows if o.result.role in ("ranking", "random"))))
     with console.capture() as printed:
-        present(lab(), tmp_path, None, None, "run")
+        present(runtime(), tmp_path, None, None, "run")
     assert {path.stem for path in (tmp_path / "figures").iterdir()} == {"figure6"}
     page = (tmp_path / "report.html").read_text()
     assert "No picture was asked for." in page

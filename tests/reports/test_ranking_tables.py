@@ -3,7 +3,7 @@ import pytest
 from scipy import stats
 
 from tests.reports.ranking_rows import QUALITY, evidence, row, shortcut
-from xai.errors import UserError
+from xai.core.errors import UserError
 from xai.reports import removal_roles
 from xai.reports.data_tables import published_table
 from xai.reports.ranking_roles import COLUMNS, KINDS, ROLES, SCHEME, refined

@@ -7,7 +7,7 @@ from PIL import Image
 from scipy import stats
 
 from tests.reports.removal_rows import CLASSES, IMAGES, PATCHES, evidence, likelihood, measured, row
-from xai.errors import UserError
+from xai.core.errors import UserError
 from xai.reports import removal_figures
 from xai.reports.drawings import draw_all
 from xai.reports.figures import BLUE, ORANGE

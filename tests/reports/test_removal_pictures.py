@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from xai.errors import UserError
+from xai.core.errors import UserError
 from xai.reports import removal_pictures
 from xai.reports.figures import BLUE, ORANGE, normalised, overlay
 from xai.reports.removal_pictures import Pictures, picture_sheet

@@ -10,8 +10,8 @@ import pytest
 from tests.reports.removal_rows import evidence, measured, write
 from tests.reports.test_html import PIXEL
 from tests.reports.test_removal_pictures import PICTURES
-from xai.errors import UserError
-from xai.progress import console
+from xai.core.errors import UserError
+from xai.core.progress import console
 from xai.reports import removal_figures
 from xai.reports.claim_renderers import tally
 from xai.reports.claims import judge
@@ -34,7 +34,7 @@ class Logger:
         self.status = status
 
 
-def lab(logger=False):
+def runtime(logger=False):
     store = SimpleNamespace(root=Path("store"), made=[], found=[], summary=lambda: "2 re-used, 1 made")
     trainer = SimpleNamespace(device="cpu", precision="32-true")
     return SimpleNamespace(store=store, trainer=trainer, logger=logger)
@@ -52,7 +52,7 @@ def run(tmp_path_factory):
     folder, logger = tmp_path_factory.mktemp("run"), Logger()
     write(folder, evidence(seeds=1))
     with console.capture() as printed:
-        present(lab(logger), folder, PICTURES, "python run.py <method>", {"training of salvage": "12 s"})
+        present(runtime(logger), folder, PICTURES, "python run.py <method>", {"training of salvage": "12 s"})
     return folder, printed.get(), logger
 
 
@@ -103,7 +103,7 @@ def test_what_is_missing_is_said_and_nothing_breaks(tmp_path, quick):
     rows = tuple(one for one in evidence(seeds=1).rows if one.result.role in ("salvage", "random"))
     write(tmp_path, Evidence(rows))
     with console.capture() as printed:
-        present(lab(), tmp_path, None, "run")
+        present(runtime(), tmp_path, None, "run")
     assert {path.stem for path in (tmp_path / "figures").iterdir()} == {"figure2", "figure4"}
     page = (tmp_path / "report.html").read_text()
     assert "No picture was asked for." in page
@@ -120,7 +120,7 @@ def test_claims_that_do_not_hold_come_first_and_are_not_all_named(tmp_path, quic
     ]
     write(tmp_path, Evidence(tuple(rows)))
     with console.capture():
-        present(lab(), tmp_path, None, "run")
+        present(runtime(), tmp_path, None, "run")
     (summary,) = re.findall(r'class="summary">(.*?)</div>', (tmp_path / "report.html").read_text(), flags=re.DOTALL)
     assert "What does not hold: SALVAGE is ahead of RISE in SRG; " in summary
     assert "; and 6 more." in summary
@@ -128,4 +128,4 @@ def test_claims_that_do_not_hold_come_first_and_are_not_all_named(tmp_path, quic
 
 def test_an_empty_folder_is_one_line(tmp_path):
     with pytest.raises(UserError, match="run first"):
-        present(lab(), tmp_path, None, "run")
+        present(runtime(), tmp_path, None, "run")

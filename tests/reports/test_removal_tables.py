@@ -3,7 +3,7 @@ import pytest
 from scipy import stats
 
 from tests.reports.removal_rows import QUALITY, evidence, measured
-from xai.errors import UserError
+from xai.core.errors import UserError
 from xai.reports.data_tables import published_table
 from xai.reports.removal_roles import COLUMNS, KINDS, ROLES, SCHEME
 from xai.reports.removal_tables import (

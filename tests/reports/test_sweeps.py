@@ -6,8 +6,8 @@ import pytest
 
 from tests.reports import ranking_rows
 from tests.reports.removal_rows import evidence, write
-from xai.errors import UserError
-from xai.progress import console
+from xai.core.errors import UserError
+from xai.core.progress import console
 from xai.reports import ranking_figures, removal_figures
 from xai.reports.data_tables import published_table
 from xai.reports.measured import Evidence

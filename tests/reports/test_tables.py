@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from xai.errors import UserError
+from xai.core.errors import UserError
 from xai.reports.columns import COLUMNS
 from xai.reports.roles import KINDS, ROLES
 from xai.reports.tables import Cell, describe, sweep_table, transfer_table

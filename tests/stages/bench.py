@@ -6,16 +6,17 @@ import torch
 from torch import Tensor
 
 from tests.models.tiny_clip import PARAMS, TOWERS
-from xai.artifacts import Artifact, Store
+from xai.core.optimisation import FitParams
+from xai.core.runtime import Runtime
+from xai.core.store import Artifact, Store
+from xai.core.training import TrainerParams
+from xai.data.catalogue import OpenData
 from xai.data.registry import Images
 from xai.data.scatter import ScatterParams
-from xai.methods.optimisation import FitParams
 from xai.models.factory import build_clip
 from xai.models.weights import write_weights
 from xai.stages import base as base_stage
 from xai.stages.base import Base, ModelParams, PretrainParams
-from xai.stages.context import Lab, OpenData
-from xai.training import TrainerParams
 
 SCENE = ScatterParams(canvas=16, cells=2, object_size=7)
 MODEL = ModelParams(
@@ -50,11 +51,11 @@ class Shades:
 DATA = OpenData("shades", {"name": "shades"}, Shades())
 
 
-def lab(folder: Path) -> Lab:
-    return Lab(Store(folder / "store"), TrainerParams(accelerator="cpu"))
+def runtime(folder: Path) -> Runtime:
+    return Runtime(Store(folder / "store"), TrainerParams(accelerator="cpu"))
 
 
-def base(bench: Lab) -> Base:
+def base(bench: Runtime) -> Base:
     """Random base weights."""
     state = build_clip(MODEL, 4).state_dict()
     spec = {"random": True}
@@ -62,7 +63,7 @@ def base(bench: Lab) -> Base:
     return base_stage.load(MODEL, artifact)
 
 
-def explained(bench: Lab, split: str, rows: Tensor, seed: int = 0) -> Artifact:
+def explained(bench: Runtime, split: str, rows: Tensor, seed: int = 0) -> Artifact:
     """Supervision that was drawn, not computed."""
     maps = torch.randn(len(rows), 4, 4, generator=torch.Generator().manual_seed(seed))
     tensors = {"rows": rows, "labels": DATA.source.labels(split)[rows], "attributions": maps}

@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.stages.bench import DATA, lab
+from tests.stages.bench import DATA, runtime
+from xai.data.catalogue import OpenData
 from xai.explainers import catalogue, registry
 from xai.explainers.registry import Entry, ExplainerParams
 from xai.models.maskable import Removal
-from xai.stages.context import OpenData
 from xai.stages.supervision import Order, Subject, SupervisionParams
 
 
@@ -80,4 +80,4 @@ def order(
     """An order of maps for a store in `folder`."""
     params = SupervisionParams("drawn", block, DrawnParams(gain, pause)).of(split)
     subject = Subject(classifier, 16, lambda removal: Silent())  # type: ignore[arg-type, return-value]
-    return Order(lab(folder), subject, data, split, params, 3, images)
+    return Order(runtime(folder), subject, data, split, params, 3, images)

@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.stages.bench import DATA, FIT, lab
+from tests.stages.bench import DATA, FIT, runtime
+from xai.data.catalogue import OpenData
 from xai.data.pair import PairParams, PairSet
 from xai.data.prompts import DIGITS
 from xai.data.registry import Images
 from xai.models.cnn import published_classes
 from xai.models.vit import SmallVit, VitParams
-from xai.stages.context import OpenData
 from xai.stages.removal import EvaluationParams, RemovalExamination
 from xai.stages.study import Study, open_baselines
 from xai.stages.vit import VitStages
@@ -105,7 +105,7 @@ NUMBERED = OpenData("numbered", {"name": "numbered"}, Digits())
 
 def stages(folder: Path, **changes: Any) -> VitStages:
     """The networks of a store in `folder`; `changes` are fields of `VitStages`."""
-    made = VitStages(lab(folder), MODEL, DATA, CLASSIFIER, SURROGATE, 0)
+    made = VitStages(runtime(folder), MODEL, DATA, CLASSIFIER, SURROGATE, 0)
     return replace(made, **changes)
 
 

@@ -6,15 +6,15 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from tests.stages.bench import DATA, MODEL, base, lab
+from tests.stages.bench import DATA, MODEL, base, runtime
 from xai import vectors
-from xai.errors import UserError
+from xai.core.errors import UserError
+from xai.core.runtime import Runtime
 from xai.models.checkpoint import ClassifierInfo, architecture_hash, read_classifier, write_classifier
 from xai.models.clip import trainable
 from xai.stages import base as base_stage
 from xai.stages.apply_vector import Applied, ApplyParams, apply_vector
 from xai.stages.classifier import assemble
-from xai.stages.context import Lab
 
 TAG = "b" * 20
 
@@ -23,7 +23,7 @@ class Folder:
     """A classifier, the same as a stranger's file, and a vector."""
 
     def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.root, self.bench = root, lab(root)
+        self.root, self.bench = root, runtime(root)
         theta_base = base(self.bench)
         monkeypatch.setattr(base_stage, "base_weights", lambda *_: theta_base.artifact)
         network = assemble(self.bench, MODEL, theta_base, DATA, None)
@@ -43,7 +43,7 @@ class Folder:
     def apply(self, checkpoint: Path, output: str) -> Applied:
         folder = self.root / output
         folder.mkdir()
-        bench: Lab = self.bench
+        bench: Runtime = self.bench
         vector = self.root / "vector.safetensors"
         return apply_vector(bench, MODEL, DATA, vector, checkpoint, ApplyParams(1.0, 0.5), 0, folder)
 

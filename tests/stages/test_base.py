@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from tests.stages.bench import MODEL
-from xai.errors import UserError
+from xai.core.errors import UserError
 from xai.stages.base import ModelParams
 
 REAL = ModelParams("real", 224, 32, (0.5,) * 3, (0.5,) * 3, architecture="ViT-B-32", pretrained="openai")

@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tests.stages.bench import DATA, FIT, MODEL, base, explained, lab
-from xai.errors import UserError
+from tests.stages.bench import DATA, FIT, MODEL, base, explained, runtime
+from xai.core.errors import UserError
 from xai.models.checkpoint import architecture_hash, read_classifier
 from xai.models.clip import class_embeddings, trainable
 from xai.models.factory import build_tokenizer
@@ -37,7 +37,7 @@ def test_more_images_than_there_are_or_none_are_refused(images: int) -> None:
 
 
 def test_the_head_is_made_of_the_data_sets_words(tmp_path: Path) -> None:
-    bench = lab(tmp_path)
+    bench = runtime(tmp_path)
     theta = base(bench)
     artifact, head = base_stage.head(bench, MODEL, theta, DATA)
     expected = class_embeddings(theta.clip, build_tokenizer(MODEL), DATA.source.classes, DATA.source.templates)
@@ -46,7 +46,7 @@ def test_the_head_is_made_of_the_data_sets_words(tmp_path: Path) -> None:
 
 
 def test_fine_tuning_starts_from_the_base_and_leaves_it_as_it_was(tmp_path: Path) -> None:
-    bench = lab(tmp_path)
+    bench = runtime(tmp_path)
     theta = base(bench)
     before = {name: value.clone() for name, value in theta.clip.state_dict().items()}
     hardly = fine_tune(bench, MODEL, theta, DATA, replace(FIT, learning_rate=1e-12), 0)
@@ -67,7 +67,7 @@ def test_fine_tuning_starts_from_the_base_and_leaves_it_as_it_was(tmp_path: Path
 
 
 def test_what_is_asked_for_again_is_read_and_what_differs_is_made(tmp_path: Path) -> None:
-    bench = lab(tmp_path)
+    bench = runtime(tmp_path)
     theta = base(bench)
     first = fine_tune(bench, MODEL, theta, DATA, FIT, 0)
     assert fine_tune(bench, MODEL, theta, DATA, FIT, 0).key == first.key
@@ -83,7 +83,7 @@ def test_what_is_asked_for_again_is_read_and_what_differs_is_made(tmp_path: Path
 
 
 def test_explained_classifiers_learn_from_the_supervision_of_their_very_images(tmp_path: Path) -> None:
-    bench = lab(tmp_path)
+    bench = runtime(tmp_path)
     theta = base(bench)
     rows = subset(DATA.source, "train", 6, 0)
     taught = explained(bench, "train", rows)
@@ -114,7 +114,7 @@ def test_explained_classifiers_learn_from_the_supervision_of_their_very_images(t
 def test_supervision_of_other_images_classes_or_patches_is_refused(
     tmp_path: Path, images: int, spoil: dict[str, Tensor], message: str
 ) -> None:
-    bench = lab(tmp_path)
+    bench = runtime(tmp_path)
     tensors = load_file(explained(bench, "train", subset(DATA.source, "train", 6, 0)).file("supervision.safetensors"))
 
     def make(work: Path) -> None:
@@ -128,7 +128,7 @@ def test_supervision_of_other_images_classes_or_patches_is_refused(
 
 
 def test_assembling_puts_parameters_and_words_together(tmp_path: Path) -> None:
-    bench = lab(tmp_path)
+    bench = runtime(tmp_path)
     theta = base(bench)
     zero = assemble(bench, MODEL, theta, DATA, None, Removal("tokens"))
     tower = theta.clip.encode_image(zero.normalisation(IMAGES), normalize=True)

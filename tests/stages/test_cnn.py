@@ -9,9 +9,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from tests.stages.bench import DATA, FIT, lab
+from tests.stages.bench import DATA, FIT, runtime
 from tests.stages.studying import BLANK, CLASSIFIER, PHOTOGRAPHS, STEP, Trained
-from xai.errors import UserError
+from xai.core.errors import UserError
 from xai.models.cnn import CnnParams, build_cnn
 from xai.models.vit_file import VitInfo, read_vit, write_vit
 from xai.stages.cnn import CnnStages
@@ -23,7 +23,7 @@ TEST = DATA.source.images("test", torch.arange(9), 0).pixels
 
 
 def stages(folder: Path, **changes: Any) -> CnnStages:
-    return replace(CnnStages(lab(folder), MODEL, DATA, CLASSIFIER, 0), **changes)
+    return replace(CnnStages(runtime(folder), MODEL, DATA, CLASSIFIER, 0), **changes)
 
 
 def tensors(stage: CnnStages) -> dict[str, Tensor]:

@@ -8,16 +8,16 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from tests.models.tiny_clip import classifier, pictures
-from tests.stages.bench import DATA, MODEL, explained, lab
-from xai.errors import UserError
+from tests.stages.bench import DATA, MODEL, explained, runtime
+from xai.core.errors import UserError
+from xai.core.runtime import Runtime
 from xai.results import read_result
-from xai.stages.context import Lab
 from xai.stages.evaluation import Examination, Maps, evaluate, peak_memory, provenance, self_explanation
 
 ROWS = torch.tensor([0, 2, 3, 5, 8])
 
 
-def examination(bench: Lab) -> Examination:
+def examination(bench: Runtime) -> Examination:
     return Examination(bench, MODEL, DATA, "test", explained(bench, "test", ROWS, seed=3))
 
 
@@ -43,7 +43,7 @@ def test_self_explanation_takes_the_column_asked_for_in_batches_of_any_size() ->
 
 
 def test_an_examination_holds_the_images_of_its_supervision(tmp_path: Path) -> None:
-    given = examination(lab(tmp_path))
+    given = examination(runtime(tmp_path))
     assert torch.equal(given.reference.rows, ROWS)
     assert torch.equal(given.reference.labels, DATA.source.labels("test")[ROWS])
     expected = DATA.source.images("test", ROWS, 0)
@@ -54,7 +54,7 @@ def test_an_examination_holds_the_images_of_its_supervision(tmp_path: Path) -> N
 
 
 def test_a_result_can_be_recomputed_from_its_tensors(tmp_path: Path) -> None:
-    bench = lab(tmp_path)
+    bench = runtime(tmp_path)
     given = examination(bench)
     params = {"alpha": 0.1, "lambda2": 0.8}
     made = evaluate(bench, given, "proposed", {"vector": "v"}, drawn, source="digits", seed=5, params=params)
@@ -86,7 +86,7 @@ def _e_rmse(maps: Tensor, reference: Tensor) -> float:
 
 
 def test_maps_that_are_no_classifiers_have_no_accuracy(tmp_path: Path) -> None:
-    bench = lab(tmp_path)
+    bench = runtime(tmp_path)
     given = examination(bench)
 
     def constant() -> Maps:
@@ -101,7 +101,7 @@ def test_maps_that_are_no_classifiers_have_no_accuracy(tmp_path: Path) -> None:
 
 
 def test_maps_are_computed_once_and_anew_for_whatever_else_they_are_made_from(tmp_path: Path) -> None:
-    bench = lab(tmp_path)
+    bench = runtime(tmp_path)
     given = examination(bench)
     calls = []
 
@@ -120,7 +120,7 @@ def test_maps_are_computed_once_and_anew_for_whatever_else_they_are_made_from(tm
 
 
 def test_maps_that_are_no_numbers_leave_no_result(tmp_path: Path) -> None:
-    bench = lab(tmp_path)
+    bench = runtime(tmp_path)
 
     def broken() -> Maps:
         maps = drawn()
@@ -152,7 +152,7 @@ def test_the_peak_is_in_bytes_on_every_system_and_of_the_device_that_computed(mo
 
 def test_the_method_is_a_label_and_no_part_of_the_key(tmp_path: Path) -> None:
     for folder, method in (("a", "transfer"), ("b", "baselines")):
-        bench = lab(tmp_path / folder)
+        bench = runtime(tmp_path / folder)
         given = examination(bench)
         made = evaluate(bench, given, "ink", {}, drawn, source=None, seed=0, params={}, method=method)
         assert read_result(made.path).method == method

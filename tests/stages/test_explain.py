@@ -11,9 +11,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 from tests.models.tiny_clip import PARAMS
-from xai.config import build
+from xai.core.errors import UserError
+from xai.core.settings import build
+from xai.core.training import TrainerParams
 from xai.data.images import read_image, to_tensor
-from xai.errors import UserError
 from xai.explainers.rise import RiseExplainer
 from xai.explainers.saliency import SaliencyExplainer
 from xai.metrics.functional.perturbation import area, enlarge_map, perturbation_curves
@@ -28,7 +29,6 @@ from xai.ranking.refinement import RefinementParams
 from xai.stages.explain import explain_image
 from xai.stages.post_hoc import PostHocParams
 from xai.stages.supervision import open_supervision
-from xai.training import TrainerParams
 
 MODEL = VitParams("tiny", 16, 4, (0.5,) * 3, (0.25,) * 3, tower=SmallVit(8, 1, 2, 2.0, 1, 1.0))
 CPU = TrainerParams(accelerator="cpu")

@@ -10,8 +10,8 @@ from PIL import Image
 from tests.stages.ranked import DECODER, RANKING, networks
 from tests.stages.studying import train_in_no_time
 from tests.stages.test_explain import CPU, POST_HOC
+from xai.core.errors import UserError
 from xai.data.images import read_image, to_tensor
-from xai.errors import UserError
 from xai.stages.explain import explain_image
 from xai.stages.ranking import RankingStages
 from xai.stages.ranking_params import BackboneParams

@@ -10,8 +10,8 @@ from torch import Tensor
 from tests.stages.bench import DATA
 from tests.stages.ranked import PERTURBATION, UNFOCUSED, colour, examination
 from tests.stages.studying import BLANK, Trained
+from xai.core.errors import UserError
 from xai.data.registry import Images
-from xai.errors import UserError
 from xai.metrics import functional
 from xai.metrics.functional.perturbation import area, enlarge_map, perturbation_curves
 from xai.models.maskable import Removal, reference_image

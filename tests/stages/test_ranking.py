@@ -11,8 +11,8 @@ from torch import nn
 from tests.stages.bench import DATA
 from tests.stages.ranked import DECODER, OBJECTIVE, RANKING, networks
 from tests.stages.studying import MODEL, Trained
-from xai.errors import UserError
-from xai.methods.optimisation import FitParams
+from xai.core.errors import UserError
+from xai.core.optimisation import FitParams
 from xai.models.dense import DenseExplainer
 from xai.models.features import FrozenFeatures
 from xai.models.ranking_file import part_of, read_ranking

@@ -8,7 +8,7 @@ from torch import Tensor
 from tests.stages.bench import DATA
 from tests.stages.ranked import DECODER, PERTURBATION, RANKING, REFINEMENT, UNFOCUSED, study
 from tests.stages.studying import BLANK, SALVAGE, VIT_SHAPLEY, Trained
-from xai.errors import UserError
+from xai.core.errors import UserError
 from xai.metrics.functional.perturbation import enlarge_map
 from xai.models.dpt import DecoderParams
 from xai.ranking.refinement import in_units

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from tests.stages.bench import DATA
 from tests.stages.studying import BLANK, CLASSIFIER, EVALUATION, NUMBERED, Trained, examination, pairs, stages
+from xai.core.errors import UserError
 from xai.data.registry import Images
-from xai.errors import UserError
 from xai.metrics.functional import patch_coverage
 from xai.results import read_result, read_tensors
 from xai.stages.removal import EvaluationParams, Explain, RemovalExamination, RemovalRow

@@ -10,12 +10,13 @@ from torch import Tensor
 
 from tests.stages.bench import DATA, FIT
 from tests.stages.studying import CLASSIFIER, MODEL, STEP, stages
-from xai.artifacts import Artifact
+from xai.core.errors import UserError
+from xai.core.optimisation import FitParams
+from xai.core.store import Artifact
+from xai.data.catalogue import OpenData
 from xai.data.marked import MarkedSet, MarkParams
 from xai.data.module import load_images
 from xai.data.registry import Images
-from xai.errors import UserError
-from xai.methods.optimisation import FitParams
 from xai.methods.ranking import RankingLoss
 from xai.models.dpt import DecoderParams
 from xai.models.vit_file import read_vit
@@ -23,7 +24,6 @@ from xai.ranking.areas import confidence
 from xai.ranking.objective import ObjectiveParams, Question
 from xai.ranking.refinement import refine_maps
 from xai.results import read_result, read_tensors
-from xai.stages.context import OpenData
 from xai.stages.ranking import RankingStages
 from xai.stages.ranking_params import BackboneParams, PerturbationParams, RankingParams, RefinementSettings
 from xai.stages.shortcut import Shortcut, ShortcutParams, mass_on_mark
@@ -71,7 +71,7 @@ QUADRANTS = OpenData("quadrants", {"name": "quadrants"}, Quadrants())
 
 def shortcut(folder: Path, **changes: Any) -> Shortcut:
     """The study of a mark on the third class; `changes` are fields of `Shortcut`, or of its `VitStages`."""
-    own = {name: changes.pop(name) for name in ("data", "seed", "model", "lab") if name in changes}
+    own = {name: changes.pop(name) for name in ("data", "seed", "model", "runtime") if name in changes}
     classifier = replace(CLASSIFIER, focus=0.0, fit=LONG)
     networks = RankingStages(stages(folder, **{"data": QUADRANTS, "classifier_params": classifier, **own}), RANKING)
     return replace(Shortcut(networks, PERTURBATION, REFINEMENT, PARAMS), **changes)

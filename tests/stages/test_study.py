@@ -16,7 +16,7 @@ from tests.stages.studying import (
     Trained,
     study,
 )
-from xai.errors import UserError
+from xai.core.errors import UserError
 from xai.games import PatchGame
 from xai.methods.vit_shapley import VitShapleyExplainer
 from xai.metrics.functional import patch_coverage

@@ -8,17 +8,17 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.stages.bench import DATA, FIT, MODEL, Shades, lab
+from tests.stages.bench import DATA, FIT, MODEL, Shades, runtime
 from tests.stages.explaining import DrawnParams, register
 from tests.stages.test_transfer import PARAMS
-from xai.artifacts import Artifact
-from xai.errors import UserError
+from xai.core.errors import UserError
+from xai.core.store import Artifact
+from xai.data.catalogue import OpenData
 from xai.models.checkpoint import ClassifierInfo, write_classifier
 from xai.models.factory import build_clip, build_explainer
 from xai.models.weights import write_weights
 from xai.stages import base as base_stage
 from xai.stages.classifier import fine_tune
-from xai.stages.context import OpenData
 from xai.stages.supervise import Supervise, Written
 from xai.stages.supervision import Order, SupervisionParams, open_supervision
 from xai.stages.transfer_params import TransferParams
@@ -49,7 +49,7 @@ def classifier(path: Path, seed: int = 0) -> Path:
 def job(folder: Path, **changes: Any) -> Supervise:
     """A job that explains the test split of a classifier file, with the explainer called `drawn`."""
     settings = {
-        "lab": lab(folder),
+        "runtime": runtime(folder),
         "model": MODEL,
         "data": DATA,
         "split": "test",
@@ -120,7 +120,7 @@ def test_without_a_checkpoint_the_classifier_is_the_one_that_a_transfer_fine_tun
     settings = {"coalitions": 40, "evaluation_coalitions": 40, "output": "logit", "removal": removal}
     params = open_supervision({"name": "kernel_shap", "block": 4, **settings})
     run(tmp_path, checkpoint=None, params=params)
-    bench = lab(tmp_path)
+    bench = runtime(tmp_path)
     theta = base_stage.load(MODEL, base_stage.base_weights(bench, MODEL, 3))
     found = fine_tune(bench, MODEL, theta, DATA, FIT, 3, images=8)
     assert bench.store.made == []

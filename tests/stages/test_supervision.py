@@ -12,15 +12,16 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from tests.stages.bench import DATA, MODEL, base, lab
+from tests.stages.bench import DATA, MODEL, base, runtime
 from tests.stages.explaining import Drawn, Silent, drawn, order, register
-from xai.artifacts import Artifact, Store
-from xai.errors import UserError
+from xai.core.errors import UserError
+from xai.core.runtime import Runtime
+from xai.core.store import Artifact, Store
+from xai.data.catalogue import OpenData
 from xai.explainers.kernel_shap import KernelShapParams
 from xai.models.checkpoint import ClassifierInfo, write_classifier
 from xai.models.maskable import Removal
 from xai.stages.classifier import assemble, parameters, subset
-from xai.stages.context import Lab, OpenData
 from xai.stages.supervision import Order, Subject, fine_tuned, load, open_supervision
 
 FORK = multiprocessing.get_context("fork")
@@ -158,7 +159,7 @@ def test_the_classifier_is_assembled_once_with_the_removal_of_the_explainer(tmp_
     assert asked == [Removal("tokens")]
 
 
-def fine_tuned_order(bench: Lab) -> tuple[Order, Artifact]:
+def fine_tuned_order(bench: Runtime) -> tuple[Order, Artifact]:
     theta = base(bench)
 
     def make(work: Path) -> None:
@@ -171,7 +172,7 @@ def fine_tuned_order(bench: Lab) -> tuple[Order, Artifact]:
 
 
 def test_shapley_values_add_up_to_what_the_whole_image_is_worth(tmp_path: Path) -> None:
-    bench = lab(tmp_path)
+    bench = runtime(tmp_path)
     wanted, classifier = fine_tuned_order(bench)
     found = load(wanted.fill())
     network = assemble(bench, MODEL, base(bench), DATA, parameters(classifier), Removal("tokens"))
@@ -183,8 +184,8 @@ def test_shapley_values_add_up_to_what_the_whole_image_is_worth(tmp_path: Path) 
 
 
 def test_threads_that_read_images_change_nothing(tmp_path: Path) -> None:
-    wanted, _ = fine_tuned_order(lab(tmp_path / "one"))
-    bench = lab(tmp_path / "several")
+    wanted, _ = fine_tuned_order(runtime(tmp_path / "one"))
+    bench = runtime(tmp_path / "several")
     bench.trainer = replace(bench.trainer, workers=3)
     assert bytes_of(fine_tuned_order(bench)[0].fill()) == bytes_of(wanted.fill())
 
@@ -246,7 +247,9 @@ def test_shards_of_another_classifier_are_noticed_and_not_used(
         for each in (before, wanted):
             with pytest.raises(KeyboardInterrupt):
                 each.fill()
-    there, here = (wanted.lab.store.root / "supervision" / f"{each.key}.partial/scratch" for each in (before, wanted))
+    there, here = (
+        wanted.runtime.store.root / "supervision" / f"{each.key}.partial/scratch" for each in (before, wanted)
+    )
     for shard in there.glob("*.safetensors"):
         shard.rename(here / shard.name)
     journal.write_text("")
@@ -308,7 +311,7 @@ def test_killed_ten_times_it_ends_with_the_same_bytes(tmp_path: Path, journal: P
         process.kill()
         process.join()
         assert process.exitcode == -signal.SIGKILL
-        assert not (wanted.lab.store.root / "supervision" / wanted.key).exists()
+        assert not (wanted.runtime.store.root / "supervision" / wanted.key).exists()
     assert bytes_of(wanted.fill()) == expected
     assert len(begun(journal)) == 12 + 10  # each kill has cost the block it fell in and no other
 
@@ -320,7 +323,7 @@ def test_processes_share_a_split_and_make_each_block_once(tmp_path: Path, journa
     def contribute() -> None:
         wanted = order(tmp_path, pause=0.05)
         assert bytes_of(wanted.fill()) == expected
-        (tmp_path / f"made-{len(wanted.lab.store.made)}-{time.monotonic_ns()}").touch()
+        (tmp_path / f"made-{len(wanted.runtime.store.made)}-{time.monotonic_ns()}").touch()
 
     processes = [FORK.Process(target=contribute) for _ in range(3)]
     for process in processes:

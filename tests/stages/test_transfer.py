@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from tests.stages.bench import FIT
-from xai.errors import UserError
+from xai.core.errors import UserError
 from xai.results import Result
 from xai.stages.controls import ink, other_classes
 from xai.stages.transfer_params import TransferParams, choose_lambda2

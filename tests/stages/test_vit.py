@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from tests.stages.bench import DATA, FIT, lab
+from tests.stages.bench import DATA, FIT, runtime
 from tests.stages.studying import (
     BLANK,
     CLASSIFIER,
@@ -22,11 +22,11 @@ from tests.stages.studying import (
     stages,
     train_in_no_time,
 )
-from xai.errors import UserError
+from xai.core.errors import UserError
+from xai.data.catalogue import OpenData
 from xai.models.explainer import SalvageNetwork, ShapleyNetwork
 from xai.models.vit import SmallVit, VitParams, build_vit
 from xai.models.vit_file import VitInfo, read_vit, write_vit
-from xai.stages.context import OpenData
 from xai.stages.vit import VitStages
 from xai.stages.vit_params import ClassifierParams, SurrogateParams
 
@@ -112,9 +112,9 @@ def test_every_setting_of_an_explainer_makes_another_one(
 
 
 def test_another_precision_makes_other_networks(tmp_path: Path, trained: Trained) -> None:
-    bench = lab(tmp_path)
+    bench = runtime(tmp_path)
     half = replace(bench, trainer=replace(bench.trainer, precision="bf16-mixed"))
-    assert stages(tmp_path).classifier.key != stages(tmp_path, lab=half).classifier.key
+    assert stages(tmp_path).classifier.key != stages(tmp_path, runtime=half).classifier.key
 
 
 def test_the_training_itself(tmp_path: Path) -> None:

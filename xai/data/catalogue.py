@@ -1,4 +1,14 @@
-"""Importing this room's modules fills the registry; asking for the catalogue does it once."""
+"""Data sets by name: importing these modules fills the registry, and opening one reads its settings."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from xai.core.errors import UserError
+from xai.core.settings import build
+from xai.data import registry
+from xai.data.disk_set import check_classes
+from xai.data.registry import ImageSource
 
 
 def fill() -> None:
@@ -8,3 +18,34 @@ def fill() -> None:
     import xai.data.packaged
     import xai.data.pair
     import xai.data.parity  # noqa: F401
+
+
+@dataclass(frozen=True)
+class OpenData:
+    """A data set that has been opened: its name, the spec that determines its images, and the images."""
+
+    name: str
+    spec: Mapping[str, Any]
+    source: ImageSource
+
+
+def open_data(settings: Mapping[str, Any], where: str) -> OpenData:
+    """Open a registered data set.
+
+    Args:
+        settings: `name` and the parameters of that data set.
+        where: The name of the configuration group, for messages.
+
+    Raises:
+        UserError: For an unknown name, a wrong parameter, missing files, or class names that clash.
+    """
+    fill()
+    name = settings.get("name")
+    if not isinstance(name, str):
+        raise UserError(f"{where}.name is not set: choose from {', '.join(registry.names())}")
+    entry = registry.entry(name)
+    params: Any = build(entry.params, {key: value for key, value in settings.items() if key != "name"}, where)
+    source = entry.open(params)
+    check_classes(source.classes)
+    spec = {"name": name, **asdict(params), "fingerprint": getattr(source, "fingerprint", None)}
+    return OpenData(name, spec, source)

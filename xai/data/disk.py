@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from xai.core.errors import UserError
 from xai.data.disk_set import DiskSet, Files
 from xai.data.images import region_to_tensor, to_tensor
 from xai.data.on_disk import DISK_SETS, open_disk_set
 from xai.data.prompts import PROMPTS
 from xai.data.registry import SPLITS, Images, register
-from xai.errors import UserError
 
 _CACHE_BYTES = 1 << 29
 """Memory for pictures that have been read, in each process that reads; at 224 px that is about 890 of them."""

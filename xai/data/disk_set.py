@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from xai.core.errors import UserError
 from xai.data.images import read_image, read_labels
 from xai.data.splits import SPLIT_SEED, stratified_parts
-from xai.errors import UserError
 
 # The share of train that becomes validation where a data set has none of its own.
 HELD_OUT = 0.1

@@ -7,12 +7,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from xai.core.errors import UserError
 from xai.data.packaged import PackagedSet, resize
 from xai.data.packed import read_idx
 from xai.data.prompts import FASHION
 from xai.data.registry import register
 from xai.data.scatter import ScatterParams
-from xai.errors import UserError
 
 _PACKAGE = "dataset-fashion-mnist"
 _FEWEST = 3 * len(FASHION)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from xai.core.errors import UserError
 from xai.data.disk_set import (
     DiskSet,
     Files,
@@ -19,7 +20,6 @@ from xai.data.disk_set import (
     train_part,
 )
 from xai.data.prompts import EUROSAT_NAMES, IMAGENETTE_NAMES, WBC_NAMES
-from xai.errors import UserError
 
 SUFFIXES = frozenset(
     ".jpg .jpeg .jpe .png .ppm .pgm .pbm .pnm .bmp .gif .tif .tiff .webp .avif .jp2 .tga".split()  # noqa: SIM905

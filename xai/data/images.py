@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from xai.errors import UserError
+from xai.core.errors import UserError
 
 # A closed list, because some of Pillow's readers hand the file to an outside program (EPS to Ghostscript).
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "PPM", "WEBP", "JPEG2000", "AVIF", "TGA", "ICO")

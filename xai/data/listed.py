@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from xai.core.errors import UserError
 from xai.data.disk_set import (
     HELD_OUT,
     DiskSet,
@@ -24,7 +25,6 @@ from xai.data.disk_set import (
 from xai.data.mat import read_mat
 from xai.data.prompts import GTSRB_NAMES
 from xai.data.splits import stratified_parts
-from xai.errors import UserError
 
 
 def cars(root: Path, split: str) -> DiskSet:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from xai.core.errors import UserError
 from xai.data.registry import Images, ImageSource
-from xai.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from typing import Any
 
 from scipy.io import loadmat
 
-from xai.errors import UserError
+from xai.core.errors import UserError
 
 
 def read_mat(path: Path, variable: str) -> Any:

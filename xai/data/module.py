@@ -1,18 +1,16 @@
 """The one LightningDataModule: any registered data set, at any size, with or without explanation supervision."""
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from pytorch_lightning import LightningDataModule
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
+from xai.core.epochs import EpochDataModule, EpochSampler
 from xai.data.registry import Images, ImageSource
-from xai.errors import UserError
 
 
 class Batch(NamedTuple):
@@ -59,65 +57,6 @@ class _Batches(Dataset[Batch]):
         pixels, regions = load_images(self._source, self._split, rows, 0 if self._fixed else epoch, self._size)
         reference = None if self._attributions is None else self._attributions[chosen].flatten(1)
         return Batch(pixels, self._labels[chosen], regions, reference)
-
-
-class EpochSampler(Sampler[tuple[int, list[int]]]):
-    """Addresses (epoch, rows) of the batches of an epoch; the order depends on seed and epoch alone.
-
-    Several processes share each batch: together their parts are the batch of one process with `batch_size * ranks`.
-
-    Args:
-        length: Number of images.
-        batch_size: Images a batch, of each process; an incomplete last batch is left out, unless it is the only one.
-        seed: Of the order, or None for the order of the data set with every image (evaluation).
-        rank: Which of the processes this is, from 0.
-        ranks: How many processes share a batch.
-
-    Raises:
-        UserError: Where there are fewer images than processes.
-    """
-
-    def __init__(self, length: int, batch_size: int, seed: int | None, rank: int = 0, ranks: int = 1) -> None:
-        if length < ranks:
-            raise UserError(f"{length} images cannot be shared by {ranks} devices: lower trainer.devices")
-        self._length, self._seed, self._epoch = length, seed, 0
-        self._rank, self._part = rank, min(batch_size, length // ranks)
-        self._batch_size = self._part * ranks
-
-    def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning at the start of every epoch."""
-        self._epoch = epoch
-
-    def __len__(self) -> int:
-        whole, rest = divmod(self._length, self._batch_size)
-        return whole + (self._seed is None and rest > 0)
-
-    def __iter__(self) -> Iterator[tuple[int, list[int]]]:
-        if self._seed is None:
-            order = torch.arange(self._length)
-        else:
-            generator = torch.Generator().manual_seed(self._seed * 1_000_003 + self._epoch)
-            order = torch.randperm(self._length, generator=generator)
-        for batch in range(len(self)):
-            first = batch * self._batch_size + self._rank * self._part
-            yield self._epoch, order[first : first + self._part].tolist()
-
-
-class EpochDataModule(LightningDataModule):
-    """A data module whose batches depend on the epoch, and on which of the processes that share them asks.
-
-    Lightning draws from the first loader before it tells the sampler which epoch a resumed run is in; whoever resumes
-    says so here, and `train_dataloader` passes it on.
-
-    Attributes:
-        first_epoch: The epoch to begin with.
-        rank: Which of the processes this is, from 0.
-        ranks: How many processes share each batch.
-    """
-
-    first_epoch: int = 0
-    rank: int = 0
-    ranks: int = 1
 
 
 class ImageDataModule(EpochDataModule):
@@ -173,24 +112,3 @@ class ImageDataModule(EpochDataModule):
 
     def _loader(self, data: Dataset[Batch], sampler: EpochSampler) -> DataLoader[Batch]:
         return DataLoader(data, batch_size=None, sampler=sampler, num_workers=self._workers)
-
-
-class StepSampler(Sampler[int]):
-    """The numbers of the steps of an epoch, counted over all epochs: for streams that are addressed by step.
-
-    Where several processes share a step, each counts for itself: rank r of R takes the numbers r, R + r, 2R + r ...
-    """
-
-    def __init__(self, steps_per_epoch: int, rank: int = 0, ranks: int = 1) -> None:
-        self._steps, self._epoch, self._rank, self._ranks = steps_per_epoch, 0, rank, ranks
-
-    def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning at the start of every epoch."""
-        self._epoch = epoch
-
-    def __len__(self) -> int:
-        return self._steps
-
-    def __iter__(self) -> Iterator[int]:
-        steps = range(self._epoch * self._steps, (self._epoch + 1) * self._steps)
-        return (step * self._ranks + self._rank for step in steps)

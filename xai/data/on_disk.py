@@ -8,10 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from xai.core.errors import UserError
 from xai.data import folder, listed, packed
 from xai.data.disk_set import DiskSet, MissingError
 from xai.data.splits import check_split
-from xai.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from xai.core.errors import UserError
 from xai.data.disk_set import DiskSet, MissingError, Packed, locate, read_lines, tidy_name, train_part
 from xai.data.mat import read_mat_variables
 from xai.data.prompts import DIGITS
-from xai.errors import UserError
 
 
 def mnist(root: Path, split: str) -> DiskSet:

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from xai.core.errors import UserError
 from xai.data.packaged import KeptScenes, mnist_objects, rgb, split_rows
 from xai.data.prompts import DIGITS, PROMPTS
 from xai.data.registry import SPLITS, Images, register
 from xai.data.scatter import ScatterParams, Scene, cell_masks, scatter_groups
-from xai.errors import UserError
 
 
 @dataclass(frozen=True)

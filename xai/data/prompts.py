@@ -5,7 +5,7 @@ The fixed class-embedding matrix W of a CLIP classifier is the mean text embeddi
 
 from collections.abc import Iterable
 
-from xai.errors import UserError
+from xai.core.errors import UserError
 
 DEFAULT_PROMPTS = ("a photo of a {}.", "art of the {}.")
 

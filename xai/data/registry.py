@@ -6,8 +6,8 @@ from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor
 
-from xai.config import unknown
-from xai.errors import UserError
+from xai.core.errors import UserError
+from xai.core.settings import unknown
 
 SPLITS = ("train", "validation", "test")
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from xai.errors import UserError
+from xai.core.errors import UserError
 
 _SCENES_AT_ONCE = 64
 """Scenes whose strokes are drawn together: as many as a processor's cache holds."""

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from xai.core.errors import UserError
 from xai.data.registry import SPLITS
-from xai.errors import UserError
 
 SPLIT_SEED = 0
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from xai.errors import UserError
+from xai.core.errors import UserError
 from xai.explainers.gradients import GradientParams
 from xai.models.maskable import MaskableClassifier, Removal, reference_image
 from xai.models.normalisation import Normalisation

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from xai.errors import UserError
+from xai.core.errors import UserError
 from xai.explainers.cells import last_layer_with_cells
 from xai.models.clip import SelfExplainingClip
 from xai.models.maskable import MaskableClassifier, class_logits

@@ -5,7 +5,7 @@ from collections import Counter
 import torch
 from torch import Tensor, nn
 
-from xai.errors import UserError
+from xai.core.errors import UserError
 
 
 def last_layer_with_cells(network: nn.Module, run: nn.Module, image: Tensor) -> nn.Module:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from xai.errors import UserError
+from xai.core.errors import UserError
 from xai.explainers.cams import PatchCam
 from xai.explainers.registry import ExplainerParams, register
 from xai.models.maskable import MaskableClassifier

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from xai.errors import UserError
+from xai.core.errors import UserError
 from xai.explainers.frozen import Frozen
 from xai.explainers.registry import OutputParams
 from xai.models.maskable import MaskableClassifier

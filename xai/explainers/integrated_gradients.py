@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from xai.errors import UserError
+from xai.core.errors import UserError
 from xai.explainers.baselines import Baseline, BaselineParams
 from xai.explainers.gradients import PixelGradients, by_patch, images_at_once, in_parts, smoothed
 from xai.explainers.registry import register

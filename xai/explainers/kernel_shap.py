@@ -6,7 +6,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from xai.errors import UserError
+from xai.core.errors import UserError
 from xai.explainers.game_params import GameParams
 from xai.explainers.registry import register
 from xai.games import PatchGame

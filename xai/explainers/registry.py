@@ -7,8 +7,8 @@ from typing import Any, Protocol, Self
 import torch
 from torch import Tensor
 
-from xai.config import unknown
-from xai.errors import UserError
+from xai.core.errors import UserError
+from xai.core.settings import unknown
 from xai.models.maskable import MaskableClassifier, Removal
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from xai.errors import UserError
+from xai.core.errors import UserError
 from xai.explainers.game_params import GameParams
 from xai.explainers.registry import register
 from xai.games import PatchGame

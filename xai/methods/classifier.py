@@ -6,9 +6,9 @@ from pytorch_lightning import LightningModule
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
+from xai.core.errors import UserError
+from xai.core.optimisation import FitParams, adamw
 from xai.data.module import Batch
-from xai.errors import UserError
-from xai.methods.optimisation import FitParams, adamw
 from xai.models.maskable import MaskableClassifier
 from xai.sampling import step_generator
 

@@ -6,8 +6,8 @@ from pytorch_lightning import LightningModule
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
+from xai.core.optimisation import FitParams, adamw
 from xai.data.captions import CaptionedGlyphs
-from xai.methods.optimisation import FitParams, adamw
 from xai.models import packed
 from xai.models.maskable import Removal
 from xai.models.normalisation import Normalisation

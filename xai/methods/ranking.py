@@ -9,9 +9,9 @@ from pytorch_lightning import LightningModule
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
+from xai.core.errors import UserError
+from xai.core.optimisation import FitParams, adamw
 from xai.data.module import Batch
-from xai.errors import UserError
-from xai.methods.optimisation import FitParams, adamw
 from xai.models.dense import DenseExplainer
 from xai.models.evidence import gradient_evidence
 from xai.models.maskable import MaskableClassifier

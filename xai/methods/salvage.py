@@ -7,10 +7,10 @@ from pytorch_lightning import LightningModule
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
+from xai.core.errors import UserError
+from xai.core.optimisation import FitParams, adamw
 from xai.data.module import Batch
-from xai.errors import UserError
 from xai.games import PatchGame
-from xai.methods.optimisation import FitParams, adamw
 from xai.models.explainer import SalvageNetwork, ShapleyParts, column
 from xai.models.maskable import MaskableClassifier
 from xai.sampling import common_and_own

@@ -5,8 +5,8 @@ from pytorch_lightning import LightningModule
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
+from xai.core.optimisation import FitParams, adamw
 from xai.data.module import Batch
-from xai.methods.optimisation import FitParams, adamw
 from xai.methods.salvage import check_masks, log_predictions
 from xai.models.explainer import ShapleyNetwork, column
 from xai.models.maskable import MaskableClassifier

@@ -13,7 +13,7 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities.data import dim_zero_cat
 
-from xai.errors import UserError
+from xai.core.errors import UserError
 from xai.metrics import functional
 from xai.metrics.functional.checks import check_finite, check_pair
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torchmetrics.functional import classification
 
-from xai.errors import UserError
+from xai.core.errors import UserError
 
 
 def agreement(a: Tensor, b: Tensor) -> Tensor:

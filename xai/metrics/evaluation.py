@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from xai.errors import UserError
+from xai.core.errors import UserError
 from xai.metrics import classes, functional
 from xai.metrics.functional.checks import check_finite, check_pair
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from xai.errors import UserError
+from xai.core.errors import UserError
 from xai.metrics import functional
 from xai.metrics.functional import PerturbationCurves
 from xai.metrics.functional.perturbation import Classify

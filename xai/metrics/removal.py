@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from xai.errors import UserError
+from xai.core.errors import UserError
 from xai.metrics import functional
 from xai.metrics.functional import RemovalCurves
 

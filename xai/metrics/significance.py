@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from scipy import stats
 
-from xai.errors import UserError
+from xai.core.errors import UserError
 
 _ROUNDING = 1e-12
 """Differences that deviate from each other by less than this share of the values are the same difference."""

@@ -8,7 +8,7 @@ import torch
 from timm.models.deit import VisionTransformerDistilled
 from torch import Tensor, nn
 
-from xai.errors import UserError
+from xai.core.errors import UserError
 from xai.models import packed
 from xai.models.clip import SelfExplainingClip
 from xai.models.maskable import MaskableClassifier

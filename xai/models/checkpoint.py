@@ -8,8 +8,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from xai.config import build
-from xai.errors import UserError
+from xai.core.errors import UserError
+from xai.core.settings import build
 from xai.models.clip import SelfExplainingClip, load_parameters, trainable
 from xai.models.factory import ClipParams, build_clip, build_explainer
 from xai.models.maskable import Removal

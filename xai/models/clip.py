@@ -14,7 +14,7 @@ from open_clip.model import CLIP
 from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
-from xai.errors import UserError
+from xai.core.errors import UserError
 from xai.models import packed
 from xai.models.maskable import Encoded, MaskableClassifier, Removal, Rows, check_size
 from xai.models.normalisation import Normalisation

@@ -9,8 +9,8 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from xai.core.errors import UserError
 from xai.data.folder import imagenet_names
-from xai.errors import UserError
 from xai.models.cnn_packages import check_package, package_file, package_weights
 from xai.models.geometry import check_geometry
 from xai.models.maskable import Removal

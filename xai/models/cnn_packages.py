@@ -7,8 +7,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from xai.config import unknown
-from xai.errors import UserError
+from xai.core.errors import UserError
+from xai.core.settings import unknown
 from xai.models.weights import read_weights
 
 _LITE0_DEPTHS = (1, 2, 2, 3, 3, 4, 1)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from xai.errors import UserError
+from xai.core.errors import UserError
 from xai.models.dpt import DecoderParams, DptDecoder
 from xai.models.evidence import gradient_evidence
 from xai.models.features import FrozenFeatures

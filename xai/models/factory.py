@@ -11,7 +11,7 @@ from open_clip.pos_embed import get_2d_sincos_pos_embed
 from open_clip.transformer import VisionTransformer
 from torch import Tensor
 
-from xai.errors import UserError
+from xai.core.errors import UserError
 from xai.models.clip import SelfExplainingClip, Tokenizer
 from xai.models.geometry import check_geometry
 from xai.models.maskable import Removal

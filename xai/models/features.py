@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from xai.errors import UserError
+from xai.core.errors import UserError
 from xai.models.maskable import Removal
 from xai.models.normalisation import Normalisation
 

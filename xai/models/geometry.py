@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from xai.errors import UserError
+from xai.core.errors import UserError
 
 
 def check_geometry(image_size: int, patch_size: int, mean: Sequence[float], std: Sequence[float]) -> None:

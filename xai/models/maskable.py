@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from xai.errors import UserError
+from xai.core.errors import UserError
 
 REFERENCES = ("black", "mean", "blur")
 """What a removed part of an image may show, by name."""

@@ -21,7 +21,7 @@ from timm.layers.attention import Attention
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from xai.errors import UserError
+from xai.core.errors import UserError
 from xai.models.maskable import Encoded, Rows
 
 Groups = Sequence[tuple[int, int]]

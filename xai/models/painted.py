@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from xai.errors import UserError
+from xai.core.errors import UserError
 from xai.models.maskable import Encoded, MaskableClassifier, Removal, Rows
 from xai.models.normalisation import Normalisation
 

@@ -4,7 +4,7 @@ import torch
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from xai.errors import UserError
+from xai.core.errors import UserError
 
 DECODERS = ("mask_transformer", "linear")
 

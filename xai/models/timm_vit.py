@@ -7,7 +7,7 @@ from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from xai.errors import UserError
+from xai.core.errors import UserError
 from xai.models import packed
 from xai.models.maskable import Encoded, MaskableClassifier, Removal, Rows, check_size, class_logits
 from xai.models.normalisation import Normalisation

@@ -10,7 +10,7 @@ from open_clip.pos_embed import get_2d_sincos_pos_embed
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from torch import Tensor
 
-from xai.errors import UserError
+from xai.core.errors import UserError
 from xai.models.geometry import check_geometry
 from xai.models.maskable import Removal
 from xai.models.timm_vit import MaskableVit

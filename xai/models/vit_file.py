@@ -8,8 +8,8 @@ from typing import TypeVar
 
 from torch import Tensor, nn
 
-from xai.config import build
-from xai.errors import UserError
+from xai.core.errors import UserError
+from xai.core.settings import build
 from xai.models.weights import Weights, match_weights, read_weights, write_weights
 
 KINDS = ("classifier", "surrogate", "salvage", "vit_shapley")

@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from xai.errors import UserError
+from xai.core.errors import UserError
 
 _WRAPPERS = ("state_dict", "model")
 _PREFIX = "module."  # what DataParallel and DistributedDataParallel put before every name

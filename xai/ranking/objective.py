@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from xai.errors import UserError
+from xai.core.errors import UserError
 from xai.models.dense import check_classes
 from xai.models.maskable import REFERENCES
 from xai.ranking.areas import Classify, confidence, path_areas, peak_penalty, trapezoid_weights

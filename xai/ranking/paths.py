@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from xai.errors import UserError
+from xai.core.errors import UserError
 from xai.models.maskable import REFERENCES, Removal, reference_image
 from xai.ranking.axes import apply_axes, cells_to_pixels
 

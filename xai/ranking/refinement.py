@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from xai.errors import UserError
+from xai.core.errors import UserError
 from xai.ranking.areas import Classify
 from xai.ranking.objective import ObjectiveParams, Question, draw, judge
 from xai.ranking.paths import smooth

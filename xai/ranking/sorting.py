@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from xai.errors import UserError
+from xai.core.errors import UserError
 from xai.ranking.sinkhorn import sinkhorn
 
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from xai.errors import UserError
+from xai.core.errors import UserError
 from xai.reports.columns import Column
 from xai.reports.roles import Role
 from xai.reports.tables import Block, Cell, Row, Table, transfer_table

@@ -7,8 +7,8 @@ import torch
 from rich.markup import escape
 from rich.table import Table
 
-from xai.files import explain_disk_errors, write_atomically
-from xai.progress import console
+from xai.core.files import explain_disk_errors, write_atomically
+from xai.core.progress import console
 from xai.reports.figures import heatmap_overlay
 from xai.stages.explain import Explanation
 from xai.stages.post_hoc import Measured

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from xai.errors import UserError
+from xai.core.errors import UserError
 from xai.metrics.functional import normalise
 from xai.metrics.functional.agreement import largest
 from xai.metrics.significance import confidence_interval, mean_and_deviation

@@ -9,8 +9,8 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from xai.errors import UserError
-from xai.files import explain_disk_errors, write_atomically
+from xai.core.errors import UserError
+from xai.core.files import explain_disk_errors, write_atomically
 from xai.reports.renderers import as_html
 from xai.reports.tables import Table
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from xai.errors import UserError
+from xai.core.errors import UserError
 from xai.results import RESULT_FILE, Result, read_result, read_tensors
 
 CURVES = ("lif", "mif", "r_lif", "r_mif")

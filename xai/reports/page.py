@@ -7,8 +7,9 @@ from pathlib import Path
 
 from rich.markup import escape
 
-from xai.files import write_atomically
-from xai.progress import console
+from xai.core.files import write_atomically
+from xai.core.progress import console
+from xai.core.runtime import Runtime
 from xai.reports import renderers
 from xai.reports.claim_renderers import claims_as_html, claims_as_markdown, claims_as_rich, tally
 from xai.reports.claims import Claim, Finding, judge
@@ -18,7 +19,6 @@ from xai.reports.html import Block, Code, Definitions, Fragment, Picture, Prose,
 from xai.reports.measured import read_evidence
 from xai.reports.tables import Table, describe
 from xai.results import Result
-from xai.stages.context import Lab
 
 REPORT = "report.html"
 
@@ -48,13 +48,13 @@ class Study:
 
 
 def present(
-    study: Study, lab: Lab, output: Path, sheets: Mapping[str, Picture], command: str, notes: Mapping[str, str]
+    study: Study, runtime: Runtime, output: Path, sheets: Mapping[str, Picture], command: str, notes: Mapping[str, str]
 ) -> None:
     """Print what a run gave, and write tables, claims, figures and the page into its folder.
 
     Args:
         study: What is to be shown.
-        lab: The bench it was made at.
+        runtime: The bench it was made at.
         output: The folder of the run, which holds the parts of an `Evidence`.
         sheets: Pictures of maps by the name of their file.
         command: What was typed.
@@ -79,12 +79,12 @@ def present(
         Section("The figures", _figures(drawn, missing)),
         Section("What the maps look like", [*sheets.values()] or nothing),
         Section("Rows and metrics", [Definitions(_glossary(study.scheme, results, tables))]),
-        Section("How this was made", [Code(command), Definitions([*notes.items(), *_notes(lab, results)])]),
+        Section("How this was made", [Code(command), Definitions([*notes.items(), *_notes(runtime, results)])]),
     ]
     page = write_report(output / REPORT, study.title, _summary(findings), sections, describe(results))
-    _log(lab, results)
-    store = os.path.relpath(lab.store.root)
-    console.print(f"\nstore: {lab.store.summary()} ({escape(store)})", highlight=False, soft_wrap=True)
+    _log(runtime, results)
+    store = os.path.relpath(runtime.store.root)
+    console.print(f"\nstore: {runtime.store.summary()} ({escape(store)})", highlight=False, soft_wrap=True)
     console.print(f"report: [bold]{escape(os.path.relpath(page))}[/]", highlight=False, soft_wrap=True)
 
 
@@ -151,24 +151,24 @@ def _glossary(scheme: Scheme, results: Sequence[Result], tables: Sequence[Table]
     return rows + [(f"{c.label} {c.arrow}", c.explanation) for c in scheme.columns.values() if c.name in shown]
 
 
-def _notes(lab: Lab, results: Sequence[Result]) -> list[tuple[str, str]]:
+def _notes(runtime: Runtime, results: Sequence[Result]) -> list[tuple[str, str]]:
     lineage = results[0].lineage
     versions = ", ".join(f"{name} {version}" for name, version in lineage.get("versions", {}).items())
-    seconds = sum(artifact.seconds for artifact in (*lab.store.made, *lab.store.found))
+    seconds = sum(artifact.seconds for artifact in (*runtime.store.made, *runtime.store.found))
     images = " or ".join(f"{n:,}" for n in sorted({result.n_images for result in results}))
     return [
         ("images measured", images),
         ("time to make everything", f"{seconds:.0f} s"),
         ("peak memory", f"{max(result.peak_memory_bytes for result in results) / 2**20:,.0f} MiB"),
-        ("device", str(lab.trainer.device)),
-        ("precision", lab.trainer.precision),
+        ("device", str(runtime.trainer.device)),
+        ("precision", runtime.trainer.precision),
         ("versions", versions),
         ("commit", str(lineage.get("commit", "unknown"))),
     ]
 
 
-def _log(lab: Lab, results: Sequence[Result]) -> None:
-    if not lab.logger:
+def _log(runtime: Runtime, results: Sequence[Result]) -> None:
+    if not runtime.logger:
         return
-    lab.logger.log_metrics({f"result/{r.role}/{name}": value for r in results for name, value in r.metrics.items()})
-    lab.logger.finalize("success")
+    runtime.logger.log_metrics({f"result/{r.role}/{name}": value for r in results for name, value in r.metrics.items()})
+    runtime.logger.finalize("success")

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from xai.errors import UserError
+from xai.core.errors import UserError
 from xai.metrics.significance import confidence_interval
 from xai.reports.drawings import GREEN, Drawing, legend_below, line_with_band, mean_curves, tidy
 from xai.reports.figures import BLUE, GREY, ORANGE, to_png

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from xai.errors import UserError
+from xai.core.errors import UserError
 from xai.reports import removal_pictures
 from xai.reports.figures import colour_bar, normalised, overlay, show, to_png
 from xai.reports.ranking_roles import ROLES, refined

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from xai.core.runtime import Runtime
 from xai.reports import page
 from xai.reports.html import Picture
 from xai.reports.page import Study
@@ -12,7 +13,6 @@ from xai.reports.ranking_pictures import ShortcutPictures, picture_sheet, refine
 from xai.reports.ranking_roles import ROLES, SCHEME
 from xai.reports.ranking_tables import ALONE, ALONE_TRUE, LOCALISATION, MAIN, ranking_tables
 from xai.reports.removal_pictures import Pictures
-from xai.stages.context import Lab
 
 _TABLES = {
     "Deletion and insertion": MAIN,
@@ -25,7 +25,7 @@ _COLOURS = "Red is more than the map's mean, blue less, grey says nothing."
 
 
 def present(
-    lab: Lab,
+    runtime: Runtime,
     output: Path,
     pictures: Pictures | None,
     shortcut: ShortcutPictures | None,
@@ -35,7 +35,7 @@ def present(
     """Print what a run of ranking and its rivals gave, and write tables, claims, figures and the page into its folder.
 
     Args:
-        lab: The bench it was made at.
+        runtime: The bench it was made at.
         output: The folder of the run: the rows of the tables lie under `results`, what the figures need besides under
             `refinement`, `steps` and `shortcut`.
         pictures: Images and their maps to show, None for none; Figure 4 takes its maps from the refined rows of them.
@@ -46,7 +46,7 @@ def present(
     Raises:
         UserError: There are no results, or what lies there is no table.
     """
-    page.present(STUDY, lab, output, _sheets(pictures, shortcut), command, notes or {})
+    page.present(STUDY, runtime, output, _sheets(pictures, shortcut), command, notes or {})
 
 
 def _sheets(pictures: Pictures | None, shortcut: ShortcutPictures | None) -> dict[str, Picture]:

@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from xai.artifacts import Artifact
-from xai.config import unknown
-from xai.errors import UserError
+from xai.core.errors import UserError
+from xai.core.settings import unknown
+from xai.core.store import Artifact
 from xai.reports.measured import Measured
 from xai.reports.ranking_pictures import ShortcutPictures
 from xai.reports.ranking_roles import ROLES
@@ -53,8 +53,8 @@ def run_ranking(study: RankingStudy, output: Path, pictures: int, command: str) 
     study.networks.stages.hand_over("classifier", output)
     study.networks.hand_over(output)
     trained = {"training of ranking": f"{study.networks.trained(study.networks.params).seconds:.0f} s"}
-    lab, marked = study.networks.stages.lab, None if shortcut is None else _marked(shortcut)
-    present(lab, output, _pictures(study, measured, pictures), marked, command, trained)
+    runtime, marked = study.networks.stages.runtime, None if shortcut is None else _marked(shortcut)
+    present(runtime, output, _pictures(study, measured, pictures), marked, command, trained)
 
 
 def _pictures(study: RankingStudy, measured: Mapping[str, Artifact], count: int) -> Pictures | None:

@@ -8,7 +8,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from xai.errors import UserError
+from xai.core.errors import UserError
 from xai.metrics.classification import confusion_overlap
 from xai.metrics.significance import confidence_interval, mean_and_deviation
 from xai.reports.drawings import GREEN, Drawing, Floats, legend_below, line_with_band, mean_curves, tidy

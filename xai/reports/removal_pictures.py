@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from xai.errors import UserError
+from xai.core.errors import UserError
 from xai.reports.figures import BLUE, ORANGE, colour_bar, normalised, overlay, shorten, show, to_png, wrap
 from xai.reports.removal_roles import ROLES
 from xai.reports.roles import Role

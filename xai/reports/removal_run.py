@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from xai.core.runtime import Runtime
 from xai.reports import page
 from xai.reports.html import Picture
 from xai.reports.page import Study
@@ -11,7 +12,6 @@ from xai.reports.removal_figures import DRAWINGS
 from xai.reports.removal_pictures import Pictures, picture_sheet
 from xai.reports.removal_roles import ROLES, SCHEME
 from xai.reports.removal_tables import CLASSIFICATION, DRAWN, FAITHFULNESS, POINTING, RANKED, removal_tables
-from xai.stages.context import Lab
 
 _TABLES = {
     "Faithfulness and localisation": (*FAITHFULNESS, *POINTING),
@@ -23,12 +23,12 @@ STUDY = Study("Explanations by removal", SCHEME, removal_tables, _TABLES, CLAIMS
 
 
 def present(
-    lab: Lab, output: Path, pictures: Pictures | None, command: str, notes: Mapping[str, str] | None = None
+    runtime: Runtime, output: Path, pictures: Pictures | None, command: str, notes: Mapping[str, str] | None = None
 ) -> None:
     """Print what a run of SALVAGE and its rivals gave, and write tables, claims, figures and the page into its folder.
 
     Args:
-        lab: The bench it was made at.
+        runtime: The bench it was made at.
         output: The folder of the run; its rows lie under `results`, those trained for a share of the time under
             `length`.
         pictures: Images and their maps to show, None for none.
@@ -39,7 +39,7 @@ def present(
         UserError: There are no results, or what lies there is no table.
     """
     sheets = {} if pictures is None else {"pictures": _sheet(pictures)}
-    page.present(STUDY, lab, output, sheets, command, notes or {})
+    page.present(STUDY, runtime, output, sheets, command, notes or {})
 
 
 def _sheet(pictures: Pictures) -> Picture:

@@ -6,9 +6,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from xai.config import unknown
+from xai.core.errors import UserError
+from xai.core.settings import unknown
 from xai.data.registry import Images
-from xai.errors import UserError
 from xai.reports.removal_pictures import Pictures
 from xai.reports.removal_roles import ROLES
 from xai.reports.removal_run import present
@@ -44,7 +44,7 @@ def run_study(study: Study, output: Path, pictures: int, command: str) -> None:
         copy_result(likelihood, output / "results" / "figure6")
     _networks(study, output)
     trained = {f"training of {role}": f"{seconds:.0f} s" for role, seconds in study.training_seconds().items()}
-    present(study.stages.lab, output, _pictures(study, pictures), command, trained)
+    present(study.stages.runtime, output, _pictures(study, pictures), command, trained)
 
 
 def _networks(study: Study, output: Path) -> None:

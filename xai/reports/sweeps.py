@@ -10,10 +10,10 @@ from typing import Any
 import yaml
 from rich.markup import escape
 
-from xai.config import build
-from xai.errors import UserError
-from xai.files import write_atomically
-from xai.progress import console
+from xai.core.errors import UserError
+from xai.core.files import write_atomically
+from xai.core.progress import console
+from xai.core.settings import build
 from xai.reports import figures, ranking_run, removal_run, renderers, tables
 from xai.reports.claim_renderers import claims_as_markdown, claims_as_rich
 from xai.reports.claims import Claim, judge

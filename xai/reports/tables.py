@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from xai.errors import UserError
+from xai.core.errors import UserError
 from xai.metrics.significance import best_and_ties, confidence_interval, mean_and_deviation
 from xai.reports.columns import COLUMNS, Column
 from xai.reports.roles import KINDS, ROLES, Role

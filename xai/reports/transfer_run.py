@@ -9,15 +9,15 @@ import torch
 from rich.markup import escape
 from torch import Tensor
 
-from xai.files import write_atomically
+from xai.core.files import write_atomically
+from xai.core.progress import console
+from xai.core.runtime import Runtime
 from xai.models.checkpoint import write_classifier
-from xai.progress import console
 from xai.reports import renderers, tables
 from xai.reports.headline import headline, reference_name
 from xai.reports.transfer import write_transfer_report
 from xai.results import Result, copy_result, read_result, read_tensors
 from xai.stages.classifier import describe
-from xai.stages.context import Lab
 from xai.stages.transfer import Outcome, Transfer
 from xai.stages.vector import FILE as VECTOR_FILE
 
@@ -40,11 +40,11 @@ _THEORY = {
 }
 
 
-def present(lab: Lab, job: Transfer, outcome: Outcome, output: Path, pictures: int, command: str) -> None:
+def present(runtime: Runtime, job: Transfer, outcome: Outcome, output: Path, pictures: int, command: str) -> None:
     """Print what a transfer gave and write it into the folder of the run.
 
     Args:
-        lab: The bench it was made at.
+        runtime: The bench it was made at.
         job: The stages.
         outcome: Their results.
         output: The folder.
@@ -69,11 +69,11 @@ def present(lab: Lab, job: Transfer, outcome: Outcome, output: Path, pictures: i
         chosen=outcome.lambda2,
         pictures=_pictures(outcome, pictures),
         command=command,
-        notes=_notes(lab, outcome),
+        notes=_notes(runtime, outcome),
     )
-    _log(lab, rows)
-    store, page = os.path.relpath(lab.store.root), os.path.relpath(report)
-    console.print(f"\nstore: {lab.store.summary()} ({escape(store)})", highlight=False, soft_wrap=True)
+    _log(runtime, rows)
+    store, page = os.path.relpath(runtime.store.root), os.path.relpath(report)
+    console.print(f"\nstore: {runtime.store.summary()} ({escape(store)})", highlight=False, soft_wrap=True)
     console.print(f"report: [bold]{escape(page)}[/]", highlight=False, soft_wrap=True)
 
 
@@ -126,8 +126,8 @@ def _one_of_each(labels: Tensor, number: int) -> Tensor:
     return torch.tensor([row for _, _, row in sorted(order)[:number]], dtype=torch.long)
 
 
-def _notes(lab: Lab, outcome: Outcome) -> dict[str, str]:
-    seconds = sum(artifact.seconds for artifact in (*lab.store.made, *lab.store.found))
+def _notes(runtime: Runtime, outcome: Outcome) -> dict[str, str]:
+    seconds = sum(artifact.seconds for artifact in (*runtime.store.made, *runtime.store.found))
     lineage = read_result(outcome.rows[0].path).lineage
     versions = ", ".join(f"{name} {number}" for name, number in lineage["versions"].items())
     theory = {_THEORY[name]: f"{value:.3g}" for name, value in outcome.diagnostics.items()}
@@ -135,16 +135,18 @@ def _notes(lab: Lab, outcome: Outcome) -> dict[str, str]:
         "lambda2": f"{outcome.lambda2:g}, "
         + ("chosen on the validation split" if outcome.was_chosen else "as asked for"),
         "time to make everything": f"{seconds:.0f} s",
-        "device": str(lab.trainer.device),
-        "precision": lab.trainer.precision,
+        "device": str(runtime.trainer.device),
+        "precision": runtime.trainer.precision,
         "versions": versions,
         "commit": str(lineage["commit"]),
         **theory,
     }
 
 
-def _log(lab: Lab, rows: list[Result]) -> None:
-    if not lab.logger:
+def _log(runtime: Runtime, rows: list[Result]) -> None:
+    if not runtime.logger:
         return
-    lab.logger.log_metrics({f"result/{row.role}/{name}": value for row in rows for name, value in row.metrics.items()})
-    lab.logger.finalize("success")
+    runtime.logger.log_metrics(
+        {f"result/{row.role}/{name}": value for row in rows for name, value in row.metrics.items()}
+    )
+    runtime.logger.finalize("success")

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 from xai import vectors
+from xai.core.errors import UserError
+from xai.core.runtime import Runtime
+from xai.data.catalogue import OpenData
 from xai.data.module import load_images
-from xai.errors import UserError
 from xai.metrics.evaluation import evaluate_maps
 from xai.models.checkpoint import (
     ClassifierInfo,
@@ -24,7 +26,6 @@ from xai.models.clip import SelfExplainingClip, load_parameters, trainable
 from xai.models.factory import build_explainer
 from xai.stages import base as base_stage
 from xai.stages.base import ModelParams
-from xai.stages.context import Lab, OpenData
 from xai.stages.evaluation import self_explanation
 from xai.stages.vector import transferred
 
@@ -62,7 +63,7 @@ class Applied:
 
 
 def apply_vector(
-    lab: Lab,
+    runtime: Runtime,
     model: ModelParams,
     data: OpenData,
     vector: Path,
@@ -88,12 +89,12 @@ def apply_vector(
     )
     if warning:
         log.warning("%s", warning)
-    network = _network(lab, model, data, checkpoint, info, seed)
+    network = _network(runtime, model, data, checkpoint, info, seed)
     if info and info.explains:
         log.warning("%s explains itself already; the vector is added on top", checkpoint)
     explained = vectors.apply(theta, [(params.lambda2, tau)])
     if params.lambda1 != 1:
-        base = base_stage.load(model, base_stage.base_weights(lab, model, seed))
+        base = base_stage.load(model, base_stage.base_weights(runtime, model, seed))
         if base.fingerprint != vector_info.base:
             raise UserError(
                 f"lambda1={params.lambda1} needs the base weights the vector was made from; "
@@ -103,7 +104,7 @@ def apply_vector(
         explained = transferred(start, theta, tau, params.lambda1, params.lambda2)
     labels = data.source.labels("test")
     pixels, regions = load_images(data.source, "test", torch.arange(len(labels)), 0, model.image_size)
-    metrics = [_measure(lab, network, parameters, pixels, regions, labels) for parameters in (theta, explained)]
+    metrics = [_measure(runtime, network, parameters, pixels, regions, labels) for parameters in (theta, explained)]
     # Nobody knows the base of another's file, and the vector's would be a guess that passes for knowledge later.
     description = info or ClassifierInfo(
         model.name, architecture_hash(theta), "", data.name, tuple(data.source.classes), False
@@ -114,12 +115,12 @@ def apply_vector(
 
 
 def _network(
-    lab: Lab, model: ModelParams, data: OpenData, checkpoint: Path, info: ClassifierInfo | None, seed: int
+    runtime: Runtime, model: ModelParams, data: OpenData, checkpoint: Path, info: ClassifierInfo | None, seed: int
 ) -> SelfExplainingClip:
     """The classifier's architecture with its class embeddings: its own, or those of the data set's names."""
     if info is None:
-        base = base_stage.load(model, base_stage.base_weights(lab, model, seed))
-        _, head = base_stage.head(lab, model, base, data)
+        base = base_stage.load(model, base_stage.base_weights(runtime, model, seed))
+        _, head = base_stage.head(runtime, model, base, data)
         return build_explainer(model, copy.deepcopy(base.clip), head).requires_grad_(False)
     check_classes(checkpoint, info, data)
     return read_classifier(checkpoint, model)[0]
@@ -139,7 +140,7 @@ def check_classes(checkpoint: Path, info: ClassifierInfo, data: OpenData) -> Non
 
 
 def _measure(
-    lab: Lab,
+    runtime: Runtime,
     network: SelfExplainingClip,
     theta: dict[str, Tensor],
     pixels: Tensor,
@@ -147,7 +148,7 @@ def _measure(
     labels: Tensor,
 ) -> dict[str, float]:
     load_parameters(network, theta)
-    network.to(lab.trainer.device).eval()
+    network.to(runtime.trainer.device).eval()
     maps = self_explanation(network, pixels, labels)
     network.cpu()
     assert set(trainable(network)) == set(theta)

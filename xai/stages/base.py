@@ -9,14 +9,17 @@ from open_clip.model import CLIP
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from xai.artifacts import Artifact
+from xai.core.epochs import EpochDataModule, StepSampler
+from xai.core.errors import UserError
+from xai.core.files import fingerprint_file
+from xai.core.optimisation import FitParams
+from xai.core.runtime import Runtime
+from xai.core.store import Artifact
+from xai.core.training import fit
 from xai.data.captions import CaptionedGlyphs, GlyphStream
-from xai.data.module import EpochDataModule, StepSampler
+from xai.data.catalogue import OpenData
 from xai.data.scatter import ScatterParams
-from xai.errors import UserError
-from xai.files import fingerprint_file
 from xai.methods.contrastive import ContrastivePretraining
-from xai.methods.optimisation import FitParams
 from xai.models.clip import class_embeddings
 from xai.models.factory import (
     ClipParams,
@@ -27,8 +30,6 @@ from xai.models.factory import (
     read_base_weights,
 )
 from xai.models.weights import fingerprint, read_weights, write_weights
-from xai.stages.context import Lab, OpenData
-from xai.training import fit
 
 _REVISION = 1
 _STEPS_BETWEEN_CHECKPOINTS = 50
@@ -114,7 +115,7 @@ class _Stream(EpochDataModule):
         return DataLoader(self._stream, batch_size=None, sampler=sampler)
 
 
-def base_weights(lab: Lab, model: ModelParams, seed: int) -> Artifact:
+def base_weights(runtime: Runtime, model: ModelParams, seed: int) -> Artifact:
     """The base weights of a model as an artifact (`base.safetensors`).
 
     The seed matters to the embedded model only: real ones come from one checkpoint.
@@ -122,29 +123,29 @@ def base_weights(lab: Lab, model: ModelParams, seed: int) -> Artifact:
     shape = {"image_size": model.image_size, "patch_size": model.patch_size}
     if not model.embedded and model.random_weights:
         spec = {**shape, "architecture": model.architecture, "random": True, "seed": seed}
-        return lab.store.get("base", spec, lambda work: _write(work, build_clip(model, seed).state_dict(), model))
+        return runtime.store.get("base", spec, lambda work: _write(work, build_clip(model, seed).state_dict(), model))
     if not model.embedded:
         path = base_weights_file(model)
         if not path.is_file():
             read_weights(path, what="base weights")
         spec = {**shape, "architecture": model.architecture, "sha256": fingerprint_file(path)}
-        return lab.store.get("base", spec, lambda work: _write(work, read_base_weights(model, path), model))
+        return runtime.store.get("base", spec, lambda work: _write(work, read_base_weights(model, path), model))
     assert model.pretraining is not None
     assert model.towers is not None
     normalisation = {"mean": model.mean, "std": model.std}
     training = {"towers": asdict(model.towers), "pretraining": asdict(model.pretraining)}
-    spec = lab.with_precision({**shape, **normalisation, **training, "seed": seed, "revision": _REVISION})
-    return lab.store.get(
-        "base", spec, lambda work: _pretrain(lab, model, seed, work), title=f"base weights of {model.name}"
+    spec = runtime.with_precision({**shape, **normalisation, **training, "seed": seed, "revision": _REVISION})
+    return runtime.store.get(
+        "base", spec, lambda work: _pretrain(runtime, model, seed, work), title=f"base weights of {model.name}"
     )
 
 
-def _pretrain(lab: Lab, model: ModelParams, seed: int, workdir: Path) -> None:
+def _pretrain(runtime: Runtime, model: ModelParams, seed: int, workdir: Path) -> None:
     assert model.pretraining is not None
     params, clip = model.pretraining, build_clip(model, seed)
     stream = GlyphStream(build_tokenizer(model), params.scene, model.patch_size, params.batch_size, params.steps, seed)
     module = ContrastivePretraining(clip, params.fit, params.focused_steps, list(model.mean), list(model.std))
-    fit(module, _Stream(stream), params.fit, lab.trainer, workdir, f"base weights of {model.name}", lab.logger)
+    fit(module, _Stream(stream), params.fit, runtime.trainer, workdir, f"base weights of {model.name}", runtime.logger)
     _write(workdir, clip.state_dict(), model)
 
 
@@ -168,7 +169,7 @@ def load(model: ModelParams, artifact: Artifact) -> Base:
     return Base(artifact, load_base(model, tensors), fingerprint(theta))
 
 
-def head(lab: Lab, model: ModelParams, base: Base, data: OpenData) -> tuple[Artifact, Tensor]:
+def head(runtime: Runtime, model: ModelParams, base: Base, data: OpenData) -> tuple[Artifact, Tensor]:
     """The fixed class embeddings W [K, C] of a data set, as an artifact and as a tensor."""
     classes, templates = list(data.source.classes), list(data.source.templates)
     spec: dict[str, Any] = {"base": base.artifact.key, "classes": classes, "templates": templates}
@@ -177,5 +178,5 @@ def head(lab: Lab, model: ModelParams, base: Base, data: OpenData) -> tuple[Arti
         embeddings = class_embeddings(base.clip, build_tokenizer(model), classes, templates)
         write_weights(workdir / "head.safetensors", {"head": embeddings}, {"data": data.name})
 
-    artifact = lab.store.get("head", spec, make, title=f"class embeddings of {data.name}")
+    artifact = runtime.store.get("head", spec, make, title=f"class embeddings of {data.name}")
     return artifact, read_weights(artifact.file("head.safetensors"), what="class embeddings").tensors["head"]

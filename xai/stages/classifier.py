@@ -7,11 +7,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from xai.artifacts import Artifact
+from xai.core.errors import UserError
+from xai.core.optimisation import FitParams
+from xai.core.runtime import Runtime
+from xai.core.store import Artifact
+from xai.core.training import fit
+from xai.data.catalogue import OpenData
 from xai.data.module import ImageDataModule
 from xai.data.registry import ImageSource
-from xai.errors import UserError
-from xai.methods.optimisation import FitParams
 from xai.methods.self_explainer import SelfExplainer, check_alpha
 from xai.models.checkpoint import ClassifierInfo, architecture_hash, write_classifier
 from xai.models.clip import SelfExplainingClip, load_parameters, trainable
@@ -20,8 +23,6 @@ from xai.models.maskable import Removal
 from xai.models.weights import read_weights
 from xai.stages import base as base_stage
 from xai.stages.base import Base, ModelParams
-from xai.stages.context import Lab, OpenData
-from xai.training import fit
 
 FILE = "classifier.safetensors"
 _REVISION = 1
@@ -58,7 +59,7 @@ def chosen_rows(data: OpenData, split: str, images: int | None, seed: int, group
 
 
 def fine_tune(
-    lab: Lab,
+    runtime: Runtime,
     model: ModelParams,
     base: Base,
     data: OpenData,
@@ -73,7 +74,7 @@ def fine_tune(
     """Fine-tune from theta_base on the train split (section 4.2).
 
     Args:
-        lab: Where to work.
+        runtime: Where to work.
         model: The model.
         base: Its base weights; every fine-tuning starts there.
         data: The data set.
@@ -88,8 +89,8 @@ def fine_tune(
         An artifact with `classifier.safetensors`.
     """
     check_alpha(alpha)
-    head_artifact, head = base_stage.head(lab, model, base, data)
-    spec = lab.with_precision(
+    head_artifact, head = base_stage.head(runtime, model, base, data)
+    spec = runtime.with_precision(
         {
             "head": head_artifact.key,
             "data": data.spec,
@@ -115,13 +116,21 @@ def fine_tune(
         labels = data.source.labels("train")[rows]
         reference = None if supervision is None else _reference(supervision, rows, labels, classifier.grid)
         batches = ImageDataModule(
-            data.source, model.image_size, params.batch_size, seed, rows, fixed, reference, lab.trainer.workers
+            data.source, model.image_size, params.batch_size, seed, rows, fixed, reference, runtime.trainer.workers
         )
         stage = f"{kind}/{data.name}"
-        fit(SelfExplainer(classifier, params, alpha, stage), batches, params, lab.trainer, workdir, title, lab.logger)
+        fit(
+            SelfExplainer(classifier, params, alpha, stage),
+            batches,
+            params,
+            runtime.trainer,
+            workdir,
+            title,
+            runtime.logger,
+        )
         write_classifier(workdir / FILE, classifier, describe(model, base, data, classifier, explains))
 
-    return lab.store.get(kind, spec, make, title=title)
+    return runtime.store.get(kind, spec, make, title=title)
 
 
 def describe(
@@ -139,7 +148,7 @@ def parameters(artifact: Artifact) -> dict[str, Tensor]:
 
 
 def assemble(
-    lab: Lab,
+    runtime: Runtime,
     model: ModelParams,
     base: Base,
     data: OpenData,
@@ -147,11 +156,11 @@ def assemble(
     removal: Removal | None = None,
 ) -> SelfExplainingClip:
     """A classifier for a data set from parameters theta (None: theta_base), on the device, in evaluation mode."""
-    _, head = base_stage.head(lab, model, base, data)
+    _, head = base_stage.head(runtime, model, base, data)
     classifier = build_explainer(model, copy.deepcopy(base.clip), head, removal)
     if theta is not None:
         load_parameters(classifier, theta)
-    return classifier.to(lab.trainer.device).eval().requires_grad_(False)
+    return classifier.to(runtime.trainer.device).eval().requires_grad_(False)
 
 
 def _reference(supervision: Artifact, rows: Tensor, labels: Tensor, grid: tuple[int, int]) -> Tensor:

@@ -7,12 +7,13 @@ from typing import Any
 
 from torch import nn
 
-from xai.artifacts import Artifact
+from xai.core.runtime import Runtime
+from xai.core.store import Artifact
+from xai.data.catalogue import OpenData
 from xai.models.cnn import CnnParams, build_cnn, maskable_cnn, published_classes, published_cnn, start_weights
 from xai.models.maskable import Removal
 from xai.models.painted import PaintedClassifier
 from xai.models.vit import outputs_of
-from xai.stages.context import Lab, OpenData
 from xai.stages.networks import ClassifierStages
 from xai.stages.vit_params import ClassifierParams
 
@@ -22,14 +23,14 @@ class CnnStages(ClassifierStages):
     """A CNN for one data set and one seed; made when it is first asked for.
 
     Args:
-        lab: Where to work.
+        runtime: Where to work.
         model: The network.
         data: The data set.
         classifier_params: How the classifier is trained, where it is.
         seed: Of weights, order of images, masks.
     """
 
-    lab: Lab
+    runtime: Runtime
     model: CnnParams
     data: OpenData
     classifier_params: ClassifierParams

@@ -8,14 +8,15 @@ from torch import Tensor
 from torch.func import functional_call
 
 from xai import vectors
-from xai.artifacts import Artifact
+from xai.core.files import write_atomically
+from xai.core.runtime import Runtime
+from xai.core.store import Artifact
+from xai.data.catalogue import OpenData
 from xai.data.module import load_images
-from xai.files import write_atomically
 from xai.methods.self_explainer import classification_loss
 from xai.models.clip import SelfExplainingClip, trainable
 from xai.stages.base import Base, ModelParams
 from xai.stages.classifier import assemble, parameters
-from xai.stages.context import Lab, OpenData
 
 FILE = "diagnostics.json"
 _IMAGES = 256
@@ -25,7 +26,7 @@ _CHUNK = 32
 
 
 def diagnose(
-    lab: Lab,
+    runtime: Runtime,
     model: ModelParams,
     base: Base,
     target: OpenData,
@@ -47,7 +48,7 @@ def diagnose(
     spec = {name: artifact.key if artifact else None for name, artifact in keys.items()}
 
     def make(workdir: Path) -> None:
-        network = assemble(lab, model, base, target, None)
+        network = assemble(runtime, model, base, target, None)
         theta_base = trainable(network)
         source, target_ft = parameters(ft_source), parameters(ft_target)
         tau = vectors.difference(parameters(ft_source_x), source)
@@ -59,15 +60,15 @@ def diagnose(
         rows = torch.arange(min(_IMAGES, len(target.source.labels("train"))))
         pixels = load_images(target.source, "train", rows, 0, model.image_size).pixels
         labels = target.source.labels("train")[rows]
-        at = {name: value.to(lab.trainer.device) for name, value in target_ft.items()}
+        at = {name: value.to(runtime.trainer.device) for name, value in target_ft.items()}
         directions = {"risk": tau, "risk_random": vectors.random_like(tau, torch.Generator().manual_seed(0))}
         for name, direction in directions.items():
-            moved = {key: value.to(lab.trainer.device) for key, value in direction.items()}
+            moved = {key: value.to(runtime.trainer.device) for key, value in direction.items()}
             found[name] = _risk(network, at, moved, pixels, labels)
         defined = {name: value for name, value in found.items() if value == value}
         write_atomically(workdir / FILE, json.dumps(defined, indent=2).encode())
 
-    artifact = lab.store.get("diagnostics", spec, make, title="diagnostics of the vectors")
+    artifact = runtime.store.get("diagnostics", spec, make, title="diagnostics of the vectors")
     return dict(json.loads(artifact.file(FILE).read_text()))
 
 

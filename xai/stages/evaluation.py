@@ -14,7 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from xai.artifacts import Artifact
+from xai.core.runtime import Runtime
+from xai.core.store import Artifact
+from xai.data.catalogue import OpenData
 from xai.data.module import load_images
 from xai.data.registry import Images
 from xai.metrics.evaluation import evaluate_maps
@@ -23,7 +25,6 @@ from xai.models.clip import SelfExplainingClip
 from xai.results import Result, write_result
 from xai.stages import supervision as supervision_stage
 from xai.stages.base import ModelParams
-from xai.stages.context import Lab, OpenData
 
 _REVISION = 1
 _PACKAGES = ("torch", "pytorch-lightning", "open_clip_torch", "timm", "numpy")
@@ -42,14 +43,14 @@ class Examination:
     """The N images that every row is measured on, with their reference; loaded when first needed.
 
     Args:
-        lab: Where to work.
+        runtime: Where to work.
         model: The model, for the size of the images.
         data: The data set.
         split: `validation` or `test`.
         supervision: The reference attributions of that split.
     """
 
-    lab: Lab
+    runtime: Runtime
     model: ModelParams
     data: OpenData
     split: str
@@ -94,7 +95,7 @@ def self_explanation(network: SelfExplainingClip, pixels: Tensor, columns: Tenso
 
 
 def evaluate(
-    lab: Lab,
+    runtime: Runtime,
     examination: Examination,
     role: str,
     made_from: Mapping[str, Any],
@@ -108,7 +109,7 @@ def evaluate(
     """Measure one row of the table.
 
     Args:
-        lab: Where to work.
+        runtime: Where to work.
         examination: The images and their reference.
         role: Which row.
         made_from: Everything that determines the maps (keys of artifacts, lambdas, seeds).
@@ -121,7 +122,7 @@ def evaluate(
     Returns:
         An artifact with `result.json` and `attributions.safetensors`.
     """
-    spec = lab.with_precision(
+    spec = runtime.with_precision(
         {
             "role": role,
             "made_from": dict(made_from),
@@ -135,7 +136,7 @@ def evaluate(
 
     def make(workdir: Path) -> None:
         start = time.perf_counter()
-        with lab.trainer.autocast():
+        with runtime.trainer.autocast():
             row = maps()
         reference, regions = examination.reference, examination.images.regions
         supervision = examination.supervision
@@ -162,7 +163,7 @@ def evaluate(
             chance=chance,
             n_images=len(reference.labels),
             seconds=time.perf_counter() - start,
-            peak_memory_bytes=peak_memory(lab.trainer.device),
+            peak_memory_bytes=peak_memory(runtime.trainer.device),
             lineage={"made_from": dict(made_from), **made_by, **provenance()},
             split=examination.split,
         )
@@ -178,7 +179,7 @@ def evaluate(
             tensors["regions"] = regions.to(torch.uint8)
         write_result(workdir, result, tensors)
 
-    return lab.store.get("evaluation", spec, make, title=f"evaluation of {role}")
+    return runtime.store.get("evaluation", spec, make, title=f"evaluation of {role}")
 
 
 def peak_memory(device: torch.device) -> int:

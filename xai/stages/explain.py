@@ -10,9 +10,10 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from xai.config import unknown
+from xai.core.errors import UserError
+from xai.core.settings import unknown
+from xai.core.training import TrainerParams
 from xai.data.images import read_image, to_tensor
-from xai.errors import UserError
 from xai.models.checkpoint import read_classifier
 from xai.models.cnn import CnnParams, build_cnn, maskable_cnn, published_classes, published_cnn
 from xai.models.dense import DenseExplainer
@@ -27,7 +28,6 @@ from xai.models.vit_file import VitInfo, load_vit, read_vit, vit_info
 from xai.models.weights import read_weights
 from xai.stages.post_hoc import Explain, Measured, PostHocParams, explain_post_hoc
 from xai.stages.ranking import blank_backbone
-from xai.training import TrainerParams
 
 _MOST_CLASSES_NAMED = 20
 

@@ -4,13 +4,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from xai.config import build
-from xai.errors import UserError
+from xai.core.errors import UserError
+from xai.core.runtime import Runtime
+from xai.core.settings import build
+from xai.data.catalogue import OpenData
 from xai.models.cnn import CnnParams
 from xai.models.vit import VitParams
 from xai.stages.base import ModelParams
 from xai.stages.cnn import CnnStages
-from xai.stages.context import Lab, OpenData
 from xai.stages.vit import VitStages
 from xai.stages.vit_params import ClassifierParams, SurrogateParams
 
@@ -65,7 +66,7 @@ def check_family(wanted: Sequence[Any], model: Mapping[str, Any], asked: str) ->
 
 
 def classifier_stages(
-    lab: Lab,
+    runtime: Runtime,
     model: VitParams | CnnParams,
     data: OpenData,
     classifier: ClassifierParams,
@@ -74,5 +75,5 @@ def classifier_stages(
 ) -> VitStages | CnnStages:
     """The classifier of a model and what is made from it; a CNN has no surrogate."""
     if isinstance(model, CnnParams):
-        return CnnStages(lab, model, data, classifier, seed)
-    return VitStages(lab, model, data, classifier, surrogate, seed)
+        return CnnStages(runtime, model, data, classifier, seed)
+    return VitStages(runtime, model, data, classifier, surrogate, seed)

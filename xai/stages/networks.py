@@ -13,19 +13,20 @@ import torch
 from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 
-from xai.artifacts import Artifact
+from xai.core.errors import UserError
+from xai.core.files import fingerprint_file, write_atomically
+from xai.core.optimisation import FitParams
+from xai.core.runtime import Runtime
+from xai.core.store import Artifact
+from xai.core.training import fit
+from xai.data.catalogue import OpenData
 from xai.data.module import ImageDataModule, load_images
-from xai.errors import UserError
-from xai.files import fingerprint_file, write_atomically
 from xai.methods.classifier import Classifier
-from xai.methods.optimisation import FitParams
 from xai.models.maskable import MaskableClassifier, Removal
 from xai.models.vit_file import KINDS, VitInfo, load_vit, read_vit, write_vit
 from xai.models.weights import read_weights
 from xai.shapley.masks import random_masks
-from xai.stages.context import Lab, OpenData
 from xai.stages.vit_params import ClassifierParams
-from xai.training import fit
 
 FILES = {name: f"{name}.safetensors" for name in KINDS}
 _EVALUATION_BATCH = 128
@@ -38,7 +39,7 @@ class ClassifierStages(ABC):
     A family of models says how its networks are built, and what else there is beside the classifier.
     """
 
-    lab: Lab
+    runtime: Runtime
     model: Any
     data: OpenData
     classifier_params: ClassifierParams
@@ -72,7 +73,7 @@ class ClassifierStages(ABC):
         """A classifier from the store by its kind, on the device, in evaluation mode."""
         tensors = read_weights(getattr(self, kind).file(FILES[kind]), what=kind).tensors
         network = self._maskable(self._loaded(tensors), removal)
-        return network.to(self.lab.trainer.device).eval().requires_grad_(False)
+        return network.to(self.runtime.trainer.device).eval().requires_grad_(False)
 
     def hand_over(self, kind: str, folder: Path, params: Any = None) -> Path:
         """Copy the file of a network into a folder.
@@ -92,14 +93,14 @@ class ClassifierStages(ABC):
     def validation_accuracy(self, kind: str) -> dict[str, float]:
         """Accuracy on the validation split, by what is shown: all patches, and a random half of them."""
         # Before inference mode: what is not in the store is trained now.
-        network, source, device = self.network(kind), self.data.source, self.lab.trainer.device
+        network, source, device = self.network(kind), self.data.source, self.runtime.trainer.device
         labels, generator = source.labels("validation"), torch.Generator().manual_seed(self.seed)
         correct = {"whole images": 0, "half of the patches": 0}
         for rows in torch.arange(len(labels)).split(_EVALUATION_BATCH):
-            images = load_images(source, "validation", rows, 0, self.model.image_size, self.lab.trainer.workers)
+            images = load_images(source, "validation", rows, 0, self.model.image_size, self.runtime.trainer.workers)
             half = random_masks(len(rows), network.players, torch.tensor([network.players // 2]), generator)[:, 0]
             for shown, keep in zip(correct, (None, half.to(device)), strict=True):
-                with torch.inference_mode(), self.lab.trainer.autocast():
+                with torch.inference_mode(), self.runtime.trainer.autocast():
                     predicted = network(images.pixels.to(device), keep).argmax(1).cpu()
                 correct[shown] += int((predicted == labels[rows]).sum())
         return {shown: count / len(labels) for shown, count in correct.items()}
@@ -171,13 +172,15 @@ class ClassifierStages(ABC):
             raise UserError(f"{why}: give a file of weights") from error
 
     def _get(self, kind: str, spec: dict[str, Any], make: Callable[[Path], None]) -> Artifact:
-        return self.lab.store.get(kind, self.lab.with_precision(spec), make, title=f"{kind} of {self.data.name}")
+        return self.runtime.store.get(
+            kind, self.runtime.with_precision(spec), make, title=f"{kind} of {self.data.name}"
+        )
 
     def _fit(self, module: LightningModule, params: FitParams, workdir: Path, what: str) -> None:
-        size, workers = self.model.image_size, self.lab.trainer.workers
+        size, workers = self.model.image_size, self.runtime.trainer.workers
         batches = ImageDataModule(self.data.source, size, params.batch_size, self.seed, workers=workers)
         title = f"{what} of {self.data.name}"
-        fit(module, batches, params, self.lab.trainer, workdir, title, self.lab.logger)
+        fit(module, batches, params, self.runtime.trainer, workdir, title, self.runtime.logger)
 
     def _loaded(self, tensors: dict[str, Tensor]) -> nn.Module:
         network = self._blank()

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from xai.artifacts import Artifact
+from xai.core.store import Artifact
 from xai.data.module import load_images
 from xai.data.registry import Images
 from xai.metrics import functional
@@ -88,7 +88,7 @@ class PerturbationExamination:
     def images(self) -> Images:
         """Pixels [N, 3, H, W] and regions [N, H, W] or None."""
         stages = self.stages
-        size, threads = stages.model.image_size, stages.lab.trainer.workers
+        size, threads = stages.model.image_size, stages.runtime.trainer.workers
         return load_images(stages.data.source, self.params.split, self.rows, 0, size, threads)
 
     @property
@@ -106,8 +106,8 @@ class PerturbationExamination:
     @torch.no_grad()
     def logits(self) -> Tensor:
         """What the classifier says of the whole images, [N, C], on the CPU."""
-        device = self.stages.lab.trainer.device
-        with self.stages.lab.trainer.autocast():
+        device = self.stages.runtime.trainer.device
+        with self.stages.runtime.trainer.autocast():
             parts = [self.classifier(p.to(device)).float().cpu() for p in self.images.pixels.split(self.params.block)]
         return torch.cat(parts)
 
@@ -126,7 +126,7 @@ class PerturbationExamination:
 
         Every block is drawn with a generator of its own, the same for each row.
         """
-        device, found, begun = self.stages.lab.trainer.device, [], time.perf_counter()
+        device, found, begun = self.stages.runtime.trainer.device, [], time.perf_counter()
         height, width = self.images.pixels.shape[-2:]
         for number, block in enumerate(torch.arange(len(self.rows)).split(self.params.block)):
             pixels, regions = self.images
@@ -134,7 +134,7 @@ class PerturbationExamination:
             pair = []
             for targets in self.targets[block].to(device).unbind(1):
                 generator = torch.Generator().manual_seed(self.stages.seed * 1_000_003 + number)
-                with self.stages.lab.trainer.autocast():
+                with self.stages.runtime.trainer.autocast():
                     drawn = draw(part, targets, generator).detach().float().cpu()
                 pair.append(enlarge_map(drawn, (height, width)))
             found.append(torch.stack(pair, dim=1))
@@ -142,10 +142,12 @@ class PerturbationExamination:
 
     def measure(self, row: PerturbationRow) -> Artifact:
         """One row, from the store or measured: an artifact with `result.json` and `attributions.safetensors`."""
-        lab = self.stages.lab
+        runtime = self.stages.runtime
         spec = {"role": row.role, "made_from": dict(row.made_from), "images": self.spec, "revision": _REVISION}
         title = f"deletion and insertion of {row.role}"
-        return lab.store.get("perturbation", lab.with_precision(spec), lambda work: self._write(work, row), title=title)
+        return runtime.store.get(
+            "perturbation", runtime.with_precision(spec), lambda work: self._write(work, row), title=title
+        )
 
     def _write(self, workdir: Path, row: PerturbationRow) -> None:
         start, stages, drawn = time.perf_counter(), self.stages, row.maps()
@@ -168,7 +170,7 @@ class PerturbationExamination:
             metrics={name: values.nanmean().item() for name, values in of_images.items()},
             n_images=len(self.rows),
             seconds=time.perf_counter() - start,
-            peak_memory_bytes=peak_memory(stages.lab.trainer.device),
+            peak_memory_bytes=peak_memory(stages.runtime.trainer.device),
             lineage={"made_from": dict(row.made_from), "classifier": stages.classifier.key, **provenance()},
             split=self.params.split,
         )
@@ -193,7 +195,7 @@ class PerturbationExamination:
 
     def _curves(self, maps: Tensor, reference: str) -> dict[str, Tensor]:
         """Deletion and insertion, each [N, 2, S]: of the predicted and of the true class, each along its own map."""
-        device, parts = self.stages.lab.trainer.device, []
+        device, parts = self.stages.runtime.trainer.device, []
         mean = torch.tensor(self.stages.model.mean)
         for number, block in enumerate(torch.arange(len(maps)).split(self.params.block)):
             pixels = self.images.pixels[block].to(device)
@@ -214,7 +216,7 @@ class PerturbationExamination:
     def _along(self, pixels: Tensor, maps: Tensor, targets: Tensor, reference: Tensor, number: int) -> list[Tensor]:
         """Deletion and insertion curves [b, S] of one class an image, on the CPU."""
         generator = torch.Generator().manual_seed(self.stages.seed * 1_000_003 + number)
-        with self.stages.lab.trainer.autocast():
+        with self.stages.runtime.trainer.autocast():
             found = perturbation_curves(
                 self.classifier, pixels, maps.to(pixels), targets, reference, generator, self.params.steps
             )

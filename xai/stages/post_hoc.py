@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from xai.errors import UserError
+from xai.core.errors import UserError
+from xai.core.training import TrainerParams
 from xai.explainers import registry
 from xai.metrics.functional.perturbation import area, enlarge_map, perturbation_curves
 from xai.models.maskable import MaskableClassifier
@@ -17,7 +18,6 @@ from xai.ranking.objective import ObjectiveParams, Question
 from xai.ranking.paths import open_reference
 from xai.ranking.refinement import RefinementParams, in_units, refine_maps
 from xai.stages.supervision import SupervisionParams
-from xai.training import TrainerParams
 
 _CHUNK = 64
 

@@ -11,11 +11,12 @@ import torch
 from timm.models import is_model_in_modules
 from torch import nn
 
-from xai.artifacts import Artifact
-from xai.config import unknown
+from xai.core.errors import UserError
+from xai.core.files import fingerprint_file, write_atomically
+from xai.core.settings import unknown
+from xai.core.store import Artifact
+from xai.core.training import fit
 from xai.data.module import ImageDataModule
-from xai.errors import UserError
-from xai.files import fingerprint_file, write_atomically
 from xai.methods.ranking import Ranking
 from xai.models.dense import DenseExplainer
 from xai.models.features import FrozenFeatures
@@ -25,7 +26,6 @@ from xai.models.vit_file import load_vit
 from xai.models.weights import match_weights, read_weights
 from xai.stages.networks import ClassifierStages
 from xai.stages.ranking_params import BackboneParams, RankingParams, numbers_of
-from xai.training import fit
 
 FILE = "ranking.safetensors"
 _REVISION = 1
@@ -90,15 +90,23 @@ class RankingStages:
                 seed,
                 f"ranking/{name}",
             )
-            workers = stages.lab.trainer.workers
+            workers = stages.runtime.trainer.workers
             batches = ImageDataModule(
                 stages.data.source, model.image_size, params.fit.batch_size, seed, workers=workers
             )
-            fit(module, batches, params.fit, stages.lab.trainer, workdir, f"ranking of {name}", stages.lab.logger)
+            fit(
+                module,
+                batches,
+                params.fit,
+                stages.runtime.trainer,
+                workdir,
+                f"ranking of {name}",
+                stages.runtime.logger,
+            )
             self._write(workdir / FILE, explainer, params)
 
         title = f"ranking of {stages.data.name}"
-        return stages.lab.store.get("ranking", stages.lab.with_precision(spec), make, title=title)
+        return stages.runtime.store.get("ranking", stages.runtime.with_precision(spec), make, title=title)
 
     def explainer(self, params: RankingParams) -> DenseExplainer:
         """A trained explainer from the store, on the device, in evaluation mode, frozen."""
@@ -107,7 +115,7 @@ class RankingStages:
         if params.backbone.architecture is not None:
             load_vit(explainer.features.network, part_of(tensors, "backbone"), "ranking", params.backbone.architecture)
         load_vit(explainer.decoder, part_of(tensors, "decoder"), "ranking", "decoder")
-        return explainer.to(self.stages.lab.trainer.device).eval().requires_grad_(False)
+        return explainer.to(self.stages.runtime.trainer.device).eval().requires_grad_(False)
 
     def hand_over(self, folder: Path) -> Path:
         """Copy the file of the explainer into a folder; returns where it lies."""

@@ -3,9 +3,9 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from xai.core.errors import UserError
+from xai.core.optimisation import FitParams
 from xai.data.registry import SPLITS
-from xai.errors import UserError
-from xai.methods.optimisation import FitParams
 from xai.methods.ranking import RankingLoss
 from xai.models.dpt import DecoderParams
 from xai.models.maskable import REFERENCES

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from xai.artifacts import Artifact
-from xai.config import unknown
+from xai.core.errors import UserError
+from xai.core.settings import unknown
+from xai.core.store import Artifact
 from xai.data.registry import Images
-from xai.errors import UserError
 from xai.explainers import registry
 from xai.methods.vit_shapley import VitShapleyExplainer
 from xai.models.explainer import SalvageNetwork, ShapleyNetwork

@@ -12,9 +12,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from xai.artifacts import Artifact
+from xai.core.files import write_atomically
+from xai.core.store import Artifact
 from xai.data.registry import Images
-from xai.files import write_atomically
 from xai.metrics.functional.perturbation import enlarge_map
 from xai.models.dense import DenseExplainer
 from xai.ranking.areas import confidence
@@ -65,7 +65,7 @@ class Refinement:
 
     def refined(self, start: Start) -> Artifact:
         """All steps: `maps` [N, T + 1, 2, H, W] and `seconds` [T + 1], what a map took until then."""
-        lab = self.examination.stages.lab
+        runtime = self.examination.stages.runtime
         spec = {
             "start": start.name,
             "made_from": dict(start.made_from),
@@ -79,11 +79,11 @@ class Refinement:
             maps, seconds = self._walk(start)
             write_atomically(workdir / _FILE, lambda path: save_file({"maps": maps, "seconds": seconds}, path))
 
-        return lab.store.get("refined", lab.with_precision(spec), make, title=f"refinement of {start.name}")
+        return runtime.store.get("refined", runtime.with_precision(spec), make, title=f"refinement of {start.name}")
 
     def _walk(self, start: Start) -> tuple[Tensor, Tensor]:
         examination, clock = self.examination, _Clock(self.params.steps)
-        device, found = examination.stages.lab.trainer.device, []
+        device, found = examination.stages.runtime.trainer.device, []
         explainer = None if start.explainer is None else start.explainer()
         for number, block in enumerate(torch.arange(len(examination.rows)).split(examination.params.block)):
             pixels, logits = examination.images.pixels[block].to(device), examination.logits[block].to(device)
@@ -91,7 +91,7 @@ class Refinement:
             for targets in examination.targets[block].to(device).unbind(1):
                 question = Question(pixels, targets[:, None], confidence(logits, targets[:, None]))
                 seed = examination.stages.seed * 1_000_003 + number
-                with examination.stages.lab.trainer.autocast():
+                with examination.stages.runtime.trainer.autocast():
                     if explainer is not None:
                         path = self._of_decoder(explainer, question, seed, clock)
                     else:

@@ -10,11 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from xai.artifacts import Artifact
+from xai.core.errors import UserError
+from xai.core.store import Artifact
+from xai.data.catalogue import OpenData
 from xai.data.module import load_images
 from xai.data.pair import PairSet
 from xai.data.registry import SPLITS, Images
-from xai.errors import UserError
 from xai.games import PatchGame
 from xai.metrics import functional
 from xai.metrics.classification import agreement, precision_recall_f1_mcc
@@ -22,7 +23,6 @@ from xai.metrics.functional.removal import RemovalCurves, removal_curves, scores
 from xai.models.timm_vit import MaskableVit
 from xai.results import Result, write_result
 from xai.stages.classifier import chosen_rows
-from xai.stages.context import OpenData
 from xai.stages.evaluation import peak_memory, provenance
 from xai.stages.vit import VitStages
 
@@ -152,28 +152,28 @@ class RemovalExamination:
     @torch.no_grad()
     def logits(self, classify: Classify) -> Tensor:
         """Logits [N, C] of the images, on the CPU."""
-        device = self.stages.lab.trainer.device
-        with self.stages.lab.trainer.autocast():
+        device = self.stages.runtime.trainer.device
+        with self.stages.runtime.trainer.autocast():
             parts = [classify(part.to(device)).float().cpu() for part in self.images.pixels.split(self.params.block)]
         return torch.cat(parts)
 
     def maps(self, explain: Explain, images: Images, targets: Tensor) -> Tensor:
         """Maps [N, h, w] of images for the classes `targets` [N], block by block, on the CPU."""
-        device, found = self.stages.lab.trainer.device, []
+        device, found = self.stages.runtime.trainer.device, []
         for number, block in enumerate(torch.arange(len(targets)).split(self.params.block)):
             regions = None if images.regions is None else images.regions[block].to(device)
             part = Images(images.pixels[block].to(device), regions)
             generator = torch.Generator().manual_seed(self.stages.seed * 1_000_003 + number)
-            with self.stages.lab.trainer.autocast():
+            with self.stages.runtime.trainer.autocast():
                 found.append(explain(part, targets[block].to(device), generator).detach().float().cpu())
         return torch.cat(found)
 
     def curves(self, maps: Tensor) -> RemovalCurves:
         """The four curves [N, M] of maps [N, h, w]. Every row is given the same draws."""
-        device, found = self.stages.lab.trainer.device, []
+        device, found = self.stages.runtime.trainer.device, []
         for number, block in enumerate(torch.arange(len(maps)).split(self.params.block)):
             generator = torch.Generator().manual_seed(self.stages.seed * 1_000_003 + number)
-            with self.stages.lab.trainer.autocast():
+            with self.stages.runtime.trainer.autocast():
                 game = PatchGame(self.surrogate, self.images.pixels[block].to(device), self.labels[block].to(device))
                 flat = maps[block].flatten(1)
                 found.append(removal_curves(game.value, flat, self.params.masks, generator, constant="random"))
@@ -192,15 +192,17 @@ class RemovalExamination:
         return functional.grid_pointing_game(maps, cells).nanmean().item()
 
     def _load(self, data: OpenData, rows: Tensor) -> Images:
-        size, threads = self.stages.model.image_size, self.stages.lab.trainer.workers
+        size, threads = self.stages.model.image_size, self.stages.runtime.trainer.workers
         return load_images(data.source, self.params.split, rows, 0, size, threads)
 
     def measure(self, row: RemovalRow) -> Artifact:
         """One row, from the store or measured: an artifact with `result.json` and `attributions.safetensors`."""
-        lab = self.stages.lab
+        runtime = self.stages.runtime
         spec = {"role": row.role, "made_from": dict(row.made_from), "images": self.spec, "revision": _REVISION}
         title = f"removal of {row.role}"
-        return lab.store.get("removal", lab.with_precision(spec), lambda work: self._write(work, row), title=title)
+        return runtime.store.get(
+            "removal", runtime.with_precision(spec), lambda work: self._write(work, row), title=title
+        )
 
     def _write(self, workdir: Path, row: RemovalRow) -> None:
         start, stages = time.perf_counter(), self.stages
@@ -236,7 +238,7 @@ class RemovalExamination:
             metrics=metrics,
             n_images=len(self.rows),
             seconds=time.perf_counter() - start,
-            peak_memory_bytes=peak_memory(stages.lab.trainer.device),
+            peak_memory_bytes=peak_memory(stages.runtime.trainer.device),
             lineage={"made_from": dict(row.made_from), "surrogate": stages.surrogate.key, **provenance()},
             split=self.params.split,
         )

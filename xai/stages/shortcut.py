@@ -16,13 +16,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from xai.artifacts import Artifact
+from xai.core.errors import UserError
+from xai.core.optimisation import FitParams
+from xai.core.store import Artifact
+from xai.core.training import fit
 from xai.data.marked import MarkedSet, MarkParams
 from xai.data.module import ImageDataModule, load_images
 from xai.data.registry import ImageSource
-from xai.errors import UserError
 from xai.methods.classifier import Classifier
-from xai.methods.optimisation import FitParams
 from xai.metrics import functional
 from xai.models.maskable import MaskableClassifier
 from xai.models.vit_file import VitInfo, load_vit, write_vit
@@ -34,7 +35,6 @@ from xai.results import Result, write_result
 from xai.stages.evaluation import peak_memory, provenance
 from xai.stages.ranking import RankingStages
 from xai.stages.ranking_params import PerturbationParams, RefinementSettings, numbers_of
-from xai.training import fit
 
 log = logging.getLogger(__name__)
 
@@ -116,14 +116,14 @@ class Shortcut:
                 stages.model.image_size,
                 params.fit.batch_size,
                 stages.seed,
-                workers=stages.lab.trainer.workers,
+                workers=stages.runtime.trainer.workers,
             )
-            fit(module, batches, params.fit, stages.lab.trainer, workdir, title, stages.lab.logger)
+            fit(module, batches, params.fit, stages.runtime.trainer, workdir, title, stages.runtime.logger)
             binary = getattr(stages.model, "binary", False)
             info = VitInfo("classifier", stages.model.name, stages.data.name, self.networks.classes, binary)
             write_vit(workdir / FILE, copy.deepcopy(student.network).cpu(), info)
 
-        return stages.lab.store.get("marked_classifier", stages.lab.with_precision(spec), make, title=title)
+        return stages.runtime.store.get("marked_classifier", stages.runtime.with_precision(spec), make, title=title)
 
     def network(self) -> MaskableClassifier:
         """That classifier, on the device, in evaluation mode, frozen."""
@@ -171,7 +171,7 @@ class Shortcut:
             "revision": _REVISION,
         }
         title = f"shortcut of {stages.data.name}"
-        return stages.lab.store.get("shortcut", stages.lab.with_precision(spec), self._write, title=title)
+        return stages.runtime.store.get("shortcut", stages.runtime.with_precision(spec), self._write, title=title)
 
     def _write(self, workdir: Path) -> None:
         start, stages = time.perf_counter(), self.networks.stages
@@ -181,7 +181,7 @@ class Shortcut:
         metrics = self._learned(before, now, called, labels)
         rows = self._rows(called, labels)
         size = stages.model.image_size
-        pixels = load_images(marked, self.perturbation.split, rows, 0, size, stages.lab.trainer.workers).pixels
+        pixels = load_images(marked, self.perturbation.split, rows, 0, size, stages.runtime.trainer.workers).pixels
         marks = marked.marks(self.perturbation.split, rows, 0, (size, size))
         seen, targets = self._predicted(before, marked)[rows], torch.full_like(rows, self.params.label)
         explain = self.networks.explainer(self.networks.params).attribute
@@ -205,7 +205,7 @@ class Shortcut:
             metrics=metrics,
             n_images=len(rows),
             seconds=time.perf_counter() - start,
-            peak_memory_bytes=peak_memory(stages.lab.trainer.device),
+            peak_memory_bytes=peak_memory(stages.runtime.trainer.device),
             split=self.perturbation.split,
             chance={name: metrics["mark_area"] for name in metrics if "mass_t" in name or "rra_t" in name},
             lineage={
@@ -262,7 +262,7 @@ class Shortcut:
     def _predicted(self, network: MaskableClassifier, source: ImageSource) -> Tensor:
         """The class [N] of each image of the split."""
         stages, split, found = self.networks.stages, self.perturbation.split, []
-        trainer = stages.lab.trainer
+        trainer = stages.runtime.trainer
         for rows in torch.arange(len(source.labels(split))).split(_EVALUATION_BATCH):
             images = load_images(source, split, rows, 0, stages.model.image_size, trainer.workers)
             with trainer.autocast():
@@ -271,7 +271,7 @@ class Shortcut:
 
     def _path(self, classifier: MaskableClassifier, pixels: Tensor, targets: Tensor, draw: Draw) -> Tensor:
         """Maps of one class of each image after 0, 1, ... T steps, [N, T + 1, H, W], on the CPU."""
-        trainer, found = self.networks.stages.lab.trainer, []
+        trainer, found = self.networks.stages.runtime.trainer, []
         mean = torch.tensor(self.networks.stages.model.mean)
         for number, block in enumerate(torch.arange(len(pixels)).split(self.perturbation.block)):
             images, classes = pixels[block].to(trainer.device), targets[block].to(trainer.device)[:, None]

@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from xai.artifacts import Artifact
-from xai.config import unknown
+from xai.core.errors import UserError
+from xai.core.optimisation import FitParams
+from xai.core.settings import unknown
+from xai.core.store import Artifact
 from xai.data.registry import Images
-from xai.errors import UserError
 from xai.explainers import catalogue, registry
 from xai.games import PatchGame
-from xai.methods.optimisation import FitParams
 from xai.methods.vit_shapley import VitShapleyExplainer
 from xai.metrics.functional import patch_coverage
 from xai.models.explainer import SalvageNetwork, ShapleyNetwork
@@ -172,13 +172,15 @@ class Study:
                 metrics=flatness,
                 n_images=len(maps),
                 seconds=time.perf_counter() - start,
-                peak_memory_bytes=peak_memory(stages.lab.trainer.device),
+                peak_memory_bytes=peak_memory(stages.runtime.trainer.device),
                 lineage={"salvage": explainer.key, **provenance()},
                 split=self.examination.params.split,
             )
             write_result(workdir, result, {"attributions": maps, **likelihood})
 
-        return stages.lab.store.get("likelihood", stages.lab.with_precision(spec), make, title="likelihood of masks")
+        return stages.runtime.store.get(
+            "likelihood", stages.runtime.with_precision(spec), make, title="likelihood of masks"
+        )
 
     @property
     def block(self) -> int:
@@ -195,7 +197,7 @@ class Study:
             "random": random_masks(len(block), players, sizes, generator),
             "informed": informed_coalitions(flat, sizes, generator),
         }
-        device = self.stages.lab.trainer.device
+        device = self.stages.runtime.trainer.device
         pixels, labels = self.examination.images.pixels[block], self.examination.labels[block]
         game = PatchGame(self.examination.surrogate, pixels.to(device), labels.to(device))
         return {

@@ -9,10 +9,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from xai.artifacts import Artifact, canonical
+from xai.core.errors import UserError
+from xai.core.files import write_atomically
+from xai.core.runtime import Runtime
+from xai.core.store import Artifact, canonical
+from xai.data.catalogue import OpenData
 from xai.data.registry import SPLITS
-from xai.errors import UserError
-from xai.files import write_atomically
 from xai.models.checkpoint import read_classifier
 from xai.models.maskable import MaskableClassifier, Removal
 from xai.models.weights import fingerprint, read_weights
@@ -20,7 +22,6 @@ from xai.stages import base as base_stage
 from xai.stages.apply_vector import check_classes
 from xai.stages.base import ModelParams
 from xai.stages.classifier import fine_tune, subset
-from xai.stages.context import Lab, OpenData
 from xai.stages.evaluation import provenance
 from xai.stages.supervision import FILE, REVISION, Order, Subject, SupervisionParams, fine_tuned, load
 from xai.stages.transfer_params import TransferParams
@@ -44,7 +45,7 @@ class Supervise:
     """One split of one data set, to be explained into one folder.
 
     Args:
-        lab: Where to work.
+        runtime: Where to work.
         model: The model.
         data: The data set.
         split: Which split.
@@ -56,7 +57,7 @@ class Supervise:
         transfer: How that one is fine-tuned.
     """
 
-    lab: Lab
+    runtime: Runtime
     model: ModelParams
     data: OpenData
     split: str
@@ -82,7 +83,7 @@ class Supervise:
         # What can be refused is refused before a classifier is trained for it.
         subset(self.data.source, self.split, self.images, self.seed)
         self._refuse_others(output)
-        order = Order(self.lab, self._subject, self.data, self.split, self.params, self.seed, self.images)
+        order = Order(self.runtime, self._subject, self.data, self.split, self.params, self.seed, self.images)
         self._refuse_others(output, order.key)
         artifact = order.fill()
         # Another run may have taken the folder meanwhile.
@@ -103,7 +104,7 @@ class Supervise:
             "classifier": classifier,
             "supervision": self.params.flat(),
             "seed": self.seed,
-            "precision": self.lab.trainer.precision,
+            "precision": self.runtime.trainer.precision,
             "revision": REVISION,
         }
 
@@ -111,10 +112,10 @@ class Supervise:
     def _subject(self) -> Subject:
         if self.checkpoint is not None:
             return self._file[0]
-        base = base_stage.load(self.model, base_stage.base_weights(self.lab, self.model, self.seed))
+        base = base_stage.load(self.model, base_stage.base_weights(self.runtime, self.model, self.seed))
         fit, images = self.transfer.target_fit, self.transfer.target_images
-        classifier = fine_tune(self.lab, self.model, base, self.data, fit, self.seed, images=images)
-        return fine_tuned(self.lab, self.model, base, self.data, classifier)
+        classifier = fine_tune(self.runtime, self.model, base, self.data, fit, self.seed, images=images)
+        return fine_tuned(self.runtime, self.model, base, self.data, classifier)
 
     @cached_property
     def _file(self) -> tuple[Subject, str]:
@@ -126,7 +127,7 @@ class Supervise:
         tensors = fingerprint(read_weights(path, what="checkpoint").tensors)
 
         def assemble(removal: Removal | None) -> MaskableClassifier:
-            return read_classifier(path, self.model, removal)[0].to(self.lab.trainer.device)
+            return read_classifier(path, self.model, removal)[0].to(self.runtime.trainer.device)
 
         # Tensors do not say how pixels are normalised and heads are split; the settings of the model do.
         settings = asdict(self.model)

@@ -10,20 +10,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from xai.artifacts import PROMISE, SCRATCH, Artifact
-from xai.config import build, unknown
+from xai.core.errors import UserError
+from xai.core.files import explain_disk_errors
+from xai.core.progress import bar
+from xai.core.runtime import Runtime
+from xai.core.settings import build, unknown
+from xai.core.shards import Shards
+from xai.core.store import PROMISE, SCRATCH, Artifact
+from xai.data.catalogue import OpenData
 from xai.data.module import load_images
-from xai.errors import UserError
 from xai.explainers import catalogue, registry
 from xai.explainers.registry import ExplainerParams
-from xai.files import explain_disk_errors
 from xai.models.maskable import MaskableClassifier, Removal
 from xai.models.weights import read_weights, write_weights
-from xai.progress import bar
-from xai.shards import Shards
 from xai.stages.base import Base, ModelParams
 from xai.stages.classifier import assemble, parameters, subset
-from xai.stages.context import Lab, OpenData
 
 FILE = "supervision.safetensors"
 REVISION = 3
@@ -110,11 +111,11 @@ class Subject:
     assemble: Callable[[Removal | None], MaskableClassifier]
 
 
-def fine_tuned(lab: Lab, model: ModelParams, base: Base, data: OpenData, classifier: Artifact) -> Subject:
+def fine_tuned(runtime: Runtime, model: ModelParams, base: Base, data: OpenData, classifier: Artifact) -> Subject:
     """A classifier of the store, fine-tuned on a data set."""
 
     def network(removal: Removal | None) -> MaskableClassifier:
-        return assemble(lab, model, base, data, parameters(classifier), removal)
+        return assemble(runtime, model, base, data, parameters(classifier), removal)
 
     return Subject(classifier.key, model.image_size, network)
 
@@ -124,7 +125,7 @@ class Order:
     """Attributions of the true class of every image of a split (section 6.1), to be made or found.
 
     Args:
-        lab: Where to work.
+        runtime: Where to work.
         subject: The classifier.
         data: The data set.
         split: Which split.
@@ -133,7 +134,7 @@ class Order:
         images: Size of the subset; None explains all.
     """
 
-    lab: Lab
+    runtime: Runtime
     subject: Subject
     data: OpenData
     split: str
@@ -144,7 +145,7 @@ class Order:
     @property
     def key(self) -> str:
         """The key of the artifact."""
-        return self.lab.store.key("supervision", self._spec)
+        return self.runtime.store.key("supervision", self._spec)
 
     @property
     def title(self) -> str:
@@ -154,7 +155,8 @@ class Order:
     def fill(self) -> Artifact:
         """Make the attributions together with every other process that fills the same order, or find them.
 
-        The images are cut into blocks, which processes share as `xai.shards` says. Every block draws from a generator
+        The images are cut into blocks, which processes share as `xai.core.shards` says. Every block draws from a
+        generator
         of its own, so the bytes depend neither on who computed what nor on who was killed when. The artifact's seconds
         are those that its blocks took, in all processes together.
 
@@ -182,15 +184,15 @@ class Order:
             write_weights(workdir / FILE, {"rows": rows, "labels": labels, **maps}, about)
             return seconds
 
-        scratch = self.lab.store.scratch("supervision", self._spec)
+        scratch = self.runtime.store.scratch("supervision", self._spec)
         if scratch is not None:
-            with explain_disk_errors(self.lab.store.root, PROMISE), bar(self.title, len(rows), "images") as advance:
+            with explain_disk_errors(self.runtime.store.root, PROMISE), bar(self.title, len(rows), "images") as advance:
                 shards(scratch).fill(explain, advance)
-        return self.lab.store.get("supervision", self._spec, merge, title=self.title)
+        return self.runtime.store.get("supervision", self._spec, merge, title=self.title)
 
     @property
     def _spec(self) -> dict[str, Any]:
-        return self.lab.with_precision(
+        return self.runtime.with_precision(
             {
                 "classifier": self.subject.identity,
                 "data": self.data.spec,
@@ -204,7 +206,7 @@ class Order:
 
     def _explaining(self, rows: Tensor, labels: Tensor, blocks: list[Tensor]) -> Callable[[int], dict[str, Tensor]]:
         """What computes a block from its number; the classifier is assembled for the first one."""
-        entry, trainer = registry.entry(self.params.name), self.lab.trainer
+        entry, trainer = registry.entry(self.params.name), self.runtime.trainer
         network = cache(lambda: self.subject.assemble(self.params.explainer.classifier_removal))
 
         def explain(number: int) -> dict[str, Tensor]:

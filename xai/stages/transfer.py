@@ -9,14 +9,15 @@ import torch
 from torch import Tensor
 
 from xai import vectors
-from xai.artifacts import Artifact
+from xai.core.runtime import Runtime
+from xai.core.store import Artifact
+from xai.data.catalogue import OpenData
 from xai.models.clip import SelfExplainingClip, trainable
 from xai.results import read_result
 from xai.stages import base as base_stage
 from xai.stages import supervision as supervision_stage
 from xai.stages.base import ModelParams
 from xai.stages.classifier import assemble, fine_tune, parameters, subset
-from xai.stages.context import Lab, OpenData
 from xai.stages.controls import ink, other_classes
 from xai.stages.diagnostics import diagnose
 from xai.stages.evaluation import Examination, Maps, evaluate, self_explanation
@@ -59,7 +60,7 @@ class Transfer:
 
     def __init__(
         self,
-        lab: Lab,
+        runtime: Runtime,
         model: ModelParams,
         source: OpenData,
         target: OpenData,
@@ -67,7 +68,7 @@ class Transfer:
         params: TransferParams,
         seed: int,
     ) -> None:
-        self.lab, self.model, self.source, self.target = lab, model, source, target
+        self.runtime, self.model, self.source, self.target = runtime, model, source, target
         self.supervision, self.params, self.seed = supervision, params, seed
 
     # The stages, in the order of section 4.
@@ -75,21 +76,30 @@ class Transfer:
     @cached_property
     def base(self) -> base_stage.Base:
         """theta_base."""
-        return base_stage.load(self.model, base_stage.base_weights(self.lab, self.model, self.seed))
+        return base_stage.load(self.model, base_stage.base_weights(self.runtime, self.model, self.seed))
 
     @cached_property
     def ft_source(self) -> Artifact:
         """theta_ft of the source."""
         p = self.params
         return fine_tune(
-            self.lab, self.model, self.base, self.source, p.source_fit, self.seed, images=p.source_images, fixed=True
+            self.runtime,
+            self.model,
+            self.base,
+            self.source,
+            p.source_fit,
+            self.seed,
+            images=p.source_images,
+            fixed=True,
         )
 
     @cached_property
     def ft_target(self) -> Artifact:
         """theta_ft of the target."""
         p = self.params
-        return fine_tune(self.lab, self.model, self.base, self.target, p.target_fit, self.seed, images=p.target_images)
+        return fine_tune(
+            self.runtime, self.model, self.base, self.target, p.target_fit, self.seed, images=p.target_images
+        )
 
     @cached_property
     def source_supervision(self) -> Artifact:
@@ -101,7 +111,7 @@ class Transfer:
         """theta_ft* of the source."""
         p = self.params
         return fine_tune(
-            self.lab,
+            self.runtime,
             self.model,
             self.base,
             self.source,
@@ -116,7 +126,7 @@ class Transfer:
     def vector(self) -> Artifact:
         """tau_* of the source."""
         return explainability_vector(
-            self.lab,
+            self.runtime,
             self.base,
             self.ft_source,
             self.ft_source_x,
@@ -132,7 +142,7 @@ class Transfer:
         p = self.params
         reference = self._supervise(self.ft_target, self.target, "train", p.target_images, p.bound_coalitions)
         return fine_tune(
-            self.lab,
+            self.runtime,
             self.model,
             self.base,
             self.target,
@@ -231,7 +241,7 @@ class Transfer:
         """What the paper's theory says of this transfer: similarities of vectors, and the risk for the accuracy."""
         bound = self.ft_target_x if self.params.bound else None
         return diagnose(
-            self.lab,
+            self.runtime,
             self.model,
             self.base,
             self.target,
@@ -261,16 +271,16 @@ class Transfer:
     def _supervise(
         self, classifier: Artifact, data: OpenData, split: str, images: int | None, coalitions: int | None = None
     ) -> Artifact:
-        subject = fine_tuned(self.lab, self.model, self.base, data, classifier)
+        subject = fine_tuned(self.runtime, self.model, self.base, data, classifier)
         params = self.supervision.of(split, coalitions)
-        return Order(self.lab, subject, data, split, params, self.seed, images).fill()
+        return Order(self.runtime, subject, data, split, params, self.seed, images).fill()
 
     def _examination(self, split: str, images: int | None) -> Examination:
         artifact = self._supervise(self.ft_target, self.target, split, images)
-        return Examination(self.lab, self.model, self.target, split, artifact)
+        return Examination(self.runtime, self.model, self.target, split, artifact)
 
     def _network(self, theta: Parameters | None) -> SelfExplainingClip:
-        return assemble(self.lab, self.model, self.base, self.target, theta)
+        return assemble(self.runtime, self.model, self.base, self.target, theta)
 
     def _explain(self, theta: Parameters | None, columns: Tensor, examination: Examination | None = None) -> Maps:
         return self_explanation(self._network(theta), (examination or self.test).images.pixels, columns)
@@ -300,7 +310,7 @@ class Transfer:
         if lambda2 is not None:
             params |= {"lambda1": self.params.lambda1, "lambda2": lambda2}
         return evaluate(
-            self.lab,
+            self.runtime,
             examination,
             role,
             made_from,

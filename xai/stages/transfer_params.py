@@ -3,8 +3,8 @@
 import math
 from dataclasses import dataclass
 
-from xai.errors import UserError
-from xai.methods.optimisation import FitParams
+from xai.core.errors import UserError
+from xai.core.optimisation import FitParams
 from xai.methods.self_explainer import check_alpha
 from xai.results import Result
 

@@ -5,23 +5,23 @@ from pathlib import Path
 from torch import Tensor
 
 from xai import __version__, vectors
-from xai.artifacts import Artifact
+from xai.core.runtime import Runtime
+from xai.core.store import Artifact
 from xai.models.checkpoint import architecture_hash
 from xai.models.weights import fingerprint
 from xai.stages.base import Base
 from xai.stages.classifier import parameters
-from xai.stages.context import Lab
 
 FILE = "explainability_vector.safetensors"
 
 
 def explainability_vector(
-    lab: Lab, base: Base, ft: Artifact, ft_star: Artifact, *, model: str, source: str, alpha: float, seed: int
+    runtime: Runtime, base: Base, ft: Artifact, ft_star: Artifact, *, model: str, source: str, alpha: float, seed: int
 ) -> Artifact:
     """Subtract a classifier from its explained twin.
 
     Args:
-        lab: Where to work.
+        runtime: Where to work.
         base: The base weights both were fine-tuned from.
         ft: theta_ft.
         ft_star: theta_ft*.
@@ -50,7 +50,7 @@ def explainability_vector(
         )
         vectors.save_vector(workdir / FILE, tau, info)
 
-    return lab.store.get(
+    return runtime.store.get(
         "vector", {"ft": ft.key, "ft_star": ft_star.key}, make, title=f"explainability vector of {source}"
     )
 

@@ -9,7 +9,9 @@ import torch
 from pytorch_lightning import LightningModule
 from timm.models.vision_transformer import VisionTransformer
 
-from xai.artifacts import Artifact
+from xai.core.runtime import Runtime
+from xai.core.store import Artifact
+from xai.data.catalogue import OpenData
 from xai.methods.salvage import Salvage
 from xai.methods.surrogate import Surrogate
 from xai.methods.vit_shapley import VitShapley
@@ -21,7 +23,6 @@ from xai.models.timm_vit import MaskableVit
 from xai.models.vit import VitParams, build_vit, has_published_head, maskable, outputs_of, start_weights
 from xai.models.vit_file import load_vit
 from xai.models.weights import read_weights
-from xai.stages.context import Lab, OpenData
 from xai.stages.networks import FILES, REVISION, ClassifierStages
 from xai.stages.vit_params import ClassifierParams, SalvageParams, SurrogateParams, VitShapleyParams
 
@@ -31,7 +32,7 @@ class VitStages(ClassifierStages):
     """Everything that is trained for one model, one data set and one seed; made when it is first asked for.
 
     Args:
-        lab: Where to work.
+        runtime: Where to work.
         model: The vision transformer.
         data: The data set.
         classifier_params: How the classifier is trained.
@@ -39,7 +40,7 @@ class VitStages(ClassifierStages):
         seed: Of weights, order of images, masks.
     """
 
-    lab: Lab
+    runtime: Runtime
     model: VitParams
     data: OpenData
     classifier_params: ClassifierParams
@@ -113,7 +114,7 @@ class VitStages(ClassifierStages):
         """A trained explainer from the store, on the device, in evaluation mode."""
         network = self._untrained(kind, params)
         load_vit(network, read_weights(artifact.file(FILES[kind]), what=kind).tensors, kind, self.model.name)
-        return network.to(self.lab.trainer.device).eval().requires_grad_(False)
+        return network.to(self.runtime.trainer.device).eval().requires_grad_(False)
 
     def _explainer(self, kind: str, params: SalvageParams | VitShapleyParams) -> Artifact:
         spec = {"surrogate": self.surrogate.key, **asdict(params), "seed": self.seed, "revision": REVISION}

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from xai.errors import UserError
-from xai.methods.optimisation import FitParams
+from xai.core.errors import UserError
+from xai.core.optimisation import FitParams
 from xai.models.segmenter import DECODERS
 from xai.shapley.distribution import DIVERGENCES
 

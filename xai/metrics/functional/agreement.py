@@ -6,7 +6,7 @@ Maps are [N, M], N images of M patches. Every result is float64 [N] on the maps'
 import torch
 from torch import Tensor
 
-from xai.errors import UserError
+from xai.core.errors import UserError
 from xai.metrics.functional.checks import check_pair
 
 _ROUNDING_STEPS = 16

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from xai.errors import UserError
+from xai.core.errors import UserError
 from xai.metrics.functional.localisation import patch_coverage
 
 

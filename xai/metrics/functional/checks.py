@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from xai.errors import UserError
+from xai.core.errors import UserError
 
 
 def check_pair(pred: Tensor, ref: Tensor) -> None:

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from xai.errors import UserError
+from xai.core.errors import UserError
 from xai.metrics.functional.agreement import is_constant
 from xai.sampling import ranks_with_random_ties
 

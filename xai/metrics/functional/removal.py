@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from xai.errors import UserError
+from xai.core.errors import UserError
 from xai.metrics.functional.agreement import is_constant
 from xai.metrics.functional.checks import check_finite
 from xai.sampling import importance_weights, ranks_with_random_ties, weighted_ranks

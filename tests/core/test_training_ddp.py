@@ -13,12 +13,12 @@ from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from xai.core.errors import UserError
+from xai.core.optimisation import FitParams, adamw
+from xai.core.training import TrainerParams, fit
 from xai.data.module import Batch, ImageDataModule
 from xai.data.registry import Images
-from xai.errors import UserError
-from xai.methods.optimisation import FitParams, adamw
 from xai.sampling import common_and_own
-from xai.training import TrainerParams, fit
 
 ONE, TWO = (TrainerParams(accelerator="cpu", devices=devices) for devices in (1, 2))
 EPOCHS, STEPS = 3, 6

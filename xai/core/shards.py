@@ -23,7 +23,7 @@ from filelock import lock_descriptor
 from safetensors import safe_open
 from torch import Tensor
 
-from xai.files import write_atomically
+from xai.core.files import write_atomically
 
 log = logging.getLogger(__name__)
 

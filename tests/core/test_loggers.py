@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 import wandb
 
-from xai.errors import UserError
-from xai.loggers import LoggerParams, build_logger, closing_logger
+from xai.core.errors import UserError
+from xai.core.loggers import LoggerParams, build_logger, closing_logger
 
 
 @pytest.fixture(autouse=True)

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from xai.config import build
-from xai.errors import UserError
+from xai.core.errors import UserError
+from xai.core.settings import build
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from xai.errors import UserError
-from xai.files import TEMPORARY, explain_disk_errors, fingerprint_file, flush, write_atomically
+from xai.core.errors import UserError
+from xai.core.files import TEMPORARY, explain_disk_errors, fingerprint_file, flush, write_atomically
 
 log = logging.getLogger(__name__)
 
@@ -121,7 +121,8 @@ class Store:
         """The folder `scratch` that the maker of `get` will find in its workdir; None where nothing is left to make.
 
         For work that processes share before one of them asks `get` to put it together: nobody holds the artifact's
-        lock meanwhile, so they have to agree on who does what (see `xai.shards`). What earlier ones left there stays.
+        lock meanwhile, so they have to agree on who does what (see `xai.core.shards`). What earlier ones left there
+        stays.
         The folder goes in one step when the artifact is whole, so whoever no longer finds it need not make it again.
 
         Raises UserError when the disk is full, the store cannot be written, or there are no locks.

@@ -11,7 +11,7 @@ from typing import Literal
 
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 
-from xai.errors import UserError
+from xai.core.errors import UserError
 
 KINDS = ("wandb", "csv", "tensorboard", "none")
 

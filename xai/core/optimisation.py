@@ -7,7 +7,7 @@ import torch
 from pytorch_lightning import LightningModule
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 
-from xai.errors import UserError
+from xai.core.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -23,12 +23,12 @@ from pytorch_lightning.plugins.environments import LightningEnvironment
 from pytorch_lightning.strategies import DDPStrategy
 from torch import Tensor
 
-from xai.data.module import EpochDataModule
-from xai.errors import UserError
-from xai.methods.optimisation import FitParams
-from xai.models.batch_norm import share_batch_norms
-from xai.processes import Parcel, Tell, run_group
-from xai.progress import bar
+from xai.core.batch_norm import share_batch_norms
+from xai.core.epochs import EpochDataModule
+from xai.core.errors import UserError
+from xai.core.optimisation import FitParams
+from xai.core.processes import Parcel, Tell, run_group
+from xai.core.progress import bar
 
 _ACCELERATORS = ("auto", "cpu", "gpu", "cuda")
 CHECKPOINT = "checkpoint.ckpt"

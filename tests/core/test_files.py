@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from xai.errors import UserError
-from xai.files import explain_disk_errors, fingerprint_file, write_atomically
+from xai.core.errors import UserError
+from xai.core.files import explain_disk_errors, fingerprint_file, write_atomically
 
 
 def fail_with(number: int, filename: str | None = None) -> Callable[..., None]:

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import distributed, nn
 
-from xai.errors import UserError
-from xai.processes import Parcel, Tell, _listen, run_group
+from xai.core.errors import UserError
+from xai.core.processes import Parcel, Tell, _listen, run_group
 
 
 def add_up(rank: int, tell: Tell, term: int) -> None:
@@ -83,9 +83,10 @@ def test_what_failed_first_is_told_and_not_what_failed_because_of_it(first: int)
 
 
 def test_processes_die_with_a_parent_that_is_killed() -> None:
-    command = "from tests.test_processes import *; run_group(sleep, (), 1, 'gloo', lambda pid: print(pid, flush=True))"
+    work = "run_group(sleep, (), 1, 'gloo', lambda pid: print(pid, flush=True))"
+    command = f"from tests.core.test_processes import *; {work}"
     with subprocess.Popen(
-        [sys.executable, "-c", command], stdout=subprocess.PIPE, cwd=Path(__file__).parents[1]
+        [sys.executable, "-c", command], stdout=subprocess.PIPE, cwd=Path(__file__).parents[2]
     ) as parent:
         assert parent.stdout is not None
         child = int(parent.stdout.readline())

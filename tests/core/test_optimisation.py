@@ -6,8 +6,8 @@ import pytest
 import torch
 from pytorch_lightning import LightningModule
 
-from xai.errors import UserError
-from xai.methods.optimisation import FitParams, adamw, schedule
+from xai.core.errors import UserError
+from xai.core.optimisation import FitParams, adamw, schedule
 
 FIT = FitParams(epochs=2, batch_size=4, learning_rate=1e-2, weight_decay=0.3, warmup=0.2, clip=1.0)
 

@@ -1,12 +1,12 @@
 from dataclasses import replace
 from pathlib import Path
 
-from tests.stages.bench import lab
-from xai.training import TrainerParams
+from tests.stages.bench import runtime
+from xai.core.training import TrainerParams
 
 
 def test_several_devices_make_other_numbers_and_one_is_not_worth_a_word(tmp_path: Path) -> None:
-    bench = lab(tmp_path)
+    bench = runtime(tmp_path)
     assert bench.with_precision({"seed": 1}) == {"seed": 1, "precision": "32-true"}
     two = replace(bench, trainer=TrainerParams(accelerator="cpu", devices=2))
     assert two.with_precision({"seed": 1}) == {"seed": 1, "precision": "32-true", "devices": 2}

@@ -8,7 +8,7 @@ import typing
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from xai.errors import UserError
+from xai.core.errors import UserError
 
 T = typing.TypeVar("T")
 

@@ -18,8 +18,8 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from xai import shards
-from xai.shards import Shards, place
+from xai.core import shards
+from xai.core.shards import Shards, place
 
 ROWS = list((torch.arange(23) * 3).split(4))
 FORK = multiprocessing.get_context("fork")

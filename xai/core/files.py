@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from xai.errors import UserError
+from xai.core.errors import UserError
 
 TEMPORARY = ".tmp-"
 """How the name of a file begins that is being written."""

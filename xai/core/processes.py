@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, distributed, nn
 
-from xai.errors import UserError
+from xai.core.errors import UserError
 
 Tell = Callable[[Any], None]
 """How a process says something to the one that started it."""

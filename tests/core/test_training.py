@@ -6,18 +6,18 @@ import torch
 from torch import Tensor
 
 from tests.models.tiny_clip import PARAMS
+from xai.core.errors import UserError
+from xai.core.optimisation import FitParams
+from xai.core.training import TrainerParams, fit
 from xai.data.captions import GlyphStream
 from xai.data.module import ImageDataModule
 from xai.data.registry import Images
 from xai.data.scatter import ScatterParams
-from xai.errors import UserError
 from xai.methods.contrastive import ContrastivePretraining
-from xai.methods.optimisation import FitParams
 from xai.methods.self_explainer import SelfExplainer
 from xai.models.clip import SelfExplainingClip
 from xai.models.factory import build_clip, build_explainer, build_tokenizer
 from xai.stages.base import _Stream
-from xai.training import TrainerParams, fit
 
 CPU = TrainerParams(accelerator="cpu")
 FIT = FitParams(epochs=4, batch_size=5, learning_rate=1e-2, weight_decay=0.1, warmup=0.3, clip=1.0)

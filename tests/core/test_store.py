@@ -20,12 +20,12 @@ from typing import Any
 
 import pytest
 
-from xai import artifacts
-from xai.artifacts import Store, canonical
-from xai.errors import UserError
-from xai.files import fingerprint_file
+from xai.core import store as artifacts
+from xai.core.errors import UserError
+from xai.core.files import fingerprint_file
+from xai.core.store import Store, canonical
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+REPOSITORY = Path(__file__).resolve().parents[2]
 SPEC = {"data": "digits", "seed": 3, "alpha": 0.5, "upstream": ["abc", "def"]}
 WEIGHTS = bytes(range(256)) * 40
 
@@ -627,7 +627,8 @@ def test_a_root_that_is_a_dangling_link(tmp_path: Path) -> None:
 
 def test_an_unwritable_root() -> None:
     script = (
-        "import os, sys; from pathlib import Path; from xai.artifacts import Store; from xai.errors import UserError\n"
+        "import os, sys; from pathlib import Path; from xai.core.store import Store\n"
+        "from xai.core.errors import UserError\n"
         "if os.getuid() == 0: os.setuid(65534)\n"
         "try: Store(Path(sys.argv[1]))\n"
         "except UserError as error: print(error)\n"
@@ -654,7 +655,7 @@ def test_a_relative_root_stays_where_it_was(tmp_path: Path, monkeypatch: pytest.
 WORKER = """
 import json, logging, os, sys, time
 from pathlib import Path
-from xai import artifacts
+from xai.core import store as artifacts
 root, journal, hang_after = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 logging.basicConfig(level=logging.INFO, format="%(message)s")
 artifacts.PATIENCE_SECONDS = 0.1
@@ -769,5 +770,5 @@ def test_of_racing_threads_one_makes(store: Store) -> None:
 
 
 def test_the_store_needs_no_torch() -> None:
-    out, err = start("import sys, xai.artifacts; print('torch' in sys.modules)").communicate(timeout=20)
+    out, err = start("import sys, xai.core.store; print('torch' in sys.modules)").communicate(timeout=20)
     assert out == "False\n", err

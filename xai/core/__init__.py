@@ -1,0 +1,1 @@
+"""What everything else stands on: the store, work in blocks, processes, files, settings, the training loop."""

@@ -1,0 +1,32 @@
+"""What a job works with: the store, the devices, the logger."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pytorch_lightning.loggers import Logger
+
+from xai.core.store import Store
+from xai.core.training import TrainerParams
+
+
+@dataclass
+class Runtime:
+    """Where a job keeps what it makes, on what it computes, and to whom it reports.
+
+    Args:
+        store: Where everything that is made is kept and found again.
+        trainer: Devices, precision, workers.
+        logger: Of training curves; False logs nowhere.
+    """
+
+    store: Store
+    trainer: TrainerParams
+    logger: Logger | Literal[False] = False
+
+    def with_precision(self, spec: dict[str, Any]) -> dict[str, Any]:
+        """A spec with what its numbers depend on besides: the numeric precision, and the number of devices.
+
+        One device is not mentioned, so that what was made before there was a choice keeps its place in the store.
+        """
+        several = {"devices": self.trainer.devices} if self.trainer.devices > 1 else {}
+        return {**spec, "precision": self.trainer.precision, **several}
