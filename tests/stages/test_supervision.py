@@ -18,10 +18,11 @@ from xai.core.errors import UserError
 from xai.core.runtime import Runtime
 from xai.core.store import Artifact, Store
 from xai.data.catalogue import OpenData
+from xai.data.registry import subset
 from xai.explainers.kernel_shap import KernelShapParams
 from xai.models.checkpoint import ClassifierInfo, write_classifier
 from xai.models.maskable import Removal
-from xai.stages.classifier import assemble, parameters, subset
+from xai.stages.classifier import assemble, parameters
 from xai.stages.supervision import Order, Subject, fine_tuned, load, open_supervision
 
 FORK = multiprocessing.get_context("fork")

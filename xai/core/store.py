@@ -28,7 +28,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from xai.core.errors import UserError
+from xai.core.errors import Busy, UserError
 from xai.core.files import TEMPORARY, explain_disk_errors, fingerprint_file, flush, write_atomically
 
 log = logging.getLogger(__name__)
@@ -92,6 +92,7 @@ class Store:
     def __init__(self, root: Path) -> None:
         """Create `root` where it is missing; UserError when it is not a folder or cannot be written."""
         self.root = Path(root).absolute()
+        self.is_patient = True
         self.made: list[Artifact] = []
         self.found: list[Artifact] = []
         locks = self.root / ".locks"
@@ -102,6 +103,15 @@ class Store:
                 raise NotADirectoryError(errno.ENOTDIR, "not a folder", error.filename) from None
             if not all(os.access(folder, os.W_OK | os.X_OK) for folder in (self.root, locks)):
                 raise PermissionError(errno.EACCES, "not writable", str(self.root))
+
+    @contextmanager
+    def impatient(self) -> Iterator[None]:
+        """While this is entered, what another process is making raises `Busy` instead of being waited for."""
+        before, self.is_patient = self.is_patient, False
+        try:
+            yield
+        finally:
+            self.is_patient = before
 
     def summary(self) -> str:
         """How much was re-used and how much was made, for example "9 re-used, 2 made"."""
@@ -152,7 +162,8 @@ class Store:
         artifact. `artifact.json` and `spec.json` at the top belong to the store. A maker that put together what several
         processes made returns their seconds; otherwise the store's own clock counts. The log calls it by `title`.
 
-        Raises UserError when the disk is full or the store cannot be written, RuntimeError when `make` left no file or
+        Raises Busy where the store is impatient and another job holds the lock, UserError when the disk is full or the
+        store cannot be written, RuntimeError when `make` left no file or
         something that is neither a file nor a folder, and whatever `make` raises.
         """
         wanted = self._wanted(kind, spec)
@@ -171,7 +182,7 @@ class Store:
         return artifact
 
     def _lock(self, wanted: _Wanted, title: str) -> AbstractContextManager[None]:
-        return _locked(self.root / ".locks" / f"{wanted.kind}-{wanted.key}.lock", title)
+        return _locked(self.root / ".locks" / f"{wanted.kind}-{wanted.key}.lock", title, self.is_patient)
 
     def _wanted(self, kind: str, spec: Mapping[str, Any]) -> _Wanted:
         if not _KIND.fullmatch(kind):
@@ -190,13 +201,15 @@ def canonical(spec: Any) -> str:
 
 
 @contextmanager
-def _locked(path: Path, title: str) -> Iterator[None]:
+def _locked(path: Path, title: str, patient: bool) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     # A soft lock would outlive a killed holder, so a file system without flock is an error here.
     lock = FileLock(path, fallback_to_soft=False)
     try:
-        hold = lock.acquire(timeout=PATIENCE_SECONDS)
+        hold = lock.acquire(timeout=PATIENCE_SECONDS if patient else 0)
     except Timeout:
+        if not patient:
+            raise Busy(title) from None
         log.warning("waiting for another job that is making %s", title)
         hold = lock.acquire()
     with hold:

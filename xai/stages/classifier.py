@@ -14,7 +14,7 @@ from xai.core.store import Artifact
 from xai.core.training import fit
 from xai.data.catalogue import OpenData
 from xai.data.module import ImageDataModule
-from xai.data.registry import ImageSource
+from xai.data.registry import subset
 from xai.methods.self_explainer import SelfExplainer, check_alpha
 from xai.models.checkpoint import ClassifierInfo, architecture_hash, write_classifier
 from xai.models.clip import SelfExplainingClip, load_parameters, trainable
@@ -26,21 +26,6 @@ from xai.stages.base import Base, ModelParams
 
 FILE = "classifier.safetensors"
 _REVISION = 1
-
-
-def subset(source: ImageSource, split: str, images: int | None, seed: int) -> Tensor:
-    """Row numbers of a random subset of a split, sorted; all of them where `images` is None.
-
-    Raises:
-        UserError: Where the split has fewer images.
-    """
-    available = len(source.labels(split))
-    if images is None:
-        return torch.arange(available)
-    if not 1 <= images <= available:
-        raise UserError(f"{images} images were asked for, the {split} split has {available}")
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randperm(available, generator=generator)[:images].sort().values
 
 
 def chosen_rows(data: OpenData, split: str, images: int | None, seed: int, group: str) -> Tensor:

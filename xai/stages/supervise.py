@@ -14,14 +14,14 @@ from xai.core.files import write_atomically
 from xai.core.runtime import Runtime
 from xai.core.store import Artifact, canonical
 from xai.data.catalogue import OpenData
-from xai.data.registry import SPLITS
+from xai.data.registry import SPLITS, subset
 from xai.models.checkpoint import read_classifier
 from xai.models.maskable import MaskableClassifier, Removal
 from xai.models.weights import fingerprint, read_weights
 from xai.stages import base as base_stage
 from xai.stages.apply_vector import check_classes
 from xai.stages.base import ModelParams
-from xai.stages.classifier import fine_tune, subset
+from xai.stages.classifier import fine_tune
 from xai.stages.evaluation import provenance
 from xai.stages.supervision import FILE, REVISION, Order, Subject, SupervisionParams, fine_tuned, load
 from xai.stages.transfer_params import TransferParams

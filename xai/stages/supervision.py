@@ -19,12 +19,13 @@ from xai.core.shards import Shards
 from xai.core.store import PROMISE, SCRATCH, Artifact
 from xai.data.catalogue import OpenData
 from xai.data.module import load_images
+from xai.data.registry import subset
 from xai.explainers import catalogue, registry
 from xai.explainers.registry import ExplainerParams
 from xai.models.maskable import MaskableClassifier, Removal
 from xai.models.weights import read_weights, write_weights
 from xai.stages.base import Base, ModelParams
-from xai.stages.classifier import assemble, parameters, subset
+from xai.stages.classifier import assemble, parameters
 
 FILE = "supervision.safetensors"
 REVISION = 3

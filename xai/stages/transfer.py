@@ -12,12 +12,13 @@ from xai import vectors
 from xai.core.runtime import Runtime
 from xai.core.store import Artifact
 from xai.data.catalogue import OpenData
+from xai.data.registry import subset
 from xai.models.clip import SelfExplainingClip, trainable
 from xai.results import read_result
 from xai.stages import base as base_stage
 from xai.stages import supervision as supervision_stage
 from xai.stages.base import ModelParams
-from xai.stages.classifier import assemble, fine_tune, parameters, subset
+from xai.stages.classifier import assemble, fine_tune, parameters
 from xai.stages.controls import ink, other_classes
 from xai.stages.diagnostics import diagnose
 from xai.stages.evaluation import Examination, Maps, evaluate, self_explanation
