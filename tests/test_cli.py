@@ -30,8 +30,8 @@ from xai.models.factory import build_clip, build_explainer
 from xai.models.vit import VitParams, build_vit
 from xai.models.vit_file import VitInfo, write_vit
 from xai.models.weights import read_weights, write_weights
+from xai.papers.vectors.base import ModelParams
 from xai.reports.removal_roles import ROLES
-from xai.stages.base import ModelParams
 from xai.stages.families import family
 
 CLASSES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")

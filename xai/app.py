@@ -12,6 +12,8 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from rich.markup import escape
 
+from xai.classifiers.params import SurrogateParams
+from xai.classifiers.vit import VitStages
 from xai.core.errors import UserError
 from xai.core.files import explain_disk_errors
 from xai.core.loggers import build_logger, closing_logger
@@ -33,8 +35,6 @@ from xai.settings import (
 from xai.stages.families import check_family, classifier_stages
 from xai.stages.removal import RemovalExamination
 from xai.stages.supervision import open_supervision
-from xai.stages.vit import VitStages
-from xai.stages.vit_params import SurrogateParams
 
 
 def run(config: DictConfig, output: Path) -> None:
@@ -97,8 +97,8 @@ def _runtime(settings: Any, output: Path) -> Runtime:
 
 
 def _transfer(settings: TransferConfig, output: Path) -> None:
+    from xai.papers.vectors.transfer import Transfer
     from xai.reports.transfer_run import present
-    from xai.stages.transfer import Transfer
 
     source, target = open_data(settings.source, "source"), open_data(settings.data, "data")
     supervision = open_supervision(settings.supervision)
@@ -188,9 +188,9 @@ def _study(settings: StudyConfig, output: Path) -> None:
 
 
 def _ranking(settings: RankingConfig, output: Path) -> None:
+    from xai.papers.ranking.networks import RankingStages
     from xai.reports.ranking_study_run import run_ranking
     from xai.stages.perturbation import PerturbationExamination
-    from xai.stages.ranking import RankingStages
     from xai.stages.ranking_study import RankingStudy, Rivals
     from xai.stages.study import open_baselines
 

@@ -3,20 +3,20 @@
 from dataclasses import dataclass
 from typing import Any
 
+from xai.classifiers.params import ClassifierParams, SalvageParams, SurrogateParams, VitShapleyParams
 from xai.core.errors import UserError
 from xai.core.loggers import LoggerParams
 from xai.core.training import TrainerParams
 from xai.models.cnn import CnnParams
 from xai.models.vit import VitParams
+from xai.papers.ranking.params import PerturbationParams, RankingParams, RefinementSettings
+from xai.papers.ranking.shortcut import ShortcutParams
+from xai.papers.vectors.base import ModelParams
+from xai.papers.vectors.params import TransferParams
 from xai.ranking.objective import ObjectiveParams
 from xai.ranking.refinement import RefinementParams
 from xai.stages.apply_vector import ApplyParams
-from xai.stages.base import ModelParams
-from xai.stages.ranking_params import PerturbationParams, RankingParams, RefinementSettings
 from xai.stages.removal import EvaluationParams
-from xai.stages.shortcut import ShortcutParams
-from xai.stages.transfer_params import TransferParams
-from xai.stages.vit_params import ClassifierParams, SalvageParams, SurrogateParams, VitShapleyParams
 
 
 @dataclass(frozen=True)

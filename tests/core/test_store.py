@@ -21,9 +21,10 @@ from typing import Any
 import pytest
 
 from xai.core import store as artifacts
+from xai.core.canonical import canonical
 from xai.core.errors import Busy, UserError
 from xai.core.files import fingerprint_file
-from xai.core.store import Store, canonical
+from xai.core.store import Store
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SPEC = {"data": "digits", "seed": 3, "alpha": 0.5, "upstream": ["abc", "def"]}

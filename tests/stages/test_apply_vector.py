@@ -12,9 +12,9 @@ from xai.core.errors import UserError
 from xai.core.runtime import Runtime
 from xai.models.checkpoint import ClassifierInfo, architecture_hash, read_classifier, write_classifier
 from xai.models.clip import trainable
-from xai.stages import base as base_stage
+from xai.papers.vectors import base as base_stage
+from xai.papers.vectors.fine_tuning import assemble
 from xai.stages.apply_vector import Applied, ApplyParams, apply_vector
-from xai.stages.classifier import assemble
 
 TAG = "b" * 20
 

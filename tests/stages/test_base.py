@@ -4,7 +4,7 @@ import pytest
 
 from tests.stages.bench import MODEL
 from xai.core.errors import UserError
-from xai.stages.base import ModelParams
+from xai.papers.vectors.base import ModelParams
 
 REAL = ModelParams("real", 224, 32, (0.5,) * 3, (0.5,) * 3, architecture="ViT-B-32", pretrained="openai")
 

@@ -15,8 +15,8 @@ from xai.models.clip import class_embeddings, trainable
 from xai.models.factory import build_tokenizer
 from xai.models.maskable import Removal
 from xai.models.weights import write_weights
-from xai.stages import base as base_stage
-from xai.stages.classifier import assemble, fine_tune, parameters
+from xai.papers.vectors import base as base_stage
+from xai.papers.vectors.fine_tuning import assemble, fine_tune, parameters
 
 IMAGES = DATA.source.images("train", torch.arange(12), 0).pixels
 

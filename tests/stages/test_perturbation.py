@@ -15,9 +15,9 @@ from xai.data.registry import Images
 from xai.metrics import functional
 from xai.metrics.functional.perturbation import area, enlarge_map, perturbation_curves
 from xai.models.maskable import Removal, reference_image
+from xai.papers.ranking.params import PerturbationParams
 from xai.results import read_result, read_tensors
 from xai.stages.perturbation import Draw, PerturbationExamination, PerturbationRow
-from xai.stages.ranking_params import PerturbationParams
 
 
 def row(given: PerturbationExamination, draw: Draw = colour, **changes: Any) -> PerturbationRow:

@@ -18,7 +18,7 @@ from xai.models.features import FrozenFeatures
 from xai.models.ranking_file import part_of, read_ranking
 from xai.models.vit import build_vit
 from xai.models.vit_file import load_vit
-from xai.stages.ranking_params import BackboneParams, RankingParams
+from xai.papers.ranking.params import BackboneParams, RankingParams
 
 TARGETS = torch.tensor([3, 0])
 FOREIGN = replace(

@@ -17,11 +17,11 @@ from xai.data.catalogue import OpenData
 from xai.models.checkpoint import ClassifierInfo, write_classifier
 from xai.models.factory import build_clip, build_explainer
 from xai.models.weights import write_weights
-from xai.stages import base as base_stage
-from xai.stages.classifier import fine_tune
+from xai.papers.vectors import base as base_stage
+from xai.papers.vectors.fine_tuning import fine_tune
+from xai.papers.vectors.params import TransferParams
 from xai.stages.supervise import Supervise, Written
 from xai.stages.supervision import Order, SupervisionParams, open_supervision
-from xai.stages.transfer_params import TransferParams
 
 OUTPUT = ("supervision.json", "supervision.safetensors")
 

@@ -22,7 +22,7 @@ from xai.data.registry import subset
 from xai.explainers.kernel_shap import KernelShapParams
 from xai.models.checkpoint import ClassifierInfo, write_classifier
 from xai.models.maskable import Removal
-from xai.stages.classifier import assemble, parameters
+from xai.papers.vectors.fine_tuning import assemble, parameters
 from xai.stages.supervision import Order, Subject, fine_tuned, load, open_supervision
 
 FORK = multiprocessing.get_context("fork")

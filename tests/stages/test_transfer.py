@@ -6,9 +6,9 @@ import torch
 
 from tests.stages.bench import FIT
 from xai.core.errors import UserError
+from xai.papers.vectors.params import TransferParams, choose_lambda2
 from xai.results import Result
 from xai.stages.controls import ink, other_classes
-from xai.stages.transfer_params import TransferParams, choose_lambda2
 
 PARAMS = TransferParams(
     alpha=0.1,

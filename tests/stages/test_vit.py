@@ -22,13 +22,13 @@ from tests.stages.studying import (
     stages,
     train_in_no_time,
 )
+from xai.classifiers.params import ClassifierParams, SurrogateParams
+from xai.classifiers.vit import VitStages
 from xai.core.errors import UserError
 from xai.data.catalogue import OpenData
 from xai.models.explainer import SalvageNetwork, ShapleyNetwork
 from xai.models.vit import SmallVit, VitParams, build_vit
 from xai.models.vit_file import VitInfo, read_vit, write_vit
-from xai.stages.vit import VitStages
-from xai.stages.vit_params import ClassifierParams, SurrogateParams
 
 TEST = DATA.source.images("test", torch.arange(9), 0).pixels
 
@@ -282,7 +282,7 @@ def test_a_published_vit_is_the_classifier_where_it_knows_the_classes(
             torch.manual_seed(1 + published)
             return timm.create_model("vit_tiny_patch16_224", num_classes=outputs, img_size=16, patch_size=4)
 
-    monkeypatch.setattr("xai.stages.vit.build_vit", build)
+    monkeypatch.setattr("xai.classifiers.vit.build_vit", build)
     stage = stages(tmp_path, model=model, data=PHOTOGRAPHS, classifier_params=replace(CLASSIFIER, focus=0.0))
     assert stage.is_published
     found = stage.network("classifier").network.state_dict()

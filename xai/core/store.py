@@ -13,13 +13,12 @@ import errno
 import hashlib
 import json
 import logging
-import math
 import os
 import re
 import shutil
 import stat
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -28,6 +27,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from xai.core.canonical import canonical
 from xai.core.errors import Busy, UserError
 from xai.core.files import TEMPORARY, explain_disk_errors, fingerprint_file, flush, write_atomically
 
@@ -190,14 +190,6 @@ class Store:
         key = hashlib.sha256(canonical({"kind": kind, "spec": spec}).encode()).hexdigest()[:20]
         final = self.root / kind / key
         return _Wanted(kind, canonical(spec), key, final, final.with_name(f"{key}.partial"))
-
-
-def canonical(spec: Any) -> str:
-    """One JSON text for each meaning of `spec`: keys sorted, tuples as lists, paths as strings, 1.0 as 1.
-
-    Raises TypeError, naming the place, for NaN, infinity, keys that are not strings, and sets, tensors and the like.
-    """
-    return json.dumps(_plain(spec, ""), sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 @contextmanager
@@ -387,21 +379,3 @@ def _files(folder: Path) -> list[str]:
     """Names, relative to `folder`, of all below it that is no folder, sorted."""
     paths = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
     return sorted(path.relative_to(folder).as_posix() for path in paths)
-
-
-def _plain(value: Any, where: str) -> Any:
-    """`value` as JSON types only; `where` is the dotted path to it, for the TypeError."""
-    if value is None or isinstance(value, bool):
-        return value
-    if isinstance(value, str | os.PathLike):
-        return str(value)
-    if isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)):
-        return int(value) if value == int(value) else float(value)
-    if isinstance(value, Mapping):
-        if odd := [key for key in value if not isinstance(key, str)]:
-            raise TypeError(f"{where or 'spec'}: key {odd[0]!r} is not a string")
-        return {str(key): _plain(item, f"{where}.{key}".lstrip(".")) for key, item in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray | memoryview):
-        return [_plain(item, f"{where}[{index}]") for index, item in enumerate(value)]
-    shown = value if isinstance(value, float) else type(value).__name__
-    raise TypeError(f"{where or 'spec'}: {shown} is not JSON; use numbers, strings, lists and dicts")

@@ -24,10 +24,10 @@ from xai.models.checkpoint import (
 )
 from xai.models.clip import SelfExplainingClip, load_parameters, trainable
 from xai.models.factory import build_explainer
-from xai.stages import base as base_stage
-from xai.stages.base import ModelParams
+from xai.papers.vectors import base as base_stage
+from xai.papers.vectors.base import ModelParams
+from xai.papers.vectors.vector import transferred
 from xai.stages.evaluation import self_explanation
-from xai.stages.vector import transferred
 
 log = logging.getLogger(__name__)
 

@@ -26,8 +26,8 @@ from xai.models.segmenter import build_decoder
 from xai.models.vit import VitParams, build_vit, maskable, outputs_of
 from xai.models.vit_file import VitInfo, load_vit, read_vit, vit_info
 from xai.models.weights import read_weights
+from xai.papers.ranking.networks import blank_backbone
 from xai.stages.post_hoc import Explain, Measured, PostHocParams, explain_post_hoc
-from xai.stages.ranking import blank_backbone
 
 _MOST_CLASSES_NAMED = 20
 

@@ -4,16 +4,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
+from xai.classifiers.cnn import CnnStages
+from xai.classifiers.params import ClassifierParams, SurrogateParams
+from xai.classifiers.vit import VitStages
 from xai.core.errors import UserError
 from xai.core.runtime import Runtime
 from xai.core.settings import build
 from xai.data.catalogue import OpenData
 from xai.models.cnn import CnnParams
 from xai.models.vit import VitParams
-from xai.stages.base import ModelParams
-from xai.stages.cnn import CnnStages
-from xai.stages.vit import VitStages
-from xai.stages.vit_params import ClassifierParams, SurrogateParams
+from xai.papers.vectors.base import ModelParams
 
 
 @dataclass(frozen=True)

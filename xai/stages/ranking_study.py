@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from xai.classifiers.params import SalvageParams, VitShapleyParams
+from xai.classifiers.vit import VitStages
 from xai.core.errors import UserError
 from xai.core.settings import unknown
 from xai.core.store import Artifact
@@ -16,14 +18,12 @@ from xai.data.registry import Images
 from xai.explainers import registry
 from xai.methods.vit_shapley import VitShapleyExplainer
 from xai.models.explainer import SalvageNetwork, ShapleyNetwork
+from xai.papers.ranking.networks import RankingStages
+from xai.papers.ranking.params import PerturbationParams, RankingParams, RefinementSettings
+from xai.papers.ranking.shortcut import Shortcut, ShortcutParams
 from xai.stages.perturbation import Draw, PerturbationExamination, PerturbationRow
-from xai.stages.ranking import RankingStages
-from xai.stages.ranking_params import PerturbationParams, RankingParams, RefinementSettings
 from xai.stages.refined import Refinement, Start
-from xai.stages.shortcut import Shortcut, ShortcutParams
 from xai.stages.supervision import SupervisionParams
-from xai.stages.vit import VitStages
-from xai.stages.vit_params import SalvageParams, VitShapleyParams
 
 LEARNED = ("ranking", "ranking_published")
 RIVALS = ("salvage", "vit_shapley")

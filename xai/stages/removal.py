@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from xai.classifiers.vit import VitStages
 from xai.core.errors import UserError
 from xai.core.store import Artifact
 from xai.data.catalogue import OpenData
@@ -21,10 +22,9 @@ from xai.metrics import functional
 from xai.metrics.classification import agreement, precision_recall_f1_mcc
 from xai.metrics.functional.removal import RemovalCurves, removal_curves, scores
 from xai.models.timm_vit import MaskableVit
+from xai.papers.vectors.fine_tuning import chosen_rows
 from xai.results import Result, write_result
-from xai.stages.classifier import chosen_rows
 from xai.stages.evaluation import peak_memory, provenance
-from xai.stages.vit import VitStages
 
 _REVISION = 1
 

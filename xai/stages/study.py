@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from xai.classifiers.params import SalvageParams, VitShapleyParams
+from xai.classifiers.vit import VitStages
 from xai.core.errors import UserError
 from xai.core.optimisation import FitParams
 from xai.core.settings import unknown
@@ -27,8 +29,6 @@ from xai.stages.controls import ink
 from xai.stages.evaluation import peak_memory, provenance
 from xai.stages.removal import Explain, RemovalExamination, RemovalRow
 from xai.stages.supervision import SupervisionParams, open_supervision
-from xai.stages.vit import VitStages
-from xai.stages.vit_params import SalvageParams, VitShapleyParams
 
 SAMPLINGS = {"salvage": None, "salvage_uniform": "uniform", "salvage_kernel": "shapley_kernel"}
 """Roles of SALVAGE, and the sampling of masks that makes the role; None takes the one that is configured."""

@@ -24,8 +24,8 @@ from xai.explainers import catalogue, registry
 from xai.explainers.registry import ExplainerParams
 from xai.models.maskable import MaskableClassifier, Removal
 from xai.models.weights import read_weights, write_weights
-from xai.stages.base import Base, ModelParams
-from xai.stages.classifier import assemble, parameters
+from xai.papers.vectors.base import Base, ModelParams
+from xai.papers.vectors.fine_tuning import assemble, parameters
 
 FILE = "supervision.safetensors"
 REVISION = 3

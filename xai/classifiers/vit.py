@@ -9,6 +9,8 @@ import torch
 from pytorch_lightning import LightningModule
 from timm.models.vision_transformer import VisionTransformer
 
+from xai.classifiers.networks import FILES, REVISION, ClassifierStages
+from xai.classifiers.params import ClassifierParams, SalvageParams, SurrogateParams, VitShapleyParams
 from xai.core.runtime import Runtime
 from xai.core.store import Artifact
 from xai.data.catalogue import OpenData
@@ -23,8 +25,6 @@ from xai.models.timm_vit import MaskableVit
 from xai.models.vit import VitParams, build_vit, has_published_head, maskable, outputs_of, start_weights
 from xai.models.vit_file import load_vit
 from xai.models.weights import read_weights
-from xai.stages.networks import FILES, REVISION, ClassifierStages
-from xai.stages.vit_params import ClassifierParams, SalvageParams, SurrogateParams, VitShapleyParams
 
 
 @dataclass

@@ -13,6 +13,7 @@ import torch
 from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 
+from xai.classifiers.params import ClassifierParams
 from xai.core.errors import UserError
 from xai.core.files import fingerprint_file, write_atomically
 from xai.core.optimisation import FitParams
@@ -26,7 +27,6 @@ from xai.models.maskable import MaskableClassifier, Removal
 from xai.models.vit_file import KINDS, VitInfo, load_vit, read_vit, write_vit
 from xai.models.weights import read_weights
 from xai.shapley.masks import random_masks
-from xai.stages.vit_params import ClassifierParams
 
 FILES = {name: f"{name}.safetensors" for name in KINDS}
 _EVALUATION_BATCH = 128

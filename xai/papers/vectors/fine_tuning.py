@@ -21,8 +21,8 @@ from xai.models.clip import SelfExplainingClip, load_parameters, trainable
 from xai.models.factory import build_explainer
 from xai.models.maskable import Removal
 from xai.models.weights import read_weights
-from xai.stages import base as base_stage
-from xai.stages.base import Base, ModelParams
+from xai.papers.vectors import base as base_stage
+from xai.papers.vectors.base import Base, ModelParams
 
 FILE = "classifier.safetensors"
 _REVISION = 1

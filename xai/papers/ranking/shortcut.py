@@ -28,13 +28,13 @@ from xai.metrics import functional
 from xai.models.maskable import MaskableClassifier
 from xai.models.vit_file import VitInfo, load_vit, write_vit
 from xai.models.weights import read_weights
+from xai.papers.ranking.networks import RankingStages
+from xai.papers.ranking.params import PerturbationParams, RefinementSettings, numbers_of
 from xai.ranking.areas import confidence
 from xai.ranking.objective import Question
 from xai.ranking.refinement import refine_maps
 from xai.results import Result, write_result
 from xai.stages.evaluation import peak_memory, provenance
-from xai.stages.ranking import RankingStages
-from xai.stages.ranking_params import PerturbationParams, RefinementSettings, numbers_of
 
 log = logging.getLogger(__name__)
 

@@ -15,8 +15,8 @@ from xai.data.catalogue import OpenData
 from xai.data.module import load_images
 from xai.methods.self_explainer import classification_loss
 from xai.models.clip import SelfExplainingClip, trainable
-from xai.stages.base import Base, ModelParams
-from xai.stages.classifier import assemble, parameters
+from xai.papers.vectors.base import Base, ModelParams
+from xai.papers.vectors.fine_tuning import assemble, parameters
 
 FILE = "diagnostics.json"
 _IMAGES = 256

@@ -14,17 +14,17 @@ from xai.core.store import Artifact
 from xai.data.catalogue import OpenData
 from xai.data.registry import subset
 from xai.models.clip import SelfExplainingClip, trainable
+from xai.papers.vectors import base as base_stage
+from xai.papers.vectors.base import ModelParams
+from xai.papers.vectors.diagnostics import diagnose
+from xai.papers.vectors.fine_tuning import assemble, fine_tune, parameters
+from xai.papers.vectors.params import TransferParams, choose_lambda2
+from xai.papers.vectors.vector import explainability_vector, transferred
 from xai.results import read_result
-from xai.stages import base as base_stage
 from xai.stages import supervision as supervision_stage
-from xai.stages.base import ModelParams
-from xai.stages.classifier import assemble, fine_tune, parameters
 from xai.stages.controls import ink, other_classes
-from xai.stages.diagnostics import diagnose
 from xai.stages.evaluation import Examination, Maps, evaluate, self_explanation
 from xai.stages.supervision import Order, SupervisionParams, fine_tuned
-from xai.stages.transfer_params import TransferParams, choose_lambda2
-from xai.stages.vector import explainability_vector, transferred
 
 Parameters = dict[str, Tensor]
 

@@ -11,6 +11,7 @@ import torch
 from timm.models import is_model_in_modules
 from torch import nn
 
+from xai.classifiers.networks import ClassifierStages
 from xai.core.errors import UserError
 from xai.core.files import fingerprint_file, write_atomically
 from xai.core.settings import unknown
@@ -24,8 +25,7 @@ from xai.models.maskable import MaskableClassifier, Removal
 from xai.models.ranking_file import RankingInfo, part_of, write_ranking
 from xai.models.vit_file import load_vit
 from xai.models.weights import match_weights, read_weights
-from xai.stages.networks import ClassifierStages
-from xai.stages.ranking_params import BackboneParams, RankingParams, numbers_of
+from xai.papers.ranking.params import BackboneParams, RankingParams, numbers_of
 
 FILE = "ranking.safetensors"
 _REVISION = 1

@@ -9,8 +9,8 @@ from xai.core.runtime import Runtime
 from xai.core.store import Artifact
 from xai.models.checkpoint import architecture_hash
 from xai.models.weights import fingerprint
-from xai.stages.base import Base
-from xai.stages.classifier import parameters
+from xai.papers.vectors.base import Base
+from xai.papers.vectors.fine_tuning import parameters
 
 FILE = "explainability_vector.safetensors"
 

@@ -7,6 +7,8 @@ from typing import Any
 
 from torch import nn
 
+from xai.classifiers.networks import ClassifierStages
+from xai.classifiers.params import ClassifierParams
 from xai.core.runtime import Runtime
 from xai.core.store import Artifact
 from xai.data.catalogue import OpenData
@@ -14,8 +16,6 @@ from xai.models.cnn import CnnParams, build_cnn, maskable_cnn, published_classes
 from xai.models.maskable import Removal
 from xai.models.painted import PaintedClassifier
 from xai.models.vit import outputs_of
-from xai.stages.networks import ClassifierStages
-from xai.stages.vit_params import ClassifierParams
 
 
 @dataclass
