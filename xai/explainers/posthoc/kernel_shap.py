@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from xai.core.errors import UserError
-from xai.explainers.game_params import GameParams
-from xai.explainers.registry import register
+from xai.explainers.block import source
+from xai.explainers.posthoc.params import GameParams
+from xai.explainers.registry import explainer
 from xai.games import PatchGame
 from xai.models.maskable import MaskableClassifier
 from xai.shapley.coalitions import SAMPLERS
@@ -35,17 +36,15 @@ class KernelShapParams(GameParams):
         """Refuse settings that cannot be computed."""
         super().__post_init__()
         if self.sampler not in SAMPLERS:
-            raise UserError(f"supervision.sampler={self.sampler} is unknown: use one of {', '.join(SAMPLERS)}")
+            raise UserError(f"sampler={self.sampler} is unknown: use one of {', '.join(SAMPLERS)}")
         for name in ("coalitions", "evaluation_coalitions"):
             number = getattr(self, name)
             if number is None:
                 continue
             if number < 2:
-                raise UserError(f"supervision.{name}={number} must be at least 2: nothing is learned from fewer")
+                raise UserError(f"{name}={number} must be at least 2: nothing is learned from fewer")
             if number % 2 and self.sampler != "shapley_kernel":
-                raise UserError(
-                    f"supervision.{name}={number} must be even: the coalitions of sampler={self.sampler} come in pairs"
-                )
+                raise UserError(f"{name}={number} must be even: the coalitions of sampler={self.sampler} come in pairs")
 
     def for_split(self, split: str) -> Self:
         """P is `evaluation_coalitions` where results are measured."""
@@ -53,21 +52,27 @@ class KernelShapParams(GameParams):
         return replace(self, coalitions=number, evaluation_coalitions=None)
 
 
-@register("kernel_shap", "Shapley values by constrained least squares over sampled coalitions", KernelShapParams)
-class KernelShapExplainer:
+@explainer(
+    "kernel_shap",
+    label="Kernel SHAP",
+    about="Shapley values by constrained least squares over sampled coalitions",
+    params=KernelShapParams,
+    needs={"game"},
+    passes=lambda params, patches: params.coalitions + 2,
+)
+class KernelShap:
     """Explains all images of a call with one design of coalitions.
 
     Args:
         classifier: The classifier to explain, on its device.
         params: The estimator.
-        generator: Source of the coalitions.
     """
 
-    def __init__(self, classifier: MaskableClassifier, params: KernelShapParams, generator: torch.Generator) -> None:
-        self._classifier, self._params, self._generator = classifier, params, generator
+    def __init__(self, classifier: MaskableClassifier, params: KernelShapParams) -> None:
+        self._classifier, self._params = classifier, params
 
-    def attribute(self, images: Tensor, targets: Tensor) -> Tensor:
+    def attribute(self, images: Tensor, targets: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Shapley values [B, h, w] of images [B, 3, H, W] for the classes `targets` [B]."""
         game = PatchGame(self._classifier, images, targets, output=self._params.output)
-        phi = kernel_shap(game, self._params.coalitions, self._generator, sampler=self._params.sampler)
+        phi = kernel_shap(game, self._params.coalitions, source(generator), sampler=self._params.sampler)
         return phi.reshape(-1, *self._classifier.grid)

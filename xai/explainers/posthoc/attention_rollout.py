@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from xai.explainers.registry import ExplainerParams, register
+from xai.explainers.registry import ExplainerParams, explainer
 from xai.models.attention import attentions, patch_map, transformer
 from xai.models.maskable import MaskableClassifier
 
@@ -16,13 +16,16 @@ class AttentionRolloutParams(ExplainerParams):
     """Rollout leaves nothing to be set: it takes the mean over heads, as in the paper."""
 
 
-@register(
+@explainer(
     "attention_rollout",
-    "attention followed through all layers from the class token to the patches, the same for every class",
-    AttentionRolloutParams,
+    label="Rollout",
+    about="attention followed through all layers from the class token to the patches, the same for every class",
+    params=AttentionRolloutParams,
     class_specific=False,
+    needs={"attention"},
+    passes=lambda params, patches: 1,
 )
-class AttentionRolloutExplainer:
+class AttentionRollout:
     """Explains with the product of all layers' attention, the residual connection counted as half of each layer.
 
     Where the logits are read from several tokens (a distillation token beside the class token, or an average of
@@ -31,21 +34,18 @@ class AttentionRolloutExplainer:
     Args:
         classifier: The classifier to explain, on its device.
         params: No settings.
-        generator: Unused, the method draws nothing.
 
     Raises:
         UserError: Where the classifier is no transformer whose attention is known.
     """
 
-    def __init__(
-        self, classifier: MaskableClassifier, params: AttentionRolloutParams, generator: torch.Generator
-    ) -> None:
+    def __init__(self, classifier: MaskableClassifier, params: AttentionRolloutParams) -> None:
         # What has no attention is refused here, before anything is computed.
         transformer(classifier)
         self._classifier = classifier
 
     @torch.no_grad()
-    def attribute(self, images: Tensor, targets: Tensor) -> Tensor:
+    def attribute(self, images: Tensor, targets: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Shares of attention [B, h, w], at least 0, of images [B, 3, H, W]; `targets` [B] change nothing.
 
         What flows to class, distillation and register tokens is left out: a map adds up to 1 less their shares.

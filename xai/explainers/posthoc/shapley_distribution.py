@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from xai.core.errors import UserError
-from xai.explainers.game_params import GameParams
-from xai.explainers.registry import register
+from xai.explainers.block import source
+from xai.explainers.posthoc.params import GameParams
+from xai.explainers.registry import explainer
 from xai.games import PatchGame
 from xai.models.maskable import MaskableClassifier
 from xai.shapley.distribution import DIVERGENCES, distribution_loss
@@ -35,17 +36,22 @@ class ShapleyDistributionParams(GameParams):
         """Refuse settings that cannot be computed."""
         super().__post_init__()
         if self.output != "probability":
-            raise UserError(f"supervision.output={self.output}: a distribution is fitted to probabilities, use those")
+            raise UserError(f"output={self.output}: a distribution is fitted to probabilities, use those")
         if self.coalitions < 1 or self.steps < 1 or not 0 < self.learning_rate < float("inf"):
-            raise UserError("supervision.coalitions, steps and learning_rate must be above 0")
+            raise UserError("coalitions, steps and learning_rate must be above 0")
         if self.divergence not in DIVERGENCES:
-            raise UserError(f"supervision.divergence={self.divergence} is unknown: use {' or '.join(DIVERGENCES)}")
+            raise UserError(f"divergence={self.divergence} is unknown: use {' or '.join(DIVERGENCES)}")
 
 
-@register(
-    "shapley_distribution", "SALVAGE's distribution, fitted to each image instead of learned", ShapleyDistributionParams
+@explainer(
+    "shapley_distribution",
+    label="Shapley distribution",
+    about="SALVAGE's distribution, fitted to each image instead of learned",
+    params=ShapleyDistributionParams,
+    needs={"game"},
+    passes=lambda params, patches: params.coalitions,
 )
-class ShapleyDistributionExplainer:
+class ShapleyDistribution:
     """phi+ and phi- of equations 4 and 5 (Naouar et al. 2025) as free numbers: no network stands between them and v.
 
     What remains wrong with such maps is due to the objective, and what a trained SALVAGE lacks beside them to its
@@ -54,19 +60,17 @@ class ShapleyDistributionExplainer:
     Args:
         classifier: The classifier to explain, on its device.
         params: The fit.
-        generator: Source of the coalitions.
     """
 
-    def __init__(
-        self, classifier: MaskableClassifier, params: ShapleyDistributionParams, generator: torch.Generator
-    ) -> None:
-        self._classifier, self._params, self._generator = classifier, params, generator
+    def __init__(self, classifier: MaskableClassifier, params: ShapleyDistributionParams) -> None:
+        self._classifier, self._params = classifier, params
 
-    def attribute(self, images: Tensor, targets: Tensor) -> Tensor:
+    def attribute(self, images: Tensor, targets: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """phi+ - phi- [B, h, w] of images [B, 3, H, W] for the classes `targets` [B]."""
         params, players = self._params, self._classifier.players
-        sizes = uniform_sizes(players, params.coalitions, self._generator)
-        design = random_masks(1, players, sizes, self._generator)[0]
+        generator = source(generator)
+        sizes = uniform_sizes(players, params.coalitions, generator)
+        design = random_masks(1, players, sizes, generator)[0]
         with torch.inference_mode(False), torch.enable_grad():
             logits = PatchGame(self._classifier, images, output="logit").value(design)
             log_v = logits.clone().log_softmax(-1)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from xai.core.errors import UserError
-from xai.explainers.cells import last_layer_with_cells
+from xai.explainers.posthoc.cells import last_layer_with_cells
 from xai.models.clip import SelfExplainingClip
 from xai.models.maskable import MaskableClassifier, class_logits
 from xai.models.painted import PaintedClassifier
@@ -38,9 +38,7 @@ def cam_target(classifier: MaskableClassifier) -> CamTarget:
     Raises:
         UserError: Where nobody has registered the type of the classifier.
     """
-    raise UserError(
-        f"class activation maps know no layer of a {type(classifier).__name__} to look at: use supervision=kernel_shap"
-    )
+    raise UserError(f"class activation maps know no layer of a {type(classifier).__name__} to look at: use kernel_shap")
 
 
 @cam_target.register

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from xai.core.errors import UserError
-from xai.explainers.baselines import Baseline, BaselineParams
-from xai.explainers.gradients import PixelGradients, by_patch, images_at_once, in_parts, smoothed
-from xai.explainers.registry import register
+from xai.explainers.posthoc.baselines import Baseline, BaselineParams
+from xai.explainers.posthoc.gradients import PixelGradients, by_patch, images_at_once, in_parts, smoothed
+from xai.explainers.registry import explainer
 from xai.models.maskable import MaskableClassifier
 
 
@@ -29,15 +29,18 @@ class IntegratedGradientsParams(BaselineParams):
         """Refuse settings that cannot be computed."""
         super().__post_init__()
         if self.steps < 1:
-            raise UserError(f"supervision.steps={self.steps} must be at least 1")
+            raise UserError(f"steps={self.steps} must be at least 1")
 
 
-@register(
+@explainer(
     "integrated_gradients",
-    "gradients with respect to the pixels along the path from a baseline, added up within patches",
-    IntegratedGradientsParams,
+    label="Integrated Gradients",
+    about="gradients with respect to the pixels along the path from a baseline, added up within patches",
+    params=IntegratedGradientsParams,
+    needs={"gradients"},
+    passes=lambda params, patches: 3 * params.steps,
 )
-class IntegratedGradientsExplainer:
+class IntegratedGradients:
     """Explains with a forward and a backward pass for each step (equation 1 of the paper).
 
     The integral is taken by Gauss-Legendre quadrature. Attributions of pixels and channels are added up, so the
@@ -47,22 +50,19 @@ class IntegratedGradientsExplainer:
     Args:
         classifier: The classifier to explain, on its device.
         params: Output, baseline and steps, and the resolution of the map.
-        generator: Unused, the method draws nothing.
 
     Raises:
         UserError: For the mean as a baseline, where the classifier's normalisation is not known.
     """
 
-    def __init__(
-        self, classifier: MaskableClassifier, params: IntegratedGradientsParams, generator: torch.Generator
-    ) -> None:
+    def __init__(self, classifier: MaskableClassifier, params: IntegratedGradientsParams) -> None:
         self._classifier, self._params, self._baseline = classifier, params, Baseline(classifier, params)
         nodes, weights = (torch.from_numpy(values) for values in np.polynomial.legendre.leggauss(params.steps))
         # From the rule's [-1, 1] to the path's [0, 1].
         self._nodes, self._weights = (nodes + 1) / 2, weights / 2
 
     @torch.no_grad()
-    def attribute(self, images: Tensor, targets: Tensor) -> Tensor:
+    def attribute(self, images: Tensor, targets: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Signed attributions of images [B, 3, H, W] for the classes `targets` [B].
 
         Returns:

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from xai.core.errors import UserError
-from xai.explainers.cams import PatchCam
-from xai.explainers.registry import ExplainerParams, register
+from xai.explainers.posthoc.cams import PatchCam
+from xai.explainers.registry import ExplainerParams, explainer
 from xai.models.maskable import MaskableClassifier
 
 SIGNS = ("largest", "library")
@@ -30,13 +30,19 @@ class EigenCamParams(ExplainerParams):
     def __post_init__(self) -> None:
         """Refuse settings that cannot be computed."""
         if self.sign not in SIGNS:
-            raise UserError(f"supervision.sign={self.sign} is unknown: use {' or '.join(SIGNS)}")
+            raise UserError(f"sign={self.sign} is unknown: use {' or '.join(SIGNS)}")
 
 
-@register(
-    "eigen_cam", "first principal component of the last layer that has patches", EigenCamParams, class_specific=False
+@explainer(
+    "eigen_cam",
+    label="Eigen-CAM",
+    about="first principal component of the last layer that has patches",
+    params=EigenCamParams,
+    class_specific=False,
+    needs={"features"},
+    passes=lambda params, patches: 1,
 )
-class EigenCamExplainer:
+class EigenCam:
     """Explains with one forward pass: where the activations differ most from their mean over the patches.
 
     Neither the class nor any gradient takes part. As in the library, and unlike in the paper, the activations of an
@@ -45,16 +51,15 @@ class EigenCamExplainer:
     Args:
         classifier: The classifier to explain, on its device; see `PatchCam`.
         params: The sign of the component.
-        generator: Unused, the method draws nothing.
 
     Raises:
         UserError: Where the layer to look at is not known for this family of classifiers.
     """
 
-    def __init__(self, classifier: MaskableClassifier, params: EigenCamParams, generator: torch.Generator) -> None:
+    def __init__(self, classifier: MaskableClassifier, params: EigenCamParams) -> None:
         self._cam, self._params = PatchCam(classifier), params
 
-    def attribute(self, images: Tensor, targets: Tensor) -> Tensor:
+    def attribute(self, images: Tensor, targets: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Eigen-CAM averaged within patches, [B, h, w] in [0, 1], of images [B, 3, H, W]; `targets` [B] are unused.
 
         Raises:

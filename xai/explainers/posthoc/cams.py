@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from xai.explainers.cam_targets import cam_target
-from xai.explainers.frozen import Frozen
+from xai.explainers.posthoc.cam_targets import cam_target
+from xai.explainers.posthoc.frozen import Frozen
 from xai.models.maskable import MaskableClassifier
 
 

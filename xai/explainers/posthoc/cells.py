@@ -48,14 +48,14 @@ def last_layer_with_cells(network: nn.Module, run: nn.Module, image: Tensor) -> 
             if tokens:
                 raise UserError(
                     f"{name} computes with tokens after its last layer with cells, so a class activation map of it "
-                    "means nothing: use supervision=kernel_shap"
+                    "means nothing: use kernel_shap"
                 )
             return module
         # A module without parameters of its own may be laying cells out for their average.
         tokens |= len(shape) == 3 and any(True for _ in module.parameters(recurse=False))
     raise UserError(
         f"no layer of {name} has more than one cell for images of {height} x {width} px, so there is no class "
-        "activation map: use larger images, or supervision=kernel_shap"
+        "activation map: use larger images, or kernel_shap"
     )
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from xai.core.errors import UserError
-from xai.explainers.gradients import GradientParams
+from xai.explainers.posthoc.gradients import GradientParams
 from xai.models.maskable import MaskableClassifier, Removal, reference_image
 from xai.models.normalisation import Normalisation
 
@@ -29,8 +29,7 @@ class BaselineParams(GradientParams):
             reference = Removal("pixels", self.baseline).reference
         except UserError:
             raise UserError(
-                f"supervision.baseline={self.baseline} is unknown: use black, mean, blur, or a grey level between 0 "
-                "and 1"
+                f"baseline={self.baseline} is unknown: use black, mean, blur, or a grey level between 0 and 1"
             ) from None
         # One text for one level, because what is made is found again by it.
         object.__setattr__(self, "baseline", reference)
@@ -54,7 +53,7 @@ class Baseline:
             self._mean = normalisation.mean.flatten()
         elif params.baseline == "mean":
             raise UserError(
-                f"supervision.baseline=mean: a {type(classifier).__name__} does not say what it normalises with, use "
+                f"baseline=mean: a {type(classifier).__name__} does not say what it normalises with, use "
                 "black, blur or a grey level"
             )
 

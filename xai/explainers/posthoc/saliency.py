@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from xai.explainers.gradients import GradientParams, PixelGradients, by_patch, in_parts, smoothed
-from xai.explainers.registry import register
+from xai.explainers.posthoc.gradients import GradientParams, PixelGradients, by_patch, in_parts, smoothed
+from xai.explainers.registry import explainer
 from xai.models.maskable import MaskableClassifier
 
 
@@ -15,8 +15,15 @@ class SaliencyParams(GradientParams):
     """Which output is differentiated, and what the map is of."""
 
 
-@register("saliency", "size of the gradient with respect to the pixels, averaged within patches", SaliencyParams)
-class SaliencyExplainer:
+@explainer(
+    "saliency",
+    label="Saliency",
+    about="size of the gradient with respect to the pixels, averaged within patches",
+    params=SaliencyParams,
+    needs={"gradients"},
+    passes=lambda params, patches: 3,
+)
+class Saliency:
     """Explains with one forward and one backward pass.
 
     Section 3.1 of the paper: the largest absolute gradient over the channels of a pixel; then the mean over a patch,
@@ -25,14 +32,13 @@ class SaliencyExplainer:
     Args:
         classifier: The classifier to explain, on its device.
         params: The output, and the resolution of the map.
-        generator: Unused, the method draws nothing.
     """
 
-    def __init__(self, classifier: MaskableClassifier, params: SaliencyParams, generator: torch.Generator) -> None:
+    def __init__(self, classifier: MaskableClassifier, params: SaliencyParams) -> None:
         self._classifier, self._params = classifier, params
 
     @torch.no_grad()
-    def attribute(self, images: Tensor, targets: Tensor) -> Tensor:
+    def attribute(self, images: Tensor, targets: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Sensitivities, at least 0, of images [B, 3, H, W] for the classes `targets` [B].
 
         Returns:

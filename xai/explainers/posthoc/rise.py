@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from xai.core.errors import UserError
-from xai.explainers.game_params import GameParams
-from xai.explainers.registry import register
+from xai.explainers.block import source
+from xai.explainers.posthoc.params import GameParams
+from xai.explainers.registry import explainer
 from xai.games import PatchGame
 from xai.models.maskable import MaskableClassifier
 
@@ -30,15 +31,20 @@ class RiseParams(GameParams):
         """Refuse settings that cannot be computed."""
         super().__post_init__()
         if self.masks < 2:
-            raise UserError(f"supervision.masks={self.masks} must be at least 2: nothing is learned from fewer")
+            raise UserError(f"masks={self.masks} must be at least 2: nothing is learned from fewer")
         if not 0 < self.keep_probability < 1:
-            raise UserError(
-                f"supervision.keep_probability={self.keep_probability} must lie between 0 and 1: masks have to differ"
-            )
+            raise UserError(f"keep_probability={self.keep_probability} must lie between 0 and 1: masks have to differ")
 
 
-@register("rise", "mean answer over random masks that show the patch", RiseParams)
-class RiseExplainer:
+@explainer(
+    "rise",
+    label="RISE",
+    about="mean answer over random masks that show the patch",
+    params=RiseParams,
+    needs={"game"},
+    passes=lambda params, patches: params.masks,
+)
+class Rise:
     """Explains all images of a call with one set of masks.
 
     The paper draws masks on a coarse grid and scales them up to smooth ones at random offsets; here a mask is a
@@ -47,17 +53,16 @@ class RiseExplainer:
     Args:
         classifier: The classifier to explain, on its device.
         params: The estimator.
-        generator: Source of the masks.
     """
 
-    def __init__(self, classifier: MaskableClassifier, params: RiseParams, generator: torch.Generator) -> None:
-        self._classifier, self._params, self._generator = classifier, params, generator
+    def __init__(self, classifier: MaskableClassifier, params: RiseParams) -> None:
+        self._classifier, self._params = classifier, params
 
-    def attribute(self, images: Tensor, targets: Tensor) -> Tensor:
+    def attribute(self, images: Tensor, targets: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Mean answers [B, h, w] of images [B, 3, H, W] for the classes `targets` [B]."""
         params = self._params
         game = PatchGame(self._classifier, images, targets, output=params.output)
-        masks = torch.rand(params.masks, game.players, generator=self._generator) < params.keep_probability
+        masks = torch.rand(params.masks, game.players, generator=source(generator)) < params.keep_probability
         found = rise(game.value(masks), masks, None if params.normalise else params.keep_probability)
         return found.reshape(-1, *self._classifier.grid)
 

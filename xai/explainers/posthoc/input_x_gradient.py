@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from xai.explainers.baselines import Baseline, BaselineParams
-from xai.explainers.gradients import PixelGradients, by_patch, in_parts, smoothed
-from xai.explainers.registry import register
+from xai.explainers.posthoc.baselines import Baseline, BaselineParams
+from xai.explainers.posthoc.gradients import PixelGradients, by_patch, in_parts, smoothed
+from xai.explainers.registry import explainer
 from xai.models.maskable import MaskableClassifier
 
 
@@ -16,30 +16,30 @@ class InputXGradientParams(BaselineParams):
     """Which output is differentiated, from where the input is measured, and what the map is of."""
 
 
-@register(
+@explainer(
     "input_x_gradient",
-    "gradient with respect to the pixels, times what they differ from a baseline by, added up within patches",
-    InputXGradientParams,
+    label="Input x gradient",
+    about="gradient with respect to the pixels, times what they differ from a baseline by, added up within patches",
+    params=InputXGradientParams,
+    needs={"gradients"},
+    passes=lambda params, patches: 3,
 )
-class InputXGradientExplainer:
+class InputXGradient:
     """Explains with one forward and one backward pass: Integrated Gradients with a single point, the image itself.
 
     Args:
         classifier: The classifier to explain, on its device.
         params: Output and baseline, and the resolution of the map.
-        generator: Unused, the method draws nothing.
 
     Raises:
         UserError: For the mean as a baseline, where the classifier's normalisation is not known.
     """
 
-    def __init__(
-        self, classifier: MaskableClassifier, params: InputXGradientParams, generator: torch.Generator
-    ) -> None:
+    def __init__(self, classifier: MaskableClassifier, params: InputXGradientParams) -> None:
         self._classifier, self._params, self._baseline = classifier, params, Baseline(classifier, params)
 
     @torch.no_grad()
-    def attribute(self, images: Tensor, targets: Tensor) -> Tensor:
+    def attribute(self, images: Tensor, targets: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Signed attributions of images [B, 3, H, W] for the classes `targets` [B].
 
         Returns:

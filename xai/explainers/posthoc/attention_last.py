@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from xai.explainers.registry import ExplainerParams, register
+from xai.explainers.registry import ExplainerParams, explainer
 from xai.models.attention import attentions, patch_map, transformer
 from xai.models.maskable import MaskableClassifier
 
@@ -19,13 +19,16 @@ class AttentionLastParams(ExplainerParams):
     """The last layer leaves nothing to be set."""
 
 
-@register(
+@explainer(
     "attention_last",
-    "what the class token attends to in the last layer, the same for every class",
-    AttentionLastParams,
+    label="Attention",
+    about="what the class token attends to in the last layer, the same for every class",
+    params=AttentionLastParams,
     class_specific=False,
+    needs={"attention"},
+    passes=lambda params, patches: 1,
 )
-class AttentionLastExplainer:
+class AttentionLast:
     """Explains with the attention from the class token to the patches, averaged over heads.
 
     Where the logits are read from several tokens (a distillation token beside the class token, or an average of
@@ -34,19 +37,18 @@ class AttentionLastExplainer:
     Args:
         classifier: The classifier to explain, on its device.
         params: No settings.
-        generator: Unused, the method draws nothing.
 
     Raises:
         UserError: Where the classifier is no transformer whose attention is known.
     """
 
-    def __init__(self, classifier: MaskableClassifier, params: AttentionLastParams, generator: torch.Generator) -> None:
+    def __init__(self, classifier: MaskableClassifier, params: AttentionLastParams) -> None:
         # What has no attention is refused here, before anything is computed.
         transformer(classifier)
         self._classifier = classifier
 
     @torch.no_grad()
-    def attribute(self, images: Tensor, targets: Tensor) -> Tensor:
+    def attribute(self, images: Tensor, targets: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Shares of attention [B, h, w], at least 0, of images [B, 3, H, W]; `targets` [B] change nothing.
 
         What class, distillation and register tokens draw is left out: a map adds up to 1 less their shares.

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from xai.core.errors import UserError
-from xai.explainers.frozen import Frozen
-from xai.explainers.registry import OutputParams
+from xai.explainers.posthoc.frozen import Frozen
+from xai.explainers.posthoc.params import OutputParams
 from xai.models.maskable import MaskableClassifier
 from xai.ranking.paths import smooth
 
@@ -33,11 +33,11 @@ class GradientParams(OutputParams):
         """Refuse settings that cannot be computed."""
         super().__post_init__()
         if self.resolution not in ("patch", "pixel"):
-            raise UserError(f"supervision.resolution={self.resolution} is unknown: use patch or pixel")
+            raise UserError(f"resolution={self.resolution} is unknown: use patch or pixel")
         if not 0 <= self.sigma < math.inf:
-            raise UserError(f"supervision.sigma={self.sigma} must be 0 or more pixels")
+            raise UserError(f"sigma={self.sigma} must be 0 or more pixels")
         if self.sigma and not self.of_pixels:
-            raise UserError(f"supervision.sigma={self.sigma} smooths maps of pixels: set supervision.resolution=pixel")
+            raise UserError(f"sigma={self.sigma} smooths maps of pixels: set resolution=pixel")
 
     @property
     def of_pixels(self) -> bool:
