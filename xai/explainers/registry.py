@@ -17,7 +17,11 @@ from xai.data.catalogue import OpenData
 from xai.explainers.block import BlockExplainer, Explainer
 from xai.models.maskable import MaskableClassifier, Removal
 
-MODULES = ("xai.explainers.posthoc", "xai.explainers.controls")
+MODULES = (
+    "xai.explainers.posthoc",
+    "xai.explainers.controls",
+    "xai.papers.salvage.explainers",
+)
 """What registers the explainers that come with the framework; of a package, all its modules."""
 
 Kind = Literal["post-hoc", "trained", "refined", "control", "classifier"]
@@ -57,6 +61,7 @@ class Info:
         needs: What it needs, of `NEEDS`.
         passes: From its settings and M patches, what an image costs in forward passes of the classifier, where a
             backward pass counts as two; None where nobody has said.
+        classifies: Whether it gives logits as well.
     """
 
     name: str
@@ -66,6 +71,7 @@ class Info:
     class_specific: bool = True
     needs: frozenset[str] = frozenset()
     passes: Callable[[Any, int], float] | None = None
+    classifies: bool = False
 
 
 @dataclass(frozen=True)
@@ -187,6 +193,7 @@ def explainer(
     class_specific: bool = True,
     needs: set[str] | frozenset[str] = frozenset(),
     passes: Callable[[Any, int], float] | None = None,
+    classifies: bool = False,
     check: Callable[[Any, Any], object] | None = None,
 ) -> Callable[[Made], Made]:
     """Register an explainer: its settings are of the class `params`, and the rest of the arguments are those of `Info`.
@@ -200,7 +207,7 @@ def explainer(
     """
     if unheard := sorted(set(needs) - NEEDS):
         raise ValueError(f"{name} needs {', '.join(unheard)}: known are {', '.join(sorted(NEEDS))}")
-    info = Info(name, label, about, kind, class_specific, frozenset(needs), passes)
+    info = Info(name, label, about, kind, class_specific, frozenset(needs), passes, classifies)
 
     def add(made: Made) -> Made:
         taken = _ENTRIES.get(name)
