@@ -14,10 +14,9 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from xai.core.composing import CONF
 from xai.core.errors import UserError
 from xai.core.settings import unknown
-
-CONF = Path(__file__).resolve().parents[1] / "conf"
 
 
 def main() -> int:

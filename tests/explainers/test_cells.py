@@ -8,10 +8,10 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from timm.models.resnet import BasicBlock, ResNet
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
+from xai.explainers.cells import last_layer_with_cells
 
 from tests.explainers.settings import explainer
 from xai.core.errors import UserError
-from xai.explainers.cells import last_layer_with_cells
 from xai.models.painted import PaintedClassifier
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.25, 0.3, 0.2)

@@ -6,11 +6,11 @@ import torch
 import torch.nn.functional as F
 from pytorch_grad_cam import EigenCAM
 from torch import Tensor, nn
+from xai.explainers.eigen_cam import EigenCamParams
 
 from tests.explainers.settings import configured, explainer
 from tests.models.tiny_clip import classifier, pictures
 from xai.core.errors import UserError
-from xai.explainers.eigen_cam import EigenCamParams
 from xai.explainers.registry import entry
 from xai.models.clip import SelfExplainingClip
 from xai.models.painted import PaintedClassifier

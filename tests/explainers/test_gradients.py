@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 from scipy.ndimage import gaussian_filter
+from xai.explainers.gradients import by_patch, images_at_once
 
 from tests.explainers.networks import CASES, TARGETS, Case, clip, cnn
 from tests.explainers.settings import configured, explainer
 from xai.core.errors import UserError
 from xai.explainers import gradients
-from xai.explainers.gradients import by_patch, images_at_once
 
 BOTH = pytest.mark.parametrize("name", ["saliency", "integrated_gradients"])
 

@@ -2,11 +2,11 @@ import captum.attr
 import pytest
 import torch
 from torch import Tensor
+from xai.explainers.integrated_gradients import IntegratedGradientsParams
 
 from tests.explainers.networks import CASES, TARGETS, Answers, Case, clip, patches
 from tests.explainers.settings import configured, explainer
 from xai.core.errors import UserError
-from xai.explainers.integrated_gradients import IntegratedGradientsParams
 from xai.models.maskable import Encoded, MaskableClassifier, Removal, Rows, reference_image
 
 

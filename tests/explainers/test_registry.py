@@ -1,10 +1,10 @@
 import pytest
 import torch
+from xai.explainers.kernel_shap import KernelShapParams
 
 from tests.explainers.settings import CONF, NAMES, configured
 from xai.core.errors import UserError
 from xai.explainers import registry
-from xai.explainers.kernel_shap import KernelShapParams
 from xai.explainers.registry import ExplainerParams, entry, names, register
 from xai.models.maskable import Removal
 

@@ -4,10 +4,10 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from xai.explainers.rise import RiseParams, rise
 
 from tests.explainers.settings import configured, explainer, small_clip, small_pictures
 from xai.core.errors import UserError
-from xai.explainers.rise import RiseParams, rise
 from xai.models.maskable import Removal
 
 TARGETS = torch.tensor([4, 0])

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from xai.explainers.kernel_shap import KernelShapParams
 
 from tests.explainers.settings import colour_clip, coloured, configured, explainer, small_clip, small_pictures
 from xai.core.errors import UserError
-from xai.explainers.kernel_shap import KernelShapParams
 from xai.games import PatchGame
 from xai.models.clip import SelfExplainingClip
 from xai.models.maskable import Removal

@@ -9,14 +9,14 @@ import torch
 import yaml
 from PIL import Image
 from torch import Tensor, nn
+from xai.explainers.rise import RiseExplainer
+from xai.explainers.saliency import SaliencyExplainer
 
 from tests.models.tiny_clip import PARAMS
 from xai.core.errors import UserError
 from xai.core.settings import build
 from xai.core.training import TrainerParams
 from xai.data.images import read_image, to_tensor
-from xai.explainers.rise import RiseExplainer
-from xai.explainers.saliency import SaliencyExplainer
 from xai.metrics.functional.perturbation import area, enlarge_map, perturbation_curves
 from xai.models.cnn import CnnParams, build_cnn, maskable_cnn
 from xai.models.explainer import SalvageNetwork

@@ -1,11 +1,11 @@
 """One file of a configuration group by itself, composed as Hydra would, from wherever this job's configuration is."""
 
 import copy
+import warnings
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from hydra import version
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import CachingConfigRepository
 from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
@@ -70,13 +70,15 @@ def _loader(sources: tuple[Source, ...]) -> ConfigLoaderImpl:
 @cache
 def _composed(sources: tuple[Source, ...], group: str, name: str) -> DictConfig:
     """Without Hydra's own settings, which would take ten times as long as all else."""
-    if version.getbase() is None:
-        version.setbase("1.3")
     loader = _loader(sources)
     repository = CachingConfigRepository(loader.repository)
-    defaults = create_defaults_list(
-        repo=repository, config_name=f"{group}/{name}", overrides_list=[], prepend_hydra=False, skip_missing=False
-    ).defaults
+    with warnings.catch_warnings():
+        # Hydra takes the file for a whole configuration, of which it wants to know where `_self_` is; in a group that
+        # may be left out.
+        warnings.filterwarnings("ignore", message=".*Defaults list is missing `_self_`")
+        defaults = create_defaults_list(
+            repo=repository, config_name=f"{group}/{name}", overrides_list=[], prepend_hydra=False, skip_missing=False
+        ).defaults
     composed = loader._compose_config_from_defaults_list(defaults=defaults, repo=repository)
     chosen: Any = OmegaConf.select(composed, group.replace("/", "."))
     return chosen if isinstance(chosen, DictConfig) else OmegaConf.create({})

@@ -132,10 +132,6 @@ class Context(Protocol):
         ...
 
 
-Prepare = Callable[[Any, Any], Prepared]
-"""Prepares an explainer from a `Context` and its settings."""
-
-
 @dataclass(frozen=True)
 class Entry:
     """One line of the registry.
@@ -143,21 +139,54 @@ class Entry:
     Args:
         info: What there is to say.
         params: Its settings.
-        prepare: Gets it ready.
-        check: Raises `UserError` where it does not fit a context and settings, without training anything.
         made_by: The module that registers it.
+        of_classifier: Makes it from (classifier, params), where that is all it takes.
+        of_context: Prepares it from (context, params), where it takes more.
+        fits: Raises `UserError` where (context, params) do not fit `of_context`, without training anything.
     """
 
     info: Info
     params: type[ExplainerParams]
-    prepare: Prepare
-    check: Callable[[Any, Any], object]
     made_by: str
+    of_classifier: Callable[[Any, Any], Any] | None = None
+    of_context: Callable[[Any, Any], Prepared] | None = None
+    fits: Callable[[Any, Any], object] | None = None
 
     @property
     def name(self) -> str:
         """What it is called."""
         return self.info.name
+
+    def build(self, classifier: MaskableClassifier, params: ExplainerParams) -> Any:
+        """Make it for a classifier, on its device and in evaluation mode.
+
+        Raises:
+            UserError: Where the classifier cannot give what it needs, or a classifier alone is not enough.
+        """
+        if self.of_classifier is None:
+            raise UserError(f"{self.name} is made from more than a classifier: it is a row of a study")
+        return self.of_classifier(classifier, params)
+
+    def prepare(self, context: Context, params: ExplainerParams) -> Prepared:
+        """Get it ready for a classifier and a split."""
+        if self.of_context is not None:
+            return self.of_context(context, params)
+        own = params.for_split(context.split)
+        made_from = {"name": self.name, **asdict(own)}
+        return Prepared(made_from, lambda: self.build(context.network(own.classifier_removal), own))
+
+    def check(self, context: Context, params: ExplainerParams) -> None:
+        """Refuse what does not fit, before any work.
+
+        Raises:
+            UserError: Where it does not.
+        """
+        if "regions" in self.info.needs and _regions(context) is None:
+            raise UserError(f"{self.name} needs the regions of the objects, which data={context.data.name} has not")
+        if self.fits is not None:
+            self.fits(context, params)
+        if self.of_classifier is not None:
+            self.build(context.network(params.classifier_removal), params)
 
 
 @dataclass(frozen=True)
@@ -217,9 +246,9 @@ def explainer(
                 "name, give one of them another"
             )
         if isinstance(made, type):
-            entry = Entry(info, params, _prepared_class(name, made), _build_once(made), made.__module__)
+            entry = Entry(info, params, made.__module__, of_classifier=made, fits=check)
         else:
-            entry = Entry(info, params, made, check or _anything, made.__module__)
+            entry = Entry(info, params, made.__module__, of_context=made, fits=check)
         _ENTRIES[name] = entry
         return made
 
@@ -242,8 +271,6 @@ def names() -> list[str]:
 
 def refusal(entry: Entry, params: ExplainerParams, context: Context) -> str | None:
     """Why an explainer does not fit a model or a data set, in a line; None where it does. Nothing is trained."""
-    if "regions" in entry.info.needs and _regions(context) is None:
-        return f"{entry.name} needs the regions of the objects, which data={context.data.name} does not have"
     try:
         entry.check(context, params)
     except UserError as error:
@@ -254,23 +281,6 @@ def refusal(entry: Entry, params: ExplainerParams, context: Context) -> str | No
 def _regions(context: Context) -> Tensor | None:
     """The region of one image of the split, in data sets that have regions."""
     return context.data.source.images(context.split, torch.tensor([0]), 0).regions
-
-
-def _prepared_class(name: str, made: Callable[..., Any]) -> Prepare:
-    def prepare(context: Context, params: ExplainerParams) -> Prepared:
-        params = params.for_split(context.split)
-        made_from = {"name": name, **asdict(params)}
-        return Prepared(made_from, lambda: made(context.network(params.classifier_removal), params))
-
-    return prepare
-
-
-def _build_once(made: Callable[..., Any]) -> Callable[[Context, ExplainerParams], object]:
-    return lambda context, params: made(context.network(params.classifier_removal), params)
-
-
-def _anything(context: Context, params: ExplainerParams) -> None:
-    """Fits everywhere."""
 
 
 def _fill() -> None:

@@ -17,9 +17,9 @@ from xai.core.optimisation import FitParams
 from xai.core.settings import unknown
 from xai.core.store import Artifact
 from xai.data.registry import Images
-from xai.explainers import catalogue, registry
+from xai.explainers import registry
+from xai.explainers.learned.vit_shapley import VitShapleyExplainer
 from xai.games import PatchGame
-from xai.methods.vit_shapley import VitShapleyExplainer
 from xai.metrics.functional import patch_coverage
 from xai.models.explainer import SalvageNetwork, ShapleyNetwork
 from xai.results import Result, write_result
@@ -232,7 +232,7 @@ class Study:
         network = self.stages.network("surrogate", params.explainer.classifier_removal)
 
         def explain(images: Images, targets: Tensor, generator: torch.Generator) -> Tensor:
-            return entry.build(network, params.explainer, generator).attribute(images.pixels, targets)
+            return entry.build(network, params.explainer).attribute(images.pixels, targets, generator)
 
         return RemovalRow(role, {"explainer": params.flat()}, explain, None, {})
 
@@ -276,7 +276,6 @@ def open_baselines(settings: Mapping[str, Any], pixels: bool = False) -> dict[st
     Raises:
         UserError: For an unknown explainer, or a wrong setting of one.
     """
-    catalogue.fill()
     found = {}
     for role, own in settings.items():
         if not isinstance(own, Mapping):

@@ -14,14 +14,15 @@ from xai.core.errors import UserError
 from xai.core.files import explain_disk_errors
 from xai.core.progress import bar
 from xai.core.runtime import Runtime
-from xai.core.settings import build, unknown
+from xai.core.settings import unknown
 from xai.core.shards import Shards
 from xai.core.store import PROMISE, SCRATCH, Artifact
 from xai.data.catalogue import OpenData
 from xai.data.module import load_images
 from xai.data.registry import subset
-from xai.explainers import catalogue, registry
+from xai.explainers import registry
 from xai.explainers.registry import ExplainerParams
+from xai.explainers.rows import open_params
 from xai.models.maskable import MaskableClassifier, Removal
 from xai.models.weights import read_weights, write_weights
 from xai.papers.vectors.base import Base, ModelParams
@@ -79,7 +80,6 @@ def open_supervision(
     Raises:
         UserError: For an unknown name or a wrong parameter, or maps of pixels where patches are wanted.
     """
-    catalogue.fill()
     name, block = settings.get("name"), settings.get("block")
     if not isinstance(name, str):
         raise UserError(f"{where}.name is not set: choose from {', '.join(registry.names())}")
@@ -91,7 +91,7 @@ def open_supervision(
     for key in settings:
         if key not in known:
             raise UserError(unknown(f"{where}.{key}", key, known) + f" with {where}={name}")
-    explainer: Any = build(schema, own, where)
+    explainer = open_params(schema, own, where)
     if explainer.of_pixels and not pixels:
         raise UserError(f"{where}.resolution=pixel: maps of patches are wanted here, use {where}.resolution=patch")
     return SupervisionParams(name, block, explainer)
@@ -215,9 +215,9 @@ class Order:
             size, threads = self.subject.image_size, trainer.workers
             pixels = load_images(self.data.source, self.split, rows[block], 0, size, threads).pixels
             generator = torch.Generator().manual_seed(self.seed * 1_000_003 + number)
-            explainer = entry.build(network(), self.params.explainer, generator)
+            explainer = entry.build(network(), self.params.explainer)
             with trainer.autocast():
-                maps = explainer.attribute(pixels.to(trainer.device), labels[block].to(trainer.device))
+                maps = explainer.attribute(pixels.to(trainer.device), labels[block].to(trainer.device), generator)
             maps = maps.detach().float().cpu()
             if maps.shape != (len(block), *network().grid):
                 raise ValueError(

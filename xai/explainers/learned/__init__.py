@@ -1,1 +1,1 @@
-"""Trained networks as explainers."""
+"""Trained networks, and maps refined with a classifier's help, as explainers."""

@@ -21,7 +21,7 @@ class AttentionLastParams(ExplainerParams):
 
 @explainer(
     "attention_last",
-    label="Attention",
+    label="Attention, last",
     about="what the class token attends to in the last layer, the same for every class",
     params=AttentionLastParams,
     class_specific=False,

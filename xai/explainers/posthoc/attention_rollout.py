@@ -18,7 +18,7 @@ class AttentionRolloutParams(ExplainerParams):
 
 @explainer(
     "attention_rollout",
-    label="Rollout",
+    label="Attn. rollout",
     about="attention followed through all layers from the class token to the patches, the same for every class",
     params=AttentionRolloutParams,
     class_specific=False,

@@ -18,7 +18,7 @@ class InputXGradientParams(BaselineParams):
 
 @explainer(
     "input_x_gradient",
-    label="Input x gradient",
+    label="Input x grad.",
     about="gradient with respect to the pixels, times what they differ from a baseline by, added up within patches",
     params=InputXGradientParams,
     needs={"gradients"},

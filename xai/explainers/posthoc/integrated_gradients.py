@@ -34,7 +34,7 @@ class IntegratedGradientsParams(BaselineParams):
 
 @explainer(
     "integrated_gradients",
-    label="Integrated Gradients",
+    label="Int. gradients",
     about="gradients with respect to the pixels along the path from a baseline, added up within patches",
     params=IntegratedGradientsParams,
     needs={"gradients"},

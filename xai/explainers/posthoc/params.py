@@ -29,12 +29,13 @@ class GameParams(OutputParams):
 
     Args:
         output: Its value, what is explained: the `logit` or the `probability` of a class.
-        removal: How the players that are absent, patches, are removed.
+        removal: How the players that are absent, patches, are removed; null removes them as the case does in which the
+            classifier is explained.
     """
 
-    removal: Removal
+    removal: Removal | None
 
     @property
-    def classifier_removal(self) -> Removal:
-        """How the classifier removes patches."""
+    def classifier_removal(self) -> Removal | None:
+        """How the classifier removes patches; None as it does anyway."""
         return self.removal

@@ -45,7 +45,7 @@ class ShapleyDistributionParams(GameParams):
 
 @explainer(
     "shapley_distribution",
-    label="Shapley distribution",
+    label="Fitted per image",
     about="SALVAGE's distribution, fitted to each image instead of learned",
     params=ShapleyDistributionParams,
     needs={"game"},
