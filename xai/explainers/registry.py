@@ -21,6 +21,7 @@ MODULES = (
     "xai.explainers.posthoc",
     "xai.explainers.controls",
     "xai.papers.salvage.explainers",
+    "xai.papers.ranking.explainers",
 )
 """What registers the explainers that come with the framework; of a package, all its modules."""
 

@@ -14,27 +14,45 @@ from xai.explainers import registry
 from xai.explainers.registry import ExplainerParams, Row
 
 
-def load_row(name: str, overrides: Mapping[str, Any] | None = None, config: DictConfig | None = None) -> Row:
+def load_row(
+    name: str, overrides: Mapping[str, Any] | None = None, config: DictConfig | None = None, where: str = "explainers"
+) -> Row:
     """A row from its file.
 
     Args:
         name: Of the row, and of a file of the group `explainer`.
-        overrides: Settings that replace those of the file, as typed under `explainer.<row>`.
-        config: The composed configuration, for interpolations such as `${salvage.fit}`.
+        overrides: By row, the settings that replace those of its file, as typed under `explainers.<row>`. A row that
+            says `variant_of` starts from that row's settings, and from what replaces them.
+        config: The composed configuration, for interpolations.
+        where: What the user typed before the row's name.
 
     Raises:
         UserError: Where there is no such file, or a setting is wrong.
     """
-    settings = compose_choice("explainer", name)
-    if overrides is not None:
-        settings = OmegaConf.merge(settings, OmegaConf.create(dict(overrides)))  # type: ignore[assignment]
+    settings = _settings(name, overrides or {}, where, ())
     if config is not None:
         settings._set_parent(config)
     try:
         values: Any = OmegaConf.to_container(settings, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
-        raise UserError(f"explainer.{name}: {str(error).splitlines()[0]}") from None
-    return open_row(name, values)
+        raise UserError(f"{where}.{name}: {str(error).splitlines()[0]}") from None
+    return open_row(name, values, f"{where}.{name}")
+
+
+def _settings(name: str, overrides: Mapping[str, Any], where: str, seen: tuple[str, ...]) -> DictConfig:
+    """The settings of a row, those of the row it is a variant of below its own."""
+    own, given = compose_choice("explainer", name), overrides.get(name, {})
+    if not isinstance(given, Mapping):
+        raise UserError(f"{where}.{name}={given} must be a group of settings: {where}.{name}.<setting>=...")
+    base = own.pop("variant_of", None)
+    if base in (*seen, name):
+        raise UserError(f"explainer={name} is a variant of itself: name the row that it starts from")
+    parts = [own, OmegaConf.create(dict(given))]
+    if base is not None:
+        parts.insert(0, _settings(str(base), overrides, where, (*seen, name)))
+    merged = OmegaConf.merge(*parts)
+    assert isinstance(merged, DictConfig)
+    return merged
 
 
 def open_row(name: str, settings: Mapping[str, Any], where: str | None = None) -> Row:
@@ -44,12 +62,12 @@ def open_row(name: str, settings: Mapping[str, Any], where: str | None = None) -
         name: Of the row.
         settings: `name` of the explainer, where it is not that of the row; `label`, where tables shall not call it as
             the explainer; and the explainer's own settings.
-        where: What the user typed before a setting's name; None is `explainer.<row>`.
+        where: What the user typed before a setting's name; None is `explainers.<row>`.
 
     Raises:
         UserError: For an unknown explainer, or a wrong setting of one.
     """
-    where = f"explainer.{name}" if where is None else where
+    where = f"explainers.{name}" if where is None else where
     explainer, label = settings.get("name", name), settings.get("label")
     if not isinstance(explainer, str) or explainer not in registry.names():
         raise UserError(unknown(f"{where}.name={explainer}", str(explainer), registry.names(), "explainer"))

@@ -1,4 +1,4 @@
-"""What all tasks have: the settings of every run, the place to work, the words at its beginning and end."""
+"""What every job has: its settings, the place to work, the words at its beginning and end."""
 
 import os
 import shlex
@@ -19,7 +19,7 @@ from xai.core.training import TrainerParams
 
 @dataclass(frozen=True)
 class Common:
-    """Settings of every task.
+    """Settings of every job.
 
     Args:
         task: What is done.
