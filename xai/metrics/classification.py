@@ -93,7 +93,7 @@ def _one_of_the_classes(block: Measured) -> Tensor:
             "Share of images classified correctly.",
             short="Acc.",
             needs=frozenset({"labels"}),
-            chance=_one_of_the_classes,
+            chance_from=_one_of_the_classes,
         ),
         percent(
             "agreement",

@@ -18,7 +18,9 @@ from xai.models.maskable import MaskableClassifier
 
 T = TypeVar("T")
 
-_MODULES = tuple(f"xai.metrics.{family}" for family in ("removal", "localisation", "classification"))
+_MODULES = tuple(
+    f"xai.metrics.{family}" for family in ("removal", "perturbation", "localisation", "agreement", "classification")
+)
 """What is imported at the first look-up, in the order of the columns."""
 
 NEEDS = {
@@ -141,7 +143,8 @@ class Column:
         short: Label where there is little room; empty: `label`.
         digits: Digits after the point.
         needs: What it needs beyond what its metric needs.
-        chance: What knowing nothing scores: a number, or a function of what is measured.
+        chance: What knowing nothing scores, where that is the same everywhere.
+        chance_from: What computes it, where it depends on what is measured.
         control: The control row to read it against, where one is telling.
         quadratic: Whether the average over images is the root of the mean square, as of an RMSE.
     """
@@ -154,17 +157,16 @@ class Column:
     short: str = ""
     digits: int = 3
     needs: frozenset[str] = frozenset()
-    chance: float | Chance | None = None
+    chance: float | None = None
+    chance_from: Chance | None = None
     control: str | None = None
     quadratic: bool = False
 
     def chance_of(self, block: Measured) -> Tensor | None:
         """Chance levels [B] of these images, float64; None where the column has none."""
-        if self.chance is None:
-            return None
-        if callable(self.chance):
-            return self.chance(block).double()
-        return torch.full((len(block.rows),), self.chance, dtype=torch.float64)
+        if self.chance_from is not None:
+            return self.chance_from(block).double()
+        return None if self.chance is None else torch.full((len(block.rows),), self.chance, dtype=torch.float64)
 
     def average(self, values: Tensor) -> Tensor:
         """The average of values [N] over the images that have one, a scalar; NaN where none has."""
@@ -278,11 +280,17 @@ def columns() -> dict[str, Column]:
     return {column.name: column for each in _ENTRIES.values() for column in each.columns_of(each.params())}
 
 
-def metric_of(column: str) -> Metric:
-    """The metric that fills a column with its default settings; a `UserError` suggests the nearest name."""
-    for each in (entry(name) for name in names()):
-        if any(column == own.name for own in each.columns_of(each.params())):
-            return each
+def metric_of(column: str, values: Mapping[str, Any] | None = None) -> Metric:
+    """The metric that fills a column, with its default settings or with the values given.
+
+    Raises:
+        UserError: There is none; the nearest name is suggested.
+    """
+    for each in map(entry, names()):
+        settable = set(values or {}) <= set(each.params.__annotations__)
+        for settings in [each.params(), *([each.settings(values)] if settable and values else [])]:
+            if any(column == own.name for own in each.columns_of(settings)):
+                return each
     raise UserError(unknown(f"column {column}", column, columns(), "column", "choose from"))
 
 

@@ -89,7 +89,7 @@ def _share_of_cell(block: Measured) -> Tensor:
             "Grid pointing",
             "With two objects on an image: share of the positive attribution that lies on the one that is asked about.",
             short="Grid",
-            chance=_share_of_cell,
+            chance_from=_share_of_cell,
         ),
     ),
     needs=("maps", "cells"),
