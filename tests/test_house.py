@@ -33,6 +33,7 @@ LAYERS = {
     "papers": 9,
     "tasks": 11,
     "stages": 9,
+    "report": 10,
     "reports": 10,
     "settings": 10,
     "app": 12,

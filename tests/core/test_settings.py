@@ -121,3 +121,15 @@ def test_missing_settings_and_their_place_are_named() -> None:
     assert refusal([1], "model") == "model must be a group of settings, not [1]"
     assert refusal("text") == "configuration must be a group of settings, not text"
     assert "1 is not a known setting" in refusal({1: 2})
+
+
+def test_a_dictionary_has_names_as_keys_and_values_of_one_kind() -> None:
+    @dataclass
+    class Named:
+        digits: dict[str, int]
+
+    assert build(Named, {"digits": {"srg": 1}}).digits == {"srg": 1}
+    with pytest.raises(UserError, match=r"^a\.digits\.srg=1\.5 must be a whole number"):
+        build(Named, {"digits": {"srg": 1.5}}, "a")
+    with pytest.raises(UserError, match="digits=3 must be a group of settings"):
+        build(Named, {"digits": 3})

@@ -19,7 +19,8 @@ def build(schema: type[T], values: Any, where: str = "") -> T:
     Numbers stay what they are, except that whole numbers are accepted for floats; text never becomes a number.
 
     Args:
-        schema: A dataclass. Fields may be bool, int, float, str, lists or tuples of them, dataclasses, `X | None`.
+        schema: A dataclass. Fields may be bool, int, float, str, lists or tuples of them, dictionaries by
+            name, dataclasses, `X | None`.
         values: What the configuration holds.
         where: Dotted path of `values` in the configuration, for messages.
 
@@ -78,6 +79,11 @@ def _convert_one(hint: Any, value: Any, where: str) -> Any:
             raise UserError(f"{where}={_shown(value)} must be a list")
         item = typing.get_args(hint)[0]
         return origin(_convert(item, entry, f"{where}[{i}]") for i, entry in enumerate(value))
+    if origin is dict:
+        if not isinstance(value, Mapping):
+            raise UserError(f"{where}={_shown(value)} must be a group of settings")
+        kind = typing.get_args(hint)[1]
+        return {str(key): _convert(kind, entry, _join(where, str(key))) for key, entry in value.items()}
     if dataclasses.is_dataclass(hint):
         return build(typing.cast(type[Any], hint), value, where)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
