@@ -46,6 +46,20 @@ def compose_choice(group: str, name: str) -> DictConfig:
     return copy.deepcopy(_composed(_sources(), group, name))
 
 
+def config_file(group: str, name: str) -> Path:
+    """The file `<group>/<name>.yaml`, of whatever this job's configuration can see.
+
+    Raises:
+        UserError: There is none of this name.
+    """
+    folders = [Path(place.removeprefix("file://")) for _, place in _sources() if place.startswith("file://")]
+    found = next((path for folder in folders if (path := folder / group / f"{name}.yaml").is_file()), None)
+    if found is None:
+        known = {path.stem for folder in folders for path in (folder / group).glob("*.yaml")}
+        raise UserError(unknown(f"{group}={name}", name, known, group, "choose from"))
+    return found
+
+
 def _sources() -> tuple[Source, ...]:
     # What the job was composed from, which unlike the loader's own search path has what was added on the command line.
     if HydraConfig.initialized():

@@ -20,6 +20,7 @@ class StudySettings(Common):
     """What every study has.
 
     Args:
+        study: Its name.
         data: The data set: `name` and its settings.
         rows: Explainers, in order: files of conf/explainer.
         explainers: By row, settings that replace those of its file.
@@ -32,6 +33,7 @@ class StudySettings(Common):
         pictures: Images on the sheets of pictures.
     """
 
+    study: str
     data: Any
     rows: tuple[str, ...]
     explainers: Any
