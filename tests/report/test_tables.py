@@ -89,6 +89,14 @@ def test_a_column_that_is_missing_says_why():
     assert "Left out: lime: no gradients." in table.notes
 
 
+def test_a_row_that_has_none_of_the_columns_is_no_row_but_is_named():
+    given = frame(MEASURED, lines("classifier", "mcc", 0.9, kind="classifier"))
+    groups = [Group("What is explained", ["classifier", "surrogate"]), Group("Methods", ["post-hoc", "ours"])]
+    notes = only(given, TableParams(columns=["srg"], groups=groups)).notes
+    assert "Without any of these columns: classifier." in notes
+    assert "Not measured: surrogate." in notes
+
+
 def test_one_seed_says_so():
     table = only(drawn({"ours": 0.5, "rise": 0.3}, seeds=1))
     assert any(
@@ -205,7 +213,7 @@ def test_claims_are_a_grid_or_a_line_each():
     assert grid.parts[0].lines[0].entries[0].text.startswith(f"+{100 * findings[0].difference.mean:.1f}")
     assert [line.entries[1].text for line in others.parts[0].lines] == ["not measured –", "does not hold ✗"]
     notes = claim_notes(findings)
-    assert notes[0] == "Of 6 comparisons: 2 holds, 1 does not hold, 0 undecided, 3 not measured."
+    assert notes[0] == "Of 6 comparisons: 2 hold, 1 do not hold, 0 undecided, 3 not measured."
     assert "Not measured: there is no row vit_cx." in notes
     assert 'class="does-not-hold"' in as_html(others)
     assert "| Claim | Paper | Difference [95 %] | Verdict |\n| --- | --- | ---: | ---: |" in as_markdown(others)

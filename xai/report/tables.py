@@ -131,7 +131,10 @@ def build_tables(
     lines = lines[lines["metric"].isin(named)]
     if lines.empty:
         raise UserError(f"nothing in the frame has {' or '.join(named)}: measure it, or choose other columns")
-    return [_table(where, part, params, shown, reasons or Reasons()) for where, part in parts(lines, params.pool)]
+    tables = [_table(where, part, params, shown, reasons or Reasons()) for where, part in parts(lines, params.pool)]
+    measured = frozenset(frame["explainer"])
+    more = [(*_notes_on_rows(table, measured, params, reasons or Reasons()), *params.notes) for table in tables]
+    return [replace(table, notes=(*table.notes, *notes)) for table, notes in zip(tables, more, strict=True)]
 
 
 def published_table(params: TableParams, columns: Mapping[str, Column]) -> Table | None:
@@ -243,10 +246,8 @@ def _table(where: str, frame: pd.DataFrame, params: TableParams, columns: Sequen
         (),
         params.spread,
     )
-    missing = [name for group in params.groups for name in group.rows if name not in (*KINDS, *labels, CHANCE)]
-    notes = [*_units(columns, params), *_notes_on_runs(made, frame), *_notes_on_marks(made, best)]
-    notes += [*_notes_on_gaps(made, reasons), *_notes_on_rows(missing, params, reasons), *params.notes]
-    return replace(made, notes=tuple(notes))
+    notes = (*_notes_on_runs(made, frame), *_notes_on_marks(made, best), *_notes_on_gaps(made, reasons))
+    return replace(made, notes=(*_units(columns, params), *notes))
 
 
 def _placed(groups: Sequence[Group], frame: pd.DataFrame) -> list[Group]:
@@ -357,8 +358,12 @@ def _notes_on_gaps(table: Table, reasons: Reasons) -> list[str]:
     return [f"–: {reason} ({', '.join(columns)})." for reason, columns in found.items()]
 
 
-def _notes_on_rows(missing: Sequence[str], params: TableParams, reasons: Reasons) -> list[str]:
-    told = {name: why for name, why in reasons.unfit.items()}
-    silent = [params.row(name).label or name for name in dict.fromkeys(missing) if name not in told]
-    notes = [f"Left out: {params.row(name).label or name}: {why}." for name, why in told.items()]
-    return notes + [f"Not measured: {', '.join(silent)}."] * bool(silent)
+def _notes_on_rows(table: Table, measured: frozenset[str], params: TableParams, reasons: Reasons) -> list[str]:
+    """Which rows are not there: left out with a reason, without any of the columns, or not measured at all."""
+    notes = [f"Left out: {params.row(name).label or name}: {why}." for name, why in reasons.unfit.items()]
+    shown = {CHANCE, *reasons.unfit, *(row.name for section in table.sections for row in section.rows)}
+    named = dict.fromkeys(name for group in params.groups for name in group.rows if name not in shown)
+    for told, there in (("Without any of these columns", True), ("Not measured", False)):
+        rows = [name for name in named if (name in measured) == there and (there or name not in KINDS)]
+        notes += [f"{told}: {'; '.join(params.row(name).label or name for name in rows)}."] * bool(rows)
+    return notes
