@@ -109,7 +109,8 @@ def test_what_is_not_in_the_frame_is_said():
         given, claim(below=["vit_cx"]), claim(metrics=["mif"]), claim(metrics=["rma"]), claim(below=["grad_cam"])
     )
     assert {each.verdict for each in findings} == {"not measured"}
-    reasons = [each.why for each in findings]
+    reasons = [f"{each.why} {each.lacks}".strip() for each in findings]
+    assert table_of(findings)["why"].tolist() == reasons
     assert reasons == ["there is no row vit_cx", "RISE has no mif", "OURS has no rma", "no run has both"]
 
 

@@ -40,7 +40,7 @@ class Group:
 
     Args:
         heading: Above them.
-        rows: By name, in their order; the name of a kind stands for all other rows of that kind.
+        rows: By name, in their order; `*` in a name stands for anything, the name of a kind for all other rows of it.
         compared: Whether they compete for the best value.
     """
 

@@ -14,11 +14,12 @@ from rich.text import Text
 
 from xai.report.layout import Symbol
 from xai.report.tables import Cell, Row, Table
-from xai.study.claims import FAILS, HOLDS, NOT_MEASURED, RULE, UNDECIDED, VERDICTS, Finding
+from xai.study.claims import FAILS, HOLDS, NOT_MEASURED, RULE, UNDECIDED, Finding
 from xai.study.columns import Column, after_point, arrow, number, scale, signed
 
 SIGNS = {HOLDS: "✓", FAILS: "✗", UNDECIDED: "?", NOT_MEASURED: "–"}
 _LEGEND = ", ".join(f"{sign} {verdict}" for verdict, sign in SIGNS.items()) + "."
+_TALLY = {HOLDS: "hold", FAILS: "do not hold", UNDECIDED: "undecided", NOT_MEASURED: "not measured"}
 _STYLES = {"best": "bold underline", "tied": "bold", HOLDS: "green", FAILS: "red", UNDECIDED: "yellow"}
 
 
@@ -103,10 +104,13 @@ def claim_sheets(findings: Sequence[Finding]) -> list[Sheet]:
 
 def claim_notes(findings: Sequence[Finding]) -> list[str]:
     """How many claims came out which way, what keeps them open, and how a verdict is reached."""
-    counts = [(sum(each.verdict == verdict for each in findings), verdict) for verdict in VERDICTS]
-    tally = f"Of {len(findings)} comparisons: " + ", ".join(f"{n} {verdict}" for n, verdict in counts) + "."
-    reasons = dict.fromkeys((each.verdict, each.why) for each in findings if each.why)
-    return [tally, _LEGEND, *(f"{verdict.capitalize()}: {why}." for verdict, why in reasons), RULE]
+    counts = [f"{sum(each.verdict == verdict for each in findings)} {text}" for verdict, text in _TALLY.items()]
+    reasons: dict[tuple[str, str], dict[str, None]] = {}
+    for each in findings:
+        if each.why:
+            reasons.setdefault((each.verdict, each.why), {})[each.lacks] = None
+    told = [f"{verdict.capitalize()}: {why} {', '.join(lacks)}".strip() for (verdict, why), lacks in reasons.items()]
+    return [f"Of {len(findings)} comparisons: {', '.join(counts)}.", _LEGEND, *(f"{each}." for each in told), RULE]
 
 
 def as_rich(sheet: Sheet, width: int = 80) -> Group:
@@ -114,8 +118,8 @@ def as_rich(sheet: Sheet, width: int = 80) -> Group:
     flat = _width(sheet) <= width
     printed = RichTable(box=box.SIMPLE_HEAD, padding=(0, 1 if flat else 0), pad_edge=False, collapse_padding=True)
     for position, (name, _) in enumerate(sheet.head):
-        left = position < sheet.leading
-        printed.add_column(name if flat else name.replace(" ", "\n"), justify="left" if left else "right")
+        left, narrow = position < sheet.leading, not flat and sheet.leading == 1
+        printed.add_column(name.replace(" ", "\n") if narrow else name, justify="left" if left else "right")
         if position == 0 and sheet.has_symbols:
             printed.add_column("Param.", no_wrap=True)
     for position, part in enumerate(sheet.parts):

@@ -6,6 +6,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from typing import Any
 
 import pandas as pd
@@ -131,7 +132,10 @@ def build_tables(
     lines = lines[lines["metric"].isin(named)]
     if lines.empty:
         raise UserError(f"nothing in the frame has {' or '.join(named)}: measure it, or choose other columns")
-    return [_table(where, part, params, shown, reasons or Reasons()) for where, part in parts(lines, params.pool)]
+    tables = [_table(where, part, params, shown, reasons or Reasons()) for where, part in parts(lines, params.pool)]
+    measured = frozenset(frame["explainer"])
+    more = [(*_notes_on_rows(table, measured, params, reasons or Reasons()), *params.notes) for table in tables]
+    return [replace(table, notes=(*table.notes, *notes)) for table, notes in zip(tables, more, strict=True)]
 
 
 def published_table(params: TableParams, columns: Mapping[str, Column]) -> Table | None:
@@ -152,10 +156,11 @@ def published_table(params: TableParams, columns: Mapping[str, Column]) -> Table
         )
         for (data, name), each in zip(groups, shown, strict=True)
     )
-    order = [name for group in params.groups for name in group.rows]
     rows = {row for figures in params.published.figures.values() for row in figures}
+    patterns = [*(name for group in params.groups for name in group.rows), "*"]
+    place = {row: next(n for n, name in enumerate(patterns) if fnmatchcase(row, name)) for row in sorted(rows)}
     made = []
-    for row in sorted(rows, key=lambda name: order.index(name) if name in order else len(order)):
+    for row in sorted(place, key=place.__getitem__):
         cells = (_published_cell(params.published.figures[data].get(row, {}).get(name)) for data, name in groups)
         made.append(_row(row, "", tuple(cells), params))
     after_point = tuple(params.after_point(each) for each in shown)
@@ -243,23 +248,22 @@ def _table(where: str, frame: pd.DataFrame, params: TableParams, columns: Sequen
         (),
         params.spread,
     )
-    missing = [name for group in params.groups for name in group.rows if name not in (*KINDS, *labels, CHANCE)]
-    notes = [*_units(columns, params), *_notes_on_runs(made, frame), *_notes_on_marks(made, best)]
-    notes += [*_notes_on_gaps(made, reasons), *_notes_on_rows(missing, params, reasons), *params.notes]
-    return replace(made, notes=tuple(notes))
+    notes = (*_notes_on_runs(made, frame), *_notes_on_marks(made, best), *_notes_on_gaps(made, reasons))
+    return replace(made, notes=(*_units(columns, params), *notes))
 
 
 def _placed(groups: Sequence[Group], frame: pd.DataFrame) -> list[Group]:
     """The groups with the names of measured rows, and those that none names under Others."""
     kinds = frame.drop_duplicates("explainer").set_index("explainer")["kind"]
-    named = {name for group in groups for name in group.rows}
+    patterns = [name for group in groups for name in group.rows]
+    named = {row for row in kinds.index if any(fnmatchcase(row, pattern) for pattern in patterns)}
     taken: set[str] = set()
     placed = []
     for group in groups:
         rows: dict[str, None] = {}
         for name in group.rows:
-            of_kind = [str(row) for row in kinds.index[kinds == name] if row not in named]
-            rows |= dict.fromkeys([name] if name in kinds.index else of_kind)
+            matching = [str(row) for row in kinds.index if fnmatchcase(row, name)]
+            rows |= dict.fromkeys(matching or [str(row) for row in kinds.index[kinds == name] if row not in named])
         rows = {name: None for name in rows if name not in taken}
         taken |= rows.keys()
         placed.append(replace(group, rows=list(rows)))
@@ -357,8 +361,12 @@ def _notes_on_gaps(table: Table, reasons: Reasons) -> list[str]:
     return [f"–: {reason} ({', '.join(columns)})." for reason, columns in found.items()]
 
 
-def _notes_on_rows(missing: Sequence[str], params: TableParams, reasons: Reasons) -> list[str]:
-    told = {name: why for name, why in reasons.unfit.items()}
-    silent = [params.row(name).label or name for name in dict.fromkeys(missing) if name not in told]
-    notes = [f"Left out: {params.row(name).label or name}: {why}." for name, why in told.items()]
-    return notes + [f"Not measured: {', '.join(silent)}."] * bool(silent)
+def _notes_on_rows(table: Table, measured: frozenset[str], params: TableParams, reasons: Reasons) -> list[str]:
+    """Which rows are not there: left out with a reason, without any of the columns, or not measured at all."""
+    notes = [f"Left out: {params.row(name).label or name}: {why}." for name, why in reasons.unfit.items()]
+    shown = {CHANCE, *reasons.unfit, *(row.name for section in table.sections for row in section.rows)}
+    named = dict.fromkeys(n for group in params.groups for n in group.rows if n not in shown and "*" not in n)
+    for told, there in (("Without any of these columns", True), ("Not measured", False)):
+        rows = [name for name in named if (name in measured) == there and (there or name not in KINDS)]
+        notes += [f"{told}: {'; '.join(params.row(name).label or name for name in rows)}."] * bool(rows)
+    return notes

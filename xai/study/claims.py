@@ -97,7 +97,7 @@ class Finding:
         difference: `above` less `below`; None where not measured.
         p: Of the difference from the margin, after Holm's correction.
         verdict: One of VERDICTS.
-        why: What an undecided or unmeasured claim lacks.
+        why: What keeps it undecided or unmeasured; `lacks`: the row or metric that is not there.
     """
 
     claim: Claim
@@ -112,6 +112,7 @@ class Finding:
     p: float = float("nan")
     verdict: str = NOT_MEASURED
     why: str = "no run has both"
+    lacks: str = ""
 
 
 def read_claims(path: Path) -> Claims:
@@ -188,7 +189,7 @@ def table_of(findings: Sequence[Finding]) -> pd.DataFrame:
             line |= {"difference": each.difference.mean, "seeds": each.difference.seeds}
             line |= {"low_seeds": seeds[0], "high_seeds": seeds[1], "n_images": each.difference.images}
             line |= {"over_images": images[0], "low_images": images[1], "high_images": images[2], "p": each.p}
-        lines.append(line | {"verdict": each.verdict, "why": each.why})
+        lines.append(line | {"verdict": each.verdict, "why": f"{each.why} {each.lacks}".strip()})
     return pd.DataFrame(lines)
 
 
@@ -220,8 +221,10 @@ def _named(names: Sequence[str], kinds: "pd.Series[str]", spared: Sequence[str])
     """Rows by name, whether measured or not, and those of the kinds that are named."""
     found: dict[str, None] = {}
     for name in names:
-        of_kind = [str(row) for row in kinds.index[kinds == name] if row not in spared] if name in KINDS else [name]
-        found |= dict.fromkeys(of_kind)
+        if name in KINDS and name not in kinds.index:
+            found |= dict.fromkeys(str(row) for row in kinds.index[kinds == name] if row not in spared)
+        else:
+            found[name] = None
     return list(found)
 
 
@@ -235,9 +238,9 @@ def _compare(
     finding = Finding(claim, text, where, column, above, below, labels)
     for row, metric in ((above, name), (below, claim.than or name)):
         if row not in table.labels:
-            return replace(finding, why=f"there is no row {row}")
+            return replace(finding, why="there is no row", lacks=row)
         if row not in table.of(metric):
-            return replace(finding, why=f"{table.labels[row]} has no {metric}")
+            return replace(finding, why=f"{table.labels[row]} has no", lacks=metric)
     direction = claim.direction or column.better
     if direction is None:
         raise UserError(f"the claim {claim.text!r} has no direction, and neither is better of {name}: give direction")

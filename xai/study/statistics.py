@@ -161,7 +161,7 @@ def normalised(frame: pd.DataFrame, one: str, zero: str | None = None, quadratic
             raise UserError(f"normalised by {row!r}, no row of the frame; its rows are {', '.join(table.columns)}")
     start = table[zero] if zero is not None else 0.0
     way = (table[one] - start).replace(0.0, math.nan)
-    shares = table.sub(start, axis=0).div(way, axis=0).stack().to_frame("share").reset_index()  # type: ignore[operator]
+    shares = table.sub(start, axis=0).div(way, axis=0).melt(ignore_index=False, value_name="share").reset_index()
     found = runs.merge(shares, on=[*keys, "explainer"], how="left")
     found["source"] = found["source"].replace("", None)
     return found.drop(columns=["value", "n_images"]).rename(columns={"share": "value"}).assign(case="", image=WHOLE)
