@@ -6,10 +6,10 @@ import torch
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
-from xai.explainers.cam_targets import cam_target, tokens_to_grid
 
 from tests.models.tiny_clip import PARAMS, TOWERS, classifier, pictures
 from xai.core.errors import UserError
+from xai.explainers.posthoc.cam_targets import cam_target, tokens_to_grid
 from xai.models.maskable import Removal, class_logits
 from xai.models.painted import PaintedClassifier
 from xai.models.timm_vit import MaskableVit

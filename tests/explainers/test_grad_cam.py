@@ -8,10 +8,10 @@ from pytorch_grad_cam import GradCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor, nn
 from torchvision import transforms
-from xai.explainers.cam_targets import CamTarget, cam_target
 
 from tests.explainers.settings import COLOUR_PARAMS, colour_clip, coloured, explainer
 from tests.models.tiny_clip import PARAMS, classifier, pictures
+from xai.explainers.posthoc.cam_targets import CamTarget, cam_target
 from xai.models.clip import SelfExplainingClip
 from xai.models.factory import ClipParams
 

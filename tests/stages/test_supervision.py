@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import safe_open
-from xai.explainers.kernel_shap import KernelShapParams
 
 from tests.stages.bench import DATA, MODEL, base, runtime
 from tests.stages.explaining import Drawn, Silent, drawn, order, register
@@ -20,6 +19,7 @@ from xai.core.runtime import Runtime
 from xai.core.store import Artifact, Store
 from xai.data.catalogue import OpenData
 from xai.data.registry import subset
+from xai.explainers.posthoc.kernel_shap import KernelShapParams
 from xai.models.checkpoint import ClassifierInfo, write_classifier
 from xai.models.maskable import Removal
 from xai.papers.vectors.fine_tuning import assemble, parameters

@@ -1,6 +1,5 @@
 """One file of a configuration group by itself, composed as Hydra would, from wherever this job's configuration is."""
 
-import copy
 import warnings
 from functools import cache
 from pathlib import Path
@@ -43,7 +42,7 @@ def compose_choice(group: str, name: str) -> DictConfig:
     known = choices(group)
     if name not in known:
         raise UserError(unknown(f"{group}={name}", name, known, group, "choose from"))
-    return copy.deepcopy(_composed(_sources(), group, name))
+    return OmegaConf.create(_composed(_sources(), group, name))
 
 
 def config_file(group: str, name: str) -> Path:
@@ -82,7 +81,7 @@ def _loader(sources: tuple[Source, ...]) -> ConfigLoaderImpl:
 
 
 @cache
-def _composed(sources: tuple[Source, ...], group: str, name: str) -> DictConfig:
+def _composed(sources: tuple[Source, ...], group: str, name: str) -> dict[str, Any]:
     """Without Hydra's own settings, which would take ten times as long as all else."""
     loader = _loader(sources)
     repository = CachingConfigRepository(loader.repository)
@@ -94,5 +93,7 @@ def _composed(sources: tuple[Source, ...], group: str, name: str) -> DictConfig:
             repo=repository, config_name=f"{group}/{name}", overrides_list=[], prepend_hydra=False, skip_missing=False
         ).defaults
     composed = loader._compose_config_from_defaults_list(defaults=defaults, repo=repository)
-    chosen: Any = OmegaConf.select(composed, group.replace("/", "."))
-    return chosen if isinstance(chosen, DictConfig) else OmegaConf.create({})
+    for part in group.split("/"):
+        composed = composed.get(part) or OmegaConf.create({})
+    chosen: Any = OmegaConf.to_container(composed)
+    return chosen

@@ -5,7 +5,7 @@ from dataclasses import fields
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from xai.core.composing import compose_choice
 from xai.core.errors import UserError
@@ -34,6 +34,9 @@ def load_row(
         settings._set_parent(config)
     try:
         values: Any = OmegaConf.to_container(settings, resolve=True, throw_on_missing=True)
+    except MissingMandatoryValue as error:
+        path = f"explainer.{name}.{error.full_key}"
+        raise UserError(f"{path} is not set: give it as {path}=...") from None
     except OmegaConfBaseException as error:
         raise UserError(f"{where}.{name}: {str(error).splitlines()[0]}") from None
     return open_row(name, values, f"{where}.{name}")
