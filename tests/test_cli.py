@@ -141,7 +141,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
         (["experiment=smok"], ["experiment=smok", "smoke"]),
         (["supervision=kernel_shop"], ["supervision=kernel_shop", "kernel_shap"]),
         (["logger=wandbb"], ["logger=wandbb", "wandb"]),
-        (["logger.kind=paper"], ["logger.kind=paper", "wandb, csv, tensorboard, none"]),
+        (["logger.kind=paper"], ["logger.kind=paper", "wandb, csv, tensorboard or none"]),
         (["transfer.lamda2=0.4"], ["transfer.lamda2", "lambda2"]),
         (["sead=1"], ["sead", "seed"]),
         (["+sead=1"], ["sead", "seed"]),

@@ -21,7 +21,7 @@ OF_CLASSIFIERS = [name for name in NAMES if entry(name).of_classifier is not Non
 
 def configured(row: str, **changes: Any) -> ExplainerParams:
     """Settings as a file of conf/explainer/ has them."""
-    return load_row(row, changes).params
+    return load_row(row, {row: changes}).params
 
 
 def explainer(name: str, model: MaskableClassifier, **changes: Any) -> Any:
