@@ -2,9 +2,11 @@ from pathlib import Path
 
 import hydra
 import pytest
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
-from xai.core import composing
+from tests.explainers.settings import configured_in
 from xai.core.composing import CONF, choices
 from xai.core.errors import UserError
 from xai.explainers.posthoc.kernel_shap import KernelShapParams
@@ -72,7 +74,7 @@ def test_interpolations_are_those_of_the_composed_configuration() -> None:
 def test_what_a_file_leaves_open_has_to_be_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "explainer").mkdir()
     (tmp_path / "explainer" / "asks.yaml").write_text("name: position_prior\nof: ???\n")
-    monkeypatch.setattr(composing, "CONF", tmp_path)
+    configured_in(tmp_path, monkeypatch)
     with pytest.raises(UserError, match=r"^explainer\.asks\.of is not set: give it as explainer\.asks\.of=\.\.\.$"):
         load_row("asks")
     assert load_row("asks", {"of": "rise"}).name == "asks"
@@ -87,23 +89,24 @@ def theirs(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("added", ["searchpath", "config_dir"])
-def test_rows_of_a_users_folder_are_found_where_hydra_looks(theirs: Path, added: str) -> None:
+def test_rows_of_a_users_folder_are_found_where_hydra_looks(
+    theirs: Path, added: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(HydraConfig.instance(), "cfg", None)
     with pytest.raises(UserError, match="explainer=quick_rise is not a known explainer"):
         load_row("quick_rise")
     overrides = [f"hydra.searchpath=[file://{theirs}]"] if added == "searchpath" else []
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         if added == "config_dir":
-            path = hydra.core.global_hydra.GlobalHydra.instance().config_loader().get_search_path()
+            path = GlobalHydra.instance().config_loader().get_search_path()
             path.prepend("command-line", f"file://{theirs}")
         config = hydra.compose("config", overrides=overrides, return_hydra_config=True)
         if added == "searchpath":
             # As in a job: what the command line adds is known there only.
-            hydra.core.hydra_config.HydraConfig.instance().set_config(config)
-        try:
-            row = load_row("quick_rise")
-            assert "quick_rise" in choices("explainer")
-        finally:
-            hydra.core.hydra_config.HydraConfig.instance().cfg = None
+            HydraConfig.instance().set_config(config)
+        row = load_row("quick_rise")
+        assert "quick_rise" in choices("explainer")
+    HydraConfig.instance().cfg = None
     assert isinstance(row.params, RiseParams)
     assert (row.label, row.entry.name, row.params.masks, row.params.keep_probability) == ("Quick", "rise", 8, 0.5)
     assert "quick_rise" not in choices("explainer")
