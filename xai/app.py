@@ -14,6 +14,7 @@ from rich.markup import escape
 
 from xai.classifiers.params import SurrogateParams
 from xai.classifiers.vit import VitStages
+from xai.core import plugins
 from xai.core.errors import UserError
 from xai.core.files import explain_disk_errors
 from xai.core.loggers import build_logger, closing_logger
@@ -48,6 +49,7 @@ def run(config: DictConfig, output: Path) -> None:
         UserError: For whatever the user can mend.
     """
     values = _plain(config)
+    plugins.load(_module_names(values.pop("plugins", [])))
     schema, work = _chosen(values)
     known = {field.name for kind, _ in (*TASKS.values(), *METHODS.values()) for field in fields(kind)}
     for key in values:
@@ -59,6 +61,12 @@ def run(config: DictConfig, output: Path) -> None:
     with closing_logger(), explain_disk_errors(output, "choose another folder with name=..."):
         output.mkdir(parents=True, exist_ok=True)
         work(settings, output)
+
+
+def _module_names(value: Any) -> list[str]:
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+        raise UserError(f"plugins={value} must be a list of modules, as in plugins=[my_package.my_module]")
+    return value
 
 
 def _chosen(values: dict[str, Any]) -> tuple[type[Any], Callable[[Any, Path], None]]:

@@ -1,6 +1,6 @@
 import dataclasses
-from dataclasses import dataclass
 import math
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import pytest

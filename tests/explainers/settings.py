@@ -1,12 +1,16 @@
 """What the tests of explainers share: explainers as conf/explainer/ sets them up, and a classifier set by hand."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
+from hydra.core.hydra_config import HydraConfig
 from torch import Tensor
 
 from tests.models.tiny_clip import PARAMS, TOWERS, classifier
+from xai.core import composing
 from xai.explainers.registry import ExplainerParams, entry, names
 from xai.explainers.rows import load_row
 from xai.models.clip import SelfExplainingClip
@@ -26,6 +30,12 @@ def configured(row: str, **changes: Any) -> ExplainerParams:
 
 def explainer(name: str, model: MaskableClassifier, **changes: Any) -> Any:
     return entry(name).build(model, configured(name, **changes))
+
+
+def configured_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the configuration in a folder for the time of a test, whatever job ran in this process before."""
+    monkeypatch.setattr(HydraConfig.instance(), "cfg", None)
+    monkeypatch.setattr(composing, "CONF", folder)
 
 
 def small_clip(removal: Removal | None = None) -> SelfExplainingClip:

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.explainers.settings import NAMES, small_clip, small_pictures
-from xai.core import composing
+from tests.explainers.settings import NAMES, configured_in, small_clip, small_pictures
 from xai.explainers import registry
 from xai.explainers.registry import Row, entry
 from xai.explainers.rows import load_row
@@ -30,8 +29,8 @@ def occlusion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Row:
     runpy.run_path(str(tmp_path / "occlusion.py"))
     (tmp_path / "explainer").mkdir()
     (tmp_path / "explainer" / "occlusion.yaml").write_text(block("yaml"), encoding="utf-8")
-    monkeypatch.setattr(composing, "CONF", tmp_path)
-    return load_row("occlusion", {"output": "probability"})
+    configured_in(tmp_path, monkeypatch)
+    return load_row("occlusion", {"occlusion": {"output": "probability"}})
 
 
 def test_the_table_is_the_registry() -> None:

@@ -287,8 +287,8 @@ def explain_then_hang(folder: Path, blocks: int) -> None:
     wanted, calls = order(folder, "train", block=1), itertools.count()
     explain = Drawn.attribute
 
-    def attribute(self: Drawn, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        maps = explain(self, images, targets)
+    def attribute(self: Drawn, images: torch.Tensor, targets: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        maps = explain(self, images, targets, generator)
         if next(calls) == blocks:
             time.sleep(30)
         return maps

@@ -4,18 +4,21 @@ import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from importlib import import_module
-from typing import Any, Literal, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor
 
 from xai.core import plugins
 from xai.core.errors import UserError
-from xai.core.runtime import Runtime
 from xai.core.settings import unknown
-from xai.data.catalogue import OpenData
 from xai.explainers.block import BlockExplainer, Explainer
 from xai.models.maskable import MaskableClassifier, Removal
+
+if TYPE_CHECKING:
+    # Not at run time, for the sake of whoever wants an explainer and no training.
+    from xai.core.runtime import Runtime
+    from xai.data.catalogue import OpenData
 
 MODULES = (
     "xai.explainers.posthoc",
@@ -96,7 +99,7 @@ class Context(Protocol):
     """What an explainer is prepared with: a classifier, a split of a data set, a seed, and the other rows."""
 
     @property
-    def runtime(self) -> Runtime:
+    def runtime(self) -> "Runtime":
         """Where to work."""
         ...
 
@@ -106,7 +109,7 @@ class Context(Protocol):
         ...
 
     @property
-    def data(self) -> OpenData:
+    def data(self) -> "OpenData":
         """The data set."""
         ...
 

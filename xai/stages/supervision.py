@@ -83,6 +83,8 @@ def open_supervision(
     name, block = settings.get("name"), settings.get("block")
     if not isinstance(name, str):
         raise UserError(f"{where}.name is not set: choose from {', '.join(registry.names())}")
+    if name not in registry.names():
+        raise UserError(unknown(f"{where}={name}", name, registry.names(), "explainer", "choose from"))
     if not isinstance(block, int) or isinstance(block, bool):
         raise UserError(f"{where}.block={block} must be a whole number of images")
     own = {key: value for key, value in settings.items() if key not in ("name", "block")}
