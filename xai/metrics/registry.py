@@ -261,9 +261,10 @@ def metric(
 
 
 def names() -> list[str]:
-    """All metrics, in the order they were registered in."""
+    """All metrics: the project's own by family, whichever was imported first, and then those of plugins."""
     _fill()
-    return list(_ENTRIES)
+    order = {module: place for place, module in enumerate(_MODULES)}
+    return sorted(_ENTRIES, key=lambda name: order.get(_ENTRIES[name].compute.__module__, len(order)))
 
 
 def entry(name: str) -> Metric:
@@ -276,8 +277,7 @@ def entry(name: str) -> Metric:
 
 def columns() -> dict[str, Column]:
     """The columns of all metrics with their default settings, by name."""
-    _fill()
-    return {column.name: column for each in _ENTRIES.values() for column in each.columns_of(each.params())}
+    return {column.name: column for each in map(entry, names()) for column in each.columns_of(each.params())}
 
 
 def metric_of(column: str, values: Mapping[str, Any] | None = None) -> Metric:
