@@ -100,6 +100,21 @@ def test_what_is_not_finite_gets_no_value_from_any_metric(name: str, broken: flo
         assert "\n" not in str(caught.value)
 
 
+def test_a_classifier_whose_answers_are_not_finite_is_refused() -> None:
+    class Broken(Network):
+        def forward(self, images: Tensor) -> Tensor:
+            return super().forward(images) * torch.nan
+
+    class BrokenGame(Game):
+        def value(self, coalitions: Tensor) -> Tensor:
+            return super().value(coalitions) * torch.inf
+
+    with pytest.raises(UserError, match="answers with pixels replaced of rows 0, 1, 2, 3, 4 and 1 more"):
+        values("perturbation", everything(network=Broken()), PerturbationParams(3))
+    with pytest.raises(UserError, match="answers with patches removed of rows 0"):
+        values("removal", everything(game=BrokenGame()), RemovalParams(1))
+
+
 def test_what_is_missing_is_said_in_one_line() -> None:
     available = set(registry.NEEDS) - {"regions", "second"}
     said = {name: registry.missing(registry.entry(name), available) for name in registry.names()}
