@@ -1,7 +1,7 @@
 """How far maps agree with reference maps (explainability vectors, Table 1)."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from math import sqrt
 
 import torch
@@ -32,16 +32,13 @@ def _iou(k: int) -> Column:
     about = f"Overlap of the top {k} patches of map and reference, as intersection over union."
     if k == 1:
         about = "Share of images whose top patch is that of the reference."
-    return Column(f"iou@{k}", f"IoU@{k}", about, chance_from=_chance_of_iou(k))
+    return Column(f"iou@{k}", f"IoU@{k}", about, chance_from=partial(_chance_of_iou, k))
 
 
-def _chance_of_iou(k: int) -> Callable[[Measured], Tensor]:
-    def chance(block: Measured) -> Tensor:
-        images, patches = given(block.maps).flatten(1).shape
-        level = functional.expected_iou(patches, k) if k <= patches else torch.nan
-        return torch.full((images,), level, dtype=torch.float64)
-
-    return chance
+def _chance_of_iou(k: int, block: Measured) -> Tensor:
+    images, patches = given(block.maps).flatten(1).shape
+    level = functional.expected_iou(patches, k) if k <= patches else torch.nan
+    return torch.full((images,), level, dtype=torch.float64)
 
 
 def _columns(params: AgreementParams) -> list[Column]:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from xai.core.errors import UserError
 from xai.metrics import functional
-from xai.metrics.registry import Column, Measured, given, metric, percent
+from xai.metrics.registry import Column, Measured, given, metric, percent, refuse_broken
 from xai.models.maskable import REFERENCES, Removal, reference_image
 
 _SHOWN = {"black": "black", "mean": "the mean colour of the data set", "blur": "the blurred image"}
@@ -136,6 +136,8 @@ def _along(block: Measured, reference: str, steps: int, chosen: Tensor | None = 
     found = functional.perturbation_curves(
         given(block.network), images, ranked, targets[:, None], shown, block.generator, steps
     )
+    rows = block.rows if chosen is None else block.rows[chosen]
+    refuse_broken("classifier's answers with pixels replaced", torch.stack(list(found), dim=1), rows)
     return found.deletion[..., 0].cpu(), found.insertion[..., 0].cpu()
 
 

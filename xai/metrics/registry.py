@@ -37,7 +37,14 @@ NEEDS = {
 }
 """What a metric may need, and what is said where a case or a row has it not."""
 
-_TENSORS = ("maps", "second", "reference", "reference_second", "logits", "classifier_logits")
+_TENSORS = {
+    "maps": "maps",
+    "second": "maps of the second class",
+    "reference": "reference maps",
+    "reference_second": "reference maps of the second class",
+    "logits": "logits",
+    "classifier_logits": "classifier's logits",
+}
 """What may hold NaN or infinity and must not."""
 
 
@@ -261,9 +268,10 @@ def metric(
 
 
 def names() -> list[str]:
-    """All metrics, in the order they were registered in."""
+    """All metrics: the project's own by family, whichever was imported first, and then those of plugins."""
     _fill()
-    return list(_ENTRIES)
+    order = {module: place for place, module in enumerate(_MODULES)}
+    return sorted(_ENTRIES, key=lambda name: order.get(_ENTRIES[name].compute.__module__, len(order)))
 
 
 def entry(name: str) -> Metric:
@@ -276,8 +284,7 @@ def entry(name: str) -> Metric:
 
 def columns() -> dict[str, Column]:
     """The columns of all metrics with their default settings, by name."""
-    _fill()
-    return {column.name: column for each in _ENTRIES.values() for column in each.columns_of(each.params())}
+    return {column.name: column for each in map(entry, names()) for column in each.columns_of(each.params())}
 
 
 def metric_of(column: str, values: Mapping[str, Any] | None = None) -> Metric:
@@ -331,8 +338,8 @@ def compute(entry: Metric, block: Measured, params: Any = None) -> dict[str, Ten
     reason = missing(entry, [need for need in NEEDS if need == "game" or getattr(block, need) is not None])
     if reason:
         raise UserError(reason)
-    for name in _TENSORS:
-        _refuse_broken(name, getattr(block, name), block.rows)
+    for name, said in _TENSORS.items():
+        refuse_broken(said, getattr(block, name), block.rows)
     values = {name: value.detach().double().cpu() for name, value in entry.compute(block, settings).items()}
     known = {column.name for column in entry.columns_of(settings)}
     owed = {column.name for column in entry.columns_of(settings) if not column.needs}
@@ -344,15 +351,14 @@ def compute(entry: Metric, block: Measured, params: Any = None) -> dict[str, Ten
     return values
 
 
-def _refuse_broken(name: str, values: Tensor | None, rows: Tensor) -> None:
+def refuse_broken(name: str, values: Tensor | None, rows: Tensor) -> None:
+    """Raise UserError that names the rows [B] of which values [B, ...] hold NaN or infinity."""
     if values is None or not values.numel():
         return
     broken = rows[~values.detach().flatten(1).isfinite().all(1).cpu()].tolist()
     if broken:
         shown = ", ".join(map(str, broken[:5])) + (f" and {len(broken) - 5} more" if len(broken) > 5 else "")
-        said = {"second": "maps of the second class", "reference_second": "reference maps of the second class"}
-        what = said.get(name, {"reference": "reference maps"}.get(name, name.replace("_", "'s ")))
-        raise UserError(f"the {what} of rows {shown} hold NaN or infinity: all values must be finite")
+        raise UserError(f"the {name} of rows {shown} hold NaN or infinity: all values must be finite")
 
 
 def _of(what: Any) -> Callable[[Any], tuple[Any, ...]]:

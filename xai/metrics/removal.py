@@ -3,11 +3,12 @@
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from xai.core.errors import UserError
 from xai.metrics import functional
-from xai.metrics.registry import Measured, given, metric, percent
+from xai.metrics.registry import Measured, given, metric, percent, refuse_broken
 
 _NO_GAIN: dict[str, Any] = {"chance": 0.0, "control": "random"}
 
@@ -74,6 +75,7 @@ def removal(block: Measured, params: RemovalParams) -> dict[str, Tensor]:
     game, maps = block.game(), given(block.maps)
     functional.check_players(maps, game.players)
     curves = functional.removal_curves(game.value, maps.flatten(1), params.masks, block.generator, params.constant)
+    refuse_broken("classifier's answers with patches removed", torch.stack(list(curves), dim=1), block.rows)
     return functional.scores(curves) | {f"curve_{name}": curve for name, curve in curves._asdict().items()}
 
 

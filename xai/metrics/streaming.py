@@ -124,14 +124,12 @@ class Accumulated(_Registered):
 
     total: Tensor
     images: Tensor
-    counted: Tensor
 
     def __init__(self, metric: str, column: str | None, params: Any, **kwargs: Any) -> None:
         super().__init__(metric, column, params, **kwargs)
         self.curve_names = registry.entry(metric).curves_of(params)
         self.add_state("total", torch.zeros(len(self.columns), dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("images", torch.zeros(len(self.columns), dtype=torch.int64), dist_reduce_fx="sum")
-        self.add_state("counted", torch.tensor(0), dist_reduce_fx="sum")
         for name in self.curve_names:
             self.add_state(name, [], dist_reduce_fx="cat")
 
@@ -143,8 +141,9 @@ class Accumulated(_Registered):
                 self.images[place] += len(defined)
         for name in self.curve_names:
             if name in values:
-                getattr(self, name).append(values[name].sum(0, keepdim=True).to(self.total.device))
-        self.counted += len(block.rows)
+                defined = values[name][~values[name].isnan().any(1)]
+                summed = torch.cat([defined.sum(0), defined.new_tensor([len(defined)])])
+                getattr(self, name).append(summed[None].to(self.total.device))
 
     def compute(self) -> Any:
         """The average over the images counted so far, float64; of several columns a dictionary. NaN where none is."""
@@ -153,8 +152,8 @@ class Accumulated(_Registered):
 
     def curves(self) -> dict[str, Tensor]:
         """The mean curves [K] by name of the images counted so far, by the process that is asked."""
-        kept = {name: getattr(self, name) for name in self.curve_names}
-        return {name: dim_zero_cat(sums).sum(0) / self.counted for name, sums in kept.items() if len(sums)}
+        sums = {name: dim_zero_cat(part).sum(0) for name in self.curve_names if len(part := getattr(self, name))}
+        return {name: summed[:-1] / summed[-1] for name, summed in sums.items()}
 
 
 class AccumulatedSplit(_Registered):
