@@ -30,6 +30,7 @@ LAYERS = {
     "explainers": 5,
     "stages": 7,
     "reports": 8,
+    "report": 8,
     "settings": 8,
     "app": 9,
     "cli": 10,
