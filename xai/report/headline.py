@@ -91,7 +91,7 @@ def _costs(source: Source, names: Sequence[str], labels: Mapping[Any, Any]) -> l
 
 
 def _reach(source: Source, lines: pd.DataFrame) -> str:
-    images, seeds = lines.loc[lines["image"] >= 0, "image"].nunique(), lines["seed"].nunique()
+    images, seeds = _images(lines), lines["seed"].nunique()
     data = _list([str(name) for name in lines["data"].unique()])
     text = f"Measured on {images or 'all'} image{'s' * (images != 1)} of {data}, "
     text += "with one seed" if seeds == 1 else f"over {seeds} seeds"
@@ -189,7 +189,7 @@ def _controls(source: Source, error: pd.DataFrame, doubts: Mapping[str, str]) ->
 
 def _limits(source: Source, error: pd.DataFrame, reference: str) -> str:
     seeds = source.scores["seed"].nunique() if "seed" in source.scores else 0
-    images = source.scores.loc[source.scores["image"] >= 0, "image"].nunique() if "image" in source.scores else 0
+    images = _images(source.scores)
     spread = "one seed, so no spread is known" if seeds <= 1 else f"{seeds} seeds"
     return (
         f"What it does not show: it is {spread}, on {images:,} images; {_specificity(error)}; and the reference is "
@@ -214,6 +214,11 @@ def _specificity(error: pd.DataFrame) -> str:
         degree = "hardly" if left > 0.75 else "only partly"
         return f"{kept}, so the maps say where the object is and are {degree} specific to its class"
     return f"{kept}, so the maps are largely specific to the class"
+
+
+def _images(lines: pd.DataFrame) -> int:
+    """How many different images lines are of."""
+    return len(lines.loc[lines["image"] >= 0, ["data", "image"]].drop_duplicates()) if len(lines) else 0
 
 
 def _by_run(source: Source, metric: str) -> pd.DataFrame:

@@ -21,7 +21,7 @@ VERDICTS = ("holds", "does not hold", "undecided", "not measured")
 
 @dataclass(frozen=True)
 class Table:
-    """A table that is HTML already, safe by its type, with lines of text below it."""
+    """A table that is HTML already, safe by its type, with lines below it; the title is for one without a caption."""
 
     title: str
     html: Markup

@@ -158,9 +158,9 @@ def _shares(own: pd.DataFrame, other: pd.DataFrame) -> NDArray[np.float64] | Non
     pairs = own[own["image"] >= 0].merge(other, on=keys, suffixes=("", "_other"))
     if pairs.empty:
         return None
+    # 0 or 1, or 0 or 100 where the unit is per cent.
     right, other_right = pairs["value"] > 0.5, pairs["value_other"] > 0.5
     cells = [(mine & theirs) for mine in (right, ~right) for theirs in (other_right, ~other_right)]
-    # In the unit of the metric a share may be times 100 by now, which leaves 0 and "more than one half" as they are.
     runs = [pairs[name] for name in keys[:-1]]
     return np.array([100 * cell.groupby(runs).mean().mean() for cell in cells]).reshape(2, 2)
 

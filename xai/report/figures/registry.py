@@ -105,7 +105,8 @@ class Source:
 
 def matching(names: "pd.Series[str]", patterns: Sequence[str]) -> "pd.Series[bool]":
     """Which names match one of some patterns, as file names do: * for anything, [0-9] for a digit."""
-    return names.map(lambda name: any(fnmatchcase(str(name), pattern) for pattern in patterns)).astype(bool)
+    wanted = [name for name in names.unique() if any(fnmatchcase(str(name), pattern) for pattern in patterns)]
+    return names.isin(wanted)
 
 
 def run_keys(frame: pd.DataFrame, *without: str) -> list[str]:
