@@ -111,7 +111,7 @@ class RankingConfig(Common):
     ranking: RankingParams
     refinement: RefinementSettings
     perturbation: PerturbationParams
-    path_steps: tuple[int, ...]
+    path_steps: tuple[Annotated[int, Field(ge=3)], ...]
     shortcut: ShortcutParams | None
     pictures: Whole
 

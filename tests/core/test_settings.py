@@ -121,7 +121,7 @@ def test_defaults_and_null_where_null_is_allowed() -> None:
         ({"grid": [0.4, "x"]}, "m.grid[1]=x", "number"),
         ({"grid": [0.4, -1]}, "m.grid[1]=-1", "at least 0"),
         ({"words": {"a": 1}}, "m.words={'a': 1}", "list"),
-        ({"words": ["a"] * 4}, "m.words=", "3 entries or fewer"),
+        ({"words": ["a"] * 4}, "m.words=", "list 3 or fewer"),
         ({"inner": {"rate": -1}}, "m.inner.rate=-1", "at least 0"),
         ({"inner": {"rate": 1, "kind": "even"}}, "m.inner.kind=even", "plain or odd"),
         ({"inner": {"rate": 1, "heads": 3}}, "m.inner.width=4", "multiple of heads=3"),

@@ -51,9 +51,10 @@ _WORDS = {
     "less_than": "must be below {lt}",
     "less_than_equal": "must be at most {le}",
     "multiple_of": "must be a multiple of {multiple_of}",
+    "even": "must be even",
     "literal_error": "is unknown: use {expected}",
-    "too_short": "must have {min_length} entries or more",
-    "too_long": "must have {max_length} entries or fewer",
+    "too_short": "must list {min_length} or more",
+    "too_long": "must list {max_length} or fewer",
 }
 """What would be right instead, by pydantic's name of the fault."""
 
@@ -165,8 +166,9 @@ def _line(schema: Any, error: ValidationError, where: str) -> str:
         _, path, _ = _inside(hint, wrong.field, path)
         return f"{path}={_shown(_value(hint, given, wrong.field))} {wrong.why}"
     bounds = {name: f"{bound:.15g}" if isinstance(bound, float) else bound for name, bound in context.items()}
-    words = _WORDS.get(kind, fault["msg"]).format(**bounds).replace("'", "")
-    return f"{path or 'configuration'}={_shown(given)} {words}{' or null' if _may_be_null(hint) else ''}"
+    words = _WORDS.get("even" if context.get("multiple_of") == 2 else kind)
+    right = fault["msg"] if words is None else words.format(**bounds).replace("'", "")
+    return f"{path or 'configuration'}={_shown(given)} {right}{' or null' if _may_be_null(hint) else ''}"
 
 
 def _inside(hint: Any, step: str | int, path: str) -> tuple[Any, str, Any]:
