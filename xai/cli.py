@@ -79,9 +79,13 @@ def explain_hydra(error: Exception) -> str:
     if key:
         path = key.group(1)
         parent, _, name = path.rpartition(".")
-        keys = _keys(parent)
+        while not (keys := _keys(parent)):
+            # Not even the group is known: what is wrong is further up, at the latest where everything stands.
+            path, (parent, _, name) = parent, parent.rpartition(".")
         if name not in keys:
             return unknown(path, name, keys)
+        if path != key.group(1):
+            return f"{path} is a single setting, no group of them: give it as {path}=..."
         if keys[name] == _choices():
             return f"{path} is no setting of what is chosen here: python run.py --help lists the settings"
         return f"{path} belongs to {' or '.join(keys[name])}"

@@ -172,19 +172,9 @@ def test_gradients_are_clipped_to_the_norm_asked_for(tmp_path: Path) -> None:
     assert moved(train(tmp_path / "free", Moving(), free)) > 5e-4
 
 
-def test_what_the_machine_or_lightning_does_not_have_is_refused() -> None:
-    for settings, message in (
-        ({"accelerator": "tpu"}, "trainer.accelerator=tpu is unknown"),
-        ({"precision": "8"}, "trainer.precision=8 is unknown"),
-        ({"workers": -1}, "trainer.workers=-1 must be 0 or more"),
-    ):
-        with pytest.raises(UserError, match=message):
-            TrainerParams(**settings)  # type: ignore[arg-type]
-
-
 def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(UserError, match="no GPU is visible: use trainer=cpu"):
+    with pytest.raises(UserError, match="none is visible: use trainer=cpu"):
         TrainerParams(accelerator="gpu")
     assert TrainerParams().device == torch.device("cpu")
 

@@ -144,23 +144,6 @@ def test_a_row_is_measured_once_and_anew_where_something_differs(tmp_path: Path,
     assert len({made.key, *others}) == 8
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"split": "tset"}, "perturbation.split=tset is unknown: use train, validation, test"),
-        ({"steps": 1}, "perturbation.steps=1 must be at least 2, block=4 at least 1"),
-        ({"block": 0}, "perturbation.steps=5 must be at least 2, block=0 at least 1"),
-        ({"references": ("black", "grey")}, "perturbation.references: grey is unknown: use black, mean, blur"),
-        ({"references": ()}, "perturbation.references: [] is unknown: use black, mean, blur"),
-    ],
-    ids=str,
-)
-def test_settings_that_cannot_be_measured_are_refused_in_one_line(changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(UserError) as caught:
-        replace(PERTURBATION, **changes)
-    assert str(caught.value) == message
-
-
 @pytest.mark.parametrize("images", [0, 10])
 def test_images_beyond_the_split_are_refused_before_anything_is_trained(
     tmp_path: Path, trained: Trained, images: int

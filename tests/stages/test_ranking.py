@@ -203,14 +203,6 @@ def test_weights_that_cannot_be_had_are_refused_in_one_line(
     assert "Ranking" not in trained.names
 
 
-def test_channels_of_a_normalisation_are_three() -> None:
-    for settings in ({"mean": (0.5, 0.5)}, {"std": (1.0, 1.0, 0.0)}):
-        with pytest.raises(
-            UserError, match=r"^ranking.backbone.mean and std need three channel values each, deviations"
-        ):
-            BackboneParams(**settings)  # type: ignore[arg-type]
-
-
 def test_it_trains_for_real(tmp_path: Path) -> None:
     fit = FitParams(epochs=1, batch_size=6, learning_rate=1e-2, weight_decay=0.0, warmup=0.1, clip=1.0)
     params = replace(RANKING, fit=fit, decoder=replace(DECODER, gradient=True))

@@ -155,7 +155,7 @@ def test_what_a_model_a_data_set_or_the_baselines_do_not_have_is_refused_first(
         study(tmp_path, "object_mask", data=BLANK, classifier_params=UNFOCUSED)
     with pytest.raises(UserError, match=r"^rows: there is no attention_rollout under baselines to start from: add it"):
         study(tmp_path, "ranking", "rollout_t1", baselines={})
-    with pytest.raises(UserError, match=r"^objective.steps=2: a path needs a point between its two ends"):
+    with pytest.raises(UserError, match=r"^steps=2 must be at least 3"):
         study(tmp_path, path_steps=(2,))
     wide = replace(REFINEMENT, objective=replace(REFINEMENT.objective, grid_max=17))
     with pytest.raises(UserError, match=r"^a grid of 17 x 17 cells does not fit an image of 16 x 16 px"):

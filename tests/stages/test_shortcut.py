@@ -283,9 +283,6 @@ def test_mass_is_counted_from_the_mean_of_a_map() -> None:
     ("change", "message"),
     [
         ({"label": 4}, "class 4 cannot be marked: the data set has 4, 0 to 3"),
-        ({"radius": 0.6}, "a mark of radius 0.6 fits no image"),
-        ({"level": -0.1}, "a mark of level -0.1 is no grey level"),
-        ({"images": 0}, "shortcut.images=0 must be at least 1"),
     ],
 )
 def test_what_cannot_be_studied_is_refused_before_any_training(

@@ -233,7 +233,6 @@ def test_a_folder_that_does_not_say_what_it_holds_is_refused(tmp_path: Path, jou
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"split": "training"}, "split=training is unknown: use train, validation, test"),
         ({"images": 10, "checkpoint": None}, "10 images were asked for, the test split has 9"),
         ({"data": OpenData("reversed", {"name": "reversed"}, Reversed())}, "tells 4 classes of shades apart"),
         ({"checkpoint": Path("nowhere.safetensors")}, "nowhere.safetensors does not exist"),

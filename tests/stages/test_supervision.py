@@ -74,7 +74,7 @@ def test_the_settings_of_an_explainer_stand_beside_its_name() -> None:
         (settings(name=None), "supervision.name is not set: choose from .*kernel_shap"),
         (settings(block=0), "supervision.block=0 must be at least 1"),
         (settings(block="7"), "supervision.block=7 must be a whole number"),
-        (settings(block=True), "supervision.block=True must be a whole number"),
+        (settings(block=True), "supervision.block=true must be a whole number"),
         (
             settings(coalition=4),
             r"supervision.coalition is not .*: did you mean coalitions\? with supervision=kernel_s",

@@ -22,7 +22,7 @@ from tests.stages.studying import (
     stages,
     train_in_no_time,
 )
-from xai.classifiers.params import ClassifierParams, SurrogateParams
+from xai.classifiers.params import ClassifierParams
 from xai.classifiers.vit import VitStages
 from xai.core.errors import UserError
 from xai.data.catalogue import OpenData
@@ -247,26 +247,6 @@ def test_start_weights_that_are_not_there(tmp_path: Path) -> None:
     stage = stages(tmp_path, model=replace(model, weights="missing.safetensors"))
     with pytest.raises(UserError, match=r"model\.weights=missing\.safetensors cannot be read \(No such file"):
         stage.classifier  # noqa: B018
-
-
-@pytest.mark.parametrize(
-    ("make", "wanted"),
-    [
-        (lambda: ClassifierParams(1.5, FIT), r"classifier\.focus=1\.5 is a share"),
-        (lambda: SurrogateParams("nobody", 2, FIT), r"surrogate\.teacher=nobody is unknown: use classifier or labels"),
-        (lambda: SurrogateParams("labels", 0, FIT), r"surrogate\.sizes=0 must be at least 1"),
-        (lambda: replace(SALVAGE, masks=3), r"salvage\.masks=3 must be even"),
-        (lambda: replace(VIT_SHAPLEY, masks=0), r"vit_shapley\.masks=0 must be even and at least 2"),
-        (lambda: replace(SALVAGE, depth=0), r"salvage\.depth=0 must be at least 1"),
-        (lambda: replace(VIT_SHAPLEY, heads=0), r"vit_shapley\.heads=0 must be at least 1"),
-        (lambda: replace(SALVAGE, sampling="infromed"), "infromed is unknown: use informed, uniform or shapley_kernel"),
-        (lambda: replace(SALVAGE, temperature=0.0), r"salvage\.temperature=0\.0 must be above 0"),
-        (lambda: replace(SALVAGE, temperature=float("inf")), r"salvage\.temperature=inf must be above 0"),
-    ],
-)
-def test_settings_that_cannot_be_computed(make: Any, wanted: str) -> None:
-    with pytest.raises(UserError, match=wanted):
-        make()
 
 
 def test_a_published_vit_is_the_classifier_where_it_knows_the_classes(

@@ -1,15 +1,13 @@
 """Settings of what is trained around a vision transformer: classifier, surrogate, and the two learned explainers."""
 
-from dataclasses import dataclass
-from typing import ClassVar
+from typing import Literal
 
-from xai.core.errors import UserError
 from xai.core.optimisation import FitParams
-from xai.models.segmenter import DECODERS
-from xai.shapley.distribution import DIVERGENCES
+from xai.core.settings import Count, EvenCount, Positive, Share, settings
+from xai.models.segmenter import Decoder
 
 
-@dataclass(frozen=True)
+@settings
 class ClassifierParams:
     """The classifier that is explained.
 
@@ -20,17 +18,12 @@ class ClassifierParams:
             dict; null trains one.
     """
 
-    focus: float
+    focus: Share
     fit: FitParams
     checkpoint: str | None = None
 
-    def __post_init__(self) -> None:
-        """Refuse a focus that is no share."""
-        if not 0 <= self.focus <= 1:
-            raise UserError(f"classifier.focus={self.focus} is a share of the steps: it must lie between 0 and 1")
 
-
-@dataclass(frozen=True)
+@settings
 class SurrogateParams:
     """Its fine-tuning on masked images.
 
@@ -40,53 +33,31 @@ class SurrogateParams:
         fit: Its optimisation.
     """
 
-    teacher: str
-    sizes: int
+    teacher: Literal["classifier", "labels"]
+    sizes: Count
     fit: FitParams
 
-    def __post_init__(self) -> None:
-        """Refuse settings that cannot be computed."""
-        if self.teacher not in ("classifier", "labels"):
-            raise UserError(f"surrogate.teacher={self.teacher} is unknown: use classifier or labels")
-        if self.sizes < 1:
-            raise UserError(f"surrogate.sizes={self.sizes} must be at least 1")
 
-
-@dataclass(frozen=True)
+@settings
 class ExplainerFit:
     """What both learned explainers have.
 
     Args:
-        masks: Coalitions an image and step; even.
+        masks: Coalitions an image and step; even, because half of them complement the other half.
         decoder: `mask_transformer` (as in the paper) or `linear`.
         depth: Its blocks.
         heads: Attention heads of each.
         fit: Its optimisation.
     """
 
-    group: ClassVar[str]
-    """The configuration group the settings stand in, for messages."""
-
-    masks: int
-    decoder: str
-    depth: int
-    heads: int
+    masks: EvenCount
+    decoder: Decoder
+    depth: Count
+    heads: Count
     fit: FitParams
 
-    def __post_init__(self) -> None:
-        """Refuse settings that cannot be computed."""
-        if self.masks < 2 or self.masks % 2:
-            raise UserError(
-                f"{self.group}.masks={self.masks} must be even and at least 2: half of them complement the other half"
-            )
-        if self.decoder not in DECODERS:
-            raise UserError(f"{self.group}.decoder={self.decoder} is unknown: use {' or '.join(DECODERS)}")
-        for name in ("depth", "heads"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{self.group}.{name}={getattr(self, name)} must be at least 1")
 
-
-@dataclass(frozen=True)
+@settings
 class SalvageParams(ExplainerFit):
     """SALVAGE.
 
@@ -96,25 +67,11 @@ class SalvageParams(ExplainerFit):
         divergence: `jensen_shannon`, as in the paper, or `kullback_leibler`.
     """
 
-    group: ClassVar[str] = "salvage"
-
-    sampling: str = "informed"
-    temperature: float = 1.0
-    divergence: str = "jensen_shannon"
-
-    def __post_init__(self) -> None:
-        """Refuse settings that cannot be computed."""
-        super().__post_init__()
-        if self.sampling not in ("informed", "uniform", "shapley_kernel"):
-            raise UserError(f"salvage.sampling={self.sampling} is unknown: use informed, uniform or shapley_kernel")
-        if not 0 < self.temperature < float("inf"):
-            raise UserError(f"salvage.temperature={self.temperature} must be above 0")
-        if self.divergence not in DIVERGENCES:
-            raise UserError(f"salvage.divergence={self.divergence} is unknown: use {' or '.join(DIVERGENCES)}")
+    sampling: Literal["informed", "uniform", "shapley_kernel"] = "informed"
+    temperature: Positive = 1.0
+    divergence: Literal["jensen_shannon", "kullback_leibler"] = "jensen_shannon"
 
 
-@dataclass(frozen=True)
+@settings
 class VitShapleyParams(ExplainerFit):
     """ViT-Shapley; it has no settings of its own."""
-
-    group: ClassVar[str] = "vit_shapley"

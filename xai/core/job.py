@@ -3,21 +3,22 @@
 import os
 import shlex
 import sys
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from rich.markup import escape
 
-from xai.core.errors import UserError
 from xai.core.loggers import LoggerParams, build_logger
 from xai.core.progress import console
 from xai.core.runtime import Runtime
+from xai.core.settings import settings
 from xai.core.store import Store
 from xai.core.training import TrainerParams
 
 
-@dataclass(frozen=True)
+@settings
 class Common:
     """Settings of every job.
 
@@ -33,26 +34,21 @@ class Common:
 
     task: str
     name: str
-    seed: int
+    seed: Annotated[int, Field(ge=0, lt=2**31)]
     store: str
     trainer: TrainerParams
     logger: LoggerParams
     plugins: tuple[str, ...]
 
-    def __post_init__(self) -> None:
-        """Refuse seeds that generators do not take."""
-        if not 0 <= self.seed < 2**31:
-            raise UserError(f"seed={self.seed} must lie between 0 and 2147483647")
 
-
-def open_runtime(settings: Common, output: Path, *, small: bool) -> Runtime:
+def open_runtime(job: Common, output: Path, *, small: bool) -> Runtime:
     """The place to work; small networks get one thread, for a second one has not started when an operation is over."""
     torch.use_deterministic_algorithms(True, warn_only=True)
-    threads = settings.trainer.threads or (1 if small else None)
+    threads = job.trainer.threads or (1 if small else None)
     if threads:
         # Threads of a small operation mostly wait for each other, and on a busy machine for whole time slices.
         torch.set_num_threads(threads)
-    return Runtime(Store(Path(settings.store)), settings.trainer, build_logger(settings.logger, output, settings.name))
+    return Runtime(Store(Path(job.store)), job.trainer, build_logger(job.logger, output, job.name))
 
 
 def say_heading(*words: str, seed: int) -> None:

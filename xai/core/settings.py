@@ -30,7 +30,10 @@ EvenCount = Annotated[int, Field(ge=2, multiple_of=2)]
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Channels = Annotated[tuple[float, ...], Field(min_length=3, max_length=3)]
+Deviations = Annotated[tuple[Positive, ...], Field(min_length=3, max_length=3)]
 
+_MOST_NAMED = 40
 _CLOSED = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 _UNKNOWN, _MISSING = "unexpected_keyword_argument", ("missing", "missing_argument", "missing_keyword_only_argument")
 _WORDS = {
@@ -48,9 +51,10 @@ _WORDS = {
     "less_than": "must be below {lt}",
     "less_than_equal": "must be at most {le}",
     "multiple_of": "must be a multiple of {multiple_of}",
+    "even": "must be even",
     "literal_error": "is unknown: use {expected}",
-    "too_short": "must have at least {min_length} of its entries",
-    "too_long": "must have at most {max_length} entries",
+    "too_short": "must list {min_length} or more",
+    "too_long": "must list {max_length} or fewer",
 }
 """What would be right instead, by pydantic's name of the fault."""
 
@@ -116,7 +120,7 @@ def unknown(path: str, key: str, known: Iterable[str], kind: str = "setting", of
     """The line that says a name is unknown and what was probably meant.
 
     Args:
-        path: Where the name stands and what it is.
+        path: Where the name stands and what it is; empty where a `FieldError` will be completed with it.
         key: The name alone.
         known: The names there are.
         kind: What they are names of.
@@ -124,8 +128,9 @@ def unknown(path: str, key: str, known: Iterable[str], kind: str = "setting", of
     """
     names = sorted(known)
     near = difflib.get_close_matches(key, names, 1)
-    hint = f"did you mean {near[0]}?" if near else f"{offer} {', '.join(names)}" if names else "there is none here"
-    return f"{path} is not a known {kind}: {hint}"
+    listed = f"{offer} {', '.join(names)}" if len(names) <= _MOST_NAMED else f"none of the {len(names)} is like it"
+    hint = f"did you mean {near[0]}?" if near else listed if names else "there is none here"
+    return f"{path} is not a known {kind}: {hint}".lstrip()
 
 
 @functools.cache
@@ -161,8 +166,9 @@ def _line(schema: Any, error: ValidationError, where: str) -> str:
         _, path, _ = _inside(hint, wrong.field, path)
         return f"{path}={_shown(_value(hint, given, wrong.field))} {wrong.why}"
     bounds = {name: f"{bound:.15g}" if isinstance(bound, float) else bound for name, bound in context.items()}
-    words = _WORDS.get(kind, fault["msg"]).format(**bounds).replace("'", "")
-    return f"{path or 'configuration'}={_shown(given)} {words}{' or null' if _may_be_null(hint) else ''}"
+    words = _WORDS.get("even" if context.get("multiple_of") == 2 else kind)
+    right = fault["msg"] if words is None else words.format(**bounds).replace("'", "")
+    return f"{path or 'configuration'}={_shown(given)} {right}{' or null' if _may_be_null(hint) else ''}"
 
 
 def _inside(hint: Any, step: str | int, path: str) -> tuple[Any, str, Any]:
@@ -205,5 +211,6 @@ def _value(schema: Any, given: Any, field: str) -> Any:
 
 
 def _shown(value: Any) -> str:
-    text = value if isinstance(value, str) and value.isprintable() else repr(value)
+    plain = isinstance(value, str) and value.isprintable()
+    text = value if plain else json.dumps(value) if value is None or isinstance(value, bool) else repr(value)
     return text if len(text) <= 60 else text[:57] + "..."

@@ -84,10 +84,10 @@ class Study:
         for share in self.lengths:
             _shortened(self.salvage.fit, share)
             _shortened(self.vit_shapley.fit, share)
-        for params in (self.salvage, self.vit_shapley):
+        for group, params in (("salvage", self.salvage), ("vit_shapley", self.vit_shapley)):
             if self.stages.width % params.heads:
                 raise UserError(
-                    f"{params.group}.heads={params.heads} does not divide the {self.stages.width} channels of "
+                    f"{group}.heads={params.heads} does not divide the {self.stages.width} channels of "
                     f"model={self.stages.model.name}: choose a divisor"
                 )
 
@@ -206,7 +206,7 @@ class Study:
         }
 
     def _sampled(self, role: str, share: float = 1.0) -> SalvageParams:
-        sampling = SAMPLINGS[role] or self.salvage.sampling
+        sampling: Any = SAMPLINGS[role] or self.salvage.sampling
         return replace(self.salvage, sampling=sampling, fit=_shortened(self.salvage.fit, share))
 
     def _salvage_row(self, role: str, share: float = 1.0) -> RemovalRow:

@@ -15,7 +15,7 @@ from xai.core.files import write_atomically
 from xai.core.runtime import Runtime
 from xai.core.store import Artifact
 from xai.data.catalogue import OpenData
-from xai.data.registry import SPLITS, subset
+from xai.data.registry import Split, subset
 from xai.models.checkpoint import read_classifier
 from xai.models.maskable import MaskableClassifier, Removal
 from xai.models.weights import fingerprint, read_weights
@@ -61,7 +61,7 @@ class Supervise:
     runtime: Runtime
     model: ModelParams
     data: OpenData
-    split: str
+    split: Split
     params: SupervisionParams
     seed: int
     images: int | None
@@ -69,9 +69,7 @@ class Supervise:
     transfer: TransferParams
 
     def __post_init__(self) -> None:
-        """Refuse splits that no data set has."""
-        if self.split not in SPLITS:
-            raise UserError(f"split={self.split} is unknown: use {', '.join(SPLITS)}")
+        """Take the settings of the split."""
         self.params = self.params.of(self.split)
 
     def run(self, output: Path) -> Written:

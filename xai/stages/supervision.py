@@ -14,7 +14,7 @@ from xai.core.errors import UserError
 from xai.core.files import explain_disk_errors
 from xai.core.progress import bar
 from xai.core.runtime import Runtime
-from xai.core.settings import unknown
+from xai.core.settings import Count, build, settings, unknown
 from xai.core.shards import Shards
 from xai.core.store import PROMISE, SCRATCH, Artifact
 from xai.data.catalogue import OpenData
@@ -36,8 +36,14 @@ _KEY = "xai.supervision"
 _MOST_ROWS_NAMED = 5
 
 
-@dataclass(frozen=True)
-class SupervisionParams:
+@settings
+class _Named:
+    name: str
+    block: Count
+
+
+@settings
+class SupervisionParams(_Named):
     """How explanation supervision is computed.
 
     Args:
@@ -46,14 +52,7 @@ class SupervisionParams:
         explainer: The explainer's own settings.
     """
 
-    name: str
-    block: int
     explainer: ExplainerParams
-
-    def __post_init__(self) -> None:
-        """Refuse empty blocks."""
-        if self.block < 1:
-            raise UserError(f"supervision.block={self.block} must be at least 1")
 
     def of(self, split: str, coalitions: int | None = None) -> "SupervisionParams":
         """The settings for images of a split; `coalitions` replaces P where the explainer has one."""
@@ -80,13 +79,12 @@ def open_supervision(
     Raises:
         UserError: For an unknown name or a wrong parameter, or maps of pixels where patches are wanted.
     """
-    name, block = settings.get("name"), settings.get("block")
+    name = settings.get("name")
     if not isinstance(name, str):
         raise UserError(f"{where}.name is not set: choose from {', '.join(registry.names())}")
     if name not in registry.names():
         raise UserError(unknown(f"{where}={name}", name, registry.names(), "explainer", "choose from"))
-    if not isinstance(block, int) or isinstance(block, bool):
-        raise UserError(f"{where}.block={block} must be a whole number of images")
+    named = build(_Named, {key: value for key, value in settings.items() if key in ("name", "block")}, where)
     own = {key: value for key, value in settings.items() if key not in ("name", "block")}
     schema = registry.entry(name).params
     known = {"name", "block", *(field.name for field in fields(schema))}
@@ -96,7 +94,7 @@ def open_supervision(
     explainer = open_params(schema, own, where)
     if explainer.of_pixels and not pixels:
         raise UserError(f"{where}.resolution=pixel: maps of patches are wanted here, use {where}.resolution=patch")
-    return SupervisionParams(name, block, explainer)
+    return SupervisionParams(named.name, named.block, explainer)
 
 
 @dataclass(frozen=True)

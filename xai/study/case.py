@@ -3,25 +3,21 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from xai.core.errors import UserError
 from xai.core.runtime import Runtime
-from xai.core.settings import unknown
+from xai.core.settings import Count, settings
 from xai.data.catalogue import OpenData
 from xai.data.module import load_images
-from xai.data.registry import SPLITS, Images, subset
+from xai.data.registry import Images, Split, subset
 from xai.explainers.registry import Row
 from xai.explainers.rows import load_row
 from xai.models.maskable import MaskableClassifier, Removal
 from xai.study.blocks import fill_blocks, read_blocks
-
-TARGETS = ("label", "predicted", "second")
-"""Which class of an image is explained: the true one, the predicted one, or the `second` one: the runner-up where the
-prediction is right, else the true one."""
 
 _CACHED_BYTES = 1 << 28
 _REVISION = 1
@@ -50,7 +46,7 @@ class ExplainedModel:
     networks: Any = None
 
 
-@dataclass(frozen=True)
+@settings
 class CaseParams:
     """Which images are explained, and for which class.
 
@@ -59,22 +55,14 @@ class CaseParams:
         images: How many, drawn with the seed; null takes all.
         block: Images that are explained and measured together; also what shares one design of coalitions, and what a
             kill can cost.
-        targets: The class that is explained: `label` or `predicted`.
+        targets: The class that is explained: the true one (`label`), the `predicted` one, or the `second` one: the
+            runner-up where the prediction is right, else the true one.
     """
 
-    split: str
-    images: int | None
-    block: int
-    targets: str = "label"
-
-    def __post_init__(self) -> None:
-        """Refuse settings that cannot be computed."""
-        if self.split not in SPLITS:
-            raise UserError(unknown(f"split={self.split}", self.split, SPLITS, "split", "use one of"))
-        if self.block < 1:
-            raise UserError(f"block={self.block} must be at least 1")
-        if self.targets not in TARGETS:
-            raise UserError(unknown(f"targets={self.targets}", self.targets, TARGETS, "class", "use one of"))
+    split: Split
+    images: Count | None
+    block: Count
+    targets: Literal["label", "predicted", "second"] = "label"
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,13 @@
 """Settings of a study, and the rows and metrics they name."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from omegaconf import DictConfig
 
 from xai.core.errors import UserError
 from xai.core.job import Common
+from xai.core.settings import Whole, settings
 from xai.explainers.registry import Row
 from xai.explainers.rows import load_row
 from xai.metrics import registry as metrics
@@ -15,7 +15,7 @@ from xai.study.case import CaseParams
 from xai.study.scores import Chosen
 
 
-@dataclass(frozen=True)
+@settings
 class StudySettings(Common):
     """What every study has.
 
@@ -36,24 +36,14 @@ class StudySettings(Common):
     study: str
     data: Any
     rows: tuple[str, ...]
-    explainers: Any
+    explainers: dict[str, Any]
     metrics: tuple[str, ...]
-    metric: Any
+    metric: dict[str, Any]
     case: CaseParams
     tables: tuple[str, ...]
     claims: tuple[str, ...]
     figures: tuple[str, ...]
-    pictures: int
-
-    def __post_init__(self) -> None:
-        """Refuse a negative number of pictures, and settings of rows and metrics that are no groups."""
-        super().__post_init__()
-        if self.pictures < 0:
-            raise UserError(f"pictures={self.pictures} must be 0 or more")
-        for group in ("explainers", "metric"):
-            value = getattr(self, group)
-            if not isinstance(value, Mapping):
-                raise UserError(f"{group}={value} must be a group of settings: {group}.<name>.<setting>=...")
+    pictures: Whole
 
 
 def open_rows(names: Sequence[str], explainers: Mapping[str, Any], config: DictConfig | None = None) -> list[Row]:
@@ -67,13 +57,13 @@ def open_rows(names: Sequence[str], explainers: Mapping[str, Any], config: DictC
     return [load_row(name, explainers, config) for name in names]
 
 
-def open_metrics(names: Sequence[str], settings: Mapping[str, Any]) -> list[Chosen]:
+def open_metrics(names: Sequence[str], given: Mapping[str, Any]) -> list[Chosen]:
     """Metrics by their own name or that of one of their columns, with the settings of `metric.<name>`.
 
     Raises:
         UserError: An unknown metric, or a wrong setting of one.
     """
-    for name in settings:
+    for name in given:
         metrics.entry(name)
     wanted = [metrics.entry(name) if name in metrics.names() else metrics.metric_of(name) for name in names]
-    return [Chosen(each, each.settings(settings.get(each.name))) for each in dict.fromkeys(wanted)]
+    return [Chosen(each, each.settings(given.get(each.name))) for each in dict.fromkeys(wanted)]

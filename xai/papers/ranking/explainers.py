@@ -1,12 +1,13 @@
 """Learn to Rank's explainer, trained when it is asked for, and maps of any explainer refined at test time."""
 
-from dataclasses import dataclass, fields
+from dataclasses import fields
+from typing import Literal
 
 import torch
 
 from xai.classifiers.networks import ClassifierStages
 from xai.core.errors import UserError
-from xai.core.settings import unknown
+from xai.core.settings import FieldError, Positive, Whole, settings
 from xai.explainers.block import BlockExplainer, Explainer
 from xai.explainers.learned.networks import Ranking
 from xai.explainers.learned.refined import RefinedDecoder, RefinedMaps
@@ -15,7 +16,7 @@ from xai.papers.ranking.networks import RankingStages
 from xai.papers.ranking.params import RankingParams, RefinementSettings, numbers_of
 
 
-@dataclass(frozen=True)
+@settings
 class RankingSettings(RankingParams, ExplainerParams):
     """The ranking explainer as a row; see `RankingParams`."""
 
@@ -58,7 +59,7 @@ def ranking(context: Context, params: RankingSettings) -> Prepared:
     return Prepared({"ranking": artifact.key}, lambda: Ranking(networks.explainer(networks.params)), notes=notes)
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class RefinedSettings(RefinementSettings, ExplainerParams):
     """Maps after some gradient steps; see `RefinementSettings` for how they are made.
 
@@ -70,17 +71,14 @@ class RefinedSettings(RefinementSettings, ExplainerParams):
     """
 
     of: str
-    step: int
-    what: str = "maps"
-    scale: float | None = None
+    step: Whole
+    what: Literal["maps", "decoder"] = "maps"
+    scale: Positive | None = None
 
     def __post_init__(self) -> None:
         """Refuse steps that the path does not have."""
-        super().__post_init__()
-        if not 0 <= self.step <= self.steps:
-            raise UserError(f"step={self.step} must lie between 0 and steps={self.steps}: raise that")
-        if self.what not in ("maps", "decoder"):
-            raise UserError(unknown(f"what={self.what}", self.what, ("maps", "decoder"), "target", "use one of"))
+        if self.step > self.steps:
+            raise FieldError("step", f"must be at most steps={self.steps}: raise that")
 
     @property
     def of_pixels(self) -> bool:

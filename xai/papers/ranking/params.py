@@ -1,19 +1,21 @@
 """Settings of Learn to Rank: the explainer, its refinement, and how pixel maps are measured."""
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict
+from typing import Annotated, Any
 
-from xai.core.errors import UserError
+from pydantic import Field
+
 from xai.core.optimisation import FitParams
-from xai.data.registry import SPLITS
+from xai.core.settings import Channels, Count, Deviations, settings
+from xai.data.registry import Split
 from xai.methods.ranking import RankingLoss
 from xai.models.dpt import DecoderParams
-from xai.models.maskable import REFERENCES
+from xai.models.maskable import References
 from xai.ranking.objective import ObjectiveParams
 from xai.ranking.refinement import RefinementParams
 
 
-@dataclass(frozen=True)
+@settings
 class BackboneParams:
     """What an explainer looks through, where that is not the classifier itself.
 
@@ -26,18 +28,13 @@ class BackboneParams:
     """
 
     architecture: str | None = None
-    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
-    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    mean: Channels = (0.485, 0.456, 0.406)
+    std: Deviations = (0.229, 0.224, 0.225)
     pretrained: bool = True
     weights: str | None = None
 
-    def __post_init__(self) -> None:
-        """Refuse channels that are not three."""
-        if len(self.mean) != 3 or len(self.std) != 3 or not all(deviation > 0 for deviation in self.std):
-            raise UserError("ranking.backbone.mean and std need three channel values each, deviations above 0")
 
-
-@dataclass(frozen=True)
+@settings
 class RankingParams:
     """The explainer.
 
@@ -58,7 +55,7 @@ class RankingParams:
     fit: FitParams
 
 
-@dataclass(frozen=True)
+@settings
 class RefinementSettings(RefinementParams):
     """How maps are refined, and by what.
 
@@ -75,7 +72,7 @@ class RefinementSettings(RefinementParams):
     objective: ObjectiveParams
 
 
-@dataclass(frozen=True)
+@settings
 class PerturbationParams:
     """How maps of pixels are measured.
 
@@ -87,22 +84,11 @@ class PerturbationParams:
         block: Images that are explained and measured together.
     """
 
-    split: str
+    split: Split
     images: int | None
-    steps: int
-    references: tuple[str, ...]
-    block: int
-
-    def __post_init__(self) -> None:
-        """Refuse settings that cannot be computed."""
-        if self.split not in SPLITS:
-            raise UserError(f"perturbation.split={self.split} is unknown: use {', '.join(SPLITS)}")
-        if self.steps < 2 or self.block < 1:
-            raise UserError(f"perturbation.steps={self.steps} must be at least 2, block={self.block} at least 1")
-        unknown = [name for name in self.references if name not in REFERENCES]
-        if unknown or not self.references:
-            came = unknown[0] if unknown else "[]"
-            raise UserError(f"perturbation.references: {came} is unknown: use {', '.join(REFERENCES)}")
+    steps: Annotated[int, Field(ge=2)]
+    references: References
+    block: Count
 
 
 def numbers_of(params: RankingParams | RefinementSettings) -> dict[str, Any]:

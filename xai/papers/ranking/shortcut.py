@@ -18,9 +18,10 @@ from torch import Tensor
 
 from xai.core.errors import UserError
 from xai.core.optimisation import FitParams
+from xai.core.settings import Count, Share, settings
 from xai.core.store import Artifact
 from xai.core.training import fit
-from xai.data.marked import MarkedSet, MarkParams
+from xai.data.marked import MarkedSet, MarkParams, Radius
 from xai.data.module import ImageDataModule, load_images
 from xai.data.registry import ImageSource
 from xai.methods.classifier import Classifier
@@ -47,7 +48,7 @@ Draw = Callable[[Tensor, Tensor], Tensor]
 """Images [B, 3, H, W] and classes [B] to the maps [B, H, W] that a refinement starts from."""
 
 
-@dataclass(frozen=True)
+@settings
 class ShortcutParams:
     """The mark, and how the classifier learns it.
 
@@ -60,16 +61,10 @@ class ShortcutParams:
     """
 
     label: int
-    radius: float
-    level: float
-    images: int
+    radius: Radius
+    level: Share
+    images: Count
     fit: FitParams
-
-    def __post_init__(self) -> None:
-        """Refuse a mark that cannot be drawn, and no images."""
-        MarkParams(self.radius, self.level)
-        if self.images < 1:
-            raise UserError(f"shortcut.images={self.images} must be at least 1")
 
 
 @dataclass

@@ -1,12 +1,15 @@
 """SALVAGE and ViT-Shapley as explainers of a case whose classifier is a vision transformer: trained when asked for."""
 
-from dataclasses import dataclass, fields, replace
-from typing import TypeVar
+from dataclasses import fields, replace
+from typing import Annotated, TypeVar
+
+from pydantic import Field
 
 from xai.classifiers.params import SalvageParams, VitShapleyParams
 from xai.classifiers.vit import VitStages
 from xai.core.errors import UserError
 from xai.core.optimisation import FitParams
+from xai.core.settings import settings
 from xai.core.store import Artifact
 from xai.explainers.learned.networks import Classifies, Salvage
 from xai.explainers.learned.vit_shapley import VitShapleyExplainer
@@ -14,9 +17,10 @@ from xai.explainers.registry import Context, ExplainerParams, Prepared, explaine
 from xai.models.explainer import SalvageNetwork, ShapleyNetwork
 
 T = TypeVar("T")
+Portion = Annotated[float, Field(gt=0, le=1)]
 
 
-@dataclass(frozen=True)
+@settings
 class SalvageSettings(SalvageParams, ExplainerParams):
     """SALVAGE as a row; see `SalvageParams`.
 
@@ -24,10 +28,10 @@ class SalvageSettings(SalvageParams, ExplainerParams):
         share: Of the training's epochs (Figure 7).
     """
 
-    share: float = 1.0
+    share: Portion = 1.0
 
 
-@dataclass(frozen=True)
+@settings
 class VitShapleySettings(VitShapleyParams, ExplainerParams):
     """ViT-Shapley as a row; see `VitShapleyParams`.
 
@@ -35,7 +39,7 @@ class VitShapleySettings(VitShapleyParams, ExplainerParams):
         share: Of the training's epochs (Figure 7).
     """
 
-    share: float = 1.0
+    share: Portion = 1.0
 
 
 Settings = SalvageSettings | VitShapleySettings
@@ -59,7 +63,7 @@ def vit_networks(context: Context, asked: str, heads: int) -> VitStages:
 
 
 def _check(context: Context, params: Settings) -> None:
-    vit_networks(context, params.group, params.heads)
+    vit_networks(context, "it", params.heads)
     shortened(params.fit, params.share)
 
 
@@ -156,10 +160,8 @@ def shortened(fit: FitParams, share: float) -> FitParams:
     """The same training over a share of its epochs.
 
     Raises:
-        UserError: The share is not above 0 and at most 1, or of no whole number of epochs.
+        UserError: It is no whole number of epochs.
     """
-    if not 0 < share <= 1:
-        raise UserError(f"share={share} is a share of the training: it must be above 0 and at most 1")
     epochs = fit.epochs * share
     # 0.29 of 100 is 28.999999999999996 in floating point, and 29 to whoever typed it.
     if abs(epochs - round(epochs)) > 1e-9 or round(epochs) < 1:

@@ -1,16 +1,15 @@
 """Figure 6 of SALVAGE: how likely the class is on masked images, masks drawn at random and by Algorithm 3."""
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
+from xai.core.settings import Count, settings
 from xai.metrics.registry import Column, Measured, given, metric
 from xai.shapley.informed import informed_coalitions
 from xai.shapley.masks import random_masks
 
 
-@dataclass(frozen=True)
+@settings
 class LikelihoodParams:
     """How many masks.
 
@@ -18,7 +17,7 @@ class LikelihoodParams:
         masks: For each size.
     """
 
-    masks: int = 8
+    masks: Count = 8
 
 
 @metric(

@@ -1,7 +1,7 @@
 """The study of SALVAGE: what is explained is the surrogate, and pairs of objects ask for the grid pointing game."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from xai.classifiers.explained import explained
@@ -9,11 +9,12 @@ from xai.classifiers.params import ClassifierParams, SurrogateParams
 from xai.classifiers.vit import VitStages
 from xai.core.errors import UserError
 from xai.core.runtime import Runtime
+from xai.core.settings import EvenCount, settings
 from xai.data.catalogue import OpenData, open_data
 from xai.data.pair import PairSet
 from xai.explainers.registry import Row
 from xai.models.vit import VitParams
-from xai.papers.salvage.explainers import SalvageSettings, VitShapleySettings
+from xai.papers.salvage.explainers import Portion, SalvageSettings, VitShapleySettings
 from xai.study.case import Case
 from xai.study.params import StudySettings, open_metrics, open_rows
 from xai.study.scores import Chosen
@@ -23,7 +24,7 @@ PROBE = "grid_pointing"
 """The metric that pairs of objects are for."""
 
 
-@dataclass(frozen=True)
+@settings
 class SalvageStudy(StudySettings):
     """Settings of study=salvage.
 
@@ -39,37 +40,29 @@ class SalvageStudy(StudySettings):
     model: VitParams
     classifier: ClassifierParams
     surrogate: SurrogateParams
-    probe: Any
-    probe_images: int
-    lengths: tuple[float, ...]
-
-    def __post_init__(self) -> None:
-        """Refuse a probe that asks half a question."""
-        super().__post_init__()
-        if self.probe_images < 2 or self.probe_images % 2:
-            raise UserError(f"probe_images={self.probe_images} must be even and at least 2: two ask about one picture")
-        if self.probe is not None and not isinstance(self.probe, Mapping):
-            raise UserError(f"probe={self.probe} must be the settings of a data set: probe={{name: mnist_pair}}")
+    probe: dict[str, Any] | None
+    probe_images: EvenCount
+    lengths: tuple[Portion, ...]
 
 
-def open_study(settings: SalvageStudy, runtime: Runtime) -> Study:
+def open_study(asked: SalvageStudy, runtime: Runtime) -> Study:
     """The rows of one model, one data set and one seed.
 
     Raises:
         UserError: What could not be measured after the training is refused before it.
     """
-    data = open_data(settings.data, "data")
-    probe = None if settings.probe is None else open_data(settings.probe, "probe")
-    rows = open_rows(settings.rows, settings.explainers)
-    metrics = open_metrics(settings.metrics, settings.metric)
-    networks = VitStages(runtime, settings.model, data, settings.classifier, settings.surrogate, settings.seed)
+    data = open_data(asked.data, "data")
+    probe = None if asked.probe is None else open_data(asked.probe, "probe")
+    rows = open_rows(asked.rows, asked.explainers)
+    metrics = open_metrics(asked.metrics, asked.metric)
+    networks = VitStages(runtime, asked.model, data, asked.classifier, asked.surrogate, asked.seed)
     surrogate, classifier = explained(networks, "surrogate"), explained(networks, "classifier")
-    case = Case(runtime, surrogate, data, settings.case, settings.seed, compared=classifier)
+    case = Case(runtime, surrogate, data, asked.case, asked.seed, compared=classifier)
     cases: list[tuple[Case, Sequence[Chosen]]] = [(case, [each for each in metrics if each.metric.name != PROBE])]
     pairs = [each for each in metrics if each.metric.name == PROBE]
     if probe is not None:
-        cases.append((_probed(case, probe, settings.probe_images), pairs))
-    return Study([*rows, *over_length(rows, settings.lengths)], cases)
+        cases.append((_probed(case, probe, asked.probe_images), pairs))
+    return Study([*rows, *over_length(rows, asked.lengths)], cases)
 
 
 def over_length(rows: Sequence[Row], lengths: Sequence[float]) -> list[Row]:

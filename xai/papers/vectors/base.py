@@ -3,17 +3,18 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from open_clip.model import CLIP
+from pydantic import Field
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from xai.core.epochs import EpochDataModule, StepSampler
-from xai.core.errors import UserError
 from xai.core.files import fingerprint_file
 from xai.core.optimisation import FitParams
 from xai.core.runtime import Runtime
+from xai.core.settings import Count, FieldError, NonNegative, Positive, Share, Whole, settings
 from xai.core.store import Artifact
 from xai.core.training import fit
 from xai.data.captions import CaptionedGlyphs, GlyphStream
@@ -35,7 +36,7 @@ _REVISION = 1
 _STEPS_BETWEEN_CHECKPOINTS = 50
 
 
-@dataclass(frozen=True)
+@settings
 class PretrainParams:
     """Contrastive pre-training of the embedded model.
 
@@ -50,23 +51,19 @@ class PretrainParams:
         scene: The layout of the scenes.
     """
 
-    steps: int
-    focused_steps: int
-    batch_size: int
-    learning_rate: float
-    weight_decay: float
-    warmup: float
-    clip: float
+    steps: Annotated[int, Field(ge=1, multiple_of=_STEPS_BETWEEN_CHECKPOINTS)]
+    focused_steps: Whole
+    batch_size: Count
+    learning_rate: Positive
+    weight_decay: NonNegative
+    warmup: Share
+    clip: NonNegative
     scene: ScatterParams
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be cut into checkpointed pieces."""
-        if self.steps < 1 or self.steps % _STEPS_BETWEEN_CHECKPOINTS:
-            raise UserError(f"model.pretraining.steps={self.steps} must be a multiple of {_STEPS_BETWEEN_CHECKPOINTS}")
-        if not 0 <= self.focused_steps <= self.steps:
-            raise UserError(
-                f"model.pretraining.focused_steps={self.focused_steps} must lie between 0 and steps={self.steps}"
-            )
+        """Refuse more steps of one kind than there are."""
+        if self.focused_steps > self.steps:
+            raise FieldError("focused_steps", f"must be at most steps={self.steps}")
 
     @property
     def fit(self) -> FitParams:
@@ -75,7 +72,7 @@ class PretrainParams:
         return FitParams(epochs, self.batch_size, self.learning_rate, self.weight_decay, self.warmup, self.clip)
 
 
-@dataclass(frozen=True)
+@settings
 class ModelParams(ClipParams):
     """A CLIP model and, for the embedded one, how its base weights come about."""
 
@@ -85,23 +82,21 @@ class ModelParams(ClipParams):
         """Refuse scenes of the pre-training that do not fit, and settings that would be ignored without a word."""
         super().__post_init__()
         if self.random_weights and self.weights is not None:
-            raise UserError(f"model.random_weights=true and model.weights={self.weights} exclude each other: set one")
+            raise FieldError("weights", "and random_weights=true exclude each other: set one")
         if not self.embedded and self.pretraining is not None:
-            raise UserError(f"model={self.name} is an open_clip model, which is not pre-trained here: drop pretraining")
+            raise FieldError("name", "is an open_clip model, which is not pre-trained here: drop pretraining")
         if self.embedded:
             for name in ("weights", "pretrained"):
                 if getattr(self, name) is not None:
-                    raise UserError(
-                        f"model.{name}={getattr(self, name)} does nothing for model={self.name}, which is pre-trained "
-                        "here: use model=clip_vit_b32 for open_clip weights"
+                    raise FieldError(
+                        name,
+                        f"does nothing for {self.name}, which is pre-trained here: use model=clip_vit_b32 for "
+                        "open_clip weights",
                     )
             if self.pretraining is None:
-                raise UserError(f"model={self.name} has no weights of its own and no pretraining settings")
+                raise FieldError("name", "has no weights of its own and no pretraining settings")
             if self.pretraining.scene.canvas != self.image_size:
-                raise UserError(
-                    f"model.pretraining.scene.canvas={self.pretraining.scene.canvas} must equal "
-                    f"model.image_size={self.image_size}"
-                )
+                raise FieldError("pretraining.scene.canvas", f"must equal image_size={self.image_size}")
 
 
 class _Stream(EpochDataModule):

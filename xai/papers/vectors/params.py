@@ -1,20 +1,23 @@
 """The settings of `method=transfer`, and how lambda2 is chosen from its grid."""
 
-import math
-from dataclasses import dataclass
+from typing import Annotated
 
-from xai.core.errors import UserError
+from pydantic import Field
+
 from xai.core.optimisation import FitParams
-from xai.methods.self_explainer import check_alpha
+from xai.core.settings import EvenCount, settings
 from xai.results import Result
 
+Factor = Annotated[float, Field(ge=0, le=10)]
+"""Of a task vector; the paper's lie between 0.4 and 1.2."""
 
-@dataclass(frozen=True)
+
+@settings
 class TransferParams:
     """One transfer, and what it is compared with.
 
     Args:
-        alpha: Balance of equation 4 for the explained models.
+        alpha: Balance of equation 4 for the explained models; at 1 they would learn no explanation.
         lambda1: Factor of the target's task vector, equation 8.
         lambda2: Factor of the explainability vector; null chooses it from the grid on the validation split.
         lambda2_grid: The values of Figure 3; each costs one evaluation.
@@ -30,48 +33,20 @@ class TransferParams:
         bound_fit: Optimisation of ft target+X.
     """
 
-    alpha: float
-    lambda1: float
-    lambda2: float | None
-    lambda2_grid: tuple[float, ...]
-    accuracy_tolerance: float
+    alpha: Annotated[float, Field(ge=0, lt=1)]
+    lambda1: Factor
+    lambda2: Factor | None
+    lambda2_grid: Annotated[tuple[Factor, ...], Field(min_length=1)]
+    accuracy_tolerance: Annotated[float, Field(ge=0, lt=1)]
     source_images: int | None
     target_images: int | None
     validation_images: int | None
     test_images: int | None
     bound: bool
-    bound_coalitions: int
+    bound_coalitions: EvenCount
     source_fit: FitParams
     target_fit: FitParams
     bound_fit: FitParams
-
-    def __post_init__(self) -> None:
-        """Refuse numbers out of range."""
-        check_alpha(self.alpha)
-        if self.alpha == 1:
-            raise UserError(
-                "transfer.alpha=1 learns no explanation, so there is no vector to transfer: use a smaller one"
-            )
-        if not self.lambda2_grid:
-            raise UserError("transfer.lambda2_grid is empty: give at least one value")
-        chosen = [] if self.lambda2 is None else [("lambda2", self.lambda2)]
-        for name, value in (
-            ("lambda1", self.lambda1),
-            *chosen,
-            *(("lambda2_grid", value) for value in self.lambda2_grid),
-        ):
-            if not (math.isfinite(value) and 0 <= value <= 10):
-                raise UserError(
-                    f"transfer.{name}={value:g} is out of range: it must lie between 0 and 10 (the paper: 0.4 to 1.2)"
-                )
-        if not 0 <= self.accuracy_tolerance < 1:
-            raise UserError(
-                f"transfer.accuracy_tolerance={self.accuracy_tolerance} is a share: it must lie between 0 and 1"
-            )
-        if self.bound_coalitions < 2 or self.bound_coalitions % 2:
-            raise UserError(
-                f"transfer.bound_coalitions={self.bound_coalitions} must be an even number: coalitions come in pairs"
-            )
 
 
 def choose_lambda2(results: list[Result], accuracy_floor: float) -> float:
