@@ -51,7 +51,8 @@ def config_file(group: str, name: str) -> Path:
     Raises:
         UserError: There is none of this name.
     """
-    folders = [Path(place.removeprefix("file://")) for _, place in _sources() if place.startswith("file://")]
+    places = [place for _, place in _sources()]
+    folders = [Path(place.removeprefix("file://")) for place in places if place.startswith(("file://", "/"))]
     found = next((path for folder in folders if (path := folder / group / f"{name}.yaml").is_file()), None)
     if found is None:
         known = {path.stem for folder in folders for path in (folder / group).glob("*.yaml")}

@@ -15,6 +15,7 @@ from xai.core.store import PROMISE, SCRATCH, Artifact
 from xai.models.weights import read_weights, write_weights
 
 _PRIME = 1_000_003
+_WORTH_A_LINE = 1.0
 
 
 def block_generator(seed: int, number: int) -> torch.Generator:
@@ -65,7 +66,8 @@ def fill_blocks(
 
     scratch = runtime.store.scratch(kind, spec)
     if scratch is not None:
-        with explain_disk_errors(runtime.store.root, PROMISE), bar(title, sum(map(len, blocks)), "images") as advance:
+        images = sum(map(len, blocks))
+        with explain_disk_errors(runtime.store.root, PROMISE), bar(title, images, "images", _WORTH_A_LINE) as advance:
             shards(scratch).fill(compute, advance)
     return runtime.store.get(kind, spec, merge, title=title)
 

@@ -79,6 +79,7 @@ class Case:
         source: The data set that explanations were learned on, where it is another.
         compared: The classifier that rows which classify are compared with; None: `model`.
         only: These rows [N] of the split, instead of what `params.images` draws.
+        home: The case whose images a prior is learned from, where it is another: pairs are asked with the prior of singles.
         others: The rows of a study by name, for an explainer that is made from another one.
     """
 
@@ -91,6 +92,7 @@ class Case:
     source: str | None = None
     compared: ExplainedModel | None = None
     only: tuple[int, ...] | None = None
+    home: "Case | None" = None
     others: Mapping[str, Row] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -232,9 +234,10 @@ class Case:
         """
         from xai.study.maps import explain  # maps are made of cases
 
-        available = len(self.data.source.labels(split))
+        home = self.home or self
+        available = len(home.data.source.labels(split))
         wanted = None if images is None or images >= available else images
-        found = explain(self.with_params(split=split, images=wanted), self.row(name)).attributions
+        found = explain(home.with_params(split=split, images=wanted), self.row(name)).attributions
         if found is None:
             raise UserError(f"of={name} gives no maps: name a row that explains")
         return found

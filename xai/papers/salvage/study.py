@@ -83,4 +83,4 @@ def _probed(case: Case, probe: OpenData, images: int) -> Case:
         raise UserError(f"probe={probe.name} has other classes than data={case.data.name}: use pairs of the same")
     # Rows 2i and 2i + 1 are the two questions about one picture.
     only = tuple(range(min(images, len(probe.source.labels(case.split)))))
-    return replace(case, data=probe, name="probe", only=only, compared=None)
+    return replace(case, data=probe, name="probe", only=only, compared=None, home=case)
