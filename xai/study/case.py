@@ -79,7 +79,7 @@ class Case:
         source: The data set that explanations were learned on, where it is another.
         compared: The classifier that rows which classify are compared with; None: `model`.
         only: These rows [N] of the split, instead of what `params.images` draws.
-        home: The case whose images a prior is learned from, where it is another: pairs are asked with the prior of singles.
+        home: The case whose images a prior is learned from, where it is another one.
         others: The rows of a study by name, for an explainer that is made from another one.
     """
 
