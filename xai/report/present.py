@@ -76,8 +76,13 @@ def verdicts(frames: Frames, names: Sequence[str]) -> list[Finding]:
 
 
 def usual(frame: pd.DataFrame) -> pd.DataFrame:
-    """The lines of rows at their usual settings."""
-    return frame[~frame["explainer"].str.contains(OTHER_SETTINGS, regex=False)] if len(frame) else frame
+    """The lines of rows at their usual settings; what was asked in another case is told of the main case's data set."""
+    if not len(frame):
+        return frame
+    lines = frame[~frame["explainer"].str.contains(OTHER_SETTINGS, regex=False)]
+    main = lines[lines["case"] == "main"].drop_duplicates(["model", "seed"]).set_index(["model", "seed"])["data"]
+    asked = pd.Series(pd.MultiIndex.from_frame(lines[["model", "seed"]]).map(main), lines.index)
+    return lines.assign(data=lines["data"].where((lines["case"] == "main") | asked.isna(), asked))
 
 
 def _write_table(stem: Path, tables: Sequence[Table]) -> None:
