@@ -88,10 +88,14 @@ def views(
 ) -> Shown:
     """Tables, verdicts and figures of frames, which nothing is computed for."""
     made = {name: tables_of(frames, name, unfit) for name in asked.tables}
-    source = Source(*map(of_main, (frames.scores, frames.curves, frames.costs)), metrics.columns())
-    figures, missing = draw_all(asked.figures, source)
+    figures, missing = draw_all(asked.figures, source_of(frames))
     left = [f"{name} was left out: {why}" for name, why in unfit.items()]
     return Shown(made, verdicts(frames, asked.claims), figures, [*left, *missing], summary, pictures)
+
+
+def source_of(frames: Frames) -> Source:
+    """What figures and sentences are made of."""
+    return Source(of_main(frames.scores), of_main(frames.curves), of_main(frames.costs), metrics.columns())
 
 
 def write(shown: Shown, frames: Frames, output: Path) -> None:
