@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -29,6 +30,21 @@ OTHER_SETTINGS = "@"
 
 EVERYTHING = "everything"
 """The name of a table that shows whatever was measured, without a file of its own."""
+
+
+@dataclass(frozen=True)
+class Views:
+    """What is made of frames.
+
+    Args:
+        tables: Files of conf/table.
+        claims: Files of conf/claims.
+        figures: Registered figures, by name or with settings.
+    """
+
+    tables: Sequence[str] = ()
+    claims: Sequence[str] = ()
+    figures: Sequence[str | Mapping[str, Any]] = ()
 
 
 @dataclass(frozen=True)
@@ -65,7 +81,8 @@ def present(study: Study, frames: Frames, asked: StudySettings, output: Path, su
     Returns:
         The page.
     """
-    shown = views(frames, asked, study.unfit, summary, pictures_of(study, asked.pictures))
+    wanted = Views(asked.tables, asked.claims, asked.figures)
+    shown = views(frames, wanted, study.unfit, summary, pictures_of(study, asked.pictures))
     write(shown, frames, output)
     say(shown)
     case = study.cases[0][0]
@@ -76,21 +93,21 @@ def present(study: Study, frames: Frames, asked: StudySettings, output: Path, su
         "commit": str(provenance()["commit"])
     }
     keys = {"model": str(case.model.identity)} if isinstance(case.model.identity, str) else {}
-    return page.write_page(output / "report.html", as_page(shown, frames, asked.study, about, made, keys))
+    return page.write_page(output / "report.html", as_page(shown, frames, asked.study, about, made, keys, command()))
 
 
 def views(
     frames: Frames,
-    asked: StudySettings,
+    wanted: Views,
     unfit: Mapping[str, str],
     summary: Sequence[str] = (),
     pictures: Sequence[page.Picture] = (),
 ) -> Shown:
     """Tables, verdicts and figures of frames, which nothing is computed for."""
-    made = {name: tables_of(frames, name, unfit) for name in asked.tables}
-    figures, missing = draw_all(asked.figures, source_of(frames))
+    made = {name: tables_of(frames, name, unfit) for name in wanted.tables}
+    figures, missing = draw_all(wanted.figures, source_of(frames))
     left = [f"{name} was left out: {why}" for name, why in unfit.items()]
-    return Shown(made, verdicts(frames, asked.claims), figures, [*left, *missing], summary, pictures)
+    return Shown(made, verdicts(frames, wanted.claims), figures, [*left, *missing], summary, pictures)
 
 
 def source_of(frames: Frames) -> Source:
@@ -127,7 +144,13 @@ def say(shown: Shown) -> None:
 
 
 def as_page(
-    shown: Shown, frames: Frames, title: str, about: str, made: Mapping[str, str], keys: Mapping[str, str]
+    shown: Shown,
+    frames: Frames,
+    title: str,
+    about: str,
+    made: Mapping[str, str],
+    keys: Mapping[str, str],
+    typed: str,
 ) -> page.Page:
     """The same as one page."""
     grids = [sheets.sheet_of(table) for tables in shown.tables.values() for table in tables]
@@ -142,7 +165,7 @@ def as_page(
         missing=shown.missing,
         pictures=shown.pictures,
         costs=usual(frames.costs),
-        command=command(),
+        command=typed,
         made=made,
         keys=keys,
     )
