@@ -45,7 +45,8 @@ class Frames:
             number that rows are labelled with.
         curves: One line for explainer x curve x point: the same columns, but curve, x (a share, 0 to 1) and the value's
             mean over images.
-        costs: One line for explainer: passes and milliseconds an image, and the seconds its training took.
+        costs: One line for explainer: passes and milliseconds an image, the seconds its training took, and where its maps
+            lie: the key of their artifact, and which stage of a path they are.
         left_out: One line for each metric that a row cannot have: explainer, metric, reason.
     """
 
@@ -110,7 +111,14 @@ def _curve_lines(measured: Measurement) -> pd.DataFrame:
 def _cost_line(measured: Measurement) -> dict[str, Any]:
     info, players = measured.row.entry.info, measured.case.network().players
     passes = None if info.passes is None else info.passes(measured.row.params, players)
-    return {**_common(measured), "passes": passes, "milliseconds": measured.maps.milliseconds}
+    maps = measured.maps
+    return {
+        **_common(measured),
+        "passes": passes,
+        "milliseconds": maps.milliseconds,
+        "maps": maps.artifact.key,
+        "stage": maps.pick,
+    }
 
 
 def _reason_lines(measured: Measurement) -> list[dict[str, Any]]:
