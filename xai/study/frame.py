@@ -45,7 +45,7 @@ class Frames:
             number that rows are labelled with.
         curves: One line for explainer x curve x point: the same columns, but curve, x (a share, 0 to 1) and the value's
             mean over images.
-        costs: One line for explainer: passes and milliseconds an image, the seconds its training took, and where its maps
+        costs: One line for explainer: passes and milliseconds an image, the seconds its training took, where its maps
             lie: the key of their artifact, and which stage of a path they are.
         left_out: One line for each metric that a row cannot have: explainer, metric, reason.
     """
