@@ -12,7 +12,7 @@ from pathlib import Path
 import hydra
 
 from xai.app import run
-from xai.cli import CONF, report_errors
+from xai.cli import CONF, report_errors, typed_keys
 from xai.core.errors import UserError
 from xai.core.progress import console
 from xai.reports.sweeps import SHOW, Sweep, read_sweep
@@ -26,9 +26,10 @@ def run_all(sweep: Sweep, name: str, extra: Sequence[str]) -> list[Path]:
         label = ",".join(part.replace("/", "-") for part in overrides[len(sweep.common) :]) or "run"
         folder = Path("outputs") / name / label
         console.rule(f"{number} of {len(combinations)}: {label}")
+        given = [*overrides, *extra]
         with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-            config = hydra.compose("config", overrides=[*overrides, *extra])
-        run(config, folder)
+            config = hydra.compose("config", overrides=given)
+        run(config, folder, typed_keys(given))
         folders.append(folder)
     return folders
 

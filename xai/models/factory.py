@@ -3,6 +3,7 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import open_clip
 import torch
@@ -19,6 +20,7 @@ from xai.models.tokenizer import WordTokenizer
 from xai.models.weights import match_weights, read_weights
 
 _NO_VIT = "model.architecture={} is no plain CLIP with a ViT tower; use one that is, such as ViT-B-32"
+_SAME_CHANNELS = 1e-3
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,8 @@ class ClipParams:
         weights: A local file of open_clip weights; it comes before `pretrained`.
         random_weights: Take random weights where neither is given (tests of the plumbing, never of the science).
         towers: Shape of the small towers that the framework pre-trains itself.
+        quick_gelu: Whether the towers activate by QuickGELU, as OpenAI's do; null follows the architecture, or the
+            weights that `pretrained` names.
     """
 
     name: str
@@ -88,6 +92,7 @@ class ClipParams:
     weights: str | None = None
     random_weights: bool = False
     towers: SmallTowers | None = None
+    quick_gelu: bool | None = None
 
     def __post_init__(self) -> None:
         """Refuse shapes that do not fit together."""
@@ -96,6 +101,29 @@ class ClipParams:
             raise UserError(f"model={self.name} needs either architecture (an open_clip name) or towers, and not both")
         if self.architecture is not None and self.architecture not in open_clip.list_models():
             raise UserError(f"model.architecture={self.architecture} is not one that open_clip knows")
+        published = self.published.get("quick_gelu")
+        if published is not None and self.quick_gelu not in (None, published):
+            raise UserError(
+                f"model.quick_gelu={str(self.quick_gelu).lower()} contradicts model.pretrained={self.pretrained}: its "
+                f"towers were trained with quick_gelu={str(published).lower()}: leave quick_gelu out"
+            )
+
+    @property
+    def published(self) -> dict[str, Any]:
+        """What open_clip publishes of the weights that `pretrained` names; nothing where it does not know them."""
+        if self.architecture is None or self.pretrained is None:
+            return {}
+        found = open_clip.get_pretrained_cfg(self.architecture, self.pretrained)
+        built = (open_clip.get_model_config(self.architecture) or {}).get("quick_gelu", False)
+        return {"quick_gelu": bool(built), **found} if found else {}
+
+    @property
+    def activates_quickly(self) -> bool:
+        """Whether its towers activate by QuickGELU."""
+        if self.quick_gelu is not None or self.architecture is None:
+            return bool(self.quick_gelu)
+        built = (open_clip.get_model_config(self.architecture) or {}).get("quick_gelu", False)
+        return bool(self.published.get("quick_gelu", built))
 
     @property
     def embedded(self) -> bool:
@@ -140,6 +168,7 @@ def _build_open_clip(params: ClipParams) -> CLIP:
     if set(settings) - {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu", "init_logit_scale"}:
         raise UserError(_NO_VIT.format(params.architecture))
     vision = CLIPVisionCfg(**{**settings["vision_cfg"], "image_size": params.image_size})
+    settings["quick_gelu"] = params.activates_quickly
     return CLIP(**{**settings, "vision_cfg": vision, "text_cfg": CLIPTextCfg(**settings["text_cfg"])})
 
 
@@ -159,7 +188,7 @@ def _build_small(params: ClipParams, towers: SmallTowers) -> CLIP:
         heads=towers.text_heads,
         layers=towers.text_layers,
     )
-    clip = CLIP(towers.embed_dim, vision, text)
+    clip = CLIP(towers.embed_dim, vision, text, quick_gelu=params.activates_quickly)
     # A start that knows the plane: from random positions a small ViT does not learn to find an object in minutes.
     positions = get_2d_sincos_pos_embed(towers.width, params.grid, cls_token=True)
     with torch.no_grad():
@@ -190,6 +219,13 @@ def base_weights_file(params: ClipParams) -> Path:
     if not known:
         tags = ", ".join(open_clip.list_pretrained_tags_by_model(params.architecture or "")) or "none"
         raise UserError(f"model.pretrained={params.pretrained} is unknown for {params.architecture}: known are {tags}")
+    for name in ("mean", "std"):
+        stated, asked = known.get(name), getattr(params, name)
+        if stated and max(abs(a - b) for a, b in zip(stated, asked, strict=True)) > _SAME_CHANNELS:
+            raise UserError(
+                f"model.{name}={list(asked)} is not what model.pretrained={params.pretrained} was trained with: set "
+                f"model.{name}={list(stated)}"
+            )
     try:
         return Path(open_clip.download_pretrained(known, cache_dir=os.environ.get("XAI_WEIGHTS")))
     except Exception as error:
@@ -203,8 +239,7 @@ def read_base_weights(params: ClipParams, path: Path) -> dict[str, Tensor]:
     """Read open_clip weights (safetensors, or a torch file without code) and check that they fit the model."""
     tensors = read_weights(path, what="base weights", require_finite=True).tensors
     expected = {name: value.shape for name, value in build_clip(params).state_dict().items()}
-    match_weights(tensors, expected, what=f"base weights {path}", model=params.name)
-    return tensors
+    return match_weights(tensors, expected, what=f"base weights {path}", model=params.name)
 
 
 def load_base(params: ClipParams, tensors: dict[str, Tensor]) -> CLIP:

@@ -2,12 +2,13 @@
 
 import hashlib
 import itertools
+import json
 import os
 import pickletools
 import secrets
 import warnings
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -17,12 +18,16 @@ from typing import IO, Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from xai.core.errors import UserError
 
-_WRAPPERS = ("state_dict", "model")
-_PREFIX = "module."  # what DataParallel and DistributedDataParallel put before every name
+# Where both are held, the averaged weights come first, as in timm: it is they that were evaluated.
+_WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model")
+_DEEPEST_WRAPPER = 4
+_MOST_SHARED = 16  # times that memory may be shared: tied weights share it twice
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_DTYPES = {*_FLOATS, torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool}
 _LONGEST_NAME = 120
 _MOST_NAMES = 3
 _LONGEST_HEADER = 100_000_000  # the limit of the safetensors format
@@ -49,8 +54,8 @@ class Weights:
 def read_weights(path: str | Path, *, what: str = "checkpoint", require_finite: bool = False) -> Weights:
     """Read tensors from a safetensors file, or from a torch file that needs no code to be read.
 
-    The content decides which of the two it is, never the suffix. `{"state_dict": ...}` and `{"model": ...}` are
-    unwrapped, and so is a `module.` before every name.
+    The content decides which of the two it is, never the suffix. What a training wraps around its weights, such as
+    `{"state_dict": ...}`, is entered; prefixes of their names go in `match_weights`, which knows what is wanted.
 
     Args:
         path: The file.
@@ -76,7 +81,7 @@ def read_weights(path: str | Path, *, what: str = "checkpoint", require_finite: 
         raise _refused_pickle(label, _foreign_globals(path))
     else:
         raise UserError(f"{label} is not a file of weights: give a .safetensors file, or a torch file of tensors")
-    tensors = _without_prefix(tensors)
+    _check_storage(tensors, label)
     if not tensors:
         raise UserError(f"{label} holds no tensors: give a file of weights")
     if require_finite:
@@ -117,9 +122,39 @@ def write_weights(path: str | Path, tensors: Mapping[str, Tensor], metadata: Map
             temporary.unlink(missing_ok=True)
 
 
+def read_metadata(path: str | Path) -> dict[str, str]:
+    """The strings that a safetensors file says of itself, without its tensors; nothing for any other file."""
+    try:
+        with Path(path).open("rb") as file:
+            if not _looks_like_safetensors(file.read(16)):
+                return {}
+        with safe_open(path, framework="pt", device="cpu") as opened:
+            return dict(opened.metadata() or {})
+    except Exception:  # whoever reads the tensors says what is wrong
+        return {}
+
+
+def without_prefix(state: Mapping[str, Tensor], wanted: Collection[str]) -> dict[str, Tensor]:
+    """Names less what a training put before every one of them (`module.`, `_orig_mod.`, `model.`, `backbone.`, ...).
+
+    There is no list of prefixes: what all names begin with goes where the wanted names are left then, all of them.
+
+    Args:
+        state: Tensors by name.
+        wanted: The names that a network has.
+    """
+    if not wanted or all(name in state for name in wanted):
+        return dict(state)
+    last = "." + min(wanted)
+    for prefix in {name[: 1 - len(last)] for name in state if name.endswith(last)}:
+        if all(name.startswith(prefix) for name in state) and all(prefix + name in state for name in wanted):
+            return {name.removeprefix(prefix): value for name, value in state.items()}
+    return dict(state)
+
+
 def match_weights(
     state: Mapping[str, Tensor], expected: Mapping[str, torch.Size], *, what: str = "checkpoint", model: str
-) -> None:
+) -> dict[str, Tensor]:
     """Check that a state has exactly the names and shapes that a model needs.
 
     Args:
@@ -128,9 +163,13 @@ def match_weights(
         what: What the state is, in the words of an error message.
         model: Name of the model configuration.
 
+    Returns:
+        The state by the model's names: without a prefix that all of its own had.
+
     Raises:
         UserError: A name is missing or unexpected, or else a shape differs; the first few are named.
     """
+    state = without_prefix(state, expected.keys())
     missing, unexpected = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
     problems = []
     if missing:
@@ -143,6 +182,23 @@ def match_weights(
         if state[name].shape != shape:
             here, needed = _shape(state[name].shape), _shape(shape)
             raise UserError(f"{what} does not fit: {printable(name)} is {here} here, model={model} needs {needed}")
+    return state
+
+
+def load_weights(network: nn.Module, state: Mapping[str, Tensor], *, what: str = "checkpoint", model: str) -> None:
+    """Load tensors into a network of the same architecture.
+
+    Raises:
+        UserError: As `match_weights`; the network is as it was then.
+    """
+    expected = {name: value.shape for name, value in network.state_dict().items()}
+    network.load_state_dict(match_weights(state, expected, what=what, model=model))
+
+
+def architecture_hash(parameters: Mapping[str, Tensor]) -> str:
+    """Sixteen hexadecimal digits that two models share when their parameters have the same names and shapes."""
+    shapes = sorted((name, list(value.shape)) for name, value in parameters.items())
+    return hashlib.sha256(json.dumps(shapes).encode()).hexdigest()[:16]
 
 
 def fingerprint(tensors: Mapping[str, Tensor]) -> str:
@@ -260,7 +316,9 @@ def _refused_pickle(label: str, foreign: list[str]) -> UserError:
 
 def _tensors_of(loaded: Any, label: str) -> dict[str, Tensor]:
     """Unwrap what torch.load returned down to a mapping of names to plain tensors."""
-    while isinstance(loaded, Mapping):
+    for _ in range(_DEEPEST_WRAPPER):
+        if not isinstance(loaded, Mapping):
+            break
         inner = next((loaded[key] for key in _WRAPPERS if isinstance(loaded.get(key), Mapping)), None)
         if inner is None:
             break
@@ -280,10 +338,19 @@ def _tensors_of(loaded: Any, label: str) -> dict[str, Tensor]:
     return tensors
 
 
-def _without_prefix(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    if all(name.startswith(_PREFIX) and name != _PREFIX for name in tensors):
-        return {name.removeprefix(_PREFIX): value for name, value in tensors.items()}
-    return tensors
+def _check_storage(tensors: Mapping[str, Tensor], label: str) -> None:
+    """Refuse number types that no network here has, and tensors that pretend to be larger than what the file holds."""
+    storages = {value.untyped_storage().data_ptr(): value.untyped_storage().nbytes() for value in tensors.values()}
+    if sum(value.numel() * value.element_size() for value in tensors.values()) > _MOST_SHARED * sum(storages.values()):
+        raise UserError(f"{label} has tensors that share far less memory than they claim: store them whole")
+    for name, value in tensors.items():
+        if value.dtype not in _DTYPES:
+            kind = str(value.dtype).removeprefix("torch.")
+            raise UserError(f"{label} holds {kind} numbers in {printable(name)}: store them as float32 or float16")
+        if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+            raise UserError(
+                f"{label} has {_shape(value.shape)} values in {printable(name)} that share less memory: store it whole"
+            )
 
 
 def _is_textual_pickle(path: Path, head: bytes) -> bool:
