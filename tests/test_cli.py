@@ -638,9 +638,12 @@ def test_a_checkpoint_alone_is_enough_and_contradictions_are_refused(run: Cli, f
         ("cnn", "model.patch_size=7", ["model=cnn_tiny", "model=vit_tiny", "model.image_size=84"]),
         (str(files.checkpoint), "model=clip_tiny", ["model=vit_tiny", "model.std=[1,1,1]", "model.towers.layers=9"]),
     ):
-        status, alone, err = run(*common, f"checkpoint={file}")
-        assert (status, err) == (0, "")
-        assert run(*common, f"checkpoint={file}", right)[:2] == (0, alone)
+        drawn = []
+        for given in ([], [right]):
+            status, _, err = run(*common, f"checkpoint={file}", *given)
+            assert (status, err) == (0, "")
+            drawn.append((run.folder / "photo.explained.png").read_bytes())
+        assert drawn[0] == drawn[1]
         for given in wrong:
             line = run.refused(*common, f"checkpoint={file}", given)
             assert f"{file} is a " in line
@@ -649,7 +652,7 @@ def test_a_checkpoint_alone_is_enough_and_contradictions_are_refused(run: Cli, f
 
 def test_a_classifier_to_explain_brings_its_model(run: Cli) -> None:
     model = build(VitParams, composed("method=classifier", "model.image_size=84")["model"], "model")
-    network_files.write(Path("vit"), build_vit(model, 10, 0), describe(model, "classifier", "mnist_scattered", CLASSES))
+    network_files.write(Path("vit"), build_vit(model, 10, 0), describe(model, "classifier", "x", tuple("0123456789")))
     status, _, err = run("method=classifier", "classifier.checkpoint=vit", "logger=none", "data=mnist_scattered")
     assert (status, err) == (0, "")
     spec = network_files.read_spec(run.folder / "outputs" / "classifier" / "classifier.safetensors")
