@@ -1,19 +1,17 @@
 """The one door for weights: safetensors go out, safetensors or torch files come in, and no code is ever run."""
 
 import hashlib
-import itertools
 import json
 import os
-import pickletools
 import secrets
 import warnings
 import zipfile
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -21,6 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from xai.core.errors import UserError
+from xai.models.pickles import foreign, foreign_globals, imported, is_textual_pickle
 
 # Where both are held, the averaged weights come first, as in timm: it is they that were evaluated.
 _WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model")
@@ -31,11 +30,7 @@ _DTYPES = {*_FLOATS, torch.int64, torch.int32, torch.int16, torch.int8, torch.ui
 _LONGEST_NAME = 120
 _MOST_NAMES = 3
 _LONGEST_HEADER = 100_000_000  # the limit of the safetensors format
-# A pickle of weights has a few operations a tensor; what has more than this was made to keep a scanner busy.
-_MOST_OPERATIONS = 2_000_000
 _MOST_PICKLE_BYTES = 256 * 2**20
-# A legacy torch file is five pickles in a row (magic number, version, platform, the object, storage keys), then bytes.
-_LEGACY_PICKLES = 5
 
 
 @dataclass(frozen=True)
@@ -76,9 +71,9 @@ def read_weights(path: str | Path, *, what: str = "checkpoint", require_finite: 
     elif head.startswith(b"PK\x03\x04"):
         tensors = _read_torch_zip(path, label)
     elif head.startswith(b"\x80"):
-        tensors = _load(path, label, _foreign_globals(path), mmap=False)
-    elif _is_textual_pickle(path, head):
-        raise _refused_pickle(label, _foreign_globals(path))
+        tensors = _load(path, label, foreign_globals(path), mmap=False)
+    elif is_textual_pickle(path, head):
+        raise _refused_pickle(label, foreign_globals(path))
     else:
         raise UserError(f"{label} is not a file of weights: give a .safetensors file, or a torch file of tensors")
     _check_storage(tensors, label)
@@ -275,24 +270,24 @@ def _read_safetensors(path: Path, label: str) -> tuple[dict[str, Tensor], dict[s
 
 
 def _read_torch_zip(path: Path, label: str) -> dict[str, Tensor]:
-    foreign: list[str] = []
+    found: list[str] = []
     try:
         with zipfile.ZipFile(path) as archive:
             members = {member.filename.rpartition("/")[2]: member for member in archive.infolist()}
             pickled = members.get("data.pkl")
             if pickled is not None and pickled.file_size <= _MOST_PICKLE_BYTES:
                 with archive.open(pickled) as file:
-                    foreign = _foreign(_globals(file))
+                    found = foreign(imported(file))
     except Exception:  # whatever the parser makes of bytes from anywhere
         raise UserError(f"{label} is truncated or damaged: get a whole copy") from None
     if "constants.pkl" in members:
         raise UserError(f"{label} is a TorchScript program, refused: save its state_dict() as safetensors")
     if pickled is None:
         raise UserError(f"{label} is a zip archive without weights: give a .safetensors or a torch file")
-    return _load(path, label, foreign, mmap=True)
+    return _load(path, label, found, mmap=True)
 
 
-def _load(path: Path, label: str, foreign: list[str], *, mmap: bool) -> dict[str, Tensor]:
+def _load(path: Path, label: str, found: list[str], *, mmap: bool) -> dict[str, Tensor]:
     """Load with torch's restricted unpickler; what it will not have is explained by what the pickle asks for."""
     try:
         with warnings.catch_warnings():
@@ -303,14 +298,14 @@ def _load(path: Path, label: str, foreign: list[str], *, mmap: bool) -> dict[str
                 source = path if mmap and path.suffix != ".safetensors" else file
                 loaded = torch.load(source, weights_only=True, map_location="cpu", mmap=source is path)
     except Exception:  # whatever the unpickler makes of bytes from anywhere
-        if foreign:
-            raise _refused_pickle(label, foreign) from None
+        if found:
+            raise _refused_pickle(label, found) from None
         raise UserError(f"{label} is truncated, damaged or no file of tensors: get a whole copy") from None
     return _tensors_of(loaded, label)
 
 
-def _refused_pickle(label: str, foreign: list[str]) -> UserError:
-    would = f"it would have run {_few(foreign)}" if foreign else "it is a pickle, and pickles can run code"
+def _refused_pickle(label: str, found: list[str]) -> UserError:
+    would = f"it would have run {_few(found)}" if found else "it is a pickle, and pickles can run code"
     return UserError(f"{label} is refused, nothing was executed: {would}; convert it to safetensors")
 
 
@@ -351,60 +346,6 @@ def _check_storage(tensors: Mapping[str, Tensor], label: str) -> None:
             raise UserError(
                 f"{label} has {_shape(value.shape)} values in {printable(name)} that share less memory: store it whole"
             )
-
-
-def _is_textual_pickle(path: Path, head: bytes) -> bool:
-    """Tell whether the file is a pickle of protocol 0 or 1, which begins with no mark of its own."""
-    if head[:1] not in (b"(", b"c", b"}", b"]"):
-        return False
-    try:
-        with path.open("rb") as file:
-            for count, _ in enumerate(pickletools.genops(file)):
-                if count > _MOST_OPERATIONS:
-                    return False
-    except Exception:  # not a pickle, then
-        return False
-    return True
-
-
-def _foreign_globals(path: Path) -> list[str]:
-    """Name what the pickles of a legacy torch file, or a bare pickle, would import beyond the parts of a tensor."""
-    found: list[str] = []
-    with path.open("rb") as file:
-        for _ in range(_LEGACY_PICKLES):
-            found += _globals(file)
-    return _foreign(found)
-
-
-def _globals(file: IO[bytes]) -> Iterator[str]:
-    """Yield the dotted names that one pickle imports, read as far as it can be; nothing is executed."""
-    strings: list[str] = []
-    memo: dict[Any, str] = {}
-    with suppress(Exception):  # a damaged pickle ends here; the loader tells the rest
-        for opcode, argument, _ in itertools.islice(pickletools.genops(file), _MOST_OPERATIONS):
-            if opcode.name in ("GLOBAL", "INST"):
-                yield ".".join(str(argument).split(" ", 1))
-            elif opcode.name == "STACK_GLOBAL":
-                yield ".".join(strings[-2:])
-            elif opcode.name in ("GET", "BINGET", "LONG_BINGET"):
-                strings.append(memo.get(argument, "?"))
-            elif opcode.name in ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"):
-                memo[len(memo) if argument is None else argument] = strings[-1] if strings else "?"
-            elif isinstance(argument, str):
-                strings.append(argument)
-
-
-def _foreign(names: Iterable[str]) -> list[str]:
-    """Keep the names that are no parts of a tensor, each once, in order."""
-    return [name for name in dict.fromkeys(names) if not _is_tensor_part(name)]
-
-
-def _is_tensor_part(name: str) -> bool:
-    if name.startswith("torch._utils._rebuild_") or name in ("collections.OrderedDict", "torch.Size", "torch.device"):
-        return True
-    module, _, leaf = name.rpartition(".")
-    is_dtype = module == "torch" and isinstance(getattr(torch, leaf, None), torch.dtype)
-    return is_dtype or (module.startswith("torch") and leaf.endswith("Storage"))
 
 
 def _reason(error: Exception) -> str:
