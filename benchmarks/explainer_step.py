@@ -34,11 +34,11 @@ from benchmarks.learned import (
 from benchmarks.machine import matmul_rate
 from benchmarks.setup import Setup
 from benchmarks.tables import Report, mebibytes, ratio, share, table
+from xai.classifiers.params import SalvageParams
 from xai.core.settings import build
 from xai.data.module import Batch
 from xai.models.explainer import SalvageNetwork
 from xai.models.vit import SmallVit, VitParams
-from xai.stages.vit_params import SalvageParams
 
 ALIKE = 1e-4
 """The most that the losses of `SALVAGE` and `attention masking` may differ by, in float32."""

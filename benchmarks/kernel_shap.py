@@ -20,7 +20,7 @@ from benchmarks.machine import matmul_rate
 from benchmarks.models import Model, best_batches, checked_game, configured, images, paint, reference, targets_of
 from benchmarks.setup import Setup
 from benchmarks.tables import Report, mebibytes, ratio, share, table
-from xai.models.maskable import Removal
+from xai.models.maskable import Kind, Removal
 from xai.shapley.kernel_shap import kernel_shap
 
 GOALS = {"ours, pixels": 1.05, "ours, tokens": 0.60}
@@ -119,7 +119,7 @@ class Plain(Explain):
 class Ours(Explain):
     """`xai.shapley.kernel_shap`, all images in one call."""
 
-    def __init__(self, kind: str, case: Case, setup: Setup) -> None:
+    def __init__(self, kind: Kind, case: Case, setup: Setup) -> None:
         super().__init__(case, setup)
         self._begin = checked_game(case.model, self.network, Removal(kind, "mean"), setup)
         del self.network

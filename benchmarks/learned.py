@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 
+from xai.classifiers.params import SalvageParams
 from xai.methods.salvage import Salvage
 from xai.methods.vit_shapley import VitShapley
 from xai.models.explainer import ExplainerNetwork, SalvageNetwork, ShapleyNetwork, ShapleyParts, column
@@ -16,7 +17,6 @@ from xai.models.timm_vit import MaskableVit
 from xai.models.vit import VitParams, build_vit, maskable
 from xai.sampling import step_generator
 from xai.shapley.informed import informed_coalitions, uniform_sizes
-from xai.stages.vit_params import SalvageParams
 
 CLASSES = 10
 """C, of every classifier here."""

@@ -22,7 +22,7 @@ from benchmarks.models import Model, checked_game, configured, images, reference
 from benchmarks.setup import Setup
 from benchmarks.tables import Report, mebibytes, ratio, share, table
 from xai.models.factory import ClipParams
-from xai.models.maskable import Removal
+from xai.models.maskable import Kind, Removal
 from xai.shapley.coalitions import paired_coalitions
 
 _TOKENS = {"cpu": 1 << 12, "cuda": 1 << 18}
@@ -110,7 +110,7 @@ class Plain(Answer):
 class Game(Answer):
     """A game of ours."""
 
-    def __init__(self, kind: str, case: Case, setup: Setup) -> None:
+    def __init__(self, kind: Kind, case: Case, setup: Setup) -> None:
         super().__init__(case, setup)
         self._begin = checked_game(case.model, self.network, Removal(kind, "mean"), setup)
 

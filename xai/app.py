@@ -12,6 +12,9 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from rich.markup import escape
 
+from xai.classifiers.params import SurrogateParams
+from xai.classifiers.vit import VitStages
+from xai.core import plugins
 from xai.core.errors import UserError
 from xai.core.files import explain_disk_errors
 from xai.core.loggers import build_logger, closing_logger
@@ -33,8 +36,6 @@ from xai.settings import (
 from xai.stages.families import FAMILIES, check_family, classifier_stages, family, settle
 from xai.stages.removal import RemovalExamination
 from xai.stages.supervision import open_supervision
-from xai.stages.vit import VitStages
-from xai.stages.vit_params import SurrogateParams
 
 
 def run(config: DictConfig, output: Path, typed: Sequence[str] = ()) -> None:
@@ -49,6 +50,7 @@ def run(config: DictConfig, output: Path, typed: Sequence[str] = ()) -> None:
         UserError: For whatever the user can mend.
     """
     values = _plain(config)
+    plugins.load(_module_names(values.pop("plugins", [])))
     schema, work = _chosen(values)
     values = _plain(_settled(config, schema, values, typed))
     known = {field.name for kind, _ in (*TASKS.values(), *METHODS.values()) for field in fields(kind)}
@@ -61,6 +63,12 @@ def run(config: DictConfig, output: Path, typed: Sequence[str] = ()) -> None:
     with closing_logger(), explain_disk_errors(output, "choose another folder with name=..."):
         output.mkdir(parents=True, exist_ok=True)
         work(settings, output)
+
+
+def _module_names(value: Any) -> list[str]:
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+        raise UserError(f"plugins={value} must be a list of modules, as in plugins=[my_package.my_module]")
+    return value
 
 
 def _chosen(values: dict[str, Any]) -> tuple[type[Any], Callable[[Any, Path], None]]:
@@ -125,8 +133,8 @@ def _runtime(settings: Any, output: Path) -> Runtime:
 
 
 def _transfer(settings: TransferConfig, output: Path) -> None:
+    from xai.papers.vectors.transfer import Transfer
     from xai.reports.transfer_run import present
-    from xai.stages.transfer import Transfer
 
     source, target = open_data(settings.source, "source"), open_data(settings.data, "data")
     supervision = open_supervision(settings.supervision)
@@ -216,9 +224,9 @@ def _study(settings: StudyConfig, output: Path) -> None:
 
 
 def _ranking(settings: RankingConfig, output: Path) -> None:
+    from xai.papers.ranking.networks import RankingStages
     from xai.reports.ranking_study_run import run_ranking
     from xai.stages.perturbation import PerturbationExamination
-    from xai.stages.ranking import RankingStages
     from xai.stages.ranking_study import RankingStudy, Rivals
     from xai.stages.study import open_baselines
 

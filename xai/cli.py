@@ -14,10 +14,9 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from xai.core.composing import CONF
 from xai.core.errors import UserError
 from xai.core.settings import unknown
-
-CONF = Path(__file__).resolve().parents[1] / "conf"
 
 
 def main() -> int:
@@ -97,9 +96,13 @@ def explain_hydra(error: Exception) -> str:
     if key:
         path = key.group(1)
         parent, _, name = path.rpartition(".")
-        keys = _keys(parent)
+        while not (keys := _keys(parent)):
+            # Not even the group is known: what is wrong is further up, at the latest where everything stands.
+            path, (parent, _, name) = parent, parent.rpartition(".")
         if name not in keys:
             return unknown(path, name, keys)
+        if path != key.group(1):
+            return f"{path} is a single setting, no group of them: give it as {path}=..."
         if keys[name] == _choices():
             return f"{path} is no setting of what is chosen here: python run.py --help lists the settings"
         return f"{path} belongs to {' or '.join(keys[name])}"

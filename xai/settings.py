@@ -1,43 +1,40 @@
 """What can be set: the typed settings of each task and method, which a configuration is built into."""
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
-from xai.core.errors import UserError
+from pydantic import Field
+
+from xai.classifiers.params import ClassifierParams, SalvageParams, SurrogateParams, VitShapleyParams
 from xai.core.loggers import LoggerParams
+from xai.core.settings import FieldError, Whole, settings
 from xai.core.training import TrainerParams
+from xai.data.registry import Split
 from xai.models.cnn import CnnParams
 from xai.models.vit import VitParams
+from xai.papers.ranking.params import PerturbationParams, RankingParams, RefinementSettings
+from xai.papers.ranking.shortcut import ShortcutParams
+from xai.papers.vectors.base import ModelParams
+from xai.papers.vectors.params import TransferParams
 from xai.ranking.objective import ObjectiveParams
 from xai.ranking.refinement import RefinementParams
 from xai.stages.apply_vector import ApplyParams
-from xai.stages.base import ModelParams
-from xai.stages.ranking_params import PerturbationParams, RankingParams, RefinementSettings
 from xai.stages.removal import EvaluationParams
-from xai.stages.shortcut import ShortcutParams
-from xai.stages.transfer_params import TransferParams
-from xai.stages.vit_params import ClassifierParams, SalvageParams, SurrogateParams, VitShapleyParams
 
 
-@dataclass(frozen=True)
+@settings
 class Common:
     """Settings of every task and method."""
 
     task: str
     method: str
     name: str
-    seed: int
+    seed: Annotated[int, Field(ge=0, lt=2**31)]
     store: str
     trainer: TrainerParams
     logger: LoggerParams
 
-    def __post_init__(self) -> None:
-        """Refuse seeds that generators do not take."""
-        if not 0 <= self.seed < 2**31:
-            raise UserError(f"seed={self.seed} must lie between 0 and 2147483647")
 
-
-@dataclass(frozen=True)
+@settings
 class TransferConfig(Common):
     """Settings of method=transfer."""
 
@@ -46,16 +43,10 @@ class TransferConfig(Common):
     source: Any
     supervision: Any
     transfer: TransferParams
-    pictures: int
-
-    def __post_init__(self) -> None:
-        """Refuse a negative number of pictures."""
-        super().__post_init__()
-        if self.pictures < 0:
-            raise UserError(f"pictures={self.pictures} must be 0 or more")
+    pictures: Whole
 
 
-@dataclass(frozen=True)
+@settings
 class SuperviseConfig(Common):
     """Settings of task=supervise."""
 
@@ -64,11 +55,11 @@ class SuperviseConfig(Common):
     supervision: Any
     transfer: TransferParams
     checkpoint: str | None
-    split: str
+    split: Split
     images: int | None
 
 
-@dataclass(frozen=True)
+@settings
 class ClassifierConfig(Common):
     """Settings of method=classifier."""
 
@@ -77,7 +68,7 @@ class ClassifierConfig(Common):
     classifier: ClassifierParams
 
 
-@dataclass(frozen=True)
+@settings
 class SurrogateConfig(ClassifierConfig):
     """Settings of method=surrogate."""
 
@@ -85,7 +76,7 @@ class SurrogateConfig(ClassifierConfig):
     surrogate: SurrogateParams
 
 
-@dataclass(frozen=True)
+@settings
 class StudyConfig(SurrogateConfig):
     """Settings of method=salvage and method=vit_shapley."""
 
@@ -97,18 +88,15 @@ class StudyConfig(SurrogateConfig):
     probe: Any
     lengths: tuple[float, ...]
     likelihood: bool
-    pictures: int
+    pictures: Whole
 
     def __post_init__(self) -> None:
-        """Refuse a negative number of pictures, and rows without the method's own."""
-        super().__post_init__()
-        if self.pictures < 0:
-            raise UserError(f"pictures={self.pictures} must be 0 or more")
+        """Refuse rows without the method's own."""
         if self.method not in self.rows:
-            raise UserError(f"rows has no {self.method}, which method={self.method} is about: add it")
+            raise FieldError("rows", f"has no {self.method}, which method={self.method} is about: add it")
 
 
-@dataclass(frozen=True)
+@settings
 class RankingConfig(Common):
     """Settings of method=ranking; the model may be a vision transformer or a CNN."""
 
@@ -123,20 +111,17 @@ class RankingConfig(Common):
     ranking: RankingParams
     refinement: RefinementSettings
     perturbation: PerturbationParams
-    path_steps: tuple[int, ...]
+    path_steps: tuple[Annotated[int, Field(ge=3)], ...]
     shortcut: ShortcutParams | None
-    pictures: int
+    pictures: Whole
 
     def __post_init__(self) -> None:
-        """Refuse a negative number of pictures, and rows without the method's own."""
-        super().__post_init__()
-        if self.pictures < 0:
-            raise UserError(f"pictures={self.pictures} must be 0 or more")
+        """Refuse rows without the method's own."""
         if "ranking" not in self.rows:
-            raise UserError("rows has no ranking, which method=ranking is about: add it")
+            raise FieldError("rows", "has no ranking, which method=ranking is about: add it")
 
 
-@dataclass(frozen=True)
+@settings
 class ApplyConfig(Common):
     """Settings of method=apply_vector."""
 
@@ -147,7 +132,7 @@ class ApplyConfig(Common):
     apply_vector: ApplyParams
 
 
-@dataclass(frozen=True)
+@settings
 class ExplainConfig(Common):
     """Settings of method=explain."""
 

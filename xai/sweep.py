@@ -12,7 +12,8 @@ from pathlib import Path
 import hydra
 
 from xai.app import run
-from xai.cli import CONF, report_errors, typed_keys
+from xai.cli import report_errors, typed_keys
+from xai.core.composing import CONF
 from xai.core.errors import UserError
 from xai.core.progress import console
 from xai.reports.sweeps import SHOW, Sweep, read_sweep

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from xai.core import shards
+from xai.core.errors import Busy
 from xai.core.shards import Shards, place
 
 ROWS = list((torch.arange(23) * 3).split(4))
@@ -160,6 +161,17 @@ def test_waiting_for_others_is_said_once(
     work(folder, journal)
     slow.join(20)
     assert [record.getMessage() for record in caplog.records] == ["waiting for other processes; blocks left: 1"]
+
+
+def test_who_is_impatient_does_what_is_free_and_comes_back_later(folder: Path, journal: Journal) -> None:
+    with shards._claim(folder / "000002.lock") as held:
+        assert held
+        impatient = Shards(folder, "origin", ROWS, patient=False)
+        with pytest.raises(Busy, match="1 blocks"):
+            impatient.fill(lambda block: journal.note(block) or numbers(block), lambda done: None)
+        assert sorted(journal.lines()) == [str(block) for block in range(len(ROWS)) if block != 2]
+    work(folder, journal)
+    assert Counter(journal.lines()) == dict.fromkeys(map(str, range(len(ROWS))), 1)
 
 
 def test_an_error_passes_and_frees_the_claim(folder: Path, journal: Journal) -> None:

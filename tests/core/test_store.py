@@ -21,9 +21,10 @@ from typing import Any
 import pytest
 
 from xai.core import store as artifacts
-from xai.core.errors import UserError
+from xai.core.canonical import canonical
+from xai.core.errors import Busy, UserError
 from xai.core.files import fingerprint_file
-from xai.core.store import Store, canonical
+from xai.core.store import Store
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SPEC = {"data": "digits", "seed": 3, "alpha": 0.5, "upstream": ["abc", "def"]}
@@ -745,6 +746,20 @@ def test_after_kill_9_a_waiting_process_goes_on_and_ends_with_the_same_bytes(tmp
     assert (ours / "all.bin").read_bytes() == (theirs / "all.bin").read_bytes()
     manifests = [json.loads((path / "artifact.json").read_text()) for path in (ours, theirs)]
     assert manifests[0]["files"] == manifests[1]["files"]
+
+
+def test_who_is_impatient_is_told_that_another_is_at_it(store: Store) -> None:
+    other = Store(store.root)
+
+    def make(workdir: Path) -> None:
+        with other.impatient(), pytest.raises(Busy, match="the thing"):
+            other.get("kind", {"a": 1}, lambda _: None, title="the thing")
+        assert other.is_patient
+        (workdir / "file").write_text("x")
+
+    made = store.get("kind", {"a": 1}, make)
+    with other.impatient():
+        assert other.get("kind", {"a": 1}, lambda _: None) == made
 
 
 def test_of_racing_threads_one_makes(store: Store) -> None:

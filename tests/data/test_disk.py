@@ -105,15 +105,6 @@ def test_workers_can_be_sent_the_data_set(root: Path) -> None:
     assert torch.equal(pickle.loads(pickle.dumps(source)).images("train", torch.arange(4), 0).pixels, images)
 
 
-@pytest.mark.parametrize(
-    ("given", "message"),
-    [({"fit": "stretch"}, "data.fit=stretch is unknown: use crop or squash"), ({"size": 0}, "data.size=0")],
-)
-def test_parameters_out_of_range_are_refused(given: dict[str, object], message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        DiskParams(**{"root": "somewhere", "size": 8, **given})  # type: ignore[arg-type]
-
-
 def test_a_missing_folder_is_told_before_any_work(tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
         registry_open("eurosat", tmp_path / "nowhere")

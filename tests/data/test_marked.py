@@ -118,10 +118,6 @@ def test_marks_are_known_at_the_size_that_images_are_read_at() -> None:
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: MarkParams(0.0), "a mark of radius 0.0 fits no image: use a share of its side between 0 and 0.5"),
-        (lambda: MarkParams(0.5), "a mark of radius 0.5 fits no image"),
-        (lambda: MarkParams(float("nan")), "a mark of radius nan fits no image"),
-        (lambda: MarkParams(0.1, 1.5), r"a mark of level 1.5 is no grey level: use 0 \(black\) to 1 \(white\)"),
         (lambda: MarkedSet(Greys(), MARK, 4), "class 4 cannot be marked: the data set has 4, 0 to 3"),
         (lambda: MarkedSet(Greys(), MARK, -1), "class -1 cannot be marked"),
     ],

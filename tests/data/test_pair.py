@@ -5,7 +5,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from xai.core.errors import UserError
 from xai.data.packaged import NoParams, mnist_objects, open_mnist5k, open_mnist_scattered
 from xai.data.pair import PairParams, PairSet, open_mnist_pair
 from xai.data.registry import SPLITS
@@ -98,11 +97,3 @@ def test_workers_can_be_sent_the_pairs() -> None:
         sent = pickle.loads(pickle.dumps(source))
         assert torch.equal(sent.images("test", rows, 1).pixels, images)
         assert not torch.equal(sent.images("test", rows, 2).pixels, images)
-
-
-def test_one_cell_is_too_few() -> None:
-    with pytest.raises(UserError) as caught:
-        PairParams(cells=1)
-    assert str(caught.value) == "cells=1 leaves no room for the second object of a pair: use 2 or more"
-    with pytest.raises(UserError, match="does not fit into a cell of 14 px"):
-        PairParams(cells=3)

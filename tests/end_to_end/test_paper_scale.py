@@ -17,7 +17,7 @@ from safetensors.numpy import load_file
 
 from tests.end_to_end.jobs import run
 from tests.end_to_end.runs import STAGES, artifacts
-from xai.cli import CONF
+from xai.core.composing import CONF
 from xai.core.optimisation import FitParams
 from xai.core.settings import build
 from xai.methods.ranking import RankingLoss

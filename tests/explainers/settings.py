@@ -1,46 +1,41 @@
-"""What the tests of explainers share: explainers as conf/supervision/ sets them up, and a classifier set by hand."""
+"""What the tests of explainers share: explainers as conf/explainer/ sets them up, and a classifier set by hand."""
 
-import functools
-import operator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
-import yaml
+from hydra.core.hydra_config import HydraConfig
 from torch import Tensor
 
 from tests.models.tiny_clip import PARAMS, TOWERS, classifier
-from xai.core.settings import build
-from xai.explainers import catalogue
-from xai.explainers.registry import Explainer, ExplainerParams, entry, names
+from xai.core import composing
+from xai.explainers.registry import ExplainerParams, entry, names
+from xai.explainers.rows import load_row
 from xai.models.clip import SelfExplainingClip
 from xai.models.factory import ClipParams, build_clip, build_explainer
 from xai.models.maskable import MaskableClassifier, Removal
 
 COLOUR_PARAMS = ClipParams("colour", 12, 4, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), towers=TOWERS)
-CONF = Path(__file__).parents[2] / "conf" / "supervision"
-
-catalogue.fill()
 NAMES = names()
+OF_CLASSIFIERS = [name for name in NAMES if entry(name).of_classifier is not None]
+"""Explainers that a classifier is enough for."""
 
 
-def written(file: str) -> dict[str, Any]:
-    """What a file of conf/supervision/ says, on top of the files it names as its defaults."""
-    values = yaml.safe_load((CONF / f"{file}.yaml").read_text(encoding="utf-8"))
-    below = [written(name) for name in values.pop("defaults", []) if name != "_self_"]
-    return functools.reduce(operator.or_, [*below, values])
+def configured(row: str, **changes: Any) -> ExplainerParams:
+    """Settings as a file of conf/explainer/ has them."""
+    return load_row(row, {row: changes}).params
 
 
-def configured(file: str, **changes: Any) -> ExplainerParams:
-    """Settings as a file of conf/supervision/ has them, less what the stage itself reads."""
-    values = written(file) | changes
-    return build(entry(values.pop("name")).params, {key: v for key, v in values.items() if key != "block"})
+def explainer(name: str, model: MaskableClassifier, **changes: Any) -> Any:
+    return entry(name).build(model, configured(name, **changes))
 
 
-def explainer(name: str, model: MaskableClassifier, seed: int = 0, **changes: Any) -> Explainer:
-    generator = torch.Generator().manual_seed(seed)
-    return entry(name).build(model, configured(name, **changes), generator)
+def configured_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the configuration in a folder for the time of a test, whatever job ran in this process before."""
+    monkeypatch.setattr(HydraConfig.instance(), "cfg", None)
+    monkeypatch.setattr(composing, "CONF", folder)
 
 
 def small_clip(removal: Removal | None = None) -> SelfExplainingClip:

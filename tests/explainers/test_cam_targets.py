@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from tests.models.tiny_clip import PARAMS, TOWERS, classifier, pictures
 from xai.core.errors import UserError
-from xai.explainers.cam_targets import cam_target, tokens_to_grid
+from xai.explainers.posthoc.cam_targets import cam_target, tokens_to_grid
 from xai.models.maskable import Removal, class_logits
 from xai.models.painted import PaintedClassifier
 from xai.models.timm_vit import MaskableVit

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from tests.explainers.settings import explainer
 from xai.core.errors import UserError
-from xai.explainers.cells import last_layer_with_cells
+from xai.explainers.posthoc.cells import last_layer_with_cells
 from xai.models.painted import PaintedClassifier
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.25, 0.3, 0.2)
@@ -106,7 +106,7 @@ def test_a_transformer_is_refused_in_one_line() -> None:
     network = VisionTransformer(img_size=64, patch_size=16, embed_dim=8, depth=1, num_heads=2, num_classes=3).double()
     for block in network.blocks:
         block.attn.fused_attn = False
-    with pytest.raises(UserError, match=r"^VisionTransformer computes with tokens after .*supervision=kernel_shap$"):
+    with pytest.raises(UserError, match=r"^VisionTransformer computes with tokens after .*use kernel_shap$"):
         last_layer_with_cells(network, network, pictures(1))
 
 

@@ -1,4 +1,4 @@
-"""What every registered explainer promises; each with the settings of conf/supervision/ that bear its name."""
+"""What every explainer promises that is made from a classifier alone; with the settings of the row of its name."""
 
 from typing import Any
 
@@ -6,67 +6,116 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.explainers.settings import NAMES, colour_clip, coloured, explainer, small_clip, small_pictures
+from tests.explainers.settings import (
+    OF_CLASSIFIERS,
+    colour_clip,
+    coloured,
+    configured,
+    explainer,
+    small_clip,
+    small_pictures,
+)
+from xai.explainers.block import Block, explain
 from xai.explainers.registry import entry
 from xai.models.clip import SelfExplainingClip
 
-TARGETS = torch.tensor([4, 0, 2])
+IMAGES = 8
+TARGETS = torch.tensor([4, 0, 2, 1, 3, 0, 4, 2])
 CHEAP: dict[str, dict[str, Any]] = {
     "kernel_shap": {"coalitions": 20},
+    "rise": {"masks": 60},
     "shapley_distribution": {"coalitions": 60, "steps": 60},
 }
-
-SPECIFIC = [name for name in NAMES if entry(name).class_specific]
+SPECIFIC = [name for name in OF_CLASSIFIERS if entry(name).info.class_specific]
 # How much a change of a patch would matter is another question than what a patch has done, and has another answer:
 # where a patch has settled the matter, more of it changes nothing.
-SENSITIVITIES = {"saliency"}
-CONTRIBUTIONS = [name for name in SPECIFIC if name not in SENSITIVITIES]
+CONTRIBUTIONS = [name for name in SPECIFIC if name != "saliency"]
+EACH = pytest.mark.parametrize("name", OF_CLASSIFIERS)
 
 
-def explained(name: str, model: SelfExplainingClip, images: Tensor, targets: Tensor, seed: int = 0) -> Tensor:
-    return explainer(name, model, seed, **CHEAP.get(name, {})).attribute(images, targets)
+def explained(
+    name: str, model: SelfExplainingClip, images: Tensor, targets: Tensor, regions: Tensor | None = None
+) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    block = Block(images, targets, None, regions, torch.arange(len(images)), generator)
+    maps = explain(explainer(name, model, **CHEAP.get(name, {})), block).maps
+    assert maps is not None
+    return maps
+
+
+def regions(count: int = IMAGES) -> Tensor:
+    return torch.rand(count, 12, 12, generator=torch.Generator().manual_seed(1)) < 0.3
 
 
 @pytest.fixture(scope="module")
 def maps() -> dict[str, Tensor]:
-    return {name: explained(name, small_clip(), small_pictures(3), TARGETS) for name in NAMES}
+    images = small_pictures(IMAGES)
+    return {name: explained(name, small_clip(), images, TARGETS, regions()) for name in OF_CLASSIFIERS}
 
 
-@pytest.mark.parametrize("name", NAMES)
+@EACH
 def test_a_finite_map_on_the_patch_grid_for_each_image(name: str, maps: dict[str, Tensor]) -> None:
-    assert maps[name].shape == (3, 3, 3)
+    assert maps[name].shape == (IMAGES, 3, 3)
     assert maps[name].isfinite().all()
-    assert maps[name].flatten(1).std(1).gt(0).all()
+    assert maps[name].flatten(1).std(1).gt(0).all() or name == "constant"
     assert not maps[name].requires_grad
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_the_same_seed_gives_the_same_maps(name: str, maps: dict[str, Tensor]) -> None:
-    assert torch.equal(explained(name, small_clip(), small_pictures(3), TARGETS), maps[name])
-
-
-@pytest.mark.parametrize("name", NAMES)
+@EACH
 def test_an_image_is_explained_alone_as_in_company(name: str, maps: dict[str, Tensor]) -> None:
-    alone = [explained(name, small_clip(), small_pictures(3)[i : i + 1], TARGETS[i : i + 1]) for i in range(3)]
+    if name == "random":
+        pytest.skip("each image has a map of its own, drawn in the order of the images")
+    images, where = small_pictures(IMAGES), regions()
+    alone = [explained(name, small_clip(), *(of[i : i + 1] for of in (images, TARGETS, where))) for i in range(IMAGES)]
     torch.testing.assert_close(torch.cat(alone), maps[name], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("context", [torch.inference_mode, torch.no_grad])
-def test_a_caller_without_gradients_gets_the_same_maps(name: str, context: type, maps: dict[str, Tensor]) -> None:
-    with context():
-        model, images = small_clip(), small_pictures(3)
-        within = explained(name, model, images, TARGETS)
+@EACH
+@pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad])
+def test_a_caller_without_gradients_gets_the_same_maps(name: str, mode: type, maps: dict[str, Tensor]) -> None:
+    with mode():
+        model, images = small_clip(), small_pictures(IMAGES)
+        within = explained(name, model, images, TARGETS, regions())
     torch.testing.assert_close(within, maps[name], rtol=1e-5, atol=1e-6)
-    after = explained(name, model, images, TARGETS)
+    after = explained(name, model, images, TARGETS, regions())
     torch.testing.assert_close(after, maps[name], rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_parameters_that_require_gradients_change_nothing(name: str, maps: dict[str, Tensor]) -> None:
+@EACH
+def test_the_classifier_is_left_as_it_was(name: str, maps: dict[str, Tensor]) -> None:
     model = small_clip().requires_grad_(True)
-    torch.testing.assert_close(explained(name, model, small_pictures(3), TARGETS), maps[name], rtol=1e-5, atol=1e-6)
+    found = explained(name, model, small_pictures(IMAGES), TARGETS, regions())
+    torch.testing.assert_close(found, maps[name], rtol=1e-5, atol=1e-6)
     assert all(weight.requires_grad and weight.grad is None for weight in model.parameters())
+    assert not any(part._forward_hooks or part._backward_hooks or part.training for part in model.modules())
+
+
+@EACH
+def test_without_a_generator_every_call_gives_the_same(name: str, maps: dict[str, Tensor]) -> None:
+    if name == "object_mask":
+        pytest.skip("it is made of regions")
+    ours = explainer(name, small_clip(), **CHEAP.get(name, {}))
+    for _ in range(2):
+        assert torch.equal(ours.attribute(small_pictures(IMAGES), TARGETS), maps[name])
+
+
+@EACH
+def test_maps_depend_on_the_target_where_the_registry_says_so(name: str, maps: dict[str, Tensor]) -> None:
+    others = explained(name, small_clip(), small_pictures(IMAGES), (TARGETS + 1) % 5, regions())
+    if name in SPECIFIC:
+        assert (others - maps[name]).abs().flatten(1).amax(1).gt(1e-3 * maps[name].abs().flatten(1).amax(1)).all()
+    else:
+        torch.testing.assert_close(others, maps[name])
+
+
+@EACH
+def test_the_registry_says_what_it_is_and_what_it_costs(name: str) -> None:
+    info = entry(name).info
+    assert info.name == name
+    assert 0 < len(info.label) <= 16
+    assert info.about
+    assert info.passes is not None
+    assert info.passes(configured(name), 9) >= (info.kind != "control")
 
 
 @pytest.mark.parametrize("name", CONTRIBUTIONS)
@@ -85,18 +134,9 @@ def test_each_class_has_its_own_patch(name: str) -> None:
     assert found.argmax(1).tolist() == [1, 6]
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_maps_depend_on_the_target_where_the_registry_says_so(name: str, maps: dict[str, Tensor]) -> None:
-    others = explained(name, small_clip(), small_pictures(3), (TARGETS + 1) % 5)
-    if name in SPECIFIC:
-        assert (others - maps[name]).abs().flatten(1).amax(1).gt(1e-3 * maps[name].abs().max()).all()
-    else:
-        torch.testing.assert_close(others, maps[name])
-
-
 @pytest.mark.gpu
-@pytest.mark.parametrize("name", NAMES)
+@EACH
 def test_on_a_gpu_the_maps_are_those_of_the_processor(name: str, maps: dict[str, Tensor]) -> None:
-    found = explained(name, small_clip().cuda(), small_pictures(3).cuda(), TARGETS.cuda())
+    found = explained(name, small_clip().cuda(), small_pictures(IMAGES).cuda(), TARGETS.cuda(), regions().cuda())
     assert found.is_cuda
     torch.testing.assert_close(found.cpu(), maps[name], rtol=1e-4, atol=1e-5)

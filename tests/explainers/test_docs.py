@@ -4,16 +4,14 @@ import re
 import runpy
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-import yaml
 
-from tests.explainers.settings import NAMES, small_clip, small_pictures
-from xai.core.settings import build
+from tests.explainers.settings import NAMES, configured_in, small_clip, small_pictures
 from xai.explainers import registry
-from xai.explainers.registry import Explainer, entry
+from xai.explainers.registry import Row, entry
+from xai.explainers.rows import load_row
 from xai.models.maskable import Removal
 
 PAGE = (Path(__file__).parents[2] / "docs" / "explainers.md").read_text(encoding="utf-8")
@@ -25,19 +23,14 @@ def block(language: str) -> str:
 
 
 @pytest.fixture
-def occlusion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+def occlusion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Row:
     monkeypatch.setattr(registry, "_ENTRIES", dict(registry._ENTRIES))
     (tmp_path / "occlusion.py").write_text(block("python"), encoding="utf-8")
     runpy.run_path(str(tmp_path / "occlusion.py"))
-    return entry("occlusion")
-
-
-def make(occlusion: Any, **changes: Any) -> Explainer:
-    settings = yaml.safe_load(block("yaml")) | changes
-    assert settings.pop("name") == "occlusion"
-    assert settings.pop("block") >= 1
-    params = build(occlusion.params, settings)
-    return occlusion.build(small_clip(params.removal), params, torch.Generator())
+    (tmp_path / "explainer").mkdir()
+    (tmp_path / "explainer" / "occlusion.yaml").write_text(block("yaml"), encoding="utf-8")
+    configured_in(tmp_path, monkeypatch)
+    return load_row("occlusion", {"occlusion": {"output": "probability"}})
 
 
 def test_the_table_is_the_registry() -> None:
@@ -47,10 +40,11 @@ def test_the_table_is_the_registry() -> None:
         assert set(re.findall(r"`(\w+)`", settings)) == {field.name for field in fields(entry(name).params)}
 
 
-def test_the_example_is_an_explainer_in_fifteen_lines(occlusion: Any) -> None:
+def test_the_example_is_an_explainer_in_fifteen_lines(occlusion: Row) -> None:
     assert len([line for line in block("python").splitlines() if line.strip()]) <= 15
     images, targets = small_pictures(2), torch.tensor([4, 1])
-    maps = make(occlusion, output="probability").attribute(images, targets)
+    explained = small_clip(occlusion.params.classifier_removal)
+    maps = occlusion.entry.build(explained, occlusion.params).attribute(images, targets)
     model = small_clip(Removal("pixels", "black"))
     for image, target in enumerate(targets.tolist()):
         for patch in range(9):

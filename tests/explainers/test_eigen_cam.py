@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from tests.explainers.settings import configured, explainer
 from tests.models.tiny_clip import classifier, pictures
 from xai.core.errors import UserError
-from xai.explainers.eigen_cam import EigenCamParams
+from xai.explainers.posthoc.eigen_cam import EigenCamParams
 from xai.explainers.registry import entry
 from xai.models.clip import SelfExplainingClip
 from xai.models.painted import PaintedClassifier
@@ -79,7 +79,7 @@ def test_with_the_librarys_sign_it_is_the_library_on_a_painted_network() -> None
 
 
 def test_the_class_takes_no_part() -> None:
-    assert not entry("eigen_cam").class_specific
+    assert not entry("eigen_cam").info.class_specific
     ours, images = explainer("eigen_cam", classifier()), pictures(6)
     assert torch.equal(ours.attribute(images, TARGETS), ours.attribute(images, TARGETS.flip(0)))
 
@@ -109,5 +109,5 @@ def test_one_class_for_each_image_although_unused() -> None:
 
 def test_an_unknown_sign_is_refused_in_one_line() -> None:
     assert EigenCamParams().sign == "largest"
-    with pytest.raises(UserError, match=r"^supervision\.sign=positive is unknown: use largest or library$"):
+    with pytest.raises(UserError, match=r"^explainer\.eigen_cam\.sign=positive is unknown: use largest or library$"):
         configured("eigen_cam", sign="positive")

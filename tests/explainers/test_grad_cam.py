@@ -11,7 +11,7 @@ from torchvision import transforms
 
 from tests.explainers.settings import COLOUR_PARAMS, colour_clip, coloured, explainer
 from tests.models.tiny_clip import PARAMS, classifier, pictures
-from xai.explainers.cam_targets import CamTarget, cam_target
+from xai.explainers.posthoc.cam_targets import CamTarget, cam_target
 from xai.models.clip import SelfExplainingClip
 from xai.models.factory import ClipParams
 

@@ -12,8 +12,8 @@ from scipy.ndimage import gaussian_filter
 from tests.explainers.networks import CASES, TARGETS, Case, clip, cnn
 from tests.explainers.settings import configured, explainer
 from xai.core.errors import UserError
-from xai.explainers import gradients
-from xai.explainers.gradients import by_patch, images_at_once
+from xai.explainers.posthoc import gradients
+from xai.explainers.posthoc.gradients import by_patch, images_at_once
 
 BOTH = pytest.mark.parametrize("name", ["saliency", "integrated_gradients"])
 
@@ -125,7 +125,7 @@ def test_a_grid_that_does_not_divide_the_image_is_refused(grid: tuple[int, int])
 
 @BOTH
 def test_outputs_that_no_classifier_has_are_refused(name: str) -> None:
-    with pytest.raises(UserError, match=r"^supervision\.output=loss is unknown: use logit or probability$"):
+    with pytest.raises(UserError, match=rf"^explainer\.{name}\.output=loss is unknown: use logit or probability$"):
         configured(name, output="loss")
 
 
@@ -170,14 +170,14 @@ def test_smoothing_is_not_in_half_precision(name: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"resolution": "grid"}, r"supervision\.resolution=grid is unknown: use patch or pixel"),
-        ({"resolution": "pixel", "sigma": -1.0}, r"supervision\.sigma=-1\.0 must be 0 or more pixels"),
-        ({"resolution": "pixel", "sigma": math.inf}, r"supervision\.sigma=inf must be 0 or more pixels"),
-        ({"sigma": 2.0}, r"supervision\.sigma=2\.0 smooths maps of pixels: set supervision\.resolution=pixel"),
+        ({"resolution": "grid"}, r"resolution=grid is unknown: use patch or pixel"),
+        ({"resolution": "pixel", "sigma": -1.0}, r"sigma=-1\.0 must be 0 or more pixels"),
+        ({"resolution": "pixel", "sigma": math.inf}, r"sigma=inf must be 0 or more pixels"),
+        ({"sigma": 2.0}, r"sigma=2\.0 smooths maps of pixels: set resolution=pixel"),
     ],
 )
 def test_resolutions_that_there_are_not_are_one_line(name: str, changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(UserError, match=f"^{message}$"):
+    with pytest.raises(UserError, match=rf"^explainer\.{name}\.{message}$"):
         configured(name, **changes)
 
 

@@ -41,5 +41,5 @@ def test_an_image_that_is_its_baseline_gets_nothing() -> None:
 
 
 def test_an_unknown_baseline_is_refused_in_one_line() -> None:
-    with pytest.raises(UserError, match=r"^supervision\.baseline=red is unknown: use black, mean, blur, or a grey"):
+    with pytest.raises(UserError, match=r"^explainer\.input_x_gradient\.baseline=red is unknown: use black"):
         explainer("input_x_gradient", clip().model, baseline="red")

@@ -6,7 +6,7 @@ from torch import Tensor
 from tests.explainers.networks import CASES, TARGETS, Answers, Case, clip, patches
 from tests.explainers.settings import configured, explainer
 from xai.core.errors import UserError
-from xai.explainers.integrated_gradients import IntegratedGradientsParams
+from xai.explainers.posthoc.integrated_gradients import IntegratedGradientsParams
 from xai.models.maskable import Encoded, MaskableClassifier, Removal, Rows, reference_image
 
 
@@ -99,7 +99,7 @@ def test_only_the_mean_asks_for_a_normalisation() -> None:
     with pytest.raises(UserError) as caught:
         explainer("integrated_gradients", Bare(), baseline="mean")
     assert str(caught.value) == (
-        "supervision.baseline=mean: a Bare does not say what it normalises with, use black, blur or a grey level"
+        "baseline=mean: a Bare does not say what it normalises with, use black, blur or a grey level"
     )
 
 
@@ -115,11 +115,12 @@ def test_an_unknown_baseline_is_one_line(level: str | float) -> None:
     with pytest.raises(UserError) as caught:
         configured("integrated_gradients", baseline=level)
     assert str(caught.value) == (
-        f"supervision.baseline={level} is unknown: use black, mean, blur, or a grey level between 0 and 1"
+        f"explainer.integrated_gradients.baseline={level} is unknown: use black, mean, blur, or a grey level between 0 "
+        "and 1"
     )
 
 
 @pytest.mark.parametrize("steps", [0, -3])
 def test_a_path_without_steps_is_one_line(steps: int) -> None:
-    with pytest.raises(UserError, match=rf"^supervision\.steps={steps} must be at least 1$"):
+    with pytest.raises(UserError, match=rf"^explainer\.integrated_gradients\.steps={steps} must be at least 1$"):
         configured("integrated_gradients", steps=steps)

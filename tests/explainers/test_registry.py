@@ -1,65 +1,131 @@
+from dataclasses import dataclass
+
 import pytest
 import torch
+from torch import Tensor, nn
 
-from tests.explainers.settings import CONF, NAMES, configured
+from tests.explainers.context import Context
+from tests.explainers.settings import NAMES, OF_CLASSIFIERS, configured, small_clip
+from xai.core.composing import choices
 from xai.core.errors import UserError
 from xai.explainers import registry
-from xai.explainers.kernel_shap import KernelShapParams
-from xai.explainers.registry import ExplainerParams, entry, names, register
+from xai.explainers.registry import ExplainerParams, Prepared, entry, explainer, names, refusal
+from xai.explainers.rows import load_row
 from xai.models.maskable import Removal
+from xai.models.painted import PaintedClassifier
 
-FILES = sorted(path.stem for path in CONF.glob("*.yaml"))
-
-
-def test_the_catalogue_fills_the_registry() -> None:
-    assert {"exact_shapley", "grad_cam", "kernel_shap"} <= set(names())
+ROWS = choices("explainer")
 
 
-def test_every_explainer_has_a_file_of_its_name_in_the_configuration() -> None:
-    assert set(NAMES) <= set(FILES)
+@pytest.fixture
+def empty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A registry of its own for a test."""
+    monkeypatch.setattr(registry, "_ENTRIES", {})
+    monkeypatch.setattr(registry, "_filled", True)
 
 
-@pytest.mark.parametrize("file", FILES)
-def test_the_files_of_the_configuration_are_settings(file: str) -> None:
-    params = configured(file)
-    assert isinstance(params, ExplainerParams)
+def test_a_look_up_fills_the_registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert {"exact_shapley", "grad_cam", "kernel_shap", "random", "position_prior"} <= set(names())
+    assert set(NAMES) <= set(ROWS), "each explainer has a row of its name"
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_the_rows_that_come_with_the_framework_are_rows(row: str) -> None:
+    found = load_row(row)
+    assert found.name == row
+    assert found.label
     for split in ("train", "validation", "test"):
-        assert type(params.for_split(split)) is type(params)
+        assert type(found.params.for_split(split)) is type(found.params)
 
 
-def test_the_papers_settings_are_the_papers() -> None:
-    paper = configured("kernel_shap_paper")
-    assert isinstance(paper, KernelShapParams)
-    assert (paper.coalitions, paper.sampler, paper.removal.reference) == (500, "without_replacement", "mean")
-
-
-@pytest.mark.parametrize("name", ["exact_shapley", "kernel_shap"])
+@pytest.mark.parametrize("name", ["exact_shapley", "kernel_shap", "rise"])
 def test_players_of_games_say_how_patches_are_removed(name: str) -> None:
-    assert configured(name, removal={"kind": "tokens"}).classifier_removal == Removal("tokens")
+    tokens = configured(name, removal={"kind": "tokens"}).classifier_removal
+    assert tokens is not None
+    assert tokens.kind == "tokens"
+    assert configured(name, removal=None).classifier_removal is None
     assert configured("grad_cam").classifier_removal is None
 
 
 def test_an_unknown_name_is_one_line_with_the_nearest_or_with_all() -> None:
-    with pytest.raises(
-        UserError, match=r"^supervision=kernel_shp is not a known explainer: did you mean kernel_shap\?$"
-    ):
+    with pytest.raises(UserError, match=r"^explainer=kernel_shp is not a known explainer: did you mean kernel_shap\?$"):
         entry("kernel_shp")
     with pytest.raises(UserError) as caught:
         entry("zzz")
-    assert str(caught.value) == f"supervision=zzz is not a known explainer: choose from {', '.join(names())}"
+    assert str(caught.value) == f"explainer=zzz is not a known explainer: choose from {', '.join(names())}"
 
 
-def test_what_is_registered_is_found_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_ENTRIES", {})
+@pytest.mark.usefixtures("empty")
+def test_a_class_is_prepared_with_the_classifier_that_removes_as_its_settings_say() -> None:
+    @dataclass(frozen=True)
+    class FlatParams(ExplainerParams):
+        level: float = 0.5
 
-    @register("flat", "the same everywhere", ExplainerParams)
+        @property
+        def classifier_removal(self) -> Removal:
+            return Removal("tokens")
+
+        def for_split(self, split: str) -> "FlatParams":
+            return self if split == "train" else FlatParams(2 * self.level)
+
+    @explainer("flat", label="Flat", about="the same everywhere", params=FlatParams)
     class Flat:
-        def __init__(self, *given: object) -> None:
-            self.given = given
+        def __init__(self, classifier: nn.Module, params: FlatParams) -> None:
+            self.params = params
 
-    found = entry("flat")
-    assert (found.name, found.about, found.params) == ("flat", "the same everywhere", ExplainerParams)
-    model, generator = torch.nn.Identity(), torch.Generator()
-    assert found.build(model, ExplainerParams(), generator).given == (model, ExplainerParams(), generator)
-    register("even", "flat by another name", ExplainerParams)(Flat)
-    assert names() == ["even", "flat"]
+        def attribute(self, images: Tensor, targets: Tensor, generator: torch.Generator | None = None) -> Tensor:
+            return torch.full((len(images), 3, 3), self.params.level)
+
+    found, context = entry("flat"), Context()
+    assert names() == ["flat"]
+    prepared = found.prepare(context, FlatParams())
+    assert prepared.made_from == {"name": "flat", "level": 1.0}
+    assert context.asked == [], "no classifier is assembled before something has to be computed"
+    made = prepared.build()
+    assert isinstance(made, Flat)
+    assert made.params.level == 1.0
+    assert context.asked == [Removal("tokens")]
+
+
+@pytest.mark.usefixtures("empty")
+def test_a_function_prepares_what_a_classifier_is_not_enough_for() -> None:
+    def check(context: Context, params: ExplainerParams) -> None:
+        raise UserError("trained needs a bigger model")
+
+    @explainer("trained", label="Trained", about="by a training", kind="trained", needs={"training"}, check=check)
+    def trained(context: Context, params: ExplainerParams) -> Prepared:
+        return Prepared({"split": context.split}, lambda: None, notes={"train_seconds": 1.0})  # type: ignore[arg-type, return-value]
+
+    found = entry("trained")
+    assert found.prepare(Context(), ExplainerParams()).made_from == {"split": "test"}
+    assert refusal(found, ExplainerParams(), Context()) == "trained needs a bigger model"
+    with pytest.raises(UserError, match="trained is made from more than a classifier"):
+        found.build(small_clip(), ExplainerParams())
+
+
+@pytest.mark.usefixtures("empty")
+def test_a_name_that_is_taken_is_refused_with_both_modules() -> None:
+    class Flat:
+        pass
+
+    explainer("flat", label="Flat", about="the same everywhere")(Flat)
+    with pytest.raises(UserError, match=rf"^the name flat is taken: {__name__} and {__name__} both register"):
+        explainer("flat", label="Flat", about="the same everywhere")(Flat)
+
+
+def test_what_nobody_has_heard_of_is_not_needed() -> None:
+    with pytest.raises(ValueError, match="flat needs magic: known are"):
+        explainer("flat", label="Flat", about="the same everywhere", needs={"magic"})
+
+
+def test_what_does_not_fit_says_why_before_any_work() -> None:
+    cnn = PaintedClassifier(
+        nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(400, 5)), (3, 3), (0.5,) * 3, (0.5,) * 3
+    )
+    context = Context(classifier=cnn)
+    reasons = {name: refusal(entry(name), configured(name), context) for name in OF_CLASSIFIERS}
+    refused = {name for name, reason in reasons.items() if reason}
+    assert refused == {"attention_last", "attention_rollout", "object_mask"}
+    assert reasons["object_mask"] == "object_mask needs the regions of the objects, which data=pictures has not"
+    seen = Context(classifier=cnn, regions=torch.ones(4, 12, 12, dtype=torch.bool))
+    assert refusal(entry("object_mask"), configured("object_mask"), seen) is None

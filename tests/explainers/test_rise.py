@@ -7,7 +7,7 @@ from torch import Tensor
 
 from tests.explainers.settings import configured, explainer, small_clip, small_pictures
 from xai.core.errors import UserError
-from xai.explainers.rise import RiseParams, rise
+from xai.explainers.posthoc.rise import RiseParams, rise
 from xai.models.maskable import Removal
 
 TARGETS = torch.tensor([4, 0])
@@ -108,7 +108,7 @@ def test_the_explainer_asks_the_classifier_with_the_masks_it_draws(output: str, 
     removal = Removal("pixels", "0.25")
     model, images = small_clip(removal), small_pictures(2)
     settings: dict[str, Any] = {"masks": 30, "keep_probability": 0.4, "normalise": normalise, "output": output}
-    found = explainer("rise", model, seed=5, **settings).attribute(images, TARGETS)
+    found = explainer("rise", model, **settings).attribute(images, TARGETS, torch.Generator().manual_seed(5))
     masks = drawn(30, 0.4, seed=5)
     for image, target in enumerate(TARGETS.tolist()):
         logits = model(images[image].expand(30, -1, -1, -1), masks)
@@ -120,8 +120,9 @@ def test_the_explainer_asks_the_classifier_with_the_masks_it_draws(output: str, 
 
 
 def test_masks_are_drawn_anew_for_each_call() -> None:
-    ours, images = explainer("rise", small_clip(), masks=20), small_pictures(2)
-    assert not torch.equal(ours.attribute(images, TARGETS), ours.attribute(images, TARGETS))
+    ours, images, generator = explainer("rise", small_clip(), masks=20), small_pictures(2), torch.Generator()
+    first, second = (ours.attribute(images, TARGETS, generator) for _ in range(2))
+    assert not torch.equal(first, second)
 
 
 def test_the_file_of_the_configuration_is_the_papers_probability() -> None:
@@ -133,10 +134,16 @@ def test_the_file_of_the_configuration_is_the_papers_probability() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"masks": 1}, "supervision.masks=1 must be at least 2: nothing is learned from fewer"),
-        ({"keep_probability": 0.0}, "supervision.keep_probability=0.0 must lie between 0 and 1: masks have to differ"),
-        ({"keep_probability": 1.0}, "supervision.keep_probability=1.0 must lie between 0 and 1: masks have to differ"),
-        ({"output": "margin"}, "supervision.output=margin is unknown: use logit or probability"),
+        ({"masks": 1}, "explainer.rise.masks=1 must be at least 2: nothing is learned from fewer"),
+        (
+            {"keep_probability": 0.0},
+            "explainer.rise.keep_probability=0.0 must lie between 0 and 1: masks have to differ",
+        ),
+        (
+            {"keep_probability": 1.0},
+            "explainer.rise.keep_probability=1.0 must lie between 0 and 1: masks have to differ",
+        ),
+        ({"output": "margin"}, "explainer.rise.output=margin is unknown: use logit or probability"),
     ],
 )
 def test_settings_that_cannot_be_computed_are_refused_in_one_line(changes: dict[str, Any], message: str) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tests.explainers.settings import colour_clip, coloured, configured, explainer, small_clip, small_pictures
 from xai.core.errors import UserError
-from xai.explainers.kernel_shap import KernelShapParams
+from xai.explainers.posthoc.kernel_shap import KernelShapParams
 from xai.games import PatchGame
 from xai.models.clip import SelfExplainingClip
 from xai.models.maskable import Removal
@@ -62,7 +62,7 @@ def test_a_finer_grid_is_refused_by_exact_shapley_in_one_line() -> None:
         model.grid = grid
         explainer("exact_shapley", model)
     model.grid = (1, 17)
-    with pytest.raises(UserError, match=r"^supervision=exact_shapley .* M <= 16 .*grid is 1 x 17: use .*$"):
+    with pytest.raises(UserError, match=r"^exact_shapley .* M <= 16 .*grid is 1 x 17: use .*$"):
         explainer("exact_shapley", model)
 
 
@@ -79,16 +79,17 @@ def test_kernel_shap_comes_near_the_exact_values_with_every_sampler(sampler: str
 @pytest.mark.parametrize(("sampler", "coalitions"), [("shapley_kernel", 31), ("paired", 24), ("leverage", 30)])
 def test_kernel_shap_is_the_estimator_with_these_settings(output: str, sampler: str, coalitions: int) -> None:
     model, images = small_clip(), small_pictures(2)
-    found = explainer("kernel_shap", model, seed=5, coalitions=coalitions, sampler=sampler, output=output)
+    found = explainer("kernel_shap", model, coalitions=coalitions, sampler=sampler, output=output)
     game = PatchGame(model, images, TARGETS, output=output)
     expected = kernel_shap(game, coalitions, torch.Generator().manual_seed(5), sampler=sampler)
-    assert torch.equal(found.attribute(images, TARGETS), expected.reshape(2, 3, 3))
+    maps = found.attribute(images, TARGETS, torch.Generator().manual_seed(5))
+    assert torch.equal(maps, expected.reshape(2, 3, 3))
 
 
 def test_kernel_shap_draws_anew_for_each_call_and_meets_efficiency() -> None:
     model, images = small_clip(), small_pictures(2)
-    ours = explainer("kernel_shap", model, coalitions=20)
-    first, second = ours.attribute(images, TARGETS), ours.attribute(images, TARGETS)
+    ours, generator = explainer("kernel_shap", model, coalitions=20), torch.Generator()
+    first, second = (ours.attribute(images, TARGETS, generator) for _ in range(2))
     assert not torch.equal(first, second)
     ends = torch.tensor([[True], [False]]).expand(2, 9)
     full, empty = (model(images, keep.expand(2, 9)).gather(1, TARGETS[:, None])[:, 0] for keep in ends)
@@ -99,11 +100,17 @@ def test_kernel_shap_draws_anew_for_each_call_and_meets_efficiency() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"coalitions": 0}, "supervision.coalitions=0 must be at least 2"),
-        ({"evaluation_coalitions": -2}, "supervision.evaluation_coalitions=-2 must be at least 2"),
-        ({"coalitions": 5}, "supervision.coalitions=5 must be even: the coalitions of sampler=leverage come in pairs"),
-        ({"evaluation_coalitions": 7, "sampler": "leverage"}, "supervision.evaluation_coalitions=7 must be even"),
-        ({"output": "margin"}, "supervision.output=margin is unknown: use logit or probability"),
+        ({"coalitions": 0}, "explainer.kernel_shap.coalitions=0 must be at least 2"),
+        ({"evaluation_coalitions": -2}, "explainer.kernel_shap.evaluation_coalitions=-2 must be at least 2"),
+        (
+            {"coalitions": 5},
+            "explainer.kernel_shap.coalitions=5 must be even: the coalitions of sampler=leverage come in pairs",
+        ),
+        (
+            {"evaluation_coalitions": 7, "sampler": "leverage"},
+            "explainer.kernel_shap.evaluation_coalitions=7 must be even",
+        ),
+        ({"output": "margin"}, "explainer.kernel_shap.output=margin is unknown: use logit or probability"),
         ({"sampler": "pared"}, "use one of shapley_kernel, paired, leverage, without_replacement"),
     ],
 )
@@ -115,7 +122,9 @@ def test_settings_that_cannot_be_computed_are_refused_in_one_line(changes: dict[
 
 
 def test_exact_shapley_refuses_an_unknown_output() -> None:
-    with pytest.raises(UserError, match=r"^supervision\.output=margin is unknown: use logit or probability$"):
+    with pytest.raises(
+        UserError, match=r"^explainer\.exact_shapley\.output=margin is unknown: use logit or probability$"
+    ):
         configured("exact_shapley", output="margin")
 
 

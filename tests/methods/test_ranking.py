@@ -226,24 +226,6 @@ def test_a_grid_finer_than_the_image_and_pixels_that_are_no_numbers_are_refused(
         at_step(learner(), 0).training_step(given, 0)
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"own_class": 1.5}, "loss.own_class=1.5 and runner_up=0.3 are shares: use 0 to 1"),
-        ({"runner_up": -0.1}, "loss.own_class=1.0 and runner_up=-0.1 are shares: use 0 to 1"),
-        (
-            {"temperature_end": 0.0},
-            "loss.temperature_start=1.0 and temperature_end=0.0 must be above 0",
-        ),
-    ],
-    ids=str,
-)
-def test_a_loss_that_cannot_be_computed_is_refused_in_one_line(changes: dict[str, float], message: str) -> None:
-    with pytest.raises(UserError) as caught:
-        replace(LOSS, **changes)
-    assert str(caught.value) == message
-
-
 class Brightest(MaskableClassifier):
     """Says which quarter of an image is the brightest."""
 

@@ -5,9 +5,9 @@ from torch import Tensor
 from tests.methods.tiny_salvage import FIT, PLAYERS, batch, classifier, copied, explainer, same, train
 from tests.shapley.tables import TableGame, all_rows, random_table, shapley_by_permutations
 from xai.core.errors import UserError
+from xai.explainers.learned.vit_shapley import VitShapleyExplainer
 from xai.methods.vit_shapley import (
     VitShapley,
-    VitShapleyExplainer,
     efficient,
     fast_shap_loss,
     predictions_with_ends,

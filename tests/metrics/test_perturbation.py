@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 from xai.core.errors import UserError
 from xai.metrics import functional as F
-from xai.metrics.perturbation import PerturbationScores
 
 TARGETS = torch.tensor([[4, 1], [0, 0], [2, 3]])
 
@@ -329,63 +328,6 @@ def test_maps_and_curves_of_other_shapes_are_refused() -> None:
     ):
         with pytest.raises(ValueError, match=r"have to be \["):
             call()
-
-
-def update(metric: PerturbationScores, part: slice, targets: Tensor, seed: int = 9) -> None:
-    metric.update(Network(), pictures()[part], maps()[part], targets[part], torch.zeros(1, 3, 5, 7), seeded(seed))
-
-
-@pytest.mark.parametrize("targets", [TARGETS, TARGETS[:, :1], TARGETS[:, 0]])
-def test_batches_and_processes_add_up_to_the_mean_over_images(targets: Tensor) -> None:
-    columns = targets.reshape(3, -1)
-    make = lambda: PerturbationScores(steps=6, classes=columns.shape[1], chunk=4)  # noqa: E731
-    curves = ask(targets=columns, steps=6)
-    deletion, insertion = (F.area(curve.transpose(1, 2)).mean(0).squeeze() for curve in curves)
-    expected = {"deletion_auc": deletion, "insertion_auc": insertion, "difference": insertion - deletion}
-    batched, *ranks = make(), make(), make()
-    for number, part in enumerate((slice(0, 2), slice(2, 3))):
-        update(batched, part, targets)
-        update(ranks[number], part, targets)
-    ranks[0].merge_state(ranks[1])
-    for metric in (batched, ranks[0]):
-        torch.testing.assert_close(metric.compute(), expected, rtol=1e-12, atol=0)
-        assert list(metric.compute()) == list(expected)
-        for curve, value in zip(metric.curves(), curves, strict=True):
-            torch.testing.assert_close(curve, value.mean(0), rtol=1e-12, atol=0)
-
-
-def test_states_gathered_from_two_processes_reduce_to_the_whole() -> None:
-    ranks, whole = [PerturbationScores(6, 2), PerturbationScores(6, 2)], PerturbationScores(6, 2)
-    update(ranks[0], slice(0, 2), TARGETS)
-    update(ranks[1], slice(2, 3), TARGETS)
-    update(whole, slice(0, 3), TARGETS)
-    gathered = {name: [getattr(rank, name) for rank in ranks] for name in ranks[0]._defaults}
-
-    def all_gather(state: Tensor, group: object = None) -> list[Tensor]:
-        (found,) = [parts for parts in gathered.values() if parts[0].shape == state.shape]
-        return found
-
-    ranks[0].dist_sync_fn, ranks[0].distributed_available_fn = all_gather, lambda: True
-    torch.testing.assert_close(ranks[0].compute(), whole.compute(), rtol=1e-12, atol=0)
-
-
-def test_what_is_refused_leaves_no_trace_in_the_metric() -> None:
-    metric = PerturbationScores(6, 2, constant="refuse")
-    update(metric, slice(0, 2), TARGETS)
-    before = metric.compute()
-    with pytest.raises(UserError, match="constant=random"):
-        metric.update(Network(), pictures(), maps().fill_(1), TARGETS, torch.zeros(1, 3, 5, 7), seeded())
-    with pytest.raises(ValueError, match=r"targets are \[3, 1\]; this metric was made for 2"):
-        update(metric, slice(0, 3), TARGETS[:, :1])
-    torch.testing.assert_close(metric.compute(), before, rtol=0, atol=0)
-    for wrong in ({"steps": 1}, {"classes": 0}):
-        with pytest.raises(UserError, match=r"must be at least 2, .* at least 1"):
-            PerturbationScores(**wrong)
-
-
-@pytest.mark.filterwarnings("ignore:The ``compute`` method")
-def test_no_images_have_no_scores() -> None:
-    assert all(math.isnan(value) for value in PerturbationScores().compute().values())
 
 
 @pytest.mark.gpu

@@ -1,6 +1,5 @@
 """The removal metrics against literal transcriptions of Algorithms 1 and 2 of SALVAGE, in float64."""
 
-import math
 from collections import Counter
 from collections.abc import Callable
 from itertools import permutations
@@ -16,7 +15,6 @@ from xai.core.errors import UserError
 from xai.games import PatchGame
 from xai.metrics import functional as F
 from xai.metrics.functional import removal
-from xai.metrics.removal import RankedRemovalScores, RemovalScores
 from xai.models.maskable import Removal
 
 
@@ -324,51 +322,3 @@ def test_maps_of_another_grid_than_the_game_are_refused(shape: tuple[int, ...]) 
     F.check_players(torch.rand(2, 2, 2), 4)
     F.check_players(torch.rand(0, 4), 4)
     F.check_players(torch.rand(2, 4), 4)
-
-
-METRICS = {"ranked": lambda: RankedRemovalScores(4, "random"), "all": lambda: RemovalScores(4, 3, "random")}
-
-
-@pytest.mark.parametrize("make", METRICS.values(), ids=METRICS)
-def test_batches_and_processes_add_up_to_the_whole(make: Callable[[], RemovalScores]) -> None:
-    games = [TableGame(images, 4, seed) for seed, images in enumerate((3, 1, 2))]
-    parts = [maps(images, 4, seed) for seed, images in enumerate((3, 1, 2))]
-    each = [F.scores(F.removal_curves(game.value, phi, 3, seeded(9))) for game, phi in zip(games, parts, strict=True)]
-    batched, ranks = make(), [make(), make()]
-    for i, (game, phi) in enumerate(zip(games, parts, strict=True)):
-        batched.update(game, phi.reshape(-1, 2, 2), seeded(9))
-        ranks[i % 2].update(game, phi, seeded(9))
-    ranks[0].merge_state(ranks[1])
-    for metric in (batched, ranks[0]):
-        found = metric.compute()
-        assert set(found) in ({"lif", "mif", "srg"}, set(each[0]))
-        for name, value in found.items():
-            assert value.item() == pytest.approx(torch.cat([scores[name] for scores in each]).mean().item(), rel=1e-12)
-
-
-def test_the_metric_keeps_the_mean_curves() -> None:
-    game, phi = TableGame(3, 4), maps(3, 4)
-    metric = RemovalScores(4, masks=3)
-    metric.update(game, phi, seeded())
-    for curve, expected in zip(metric.curves(), F.removal_curves(game.value, phi, 3, seeded()), strict=True):
-        torch.testing.assert_close(curve, expected.mean(0))
-
-
-@pytest.mark.parametrize("make", METRICS.values(), ids=METRICS)
-@pytest.mark.filterwarnings("ignore:The ``compute`` method")
-def test_no_images_have_no_scores(make: Callable[[], RemovalScores]) -> None:
-    assert all(math.isnan(value) for value in make().compute().values())
-
-
-@pytest.mark.parametrize("make", [RankedRemovalScores, RemovalScores])
-def test_the_metric_refuses_other_grids_and_constant_maps(make: Callable[[int], RemovalScores]) -> None:
-    metric = make(4)
-    refused = {
-        "the game has 4 patches": (TableGame(1, 4), maps(1, 9).reshape(1, 3, 3)),
-        "made for 4": (TableGame(1, 5), maps(1, 5)),
-        "constant=random": (TableGame(1, 4), torch.ones(1, 2, 2)),
-    }
-    for message, (game, phi) in refused.items():
-        with pytest.raises(UserError, match=message):
-            metric.update(game, phi, seeded())
-    assert metric.images == 0

@@ -99,5 +99,6 @@ def test_a_level_that_nothing_would_be_left_of_is_refused() -> None:
     with pytest.raises(UserError) as caught:
         DenseExplainer(built, replace(TINY, resize=(1, 0.25)), 3)
     assert str(caught.value) == (
-        "decoder.resize=[1, 0.25] leaves nothing of level 4, which has 2 x 2 cells: use a factor of at least 0.5 there"
+        "decoder.resize=[1.0, 0.25] leaves nothing of level 4, which has 2 x 2 cells: "
+        "use a factor of at least 0.5 there"
     )

@@ -265,28 +265,6 @@ def test_the_scale_multiplies_the_map() -> None:
     torch.testing.assert_close(scaled, 8 * plain)
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"channels": 7}, "decoder.channels=7 must be an even number, at least 2"),
-        ({"head": 0}, "decoder.head=0 must be an even number, at least 2"),
-        ({"resize": (1, 0, 1)}, "decoder.resize=[1, 0, 1] must be factors above 0, one for each level"),
-        ({"resize": ()}, "decoder.resize=[] must be factors above 0, one for each level"),
-        ({"conditioning": "film"}, "decoder.conditioning=film is unknown: use concat or product"),
-        ({"norm": "layer"}, "decoder.norm=layer is unknown: use batch or group"),
-        ({"dropout": 1.0}, "decoder.dropout=1.0 must be in [0, 1), scale=1.0 above 0"),
-        ({"pixels": -1}, "decoder.pixels=-1 must be 0, for no look at the image itself, or more"),
-        ({"gradient": True}, "decoder.gradient=true is for the stem that looks at pixels: set decoder.pixels=16"),
-        ({"scale": 0.0}, "decoder.dropout=0.1 must be in [0, 1), scale=0.0 above 0"),
-    ],
-    ids=str,
-)
-def test_a_shape_that_cannot_be_built_is_refused_in_one_line(changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(UserError) as caught:
-        replace(TINY, **changes)
-    assert str(caught.value) == message
-
-
 def test_every_level_needs_its_factor() -> None:
     with pytest.raises(UserError) as caught:
         DptDecoder(TINY, [6, 6], CLASSES)

@@ -80,45 +80,6 @@ def test_weights_depend_on_the_seed_alone_and_leave_the_global_generator() -> No
     assert not torch.equal(first["visual.proj"], other["visual.proj"])
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"patch_size": 5}, "patch_size=5 does not divide model.image_size=16: the nearest size that fits is 15"),
-        ({"patch_size": 0}, "patch_size=0"),
-        ({"image_size": -4}, "image_size=-4"),
-        ({"patch_size": 40}, "the nearest size that fits is 40"),
-        ({"mean": (0.5, 0.5)}, "three channel values"),
-        ({"std": (0.5, 0.5, 0.0)}, "deviations above 0"),
-        ({"std": (0.5, 0.5, float("nan"))}, "deviations above 0"),
-        ({"patch_size": 16}, "patch_size=16 makes one patch of model.image_size=16"),
-        ({"towers": None}, "either architecture"),
-        ({"architecture": "ViT-B-32"}, "and not both"),
-        ({"towers": None, "architecture": "ViT-Z-99"}, "architecture=ViT-Z-99 is not one that open_clip knows"),
-    ],
-)
-def test_shapes_that_do_not_fit_are_refused(settings: dict[str, object], message: str) -> None:
-    with pytest.raises(UserError) as caught:
-        replace(PARAMS, **settings)  # type: ignore[arg-type]
-    assert message in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"layers": 0}, "model.towers.layers=0 must be at least 1"),
-        ({"head_width": 0}, "model.towers.head_width=0 must be at least 1"),
-        ({"embed_dim": -1}, "model.towers.embed_dim=-1 must be at least 1"),
-        ({"width": 20}, "model.towers.width=20 must be a multiple of head_width=8"),
-        ({"text_width": 9}, "model.towers.text_width=9 must be a multiple of text_heads=2"),
-        ({"width": 18, "head_width": 9}, "model.towers.width=18 must be a multiple of 4"),
-    ],
-)
-def test_towers_that_cannot_be_built_are_refused(settings: dict[str, int], message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        replace(TOWERS, **settings)  # type: ignore[arg-type]
-
-
 @pytest.mark.usefixtures("_without_weights")
 @pytest.mark.parametrize(
     ("settings", "message"),
@@ -165,7 +126,7 @@ def test_another_normalisation_than_the_published_one_is_refused(change: dict[st
 
 
 def test_an_activation_that_contradicts_the_published_one_is_refused() -> None:
-    with pytest.raises(UserError, match=r"quick_gelu=false contradicts model\.pretrained=openai"):
+    with pytest.raises(UserError, match=r"quick_gelu=false contradicts pretrained=openai"):
         replace(OPENAI, quick_gelu=False)
 
 

@@ -2,7 +2,6 @@ import pytest
 import torch
 from torchvision.transforms.functional import gaussian_blur
 
-from xai.core.errors import UserError
 from xai.core.settings import build
 from xai.models.maskable import Encoded, MaskableClassifier, Removal, Rows, reference_image, sort_rows
 
@@ -41,18 +40,6 @@ def test_plain_references(reference: str, expected: tuple[float, ...]) -> None:
 def test_a_grey_level_has_one_name(given: str | float, kept: str) -> None:
     assert Removal("pixels", given).reference == kept
     assert build(Removal, {"reference": given}) == Removal("pixels", kept)
-
-
-@pytest.mark.parametrize("kind", ["token", "", "PIXELS"])
-def test_unknown_ways_to_remove_are_refused(kind: str) -> None:
-    with pytest.raises(UserError, match=f"removal.kind={kind} is unknown: use tokens or pixels"):
-        Removal(kind)
-
-
-@pytest.mark.parametrize("reference", ["white", "-0.1", "1.01", "nan", "inf", ""])
-def test_unknown_references_are_refused(reference: str) -> None:
-    with pytest.raises(UserError, match=f"removal.reference={reference} is unknown: use black, mean, blur"):
-        Removal("pixels", reference)
 
 
 def test_rows_are_sorted_by_size_and_stay_in_order_within_one() -> None:

@@ -207,28 +207,6 @@ def test_maps_of_another_size_than_the_images_are_refused_with_both(toy: Toy, sh
         judge(torch.zeros(shape), question(toy, HEIGHT, WIDTH), toy, MEAN, params(), drawn(5, "black"), 1.0)
 
 
-@pytest.mark.parametrize(
-    ("changes", "line"),
-    [
-        ({"steps": 2}, "objective.steps=2: .* use 3 or more"),
-        ({"grid_min": 1}, "objective.grid_min=1 and grid_max=5: use 2 <= grid_min <= grid_max"),
-        ({"grid_min": 6}, "objective.grid_min=6 and grid_max=5: .*"),
-        ({"references": ("black", "white")}, "objective.references: white is unknown: use black, mean, blur"),
-        ({"references": ()}, r"objective.references: \[\] .* use black, mean, blur"),
-        ({"iterations": 0}, "objective.iterations=0 must be at least 1, .*"),
-        ({"chunk": -1}, ".*chunk=-1 0 or more"),
-        ({"sigma": -1.0}, "objective.sigma=-1.0 .* must be 0 or more"),
-        ({"sigma": float("nan")}, "objective.sigma=nan .* must be 0 or more"),
-        ({"peak_weight": -0.1}, ".*peak_weight=-0.1 must be 0 or more"),
-        ({"peak_window": 4}, "objective.peak_window=4 must be odd.*"),
-        ({"peak_window": -1}, "objective.peak_window=-1 must be odd.*"),
-    ],
-)
-def test_settings_that_cannot_be_computed_are_refused_in_one_line(changes: dict[str, object], line: str) -> None:
-    with pytest.raises(UserError, match=f"^{line}$"):
-        params(**changes)
-
-
 def test_images_too_small_for_the_settings_are_refused_in_one_line() -> None:
     params(grid_max=8, peak_window=15).check_size(8, 9)
     with pytest.raises(UserError, match=r"^a grid of 8 x 8 cells does not fit an image of 7 x 9 px: .*$"):

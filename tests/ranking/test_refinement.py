@@ -4,7 +4,6 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from tests.ranking.toys import MEAN, Toy, params, question, randn, seeded
-from xai.core.errors import UserError
 from xai.ranking.objective import draw, judge
 from xai.ranking.refinement import RefinementParams, refine_maps, refine_network
 
@@ -184,20 +183,3 @@ def test_nothing_but_the_parameters_given_changes_or_collects_a_gradient(toy: To
     assert all(parameter.grad is None for parameter in toy.parameters())
     assert network.other.grad is None
     assert network.other.item() == 1
-
-
-@pytest.mark.parametrize(
-    ("changes", "line"),
-    [
-        ({"steps": -1}, "refinement.steps=-1 must be 0 or more"),
-        ({"draws": 0}, "draws=0 at least 1"),
-        ({"size": 0.0}, "refinement.size=0.0, .* must be above 0"),
-        ({"temperature": 0.0}, "temperature=0.0 .* must be above 0"),
-        ({"learning_rate": float("nan")}, "learning_rate=nan must be above 0"),
-        ({"sigma": -1.0}, "sigma=-1.0 0 or more"),
-    ],
-)
-def test_settings_that_cannot_be_computed_are_refused_in_one_line(changes: dict[str, float], line: str) -> None:
-    with pytest.raises(UserError, match=line) as caught:
-        refinement(**changes)
-    assert "\n" not in str(caught.value)

@@ -15,8 +15,8 @@ from xai.data.registry import Images
 from xai.data.scatter import ScatterParams
 from xai.models.factory import build_clip
 from xai.models.weights import write_weights
-from xai.stages import base as base_stage
-from xai.stages.base import Base, ModelParams, PretrainParams
+from xai.papers.vectors import base as base_stage
+from xai.papers.vectors.base import Base, ModelParams, PretrainParams
 
 SCENE = ScatterParams(canvas=16, cells=2, object_size=7)
 MODEL = ModelParams(

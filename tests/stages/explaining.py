@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from tests.stages.bench import DATA, runtime
 from xai.data.catalogue import OpenData
-from xai.explainers import catalogue, registry
-from xai.explainers.registry import Entry, ExplainerParams
+from xai.explainers import registry
+from xai.explainers.registry import Entry, ExplainerParams, Info
 from xai.models.maskable import Removal
 from xai.stages.supervision import Order, Subject, SupervisionParams
 
@@ -45,25 +45,26 @@ def drawn(gain: float, pixels: Tensor, labels: Tensor, seed: int) -> Tensor:
 class Drawn:
     """The explainer; `journal` gets a line for each block it has explained."""
 
-    def __init__(self, journal: Path, params: DrawnParams, generator: torch.Generator) -> None:
-        self._journal, self._params, self._generator = journal, params, generator
+    def __init__(self, journal: Path, params: DrawnParams) -> None:
+        self._journal, self._params = journal, params
 
-    def attribute(self, images: Tensor, targets: Tensor) -> Tensor:
+    def attribute(self, images: Tensor, targets: Tensor, generator: torch.Generator) -> Tensor:
         with open(self._journal, "a") as file:
             file.write(f"{targets.tolist()}\n")
         time.sleep(self._params.pause)
-        return drawn(self._params.gain, images, targets, self._generator.initial_seed())
+        return drawn(self._params.gain, images, targets, generator.initial_seed())
 
 
 def register(monkeypatch: pytest.MonkeyPatch, journal: Path) -> None:
     """Have an explainer called `drawn` for the time of a test."""
-    catalogue.fill()
+    registry.names()
     journal.touch()
 
-    def build(_: Any, params: DrawnParams, generator: torch.Generator) -> Drawn:
-        return Drawn(journal, params, generator)
+    def build(_: Any, params: DrawnParams) -> Drawn:
+        return Drawn(journal, params)
 
-    monkeypatch.setitem(registry._ENTRIES, "drawn", Entry("drawn", "for tests", DrawnParams, build))
+    info = Info("drawn", "Drawn", "for tests")
+    monkeypatch.setitem(registry._ENTRIES, "drawn", Entry(info, DrawnParams, __name__, of_classifier=build))
 
 
 def order(

@@ -12,10 +12,10 @@ from tests.stages.studying import CLASSIFIER, SALVAGE, VIT_SHAPLEY, stages
 from xai.data.registry import Images
 from xai.methods.ranking import RankingLoss
 from xai.models.dpt import DecoderParams
+from xai.papers.ranking.networks import RankingStages
+from xai.papers.ranking.params import BackboneParams, PerturbationParams, RankingParams, RefinementSettings
 from xai.ranking.objective import ObjectiveParams
 from xai.stages.perturbation import PerturbationExamination
-from xai.stages.ranking import RankingStages
-from xai.stages.ranking_params import BackboneParams, PerturbationParams, RankingParams, RefinementSettings
 from xai.stages.ranking_study import RankingStudy, Rivals
 from xai.stages.study import open_baselines
 

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from tests.stages.bench import DATA, FIT, runtime
+from xai.classifiers.params import ClassifierParams, SalvageParams, SurrogateParams, VitShapleyParams
+from xai.classifiers.vit import VitStages
 from xai.data.catalogue import OpenData
 from xai.data.pair import PairParams, PairSet
 from xai.data.prompts import DIGITS
@@ -17,8 +19,6 @@ from xai.models.cnn import published_classes
 from xai.models.vit import SmallVit, VitParams
 from xai.stages.removal import EvaluationParams, RemovalExamination
 from xai.stages.study import Study, open_baselines
-from xai.stages.vit import VitStages
-from xai.stages.vit_params import ClassifierParams, SalvageParams, SurrogateParams, VitShapleyParams
 
 MODEL = VitParams("tiny", 16, 4, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), tower=SmallVit(8, 1, 2, 2.0, 1, 1.0))
 CLASSIFIER = ClassifierParams(0.5, FIT)
@@ -53,8 +53,8 @@ def train_in_no_time(monkeypatch: pytest.MonkeyPatch) -> Trained:
             noise = torch.randn(value.shape, generator=generator) if "decoder" in name else 1.0
             value.data += STEP * noise
 
-    for stage in ("networks", "ranking"):
-        monkeypatch.setattr(f"xai.stages.{stage}.fit", fit)
+    for module in ("classifiers.networks", "papers.ranking.networks"):
+        monkeypatch.setattr(f"xai.{module}.fit", fit)
     return seen
 
 

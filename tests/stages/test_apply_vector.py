@@ -13,9 +13,9 @@ from xai.models import files
 from xai.models.clip import trainable
 from xai.models.spec import describe
 from xai.models.weights import architecture_hash
-from xai.stages import base as base_stage
+from xai.papers.vectors import base as base_stage
+from xai.papers.vectors.fine_tuning import assemble
 from xai.stages.apply_vector import Applied, ApplyParams, apply_vector
-from xai.stages.classifier import assemble
 
 TAG = "b" * 20
 

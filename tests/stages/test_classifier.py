@@ -9,14 +9,15 @@ from torch import Tensor
 
 from tests.stages.bench import DATA, FIT, MODEL, base, explained, runtime
 from xai.core.errors import UserError
+from xai.data.registry import subset
 from xai.models import files
 from xai.models.clip import class_embeddings, trainable
 from xai.models.factory import build_tokenizer
 from xai.models.maskable import Removal
 from xai.models.spec import describe
 from xai.models.weights import write_weights
-from xai.stages import base as base_stage
-from xai.stages.classifier import assemble, fine_tune, parameters, subset
+from xai.papers.vectors import base as base_stage
+from xai.papers.vectors.fine_tuning import assemble, fine_tune, parameters
 
 IMAGES = DATA.source.images("train", torch.arange(12), 0).pixels
 

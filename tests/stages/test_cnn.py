@@ -11,12 +11,12 @@ from torch import Tensor
 
 from tests.stages.bench import DATA, FIT, runtime
 from tests.stages.studying import BLANK, CLASSIFIER, PHOTOGRAPHS, STEP, Trained
+from xai.classifiers.cnn import CnnStages
+from xai.classifiers.params import ClassifierParams
 from xai.core.errors import UserError
 from xai.models import files
 from xai.models.cnn import CnnParams, build_cnn
 from xai.models.spec import describe
-from xai.stages.cnn import CnnStages
-from xai.stages.vit_params import ClassifierParams
 
 MODEL = CnnParams("tiny", 16, 4, (0.5,) * 3, (0.25,) * 3, "test_efficientnet", output_stride=8)
 CLASSES = ("north", "east", "south", "west")

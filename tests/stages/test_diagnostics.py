@@ -6,7 +6,7 @@ from tests.models.tiny_clip import classifier, pictures
 from xai import vectors
 from xai.methods.self_explainer import classification_loss
 from xai.models.clip import trainable
-from xai.stages.diagnostics import _risk
+from xai.papers.vectors.diagnostics import _risk
 
 
 @pytest.mark.parametrize("chunk", [1, 4, 5, 10, 32])

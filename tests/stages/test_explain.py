@@ -15,8 +15,8 @@ from xai.core.errors import UserError
 from xai.core.settings import build
 from xai.core.training import TrainerParams
 from xai.data.images import read_image, to_tensor
-from xai.explainers.rise import RiseExplainer
-from xai.explainers.saliency import SaliencyExplainer
+from xai.explainers.posthoc.rise import Rise
+from xai.explainers.posthoc.saliency import Saliency
 from xai.metrics.functional.perturbation import area, enlarge_map, perturbation_curves
 from xai.models import files
 from xai.models.cnn import CnnParams, build_cnn, maskable_cnn
@@ -146,7 +146,7 @@ def test_a_classifier_is_explained_from_outside(
     assert (found.predicted, found.target) == (CLASSES[int(logits.argmax())], CLASSES[column])
     assert found.probability == pytest.approx(float(logits.softmax(0)[column]), rel=1e-3)
     settings: Any = POST_HOC.supervision.explainer
-    expected = SaliencyExplainer(classifier, settings, torch.Generator()).attribute(pixels, torch.tensor([column]))
+    expected = Saliency(classifier, settings).attribute(pixels, torch.tensor([column]))
     torch.testing.assert_close(found.attributions, expected[0], rtol=1e-3, atol=1e-4)
     assert [row.name for row in found.measured] == ["saliency"]
     measured = [found.measured[0].deletion, found.measured[0].insertion]
@@ -175,7 +175,7 @@ def test_patches_are_removed_as_the_explainer_asks(tmp_path: Path, photo: Path, 
     network, settings = classifier.network, rise.supervision.explainer
     white: Any = (maskable_cnn if isinstance(model, CnnParams) else maskable)(model, network, Removal("pixels", 0.9))  # type: ignore[operator]
     pixels = to_tensor(read_image(photo), 16)[None]
-    expected = RiseExplainer(white, settings, torch.Generator().manual_seed(0)).attribute(pixels, torch.tensor([1]))
+    expected = Rise(white, settings).attribute(pixels, torch.tensor([1]))
     torch.testing.assert_close(found.attributions, expected[0], rtol=1e-3, atol=1e-4)
 
 

@@ -11,9 +11,9 @@ from tests.stages.ranked import DECODER, RANKING, networks
 from tests.stages.studying import train_in_no_time
 from tests.stages.test_explain import CPU, POST_HOC
 from xai.data.images import read_image, to_tensor
+from xai.papers.ranking.networks import RankingStages
+from xai.papers.ranking.params import BackboneParams
 from xai.stages.explain import explain_image
-from xai.stages.ranking import RankingStages
-from xai.stages.ranking_params import BackboneParams
 
 VIT = "vit_tiny_patch16_224"
 SETTINGS = {

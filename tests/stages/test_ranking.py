@@ -16,7 +16,7 @@ from xai.core.optimisation import FitParams
 from xai.models import files
 from xai.models.dense import DenseExplainer
 from xai.models.spec import shape_of
-from xai.stages.ranking_params import BackboneParams, RankingParams
+from xai.papers.ranking.params import BackboneParams, RankingParams
 
 TARGETS = torch.tensor([3, 0])
 FOREIGN = replace(
@@ -192,14 +192,6 @@ def test_weights_that_cannot_be_had_are_refused_in_one_line(
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
     assert "Ranking" not in trained.names
-
-
-def test_channels_of_a_normalisation_are_three() -> None:
-    for settings in ({"mean": (0.5, 0.5)}, {"std": (1.0, 1.0, 0.0)}):
-        with pytest.raises(
-            UserError, match=r"^ranking.backbone.mean and std need three channel values each, deviations"
-        ):
-            BackboneParams(**settings)  # type: ignore[arg-type]
 
 
 def test_it_trains_for_real(tmp_path: Path) -> None:

@@ -186,21 +186,6 @@ def test_a_probe_has_pairs_of_the_same_classes(tmp_path: Path) -> None:
         RemovalExamination(stages(tmp_path), EVALUATION, pairs())
 
 
-@pytest.mark.parametrize(
-    ("change", "wanted"),
-    [
-        ({"split": "tests"}, r"evaluation\.split=tests is unknown: use train, validation, test"),
-        ({"masks": 0}, r"evaluation\.masks=0 and evaluation\.block=4 must be at least 1"),
-        ({"block": 0}, r"evaluation\.block=0 must be at least 1"),
-        ({"probe_images": 3}, r"evaluation\.probe_images=3 must be even"),
-        ({"probe_images": -2}, r"evaluation\.probe_images=-2 must be even and at least 0"),
-    ],
-)
-def test_settings_that_cannot_be_measured_with(change: dict[str, Any], wanted: str) -> None:
-    with pytest.raises(UserError, match=wanted):
-        replace(EVALUATION, **change)
-
-
 def test_more_images_than_there_are_are_refused_before_any_training(tmp_path: Path, trained: Trained) -> None:
     with pytest.raises(UserError, match=r"evaluation\.images=10: the test split of data=.* has 9 images"):
         examination(tmp_path, replace(EVALUATION, images=10))

@@ -17,8 +17,8 @@ from tests.stages.studying import (
     study,
 )
 from xai.core.errors import UserError
+from xai.explainers.learned.vit_shapley import VitShapleyExplainer
 from xai.games import PatchGame
-from xai.methods.vit_shapley import VitShapleyExplainer
 from xai.metrics.functional import patch_coverage
 from xai.models.explainer import SalvageNetwork
 from xai.models.vit import build_vit

@@ -18,12 +18,12 @@ from xai.models import files
 from xai.models.factory import build_clip, build_explainer
 from xai.models.spec import describe
 from xai.models.weights import write_weights
-from xai.stages import base as base_stage
-from xai.stages.base import ModelParams
-from xai.stages.classifier import fine_tune
+from xai.papers.vectors import base as base_stage
+from xai.papers.vectors.base import ModelParams
+from xai.papers.vectors.fine_tuning import fine_tune
+from xai.papers.vectors.params import TransferParams
 from xai.stages.supervise import Supervise, Written
 from xai.stages.supervision import Order, SupervisionParams, open_supervision
-from xai.stages.transfer_params import TransferParams
 
 OUTPUT = ("supervision.json", "supervision.safetensors")
 
@@ -235,7 +235,6 @@ def test_a_folder_that_does_not_say_what_it_holds_is_refused(tmp_path: Path, jou
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"split": "training"}, "split=training is unknown: use train, validation, test"),
         ({"images": 10, "checkpoint": None}, "10 images were asked for, the test split has 9"),
         ({"data": OpenData("reversed", {"name": "reversed"}, Reversed())}, "tells 4 classes of shades apart"),
         ({"checkpoint": Path("nowhere.safetensors")}, "nowhere.safetensors does not exist"),

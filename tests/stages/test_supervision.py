@@ -18,11 +18,12 @@ from xai.core.errors import UserError
 from xai.core.runtime import Runtime
 from xai.core.store import Artifact, Store
 from xai.data.catalogue import OpenData
-from xai.explainers.kernel_shap import KernelShapParams
+from xai.data.registry import subset
+from xai.explainers.posthoc.kernel_shap import KernelShapParams
 from xai.models import files
 from xai.models.maskable import Removal
 from xai.models.spec import describe
-from xai.stages.classifier import assemble, parameters, subset
+from xai.papers.vectors.fine_tuning import assemble, parameters
 from xai.stages.supervision import Order, Subject, fine_tuned, load, open_supervision
 
 FORK = multiprocessing.get_context("fork")
@@ -74,7 +75,7 @@ def test_the_settings_of_an_explainer_stand_beside_its_name() -> None:
         (settings(name=None), "supervision.name is not set: choose from .*kernel_shap"),
         (settings(block=0), "supervision.block=0 must be at least 1"),
         (settings(block="7"), "supervision.block=7 must be a whole number"),
-        (settings(block=True), "supervision.block=True must be a whole number"),
+        (settings(block=True), "supervision.block=true must be a whole number"),
         (
             settings(coalition=4),
             r"supervision.coalition is not .*: did you mean coalitions\? with supervision=kernel_s",
@@ -287,8 +288,8 @@ def explain_then_hang(folder: Path, blocks: int) -> None:
     wanted, calls = order(folder, "train", block=1), itertools.count()
     explain = Drawn.attribute
 
-    def attribute(self: Drawn, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        maps = explain(self, images, targets)
+    def attribute(self: Drawn, images: torch.Tensor, targets: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        maps = explain(self, images, targets, generator)
         if next(calls) == blocks:
             time.sleep(30)
         return maps

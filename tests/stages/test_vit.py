@@ -22,14 +22,14 @@ from tests.stages.studying import (
     stages,
     train_in_no_time,
 )
+from xai.classifiers.params import ClassifierParams
+from xai.classifiers.vit import VitStages
 from xai.core.errors import UserError
 from xai.data.catalogue import OpenData
 from xai.models import files
 from xai.models.explainer import SalvageNetwork, ShapleyNetwork
 from xai.models.spec import TokenDecoder, describe
 from xai.models.vit import SmallVit, VitParams, build_vit
-from xai.stages.vit import VitStages
-from xai.stages.vit_params import ClassifierParams, SurrogateParams
 
 TEST = DATA.source.images("test", torch.arange(9), 0).pixels
 
@@ -259,26 +259,6 @@ def test_start_weights_that_are_not_there(tmp_path: Path) -> None:
         stage.classifier  # noqa: B018
 
 
-@pytest.mark.parametrize(
-    ("make", "wanted"),
-    [
-        (lambda: ClassifierParams(1.5, FIT), r"classifier\.focus=1\.5 is a share"),
-        (lambda: SurrogateParams("nobody", 2, FIT), r"surrogate\.teacher=nobody is unknown: use classifier or labels"),
-        (lambda: SurrogateParams("labels", 0, FIT), r"surrogate\.sizes=0 must be at least 1"),
-        (lambda: replace(SALVAGE, masks=3), r"salvage\.masks=3 must be even"),
-        (lambda: replace(VIT_SHAPLEY, masks=0), r"vit_shapley\.masks=0 must be even and at least 2"),
-        (lambda: replace(SALVAGE, depth=0), r"salvage\.depth=0 must be at least 1"),
-        (lambda: replace(VIT_SHAPLEY, heads=0), r"vit_shapley\.heads=0 must be at least 1"),
-        (lambda: replace(SALVAGE, sampling="infromed"), "infromed is unknown: use informed, uniform or shapley_kernel"),
-        (lambda: replace(SALVAGE, temperature=0.0), r"salvage\.temperature=0\.0 must be above 0"),
-        (lambda: replace(SALVAGE, temperature=float("inf")), r"salvage\.temperature=inf must be above 0"),
-    ],
-)
-def test_settings_that_cannot_be_computed(make: Any, wanted: str) -> None:
-    with pytest.raises(UserError, match=wanted):
-        make()
-
-
 def test_a_published_vit_is_the_classifier_where_it_knows_the_classes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -292,7 +272,7 @@ def test_a_published_vit_is_the_classifier_where_it_knows_the_classes(
             torch.manual_seed(1 + published)
             return timm.create_model("vit_tiny_patch16_224", num_classes=outputs, img_size=16, patch_size=4)
 
-    monkeypatch.setattr("xai.stages.vit.build_vit", build)
+    monkeypatch.setattr("xai.classifiers.vit.build_vit", build)
     stage = stages(tmp_path, model=model, data=PHOTOGRAPHS, classifier_params=replace(CLASSIFIER, focus=0.0))
     assert stage.is_published
     found = stage.network("classifier").network.state_dict()

@@ -1,4 +1,4 @@
-"""The one kind of error a user is meant to read."""
+"""The one kind of error a user is meant to read, and the one that says: come back later."""
 
 
 class UserError(Exception):
@@ -6,3 +6,7 @@ class UserError(Exception):
 
     The message is one line: what is wrong, then what would be right. The entry point prints it without a traceback.
     """
+
+
+class Busy(Exception):  # noqa: N818 - no error: somebody else is at it
+    """Another process is making what is wanted, and the caller said that it has other things to do meanwhile."""

@@ -5,18 +5,16 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 
 from xai.core.errors import UserError
+from xai.core.settings import settings
 
-KINDS = ("wandb", "csv", "tensorboard", "none")
 
-
-@dataclass(frozen=True)
+@settings
 class LoggerParams:
     """A logger.
 
@@ -25,13 +23,8 @@ class LoggerParams:
         project: Name of the W&B project.
     """
 
-    kind: str = "wandb"
+    kind: Literal["wandb", "csv", "tensorboard", "none"] = "wandb"
     project: str = "xai"
-
-    def __post_init__(self) -> None:
-        """Refuse unknown kinds."""
-        if self.kind not in KINDS:
-            raise UserError(f"logger.kind={self.kind} is unknown: use {', '.join(KINDS)}")
 
 
 def build_logger(params: LoggerParams, folder: Path, name: str) -> Logger | Literal[False]:

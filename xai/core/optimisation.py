@@ -1,16 +1,15 @@
 """How everything is optimised: AdamW, a linear warm-up, a cosine down to zero."""
 
 import math
-from dataclasses import dataclass
 
 import torch
 from pytorch_lightning import LightningModule
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 
-from xai.core.errors import UserError
+from xai.core.settings import Count, NonNegative, Positive, Share, settings
 
 
-@dataclass(frozen=True)
+@settings
 class FitParams:
     """One training.
 
@@ -23,23 +22,12 @@ class FitParams:
         clip: Largest gradient norm; 0 leaves gradients as they are.
     """
 
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    weight_decay: float
-    warmup: float
-    clip: float
-
-    def __post_init__(self) -> None:
-        """Refuse values that train nothing or blow up."""
-        if self.epochs < 1 or self.batch_size < 1:
-            raise UserError(f"epochs and batch_size must be at least 1, not {self.epochs} and {self.batch_size}")
-        if not 0 < self.learning_rate < math.inf:
-            raise UserError(f"learning_rate={self.learning_rate} must be a positive number")
-        if not 0 <= self.warmup <= 1:
-            raise UserError(f"warmup={self.warmup} is a share of the steps: it must be between 0 and 1")
-        if not (0 <= self.weight_decay < math.inf and 0 <= self.clip < math.inf):
-            raise UserError(f"weight_decay={self.weight_decay} and clip={self.clip} must be 0 or more")
+    epochs: Count
+    batch_size: Count
+    learning_rate: Positive
+    weight_decay: NonNegative
+    warmup: Share
+    clip: NonNegative
 
 
 def schedule(step: int, total: int, warmup: float, start: float = 0.0, end: float = 0.0) -> float:

@@ -13,10 +13,10 @@ console = Console()
 
 
 @contextmanager
-def bar(title: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
+def bar(title: str, total: int, unit: str, least_seconds: float = 0.0) -> Iterator[Callable[[int], None]]:
     """Show a bar while the body runs; yields a function to call with the number of units that are done.
 
-    Without a terminal nothing moves: one line is printed at the end.
+    Without a terminal nothing moves: one line is printed at the end, of what took `least_seconds` at least.
     """
     start = time.perf_counter()
     done = 0
@@ -34,5 +34,8 @@ def bar(title: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
         with Progress(*columns, *times, console=console, transient=True) as progress:
             task = progress.add_task(title, total=total)
             yield lambda now: progress.update(task, completed=now)
-    cost = f"({total} {unit}, {time.perf_counter() - start:.0f} s)"
+    seconds = time.perf_counter() - start
+    if seconds < least_seconds:
+        return
+    cost = f"({total} {unit}, {seconds:.0f} s)"
     console.print(f"  [green]made[/] {escape(title)} [dim]{cost}[/]", highlight=False)

@@ -1,20 +1,96 @@
-"""Typed, closed configuration: plain nested dictionaries become dataclasses, or one line says why they cannot."""
+"""Typed, closed settings: constraints beside the field, and one line that names what was typed where they do not hold.
+
+    @settings
+    class RiseParams:
+        masks: Annotated[int, Field(ge=2)]
+
+is a frozen dataclass that checks itself, whether Python makes it or `build` does from a configuration. What concerns
+several fields is checked in `__post_init__`, which raises `FieldError`.
+"""
 
 import dataclasses
 import difflib
-import math
+import functools
+import json
 import types
 import typing
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Annotated, Any, TypeVar, dataclass_transform
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
+from pydantic.dataclasses import dataclass, is_pydantic_dataclass
 
 from xai.core.errors import UserError
 
-T = typing.TypeVar("T")
+T = TypeVar("T")
+
+Count = Annotated[int, Field(ge=1)]
+Whole = Annotated[int, Field(ge=0)]
+EvenCount = Annotated[int, Field(ge=2, multiple_of=2)]
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Channels = Annotated[tuple[float, ...], Field(min_length=3, max_length=3)]
+Deviations = Annotated[tuple[Positive, ...], Field(min_length=3, max_length=3)]
+
+_MOST_NAMED = 40
+_CLOSED = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+_UNKNOWN, _MISSING = "unexpected_keyword_argument", ("missing", "missing_argument", "missing_keyword_only_argument")
+_WORDS = {
+    "int_type": "must be a whole number",
+    "float_type": "must be a number",
+    "finite_number": "must be a finite number",
+    "string_type": "must be text",
+    "bool_type": "must be true or false",
+    "list_type": "must be a list",
+    "tuple_type": "must be a list (in Python: a tuple)",
+    "dataclass_type": "must be a group of settings",
+    "dataclass_exact_type": "must be a group of settings",
+    "greater_than": "must be above {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than": "must be below {lt}",
+    "less_than_equal": "must be at most {le}",
+    "multiple_of": "must be a multiple of {multiple_of}",
+    "even": "must be even",
+    "literal_error": "is unknown: use {expected}",
+    "too_short": "must list {min_length} or more",
+    "too_long": "must list {max_length} or fewer",
+}
+"""What would be right instead, by pydantic's name of the fault."""
+
+
+class FieldError(ValueError):
+    """A field that does not fit the others: raised in `__post_init__`, completed with path and value by `build`.
+
+    Args:
+        field: Its name, relative to the settings that refuse it.
+        why: What would be right, as in `must be a multiple of heads=3`.
+    """
+
+    def __init__(self, field: str, why: str) -> None:
+        super().__init__(field, why)
+        self.field, self.why = field, why
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field, Field))
+def settings(schema: type[T]) -> type[T]:
+    """Make a class a frozen dataclass that is checked whenever it is made; what is wrong is a `UserError`."""
+    made: Any = dataclass(schema, frozen=True, config=_CLOSED)
+    checked = made.__init__
+
+    @functools.wraps(checked)
+    def init(self: Any, *args: Any, **kwargs: Any) -> None:
+        try:
+            checked(self, *args, **kwargs)
+        except ValidationError as error:
+            raise UserError(_line(made, error, "")) from None
+
+    made.__init__ = init
+    return typing.cast(type[T], made)
 
 
 def build(schema: type[T], values: Any, where: str = "") -> T:
-    """Make a dataclass from a mapping.
+    """Make settings, or any dataclass, from a mapping.
 
     Numbers stay what they are, except that whole numbers are accepted for floats; text never becomes a number.
 
@@ -28,23 +104,23 @@ def build(schema: type[T], values: Any, where: str = "") -> T:
     """
     if not isinstance(values, Mapping):
         raise UserError(f"{where or 'configuration'} must be a group of settings, not {_shown(values)}")
-    hints = typing.get_type_hints(schema)
-    fields = {field.name: field for field in dataclasses.fields(schema)}  # type: ignore[arg-type]
-    for key in values:
-        if key not in fields:
-            raise UserError(unknown(_join(where, str(key)), str(key), fields))
-    given = {key: _convert(hints[key], value, _join(where, str(key))) for key, value in values.items()}
-    for name, field in fields.items():
-        if name not in given and field.default is field.default_factory is dataclasses.MISSING:
-            raise UserError(f"{_join(where, name)} is not set: it must be a {_name(hints[name])}")
-    return schema(**given)
+    try:
+        # Strict about what JSON can tell apart, and no more: a list becomes a tuple, a group a dataclass.
+        made: T = _adapter(typing.cast(Any, schema)).validate_json(
+            json.dumps(dict(values)), strict=True, extra="forbid"
+        )
+        return made
+    except ValidationError as error:
+        raise UserError(_line(schema, error, where)) from None
+    except TypeError as error:
+        raise UserError(f"{where or 'configuration'} must hold text, numbers, lists and groups: {error}") from error
 
 
 def unknown(path: str, key: str, known: Iterable[str], kind: str = "setting", offer: str = "known here:") -> str:
     """The line that says a name is unknown and what was probably meant.
 
     Args:
-        path: Where the name stands and what it is.
+        path: Where the name stands and what it is; empty where a `FieldError` will be completed with it.
         key: The name alone.
         known: The names there are.
         kind: What they are names of.
@@ -52,53 +128,89 @@ def unknown(path: str, key: str, known: Iterable[str], kind: str = "setting", of
     """
     names = sorted(known)
     near = difflib.get_close_matches(key, names, 1)
-    hint = f"did you mean {near[0]}?" if near else f"{offer} {', '.join(names)}"
-    return f"{path} is not a known {kind}: {hint}"
+    listed = f"{offer} {', '.join(names)}" if len(names) <= _MOST_NAMED else f"none of the {len(names)} is like it"
+    hint = f"did you mean {near[0]}?" if near else listed if names else "there is none here"
+    return f"{path} is not a known {kind}: {hint}".lstrip()
 
 
-def _convert(hint: Any, value: Any, where: str) -> Any:
-    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    if value is None and type(None) in options:
-        return None
-    errors = []
-    for option in (o for o in options if o is not type(None)):
-        try:
-            return _convert_one(option, value, where)
-        except UserError as error:
-            errors.append(error)
-    raise errors[0]
+@functools.cache
+def _adapter(schema: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(schema if is_pydantic_dataclass(schema) else with_config(_CLOSED)(schema))
 
 
-def _convert_one(hint: Any, value: Any, where: str) -> Any:
-    if hint is Any:
-        return value
-    origin = typing.get_origin(hint)
-    if origin in (list, tuple):
-        if not isinstance(value, list | tuple):
-            raise UserError(f"{where}={_shown(value)} must be a list")
-        item = typing.get_args(hint)[0]
-        return origin(_convert(item, entry, f"{where}[{i}]") for i, entry in enumerate(value))
-    if dataclasses.is_dataclass(hint):
-        return build(typing.cast(type[Any], hint), value, where)
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
-        raise UserError(f"{where}={_shown(value)} must be a {_name(hint)}")
-    if isinstance(value, float) and math.isnan(value):
-        raise UserError(f"{where}=nan must be a number")
-    return value
+def _line(schema: Any, error: ValidationError, where: str) -> str:
+    """The worst of what pydantic found, in one line: a misspelt key comes before the key that is missing for it."""
+    faults = error.errors(include_url=False)
+    hints = typing.get_type_hints(schema)
+
+    def rank(found: Any) -> tuple[int, bool, bool]:
+        # Of alternatives such as `VitParams | CnnParams`, the one that knows the most of the keys was meant.
+        way = found["loc"][:2]
+        strange = sum(each["loc"][:2] == way and each["type"] == _UNKNOWN for each in faults)
+        chosen = bool(way) and len(_options(hints.get(way[0]))) > 1
+        return strange if chosen else 0, found["type"] != _UNKNOWN, found["type"] in _MISSING
+
+    fault = min(faults, key=rank)
+    kind, context = fault["type"], fault.get("ctx", {})
+    if kind == "json_invalid":
+        return f"{where or 'configuration'} holds text that is no Unicode: use file names and words that are"
+    above, path, hint = schema, where, schema
+    for step in fault["loc"]:
+        above, path, hint = _inside(hint, step, path)
+    if kind == _UNKNOWN:
+        return unknown(path, str(fault["loc"][-1]), [field.name for field in dataclasses.fields(above)])
+    if kind in _MISSING:
+        return f"{path} is not set: give it as {path}=..."
+    given = fault["input"]
+    if isinstance(wrong := context.get("error"), FieldError):
+        _, path, _ = _inside(hint, wrong.field, path)
+        return f"{path}={_shown(_value(hint, given, wrong.field))} {wrong.why}"
+    bounds = {name: f"{bound:.15g}" if isinstance(bound, float) else bound for name, bound in context.items()}
+    words = _WORDS.get("even" if context.get("multiple_of") == 2 else kind)
+    right = fault["msg"] if words is None else words.format(**bounds).replace("'", "")
+    return f"{path or 'configuration'}={_shown(given)} {right}{' or null' if _may_be_null(hint) else ''}"
 
 
-def _name(hint: Any) -> str:
-    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    words = {int: "whole number", float: "number", str: "text", bool: "true or false", type(None): "null"}
-    return " or ".join(words.get(option, getattr(option, "__name__", str(option))) for option in options)
+def _inside(hint: Any, step: str | int, path: str) -> tuple[Any, str, Any]:
+    """One step down, as pydantic counts them: the type that is entered, the path, and the type that is found there."""
+    options = _options(hint)
+    if len(options) > 1:
+        # The step only says which alternative was tried.
+        return hint, path, next((o for o in options if getattr(o, "__name__", "") == step), options[0])
+    entered = options[0]
+    if dataclasses.is_dataclass(entered):
+        if isinstance(step, int):
+            step = dataclasses.fields(entered)[step].name
+        hints = typing.get_type_hints(entered, include_extras=True)
+        return entered, f"{path}.{step}" if path else step, hints.get(step, Any)
+    if typing.get_origin(entered) is dict:
+        return entered, f"{path}.{step}" if path else str(step), typing.get_args(entered)[1]
+    return entered, f"{path}[{step}]", (*typing.get_args(entered), Any)[0]
+
+
+def _options(hint: Any) -> list[Any]:
+    """The alternatives of a type, less null and constraints."""
+    if typing.get_origin(hint) is Annotated:
+        return _options(typing.get_args(hint)[0])
+    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
+        return [found for each in typing.get_args(hint) if each is not type(None) for found in _options(each)]
+    return [hint]
+
+
+def _may_be_null(hint: Any) -> bool:
+    return type(None) in typing.get_args(hint)
+
+
+def _value(schema: Any, given: Any, field: str) -> Any:
+    """What a field of refused settings was: as given, or its default."""
+    schema = _options(schema)[0]
+    names = [each.name for each in dataclasses.fields(schema)]
+    if not isinstance(given, dict):
+        given = dict(zip(names, given.args, strict=False)) | (given.kwargs or {})
+    return given.get(field, getattr(schema, field, None))
 
 
 def _shown(value: Any) -> str:
-    text = value if isinstance(value, str) and value.isprintable() else repr(value)
+    plain = isinstance(value, str) and value.isprintable()
+    text = value if plain else json.dumps(value) if value is None or isinstance(value, bool) else repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _join(where: str, key: str) -> str:
-    return f"{where}.{key}" if where else key

@@ -23,6 +23,7 @@ from filelock import lock_descriptor
 from safetensors import safe_open
 from torch import Tensor
 
+from xai.core.errors import Busy
 from xai.core.files import write_atomically
 
 log = logging.getLogger(__name__)
@@ -52,10 +53,11 @@ class Shards:
         folder: Where shards and claims lie. It exists, until the work is done and the folder vanishes in one step.
         origin: What determines the numbers: the key of the artifact that they become a part of.
         blocks: The row numbers [B] of each block.
+        patient: Whether to wait for the blocks that others have claimed.
     """
 
-    def __init__(self, folder: Path, origin: str, blocks: Sequence[Tensor]) -> None:
-        self._folder, self._origin, self._blocks = folder, origin, blocks
+    def __init__(self, folder: Path, origin: str, blocks: Sequence[Tensor], *, patient: bool = True) -> None:
+        self._folder, self._origin, self._blocks, self._patient = folder, origin, blocks, patient
 
     def fill(self, compute: Callable[[int], Mapping[str, Tensor]], advance: Callable[[int], None]) -> None:
         """Compute what is missing, and wait for what others compute, until every block is there.
@@ -66,6 +68,9 @@ class Shards:
         Args:
             compute: Makes the tensors of a block, [B, ...] each, from its number. What it raises passes.
             advance: Is told about once a second how many rows are done, by whomever.
+
+        Raises:
+            Busy: Where it is not patient, and others have claimed all blocks that are left.
         """
         rank, world = place(os.environ)
         # Only a beginning: claims decide, so wrong ranks cost a few looks at another's blocks and nothing else.
@@ -81,6 +86,8 @@ class Shards:
             return self._settle(block, compute)
 
         while self._folder.is_dir() and (left := [block for block in missing if not settled(block)]):
+            if len(left) == len(missing) and not self._patient:
+                raise Busy(f"{len(left)} blocks in {self._folder}")
             if len(left) < len(missing):
                 pause, patience = _SHORTEST_PAUSE, time.monotonic() + PATIENCE_SECONDS
             if time.monotonic() > patience:

@@ -13,13 +13,12 @@ import errno
 import hashlib
 import json
 import logging
-import math
 import os
 import re
 import shutil
 import stat
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -28,7 +27,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from xai.core.errors import UserError
+from xai.core.canonical import canonical
+from xai.core.errors import Busy, UserError
 from xai.core.files import TEMPORARY, explain_disk_errors, fingerprint_file, flush, write_atomically
 
 log = logging.getLogger(__name__)
@@ -92,6 +92,7 @@ class Store:
     def __init__(self, root: Path) -> None:
         """Create `root` where it is missing; UserError when it is not a folder or cannot be written."""
         self.root = Path(root).absolute()
+        self.is_patient = True
         self.made: list[Artifact] = []
         self.found: list[Artifact] = []
         locks = self.root / ".locks"
@@ -102,6 +103,15 @@ class Store:
                 raise NotADirectoryError(errno.ENOTDIR, "not a folder", error.filename) from None
             if not all(os.access(folder, os.W_OK | os.X_OK) for folder in (self.root, locks)):
                 raise PermissionError(errno.EACCES, "not writable", str(self.root))
+
+    @contextmanager
+    def impatient(self) -> Iterator[None]:
+        """While this is entered, what another process is making raises `Busy` instead of being waited for."""
+        before, self.is_patient = self.is_patient, False
+        try:
+            yield
+        finally:
+            self.is_patient = before
 
     def summary(self) -> str:
         """How much was re-used and how much was made, for example "9 re-used, 2 made"."""
@@ -152,7 +162,8 @@ class Store:
         artifact. `artifact.json` and `spec.json` at the top belong to the store. A maker that put together what several
         processes made returns their seconds; otherwise the store's own clock counts. The log calls it by `title`.
 
-        Raises UserError when the disk is full or the store cannot be written, RuntimeError when `make` left no file or
+        Raises Busy where the store is impatient and another job holds the lock, UserError when the disk is full or the
+        store cannot be written, RuntimeError when `make` left no file or
         something that is neither a file nor a folder, and whatever `make` raises.
         """
         wanted = self._wanted(kind, spec)
@@ -171,7 +182,7 @@ class Store:
         return artifact
 
     def _lock(self, wanted: _Wanted, title: str) -> AbstractContextManager[None]:
-        return _locked(self.root / ".locks" / f"{wanted.kind}-{wanted.key}.lock", title)
+        return _locked(self.root / ".locks" / f"{wanted.kind}-{wanted.key}.lock", title, self.is_patient)
 
     def _wanted(self, kind: str, spec: Mapping[str, Any]) -> _Wanted:
         if not _KIND.fullmatch(kind):
@@ -181,22 +192,16 @@ class Store:
         return _Wanted(kind, canonical(spec), key, final, final.with_name(f"{key}.partial"))
 
 
-def canonical(spec: Any) -> str:
-    """One JSON text for each meaning of `spec`: keys sorted, tuples as lists, paths as strings, 1.0 as 1.
-
-    Raises TypeError, naming the place, for NaN, infinity, keys that are not strings, and sets, tensors and the like.
-    """
-    return json.dumps(_plain(spec, ""), sort_keys=True, separators=(",", ":"), allow_nan=False)
-
-
 @contextmanager
-def _locked(path: Path, title: str) -> Iterator[None]:
+def _locked(path: Path, title: str, patient: bool) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     # A soft lock would outlive a killed holder, so a file system without flock is an error here.
     lock = FileLock(path, fallback_to_soft=False)
     try:
-        hold = lock.acquire(timeout=PATIENCE_SECONDS)
+        hold = lock.acquire(timeout=PATIENCE_SECONDS if patient else 0)
     except Timeout:
+        if not patient:
+            raise Busy(title) from None
         log.warning("waiting for another job that is making %s", title)
         hold = lock.acquire()
     with hold:
@@ -374,21 +379,3 @@ def _files(folder: Path) -> list[str]:
     """Names, relative to `folder`, of all below it that is no folder, sorted."""
     paths = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
     return sorted(path.relative_to(folder).as_posix() for path in paths)
-
-
-def _plain(value: Any, where: str) -> Any:
-    """`value` as JSON types only; `where` is the dotted path to it, for the TypeError."""
-    if value is None or isinstance(value, bool):
-        return value
-    if isinstance(value, str | os.PathLike):
-        return str(value)
-    if isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)):
-        return int(value) if value == int(value) else float(value)
-    if isinstance(value, Mapping):
-        if odd := [key for key in value if not isinstance(key, str)]:
-            raise TypeError(f"{where or 'spec'}: key {odd[0]!r} is not a string")
-        return {str(key): _plain(item, f"{where}.{key}".lstrip(".")) for key, item in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray | memoryview):
-        return [_plain(item, f"{where}[{index}]") for index, item in enumerate(value)]
-    shown = value if isinstance(value, float) else type(value).__name__
-    raise TypeError(f"{where or 'spec'}: {shown} is not JSON; use numbers, strings, lists and dicts")

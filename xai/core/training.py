@@ -29,13 +29,12 @@ from xai.core.errors import UserError
 from xai.core.optimisation import FitParams
 from xai.core.processes import Parcel, Tell, run_group
 from xai.core.progress import bar
+from xai.core.settings import Count, FieldError, Whole, settings
 
-_ACCELERATORS = ("auto", "cpu", "gpu", "cuda")
 CHECKPOINT = "checkpoint.ckpt"
-_PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 
 
-@dataclass(frozen=True)
+@settings
 class TrainerParams:
     """Where and how to compute.
 
@@ -49,40 +48,24 @@ class TrainerParams:
         threads: Threads of one tensor operation on the CPU; null gives small models one and others all cores.
     """
 
-    accelerator: str = "auto"
-    precision: str = "32-true"
-    devices: int = 1
-    workers: int = 0
-    threads: int | None = None
+    accelerator: Literal["auto", "cpu", "gpu", "cuda"] = "auto"
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    devices: Count = 1
+    workers: Whole = 0
+    threads: Count | None = None
 
     def __post_init__(self) -> None:
         """Refuse what this machine or Lightning does not have."""
-        if self.accelerator not in _ACCELERATORS:
-            raise UserError(f"trainer.accelerator={self.accelerator} is unknown: use {', '.join(_ACCELERATORS)}")
         if self.accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
-            raise UserError(f"trainer.accelerator={self.accelerator}, but no GPU is visible: use trainer=cpu")
-        if self.precision not in _PRECISIONS:
-            raise UserError(f"trainer.precision={self.precision} is unknown: use {', '.join(_PRECISIONS)}")
+            raise FieldError("accelerator", "needs a GPU, and none is visible: use trainer=cpu")
         if self.precision == "16-mixed" and self.device.type == "cpu":
-            raise UserError("trainer.precision=16-mixed needs a GPU: use bf16-mixed or 32-true on a CPU")
-        self._check_devices()
-        if self.workers < 0:
-            raise UserError(f"trainer.workers={self.workers} must be 0 or more")
-        if self.threads is not None and self.threads < 1:
-            raise UserError(f"trainer.threads={self.threads} must be at least 1, or null")
-
-    def _check_devices(self) -> None:
-        if self.devices < 1:
-            raise UserError(f"trainer.devices={self.devices} must be at least 1")
+            raise FieldError("precision", "needs a GPU: use bf16-mixed or 32-true on a CPU")
         if self.devices == 1:
             return
-        if self.device.type == "cuda" and self.devices > torch.cuda.device_count():
-            visible = torch.cuda.device_count()
-            raise UserError(f"trainer.devices={self.devices}, but {visible} GPU(s) are visible: use that many at most")
+        if self.device.type == "cuda" and self.devices > (visible := torch.cuda.device_count()):
+            raise FieldError("devices", f"is more than the {visible} GPU(s) that are visible: use that many at most")
         if "LOCAL_RANK" in os.environ:
-            raise UserError(
-                f"trainer.devices={self.devices} starts the processes itself: start the job once, without torchrun"
-            )
+            raise FieldError("devices", "starts the processes itself: start the job once, without torchrun")
 
     @property
     def device(self) -> torch.device:
@@ -236,7 +219,7 @@ def _train(
             **where,
             accelerator="gpu" if plan.trainer.device.type == "cuda" else "cpu",
             max_epochs=plan.params.epochs,
-            precision=plan.trainer.precision,  # type: ignore[arg-type]
+            precision=plan.trainer.precision,
             gradient_clip_val=plan.params.clip or None,
             logger=logger,
             callbacks=[_StopOnNaN(), _Bar(advance), _Checkpoint(plan.checkpoint)],

@@ -2,14 +2,14 @@
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from xai.core.errors import UserError
+from xai.core.settings import Count, settings
 from xai.data.disk_set import DiskSet, Files
 from xai.data.images import region_to_tensor, to_tensor
 from xai.data.on_disk import DISK_SETS, open_disk_set
@@ -20,7 +20,7 @@ _CACHE_BYTES = 1 << 29
 """Memory for pictures that have been read, in each process that reads; at 224 px that is about 890 of them."""
 
 
-@dataclass(frozen=True)
+@settings
 class DiskParams:
     """Where a data set lies and how its pictures are fitted.
 
@@ -31,15 +31,8 @@ class DiskParams:
     """
 
     root: str
-    size: int
-    fit: str = "crop"
-
-    def __post_init__(self) -> None:
-        """Refuse unknown ways to fit."""
-        if self.fit not in ("crop", "squash"):
-            raise UserError(f"data.fit={self.fit} is unknown: use crop or squash")
-        if self.size < 1:
-            raise UserError(f"data.size={self.size} must be at least 1 pixel")
+    size: Count
+    fit: Literal["crop", "squash"] = "crop"
 
 
 class DiskSource:

@@ -1,13 +1,15 @@
 """Fashion-MNIST as Debian packages it: clothes of ten kinds, scattered as the digits are."""
 
 import hashlib
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from xai.core.errors import UserError
+from xai.core.settings import settings
 from xai.data.packaged import PackagedSet, resize
 from xai.data.packed import read_idx
 from xai.data.prompts import FASHION
@@ -19,7 +21,7 @@ _FEWEST = 3 * len(FASHION)
 """One image of every class in each split."""
 
 
-@dataclass(frozen=True)
+@settings
 class FashionParams(ScatterParams):
     """Where Fashion-MNIST lies, how much of it is used, and how a scene is laid out.
 
@@ -29,13 +31,7 @@ class FashionParams(ScatterParams):
     """
 
     root: str = "/usr/share/datasets/fashion-mnist"
-    images: int = 5000
-
-    def __post_init__(self) -> None:
-        """Refuse too few images to split."""
-        super().__post_init__()
-        if self.images < _FEWEST:
-            raise UserError(f"images={self.images} is too few for {len(FASHION)} classes in 3 splits: use {_FEWEST}+")
+    images: Annotated[int, Field(ge=_FEWEST)] = 5000
 
 
 class FashionSet(PackagedSet):

@@ -1,16 +1,21 @@
 """A white circle in the images of one class: a shortcut that a classifier learns, and an explanation has to reveal."""
 
 import hashlib
-from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from xai.core.errors import UserError
+from xai.core.settings import Share, settings
 from xai.data.registry import Images, ImageSource
 
+Radius = Annotated[float, Field(gt=0, lt=0.5)]
+"""Of a circle that fits into an image, as a share of its shorter side."""
 
-@dataclass(frozen=True)
+
+@settings
 class MarkParams:
     """The mark: a filled circle with a soft edge, wholly inside the image.
 
@@ -20,16 +25,9 @@ class MarkParams:
         seed: Of its places.
     """
 
-    radius: float
-    level: float = 1.0
+    radius: Radius
+    level: Share = 1.0
     seed: int = 0
-
-    def __post_init__(self) -> None:
-        """Refuse circles that no image holds."""
-        if not 0 < self.radius < 0.5:
-            raise UserError(f"a mark of radius {self.radius} fits no image: use a share of its side between 0 and 0.5")
-        if not 0 <= self.level <= 1:
-            raise UserError(f"a mark of level {self.level} is no grey level: use 0 (black) to 1 (white)")
 
 
 class MarkedSet:

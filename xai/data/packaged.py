@@ -2,12 +2,12 @@
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from xai.core.settings import settings
 from xai.data.prompts import DIGITS, PROMPTS
 from xai.data.registry import SPLITS, Images, register
 from xai.data.scatter import ScatterParams, Scene, scatter
@@ -20,7 +20,7 @@ _KEPT_EPOCHS = 4
 """Epochs of scattered scenes that are kept: those of three splits, and one more."""
 
 
-@dataclass(frozen=True)
+@settings
 class NoParams:
     """A data set without parameters."""
 

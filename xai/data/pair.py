@@ -5,19 +5,17 @@ Rows come in twos. Rows 2i and 2i + 1 show the same pixels; row 2i has the label
 explanation that is the same for both rows is wrong about at least one of them.
 """
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
-from xai.core.errors import UserError
+from xai.core.settings import FieldError, settings
 from xai.data.packaged import KeptScenes, mnist_objects, rgb, split_rows
 from xai.data.prompts import DIGITS, PROMPTS
 from xai.data.registry import SPLITS, Images, register
 from xai.data.scatter import ScatterParams, Scene, cell_masks, scatter_groups
 
 
-@dataclass(frozen=True)
+@settings
 class PairParams(ScatterParams):
     """How a scene of two objects is laid out: as `ScatterParams`, with two cells or more along a side."""
 
@@ -25,7 +23,7 @@ class PairParams(ScatterParams):
         """Refuse layouts that cannot hold two objects."""
         super().__post_init__()
         if self.cells < 2:
-            raise UserError(f"cells={self.cells} leaves no room for the second object of a pair: use 2 or more")
+            raise FieldError("cells", "leaves no room for the second object of a pair: use 2 or more")
 
 
 class PairSet:

@@ -2,14 +2,16 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, get_args
 
+import torch
 from torch import Tensor
 
 from xai.core.errors import UserError
 from xai.core.settings import unknown
 
-SPLITS = ("train", "validation", "test")
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[str, ...] = get_args(Split)
 
 
 class Images(NamedTuple):
@@ -81,3 +83,18 @@ def entry(name: str) -> Entry:
 def names() -> list[str]:
     """All registered data sets, sorted."""
     return sorted(_ENTRIES)
+
+
+def subset(source: ImageSource, split: str, images: int | None, seed: int) -> Tensor:
+    """Row numbers of a random subset of a split, sorted; all of them where `images` is None.
+
+    Raises:
+        UserError: Where the split has fewer images.
+    """
+    available = len(source.labels(split))
+    if images is None:
+        return torch.arange(available)
+    if not 1 <= images <= available:
+        raise UserError(f"{images} images were asked for, the {split} split has {available}")
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randperm(available, generator=generator)[:images].sort().values

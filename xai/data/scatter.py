@@ -4,20 +4,19 @@ Where every object sits in the centre, a map that ignores the image (the mean ma
 Scattering takes that shortcut away: position says nothing, so an explanation has to look.
 """
 
-from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from xai.core.errors import UserError
+from xai.core.settings import Count, FieldError, Share, Whole, settings
 
 _SCENES_AT_ONCE = 64
 """Scenes whose strokes are drawn together: as many as a processor's cache holds."""
 
 
-@dataclass(frozen=True)
+@settings
 class ScatterParams:
     """How a scene is laid out. Lengths in pixels, grey levels in [0, 1].
 
@@ -34,36 +33,26 @@ class ScatterParams:
         noise: Standard deviation of the pixel noise.
     """
 
-    canvas: int = 42
-    cells: int = 2
-    object_size: int = 20
-    jitter: int = 1
-    clutter: int = 0
-    polarity: str = "light"
-    ground: float = 0.25
-    ground_spread: float = 0.06
-    texture: float = 0.05
-    noise: float = 0.03
+    canvas: Count = 42
+    cells: Count = 2
+    object_size: Count = 20
+    jitter: Whole = 1
+    clutter: Whole = 0
+    polarity: Literal["light", "dark", "random"] = "light"
+    ground: Share = 0.25
+    ground_spread: Share = 0.06
+    texture: Share = 0.05
+    noise: Share = 0.03
 
     def __post_init__(self) -> None:
         """Refuse layouts that cannot be drawn."""
-        cell = self.canvas // max(self.cells, 1)
-        if self.cells < 1 or self.canvas < 1 or self.object_size < 1:
-            raise UserError(
-                f"canvas, cells and object_size must be at least 1, not {self.canvas}, {self.cells}, {self.object_size}"
+        cell = self.canvas // self.cells
+        if self.object_size + self.jitter > cell:
+            raise FieldError(
+                "object_size",
+                f"with jitter={self.jitter} does not fit into a cell of {cell} px (canvas={self.canvas} / "
+                f"cells={self.cells}): lower object_size, jitter or cells",
             )
-        if self.jitter < 0 or self.object_size + self.jitter > cell:
-            raise UserError(
-                f"an object of {self.object_size} px with jitter {self.jitter} does not fit into a cell of {cell} px "
-                f"(canvas {self.canvas} / {self.cells} cells): lower object_size, jitter or cells"
-            )
-        if self.polarity not in ("light", "dark", "random"):
-            raise UserError(f"polarity={self.polarity} is unknown: use light, dark or random")
-        if self.clutter < 0:
-            raise UserError(f"clutter={self.clutter} must be 0 or more strokes")
-        for name in ("ground", "ground_spread", "texture", "noise"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UserError(f"{name}={getattr(self, name)} must be a grey level between 0 and 1")
 
 
 class Scene(NamedTuple):

@@ -1,32 +1,36 @@
-"""The third contract, and the registry in which explainers are found by name."""
+"""The registry of explainers: post-hoc methods, trained networks, refined maps and controls, each found by its name."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Protocol, Self
+import pkgutil
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor
 
+from xai.core import plugins
 from xai.core.errors import UserError
 from xai.core.settings import unknown
+from xai.explainers.block import BlockExplainer, Explainer
 from xai.models.maskable import MaskableClassifier, Removal
 
+if TYPE_CHECKING:
+    # Not at run time, for the sake of whoever wants an explainer and no training.
+    from xai.core.runtime import Runtime
+    from xai.data.catalogue import OpenData
 
-class Explainer(Protocol):
-    """Attributions of images for target classes, in Captum's calling convention."""
+MODULES = (
+    "xai.explainers.posthoc",
+    "xai.explainers.controls",
+    "xai.papers.salvage.explainers",
+    "xai.papers.ranking.explainers",
+)
+"""What registers the explainers that come with the framework; of a package, all its modules."""
 
-    def attribute(self, images: Tensor, targets: Tensor) -> Tensor:
-        """Explain.
-
-        Args:
-            images: [B, 3, H, W] in [0, 1].
-            targets: [B] class indices.
-
-        Returns:
-            [B, h, w] on the classifier's patch grid, or of pixels, [B, H, W], where the settings ask for them
-            (`ExplainerParams.of_pixels`); higher is more evidence for the target.
-        """
-        ...
+Kind = Literal["post-hoc", "trained", "refined", "control", "classifier"]
+NEEDS = frozenset({"gradients", "attention", "features", "game", "regions", "training"})
+"""What an explainer may need of a classifier, of a data set, or before it can explain."""
 
 
 @dataclass(frozen=True)
@@ -49,23 +53,87 @@ class ExplainerParams:
 
 
 @dataclass(frozen=True)
-class OutputParams(ExplainerParams):
-    """Settings of an explainer that explains one of a class's two outputs.
+class Info:
+    """What there is to say of an explainer.
 
     Args:
-        output: What is explained: the `logit` or the `probability` of a class.
+        name: What it is called in settings.
+        label: What it is called in tables.
+        about: What it is, in a sentence.
+        kind: `post-hoc`, `trained`, `refined`, `control`, or `classifier`, which gives logits and no maps.
+        class_specific: Whether maps depend on the target; maps of attention are of the image alone.
+        needs: What it needs, of `NEEDS`.
+        passes: From its settings and M patches, what an image costs in forward passes of the classifier, where a
+            backward pass counts as two; None where nobody has said.
+        classifies: Whether it gives logits as well.
     """
 
-    output: str
+    name: str
+    label: str
+    about: str
+    kind: Kind = "post-hoc"
+    class_specific: bool = True
+    needs: frozenset[str] = frozenset()
+    passes: Callable[[Any, int], float] | None = None
+    classifies: bool = False
 
-    def __post_init__(self) -> None:
-        """Refuse outputs that no classifier has."""
-        if self.output not in ("logit", "probability"):
-            raise UserError(f"supervision.output={self.output} is unknown: use logit or probability")
+
+@dataclass(frozen=True)
+class Prepared:
+    """An explainer that is ready to be made.
+
+    Args:
+        made_from: All that determines its maps beside the case: it goes into their key in the store.
+        build: Makes it; called once at most, and only if something has to be computed.
+        pick: Which of the K stages of a path the maps of this row are.
+        notes: Numbers for the frame: what training took, its share of the full length, ...
+    """
+
+    made_from: Mapping[str, Any]
+    build: Callable[[], Explainer | BlockExplainer]
+    pick: int | None = None
+    notes: Mapping[str, float] = field(default_factory=dict)
 
 
-Build = Callable[[MaskableClassifier, Any, torch.Generator], Explainer]
-"""Makes an explainer from a classifier, its settings, and the source of all its randomness."""
+class Context(Protocol):
+    """What an explainer is prepared with: a classifier, a split of a data set, a seed, and the other rows."""
+
+    @property
+    def runtime(self) -> "Runtime":
+        """Where to work."""
+        ...
+
+    @property
+    def model(self) -> Any:
+        """The model that is explained, as the case has it."""
+        ...
+
+    @property
+    def data(self) -> "OpenData":
+        """The data set."""
+        ...
+
+    @property
+    def split(self) -> str:
+        """Which split is explained."""
+        ...
+
+    @property
+    def seed(self) -> int:
+        """Of all that is drawn."""
+        ...
+
+    def network(self, removal: Removal | None = None) -> MaskableClassifier:
+        """The classifier on its device, frozen and in evaluation mode; None removes patches as the case does."""
+        ...
+
+    def row(self, name: str) -> "Row":
+        """Another row, with the settings it has here."""
+        ...
+
+    def maps_of(self, name: str, split: str, images: int | None) -> Tensor:
+        """Maps [N, h, w] or [N, H, W] by another row, of the first `images` images of a split; None takes all."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -73,43 +141,165 @@ class Entry:
     """One line of the registry.
 
     Args:
-        name: What the explainer is called.
-        about: What it is, in a line.
+        info: What there is to say.
         params: Its settings.
-        build: Makes it.
-        class_specific: Whether its maps depend on the target; maps of attention are of the image alone, one for all
-            classes.
+        made_by: The module that registers it.
+        of_classifier: Makes it from (classifier, params), where that is all it takes.
+        of_context: Prepares it from (context, params), where it takes more.
+        fits: Raises `UserError` where (context, params) do not fit `of_context`, without training anything.
+    """
+
+    info: Info
+    params: type[ExplainerParams]
+    made_by: str
+    of_classifier: Callable[[Any, Any], Any] | None = None
+    of_context: Callable[[Any, Any], Prepared] | None = None
+    fits: Callable[[Any, Any], object] | None = None
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+        return self.info.name
+
+    def build(self, classifier: MaskableClassifier, params: ExplainerParams) -> Any:
+        """Make it for a classifier, on its device and in evaluation mode.
+
+        Raises:
+            UserError: Where the classifier cannot give what it needs, or a classifier alone is not enough.
+        """
+        if self.of_classifier is None:
+            raise UserError(f"{self.name} is made from more than a classifier: it is a row of a study")
+        return self.of_classifier(classifier, params)
+
+    def prepare(self, context: Context, params: ExplainerParams) -> Prepared:
+        """Get it ready for a classifier and a split."""
+        if self.of_context is not None:
+            return self.of_context(context, params)
+        own = params.for_split(context.split)
+        made_from = {"name": self.name, **asdict(own)}
+        return Prepared(made_from, lambda: self.build(context.network(own.classifier_removal), own))
+
+    def check(self, context: Context, params: ExplainerParams) -> None:
+        """Refuse what does not fit, before any work.
+
+        Raises:
+            UserError: Where it does not.
+        """
+        if "regions" in self.info.needs and _regions(context) is None:
+            raise UserError(f"{self.name} needs the regions of the objects, which data={context.data.name} has not")
+        if self.fits is not None:
+            self.fits(context, params)
+        if self.of_classifier is not None:
+            self.build(context.network(params.classifier_removal), params)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a table: an explainer with its settings. Several rows may use one explainer.
+
+    Args:
+        name: Of the row.
+        label: What tables call it.
+        entry: The explainer.
+        params: Its settings.
     """
 
     name: str
-    about: str
-    params: type[ExplainerParams]
-    build: Build
-    class_specific: bool = True
+    label: str
+    entry: Entry
+    params: ExplainerParams
 
 
 _ENTRIES: dict[str, Entry] = {}
+_filled = False
+
+Made = TypeVar("Made", bound=Callable[..., Any])
 
 
-def register(
-    name: str, about: str, params: type[ExplainerParams], *, class_specific: bool = True
-) -> Callable[[Build], Build]:
-    """Add an explainer: decorates what builds it; for the arguments see `Entry`."""
+def explainer(
+    name: str,
+    *,
+    label: str,
+    about: str,
+    params: type[ExplainerParams] = ExplainerParams,
+    kind: Kind = "post-hoc",
+    class_specific: bool = True,
+    needs: set[str] | frozenset[str] = frozenset(),
+    passes: Callable[[Any, int], float] | None = None,
+    classifies: bool = False,
+    check: Callable[[Any, Any], object] | None = None,
+) -> Callable[[Made], Made]:
+    """Register an explainer: its settings are of the class `params`, and the rest of the arguments are those of `Info`.
 
-    def add(build: Build) -> Build:
-        _ENTRIES[name] = Entry(name, about, params, build, class_specific)
-        return build
+    It decorates a class, made of (classifier, params), which refuses what a classifier cannot give as it is made; or a
+    function (context, params) -> `Prepared`, for what has to be trained, or is made from other rows' maps. `check`
+    belongs to such a function: it raises `UserError` where (context, params) do not fit, before any work.
+
+    Raises:
+        UserError: Where the name is taken.
+    """
+    if unheard := sorted(set(needs) - NEEDS):
+        raise ValueError(f"{name} needs {', '.join(unheard)}: known are {', '.join(sorted(NEEDS))}")
+    info = Info(name, label, about, kind, class_specific, frozenset(needs), passes, classifies)
+
+    def add(made: Made) -> Made:
+        taken = _ENTRIES.get(name)
+        if taken is not None:
+            raise UserError(
+                f"the name {name} is taken: {taken.made_by} and {made.__module__} both register an explainer of that "
+                "name, give one of them another"
+            )
+        if isinstance(made, type):
+            entry = Entry(info, params, made.__module__, of_classifier=made, fits=check)
+        else:
+            entry = Entry(info, params, made.__module__, of_context=made, fits=check)
+        _ENTRIES[name] = entry
+        return made
 
     return add
 
 
 def entry(name: str) -> Entry:
     """Look an explainer up by name; an unknown name is a `UserError` that suggests the nearest."""
+    _fill()
     if name not in _ENTRIES:
-        raise UserError(unknown(f"supervision={name}", name, _ENTRIES, "explainer", "choose from"))
+        raise UserError(unknown(f"explainer={name}", name, _ENTRIES, "explainer", "choose from"))
     return _ENTRIES[name]
 
 
 def names() -> list[str]:
     """All registered explainers, sorted."""
+    _fill()
     return sorted(_ENTRIES)
+
+
+def refusal(entry: Entry, params: ExplainerParams, context: Context) -> str | None:
+    """Why an explainer does not fit a model or a data set, in a line; None where it does. Nothing is trained."""
+    try:
+        entry.check(context, params)
+    except UserError as error:
+        return str(error)
+    return None
+
+
+def _regions(context: Context) -> Tensor | None:
+    """The region of one image of the split, in data sets that have regions."""
+    return context.data.source.images(context.split, torch.tensor([0]), 0).regions
+
+
+def _fill() -> None:
+    """Import all that registers explainers: what comes with the framework, then plug-ins."""
+    global _filled
+    if _filled:
+        return
+    # Before the imports, because a plug-in may look at the registry while it is imported.
+    _filled = True
+    try:
+        for name in MODULES:
+            module = import_module(name)
+            for inner in pkgutil.iter_modules(getattr(module, "__path__", [])):
+                import_module(f"{name}.{inner.name}")
+        plugins.load()
+    except BaseException:
+        _filled = False
+        raise

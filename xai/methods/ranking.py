@@ -1,7 +1,6 @@
 """Learn to Rank (Schinagl et al. 2026): an explainer trained on deletion and insertion themselves."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -9,8 +8,8 @@ from pytorch_lightning import LightningModule
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
-from xai.core.errors import UserError
 from xai.core.optimisation import FitParams, adamw
+from xai.core.settings import Positive, Share, settings
 from xai.data.module import Batch
 from xai.models.dense import DenseExplainer
 from xai.models.evidence import gradient_evidence
@@ -23,7 +22,7 @@ _RISE_FROM, _FALL_TO = 1 / 25, 1 / 25 / 1e4
 """Where the learning rate starts and ends, as shares of its peak."""
 
 
-@dataclass(frozen=True)
+@settings
 class RankingLoss:
     """What a training step asks.
 
@@ -36,20 +35,10 @@ class RankingLoss:
         temperature_end: ... from where it goes linearly to this one at the last.
     """
 
-    own_class: float
-    runner_up: float
-    temperature_start: float
-    temperature_end: float
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be computed."""
-        if not (0 <= self.own_class <= 1 and 0 <= self.runner_up <= 1):
-            raise UserError(f"loss.own_class={self.own_class} and runner_up={self.runner_up} are shares: use 0 to 1")
-        if not (self.temperature_start > 0 and self.temperature_end > 0):
-            raise UserError(
-                f"loss.temperature_start={self.temperature_start} and temperature_end={self.temperature_end} "
-                "must be above 0"
-            )
+    own_class: Share
+    runner_up: Share
+    temperature_start: Positive
+    temperature_end: Positive
 
     def temperature(self, step: int, steps: int) -> float:
         """The temperature tau at a step."""

@@ -8,7 +8,7 @@ from torch import Tensor
 from xai.core.optimisation import FitParams, adamw
 from xai.data.module import Batch
 from xai.methods.salvage import check_masks, log_predictions
-from xai.models.explainer import ShapleyNetwork, column
+from xai.models.explainer import ShapleyNetwork
 from xai.models.maskable import MaskableClassifier
 from xai.sampling import common_and_own
 from xai.shapley.masks import paired_masks
@@ -95,25 +95,6 @@ class VitShapley(LightningModule):
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """AdamW with warm-up and cosine."""
         return adamw(self, self._params)
-
-
-class VitShapleyExplainer:
-    """A trained ViT-Shapley network as an explainer: its values, normalised with two answers of the surrogate.
-
-    Args:
-        network: The trained network.
-        surrogate: What it was trained to explain.
-    """
-
-    def __init__(self, network: ShapleyNetwork, surrogate: MaskableClassifier) -> None:
-        self._network, self._surrogate = network, surrogate
-
-    def attribute(self, images: Tensor, targets: Tensor) -> Tensor:
-        """Shapley values [B, h, w] of images [B, 3, H, W] for the classes `targets` [B]; they add up exactly."""
-        none = torch.empty(len(images), 0, self._surrogate.players, dtype=torch.bool, device=images.device)
-        _, grand, null = predictions_with_ends(self._surrogate, images, none)
-        values = efficient(self._network.values(images), grand, null)
-        return column(values, targets).reshape(-1, *self._network.grid)
 
 
 def predictions_with_ends(

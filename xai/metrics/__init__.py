@@ -1,1 +1,9 @@
-"""How good an attribution map is: pure functions, torchmetrics classes over them, and tests between rows of a table."""
+"""How good an attribution map is: pure functions, a registry of metrics over them, and torchmetrics made from it.
+
+`torchmetric("rma")` is a torchmetric of a column. Tests between rows of a table are in `xai.metrics.significance`.
+"""
+
+from xai.metrics.registry import columns, entry, metric, metric_of, names
+from xai.metrics.streaming import torchmetric
+
+__all__ = ["columns", "entry", "metric", "metric_of", "names", "torchmetric"]

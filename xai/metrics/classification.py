@@ -8,6 +8,7 @@ from torch import Tensor
 from torchmetrics.functional import classification
 
 from xai.core.errors import UserError
+from xai.metrics.registry import Column, Measured, given, metric, percent
 
 
 def agreement(a: Tensor, b: Tensor) -> Tensor:
@@ -20,10 +21,7 @@ def agreement(a: Tensor, b: Tensor) -> Tensor:
     Raises:
         UserError: The shapes differ, or are not [N, C] with C >= 2.
     """
-    _check_logits(a)
-    _check_logits(b)
-    if a.shape != b.shape:
-        raise UserError(f"logits of shape {tuple(a.shape)} and {tuple(b.shape)}; both have to be of the same images")
+    _check_alike(a, b)
     return (a.argmax(1) == b.argmax(1)).double().mean()
 
 
@@ -81,6 +79,77 @@ def precision_recall_f1_mcc(logits: Tensor, labels: Tensor) -> dict[str, float]:
     return {name: float(value) for name, value in values.items()}
 
 
+def _one_of_the_classes(block: Measured) -> Tensor:
+    images, classes = given(block.logits).shape
+    return torch.full((images,), 1 / classes, dtype=torch.float64)
+
+
+@metric(
+    "classification",
+    columns=(
+        percent(
+            "accuracy",
+            "Accuracy",
+            "Share of images classified correctly.",
+            short="Acc.",
+            needs=frozenset({"labels"}),
+            chance_from=_one_of_the_classes,
+        ),
+        percent(
+            "agreement",
+            "Agreement",
+            "Share of images on which it predicts what the classifier predicts.",
+            short="Agree",
+            needs=frozenset({"network"}),
+        ),
+    ),
+    needs=("logits",),
+)
+def correct(block: Measured, params: object) -> dict[str, Tensor]:
+    """1 where an image is classified correctly, and where it is classified as the classifier does; else 0."""
+    logits, values = given(block.logits), {}
+    _check_logits(logits)
+    predicted = logits.argmax(1)
+    if block.labels is not None:
+        _check(logits, block.labels)
+        values["accuracy"] = (predicted == block.labels.to(predicted.device)).double()
+    if block.classifier_logits is not None:
+        _check_alike(logits, block.classifier_logits)
+        values["agreement"] = (predicted == block.classifier_logits.argmax(1).to(predicted.device)).double()
+    return values
+
+
+@metric(
+    "classification_quality",
+    columns=(
+        percent(
+            "precision",
+            "Precision",
+            "Share of right ones among the predictions of the positive class; of more than two classes the mean.",
+            short="Prec.",
+        ),
+        percent(
+            "recall", "Recall", "Share of the images of the positive class that are found; else the mean over classes."
+        ),
+        percent("f1", "F1", "Harmonic mean of precision and recall."),
+        Column(
+            "mcc",
+            "MCC",
+            "Matthews correlation of prediction and label: 0 is chance, 1 is perfect.",
+            digits=2,
+            chance=0.0,
+        ),
+    ),
+    needs=("logits", "labels"),
+    whole=True,
+)
+def quality(block: Measured, params: object) -> dict[str, Tensor]:
+    """Precision, recall, F1 and MCC of all images, each [1]."""
+    logits = given(block.logits)
+    found = precision_recall_f1_mcc(logits, given(block.labels).to(logits.device))
+    return {name: torch.tensor([value], dtype=torch.float64) for name, value in found.items()}
+
+
 def _matthews(predicted: Tensor, labels: Tensor, classes: int) -> Tensor:
     """R_K of Gorodkin 2004, a float64 scalar; 0 where predictions or labels are all of one class.
 
@@ -92,6 +161,13 @@ def _matthews(predicted: Tensor, labels: Tensor, classes: int) -> Tensor:
     covariance = confusion.trace() * images - true @ said
     spread = (images.square() - true @ true) * (images.square() - said @ said)
     return torch.where(spread > 0, covariance / spread.clamp(min=1).sqrt(), 0.0)
+
+
+def _check_alike(a: Tensor, b: Tensor) -> None:
+    _check_logits(a)
+    _check_logits(b)
+    if a.shape != b.shape:
+        raise UserError(f"logits of shape {tuple(a.shape)} and {tuple(b.shape)}; both have to be of the same images")
 
 
 def _check_logits(logits: Tensor) -> None:

@@ -1,89 +1,159 @@
-"""Pixel-level deletion and insertion as a torchmetrics class, for Lightning loops and several devices."""
+"""Deletion and insertion of pixels (Petsiuk et al. 2018; Schinagl et al. 2026), and how maps of two classes differ."""
 
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 
 from xai.core.errors import UserError
 from xai.metrics import functional
-from xai.metrics.functional import PerturbationCurves
-from xai.metrics.functional.perturbation import Classify
+from xai.metrics.registry import Column, Measured, given, metric, percent, refuse_broken
+from xai.models.maskable import REFERENCES, Removal, reference_image
+
+_SHOWN = {"black": "black", "mean": "the mean colour of the data set", "blur": "the blurred image"}
+_ASKS = {
+    "deletion": "mean probability of the class over the share of pixels removed, those of the highest attribution "
+    "first",
+    "insertion": "mean probability of the class over the share of pixels shown, those of the highest attribution first",
+    "difference": "insertion less deletion; 0 is what a random order scores on average",
+}
+_SHORT = {"deletion": "Del.", "insertion": "Ins.", "difference": "Diff."}
+_CLASSES = {"": "explained", "_true": "true"}
 
 
-class PerturbationScores(Metric):
-    """Areas under the deletion and insertion curves (Petsiuk et al. 2018; Schinagl et al. 2026), means over images.
-
-    An area is linear in its curve, so the sums of the curves are all that has to be kept: they add up over batches and
-    devices. An image costs 2 S - 2 passes, however many classes are asked for.
+@dataclass(frozen=True)
+class PerturbationParams:
+    """How maps of pixels are measured.
 
     Args:
-        steps: S, the points of a curve; 21 are every 5 %.
-        classes: K, the classes that are asked for of each image, such as the predicted and the true one.
-        chunk: Perturbed images in one pass; 0 takes all at once.
-        constant: What to do with a constant map: `refuse` it, or score it as a `random` order.
-        kwargs: Passed on to torchmetrics.Metric.
+        steps: Points of a curve; 21 are every 5 %.
+        references: What stands in place of a removed pixel, of black, mean and blur; scores are averaged over them.
     """
 
-    is_differentiable: bool = False
-    full_state_update: bool = False
+    steps: int = 21
+    references: tuple[str, ...] = REFERENCES
 
-    total: Tensor
-    images: Tensor
+    def __post_init__(self) -> None:
+        """Refuse settings that cannot be computed."""
+        if self.steps < 2:
+            raise UserError(f"metric.perturbation.steps={self.steps}: a curve has its two ends at least, use 2 or more")
+        if not self.references or not set(self.references) <= set(REFERENCES):
+            names = ", ".join(REFERENCES)
+            raise UserError(f"metric.perturbation.references={list(self.references)}: name at least one of {names}")
 
-    def __init__(
-        self, steps: int = 21, classes: int = 1, chunk: int = 256, constant: str = "random", **kwargs: Any
-    ) -> None:
-        super().__init__(**kwargs)
-        if steps < 2 or classes < 1:
-            raise UserError(f"steps={steps} must be at least 2, classes={classes} at least 1")
-        self.steps, self.classes, self.chunk, self.constant = steps, classes, chunk, constant
-        self.add_state("total", torch.zeros(2, steps, classes, dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("images", torch.tensor(0), dist_reduce_fx="sum")
 
-    def update(
-        self,
-        classify: Classify,
-        images: Tensor,
-        maps: Tensor,
-        targets: Tensor,
-        reference: Tensor,
-        generator: torch.Generator,
-    ) -> None:
-        """Count a batch.
+def _area(kind: str, target: str, params: PerturbationParams, reference: str = "") -> Column:
+    said = ["true"] * bool(target) + [reference] * bool(reference)
+    where = _SHOWN[reference] if reference else f"{', '.join(params.references)}, averaged where there are several"
+    return percent(
+        f"{kind}_auc{target}" + (f"_{reference}" if reference else ""),
+        ", ".join([kind.capitalize(), *said]),
+        f"Of the {_CLASSES[target]} class: {_ASKS[kind]}. In place of removed pixels: {where}.",
+        short=" ".join([_SHORT[kind], *said]),
+        better="lower" if kind == "deletion" else "higher",
+        needs=frozenset({"labels", "second"}) if target else frozenset(),
+        chance=0.0 if kind == "difference" else None,
+        control="random",
+    )
 
-        Args:
-            classify: The classifier.
-            images: [B, 3, H, W] in [0, 1].
-            maps: [B, H, W]; higher is more important.
-            targets: [B, K]; [B] will do where K is 1.
-            reference: [B or 1, 3, H, W], what shows where a pixel is not.
-            generator: Orders the ties.
 
-        Raises:
-            UserError: As `xai.metrics.functional.perturbation_curves`.
-            ValueError: Likewise, and for another number of classes than the metric was made for.
-        """
-        columns = targets if targets.ndim == 2 else targets[:, None]
-        if columns.shape[1:] != (self.classes,):
-            raise ValueError(f"targets are {list(targets.shape)}; this metric was made for {self.classes} an image")
-        curves = functional.perturbation_curves(
-            classify, images, maps, columns, reference, generator, self.steps, self.chunk, self.constant
-        )
-        self.total += torch.stack([curve.sum(0) for curve in curves]).to(self.total.device)
-        self.images += len(images)
+def _columns(params: PerturbationParams) -> list[Column]:
+    means = [_area(kind, target, params) for target in _CLASSES for kind in _ASKS]
+    kinds = ("deletion", "insertion")
+    return means + [
+        _area(kind, target, params, name) for target in _CLASSES for kind in kinds for name in params.references
+    ]
 
-    def curves(self) -> PerturbationCurves:
-        """The mean curves [S, K] of the images counted so far, by the process that is asked."""
-        return PerturbationCurves(*(self.total / self.images))
 
-    def compute(self) -> dict[str, Tensor]:
-        """Means over the images counted so far, scalars for one class and else [K]; NaN where there are no images.
+def _curves(params: PerturbationParams) -> list[str]:
+    kinds = ("deletion", "insertion")
+    return [f"curve_{kind}{target}_{name}" for target in _CLASSES for kind in kinds for name in params.references]
 
-        Returns:
-            deletion_auc, better when lower; insertion_auc, better when higher; and difference, insertion less deletion.
-        """
-        deletion, insertion = (functional.area(curve.T) for curve in self.curves())
-        found = {"deletion_auc": deletion, "insertion_auc": insertion, "difference": insertion - deletion}
-        return {name: value[0] if self.classes == 1 else value for name, value in found.items()}
+
+@metric(
+    "perturbation",
+    columns=_columns,
+    curves=_curves,
+    needs=("maps", "network"),
+    params=PerturbationParams,
+)
+def perturbation(block: Measured, params: PerturbationParams) -> dict[str, Tensor]:
+    """Areas [B] under deletion and insertion, by reference and averaged over them, and the curves [B, S].
+
+    Maps of patches are enlarged first. The values of the true class are those of the explained one where the two are
+    the same, and else those along the map of the second class. An image costs 2 S - 2 passes a reference and class.
+    """
+    of_targets = {"": [_along(block, reference, params.steps) for reference in params.references]}
+    if block.labels is not None and block.second is not None:
+        pairs = zip(params.references, of_targets[""], strict=True)
+        of_targets["_true"] = [_of_truth(block, reference, params.steps, curves) for reference, curves in pairs]
+    values: dict[str, Tensor] = {}
+    for target, of_references in of_targets.items():
+        for position, kind in enumerate(("deletion", "insertion")):
+            curves = [pair[position] for pair in of_references]
+            areas = [functional.area(curve) for curve in curves]
+            values[f"{kind}_auc{target}"] = torch.stack(areas).mean(0)
+            for name, curve, area in zip(params.references, curves, areas, strict=True):
+                values[f"curve_{kind}{target}_{name}"] = curve
+                values[f"{kind}_auc{target}_{name}"] = area
+        values[f"difference_auc{target}"] = values[f"insertion_auc{target}"] - values[f"deletion_auc{target}"]
+    return values
+
+
+@metric(
+    "class_correlation",
+    columns=(
+        Column(
+            "class_correlation",
+            "Class corr.",
+            "Correlation of the maps of the class that is explained and of a second one (the runner-up, or the true "
+            "class where the prediction is wrong): 1 is the same map whatever class is asked about.",
+            better="lower",
+            short="Corr.",
+            digits=2,
+        ),
+    ),
+    needs=("maps", "second"),
+)
+def class_correlation(block: Measured, params: object) -> dict[str, Tensor]:
+    """Pearson correlation over pixels, patches enlarged; NaN where one of the maps is constant."""
+    first, second = (_enlarged(block, given(maps)).flatten(1) for maps in (block.maps, block.second))
+    return {"class_correlation": functional.correlation(first, second)}
+
+
+def _along(block: Measured, reference: str, steps: int, chosen: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Deletion and insertion curves [B, S], on the CPU, of the explained class.
+
+    Where images are chosen (bool [B]), of those alone, along their second map and of their true class.
+    """
+    images, maps, targets = block.images, block.maps, block.targets
+    shown = reference_image(images, Removal("pixels", reference), torch.tensor(block.mean))
+    if chosen is not None:
+        here = chosen.to(images.device)
+        images, shown = images[here], shown if len(shown) == 1 else shown[here]
+        maps, targets = given(block.second)[chosen], given(block.labels)[chosen]
+    ranked = _enlarged(block, given(maps)).to(images)
+    found = functional.perturbation_curves(
+        given(block.network), images, ranked, targets[:, None], shown, block.generator, steps
+    )
+    rows = block.rows if chosen is None else block.rows[chosen]
+    refuse_broken("classifier's answers with pixels replaced", torch.stack(list(found), dim=1), rows)
+    return found.deletion[..., 0].cpu(), found.insertion[..., 0].cpu()
+
+
+def _of_truth(block: Measured, reference: str, steps: int, explained: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """Curves [B, S] of the true class, each along its own map; NaN where the second class is not the true one."""
+    labels, targets = given(block.labels).cpu(), block.targets.cpu()
+    deletion, insertion = (curve.clone() for curve in explained)
+    wrong = targets != labels
+    if wrong.any():
+        other = _along(block, reference, steps, wrong)
+        for curve, values in zip((deletion, insertion), other, strict=True):
+            curve[wrong] = values
+            curve[wrong & (given(block.second_targets).cpu() != labels)] = torch.nan
+    return deletion, insertion
+
+
+def _enlarged(block: Measured, maps: Tensor) -> Tensor:
+    height, width = block.images.shape[-2:]
+    return functional.enlarge_map(maps, (height, width))

@@ -1,18 +1,18 @@
 """Convolutional networks of timm from their configuration: trained here, or published and taken as they are."""
 
-from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import timm
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from xai.core.errors import UserError
+from xai.core.settings import FieldError, settings
 from xai.data.folder import imagenet_names
 from xai.models.cnn_packages import check_package, package_file, package_weights
-from xai.models.geometry import check_geometry
+from xai.models.geometry import Geometry, check_architecture
 from xai.models.maskable import Removal
 from xai.models.painted import PaintedClassifier
 from xai.models.weights import match_weights, read_weights, without_prefix
@@ -21,18 +21,13 @@ _PLAIN = "resnet50"
 _VITS = "model=vit_tiny or model=vit_b14_dinov2"
 
 
-@dataclass(frozen=True)
-class CnnParams:
+@settings
+class CnnParams(Geometry):
     """A convolutional network.
 
     Its weights come from one source at most; without any it is trained from nothing.
 
     Args:
-        name: What the model is called here.
-        image_size: Side of its input in pixels.
-        patch_size: Side in pixels of what explainers remove at a time; the network itself knows no patches.
-        mean: Channel means of its input normalisation.
-        std: Channel deviations of it.
         architecture: timm's name of the architecture.
         output_stride: Pixels that the cells of its last features are apart; null leaves it to the architecture. The
             later stages are dilated where it is smaller: small images keep some cells to explain.
@@ -43,31 +38,20 @@ class CnnParams:
         pretrained: Fetch timm's published weights of the architecture from the hub.
     """
 
-    name: str
-    image_size: int
-    patch_size: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
     architecture: str
     output_stride: int | None = None
-    crop: float = 1.0
+    crop: Annotated[float, Field(gt=0, le=1)] = 1.0
     package: str | None = None
     weights: str | None = None
     pretrained: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what does not fit together."""
-        check_geometry(self.image_size, self.patch_size, self.mean, self.std)
-        if not timm.is_model(self.architecture):
-            near = get_close_matches(self.architecture, timm.list_models(), 1)
-            hint = f"did you mean {near[0]}?" if near else "timm.list_models() names those there are"
-            raise UserError(f"model.architecture={self.architecture} is unknown to timm: {hint}")
-        if not 0 < self.crop <= 1:
-            raise UserError(f"model.crop={self.crop} is a share of the photograph: it must lie between 0 and 1")
-        given = {"package": self.package, "weights": self.weights, "pretrained": str(self.pretrained).lower()}
-        sources = [f"model.{key}={value}" for key, value in given.items() if value not in (None, "false")]
-        if len(sources) > 1:
-            raise UserError(f"{' and '.join(sources)} exclude each other: set one")
+        super().__post_init__()
+        check_architecture(self.architecture)
+        given = [name for name in ("package", "weights", "pretrained") if getattr(self, name)]
+        if len(given) > 1:
+            raise FieldError(given[0], f"and {' and '.join(given[1:])} exclude each other: set one")
         if self.package is not None:
             check_package(self.package, self.architecture)
 
@@ -75,11 +59,6 @@ class CnnParams:
     def embedded(self) -> bool:
         """Whether the framework trains the model from nothing."""
         return self.file is None and not self.pretrained
-
-    @property
-    def grid(self) -> int:
-        """Patches along a side."""
-        return self.image_size // self.patch_size
 
     @property
     def file(self) -> Path | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from xai.core.errors import UserError
-from xai.core.settings import unknown
+from xai.core.settings import FieldError, unknown
 from xai.models.weights import read_weights
 
 _LITE0_DEPTHS = (1, 2, 2, 3, 3, 4, 1)
@@ -80,14 +80,15 @@ def check_package(name: str, architecture: str) -> None:
     """Refuse packages that are not known, or of another architecture.
 
     Raises:
-        UserError: With the names there are.
+        FieldError: With the names there are, for the settings to complete.
     """
     if name not in PACKAGES:
-        raise UserError(unknown(f"model.package={name}", name, PACKAGES, "package of weights", "choose from"))
+        raise FieldError("package", unknown("", name, PACKAGES, "package of weights", "choose from"))
     if PACKAGES[name].architecture != architecture:
-        raise UserError(
-            f"model.package={name} holds weights of {PACKAGES[name].architecture}, not of "
-            f"model.architecture={architecture}: set package=null, or the other architecture"
+        raise FieldError(
+            "package",
+            f"holds weights of {PACKAGES[name].architecture}, not of architecture={architecture}: set package=null, "
+            "or the other architecture",
         )
 
 

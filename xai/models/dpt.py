@@ -1,20 +1,24 @@
 """A dense decoder after DPT (Ranftl et al. 2021), told at every level which class to explain."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Annotated, Literal, get_args
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
 from xai.core.errors import UserError
+from xai.core.settings import EvenCount, FieldError, Positive, Whole, settings
 from xai.models.evidence import CHANNELS
 
-CONDITIONINGS = ("concat", "product")
-NORMS = ("batch", "group")
+Conditioning = Literal["concat", "product"]
+Norm = Literal["batch", "group"]
+CONDITIONINGS: tuple[Conditioning, ...] = get_args(Conditioning)
+NORMS: tuple[Norm, ...] = get_args(Norm)
 
 
-@dataclass(frozen=True)
+@settings
 class DecoderParams:
     """Shape of the decoder; the values named are the paper's.
 
@@ -36,35 +40,22 @@ class DecoderParams:
         scale: What the map is multiplied by at the end (1): Sinkhorn's sharpness is the scale of the map.
     """
 
-    channels: int
-    fusion: int
-    head: int
-    refinement: int
-    resize: tuple[float, ...]
-    conditioning: str = "concat"
-    norm: str = "batch"
-    dropout: float = 0.1
-    pixels: int = 0
+    channels: EvenCount
+    fusion: EvenCount
+    head: EvenCount
+    refinement: EvenCount
+    resize: Annotated[tuple[Positive, ...], Field(min_length=1)]
+    conditioning: Conditioning = "concat"
+    norm: Norm = "batch"
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    pixels: Whole = 0
     gradient: bool = False
-    scale: float = 1.0
+    scale: Positive = 1.0
 
     def __post_init__(self) -> None:
-        """Refuse shapes that cannot be built."""
-        for name in ("channels", "fusion", "head", "refinement"):
-            if getattr(self, name) < 2 or getattr(self, name) % 2:
-                raise UserError(f"decoder.{name}={getattr(self, name)} must be an even number, at least 2")
-        if not self.resize or not all(factor > 0 for factor in self.resize):
-            raise UserError(f"decoder.resize={list(self.resize)} must be factors above 0, one for each level")
-        if self.conditioning not in CONDITIONINGS:
-            raise UserError(f"decoder.conditioning={self.conditioning} is unknown: use {' or '.join(CONDITIONINGS)}")
-        if self.norm not in NORMS:
-            raise UserError(f"decoder.norm={self.norm} is unknown: use {' or '.join(NORMS)}")
-        if not (0 <= self.dropout < 1 and self.scale > 0):
-            raise UserError(f"decoder.dropout={self.dropout} must be in [0, 1), scale={self.scale} above 0")
-        if self.pixels < 0:
-            raise UserError(f"decoder.pixels={self.pixels} must be 0, for no look at the image itself, or more")
+        """Refuse a stem that is asked for and not there."""
         if self.gradient and not self.pixels:
-            raise UserError("decoder.gradient=true is for the stem that looks at pixels: set decoder.pixels=16")
+            raise FieldError("gradient", "is for the stem that looks at pixels: set pixels=16")
 
 
 class DptDecoder(nn.Module):

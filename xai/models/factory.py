@@ -1,20 +1,21 @@
 """Building CLIP models from their configuration, and reading base weights that others have trained."""
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import open_clip
 import torch
 from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 from open_clip.pos_embed import get_2d_sincos_pos_embed
 from open_clip.transformer import VisionTransformer
+from pydantic import Field
 from torch import Tensor
 
 from xai.core.errors import UserError
+from xai.core.settings import Count, FieldError, settings
 from xai.models.clip import SelfExplainingClip, Tokenizer
-from xai.models.geometry import check_geometry
+from xai.models.geometry import Geometry
 from xai.models.maskable import Removal
 from xai.models.tokenizer import WordTokenizer
 from xai.models.weights import match_weights, read_weights
@@ -23,13 +24,13 @@ _NO_VIT = "model.architecture={} is no plain CLIP with a ViT tower; use one that
 _SAME_CHANNELS = 1e-3
 
 
-@dataclass(frozen=True)
+@settings
 class SmallTowers:
     """Shape of the embedded CLIP.
 
     Args:
         embed_dim: K, the width both towers end in.
-        width: Width of the visual tower.
+        width: Width of the visual tower: sine and cosine of two coordinates share it.
         layers: Its depth.
         head_width: Width of one of its attention heads.
         text_width: Width of the text tower.
@@ -38,41 +39,27 @@ class SmallTowers:
         position_scale: Size of the sin-cos position embedding the training starts from.
     """
 
-    embed_dim: int
-    width: int
-    layers: int
-    head_width: int
-    text_width: int
-    text_layers: int
-    text_heads: int
+    embed_dim: Count
+    width: Annotated[int, Field(ge=1, multiple_of=4)]
+    layers: Count
+    head_width: Count
+    text_width: Count
+    text_layers: Count
+    text_heads: Count
     position_scale: float
 
     def __post_init__(self) -> None:
-        """Refuse widths that cannot be cut into heads or positions."""
-        for name in ("embed_dim", "width", "layers", "head_width", "text_width", "text_layers", "text_heads"):
-            if getattr(self, name) < 1:
-                raise UserError(f"model.towers.{name}={getattr(self, name)} must be at least 1")
+        """Refuse widths that cannot be cut into heads."""
         for whole, part in (("width", "head_width"), ("text_width", "text_heads")):
             if getattr(self, whole) % getattr(self, part):
-                raise UserError(
-                    f"model.towers.{whole}={getattr(self, whole)} must be a multiple of {part}={getattr(self, part)}"
-                )
-        if self.width % 4:
-            raise UserError(
-                f"model.towers.width={self.width} must be a multiple of 4: sine and cosine of two coordinates share it"
-            )
+                raise FieldError(whole, f"must be a multiple of {part}={getattr(self, part)}")
 
 
-@dataclass(frozen=True)
-class ClipParams:
+@settings
+class ClipParams(Geometry):
     """A CLIP model.
 
     Args:
-        name: What the model is called here.
-        image_size: Side of its input in pixels.
-        patch_size: Side of a patch in pixels.
-        mean: Channel means of its input normalisation.
-        std: Channel deviations of it.
         architecture: open_clip's name of the architecture, or null for small towers.
         pretrained: open_clip's tag of the weights, fetched from the hub; null leaves them to `weights`.
         weights: A local file of open_clip weights; it comes before `pretrained`.
@@ -82,11 +69,6 @@ class ClipParams:
             weights that `pretrained` names.
     """
 
-    name: str
-    image_size: int
-    patch_size: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
     architecture: str | None = None
     pretrained: str | None = None
     weights: str | None = None
@@ -96,16 +78,16 @@ class ClipParams:
 
     def __post_init__(self) -> None:
         """Refuse shapes that do not fit together."""
-        check_geometry(self.image_size, self.patch_size, self.mean, self.std)
+        super().__post_init__()
         if (self.architecture is None) == (self.towers is None):
-            raise UserError(f"model={self.name} needs either architecture (an open_clip name) or towers, and not both")
+            raise FieldError("name", "needs either architecture (an open_clip name) or towers, and not both")
         if self.architecture is not None and self.architecture not in open_clip.list_models():
-            raise UserError(f"model.architecture={self.architecture} is not one that open_clip knows")
+            raise FieldError("architecture", "is not one that open_clip knows: use one that it lists")
         published = self.published.get("quick_gelu")
         if published is not None and self.quick_gelu not in (None, published):
-            raise UserError(
-                f"model.quick_gelu={str(self.quick_gelu).lower()} contradicts model.pretrained={self.pretrained}: its "
-                f"towers were trained with quick_gelu={str(published).lower()}: leave quick_gelu out"
+            raise FieldError(
+                "quick_gelu",
+                f"contradicts pretrained={self.pretrained}, trained with {str(published).lower()}: leave it out",
             )
 
     @property
@@ -129,11 +111,6 @@ class ClipParams:
     def embedded(self) -> bool:
         """Whether the framework trains the base weights itself."""
         return self.towers is not None
-
-    @property
-    def grid(self) -> int:
-        """Patches along a side."""
-        return self.image_size // self.patch_size
 
 
 def build_clip(params: ClipParams, seed: int = 0) -> CLIP:

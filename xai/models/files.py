@@ -11,6 +11,7 @@ import yaml
 from pydantic import ValidationError
 from torch import Tensor, nn
 
+from xai.core.composing import CONF
 from xai.core.errors import UserError
 from xai.core.settings import build as build_settings
 from xai.models.backbone import headless
@@ -37,7 +38,6 @@ from xai.models.weights import (
 KEY = "xai.file"
 """Where the metadata of a file hold its `Spec`, as JSON."""
 _LONGEST = 2**24
-_CONF = Path(__file__).resolve().parents[2] / "conf" / "model"
 # Settings that only one family has, among those in conf/model.
 _TELLING: tuple[tuple[str, Any], ...] = (
     ("towers", ClipParams),
@@ -200,7 +200,7 @@ def read_parameters(path: Path, params: ClipParams) -> tuple[dict[str, Tensor], 
 def shipped_settings(name: str) -> dict[str, Any]:
     """The settings in conf/model under a name; nothing where there are none."""
     # Looked up among those there are: a name out of a file makes no path.
-    found = [path for path in _CONF.glob("*.yaml") if path.stem == name]
+    found = [path for path in (CONF / "model").glob("*.yaml") if path.stem == name]
     return dict(yaml.safe_load(found[0].read_text(encoding="utf-8"))) if found else {}
 
 

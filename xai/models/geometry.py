@@ -1,32 +1,53 @@
 """How a square image is cut into patches, and how its pixels are normalised: what the settings of all models share."""
 
-from collections.abc import Sequence
+import timm
 
-from xai.core.errors import UserError
+from xai.core.settings import Channels, Count, Deviations, FieldError, settings, unknown
 
 
-def check_geometry(image_size: int, patch_size: int, mean: Sequence[float], std: Sequence[float]) -> None:
-    """Refuse sizes that do not fit together, and a normalisation that is none.
+@settings
+class Geometry:
+    """The first settings of a model of any family.
 
     Args:
-        image_size: Side of the image in pixels.
-        patch_size: Side of a patch in pixels.
-        mean: Channel means.
-        std: Channel deviations.
+        name: What the model is called here.
+        image_size: Side of its input in pixels.
+        patch_size: Side of a patch in pixels: what explainers remove at a time.
+        mean: Channel means of its input normalisation.
+        std: Channel deviations of it.
+    """
+
+    name: str
+    image_size: Count
+    patch_size: Count
+    mean: Channels
+    std: Deviations
+
+    def __post_init__(self) -> None:
+        """Refuse patches that do not cover the image, and a single one."""
+        if self.image_size % self.patch_size:
+            fitting = max(1, round(self.image_size / self.patch_size)) * self.patch_size
+            raise FieldError(
+                "patch_size", f"does not divide image_size={self.image_size}: the nearest size that fits is {fitting}"
+            )
+        if self.image_size == self.patch_size:
+            raise FieldError(
+                "patch_size",
+                f"makes one patch of image_size={self.image_size}, and an explanation compares patches: use "
+                f"{self.image_size // 2} at most",
+            )
+
+    @property
+    def grid(self) -> int:
+        """Patches along a side."""
+        return self.image_size // self.patch_size
+
+
+def check_architecture(name: str, pattern: str = "") -> None:
+    """Refuse architectures that timm does not know; of those like `pattern` the nearest is suggested.
 
     Raises:
-        UserError: The patches do not cover the image, there is a single one, or channels are not three.
+        FieldError: For the settings to complete.
     """
-    if image_size < 1 or patch_size < 1 or image_size % patch_size:
-        fitting = max(1, round(image_size / max(patch_size, 1))) * max(patch_size, 1)
-        raise UserError(
-            f"model.patch_size={patch_size} does not divide model.image_size={image_size}: "
-            f"the nearest size that fits is {fitting}"
-        )
-    if image_size == patch_size:
-        raise UserError(
-            f"model.patch_size={patch_size} makes one patch of model.image_size={image_size}, and an explanation "
-            f"compares patches: use a patch_size of {image_size // 2} at most"
-        )
-    if len(mean) != 3 or len(std) != 3 or not all(deviation > 0 for deviation in std):
-        raise UserError("model.mean and model.std need three channel values each, deviations above 0")
+    if not timm.is_model(name):
+        raise FieldError("architecture", unknown("", name, timm.list_models(pattern), "network of timm"))

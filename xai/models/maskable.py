@@ -2,20 +2,24 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Annotated, Literal, NamedTuple, get_args
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
 from xai.core.errors import UserError
+from xai.core.settings import FieldError, settings
 
-REFERENCES = ("black", "mean", "blur")
+Kind = Literal["tokens", "pixels"]
+Reference = Literal["black", "mean", "blur"]
+References = Annotated[tuple[Reference, ...], Field(min_length=1)]
+REFERENCES: tuple[str, ...] = get_args(Reference)
 """What a removed part of an image may show, by name."""
 
 
-@dataclass(frozen=True)
+@settings
 class Removal:
     """How a patch is removed.
 
@@ -26,18 +30,13 @@ class Removal:
             kept as text. Unused by `tokens`.
     """
 
-    kind: str = "pixels"
+    kind: Kind = "pixels"
     reference: str | float = "mean"
 
     def __post_init__(self) -> None:
         """Refuse what no model knows."""
-        if self.kind not in ("tokens", "pixels"):
-            raise UserError(f"removal.kind={self.kind} is unknown: use tokens or pixels")
         if self.reference not in REFERENCES and self.grey is None:
-            names = ", ".join(REFERENCES)
-            raise UserError(
-                f"removal.reference={self.reference} is unknown: use {names}, or a grey level between 0 and 1"
-            )
+            raise FieldError("reference", f"is unknown: use {', '.join(REFERENCES)}, or a grey level between 0 and 1")
         if self.grey is not None:
             # One text for one level, because what is made is found again by it; + 0.0 takes the sign off zero.
             object.__setattr__(self, "reference", f"{self.grey + 0.0:.15g}")

@@ -1,12 +1,15 @@
 """The two decoders of Segmenter (Strudel et al. 2021) as heads of explainers: a score for each patch and class."""
 
+from typing import Literal, get_args
+
 import torch
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from xai.core.errors import UserError
 
-DECODERS = ("mask_transformer", "linear")
+Decoder = Literal["mask_transformer", "linear"]
+DECODERS: tuple[Decoder, ...] = get_args(Decoder)
 
 
 class MaskTransformer(nn.Module):

@@ -1,17 +1,18 @@
 """Vision transformers of timm from their configuration: small ones trained here, published ones from their files."""
 
-from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
+from typing import Annotated
 
 import timm
 import torch
 from open_clip.pos_embed import get_2d_sincos_pos_embed
+from pydantic import Field
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from torch import Tensor
 
 from xai.core.errors import UserError
-from xai.models.geometry import check_geometry
+from xai.core.settings import Count, FieldError, Positive, Whole, settings
+from xai.models.geometry import Geometry, check_architecture
 from xai.models.maskable import Removal
 from xai.models.timm_vit import MaskableVit
 from xai.models.weights import match_weights, read_weights, without_prefix
@@ -20,12 +21,12 @@ _PLAIN = "vit_base_patch14_reg4_dinov2"
 _HEADS = ("head.", "head_dist.")  # the second is that of DeiT's distillation token
 
 
-@dataclass(frozen=True)
+@settings
 class SmallVit:
     """Shape of the embedded ViT.
 
     Args:
-        width: Of its tokens.
+        width: Of its tokens: sine and cosine of two coordinates share it.
         depth: Number of blocks.
         heads: Attention heads; they divide the width.
         mlp_ratio: Width of the MLP as a multiple of the tokens'.
@@ -33,39 +34,24 @@ class SmallVit:
         position_scale: Size of the sin-cos position embedding the training starts from.
     """
 
-    width: int
-    depth: int
-    heads: int
-    mlp_ratio: float
-    registers: int
+    width: Annotated[int, Field(ge=1, multiple_of=4)]
+    depth: Count
+    heads: Count
+    mlp_ratio: Positive
+    registers: Whole
     position_scale: float
 
     def __post_init__(self) -> None:
-        """Refuse shapes that cannot be built."""
-        for name in ("width", "depth", "heads"):
-            if getattr(self, name) < 1:
-                raise UserError(f"model.tower.{name}={getattr(self, name)} must be at least 1")
-        if self.width % self.heads or self.width % 4:
-            raise UserError(
-                f"model.tower.width={self.width} must be a multiple of heads={self.heads}, and of 4: sine and cosine "
-                "of two coordinates share it"
-            )
-        if self.registers < 0 or self.mlp_ratio <= 0:
-            raise UserError(
-                f"model.tower.registers={self.registers} must be 0 or more, mlp_ratio={self.mlp_ratio} above 0"
-            )
+        """Refuse widths that cannot be cut into heads."""
+        if self.width % self.heads:
+            raise FieldError("width", f"must be a multiple of heads={self.heads}")
 
 
-@dataclass(frozen=True)
-class VitParams:
+@settings
+class VitParams(Geometry):
     """A vision transformer.
 
     Args:
-        name: What the model is called here.
-        image_size: Side of its input in pixels.
-        patch_size: Side of a patch in pixels.
-        mean: Channel means of its input normalisation.
-        std: Channel deviations of it.
         architecture: timm's name of the architecture, or null for a small tower.
         weights: A local file of timm weights to start from (safetensors, or a torch file without code).
         pretrained: Fetch timm's published weights of the architecture from the hub.
@@ -73,11 +59,6 @@ class VitParams:
         binary: Give the head one logit with a sigmoid instead of one a class with a softmax; for data of two classes.
     """
 
-    name: str
-    image_size: int
-    patch_size: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
     architecture: str | None = None
     weights: str | None = None
     pretrained: bool = False
@@ -86,27 +67,20 @@ class VitParams:
 
     def __post_init__(self) -> None:
         """Refuse shapes that do not fit together."""
-        check_geometry(self.image_size, self.patch_size, self.mean, self.std)
+        super().__post_init__()
         if (self.architecture is None) == (self.tower is None):
-            raise UserError(f"model={self.name} needs either architecture (a timm name) or tower, and not both")
+            raise FieldError("name", "needs either architecture (a timm name) or tower, and not both")
         if self.architecture is None and (self.weights is not None or self.pretrained):
-            raise UserError(f"model={self.name} is trained from nothing: weights and pretrained need an architecture")
+            raise FieldError("name", "is trained from nothing: weights and pretrained need an architecture")
         if self.weights is not None and self.pretrained:
-            raise UserError(f"model.weights={self.weights} and model.pretrained=true exclude each other: set one")
-        if self.architecture is not None and not timm.is_model(self.architecture):
-            near = get_close_matches(self.architecture, timm.list_models("*vit*"), 1)
-            hint = f"did you mean {near[0]}?" if near else "timm.list_models('*vit*') names those there are"
-            raise UserError(f"model.architecture={self.architecture} is unknown to timm: {hint}")
+            raise FieldError("weights", "and pretrained=true exclude each other: set one")
+        if self.architecture is not None:
+            check_architecture(self.architecture, "*vit*")
 
     @property
     def embedded(self) -> bool:
         """Whether the framework trains the model from nothing."""
         return self.tower is not None
-
-    @property
-    def grid(self) -> int:
-        """Patches along a side."""
-        return self.image_size // self.patch_size
 
 
 def has_published_head(params: VitParams, classes: int) -> bool:

@@ -1,15 +1,16 @@
 """The objective of Learn to Rank (Schinagl et al. 2026): deletion and insertion of a map, through a soft order."""
 
 import math
-from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from xai.core.errors import UserError
+from xai.core.settings import Count, FieldError, NonNegative, Whole, settings
 from xai.models.dense import check_classes
-from xai.models.maskable import REFERENCES
+from xai.models.maskable import References
 from xai.ranking.areas import Classify, confidence, path_areas, peak_penalty, trapezoid_weights
 from xai.ranking.axes import apply_axes, pixels_to_cells
 from xai.ranking.masks import percentiles, soft_masks
@@ -17,7 +18,7 @@ from xai.ranking.paths import check_grid, open_reference
 from xai.ranking.sorting import check_finite_scores, gumbel_noise, soft_sort
 
 
-@dataclass(frozen=True)
+@settings
 class ObjectiveParams:
     """What a map is asked to do.
 
@@ -34,35 +35,23 @@ class ObjectiveParams:
         chunk: Perturbed images in one pass of the classifier; 0 takes all at once. It changes memory, not numbers.
     """
 
-    steps: int
-    grid_min: int
+    steps: Annotated[int, Field(ge=3)]
+    grid_min: Annotated[int, Field(ge=2)]
     grid_max: int
-    references: tuple[str, ...]
-    iterations: int
-    sigma: float
-    peak_weight: float
-    peak_window: int
+    references: References
+    iterations: Count
+    sigma: NonNegative
+    peak_weight: NonNegative
+    peak_window: Count
     shift: bool = False
-    chunk: int = 0
+    chunk: Whole = 0
 
     def __post_init__(self) -> None:
-        """Refuse settings that cannot be computed."""
-        if self.steps < 3:
-            raise UserError(f"objective.steps={self.steps}: a path needs a point between its two ends, use 3 or more")
-        if not 2 <= self.grid_min <= self.grid_max:
-            raise UserError(
-                f"objective.grid_min={self.grid_min} and grid_max={self.grid_max}: use 2 <= grid_min <= grid_max"
-            )
-        unknown = [name for name in self.references if name not in REFERENCES]
-        if unknown or not self.references:
-            came = unknown[0] if unknown else "[]"
-            raise UserError(f"objective.references: {came} is unknown: use {', '.join(REFERENCES)}")
-        if self.iterations < 1 or self.chunk < 0:
-            raise UserError(f"objective.iterations={self.iterations} must be at least 1, chunk={self.chunk} 0 or more")
-        if not (self.sigma >= 0 and self.peak_weight >= 0):
-            raise UserError(f"objective.sigma={self.sigma} and peak_weight={self.peak_weight} must be 0 or more")
-        if self.peak_window < 1 or self.peak_window % 2 == 0:
-            raise UserError(f"objective.peak_window={self.peak_window} must be odd: a pixel and as many on both sides")
+        """Refuse grids and windows that cannot be."""
+        if self.grid_max < self.grid_min:
+            raise FieldError("grid_max", f"must be at least grid_min={self.grid_min}")
+        if self.peak_window % 2 == 0:
+            raise FieldError("peak_window", "must be odd: a pixel and as many on both sides")
 
     def check_size(self, height: int, width: int) -> None:
         """Refuse images that the grids or the neighbourhood do not fit."""

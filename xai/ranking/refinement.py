@@ -1,18 +1,17 @@
 """Test-time refinement: some gradient steps of the training objective for the images at hand."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from xai.core.errors import UserError
+from xai.core.settings import Count, NonNegative, Positive, Whole, settings
 from xai.ranking.areas import Classify
 from xai.ranking.objective import ObjectiveParams, Question, draw, judge
 from xai.ranking.paths import smooth
 
 
-@dataclass(frozen=True)
+@settings
 class RefinementParams:
     """How maps are refined.
 
@@ -25,22 +24,12 @@ class RefinementParams:
         learning_rate: Of Adam, where the decoder is refined.
     """
 
-    steps: int
-    draws: int
-    size: float
-    sigma: float
-    temperature: float
-    learning_rate: float
-
-    def __post_init__(self) -> None:
-        """Refuse settings that cannot be computed."""
-        if self.steps < 0 or self.draws < 1:
-            raise UserError(f"refinement.steps={self.steps} must be 0 or more, draws={self.draws} at least 1")
-        if not (self.size > 0 and self.temperature > 0 and self.learning_rate > 0 and self.sigma >= 0):
-            raise UserError(
-                f"refinement.size={self.size}, temperature={self.temperature} and learning_rate={self.learning_rate} "
-                f"must be above 0, sigma={self.sigma} 0 or more"
-            )
+    steps: Whole
+    draws: Count
+    size: Positive
+    sigma: NonNegative
+    temperature: Positive
+    learning_rate: Positive
 
 
 def refine_maps(

@@ -13,13 +13,13 @@ from xai.core.files import write_atomically
 from xai.core.progress import console
 from xai.core.runtime import Runtime
 from xai.models import files
+from xai.papers.vectors.fine_tuning import described
+from xai.papers.vectors.transfer import Outcome, Transfer
+from xai.papers.vectors.vector import FILE as VECTOR_FILE
 from xai.reports import renderers, tables
 from xai.reports.headline import headline, reference_name
 from xai.reports.transfer import write_transfer_report
 from xai.results import Result, copy_result, read_result, read_tensors
-from xai.stages.classifier import described
-from xai.stages.transfer import Outcome, Transfer
-from xai.stages.vector import FILE as VECTOR_FILE
 
 _COLUMNS = {
     "zero_shot": "Zero-shot",

@@ -2,7 +2,6 @@
 
 import copy
 import logging
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from torch import Tensor
 from xai import vectors
 from xai.core.errors import UserError
 from xai.core.runtime import Runtime
+from xai.core.settings import settings
 from xai.data.catalogue import OpenData
 from xai.data.module import load_images
 from xai.metrics.evaluation import evaluate_maps
@@ -20,15 +20,16 @@ from xai.models.clip import SelfExplainingClip, load_parameters, trainable
 from xai.models.factory import build_explainer
 from xai.models.spec import Spec, describe
 from xai.models.weights import architecture_hash
-from xai.stages import base as base_stage
-from xai.stages.base import ModelParams
+from xai.papers.vectors import base as base_stage
+from xai.papers.vectors.base import ModelParams
+from xai.papers.vectors.params import Factor
+from xai.papers.vectors.vector import transferred
 from xai.stages.evaluation import self_explanation
-from xai.stages.vector import transferred
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+@settings
 class ApplyParams:
     """Equation 8's factors.
 
@@ -37,15 +38,8 @@ class ApplyParams:
         lambda2: Of the explainability vector.
     """
 
-    lambda1: float
-    lambda2: float
-
-    def __post_init__(self) -> None:
-        """Refuse numbers out of range."""
-        for name in ("lambda1", "lambda2"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and 0 <= value <= 10):
-                raise UserError(f"apply_vector.{name}={value} is out of range: it must lie between 0 and 10")
+    lambda1: Factor
+    lambda2: Factor
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from xai.explainers.controls.brightness import distance_from_ground
+
 
 def other_classes(labels: Tensor, classes: int) -> Tensor:
     """For each image [N] a class that is not its own, drawn evenly and always the same."""
@@ -21,6 +23,4 @@ def ink(pixels: Tensor, grid: tuple[int, int]) -> Tensor:
     Returns:
         [N, h, w].
     """
-    grey = pixels.mean(1)
-    median = grey.flatten(1).median(1).values[:, None, None]
-    return F.adaptive_avg_pool2d((grey - median).abs(), grid)
+    return F.adaptive_avg_pool2d(distance_from_ground(pixels), grid)

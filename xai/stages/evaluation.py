@@ -22,9 +22,9 @@ from xai.data.registry import Images
 from xai.metrics.evaluation import evaluate_maps
 from xai.metrics.functional import chance_levels
 from xai.models.clip import SelfExplainingClip
+from xai.papers.vectors.base import ModelParams
 from xai.results import Result, write_result
 from xai.stages import supervision as supervision_stage
-from xai.stages.base import ModelParams
 
 _REVISION = 1
 _PACKAGES = ("torch", "pytorch-lightning", "open_clip_torch", "timm", "numpy")

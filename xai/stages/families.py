@@ -5,6 +5,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from xai.classifiers.cnn import CnnStages
+from xai.classifiers.params import ClassifierParams, SurrogateParams
+from xai.classifiers.vit import VitStages
 from xai.core.errors import UserError
 from xai.core.runtime import Runtime
 from xai.core.settings import build
@@ -13,10 +16,7 @@ from xai.models import files
 from xai.models.cnn import CnnParams
 from xai.models.spec import shape_of
 from xai.models.vit import VitParams
-from xai.stages.base import ModelParams
-from xai.stages.cnn import CnnStages
-from xai.stages.vit import VitStages
-from xai.stages.vit_params import ClassifierParams, SurrogateParams
+from xai.papers.vectors.base import ModelParams
 
 
 @dataclass(frozen=True)

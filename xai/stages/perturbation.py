@@ -11,18 +11,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from xai.classifiers.networks import ClassifierStages
 from xai.core.store import Artifact
 from xai.data.module import load_images
 from xai.data.registry import Images
 from xai.metrics import functional
 from xai.metrics.functional.perturbation import area, enlarge_map, perturbation_curves
 from xai.models.maskable import MaskableClassifier, Removal, reference_image
+from xai.papers.ranking.params import PerturbationParams
+from xai.papers.vectors.fine_tuning import chosen_rows
 from xai.ranking.objective import training_targets
 from xai.results import Result, write_result
-from xai.stages.classifier import chosen_rows
 from xai.stages.evaluation import peak_memory, provenance
-from xai.stages.networks import ClassifierStages
-from xai.stages.ranking_params import PerturbationParams
 
 _REVISION = 1
 

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -116,7 +117,7 @@ class _Picture:
         name, explainer = self.params.supervision.name, self.params.supervision.explainer.for_split("test")
         if own is None:
             generator = torch.Generator().manual_seed(self.params.seed)
-            own = registry.entry(name).build(self.classifier, explainer, generator).attribute
+            own = partial(registry.entry(name).build(self.classifier, explainer).attribute, generator=generator)
         with self.trainer.autocast():
             maps = own(self.images, self.target[:, 0]).detach().float()
         if not maps.isfinite().all():

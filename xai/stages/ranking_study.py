@@ -9,21 +9,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from xai.classifiers.params import SalvageParams, VitShapleyParams
+from xai.classifiers.vit import VitStages
 from xai.core.errors import UserError
 from xai.core.settings import unknown
 from xai.core.store import Artifact
 from xai.data.registry import Images
 from xai.explainers import registry
-from xai.methods.vit_shapley import VitShapleyExplainer
+from xai.explainers.controls.brightness import distance_from_ground
+from xai.explainers.learned.vit_shapley import VitShapleyExplainer
 from xai.models.explainer import SalvageNetwork, ShapleyNetwork
+from xai.papers.ranking.networks import RankingStages
+from xai.papers.ranking.params import PerturbationParams, RankingParams, RefinementSettings
+from xai.papers.ranking.shortcut import Shortcut, ShortcutParams
 from xai.stages.perturbation import Draw, PerturbationExamination, PerturbationRow
-from xai.stages.ranking import RankingStages
-from xai.stages.ranking_params import PerturbationParams, RankingParams, RefinementSettings
 from xai.stages.refined import Refinement, Start
-from xai.stages.shortcut import Shortcut, ShortcutParams
 from xai.stages.supervision import SupervisionParams
-from xai.stages.vit import VitStages
-from xai.stages.vit_params import SalvageParams, VitShapleyParams
 
 LEARNED = ("ranking", "ranking_published")
 RIVALS = ("salvage", "vit_shapley")
@@ -210,7 +211,7 @@ class RankingStudy:
 
         def draw(images: Images, targets: Tensor, generator: torch.Generator) -> Tensor:
             network = self.networks.classifier(params.explainer.classifier_removal)
-            return entry.build(network, params.explainer, generator).attribute(images.pixels, targets)
+            return entry.build(network, params.explainer).attribute(images.pixels, targets, generator)
 
         return draw
 
@@ -219,7 +220,8 @@ class RankingStudy:
             made_from = {"ranking": self.networks.trained(self.networks.params).key}
             return self._drawn(role, made_from, lambda images, *_: self._mean_map.expand(len(images.pixels), -1, -1))
         draws: dict[str, Draw] = {"random": _random, "brightness": _brightness, "object_mask": _object_mask}
-        return self._drawn(role, {}, draws[role])
+        # Brightness was once the grey level, and is now the distance from the ground.
+        return self._drawn(role, {"revision": 2} if role == "brightness" else {}, draws[role])
 
     def _drawn(self, role: str, made_from: Mapping[str, Any], draw: Draw, **params: float) -> PerturbationRow:
         return PerturbationRow(role, made_from, lambda: self.examination.maps(draw), params)
@@ -259,7 +261,7 @@ def _random(images: Images, targets: Tensor, generator: torch.Generator) -> Tens
 
 
 def _brightness(images: Images, targets: Tensor, generator: torch.Generator) -> Tensor:
-    return images.pixels.mean(1)
+    return distance_from_ground(images.pixels)
 
 
 def _object_mask(images: Images, targets: Tensor, generator: torch.Generator) -> Tensor:

@@ -17,11 +17,11 @@ from xai.core.store import Artifact
 from xai.data.registry import Images
 from xai.metrics.functional.perturbation import enlarge_map
 from xai.models.dense import DenseExplainer
+from xai.papers.ranking.params import RefinementSettings, numbers_of
 from xai.ranking.areas import confidence
 from xai.ranking.objective import Question
 from xai.ranking.refinement import in_units, refine_maps, refine_network
 from xai.stages.perturbation import Draw, Maps, PerturbationExamination
-from xai.stages.ranking_params import RefinementSettings, numbers_of
 
 _FILE = "maps.safetensors"
 _REVISION = 1

@@ -5,26 +5,28 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
+from xai.classifiers.vit import VitStages
 from xai.core.errors import UserError
+from xai.core.settings import Count, settings
 from xai.core.store import Artifact
 from xai.data.catalogue import OpenData
 from xai.data.module import load_images
 from xai.data.pair import PairSet
-from xai.data.registry import SPLITS, Images
+from xai.data.registry import Images, Split
 from xai.games import PatchGame
 from xai.metrics import functional
 from xai.metrics.classification import agreement, precision_recall_f1_mcc
 from xai.metrics.functional.removal import RemovalCurves, removal_curves, scores
 from xai.models.timm_vit import MaskableVit
+from xai.papers.vectors.fine_tuning import chosen_rows
 from xai.results import Result, write_result
-from xai.stages.classifier import chosen_rows
 from xai.stages.evaluation import peak_memory, provenance
-from xai.stages.vit import VitStages
 
 _REVISION = 1
 
@@ -35,7 +37,7 @@ Classify = Callable[[Tensor], Tensor]
 """Pixels [B, 3, H, W] to logits [B, C]."""
 
 
-@dataclass(frozen=True)
+@settings
 class EvaluationParams:
     """How maps are measured.
 
@@ -45,26 +47,15 @@ class EvaluationParams:
         masks: n_masks of R-MIF and R-LIF (Algorithm 2), for each size; 128 in the paper.
         block: Images that are explained and measured together; also what shares one design of coalitions.
         regions: Whether RMA, RRA and the pointing game are wanted; null: where the data set has regions.
-        probe_images: Images of the pair probe; even.
+        probe_images: Images of the pair probe; even, because two ask about one picture.
     """
 
-    split: str
+    split: Split
     images: int | None
-    masks: int
-    block: int
+    masks: Count
+    block: Count
     regions: bool | None = None
-    probe_images: int = 0
-
-    def __post_init__(self) -> None:
-        """Refuse settings that cannot be computed."""
-        if self.split not in SPLITS:
-            raise UserError(f"evaluation.split={self.split} is unknown: use {', '.join(SPLITS)}")
-        if self.masks < 1 or self.block < 1:
-            raise UserError(f"evaluation.masks={self.masks} and evaluation.block={self.block} must be at least 1")
-        if self.probe_images < 0 or self.probe_images % 2:
-            raise UserError(
-                f"evaluation.probe_images={self.probe_images} must be even and at least 0: two ask about one picture"
-            )
+    probe_images: Annotated[int, Field(ge=0, multiple_of=2)] = 0
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from xai.classifiers.params import SalvageParams, VitShapleyParams
+from xai.classifiers.vit import VitStages
 from xai.core.errors import UserError
 from xai.core.optimisation import FitParams
 from xai.core.settings import unknown
 from xai.core.store import Artifact
 from xai.data.registry import Images
-from xai.explainers import catalogue, registry
+from xai.explainers import registry
+from xai.explainers.learned.vit_shapley import VitShapleyExplainer
 from xai.games import PatchGame
-from xai.methods.vit_shapley import VitShapleyExplainer
 from xai.metrics.functional import patch_coverage
 from xai.models.explainer import SalvageNetwork, ShapleyNetwork
 from xai.results import Result, write_result
@@ -27,8 +29,6 @@ from xai.stages.controls import ink
 from xai.stages.evaluation import peak_memory, provenance
 from xai.stages.removal import Explain, RemovalExamination, RemovalRow
 from xai.stages.supervision import SupervisionParams, open_supervision
-from xai.stages.vit import VitStages
-from xai.stages.vit_params import SalvageParams, VitShapleyParams
 
 SAMPLINGS = {"salvage": None, "salvage_uniform": "uniform", "salvage_kernel": "shapley_kernel"}
 """Roles of SALVAGE, and the sampling of masks that makes the role; None takes the one that is configured."""
@@ -84,10 +84,10 @@ class Study:
         for share in self.lengths:
             _shortened(self.salvage.fit, share)
             _shortened(self.vit_shapley.fit, share)
-        for params in (self.salvage, self.vit_shapley):
+        for group, params in (("salvage", self.salvage), ("vit_shapley", self.vit_shapley)):
             if self.stages.width % params.heads:
                 raise UserError(
-                    f"{params.group}.heads={params.heads} does not divide the {self.stages.width} channels of "
+                    f"{group}.heads={params.heads} does not divide the {self.stages.width} channels of "
                     f"model={self.stages.model.name}: choose a divisor"
                 )
 
@@ -206,7 +206,7 @@ class Study:
         }
 
     def _sampled(self, role: str, share: float = 1.0) -> SalvageParams:
-        sampling = SAMPLINGS[role] or self.salvage.sampling
+        sampling: Any = SAMPLINGS[role] or self.salvage.sampling
         return replace(self.salvage, sampling=sampling, fit=_shortened(self.salvage.fit, share))
 
     def _salvage_row(self, role: str, share: float = 1.0) -> RemovalRow:
@@ -232,7 +232,7 @@ class Study:
         network = self.stages.network("surrogate", params.explainer.classifier_removal)
 
         def explain(images: Images, targets: Tensor, generator: torch.Generator) -> Tensor:
-            return entry.build(network, params.explainer, generator).attribute(images.pixels, targets)
+            return entry.build(network, params.explainer).attribute(images.pixels, targets, generator)
 
         return RemovalRow(role, {"explainer": params.flat()}, explain, None, {})
 
@@ -276,7 +276,6 @@ def open_baselines(settings: Mapping[str, Any], pixels: bool = False) -> dict[st
     Raises:
         UserError: For an unknown explainer, or a wrong setting of one.
     """
-    catalogue.fill()
     found = {}
     for role, own in settings.items():
         if not isinstance(own, Mapping):

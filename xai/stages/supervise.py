@@ -9,22 +9,23 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from xai.core.canonical import canonical
 from xai.core.errors import UserError
 from xai.core.files import write_atomically
 from xai.core.runtime import Runtime
-from xai.core.store import Artifact, canonical
+from xai.core.store import Artifact
 from xai.data.catalogue import OpenData
-from xai.data.registry import SPLITS
+from xai.data.registry import Split, subset
 from xai.models import files
 from xai.models.maskable import MaskableClassifier, Removal
 from xai.models.weights import fingerprint
-from xai.stages import base as base_stage
+from xai.papers.vectors import base as base_stage
+from xai.papers.vectors.base import ModelParams
+from xai.papers.vectors.fine_tuning import fine_tune
+from xai.papers.vectors.params import TransferParams
 from xai.stages.apply_vector import check_classes
-from xai.stages.base import ModelParams
-from xai.stages.classifier import fine_tune, subset
 from xai.stages.evaluation import provenance
 from xai.stages.supervision import FILE, REVISION, Order, Subject, SupervisionParams, fine_tuned, load
-from xai.stages.transfer_params import TransferParams
 
 ABOUT = "supervision.json"
 _SHAPING = ("architecture", "towers", "image_size", "patch_size", "mean", "std")
@@ -60,7 +61,7 @@ class Supervise:
     runtime: Runtime
     model: ModelParams
     data: OpenData
-    split: str
+    split: Split
     params: SupervisionParams
     seed: int
     images: int | None
@@ -68,9 +69,7 @@ class Supervise:
     transfer: TransferParams
 
     def __post_init__(self) -> None:
-        """Refuse splits that no data set has."""
-        if self.split not in SPLITS:
-            raise UserError(f"split={self.split} is unknown: use {', '.join(SPLITS)}")
+        """Take the settings of the split."""
         self.params = self.params.of(self.split)
 
     def run(self, output: Path) -> Written:

@@ -14,17 +14,19 @@ from xai.core.errors import UserError
 from xai.core.files import explain_disk_errors
 from xai.core.progress import bar
 from xai.core.runtime import Runtime
-from xai.core.settings import build, unknown
+from xai.core.settings import Count, build, settings, unknown
 from xai.core.shards import Shards
 from xai.core.store import PROMISE, SCRATCH, Artifact
 from xai.data.catalogue import OpenData
 from xai.data.module import load_images
-from xai.explainers import catalogue, registry
+from xai.data.registry import subset
+from xai.explainers import registry
 from xai.explainers.registry import ExplainerParams
+from xai.explainers.rows import open_params
 from xai.models.maskable import MaskableClassifier, Removal
 from xai.models.weights import read_weights, write_weights
-from xai.stages.base import Base, ModelParams
-from xai.stages.classifier import assemble, parameters, subset
+from xai.papers.vectors.base import Base, ModelParams
+from xai.papers.vectors.fine_tuning import assemble, parameters
 
 FILE = "supervision.safetensors"
 REVISION = 3
@@ -34,8 +36,14 @@ _KEY = "xai.supervision"
 _MOST_ROWS_NAMED = 5
 
 
-@dataclass(frozen=True)
-class SupervisionParams:
+@settings
+class _Named:
+    name: str
+    block: Count
+
+
+@settings
+class SupervisionParams(_Named):
     """How explanation supervision is computed.
 
     Args:
@@ -44,14 +52,7 @@ class SupervisionParams:
         explainer: The explainer's own settings.
     """
 
-    name: str
-    block: int
     explainer: ExplainerParams
-
-    def __post_init__(self) -> None:
-        """Refuse empty blocks."""
-        if self.block < 1:
-            raise UserError(f"supervision.block={self.block} must be at least 1")
 
     def of(self, split: str, coalitions: int | None = None) -> "SupervisionParams":
         """The settings for images of a split; `coalitions` replaces P where the explainer has one."""
@@ -78,22 +79,22 @@ def open_supervision(
     Raises:
         UserError: For an unknown name or a wrong parameter, or maps of pixels where patches are wanted.
     """
-    catalogue.fill()
-    name, block = settings.get("name"), settings.get("block")
+    name = settings.get("name")
     if not isinstance(name, str):
         raise UserError(f"{where}.name is not set: choose from {', '.join(registry.names())}")
-    if not isinstance(block, int) or isinstance(block, bool):
-        raise UserError(f"{where}.block={block} must be a whole number of images")
+    if name not in registry.names():
+        raise UserError(unknown(f"{where}={name}", name, registry.names(), "explainer", "choose from"))
+    named = build(_Named, {key: value for key, value in settings.items() if key in ("name", "block")}, where)
     own = {key: value for key, value in settings.items() if key not in ("name", "block")}
     schema = registry.entry(name).params
     known = {"name", "block", *(field.name for field in fields(schema))}
     for key in settings:
         if key not in known:
             raise UserError(unknown(f"{where}.{key}", key, known) + f" with {where}={name}")
-    explainer: Any = build(schema, own, where)
+    explainer = open_params(schema, own, where)
     if explainer.of_pixels and not pixels:
         raise UserError(f"{where}.resolution=pixel: maps of patches are wanted here, use {where}.resolution=patch")
-    return SupervisionParams(name, block, explainer)
+    return SupervisionParams(named.name, named.block, explainer)
 
 
 @dataclass(frozen=True)
@@ -214,9 +215,9 @@ class Order:
             size, threads = self.subject.image_size, trainer.workers
             pixels = load_images(self.data.source, self.split, rows[block], 0, size, threads).pixels
             generator = torch.Generator().manual_seed(self.seed * 1_000_003 + number)
-            explainer = entry.build(network(), self.params.explainer, generator)
+            explainer = entry.build(network(), self.params.explainer)
             with trainer.autocast():
-                maps = explainer.attribute(pixels.to(trainer.device), labels[block].to(trainer.device))
+                maps = explainer.attribute(pixels.to(trainer.device), labels[block].to(trainer.device), generator)
             maps = maps.detach().float().cpu()
             if maps.shape != (len(block), *network().grid):
                 raise ValueError(

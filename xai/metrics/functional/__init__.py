@@ -2,6 +2,8 @@
 
 from xai.metrics.functional.agreement import (
     centred_correlation,
+    contrast,
+    correlation,
     e_rmse,
     iou_at_k,
     is_constant,
@@ -9,7 +11,7 @@ from xai.metrics.functional.agreement import (
     normalise,
     squared_explanation_error,
 )
-from xai.metrics.functional.chance import chance_levels
+from xai.metrics.functional.chance import chance_levels, expected_iou
 from xai.metrics.functional.localisation import (
     grid_pointing_game,
     patch_coverage,
@@ -43,8 +45,11 @@ __all__ = [
     "centred_correlation",
     "chance_levels",
     "check_players",
+    "contrast",
+    "correlation",
     "e_rmse",
     "enlarge_map",
+    "expected_iou",
     "grid_pointing_game",
     "iou_at_k",
     "is_constant",

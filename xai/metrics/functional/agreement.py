@@ -145,8 +145,47 @@ def centred_correlation(pred: Tensor, ref: Tensor) -> Tensor:
     check_pair(pred, ref)
     a, flat_a = _without_mean_map(pred)
     b, flat_b = _without_mean_map(ref)
-    correlation = (_standardise(a, flat_a) * _standardise(b, flat_b)).mean(-1).clamp(-1, 1)
-    return correlation.masked_fill(flat_a | flat_b, torch.nan)
+    return _correlation(a, flat_a, b, flat_b)
+
+
+def correlation(a: Tensor, b: Tensor) -> Tensor:
+    """Pearson correlation of two maps of each image.
+
+    Args:
+        a: [N, M].
+        b: [N, M].
+
+    Returns:
+        [N] in [-1, 1]; NaN where either is constant.
+
+    Raises:
+        UserError: The shapes differ or are not [N, M].
+    """
+    check_pair(a, b)
+    return _correlation(a.double(), is_constant(a), b.double(), is_constant(b))
+
+
+def contrast(pred: Tensor, pred_second: Tensor, ref: Tensor, ref_second: Tensor) -> Tensor:
+    """How far maps differ between two classes as their references do: Pearson correlation of the two differences.
+
+    corr(p_y - p_o, phi_y - phi_o) over patches. What maps of all classes have in common, such as where the object is,
+    is in neither difference: a map that does not depend on the class is undefined here instead of rewarded.
+
+    Args:
+        pred: [N, M], maps of the class y.
+        pred_second: [N, M], maps of the other class o.
+        ref: [N, M], references of y.
+        ref_second: [N, M], references of o.
+
+    Returns:
+        [N] in [-1, 1]; NaN where either difference is constant, or no more than rounding.
+
+    Raises:
+        UserError: The shapes differ or are not [N, M].
+    """
+    for other in (pred_second, ref, ref_second):
+        check_pair(pred, other)
+    return _correlation(*_difference(pred, pred_second), *_difference(ref, ref_second))
 
 
 def largest(u: Tensor, k: int) -> Tensor:
@@ -195,6 +234,19 @@ def _without_mean_map(u: Tensor) -> tuple[Tensor, Tensor]:
     rest = wide - mean
     magnitude = torch.maximum(wide.abs().amax(-1), mean.abs().amax(-1))
     return rest, _spread(rest) <= _tolerance(u) * magnitude
+
+
+def _difference(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """The difference a - b of maps [N, M], in float64, and where [N] it is no more than rounding."""
+    rest = a.double() - b.double()
+    magnitude = torch.maximum(a.abs().amax(-1), b.abs().amax(-1)).double()
+    return rest, _spread(rest) <= _tolerance(a) * magnitude
+
+
+def _correlation(a: Tensor, flat_a: Tensor, b: Tensor, flat_b: Tensor) -> Tensor:
+    """Pearson correlation [N] over the last axis, NaN where one of the two is said to be flat."""
+    value = (_standardise(a, flat_a) * _standardise(b, flat_b)).mean(-1).clamp(-1, 1)
+    return value.masked_fill(flat_a | flat_b, torch.nan)
 
 
 def _broken(pred: Tensor, ref: Tensor) -> Tensor:

@@ -32,7 +32,7 @@ def chance_levels(
     if count < 1 or any(k < 1 for k in ks):
         raise UserError(f"chance levels of {patches} patches and k of {list(ks)}; all have to be at least 1")
     levels = {"e_rmse": math.sqrt(2), "kendall": 0.0}
-    levels |= {f"iou@{k}": _expected_iou(count, k) for k in ks if k <= count}
+    levels |= {f"iou@{k}": expected_iou(count, k) for k in ks if k <= count}
     levels["centred_correlation"] = 0.0
     if regions is not None:
         grid = _square_grid(regions, patches) if isinstance(patches, int) else patches
@@ -43,8 +43,8 @@ def chance_levels(
     return levels
 
 
-def _expected_iou(patches: int, k: int) -> float:
-    """Mean of i / (2k - i), the overlap i of two k-subsets of `patches` being hypergeometric."""
+def expected_iou(patches: int, k: int) -> float:
+    """IoU@k expected of random maps: mean of i / (2k - i), the overlap i of two k-subsets being hypergeometric."""
     ways = (math.comb(k, i) * math.comb(patches - k, k - i) * i / (2 * k - i) for i in range(1, k + 1))
     return math.fsum(ways) / math.comb(patches, k)
 

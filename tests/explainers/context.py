@@ -1,0 +1,67 @@
+"""A context for tests: a classifier, four images with or without regions, and whatever rows a test gives it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tests.explainers.settings import small_clip, small_pictures
+from xai.data.registry import Images
+from xai.explainers.block import Block, explain
+from xai.explainers.registry import Row
+from xai.models.maskable import MaskableClassifier, Removal
+
+
+@dataclass
+class Source:
+    """Four images a split; those of the validation split are other ones."""
+
+    regions: Tensor | None
+
+    def labels(self, split: str) -> Tensor:
+        return torch.tensor([0, 1, 2, 3])
+
+    def images(self, split: str, indices: Tensor, epoch: int) -> Images:
+        pixels = small_pictures(8)[4 * (split == "validation") :][indices]
+        return Images(pixels, None if self.regions is None else self.regions[indices])
+
+
+@dataclass
+class Data:
+    name: str
+    source: Source
+
+
+@dataclass
+class Context:
+    rows: Mapping[str, Row] = field(default_factory=dict)
+    regions: Tensor | None = None
+    split: str = "test"
+    seed: int = 0
+    classifier: MaskableClassifier | None = None
+    asked: list[Removal | None] = field(default_factory=list)
+    runtime: Any = None
+    model: Any = None
+
+    @property
+    def data(self) -> Any:
+        return Data("pictures", Source(self.regions))
+
+    def network(self, removal: Removal | None = None) -> MaskableClassifier:
+        self.asked.append(removal)
+        return self.classifier or small_clip(removal)
+
+    def row(self, name: str) -> Row:
+        return self.rows[name]
+
+    def maps_of(self, name: str, split: str, images: int | None) -> Tensor:
+        row = self.rows[name]
+        found = self.data.source.images(split, torch.arange(4)[:images], 0)
+        labels = self.data.source.labels(split)[:images]
+        generator = torch.Generator().manual_seed(0)
+        block = Block(found.pixels, labels, labels, found.regions, torch.arange(len(labels)), generator)
+        maps = explain(row.entry.prepare(self, row.params).build(), block).maps
+        assert maps is not None
+        return maps

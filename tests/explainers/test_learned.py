@@ -1,0 +1,171 @@
+"""Trained networks as explainers: what they give is their network's own, in one pass, whoever asks."""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.methods import tiny_salvage
+from tests.models import test_dense, tiny_clip
+from xai.explainers.block import Block, explain
+from xai.explainers.learned.networks import Classifies, Ranking, Salvage, SelfExplaining
+from xai.explainers.learned.refined import RefinedDecoder, RefinedMaps
+from xai.explainers.learned.vit_shapley import VitShapleyExplainer
+from xai.metrics.functional.perturbation import enlarge_map
+from xai.models.explainer import SalvageNetwork, ShapleyNetwork
+from xai.models.maskable import MaskableClassifier
+from xai.models.painted import PaintedClassifier
+from xai.ranking.areas import confidence
+from xai.ranking.objective import ObjectiveParams, Question
+from xai.ranking.refinement import RefinementParams, in_units, refine_maps, refine_network
+
+TARGETS = torch.tensor([2, 0, 1])
+MEAN = torch.tensor([0.5, 0.5, 0.5])
+OBJECTIVE = ObjectiveParams(
+    steps=3,
+    grid_min=2,
+    grid_max=4,
+    references=("black", "mean"),
+    iterations=5,
+    sigma=1.0,
+    peak_weight=0.0025,
+    peak_window=5,
+)
+REFINEMENT = RefinementParams(steps=2, draws=1, size=0.5, sigma=1.0, temperature=0.3, learning_rate=0.01)
+
+
+def pictures(size: int) -> Tensor:
+    return torch.rand(3, 3, size, size, generator=torch.Generator().manual_seed(0))
+
+
+def block(size: int, seed: int = 5) -> Block:
+    return Block(pictures(size), TARGETS, None, None, torch.arange(3), torch.Generator().manual_seed(seed))
+
+
+def salvage() -> tuple[SalvageNetwork, Any]:
+    network = tiny_salvage.explainer(SalvageNetwork).eval().requires_grad_(True)
+    nn.init.normal_(network.decoder.patch_projection.weight, generator=torch.Generator().manual_seed(2))
+    return network, Salvage(network)
+
+
+def vit_shapley() -> tuple[ShapleyNetwork, Any]:
+    network = tiny_salvage.explainer(ShapleyNetwork, parts=1).eval().requires_grad_(True)
+    nn.init.normal_(network.decoder.patch_projection.weight, generator=torch.Generator().manual_seed(2))
+    return network, VitShapleyExplainer(network, tiny_salvage.classifier(seed=1))
+
+
+@pytest.mark.parametrize("made", [salvage, vit_shapley])
+def test_maps_and_logits_come_from_one_pass_without_gradients(
+    made: Callable[[], tuple[SalvageNetwork | ShapleyNetwork, Any]],
+) -> None:
+    network, ours = made()
+    passes = 0
+
+    def count(*_: object) -> None:
+        nonlocal passes
+        passes += 1
+
+    handle = network.register_forward_hook(count)
+    maps, logits = explain(ours, block(8))
+    handle.remove()
+    assert passes == 1
+    assert maps is not None
+    assert logits is not None
+    assert maps.shape == (3, 2, 2)
+    assert not maps.requires_grad
+    torch.testing.assert_close(logits, network.classify(pictures(8)).detach())
+    torch.testing.assert_close(maps, ours.attribute(pictures(8), TARGETS))
+    if isinstance(network, SalvageNetwork):
+        torch.testing.assert_close(maps, network.attribute(pictures(8), TARGETS).detach())
+
+
+def test_a_self_explaining_clip_gives_the_column_of_the_class_and_its_logits() -> None:
+    network = tiny_clip.classifier()
+    images = pictures(16).double()
+    maps, logits = explain(SelfExplaining(network), block(16)._replace(images=images))
+    expected = network.explain(images)
+    assert maps is not None
+    assert logits is not None
+    torch.testing.assert_close(logits, expected.logits)
+    for image, target in enumerate(TARGETS.tolist()):
+        torch.testing.assert_close(maps[image].flatten(), expected.attributions[image, :, target])
+
+
+def test_ranking_gives_the_maps_of_its_network() -> None:
+    network = test_dense.explainer()
+    assert torch.equal(Ranking(network).attribute(pictures(16), TARGETS), network(pictures(16), TARGETS).detach())
+
+
+def test_a_classifier_has_logits_and_no_maps() -> None:
+    classifier = tiny_salvage.classifier().requires_grad_(True)
+    maps, logits = explain(Classifies(classifier), block(8))
+    assert maps is None
+    assert logits is not None
+    assert not logits.requires_grad
+    assert torch.equal(logits, classifier(pictures(8)).detach())
+
+
+def colours() -> MaskableClassifier:
+    """Three classes that depend smoothly on all pixels of 16 x 16."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = nn.Sequential(nn.Conv2d(3, 8, 4, 2), nn.Tanh(), nn.Flatten(), nn.Linear(392, 3))
+    return PaintedClassifier(network, (4, 4), (0.5,) * 3, (0.5,) * 3).eval().requires_grad_(False)
+
+
+def question(classifier: MaskableClassifier, rows: slice = slice(None)) -> Question:
+    images, targets = pictures(16)[rows], TARGETS[rows, None]
+    return Question(images, targets, confidence(classifier(images), targets))
+
+
+class Drawn:
+    """Maps of patches drawn with the generator of the block."""
+
+    def attribute(self, images: Tensor, targets: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        return torch.randn(len(images), 4, 4, generator=generator)
+
+
+@pytest.mark.parametrize("scale", [None, 4.0])
+def test_refined_maps_are_the_walk_from_where_another_explainer_is(scale: float | None) -> None:
+    classifier = colours()
+    found = explain(RefinedMaps(Drawn(), classifier, MEAN, OBJECTIVE, REFINEMENT, scale), block(16)).maps
+    drawn = torch.randn(3, 4, 4, generator=torch.Generator().manual_seed(5))
+    start, generator = in_units(enlarge_map(drawn, (16, 16)), scale), torch.Generator().manual_seed(5)
+    walk = refine_maps(start, question(classifier), classifier, MEAN, OBJECTIVE, REFINEMENT, generator)
+    assert found is not None
+    assert found.shape == (3, 3, 16, 16)
+    assert torch.equal(found, torch.stack(walk, dim=1))
+    assert (found[:, 1] - found[:, 0]).flatten(1).abs().amax(1).min() > 0.01
+
+
+def test_what_only_classifies_cannot_be_refined() -> None:
+    with pytest.raises(ValueError, match="no maps to refine"):
+        explain(RefinedMaps(Classifies(colours()), colours(), MEAN, OBJECTIVE, REFINEMENT), block(16))
+
+
+def test_each_image_refines_a_decoder_of_its_own_and_the_trained_one_stays() -> None:
+    classifier, network = colours(), test_dense.explainer().requires_grad_(False)
+    before = copy.deepcopy(network.state_dict())
+    with torch.no_grad():
+        found = explain(RefinedDecoder(network, classifier, MEAN, OBJECTIVE, REFINEMENT), block(16)).maps
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert not any(value.requires_grad for value in network.parameters())
+    expected = []
+    for row in range(3):
+        own, asked = copy.deepcopy(network), question(classifier, slice(row, row + 1))
+        moved = list(own.decoder.requires_grad_(True).parameters())
+
+        def draw(own: nn.Module = own, asked: Question = asked) -> Tensor:
+            maps: Tensor = own(asked.images, asked.targets[:, 0])
+            return maps
+
+        generator = torch.Generator().manual_seed(5)
+        expected.append(
+            torch.stack(refine_network(moved, draw, asked, classifier, MEAN, OBJECTIVE, REFINEMENT, generator), dim=1)
+        )
+    assert found is not None
+    torch.testing.assert_close(found, torch.cat(expected), rtol=1e-4, atol=1e-5)
+    assert (found[:, 1:] - found[:, :1]).flatten(2).abs().amax(2).min() > 1e-4

@@ -1,0 +1,112 @@
+from pathlib import Path
+
+import hydra
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
+
+from tests.explainers.settings import configured_in
+from xai.core.composing import CONF, choices
+from xai.core.errors import UserError
+from xai.explainers.posthoc.kernel_shap import KernelShapParams
+from xai.explainers.posthoc.rise import RiseParams
+from xai.explainers.rows import load_row, open_row
+
+
+def test_a_row_is_an_explainer_with_the_settings_of_its_file() -> None:
+    row = load_row("kernel_shap_few")
+    assert (row.name, row.entry.name, row.label) == ("kernel_shap_few", "kernel_shap", "Kernel SHAP")
+    assert isinstance(row.params, KernelShapParams)
+    # Its own, and those of the file it names among its defaults.
+    assert (row.params.coalitions, row.params.sampler) == (16, "leverage")
+
+
+def test_what_is_typed_replaces_what_the_file_says_down_to_the_last_level() -> None:
+    params = load_row("rise", {"rise": {"masks": 40, "removal": {"kind": "tokens"}}}).params
+    assert isinstance(params, RiseParams)
+    assert params.removal is not None
+    assert (params.masks, params.keep_probability, params.removal.kind, params.removal.reference) == (
+        40,
+        0.5,
+        "tokens",
+        "0.25",
+    )
+    unchanged = load_row("rise").params
+    assert isinstance(unchanged, RiseParams)
+    assert unchanged.masks == 500
+
+
+def test_a_label_is_the_rows_own_where_it_has_one() -> None:
+    assert open_row("mine", {"name": "random", "label": "Mine"}).label == "Mine"
+    assert open_row("random", {}).label == "Random"
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "message"),
+    [
+        ("rise", {"masks": 1}, "explainers.rise.masks=1 must be at least 2: nothing is learned from fewer"),
+        ("rise", {"maks": 1}, "explainers.rise.maks is not a known setting: did you mean masks?"),
+        ("rise", {"masks": "many"}, "explainers.rise.masks=many must be a whole number"),
+        ("rise", {"removal": {"kind": "x"}}, "explainers.rise.removal.kind=x is unknown: use tokens or pixels"),
+        ("rise", {"name": "rize"}, "explainers.rise.name=rize is not a known explainer: did you mean rise?"),
+        ("rise", {"label": 3}, "explainers.rise.label=3 must be text"),
+        ("rise", {"masks": "${nothing.here}"}, "explainers.rise: Interpolation key 'nothing.here' not found"),
+        ("rize", {}, "explainer=rize is not a known explainer: did you mean rise?"),
+    ],
+)
+def test_errors_name_what_was_typed(name: str, overrides: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        load_row(name, {name: overrides})
+    assert str(caught.value) == message
+
+
+def test_interpolations_are_those_of_the_composed_configuration() -> None:
+    config = OmegaConf.create({"transfer": {"masks": 70}, "explainer": {}})
+    params = load_row("rise", {"rise": {"masks": "${transfer.masks}"}}, config).params
+    assert isinstance(params, RiseParams)
+    assert params.masks == 70
+    assert config == {"transfer": {"masks": 70}, "explainer": {}}
+    with pytest.raises(UserError, match=r"^explainers\.rise: Interpolation key"):
+        load_row("rise", {"rise": {"masks": "${transfer.masks}"}})
+
+
+def test_what_a_file_leaves_open_has_to_be_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "explainer").mkdir()
+    (tmp_path / "explainer" / "asks.yaml").write_text("name: position_prior\nof: ???\n")
+    configured_in(tmp_path, monkeypatch)
+    with pytest.raises(UserError, match=r"^explainer\.asks\.of is not set: give it as explainer\.asks\.of=\.\.\.$"):
+        load_row("asks")
+    assert load_row("asks", {"of": "rise"}).name == "asks"
+
+
+@pytest.fixture
+def theirs(tmp_path: Path) -> Path:
+    """A user's folder with a row that is built on one that comes with the framework."""
+    (tmp_path / "explainer").mkdir()
+    (tmp_path / "explainer" / "quick_rise.yaml").write_text("defaults:\n  - rise\nmasks: 8\nlabel: Quick\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize("added", ["searchpath", "config_dir"])
+def test_rows_of_a_users_folder_are_found_where_hydra_looks(
+    theirs: Path, added: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(HydraConfig.instance(), "cfg", None)
+    with pytest.raises(UserError, match="explainer=quick_rise is not a known explainer"):
+        load_row("quick_rise")
+    overrides = [f"hydra.searchpath=[file://{theirs}]"] if added == "searchpath" else []
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        if added == "config_dir":
+            path = GlobalHydra.instance().config_loader().get_search_path()
+            path.prepend("command-line", f"file://{theirs}")
+        config = hydra.compose("config", overrides=overrides, return_hydra_config=True)
+        if added == "searchpath":
+            # As in a job: what the command line adds is known there only.
+            HydraConfig.instance().set_config(config)
+        row = load_row("quick_rise")
+        assert "quick_rise" in choices("explainer")
+    HydraConfig.instance().cfg = None
+    assert isinstance(row.params, RiseParams)
+    assert (row.label, row.entry.name, row.params.masks, row.params.keep_probability) == ("Quick", "rise", 8, 0.5)
+    assert "quick_rise" not in choices("explainer")

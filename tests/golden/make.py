@@ -1,0 +1,255 @@
+"""The golden numbers: small versions of the three studies, and what they gave when they were last written down.
+
+Run by hand, as `python -m tests.golden.make`, only when a number is meant to change: it writes one JSON file a study,
+`{"overrides", "supervise", "rows", "chance", "images", "maps", "extra"}`. All of them are numbers by explainer and
+metric, and say nothing of how the code is built. How it keeps its results is known to `read` alone.
+"""
+
+import argparse
+import json
+import math
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from safetensors.torch import load_file
+from torch import Tensor
+
+HERE = Path(__file__).resolve().parent
+CONF = HERE.parents[1] / "conf"
+
+Numbers = dict[str, Any]
+
+COMMON = ["trainer=cpu", "trainer.threads=1", "logger=none", "seed=0"]
+VIT = [
+    "data=digits_cluttered",
+    "model.tower.width=16",
+    "model.tower.depth=2",
+    "model.tower.heads=2",
+    "model.tower.registers=1",
+    "classifier.fit.epochs=2",
+    "classifier.fit.batch_size=64",
+    "classifier.fit.learning_rate=0.003",
+    "surrogate.fit.epochs=1",
+    "surrogate.fit.batch_size=64",
+    "surrogate.fit.learning_rate=0.003",
+    "salvage.masks=2",
+    "salvage.heads=2",
+    "salvage.fit.epochs=2",
+    "salvage.fit.batch_size=256",
+    "salvage.fit.learning_rate=0.002",
+    "vit_shapley.masks=2",
+    "vit_shapley.heads=2",
+    "baselines.rise.masks=20",
+    "baselines.kernel_shap.coalitions=80",
+    "baselines.kernel_shap.evaluation_coalitions=80",
+    "baselines.integrated_gradients.steps=4",
+    "baselines.shapley_distribution.coalitions=40",
+    "baselines.shapley_distribution.steps=10",
+    "pictures=1",
+]
+BASELINES = "rise,kernel_shap,attention_last,attention_rollout,saliency,integrated_gradients,grad_cam,eigen_cam"
+CONTROLS = "random,brightness,position_prior,object_mask"
+
+STUDIES: dict[str, list[str]] = {
+    "transfer": [
+        "experiment=smoke",
+        *COMMON,
+        "model.pretraining.steps=50",
+        "model.pretraining.focused_steps=50",
+        "transfer.lambda2_grid=[0.4,0.8,1.2]",
+        "transfer.source_images=40",
+        "transfer.target_images=60",
+        "transfer.validation_images=20",
+        "transfer.test_images=12",
+        "transfer.source_fit.epochs=2",
+        "transfer.target_fit.epochs=2",
+        "pictures=1",
+    ],
+    "salvage": [
+        "method=salvage",
+        *COMMON,
+        *VIT,
+        "rows=[classifier,surrogate,salvage,salvage_uniform,salvage_kernel,vit_shapley,shapley_distribution,"
+        f"{BASELINES},{CONTROLS}]",
+        "evaluation.images=6",
+        "evaluation.masks=2",
+        "evaluation.probe_images=4",
+        "probe={name:mnist_pair,clutter:5,polarity:random}",
+        "lengths=[0.5]",
+        "likelihood=true",
+    ],
+    "ranking": [
+        "method=ranking",
+        *COMMON,
+        *VIT,
+        "rows=[ranking,ranking_t1,ranking_t3,decoder_t1,flat_t1,rollout_t1,ranking_published,salvage,vit_shapley,"
+        f"{BASELINES},saliency_pixels,integrated_gradients_pixels,input_x_gradient_pixels,{CONTROLS}]",
+        "baselines.integrated_gradients_pixels.steps=4",
+        "ranking.levels=[0,1]",
+        "ranking.decoder.channels=8",
+        "ranking.decoder.fusion=8",
+        "ranking.decoder.head=2",
+        "ranking.decoder.refinement=4",
+        "ranking.decoder.resize=[1,1]",
+        "ranking.decoder.pixels=2",
+        "ranking.objective.steps=3",
+        "ranking.objective.grid_max=5",
+        "ranking.fit.epochs=1",
+        "ranking.fit.batch_size=128",
+        "refinement.steps=3",
+        "refinement.draws=1",
+        "refinement.objective.steps=3",
+        "refinement.objective.grid_max=5",
+        "perturbation.images=6",
+        "perturbation.steps=5",
+        "path_steps=[4]",
+        "shortcut={label:1,radius:0.2,level:1.0,images:2,fit:{epochs:1,batch_size:32,learning_rate:3.0e-3,"
+        "weight_decay:0.05,warmup:0.1,clip:1.0}}",
+    ],
+}
+"""What `run.py` is told for each study."""
+
+SUPERVISE: dict[str, dict[str, list[str]]] = {
+    "transfer": {
+        "kernel_shap": ["supervision=kernel_shap_few"],
+        "kernel_shap_tokens": ["supervision=kernel_shap_few", "supervision.removal={kind:tokens}"],
+        "rise": ["supervision=rise", "supervision.masks=20"],
+        "shapley_distribution": [
+            "supervision=shapley_distribution",
+            "supervision.coalitions=40",
+            "supervision.steps=10",
+        ],
+        "saliency": ["supervision=saliency"],
+        "integrated_gradients": ["supervision=integrated_gradients", "supervision.steps=4"],
+        "input_x_gradient": ["supervision=input_x_gradient"],
+        "grad_cam": ["supervision=grad_cam"],
+        "eigen_cam": ["supervision=eigen_cam"],
+        "attention_last": ["supervision=attention_last"],
+        "attention_rollout": ["supervision=attention_rollout"],
+    },
+    "salvage": {},
+    "ranking": {},
+}
+"""What it is told besides, in the same store, to attribute three test images by `task=supervise`."""
+
+MAPS = 2
+"""Images whose maps are kept."""
+
+
+def run(overrides: list[str], store: Path, output: Path) -> None:
+    """What `python run.py OVERRIDES` does, into these folders."""
+    from xai.app import run as run_job
+
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("config", [*overrides, f"store={store}"])
+    run_job(config, output)
+
+
+def measure(overrides: list[str], supervise: Mapping[str, list[str]], folder: Path) -> Numbers:
+    """Run a study from nothing below a folder, and read what it gave."""
+    store, output = folder / "store", folder / "study"
+    run(overrides, store, output)
+    for name, more in supervise.items():
+        run([*overrides, "task=supervise", "split=test", "images=3", *more], store, folder / "supervise" / name)
+    return read(store, output, folder / "supervise")
+
+
+def read(store: Path, output: Path, supervise: Path) -> Numbers:
+    """All numbers of a study that has been run, rounded: the one place that knows how results are kept.
+
+    Returns:
+        `rows`, role -> metric -> mean; `chance`, the same of maps that know nothing; `images`, role -> name -> value of
+        each image or curve [N, K]; `maps`, role -> [2, h, w], of pixel maps every third pixel; `extra`, what is no row.
+        Roles of a sweep, of a length of training and of a number of refinement steps stand below their folder's name.
+    """
+    found: Numbers = {"rows": {}, "chance": {}, "images": {}, "maps": {}, "extra": {}}
+    for path in sorted(output.rglob("result.json")):
+        role = path.parent.relative_to(output).as_posix().removeprefix("results/")
+        result, tensors = json.loads(path.read_text()), load_file(path.with_name("attributions.safetensors"))
+        found["rows"][role] = rounded(result["metrics"])
+        found["chance"][role] = rounded(result["chance"])
+        maps = {"attributions": "", "attributions_second": "/second", "path": "/path"}
+        for name, suffix in maps.items():
+            if name in tensors and not (name == "attributions" and role in ("classifier", "surrogate")):
+                found["maps"][role + suffix] = rounded(_few(tensors[name]), 7)
+        if "reference" in tensors:
+            found["maps"]["reference"] = rounded(_few(tensors["reference"]), 7)
+        if "/" not in role:
+            left_out = {*maps, "reference", "regions", "images", "marks"}
+            found["images"][role] = {name: rounded(tensors[name]) for name in sorted(tensors.keys() - left_out)}
+        if "lambda2" in result["params"] and role == "proposed":
+            found["extra"]["lambda2"] = result["params"]["lambda2"]
+    for path in store.glob("diagnostics/*/diagnostics.json"):
+        found["extra"]["diagnostics"] = rounded(json.loads(path.read_text()))
+    for path in sorted(supervise.rglob("supervision.safetensors")):
+        tensors = load_file(path)
+        found["images"][f"supervise/{path.parent.name}"] = {name: rounded(tensors[name]) for name in sorted(tensors)}
+    return found
+
+
+def _few(maps: Tensor) -> Tensor:
+    """A few maps [2, h, w], or [2, T, h, w] with T steps; of pixels every third each way."""
+    every = 3 if maps.shape[-1] > 14 else 1
+    return maps[:MAPS, ..., ::every, ::every]
+
+
+def rounded(value: Any, digits: int = 9) -> Any:
+    """Numbers to so many significant digits, tensors as lists, what is not finite as None."""
+    if isinstance(value, Tensor):
+        return rounded(value.tolist(), digits)
+    if isinstance(value, Mapping):
+        return {name: rounded(item, digits) for name, item in value.items()}
+    if isinstance(value, list):
+        return [rounded(item, digits) for item in value]
+    if isinstance(value, float):
+        return float(f"{value:.{digits}g}") if math.isfinite(value) else None
+    return value
+
+
+def leaves(value: Any, where: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Every number or list of a nested mapping, with the names that lead to it."""
+    if isinstance(value, Mapping):
+        for name, item in value.items():
+            yield from leaves(item, (*where, name))
+    else:
+        yield where, value
+
+
+def written(value: Any, indent: str = "") -> str:
+    """JSON with one line for each number or list of numbers, for reading and for `git diff`."""
+    if not isinstance(value, Mapping) or not value:
+        return json.dumps(value, separators=(",", ":"))
+    inner = indent + " "
+    lines = ",\n".join(f"{inner}{json.dumps(name)}: {written(item, inner)}" for name, item in value.items())
+    return f"{{\n{lines}\n{indent}}}"
+
+
+def main() -> None:
+    """Write the golden files anew, of all studies or of those named."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("studies", nargs="*", default=list(STUDIES), metavar="study", help=", ".join(STUDIES))
+    parser.add_argument("--into", type=Path, default=HERE, help="a folder for the files; where they stand by default")
+    asked = parser.parse_args()
+    for study in asked.studies:
+        start, spent = time.perf_counter(), _cpu_seconds()
+        with tempfile.TemporaryDirectory() as folder:
+            numbers = measure(STUDIES[study], SUPERVISE[study], Path(folder))
+        golden = {"overrides": STUDIES[study], "supervise": SUPERVISE[study], **numbers}
+        (asked.into / f"{study}.json").write_text(written(golden) + "\n")
+        wall, cpu = time.perf_counter() - start, _cpu_seconds() - spent
+        print(f"{study}: {wall:.1f} s, {cpu:.1f} s of CPU", file=sys.stderr)
+
+
+def _cpu_seconds() -> float:
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
+
+
+if __name__ == "__main__":
+    main()

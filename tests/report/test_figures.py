@@ -1,0 +1,207 @@
+"""Figures draw what the frames hold: the numbers of their artists are looked at, not their pixels."""
+
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tests.report.study_frames import (
+    COLUMNS,
+    IMAGES,
+    PLAYERS,
+    curves,
+    line,
+    refined,
+    removal_curves,
+    scores,
+    study,
+    sweep,
+)
+from xai.core.errors import UserError
+from xai.metrics.significance import confidence_interval
+from xai.report.figures import Source, draw, draw_all, names, open_figure, save, to_bytes
+
+
+def lines_of(axes):
+    """What is in a panel's lines, by label."""
+    found = {line.get_label(): line for line in axes.get_lines()}
+    found |= {bar.get_label(): bar[0] for bar in axes.containers if hasattr(bar, "has_yerr")}
+    return {label: np.array(line.get_xydata(), dtype=float) for label, line in found.items()}
+
+
+def test_every_figure_has_words_and_says_in_one_line_what_it_lacks():
+    assert {
+        "vectors_figure3", "vectors_alpha", "salvage_figure2", "salvage_figure3", "salvage_figure3a",
+        "salvage_figure3b",
+        "salvage_figure4", "salvage_figure6", "salvage_figure7", "ranking_figure3a", "ranking_figure3b",
+        "ranking_figure5", "ranking_figure6", "cost_quality", "metric_agreement", "curves", "over", "bars", "overlap",
+    } <= set(names())  # fmt: skip
+    other = Source(scores({"unheard_of": {"nothing": 1.0}}), curves({"unheard_of": {"nothing": np.ones(3)}}))
+    for source in (Source(), other):
+        drawn, missing = draw_all([name for name in names() if name not in ("curves", "bars")], source)
+        assert not drawn
+        assert len(missing) == len(names()) - 2
+        assert all("\n" not in text and len(text) < 220 for text in missing)
+    assert all(info.alt and info.caption for info in map(open_figure, names()))
+
+
+def test_an_unknown_figure_or_setting_is_refused_with_what_there_is():
+    with pytest.raises(UserError, match="salvage_figure2"):
+        open_figure("salvage_figur2")
+    with pytest.raises(UserError, match=re.escape("figures.cost_quality.metrik")):
+        open_figure({"figure": "cost_quality", "metrik": "srg"})
+
+
+def test_curves_are_means_over_seeds_in_percent_against_masked_patches():
+    figure = draw("salvage_figure2", study())
+    frame = removal_curves()
+    assert [axes.get_title() for axes in figure.axes][:3] == [
+        "MIF (lower is better)", "LIF (higher is better)", "SRG (higher is better)",
+    ]  # fmt: skip
+    mif, lif, srg = (lines_of(axes)["salvage"] for axes in figure.axes[:3])
+    np.testing.assert_allclose(mif[:, 0], np.arange(PLAYERS)[::-1], atol=1e-9)
+    of_row = frame[(frame["explainer"] == "salvage") & (frame["curve"] == "curve_mif")]
+    np.testing.assert_allclose(mif[:, 1], 100 * of_row.groupby("x")["value"].mean())
+    np.testing.assert_allclose(srg[:, 1], lif[:, 1] - mif[:, 1])
+    (band,) = (area for area in figure.axes[0].collections if area.get_facecolor()[0][2] > 0.6)
+    low, high = confidence_interval([100 * (0.9 + 0.01 * seed) for seed in (0, 1, 2)])
+    heights = band.get_paths()[0].vertices[:, 1]
+    assert heights.max() == pytest.approx(high)
+    assert low < mif[-1, 1] < high
+
+
+def test_likelihood_of_masks_is_drawn_by_curve_over_the_patches_present():
+    values = {"likelihood": {"likelihood_random": np.linspace(0.1, 0.9, 5), "likelihood_informed": np.full(5, 0.5)}}
+    figure = draw("salvage_figure6", Source(curves=curves(values, seeds=(0,))))
+    found = lines_of(figure.axes[0])
+    np.testing.assert_allclose(found["random masks"], [[1, 10], [2, 30], [3, 50], [4, 70], [5, 90]])
+    np.testing.assert_allclose(found["informed masks"][:, 1], 50)
+
+
+def test_perturbation_curves_are_averaged_over_the_references():
+    of_row = {
+        f"curve_deletion_{name}": np.full(3, value) for name, value in (("black", 0.1), ("mean", 0.2), ("blur", 0.6))
+    }
+    figure = draw("ranking_figure6", Source(curves=curves({"rise": of_row}, seeds=(0,))))
+    np.testing.assert_allclose(lines_of(figure.axes[0])["rise"], [[0, 30], [50, 30], [100, 30]])
+
+
+def test_refinement_starts_with_the_row_without_a_step_and_keeps_classes_apart():
+    figure = draw("ranking_figure3a", refined())
+    insertion = lines_of(figure.axes[0])
+    maps, true = insertion["maps refined, predicted class"], insertion["maps refined, true class"]
+    np.testing.assert_allclose(np.round(maps[:, 0]), [0, 1, 3, 5])
+    np.testing.assert_allclose(maps[:, 1], 100 * (0.6 + 0.03 * np.sqrt([0, 1, 3, 5])))
+    np.testing.assert_allclose(true[:, 1], maps[:, 1] + 5)
+    decoder = insertion["decoder refined, predicted class"]
+    assert decoder[0, 1] == pytest.approx(maps[0, 1])
+    assert decoder[0, 0] != maps[0, 0], "bars stand beside each other"
+
+
+def test_intervals_are_over_images_or_over_runs_as_asked():
+    frame = refined().scores
+    for over in ("images", "runs"):
+        figure = draw({"figure": "ranking_figure3a", "over": over}, Source(frame, columns=refined().columns))
+        bars = next(bar for bar in figure.axes[0].containers if bar.get_label() == "maps refined, predicted class")
+        segment = bars[2][0].get_segments()[0][:, 1]
+        values = 100 * (0.6 + np.linspace(-0.05, 0.05, IMAGES)) if over == "images" else [60.0] * 3
+        np.testing.assert_allclose(segment, confidence_interval(list(values)), atol=1e-9)
+
+
+def test_a_length_that_was_trained_again_replaces_the_row_of_the_table():
+    parts = [scores({"salvage": {"srg": 0.5}}), scores({"salvage_050": {"srg": 0.4}}, share=0.5)]
+    figure = draw("salvage_figure7", Source(pd.concat(parts), columns=COLUMNS))
+    np.testing.assert_allclose(lines_of(figure.axes[0])["SALVAGE, informed masks"][:, 1], [40, 50])
+    parts.append(scores({"salvage_100": {"srg": 0.6}}, share=1.0))
+    figure = draw("salvage_figure7", Source(pd.concat(parts), columns=COLUMNS))
+    np.testing.assert_allclose(lines_of(figure.axes[0])["SALVAGE, informed masks"][:, 1], [40, 60])
+
+
+def test_paths_are_drawn_on_an_axis_that_doubles():
+    parts = [scores({f"ranking_s{s}": {"insertion_auc": 0.1 * s}}, path_steps=s) for s in (2, 4, 8)]
+    figure = draw("ranking_figure3b", Source(pd.concat(parts), columns=COLUMNS))
+    assert figure.axes[0].get_xscale() == "log"
+    np.testing.assert_allclose(lines_of(figure.axes[0])["predicted class"], [[2, 20], [4, 40], [8, 80]])
+
+
+def test_the_mark_is_drawn_for_each_case_with_the_area_it_covers():
+    parts = [
+        scores({"ranking_t1" if step else "ranking": {"mass": mass + 0.2 * step}}, step=step or None, case=case)
+        for case, mass in (("shortcut_marked", 0.3), ("shortcut_before", 0.05))
+        for step in (0, 1)
+    ]
+    parts.append(scores({"ranking": {"mark_area": 0.06}}, case="shortcut_marked"))
+    figure = draw("ranking_figure5", Source(pd.concat(parts), columns=COLUMNS))
+    found = lines_of(figure.axes[0])
+    np.testing.assert_allclose(found["trained map"][:, 1], [30, 50])
+    np.testing.assert_allclose(found["classifier before"][:, 1], [5, 25])
+    np.testing.assert_allclose(found["Area of the mark"][:, 1], 6)
+    assert figure.axes[0].get_ylim()[0] <= 0
+
+
+def test_the_sweep_is_divided_by_the_reference_of_the_same_run_and_marks_the_choice():
+    figure = draw("vectors_figure3", sweep())
+    found = lines_of(figure.axes[0])
+    frame = sweep().scores
+    frame = frame[(frame["explainer"] == "proposed_sweep") & (frame["metric"] == "e_rmse")]
+    np.testing.assert_allclose(found["proposed"][:, 1], frame.groupby("lambda2")["value"].mean() / 1.2)
+    np.testing.assert_allclose(found["chosen on validation: 0.5"], [[0.5, found["proposed"][2, 1]]])
+    assert len(figure.axes) == 3
+    assert not any(axes.get_title().startswith("E-RMSE, ") for axes in figure.axes)
+
+
+def test_bars_stand_for_runs_by_data_set():
+    parts = [
+        scores({"vit_shapley": {"r_srg": 0.2}, "salvage_uniform": {"r_srg": 0.3}, "salvage": {"r_srg": 0.4}}, data=data)
+        for data in ("digits", "mnist")
+    ]
+    (drawn,), missing = draw_all(["salvage_figure3"], Source(pd.concat(parts), columns=COLUMNS))
+    assert not missing
+    heights = [[bar.get_height() for bar in axes.patches] for axes in drawn.figure.axes]
+    np.testing.assert_allclose(heights, [[20, 20, 30, 30], [30, 30, 40, 40]])
+
+
+def test_overlap_counts_images():
+    own = pd.DataFrame(
+        line("salvage") | {"metric": "accuracy", "image": i, "value": v} for i, v in enumerate([1, 1, 0, 0, 0])
+    )
+    other = own.assign(metric="classifier_accuracy", value=[1.0, 0.0, 1.0, 1.0, 0.0])
+    figure = draw("salvage_figure4", Source(pd.concat([own, other]), columns=COLUMNS))
+    np.testing.assert_allclose(figure.axes[0].get_images()[0].get_array(), [[20, 20], [40, 20]])
+
+
+def test_cost_against_quality_names_each_row_once_and_joins_what_nothing_cheaper_beats():
+    figure = draw({"figure": "cost_quality", "metric": "srg"}, study())
+    (axes,) = figure.axes
+    labels = [text.get_text() for text in axes.texts]
+    assert sorted(labels) == sorted(study().scores["label"].unique())
+    joined = lines_of(axes)["nothing cheaper is better"]
+    np.testing.assert_allclose(joined, [[5.5, 45], [6.0, 52], [1500.0, 52]])
+
+
+def test_agreement_of_metrics_turns_each_so_that_higher_is_better_and_leaves_controls_out():
+    figure = draw("metric_agreement", study())
+    found = figure.axes[0].get_images()[0].get_array()
+    labels = [text.get_text() for text in figure.axes[0].get_yticklabels()]
+    assert labels == ["SRG", "R-SRG", "RMA", "Deletion"]
+    np.testing.assert_allclose(found[0], [1, 1, 0.9, 1])
+    few = study().scores
+    few = few[few["explainer"].isin(["salvage", "rise", "random"])]
+    with pytest.raises(UserError, match="at least 4 explainers"):
+        draw("metric_agreement", Source(few, columns=COLUMNS))
+
+
+def test_figures_of_several_data_sets_are_drawn_one_by_one_from_the_test_split():
+    more = [curves({"rise": {"a": np.full(2, level)}}, data=data, split=split) for level, data, split in
+            ((0.1, "digits", "test"), (0.2, "mnist", "test"), (0.9, "mnist", "validation"))]  # fmt: skip
+    drawn, _ = draw_all([{"figure": "curves", "name": "mine"}], Source(curves=pd.concat(more)))
+    assert [each.name for each in drawn] == ["mine-digits", "mine-mnist"]
+    assert lines_of(drawn[1].figure.axes[0])["rise"][0, 1] == pytest.approx(21)
+
+
+def test_files_are_the_same_bytes_each_time(tmp_path):
+    paths = save(draw("salvage_figure2", study()), tmp_path / "figures", "two", ("png", "svg", "pdf"))
+    assert [path.name for path in paths] == ["two.png", "two.svg", "two.pdf"]
+    for path in paths:
+        assert path.read_bytes() == to_bytes(draw("salvage_figure2", study()), path.suffix[1:])

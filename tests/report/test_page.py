@@ -1,0 +1,178 @@
+import re
+from dataclasses import dataclass
+from html.parser import HTMLParser
+
+import pandas as pd
+import pytest
+import torch
+from markupsafe import Markup
+
+from tests.report.study_frames import COLUMNS, scores, study, sweep
+from xai.core.errors import UserError
+from xai.report.figures import Source, draw_all
+from xai.report.headline import compared, transferred
+from xai.report.page import Claim, Page, Picture, Table, write_page
+from xai.report.pictures import Gallery, sheets
+
+_VOID = {"meta", "link", "img", "br"}
+
+
+class Reader(HTMLParser):
+    """Checks that elements close in order, and keeps links, sources, ids and text."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open, self.links, self.ids, self.text = [], [], [], []
+
+    def handle_starttag(self, tag, attributes):
+        if tag not in _VOID:
+            self.open.append(tag)
+        for name, value in attributes:
+            if name in ("href", "src"):
+                self.links.append(value)
+            if name == "id":
+                self.ids.append(value)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def read(path) -> Reader:
+    reader = Reader()
+    reader.feed(path.read_text())
+    assert not reader.open
+    return reader
+
+
+@dataclass(frozen=True)
+class Found:
+    name: str | None = "salvage"
+    tied: frozenset[str] = frozenset()
+    over: str = "images"
+
+
+def full_page() -> Page:
+    source = study()
+    drawn, missing = draw_all(
+        ["salvage_figure2", {"figure": "cost_quality", "metric": "srg"}, "salvage_figure7"], source
+    )
+    maps = {"SALVAGE": torch.rand(2, 4, 4), "RISE": torch.rand(2, 4, 4)}
+    (sheet,) = sheets(Gallery(torch.rand(2, 3, 16, 16), maps, ["cat", "dog"], ["cat", "cow"]))
+    return Page(
+        "Explainers <compared>",
+        "vit on digits, 12 images, 3 seeds",
+        compared(source, "srg", Found()),
+        [Table("Removal", Markup("<table><tr><th>Row</th></tr></table>"), ["A & B."])],
+        [Claim("A is ahead of B", "holds", "+3.1 %", "1.2 to 5.0"), Claim("C is ahead", "undecided", why="one seed")],
+        "How a verdict is reached.",
+        [Picture.of_drawn(each) for each in drawn],
+        missing,
+        [Picture.of(sheet, "Two images with their maps.")],
+        source.costs,
+        [("SRG", "The gap.")],
+        "xai task=compare",
+        {"versions": "torch 2"},
+        {"maps of SALVAGE": "0123abcd"},
+    )
+
+
+def test_a_page_is_one_well_formed_file_without_requests(tmp_path):
+    path = write_page(tmp_path / "new" / "report.html", full_page())
+    reader, text = read(path), path.read_text()
+    assert [path.name for path in path.parent.iterdir()] == ["report.html"]
+    assert all(link.startswith(("data:", "#")) for link in reader.links)
+    assert {link[1:] for link in reader.links if link.startswith("#")} == set(reader.ids)
+    assert not re.search(r"https?:|@import|url\(|<script", text)
+    assert "prefers-color-scheme: dark" in text
+    assert 'name="viewport"' in text
+    assert sum(link.startswith("data:image/png") for link in reader.links) == 3
+
+
+def test_a_page_says_all_it_was_given(tmp_path):
+    said = " ".join("".join(read(write_page(tmp_path / "a.html", full_page())).text).split())
+    for part in (
+        "Explainers <compared>", "Trust salvage", "A & B.", "1 holds", "1 undecided", "+3.1 %", "1.2 to 5.0",
+        "one seed",
+        "Not shown: salvage_figure7: no row was measured", "kernel shap", "1,500", "The gap.", "xai task=compare",
+        "torch 2", "0123abcd",
+    ):  # fmt: skip
+        assert part in said
+
+
+def test_parts_with_nothing_in_them_have_no_heading(tmp_path):
+    path = write_page(tmp_path / "a.html", Page("Empty", made={"commit": "abc"}))
+    assert re.findall("<h2[^>]*>(.*)</h2>", path.read_text()) == ["How this was made"]
+
+
+def test_an_unknown_verdict_and_a_picture_that_is_none_are_refused(tmp_path):
+    with pytest.raises(UserError, match="undecided"):
+        Claim("A", "perhaps")
+    with pytest.raises(UserError, match="no PNG"):
+        write_page(tmp_path / "a.html", Page("A", figures=[Picture(b"<svg/>", "A curve")]))
+
+
+def test_the_headline_says_what_to_trust_and_what_it_costs():
+    first, cost, reach = compared(study(), "srg", Found())
+    assert first.startswith("Trust salvage: it has the best SRG (52.0 %)")
+    assert "6 ms" in cost
+    assert "12 images of digits, over 3 seeds: with fewer than 30 images" in reach
+
+
+def test_the_headline_names_a_cheaper_one_that_is_as_good():
+    first, cost, _ = compared(study(), "srg", Found("kernel_shap", frozenset({"salvage", "rise"})))
+    assert "rise and salvage cannot be told from it" in first
+    assert "A map of kernel shap takes 1.5 s; salvage, not told from it, takes 6 ms, 250 times less." in cost
+
+
+@pytest.mark.parametrize(
+    ("best", "said"),
+    [
+        (Found("random"), "None can be trusted"),
+        (Found("salvage", frozenset({"random"})), "trust none yet"),
+        (Found("salvage", over=""), "may be chance"),
+        (Found(None), "nothing is said of which to trust"),
+    ],
+)
+def test_the_headline_trusts_nothing_that_was_not_shown(best, said):
+    sentences = compared(study(), "srg", best)
+    assert said in sentences[0]
+    assert not any(sentence.startswith("Trust") for sentence in sentences)
+
+
+def test_the_headline_of_one_seed_says_so():
+    frame = study().scores
+    assert "with one seed" in compared(Source(frame[frame["seed"] == 0], columns=COLUMNS), "srg", Found())[-1]
+
+
+def transfer(**errors: float) -> Source:
+    parts = [scores({"ft_target": {"e_rmse": 1.2, "accuracy": 0.9}, "ft_target_x": {"e_rmse": 0.6}})]
+    parts.append(scores({"proposed": {"e_rmse": 0.9, "accuracy": 0.81}}, source="mnist", lambda2=0.5))
+    parts += [scores({name: {"e_rmse": value}}, "control", source="mnist") for name, value in errors.items()]
+    return Source(pd.concat(parts), columns=COLUMNS)
+
+
+def test_a_transfer_is_summed_up_in_three_sentences():
+    shown, controls, limits = transferred(
+        transfer(random_vector=1.3, other_class=0.95, constant=0.5),
+        {"constant": "saying nothing is nearer"},
+        "Kernel SHAP",
+    )
+    assert "λ2 = 0.5" in shown
+    assert "is 25% lower, 0.900 against 1.200" in shown
+    assert "90.0% of the accuracy is kept (81.0 % of 90.0 %)" in shown
+    assert "50% of the way to the bound" in shown
+    assert "better than the controls random vector (1.300) and other class (0.950), but not than constant" in controls
+    assert controls.endswith("does not rule out that saying nothing is nearer.")
+    assert "3 seeds, on 12 images" in limits
+    assert "83% of the gain is left" in limits
+    assert "hardly specific to its class" in limits
+
+
+def test_a_transfer_without_its_rows_says_which_are_missing():
+    only = sweep().scores
+    source = Source(only[only["explainer"] == "ft_target"], columns=COLUMNS)
+    assert "there is no E-RMSE of proposed" in transferred(source, {}, "Kernel SHAP")[0]
+    assert "No control was measured" in transferred(transfer(), {}, "Kernel SHAP")[1]

@@ -1,0 +1,244 @@
+"""Every setting out of its range is refused in one line, which begins with the path that the user typed."""
+
+import copy
+import functools
+import math
+from pathlib import Path
+from typing import Any
+
+import hydra
+import pytest
+from omegaconf import OmegaConf
+
+from xai import app
+from xai.core.errors import UserError
+from xai.core.settings import build
+from xai.data.disk import DiskParams
+from xai.data.fashion import FashionParams
+from xai.data.marked import MarkParams
+from xai.data.pair import PairParams
+from xai.data.scatter import ScatterParams
+from xai.models.maskable import Removal
+
+CONF = Path(__file__).parents[1] / "conf"
+
+GROUPS: dict[type, tuple[dict[str, Any], dict[str, list[Any]]]] = {
+    DiskParams: ({"root": "x", "size": 8}, {"size": [0], "fit": ["stretch"]}),
+    FashionParams: ({}, {"images": [29], "cells": [0]}),
+    MarkParams: ({"radius": 0.1}, {"radius": [0.0, 0.5, math.nan], "level": [1.5, -0.1]}),
+    PairParams: ({"object_size": 10}, {"cells": [1]}),
+    Removal: ({}, {"kind": ["token", ""], "reference": ["white", "-0.1", "1.01", "nan", "inf", ""]}),
+    ScatterParams: (
+        {},
+        {
+            "canvas": [0],
+            "cells": [0],
+            "object_size": [0, 21],
+            "jitter": [-1],
+            "clutter": [-1],
+            "polarity": ["bright"],
+            "ground": [1.5],
+            "ground_spread": [-0.1],
+            "texture": [math.nan],
+            "noise": [math.inf],
+        },
+    ),
+}
+"""Settings of a part: what it needs, and for each setting values that will not do."""
+
+FIT: dict[str, list[Any]] = {
+    "epochs": [0],
+    "batch_size": [0],
+    "learning_rate": [0.0, math.nan, math.inf],
+    "weight_decay": [-0.1],
+    "warmup": [1.1, -0.1],
+    "clip": [-1.0],
+}
+OBJECTIVE: dict[str, list[Any]] = {
+    "steps": [2],
+    "grid_min": [1],
+    "grid_max": [3],
+    "references[1]": ["white"],
+    "references": [[]],
+    "iterations": [0],
+    "chunk": [-1],
+    "sigma": [-1.0, math.nan],
+    "peak_weight": [-0.1],
+    "peak_window": [4, -1],
+}
+METHODS: dict[str, dict[str, Any]] = {
+    "transfer": {
+        "seed": [-1, 2**31],
+        "pictures": [-1],
+        "trainer": {"accelerator": ["tpu"], "precision": ["8"], "devices": [0], "workers": [-1], "threads": [0]},
+        "logger": {"kind": ["paper"]},
+        "model": {
+            "image_size": [0, -4],
+            "patch_size": [0, 5, 42],
+            "mean": [[0.5]],
+            "std": [[0.5] * 4],
+            "std[2]": [0.0, math.nan],
+            "name": [1],
+            "architecture": [1],
+            "weights": [1],
+            "towers": {
+                "layers": [0],
+                "head_width": [0],
+                "embed_dim": [-1],
+                "width": [0, 18, 100],
+                "text_width": [65],
+            },
+            "pretraining": {"steps": [0, 75], "focused_steps": [-1, 2000], "scene": {"canvas": [48]}},
+        },
+        "transfer": {
+            "alpha": [1.0, -0.1],
+            "lambda1": [-0.1, 11.0],
+            "lambda2": [11.0, math.nan],
+            "lambda2_grid": [[]],
+            "lambda2_grid[0]": [-1.0],
+            "accuracy_tolerance": [1.0],
+            "bound_coalitions": [0, 3],
+            "source_fit": FIT,
+        },
+    },
+    "ranking": {
+        "pictures": [-1],
+        "rows": [["random"]],
+        "model": {
+            "patch_size": [5],
+            "tower": {
+                "width": [0, 6],
+                "depth": [0],
+                "heads": [0],
+                "registers": [-1],
+                "mlp_ratio": [0.0],
+            },
+        },
+        "classifier": {"focus": [1.1]},
+        "surrogate": {"teacher": ["nobody"], "sizes": [0]},
+        "salvage": {
+            "masks": [1, 0, 3],
+            "decoder": ["none"],
+            "depth": [0],
+            "heads": [0],
+            "sampling": ["odd"],
+            "temperature": [0.0, math.inf],
+            "divergence": ["none"],
+        },
+        "ranking": {
+            "backbone": {"mean": [[0.5, 0.5]]},
+            "decoder": {
+                "channels": [7],
+                "head": [0],
+                "resize": [[]],
+                "resize[1]": [0],
+                "conditioning": ["film"],
+                "norm": ["layer"],
+                "dropout": [1.0],
+                "pixels": [-1],
+                "scale": [0.0],
+            },
+            "objective": OBJECTIVE,
+            "loss": {"own_class": [1.5], "runner_up": [-0.1], "temperature_start": [0.0], "temperature_end": [0.0]},
+        },
+        "refinement": {
+            "steps": [-1],
+            "draws": [0],
+            "size": [0.0],
+            "temperature": [0.0],
+            "learning_rate": [math.nan],
+            "sigma": [-1.0],
+            "objective": OBJECTIVE,
+        },
+        "perturbation": {
+            "split": ["tests"],
+            "steps": [1],
+            "block": [0],
+            "references": [[]],
+            "references[0]": ["white"],
+        },
+    },
+    "salvage": {
+        "rows": [["random"]],
+        "evaluation": {"split": ["tests"], "masks": [0], "block": [0], "probe_images": [-2, 3]},
+    },
+    "apply_vector": {"apply_vector": {"lambda1": [math.inf, -1.0], "lambda2": [11.0]}},
+}
+"""Settings of a method: values that will not do, for each as it is composed without them."""
+
+
+def leaves(wrong: dict[str, Any], path: str = "") -> list[tuple[str, Any]]:
+    found = []
+    for name, values in wrong.items():
+        full = f"{path}.{name}" if path else name
+        found += leaves(values, full) if isinstance(values, dict) else [(full, value) for value in values]
+    return found
+
+
+@functools.cache
+def composed(method: str) -> dict[str, Any]:
+    model = "clip_tiny" if method in ("transfer", "apply_vector") else "vit_tiny"
+    given = ["vector=v", "checkpoint=c"] if method == "apply_vector" else []
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        config = hydra.compose("config", overrides=[f"method={method}", f"model={model}", *given])
+    return OmegaConf.to_container(config, resolve=True)  # type: ignore[return-value]
+
+
+def changed(values: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
+    made = inner = copy.deepcopy(values)
+    *groups, last = path.replace("[", ".[").split(".")
+    for group in groups:
+        inner = inner[group]
+    inner[int(last[1:-1]) if last.startswith("[") else last] = value  # type: ignore[index]
+    return made
+
+
+def refusal(schema: type, values: dict[str, Any], where: str = "") -> str:
+    with pytest.raises(UserError) as caught:
+        build(schema, values, where)
+    line = str(caught.value)
+    assert "\n" not in line
+    assert len(line) < 250
+    return line
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_setting_out_of_range_is_refused_by_its_path(method: str) -> None:
+    schema, _ = app.METHODS[method]
+    names = schema.__dataclass_fields__
+    values = {key: value for key, value in composed(method).items() if key in names}
+    build(schema, values)
+    for path, value in leaves(METHODS[method]):
+        assert refusal(schema, changed(values, path, value)).startswith(f"{path}="), path
+
+
+@pytest.mark.parametrize("schema", GROUPS, ids=lambda schema: schema.__name__)
+def test_a_part_out_of_range_is_refused_by_the_path_of_its_group(schema: type) -> None:
+    needed, wrong = GROUPS[schema]
+    build(schema, needed, "data@x")
+    for name, value in leaves(wrong):
+        assert refusal(schema, needed | {name: value}, "data@x").startswith(f"data@x.{name}="), name
+
+
+@pytest.mark.parametrize(
+    ("method", "changes", "line"),
+    [
+        ("transfer", {"model.towers": None}, "model.name=clip_tiny needs either"),
+        ("transfer", {"model.architecture": "ViT-B-32"}, "model.name=clip_tiny needs either"),
+        ("transfer", {"model.weights": "x"}, "model.weights=x does nothing"),
+        ("transfer", {"model.weights": "x", "model.random_weights": True}, "model.weights=x and random_weights=true"),
+        ("transfer", {"model.patch_size": 40}, "model.patch_size=40 .* nearest size that fits is 40$"),
+        ("ranking", {"model.tower": None}, "model.name=vit_tiny needs either"),
+        ("ranking", {"model.pretrained": True}, "model.name=vit_tiny is trained from nothing"),
+        ("ranking", {"model.tower.heads": 3}, r"model.tower.width=64 .* heads=3"),
+        ("ranking", {"ranking.decoder.pixels": 0}, "ranking.decoder.gradient=true .* pixels"),
+    ],
+    ids=str,
+)
+def test_settings_that_do_not_fit_each_other_are_refused(method: str, changes: dict[str, Any], line: str) -> None:
+    schema, _ = app.METHODS[method]
+    values = {key: value for key, value in composed(method).items() if key in schema.__dataclass_fields__}
+    for path, value in changes.items():
+        values = changed(values, path, value)
+    with pytest.raises(UserError, match=f"^{line}"):
+        build(schema, values)

@@ -1,0 +1,197 @@
+"""What the stages of all families of classifiers share: networks that are trained once, found again and handed over."""
+
+import shutil
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning import LightningModule
+from torch import Tensor, nn
+
+from xai.classifiers.params import ClassifierParams
+from xai.core.errors import UserError
+from xai.core.files import fingerprint_file, write_atomically
+from xai.core.optimisation import FitParams
+from xai.core.runtime import Runtime
+from xai.core.store import Artifact
+from xai.core.training import fit
+from xai.data.catalogue import OpenData
+from xai.data.module import ImageDataModule, load_images
+from xai.methods.classifier import Classifier
+from xai.models import files
+from xai.models.maskable import MaskableClassifier, Removal
+from xai.models.spec import describe
+from xai.models.weights import load_weights, match_weights, read_weights
+from xai.shapley.masks import random_masks
+
+FILES = {name: f"{name}.safetensors" for name in ("classifier", "surrogate", "salvage", "vit_shapley")}
+_EVALUATION_BATCH = 128
+REVISION = 1
+
+
+class ClassifierStages(ABC):
+    """A classifier for one model, one data set and one seed, and what is made from it; made when it is asked for.
+
+    A family of models says how its networks are built, and what else there is beside the classifier.
+    """
+
+    runtime: Runtime
+    model: Any
+    data: OpenData
+    classifier_params: ClassifierParams
+    seed: int
+    outputs: int
+    """Width of the classifier's head."""
+
+    @cached_property
+    @abstractmethod
+    def classifier(self) -> Artifact:
+        """The classifier that is explained."""
+
+    @abstractmethod
+    def _blank(self) -> nn.Module:
+        """A network of the model, to load weights into."""
+
+    @abstractmethod
+    def _start(self) -> nn.Module:
+        """A network of the model with the weights that a training starts from."""
+
+    @abstractmethod
+    def _maskable(self, network: Any, removal: Removal | None = None) -> MaskableClassifier:
+        """A network of the model as a maskable classifier."""
+
+    @property
+    @abstractmethod
+    def _start_file(self) -> Path | None:
+        """The file that the weights come from which a training starts from."""
+
+    def network(self, kind: str, removal: Removal | None = None) -> MaskableClassifier:
+        """A classifier from the store by its kind, on the device, in evaluation mode."""
+        tensors = read_weights(getattr(self, kind).file(FILES[kind]), what=kind).tensors
+        network = self._maskable(self._loaded(tensors), removal)
+        return network.to(self.runtime.trainer.device).eval().requires_grad_(False)
+
+    def hand_over(self, kind: str, folder: Path, params: Any = None) -> Path:
+        """Copy the file of a network into a folder.
+
+        Args:
+            kind: Of the network.
+            folder: Where to.
+            params: Settings of an explainer, where the network is one.
+
+        Returns:
+            Where it lies.
+        """
+        artifact = getattr(self, kind) if params is None else getattr(self, kind)(params)
+        write_atomically(folder / FILES[kind], lambda path: shutil.copyfile(artifact.file(FILES[kind]), path))
+        return folder / FILES[kind]
+
+    def validation_accuracy(self, kind: str) -> dict[str, float]:
+        """Accuracy on the validation split, by what is shown: all patches, and a random half of them."""
+        # Before inference mode: what is not in the store is trained now.
+        network, source, device = self.network(kind), self.data.source, self.runtime.trainer.device
+        labels, generator = source.labels("validation"), torch.Generator().manual_seed(self.seed)
+        correct = {"whole images": 0, "half of the patches": 0}
+        for rows in torch.arange(len(labels)).split(_EVALUATION_BATCH):
+            images = load_images(source, "validation", rows, 0, self.model.image_size, self.runtime.trainer.workers)
+            half = random_masks(len(rows), network.players, torch.tensor([network.players // 2]), generator)[:, 0]
+            for shown, keep in zip(correct, (None, half.to(device)), strict=True):
+                with torch.inference_mode(), self.runtime.trainer.autocast():
+                    predicted = network(images.pixels.to(device), keep).argmax(1).cpu()
+                correct[shown] += int((predicted == labels[rows]).sum())
+        return {shown: count / len(labels) for shown, count in correct.items()}
+
+    def _check_focus(self) -> None:
+        """Refuse a curriculum that the data set cannot have, before anything is trained."""
+        params = self.classifier_params
+        if params.checkpoint is None and params.focus and not self._has_regions:
+            raise UserError(
+                f"classifier.focus={params.focus} needs the regions of the objects, and data={self.data.name} has "
+                "none: set classifier.focus=0"
+            )
+
+    def _trained_classifier(self) -> Artifact:
+        """Trained from the model's start weights."""
+        params = self.classifier_params
+        spec = {**self._common, **self._given, "focus": params.focus, "fit": asdict(params.fit)}
+
+        def make(workdir: Path) -> None:
+            network = self._start()
+            stage = f"classifier/{self.data.name}"
+            module = Classifier(self._maskable(network), params.fit, params.focus, self.seed, stage)
+            self._fit(module, params.fit, workdir, "classifier")
+            self._write(workdir, "classifier", network)
+
+        return self._get("classifier", spec, make)
+
+    def _published_classifier(self, publish: Callable[[], nn.Module]) -> Artifact:
+        """The published network as it is; nothing of how a training would go is part of it."""
+        spec = {**self._common, **self._given, "published": True}
+        return self._get("classifier", spec, lambda work: self._write(work, "classifier", publish()))
+
+    def _own_classifier(self, checkpoint: str) -> Artifact:
+        """A classifier of the user's.
+
+        Raises:
+            UserError: Its file is broken, of another architecture, or tells other classes apart.
+        """
+        path, classes = Path(checkpoint), tuple(self.data.source.classes)
+        info, tensors = files.read(path, self.model)
+        if info is not None and (info.kind not in ("classifier", "surrogate") or info.classes != classes):
+            raise UserError(
+                f"{path} is a {info.kind} of {len(info.classes)} classes of {info.data}: a classifier of the "
+                f"{len(classes)} classes of data={self.data.name} is needed"
+            )
+        expected = {name: value.shape for name, value in self._blank().state_dict().items()}
+        tensors = match_weights(tensors, expected, what=f"checkpoint {path}", model=self.model.name)
+        spec = {**self._common, "checkpoint": fingerprint_file(path)}
+        return self._get("classifier", spec, lambda work: self._write(work, "classifier", self._loaded(tensors)))
+
+    @property
+    def _has_regions(self) -> bool:
+        return self.data.source.images("train", torch.tensor([0]), 0).regions is not None
+
+    @property
+    def _common(self) -> dict[str, Any]:
+        model = {key: value for key, value in asdict(self.model).items() if key not in ("name", "weights")}
+        return {"model": model, "data": self.data.spec, "seed": self.seed, "revision": REVISION}
+
+    @property
+    def _given(self) -> dict[str, str]:
+        """The fingerprint of the file of start weights, where there is one."""
+        path = self._start_file
+        if path is None:
+            return {}
+        try:
+            return {"weights": fingerprint_file(path)}
+        except OSError as error:
+            why = f"model.weights={path} cannot be read ({error.strerror})"
+            raise UserError(f"{why}: give a file of weights") from error
+
+    def _get(self, kind: str, spec: dict[str, Any], make: Callable[[Path], None]) -> Artifact:
+        return self.runtime.store.get(
+            kind, self.runtime.with_precision(spec), make, title=f"{kind} of {self.data.name}"
+        )
+
+    def _fit(self, module: LightningModule, params: FitParams, workdir: Path, what: str) -> None:
+        size, workers = self.model.image_size, self.runtime.trainer.workers
+        batches = ImageDataModule(self.data.source, size, params.batch_size, self.seed, workers=workers)
+        title = f"{what} of {self.data.name}"
+        fit(module, batches, params, self.runtime.trainer, workdir, title, self.runtime.logger)
+
+    def _loaded(self, tensors: dict[str, Tensor]) -> nn.Module:
+        network = self._blank()
+        load_weights(network, tensors, what="classifier", model=self.model.name)
+        return network
+
+    def _write(self, workdir: Path, kind: str, network: nn.Module, **more: Any) -> None:
+        """Write a network; `more` is what is to be said of an explainer's decoder."""
+        if kind == "surrogate":
+            # It has learned to answer with tokens missing, and with nothing else.
+            more["removal"] = {"kind": "tokens"}
+        spec = describe(self.model, kind, self.data.name, self.data.source.classes, seed=self.seed, **more)
+        files.write(workdir / FILES[kind], network, spec)

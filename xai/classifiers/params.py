@@ -1,0 +1,77 @@
+"""Settings of what is trained around a vision transformer: classifier, surrogate, and the two learned explainers."""
+
+from typing import Literal
+
+from xai.core.optimisation import FitParams
+from xai.core.settings import Count, EvenCount, Positive, Share, settings
+from xai.models.segmenter import Decoder
+
+
+@settings
+class ClassifierParams:
+    """The classifier that is explained.
+
+    Args:
+        focus: Share of the steps over which a curriculum brings the background back; 0 where regions are not known.
+        fit: Its optimisation.
+        checkpoint: A file with a trained classifier of `model`, head included: one of this framework, or a timm state
+            dict; null trains one.
+    """
+
+    focus: Share
+    fit: FitParams
+    checkpoint: str | None = None
+
+
+@settings
+class SurrogateParams:
+    """Its fine-tuning on masked images.
+
+    Args:
+        teacher: What it learns to predict: `classifier` (the classifier's prediction of the whole image) or `labels`.
+        sizes: Different mask sizes in a batch.
+        fit: Its optimisation.
+    """
+
+    teacher: Literal["classifier", "labels"]
+    sizes: Count
+    fit: FitParams
+
+
+@settings
+class ExplainerFit:
+    """What both learned explainers have.
+
+    Args:
+        masks: Coalitions an image and step; even, because half of them complement the other half.
+        decoder: `mask_transformer` (as in the paper) or `linear`.
+        depth: Its blocks.
+        heads: Attention heads of each.
+        fit: Its optimisation.
+    """
+
+    masks: EvenCount
+    decoder: Decoder
+    depth: Count
+    heads: Count
+    fit: FitParams
+
+
+@settings
+class SalvageParams(ExplainerFit):
+    """SALVAGE.
+
+    Args:
+        sampling: `informed`, `uniform` or `shapley_kernel`.
+        temperature: Of the Shapley distribution; 1 in the paper.
+        divergence: `jensen_shannon`, as in the paper, or `kullback_leibler`.
+    """
+
+    sampling: Literal["informed", "uniform", "shapley_kernel"] = "informed"
+    temperature: Positive = 1.0
+    divergence: Literal["jensen_shannon", "kullback_leibler"] = "jensen_shannon"
+
+
+@settings
+class VitShapleyParams(ExplainerFit):
+    """ViT-Shapley; it has no settings of its own."""

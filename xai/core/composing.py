@@ -1,0 +1,100 @@
+"""One file of a configuration group by itself, composed as Hydra would, from wherever this job's configuration is."""
+
+import warnings
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import CachingConfigRepository
+from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
+from hydra._internal.defaults_list import create_defaults_list
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.object_type import ObjectType
+from hydra.core.plugins import Plugins
+from omegaconf import DictConfig, OmegaConf
+
+from xai.core.errors import UserError
+from xai.core.settings import unknown
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
+"""The configuration that comes with the framework."""
+
+Source = tuple[str, str]
+"""A provider and a path, as Hydra's search path has them."""
+
+
+def choices(group: str) -> list[str]:
+    """All files of a configuration group that this job can see, sorted."""
+    return sorted(_loader(_sources()).repository.get_group_options(group, ObjectType.CONFIG))
+
+
+def compose_choice(group: str, name: str) -> DictConfig:
+    """Compose `<group>/<name>.yaml` with its defaults list, by itself; interpolations stay as they are written.
+
+    The file is looked for where Hydra looks (`--config-dir`, `hydra.searchpath`), and outside a job of Hydra's in the
+    configuration that comes with the framework.
+
+    Raises:
+        UserError: Where there is no such file.
+    """
+    known = choices(group)
+    if name not in known:
+        raise UserError(unknown(f"{group}={name}", name, known, group, "choose from"))
+    return OmegaConf.create(_composed(_sources(), group, name))
+
+
+def config_file(group: str, name: str) -> Path:
+    """The file `<group>/<name>.yaml`, of whatever this job's configuration can see.
+
+    Raises:
+        UserError: There is none of this name.
+    """
+    places = [place for _, place in _sources()]
+    folders = [Path(place.removeprefix("file://")) for place in places if place.startswith(("file://", "/"))]
+    found = next((path for folder in folders if (path := folder / group / f"{name}.yaml").is_file()), None)
+    if found is None:
+        known = {path.stem for folder in folders for path in (folder / group).glob("*.yaml")}
+        raise UserError(unknown(f"{group}={name}", name, known, group, "choose from"))
+    return found
+
+
+def _sources() -> tuple[Source, ...]:
+    # What the job was composed from, which unlike the loader's own search path has what was added on the command line.
+    if HydraConfig.initialized():
+        sources = HydraConfig.get().runtime.config_sources
+        return tuple((found.provider, f"{found.schema}://{found.path}") for found in sources)
+    if GlobalHydra.instance().is_initialized():
+        path = GlobalHydra.instance().config_loader().get_search_path().get_path()
+        return tuple((found.provider or "", found.path or "") for found in path)
+    return (("main", f"file://{CONF}"), ("schema", "structured://"))
+
+
+@cache
+def _loader(sources: tuple[Source, ...]) -> ConfigLoaderImpl:
+    # Hydra's readers of files are plug-ins of its own, which outside a job nobody has loaded yet.
+    Plugins.instance()
+    path = ConfigSearchPathImpl()
+    for provider, place in sources:
+        path.append(provider, place)
+    return ConfigLoaderImpl(path)
+
+
+@cache
+def _composed(sources: tuple[Source, ...], group: str, name: str) -> dict[str, Any]:
+    """Without Hydra's own settings, which would take ten times as long as all else."""
+    loader = _loader(sources)
+    repository = CachingConfigRepository(loader.repository)
+    with warnings.catch_warnings():
+        # Hydra takes the file for a whole configuration, of which it wants to know where `_self_` is; in a group that
+        # may be left out.
+        warnings.filterwarnings("ignore", message=".*Defaults list is missing `_self_`")
+        defaults = create_defaults_list(
+            repo=repository, config_name=f"{group}/{name}", overrides_list=[], prepend_hydra=False, skip_missing=False
+        ).defaults
+    composed = loader._compose_config_from_defaults_list(defaults=defaults, repo=repository)
+    for part in group.split("/"):
+        composed = composed.get(part) or OmegaConf.create({})
+    chosen: Any = OmegaConf.to_container(composed)
+    return chosen

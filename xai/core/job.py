@@ -1,0 +1,69 @@
+"""What every job has: its settings, the place to work, the words at its beginning and end."""
+
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from rich.markup import escape
+
+from xai.core.loggers import LoggerParams, build_logger
+from xai.core.progress import console
+from xai.core.runtime import Runtime
+from xai.core.settings import settings
+from xai.core.store import Store
+from xai.core.training import TrainerParams
+
+
+@settings
+class Common:
+    """Settings of every job.
+
+    Args:
+        task: What is done.
+        name: The folder below outputs/.
+        seed: Of everything that is drawn.
+        store: Where everything that is made is kept and found again.
+        trainer: Devices, precision, workers.
+        logger: Of training curves.
+        plugins: Modules that register explainers, metrics, data sets or models.
+    """
+
+    task: str
+    name: str
+    seed: Annotated[int, Field(ge=0, lt=2**31)]
+    store: str
+    trainer: TrainerParams
+    logger: LoggerParams
+    plugins: tuple[str, ...]
+
+
+def open_runtime(job: Common, output: Path, *, small: bool) -> Runtime:
+    """The place to work; small networks get one thread, for a second one has not started when an operation is over."""
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    threads = job.trainer.threads or (1 if small else None)
+    if threads:
+        # Threads of a small operation mostly wait for each other, and on a busy machine for whole time slices.
+        torch.set_num_threads(threads)
+    return Runtime(Store(Path(job.store)), job.trainer, build_logger(job.logger, output, job.name))
+
+
+def say_heading(*words: str, seed: int) -> None:
+    """The first line of a run."""
+    console.print(f"[bold]{escape(words[0])}[/], {escape(', '.join(words[1:]))}, seed {seed}", highlight=False)
+
+
+def say_end(runtime: Runtime, *lines: str) -> None:
+    """The last lines of a run: what the store had and what was made, and what lies where."""
+    store = escape(os.path.relpath(runtime.store.root))
+    console.print(f"\nstore: {runtime.store.summary()} ({store})", highlight=False, soft_wrap=True)
+    for line in lines:
+        console.print(line, highlight=False, soft_wrap=True)
+
+
+def command() -> str:
+    """What was typed."""
+    return shlex.join(["python", os.path.relpath(sys.argv[0]), *sys.argv[1:]])

@@ -1,0 +1,80 @@
+"""One map for all images: the mean of another explainer's maps, which knows where objects tend to be."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from xai.core.errors import UserError
+from xai.explainers.controls.params import ControlParams
+from xai.explainers.registry import Context, Prepared, explainer, refusal
+
+SPLIT = "validation"
+"""Whose images the mean is of: not those that are measured."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PositionPriorParams(ControlParams):
+    """Whose mean it is.
+
+    Args:
+        resolution: What the maps of that row are of: `patch` or `pixel`.
+        of: The row whose maps are averaged.
+        images: Over how many validation images at most; null takes all.
+    """
+
+    of: str
+    images: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a mean of nothing."""
+        super().__post_init__()
+        if self.images is not None and self.images < 1:
+            raise UserError(f"images={self.images} must be at least 1: a mean needs a map")
+
+
+class SameMap:
+    """Gives one map for every image.
+
+    Args:
+        mean: [h, w] or [H, W].
+    """
+
+    def __init__(self, mean: Tensor) -> None:
+        self._mean = mean
+
+    def attribute(self, images: Tensor, targets: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """The map, [B, h, w] or [B, H, W], for images [B, 3, H, W]."""
+        return self._mean.to(images.device).expand(len(images), -1, -1)
+
+
+def check(context: Context, params: PositionPriorParams) -> None:
+    """Refuse a mean of maps that there are none of.
+
+    Raises:
+        UserError: Where the other row does not fit the classifier, or its maps are of another kind.
+    """
+    row = context.row(params.of)
+    if reason := refusal(row.entry, row.params, context):
+        raise UserError(f"position_prior is the mean of {params.of}, which cannot be had here: {reason}")
+    if row.params.of_pixels != params.of_pixels:
+        right = "pixel" if row.params.of_pixels else "patch"
+        raise UserError(f"position_prior: the maps of {params.of} are of another kind, use resolution={right}")
+
+
+@explainer(
+    "position_prior",
+    label="Position prior",
+    about="the mean of another row's maps over validation images, the same for every image",
+    params=PositionPriorParams,
+    kind="control",
+    class_specific=False,
+    passes=lambda params, patches: 0,
+    check=check,
+)
+def position_prior(context: Context, params: PositionPriorParams) -> Prepared:
+    """The mean over maps of the classes that the case explains."""
+    row = context.row(params.of)
+    source = row.entry.prepare(context, row.params)
+    made_from = {"name": "position_prior", "of": dict(source.made_from), "pick": source.pick, "images": params.images}
+    return Prepared(made_from, lambda: SameMap(context.maps_of(params.of, SPLIT, params.images).float().mean(0)))

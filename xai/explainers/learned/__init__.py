@@ -1,0 +1,1 @@
+"""Trained networks, and maps refined with a classifier's help, as explainers."""

@@ -1,0 +1,1 @@
+"""Explainers that need no training: they ask or differentiate a classifier."""

@@ -1,0 +1,62 @@
+"""The image that says nothing, from which explainers by gradients measure an image."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from xai.core.errors import UserError
+from xai.explainers.posthoc.gradients import GradientParams
+from xai.models.maskable import MaskableClassifier, Removal, reference_image
+from xai.models.normalisation import Normalisation
+
+
+@dataclass(frozen=True)
+class BaselineParams(GradientParams):
+    """What the map is of, and from where it is measured.
+
+    Args:
+        baseline: The image that says nothing: `black`, `mean` (the mean the model normalises with), `blur` (the image
+            itself, blurred beyond recognition), or a grey level between 0 and 1.
+    """
+
+    baseline: str | float
+
+    def __post_init__(self) -> None:
+        """Refuse settings that cannot be computed."""
+        super().__post_init__()
+        try:
+            reference = Removal("pixels", self.baseline).reference
+        except UserError:
+            raise UserError(
+                f"baseline={self.baseline} is unknown: use black, mean, blur, or a grey level between 0 and 1"
+            ) from None
+        # One text for one level, because what is made is found again by it.
+        object.__setattr__(self, "baseline", reference)
+
+
+class Baseline:
+    """Makes the baselines of images.
+
+    Args:
+        classifier: Whose mean it may be.
+        params: Which.
+
+    Raises:
+        UserError: For the mean, where the classifier's normalisation is not known.
+    """
+
+    def __init__(self, classifier: MaskableClassifier, params: BaselineParams) -> None:
+        self._removal, self._mean = Removal("pixels", params.baseline), torch.zeros(3)
+        normalisation = getattr(classifier, "normalisation", None)
+        if isinstance(normalisation, Normalisation):
+            self._mean = normalisation.mean.flatten()
+        elif params.baseline == "mean":
+            raise UserError(
+                f"baseline=mean: a {type(classifier).__name__} does not say what it normalises with, use "
+                "black, blur or a grey level"
+            )
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Baselines [B or 1, 3, H, W] of images [B, 3, H, W]."""
+        return reference_image(images, self._removal, self._mean)

@@ -1,0 +1,106 @@
+"""Where a class activation map looks: for each family of classifiers the layer, and how its output lies on the grid."""
+
+from collections.abc import Callable
+from functools import partial, singledispatch
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from xai.core.errors import UserError
+from xai.explainers.posthoc.cells import last_layer_with_cells
+from xai.models.clip import SelfExplainingClip
+from xai.models.maskable import MaskableClassifier, class_logits
+from xai.models.painted import PaintedClassifier
+from xai.models.timm_vit import MaskableVit
+
+
+class CamTarget(NamedTuple):
+    """What a class activation map needs to know of a classifier.
+
+    Attributes:
+        network: The classifier as a plain network: images [B, 3, H, W] in [0, 1] to logits [B, C].
+        layer: A part of it that runs once in a forward pass and returns one tensor, on which the logits depend; or what
+            finds this part, of (what runs the network, an image [1, 3, H, W]), where it depends on the image's size.
+        to_grid: Lays that tensor out as [B, D, h, w]: D channels; patches, or cells of a convolution, down and across.
+    """
+
+    network: nn.Module
+    layer: nn.Module | Callable[[nn.Module, Tensor], nn.Module]
+    to_grid: Callable[[Tensor], Tensor]
+
+
+@singledispatch
+def cam_target(classifier: MaskableClassifier) -> CamTarget:
+    """Where class activation maps of a classifier are made.
+
+    A family of classifiers is added by a function of its type that is registered here: `@cam_target.register`.
+
+    Raises:
+        UserError: Where nobody has registered the type of the classifier.
+    """
+    raise UserError(f"class activation maps know no layer of a {type(classifier).__name__} to look at: use kernel_shap")
+
+
+@cam_target.register
+def _(classifier: SelfExplainingClip) -> CamTarget:
+    """The first layer norm of the last block: behind it, the tokens of the patches still reach the logits by [CLS]."""
+    last = classifier.visual.transformer.resblocks[-1]
+    return CamTarget(
+        # To predict with patches removed the tower is taken apart; to explain itself it runs as open_clip wrote it.
+        _Network(classifier, lambda images: classifier.explain(images).logits),
+        last.ln_1,
+        tokens_to_grid(classifier.grid, prefix=1),
+    )
+
+
+@cam_target.register
+def _(classifier: MaskableVit) -> CamTarget:
+    """The first layer norm of the last block, as for CLIP."""
+    network = classifier.network
+    return CamTarget(
+        _Network(classifier, lambda images: class_logits(network(classifier.normalisation(images)))),
+        network.blocks[-1].norm1,
+        tokens_to_grid(classifier.grid, prefix=network.num_prefix_tokens),
+    )
+
+
+@cam_target.register
+def _(classifier: PaintedClassifier) -> CamTarget:
+    """The last layer with cells: the network is anybody's, and only a forward pass tells how it ends."""
+    network = classifier.network
+    return CamTarget(
+        _Network(classifier, lambda images: class_logits(network(classifier.normalisation(images)))),
+        partial(last_layer_with_cells, network),
+        # A copy, because some networks go on in place, and on a processor the library would look at what they make.
+        Tensor.clone,
+    )
+
+
+class _Network(nn.Module):
+    """A classifier with another forward pass."""
+
+    def __init__(self, classifier: MaskableClassifier, logits: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.classifier, self._logits = classifier, logits
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self._logits(images)
+
+
+def tokens_to_grid(grid: tuple[int, int], prefix: int) -> Callable[[Tensor], Tensor]:
+    """Lay the tokens of a transformer out on the patch grid.
+
+    Args:
+        grid: Patches down and across (h, w).
+        prefix: Tokens that stand before the patches and are dropped: class, distillation and register tokens.
+
+    Returns:
+        A function of tokens [B, prefix + h w, D] that returns [B, D, h, w].
+    """
+
+    def lay(tokens: Tensor) -> Tensor:
+        if tokens.ndim != 3 or tokens.shape[1] != prefix + grid[0] * grid[1]:
+            raise ValueError(f"tokens are {list(tokens.shape)}, expected [B, {prefix} + {grid[0]} * {grid[1]}, D]")
+        return tokens[:, prefix:].transpose(1, 2).unflatten(2, grid)
+
+    return lay

@@ -1,0 +1,79 @@
+"""What class activation maps share: pytorch-grad-cam run on a classifier, and its pixels averaged in patches."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from xai.explainers.posthoc.cam_targets import cam_target
+from xai.explainers.posthoc.frozen import Frozen
+from xai.models.maskable import MaskableClassifier
+
+
+class PatchCam:
+    """Class activation maps of a classifier, on its patch grid.
+
+    A map is made as the library makes it: the positive part of what the method computes at the layer, stretched to
+    [0, 1] (a map without variation is 0 everywhere), up-scaled bilinearly to the pixels, stretched again; the pixels
+    are then averaged within each patch. So maps of different images are not on one scale, and evidence against a class
+    is not told from no evidence.
+
+    Args:
+        classifier: The classifier to explain, on its device. Its parameters may or may not require gradients; neither
+            that, nor the gradients they hold, nor the mode of the classifier is changed.
+
+    Raises:
+        UserError: Where the layer to look at is not known for this family of classifiers.
+    """
+
+    def __init__(self, classifier: MaskableClassifier) -> None:
+        self._grid, self._target = classifier.grid, cam_target(classifier)
+
+    def maps(self, method: Callable[..., Any], images: Tensor, targets: Tensor, *, gradients: bool) -> Tensor:
+        """Explain.
+
+        Args:
+            method: A class of the library, of (network, layers, how their outputs lie on the grid).
+            images: [B, 3, H, W] in [0, 1].
+            targets: [B] class indices.
+            gradients: Whether the method asks for them; the backward pass ends at the layer looked at.
+
+        Returns:
+            [B, h, w] in [0, 1], float32.
+
+        Raises:
+            UserError: Where a network that is not of a known family turns out to have no layer to look at.
+            ValueError: Where there is not one target for each of one or more images.
+        """
+        if not len(images) or targets.shape != (len(images),):
+            raise ValueError(
+                f"images are {list(images.shape)} and targets {list(targets.shape)}: a class activation map needs one "
+                "class an image"
+            )
+        # Here, because it imports plotting and learning libraries that no other explainer waits for.
+        from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
+        network, layer, to_grid = self._target
+        with torch.inference_mode(False), torch.set_grad_enabled(gradients):
+            # What was made in inference mode cannot take part in a graph.
+            images = images.detach().clone()
+            frozen = Frozen(network, images.device)
+            if not isinstance(layer, nn.Module):
+                layer = layer(frozen, images[:1])
+            with layer.register_forward_hook(_start_gradients):
+                # In float32: the library goes through NumPy, which has no bfloat16.
+                cam = method(frozen, [layer], lambda output: to_grid(output).float())
+                try:
+                    pixels = cam(images, [ClassifierOutputTarget(target) for target in targets.tolist()])
+                finally:
+                    # What the library's `with` does too; but that one prints an IndexError and carries on.
+                    cam.activations_and_grads.release()
+        return F.adaptive_avg_pool2d(torch.from_numpy(pixels), self._grid).to(images.device)
+
+
+def _start_gradients(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+    """Let the output of a layer be where gradients are wanted: what comes before it needs no graph."""
+    # A copy, because some networks rectify this output in place, and the library looks at it afterwards.
+    return output.requires_grad_().clone()

@@ -1,0 +1,126 @@
+"""What explainers by gradients with respect to pixels share."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from xai.core.errors import UserError
+from xai.explainers.posthoc.frozen import Frozen
+from xai.explainers.posthoc.params import OutputParams
+from xai.models.maskable import MaskableClassifier
+from xai.ranking.paths import smooth
+
+_PIXELS_AT_ONCE = {"cpu": 1 << 19, "cuda": 1 << 21}
+"""Pixels differentiated in one pass, 10 and 41 images of 224 x 224 px: a pass keeps much for its way back."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GradientParams(OutputParams):
+    """Which output is differentiated, and what the map is of.
+
+    Args:
+        resolution: `patch` for a map on the classifier's patch grid, `pixel` for one of the size of the image.
+        sigma: Of the Gaussian that smooths a map of pixels, in pixels; 0 leaves it as it comes.
+    """
+
+    resolution: str = "patch"
+    sigma: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse settings that cannot be computed."""
+        super().__post_init__()
+        if self.resolution not in ("patch", "pixel"):
+            raise UserError(f"resolution={self.resolution} is unknown: use patch or pixel")
+        if not 0 <= self.sigma < math.inf:
+            raise UserError(f"sigma={self.sigma} must be 0 or more pixels")
+        if self.sigma and not self.of_pixels:
+            raise UserError(f"sigma={self.sigma} smooths maps of pixels: set resolution=pixel")
+
+    @property
+    def of_pixels(self) -> bool:
+        """Whether maps are of pixels."""
+        return self.resolution == "pixel"
+
+
+class PixelGradients:
+    """The gradient of a class's output with respect to the pixels; the classifier stays as it is.
+
+    Make it anew for each batch: it takes the parameters as they are when it is made.
+
+    Args:
+        classifier: Any, on its device, in the mode it is explained in.
+        output: `logit` or `probability`.
+        device: Where the classifier and the images are.
+    """
+
+    def __init__(self, classifier: MaskableClassifier, output: str, device: torch.device) -> None:
+        with torch.inference_mode(False):
+            self._network = Frozen(classifier, device)
+        self._output = output
+        # Without a scaler, gradients this small vanish in float16.
+        self._mixed = torch.is_autocast_enabled(device.type) and torch.get_autocast_dtype(device.type) != torch.float16
+
+    def __call__(self, images: Tensor, targets: Tensor) -> Tensor:
+        """Gradients [B, 3, H, W], at least in float32, of images [B, 3, H, W] for the classes `targets` [B]."""
+        mixed = torch.autocast(images.device.type, enabled=self._mixed)
+        with torch.inference_mode(False), torch.enable_grad(), mixed:
+            # What was made in inference mode can be part of a graph as a copy only.
+            pixels, columns = images.detach().clone().requires_grad_(), targets.clone()[:, None]
+            values = _in_single(self._network(pixels))
+            values = values.softmax(-1) if self._output == "probability" else values
+            (gradients,) = torch.autograd.grad(values.gather(1, columns).sum(), pixels)
+        return _in_single(gradients)
+
+
+def in_parts(images: Tensor, targets: Tensor, compute: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """Apply a function of images [b, 3, H, W] and classes [b] to as many images at a time as memory is meant for.
+
+    Raises:
+        ValueError: Where there is not one target for each of one or more images.
+    """
+    check_targets(images, targets)
+    size = images_at_once(images)
+    parts = zip(images.split(size), targets.split(size), strict=True)
+    return torch.cat([compute(part, classes) for part, classes in parts])
+
+
+def check_targets(images: Tensor, targets: Tensor) -> None:
+    """Refuse anything but one class for each of one or more images.
+
+    Raises:
+        ValueError: With the shapes that came.
+    """
+    if not len(images) or targets.shape != (len(images),):
+        raise ValueError(
+            f"images are {list(images.shape)} and targets {list(targets.shape)}: gradients need one class an image"
+        )
+
+
+def images_at_once(images: Tensor) -> int:
+    """How many images of the size of `images` [B, 3, H, W] are differentiated in one pass."""
+    pixels = images.shape[-2] * images.shape[-1]
+    return max(1, _PIXELS_AT_ONCE.get(images.device.type, _PIXELS_AT_ONCE["cuda"]) // pixels)
+
+
+def by_patch(pixels: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Cut maps [B, H, W] into the patches of a grid (h, w): [B, h, w, H / h, W / w].
+
+    Raises:
+        UserError: Where the grid does not divide the image.
+    """
+    height, width = pixels.shape[1:]
+    if height % grid[0] or width % grid[1]:
+        raise UserError(f"a grid of {grid[0]} x {grid[1]} does not divide an image of {height} x {width}")
+    return pixels.unflatten(2, (grid[1], -1)).unflatten(1, (grid[0], -1)).transpose(2, 3)
+
+
+def smoothed(pixels: Tensor, sigma: float) -> Tensor:
+    """Maps [B, H, W] after a Gaussian of `sigma` pixels, reflected at the border; untouched by one of 0."""
+    return smooth(pixels, sigma) if sigma else pixels
+
+
+def _in_single(values: Tensor) -> Tensor:
+    return values.to(torch.promote_types(values.dtype, torch.float32))

@@ -1,0 +1,90 @@
+"""The Shapley distribution of one image, fitted to it alone: what SALVAGE's network learns to give for all images."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from xai.core.errors import UserError
+from xai.explainers.block import source
+from xai.explainers.posthoc.params import GameParams
+from xai.explainers.registry import explainer
+from xai.games import PatchGame
+from xai.models.maskable import MaskableClassifier
+from xai.shapley.distribution import DIVERGENCES, distribution_loss
+from xai.shapley.informed import uniform_sizes
+from xai.shapley.masks import random_masks
+
+
+@dataclass(frozen=True)
+class ShapleyDistributionParams(GameParams):
+    """How phi+ and phi- are fitted; `output` has to be `probability`.
+
+    Args:
+        coalitions: Masked images, drawn once for all images of a call, sizes uniform.
+        steps: Of Adam, over all coalitions at once.
+        learning_rate: Its peak; a half cosine takes it down to zero.
+        divergence: `jensen_shannon` (equation 5) or `kullback_leibler`.
+    """
+
+    coalitions: int
+    steps: int
+    learning_rate: float
+    divergence: str
+
+    def __post_init__(self) -> None:
+        """Refuse settings that cannot be computed."""
+        super().__post_init__()
+        if self.output != "probability":
+            raise UserError(f"output={self.output}: a distribution is fitted to probabilities, use those")
+        if self.coalitions < 1 or self.steps < 1 or not 0 < self.learning_rate < float("inf"):
+            raise UserError("coalitions, steps and learning_rate must be above 0")
+        if self.divergence not in DIVERGENCES:
+            raise UserError(f"divergence={self.divergence} is unknown: use {' or '.join(DIVERGENCES)}")
+
+
+@explainer(
+    "shapley_distribution",
+    label="Fitted per image",
+    about="SALVAGE's distribution, fitted to each image instead of learned",
+    params=ShapleyDistributionParams,
+    needs={"game"},
+    passes=lambda params, patches: params.coalitions,
+)
+class ShapleyDistribution:
+    """phi+ and phi- of equations 4 and 5 (Naouar et al. 2025) as free numbers: no network stands between them and v.
+
+    What remains wrong with such maps is due to the objective, and what a trained SALVAGE lacks beside them to its
+    network and its training.
+
+    Args:
+        classifier: The classifier to explain, on its device.
+        params: The fit.
+    """
+
+    def __init__(self, classifier: MaskableClassifier, params: ShapleyDistributionParams) -> None:
+        self._classifier, self._params = classifier, params
+
+    def attribute(self, images: Tensor, targets: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """phi+ - phi- [B, h, w] of images [B, 3, H, W] for the classes `targets` [B]."""
+        params, players = self._params, self._classifier.players
+        generator = source(generator)
+        sizes = uniform_sizes(players, params.coalitions, generator)
+        design = random_masks(1, players, sizes, generator)[0]
+        with torch.inference_mode(False), torch.enable_grad():
+            logits = PatchGame(self._classifier, images, output="logit").value(design)
+            log_v = logits.clone().log_softmax(-1)
+            coalitions = design.to(images.device).expand(len(images), -1, -1)
+            parts = torch.zeros(2, len(images), players, log_v.shape[-1], device=images.device, requires_grad=True)
+            optimiser = torch.optim.Adam([parts], lr=params.learning_rate)
+            schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, params.steps)
+            for _ in range(params.steps):
+                optimiser.zero_grad()
+                # A sum over images, so that none of them is fitted otherwise for the company it is in.
+                loss = distribution_loss(parts[0], parts[1], coalitions, log_v, 1.0, params.divergence) * len(images)
+                loss.backward()
+                optimiser.step()
+                schedule.step()
+        present, absent = parts.detach()
+        index = targets[:, None, None].expand(-1, players, 1)
+        return (present - absent).gather(2, index)[..., 0].reshape(-1, *self._classifier.grid)

@@ -1,0 +1,97 @@
+"""Rows of a table: explainers with their settings, as `conf/explainer/<row>.yaml` has them."""
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+from xai.core.composing import compose_choice
+from xai.core.errors import UserError
+from xai.core.settings import build, unknown
+from xai.explainers import registry
+from xai.explainers.registry import ExplainerParams, Row
+
+
+def load_row(
+    name: str, overrides: Mapping[str, Any] | None = None, config: DictConfig | None = None, where: str = "explainers"
+) -> Row:
+    """A row from its file.
+
+    Args:
+        name: Of the row, and of a file of the group `explainer`.
+        overrides: By row, the settings that replace those of its file, as typed under `explainers.<row>`. A row that
+            says `variant_of` starts from that row's settings, and from what replaces them.
+        config: The composed configuration, for interpolations.
+        where: What the user typed before the row's name.
+
+    Raises:
+        UserError: Where there is no such file, or a setting is wrong.
+    """
+    settings = _settings(name, overrides or {}, where, ())
+    if config is not None:
+        settings._set_parent(config)
+    try:
+        values: Any = OmegaConf.to_container(settings, resolve=True, throw_on_missing=True)
+    except MissingMandatoryValue as error:
+        path = f"explainer.{name}.{error.full_key}"
+        raise UserError(f"{path} is not set: give it as {path}=...") from None
+    except OmegaConfBaseException as error:
+        raise UserError(f"{where}.{name}: {str(error).splitlines()[0]}") from None
+    return open_row(name, values, f"{where}.{name}")
+
+
+def _settings(name: str, overrides: Mapping[str, Any], where: str, seen: tuple[str, ...]) -> DictConfig:
+    """The settings of a row, those of the row it is a variant of below its own."""
+    own, given = compose_choice("explainer", name), overrides.get(name, {})
+    if not isinstance(given, Mapping):
+        raise UserError(f"{where}.{name}={given} must be a group of settings: {where}.{name}.<setting>=...")
+    base = own.pop("variant_of", None)
+    if base in (*seen, name):
+        raise UserError(f"explainer={name} is a variant of itself: name the row that it starts from")
+    parts = [own, OmegaConf.create(dict(given))]
+    if base is not None:
+        parts.insert(0, _settings(str(base), overrides, where, (*seen, name)))
+    merged = OmegaConf.merge(*parts)
+    assert isinstance(merged, DictConfig)
+    return merged
+
+
+def open_row(name: str, settings: Mapping[str, Any], where: str | None = None) -> Row:
+    """A row from its settings.
+
+    Args:
+        name: Of the row.
+        settings: `name` of the explainer, where it is not that of the row; `label`, where tables shall not call it as
+            the explainer; and the explainer's own settings.
+        where: What the user typed before a setting's name; None is `explainers.<row>`.
+
+    Raises:
+        UserError: For an unknown explainer, or a wrong setting of one.
+    """
+    where = f"explainers.{name}" if where is None else where
+    explainer, label = settings.get("name", name), settings.get("label")
+    if not isinstance(explainer, str) or explainer not in registry.names():
+        raise UserError(unknown(f"{where}.name={explainer}", str(explainer), registry.names(), "explainer"))
+    if not isinstance(label, str | None):
+        raise UserError(f"{where}.label={label} must be text")
+    entry = registry.entry(explainer)
+    own = {key: value for key, value in settings.items() if key not in ("name", "label")}
+    return Row(name, label or entry.info.label, entry, open_params(entry.params, own, where))
+
+
+def open_params(schema: type[ExplainerParams], values: Mapping[str, Any], where: str) -> ExplainerParams:
+    """Settings of an explainer, with errors that name them as the user typed them.
+
+    Raises:
+        UserError: For an unknown setting, or a wrong one.
+    """
+    for key in values:
+        if key not in (known := [field.name for field in fields(schema)]):
+            raise UserError(unknown(f"{where}.{key}", str(key), ["name", "label", *known]))
+    try:
+        return build(schema, values)
+    except UserError as error:
+        # The settings know their own names, and not where they stand.
+        raise UserError(f"{where}.{error}") from None

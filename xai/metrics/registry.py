@@ -1,0 +1,382 @@
+"""The registry of metrics: what each of them asks, the columns it fills, and the one place that computes it.
+
+A metric is a pure function of what is measured, with `@metric` above it. It fills one column or several that share
+their passes, and gives one float64 value an image, NaN where the image has none.
+"""
+
+import importlib
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from xai.core.errors import UserError
+from xai.core.settings import build, unknown
+from xai.models.maskable import MaskableClassifier
+
+T = TypeVar("T")
+
+_MODULES = (
+    "xai.metrics.removal",
+    "xai.metrics.perturbation",
+    "xai.metrics.localisation",
+    "xai.metrics.agreement",
+    "xai.metrics.classification",
+    "xai.papers.salvage.likelihood",
+)
+"""What is imported at the first look-up, in the order of the columns."""
+
+NEEDS = {
+    "maps": "the row makes no maps",
+    "game": "the classifier cannot answer with patches removed",
+    "network": "no classifier can be asked about changed images",
+    "labels": "the images have no labels",
+    "logits": "the row makes maps and no predictions",
+    "regions": "the data set has no regions of objects",
+    "cells": "the data set does not place several objects on an image",
+    "reference": "there are no reference maps",
+    "second": "there are no maps of a second class",
+    "reference_second": "there are no reference maps of a second class",
+}
+"""What a metric may need, and what is said where a case or a row has it not."""
+
+_TENSORS = {
+    "maps": "maps",
+    "second": "maps of the second class",
+    "reference": "reference maps",
+    "reference_second": "reference maps of the second class",
+    "logits": "logits",
+    "classifier_logits": "classifier's logits",
+}
+"""What may hold NaN or infinity and must not."""
+
+
+class TargetGame(Protocol):
+    """The patches of B images, each with its target class; `xai.games.PatchGame` with targets is one."""
+
+    @property
+    def players(self) -> int:
+        """M, the number of patches."""
+
+    def value(self, coalitions: Tensor) -> Tensor:
+        """Values [B, S] of coalitions, Bool [B, S, M]."""
+
+
+class Measured(Protocol):
+    """What a metric may ask about B images; None where the case or the row has it not.
+
+    A metric that says `whole` is asked once about all images of the split and reads no images and no game.
+    """
+
+    @property
+    def rows(self) -> Tensor:
+        """Numbers of the images [B] in their split; errors name them."""
+
+    @property
+    def images(self) -> Tensor:
+        """Pixels [B, 3, H, W] in [0, 1], on the device of the network."""
+
+    @property
+    def labels(self) -> Tensor | None:
+        """True classes [B]."""
+
+    @property
+    def targets(self) -> Tensor:
+        """The classes [B] the maps are of."""
+
+    @property
+    def second_targets(self) -> Tensor | None:
+        """A second class [B] of each image: the runner-up or, where the prediction is wrong, the true one."""
+
+    @property
+    def maps(self) -> Tensor | None:
+        """The row's maps [B, h, w] of patches, or [B, H, W] of pixels; higher is more important."""
+
+    @property
+    def second(self) -> Tensor | None:
+        """The row's maps of the second classes, shaped like `maps`."""
+
+    @property
+    def reference(self) -> Tensor | None:
+        """Reference maps [B, h, w] of the targets."""
+
+    @property
+    def reference_second(self) -> Tensor | None:
+        """Reference maps [B, h, w] of the second classes."""
+
+    @property
+    def logits(self) -> Tensor | None:
+        """What the row itself predicts, [B, C]."""
+
+    @property
+    def classifier_logits(self) -> Tensor | None:
+        """What the explained classifier predicts, [B, C]."""
+
+    @property
+    def regions(self) -> Tensor | None:
+        """Regions of the objects, bool [B, H, W]."""
+
+    @property
+    def cells(self) -> Tensor | None:
+        """Where several objects share an image: the cell of the one that is explained, bool [B, H, W]."""
+
+    @property
+    def network(self) -> MaskableClassifier | None:
+        """The classifier that is asked."""
+
+    @property
+    def mean(self) -> Sequence[float]:
+        """The three channel means the classifier normalises with."""
+
+    @property
+    def generator(self) -> torch.Generator:
+        """A new source of randomness each time, always with the same draws: the same for every row."""
+
+    def game(self) -> TargetGame:
+        """The game of the targets, in probabilities."""
+
+
+Chance = Callable[[Measured], Tensor]
+"""What maps or guesses that know nothing of the images would score, [B]."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One number an image.
+
+    Args:
+        name: In frames, tables and settings.
+        label: In a table.
+        about: What it asks, in a sentence.
+        better: `higher`, `lower`, or None where neither is.
+        unit: `%` for a share that is read in percent (its value stays between 0 and 1), else empty.
+        short: Label where there is little room; empty: `label`.
+        digits: Digits after the point.
+        needs: What it needs beyond what its metric needs.
+        chance: What knowing nothing scores, where that is the same everywhere.
+        chance_from: What computes it, where it depends on what is measured.
+        control: The control row to read it against, where one is telling.
+        quadratic: Whether the average over images is the root of the mean square, as of an RMSE.
+    """
+
+    name: str
+    label: str
+    about: str
+    better: str | None = "higher"
+    unit: str = ""
+    short: str = ""
+    digits: int = 3
+    needs: frozenset[str] = frozenset()
+    chance: float | None = None
+    chance_from: Chance | None = None
+    control: str | None = None
+    quadratic: bool = False
+
+    def chance_of(self, block: Measured) -> Tensor | None:
+        """Chance levels [B] of these images, float64; None where the column has none."""
+        if self.chance_from is not None:
+            return self.chance_from(block).double()
+        return None if self.chance is None else torch.full((len(block.rows),), self.chance, dtype=torch.float64)
+
+    def average(self, values: Tensor) -> Tensor:
+        """The average of values [N] over the images that have one, a scalar; NaN where none has."""
+        return values.square().nanmean().sqrt() if self.quadratic else values.nanmean()
+
+
+def given(value: T | None) -> T:
+    """What a metric said it needs, which is therefore there: `compute` has looked."""
+    if value is None:
+        raise ValueError("a metric reads what is not there and what it has not said it needs")
+    return value
+
+
+def percent(name: str, label: str, about: str, **more: Any) -> Column:
+    """A column of shares that are read in percent."""
+    return Column(name, label, about, **{"unit": "%", "digits": 1, **more})
+
+
+@dataclass(frozen=True)
+class NoParams:
+    """Of a metric that has nothing to set."""
+
+
+Compute = Callable[[Measured, Any], dict[str, Tensor]]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """An entry of the registry.
+
+    Args:
+        name: By which settings and frames know it.
+        compute: The function: what is measured and the settings, to values by column and curve.
+        columns_of: The columns it fills with given settings.
+        curves_of: The names of its curves with given settings.
+        needs: What it needs, of `NEEDS`.
+        params: The class of its settings; every field has a default.
+        level: `patch` where it takes maps of patches only, else `any`.
+        whole: Whether it is asked once about all images of a split, and not block by block. Its values are [N], or [1]
+            where there is one for them all.
+    """
+
+    name: str
+    compute: Compute
+    columns_of: Callable[[Any], tuple[Column, ...]]
+    curves_of: Callable[[Any], tuple[str, ...]]
+    needs: frozenset[str]
+    params: type
+    level: str
+    whole: bool
+
+    def settings(self, values: Mapping[str, Any] | None = None) -> Any:
+        """Its settings from plain values; a UserError names what is not one."""
+        return build(self.params, values or {}, f"metric.{self.name}")
+
+
+_ENTRIES: dict[str, Metric] = {}
+_filled = False
+
+
+def metric(
+    name: str,
+    *,
+    columns: Iterable[Column] | Callable[[Any], Iterable[Column]],
+    needs: Iterable[str],
+    params: type = NoParams,
+    curves: Iterable[str] | Callable[[Any], Iterable[str]] = (),
+    level: str = "any",
+    whole: bool = False,
+) -> Callable[[Compute], Compute]:
+    """Register the function below as a metric; see `Metric`. Columns and curves may depend on the settings.
+
+    Raises:
+        ValueError: The name or a column is taken, or a need is not one of `NEEDS`.
+    """
+    _fill()
+
+    def add(function: Compute) -> Compute:
+        entry = Metric(name, function, _of(columns), _of(curves), frozenset(needs), params, level=level, whole=whole)
+        filled = entry.columns_of(params())
+        asked = entry.needs.union(*(column.needs for column in filled))
+        if not asked <= set(NEEDS):
+            raise ValueError(f"metric {name} needs {sorted(asked - set(NEEDS))}: known are {', '.join(NEEDS)}")
+        taken = {column.name for other in _ENTRIES.values() for column in other.columns_of(other.params())}
+        clash = sorted(taken & {column.name for column in filled})
+        if name in _ENTRIES or clash:
+            raise ValueError(f"metric {name} is registered already{f', and so is {clash[0]}' if clash else ''}")
+        _ENTRIES[name] = entry
+        return function
+
+    return add
+
+
+def names() -> list[str]:
+    """All metrics: the project's own by family, whichever was imported first, and then those of plugins."""
+    _fill()
+    order = {module: place for place, module in enumerate(_MODULES)}
+    return sorted(_ENTRIES, key=lambda name: order.get(_ENTRIES[name].compute.__module__, len(order)))
+
+
+def entry(name: str) -> Metric:
+    """Look a metric up by name; an unknown name is a `UserError` that suggests the nearest."""
+    _fill()
+    if name not in _ENTRIES:
+        raise UserError(unknown(f"metric={name}", name, _ENTRIES, "metric", "choose from"))
+    return _ENTRIES[name]
+
+
+def columns() -> dict[str, Column]:
+    """The columns of all metrics with their default settings, by name."""
+    return {column.name: column for each in map(entry, names()) for column in each.columns_of(each.params())}
+
+
+def metric_of(column: str, values: Mapping[str, Any] | None = None) -> Metric:
+    """The metric that fills a column, with its default settings or with the values given.
+
+    Raises:
+        UserError: There is none; the nearest name is suggested.
+    """
+    for each in map(entry, names()):
+        settable = set(values or {}) <= set(each.params.__annotations__)
+        for settings in [each.params(), *([each.settings(values)] if settable and values else [])]:
+            if any(column == own.name for own in each.columns_of(settings)):
+                return each
+    raise UserError(unknown(f"column {column}", column, columns(), "column", "choose from"))
+
+
+def missing(what: Metric | Column, available: Collection[str], level: str = "patch") -> str | None:
+    """Why a metric, or a single column of it, has to be left out, in one line; None where it need not be.
+
+    Args:
+        what: The metric; or the column, of a metric that is not left out.
+        available: What the case and the row have, of `NEEDS`.
+        level: Whether the row's maps are of patches or of pixels.
+    """
+    for need, reason in NEEDS.items():
+        if need in what.needs and need not in available:
+            return f"{what.name} is left out: {reason}"
+    if isinstance(what, Metric) and what.level == "patch" and level == "pixel":
+        return f"{what.name} is left out: the maps are of pixels, and it takes maps of patches"
+    return None
+
+
+def compute(entry: Metric, block: Measured, params: Any = None) -> dict[str, Tensor]:
+    """The values of a metric, the one way to them: no map and no logit that is not finite gets any value.
+
+    Args:
+        entry: The metric.
+        block: What is measured.
+        params: Its settings; None takes the defaults.
+
+    Returns:
+        Float64 on the CPU: [B] by column ([1] where a metric of the whole split gives one value), [B, K] by curve.
+        Columns that need more than `block` has are not in it.
+
+    Raises:
+        UserError: Something it needs is not there; maps or logits hold NaN or infinity, or do not fit what they are
+            measured against.
+        ValueError: The metric gives what it has not declared, or not what it has.
+    """
+    settings = entry.params() if params is None else params
+    reason = missing(entry, [need for need in NEEDS if need == "game" or getattr(block, need) is not None])
+    if reason:
+        raise UserError(reason)
+    for name, said in _TENSORS.items():
+        refuse_broken(said, getattr(block, name), block.rows)
+    values = {name: value.detach().double().cpu() for name, value in entry.compute(block, settings).items()}
+    known = {column.name for column in entry.columns_of(settings)}
+    owed = {column.name for column in entry.columns_of(settings) if not column.needs}
+    if not owed <= set(values) <= known.union(entry.curves_of(settings)):
+        raise ValueError(f"metric {entry.name} gives {sorted(values)} and has declared {sorted(known)}")
+    for name, value in values.items():
+        if name in known and value.shape != (len(block.rows),) and not (entry.whole and value.shape == (1,)):
+            raise ValueError(f"metric {entry.name} gives {list(value.shape)} as {name} of {len(block.rows)} images")
+    return values
+
+
+def refuse_broken(name: str, values: Tensor | None, rows: Tensor) -> None:
+    """Raise UserError that names the rows [B] of which values [B, ...] hold NaN or infinity."""
+    if values is None or not values.numel():
+        return
+    broken = rows[~values.detach().flatten(1).isfinite().all(1).cpu()].tolist()
+    if broken:
+        shown = ", ".join(map(str, broken[:5])) + (f" and {len(broken) - 5} more" if len(broken) > 5 else "")
+        raise UserError(f"the {name} of rows {shown} hold NaN or infinity: all values must be finite")
+
+
+def _of(what: Any) -> Callable[[Any], tuple[Any, ...]]:
+    if callable(what):
+        return lambda params: tuple(what(params))
+    fixed = tuple(what)
+    return lambda params: fixed
+
+
+def _fill() -> None:
+    """Import the families, once. A plugin's metrics come after them, whichever is imported first."""
+    global _filled
+    if not _filled:
+        _filled = True
+        for module in _MODULES:
+            importlib.import_module(module)

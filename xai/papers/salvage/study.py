@@ -1,0 +1,86 @@
+"""The study of SALVAGE: what is explained is the surrogate, and pairs of objects ask for the grid pointing game."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from xai.classifiers.explained import explained
+from xai.classifiers.params import ClassifierParams, SurrogateParams
+from xai.classifiers.vit import VitStages
+from xai.core.errors import UserError
+from xai.core.runtime import Runtime
+from xai.core.settings import EvenCount, settings
+from xai.data.catalogue import OpenData, open_data
+from xai.data.pair import PairSet
+from xai.explainers.registry import Row
+from xai.models.vit import VitParams
+from xai.papers.salvage.explainers import Portion, SalvageSettings, VitShapleySettings
+from xai.study.case import Case
+from xai.study.params import StudySettings, open_metrics, open_rows
+from xai.study.scores import Chosen
+from xai.study.study import Study
+
+PROBE = "grid_pointing"
+"""The metric that pairs of objects are for."""
+
+
+@settings
+class SalvageStudy(StudySettings):
+    """Settings of study=salvage.
+
+    Args:
+        model: The vision transformer.
+        classifier: How it is trained.
+        surrogate: How it is fine-tuned on masked images.
+        probe: The data set of pairs, null where there is no probe.
+        probe_images: Images of it; even, for two ask about one picture.
+        lengths: Shares of the training at which Figure 7 looks.
+    """
+
+    model: VitParams
+    classifier: ClassifierParams
+    surrogate: SurrogateParams
+    probe: dict[str, Any] | None
+    probe_images: EvenCount
+    lengths: tuple[Portion, ...]
+
+
+def open_study(asked: SalvageStudy, runtime: Runtime) -> Study:
+    """The rows of one model, one data set and one seed.
+
+    Raises:
+        UserError: What could not be measured after the training is refused before it.
+    """
+    data = open_data(asked.data, "data")
+    probe = None if asked.probe is None else open_data(asked.probe, "probe")
+    rows = open_rows(asked.rows, asked.explainers)
+    metrics = open_metrics(asked.metrics, asked.metric)
+    networks = VitStages(runtime, asked.model, data, asked.classifier, asked.surrogate, asked.seed)
+    surrogate, classifier = explained(networks, "surrogate"), explained(networks, "classifier")
+    case = Case(runtime, surrogate, data, asked.case, asked.seed, compared=classifier)
+    cases: list[tuple[Case, Sequence[Chosen]]] = [(case, [each for each in metrics if each.metric.name != PROBE])]
+    pairs = [each for each in metrics if each.metric.name == PROBE]
+    if probe is not None:
+        cases.append((_probed(case, probe, asked.probe_images), pairs))
+    return Study([*rows, *over_length(rows, asked.lengths)], cases)
+
+
+def over_length(rows: Sequence[Row], lengths: Sequence[float]) -> list[Row]:
+    """Figure 7: the trained rows again, trained for shares of the usual length."""
+    trained = [(row, row.params) for row in rows if row.name in ("salvage", "salvage_uniform", "vit_shapley")]
+    return [
+        replace(row, name=f"{row.name}@{share:g}", params=replace(params, share=share))
+        for row, params in trained
+        if isinstance(params, SalvageSettings | VitShapleySettings)
+        for share in lengths
+    ]
+
+
+def _probed(case: Case, probe: OpenData, images: int) -> Case:
+    if not isinstance(probe.source, PairSet):
+        raise UserError(f"probe={probe.name} is no data set of pairs: use mnist_pair")
+    if tuple(probe.source.classes) != tuple(case.data.source.classes):
+        raise UserError(f"probe={probe.name} has other classes than data={case.data.name}: use pairs of the same")
+    # Rows 2i and 2i + 1 are the two questions about one picture.
+    only = tuple(range(min(images, len(probe.source.labels(case.split)))))
+    return replace(case, data=probe, name="probe", only=only, compared=None, home=case)

@@ -1,0 +1,92 @@
+"""What section 5 and Appendices A and C of Yoshikawa et al. say of a transfer before anybody looks at its maps."""
+
+import json
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.func import functional_call
+
+from xai import vectors
+from xai.core.files import write_atomically
+from xai.core.runtime import Runtime
+from xai.core.store import Artifact
+from xai.data.catalogue import OpenData
+from xai.data.module import load_images
+from xai.methods.self_explainer import classification_loss
+from xai.models.clip import SelfExplainingClip, trainable
+from xai.papers.vectors.base import Base, ModelParams
+from xai.papers.vectors.fine_tuning import assemble, parameters
+
+FILE = "diagnostics.json"
+_IMAGES = 256
+"""Target training images behind the curvature; its Hessian is a mean over images."""
+_CHUNK = 32
+"""Images of it held in memory at a time."""
+
+
+def diagnose(
+    runtime: Runtime,
+    model: ModelParams,
+    base: Base,
+    target: OpenData,
+    *,
+    ft_source: Artifact,
+    ft_source_x: Artifact,
+    ft_target: Artifact,
+    ft_target_x: Artifact | None,
+) -> dict[str, float]:
+    """Compare the vectors of a transfer.
+
+    Returns:
+        `similarity_ft`, the cosine of the two classification vectors, known before the transfer (Appendix C);
+        `similarity_star`, that of the two explainability vectors, where the bound was trained; `risk`, equation 12,
+        tau^T H tau of the explainability vector on the target's classification loss; `risk_random`, the same of a
+        random vector with the same norm in every tensor. Undefined ones are left out.
+    """
+    keys = {"ft_source": ft_source, "ft_source_x": ft_source_x, "ft_target": ft_target, "ft_target_x": ft_target_x}
+    spec = {name: artifact.key if artifact else None for name, artifact in keys.items()}
+
+    def make(workdir: Path) -> None:
+        network = assemble(runtime, model, base, target, None)
+        theta_base = trainable(network)
+        source, target_ft = parameters(ft_source), parameters(ft_target)
+        tau = vectors.difference(parameters(ft_source_x), source)
+        task_vectors = [vectors.difference(theta, theta_base) for theta in (source, target_ft)]
+        found = {"similarity_ft": vectors.cosine_similarity(*task_vectors)}
+        if ft_target_x is not None:
+            star = vectors.difference(parameters(ft_target_x), target_ft)
+            found["similarity_star"] = vectors.cosine_similarity(tau, star)
+        rows = torch.arange(min(_IMAGES, len(target.source.labels("train"))))
+        pixels = load_images(target.source, "train", rows, 0, model.image_size).pixels
+        labels = target.source.labels("train")[rows]
+        at = {name: value.to(runtime.trainer.device) for name, value in target_ft.items()}
+        directions = {"risk": tau, "risk_random": vectors.random_like(tau, torch.Generator().manual_seed(0))}
+        for name, direction in directions.items():
+            moved = {key: value.to(runtime.trainer.device) for key, value in direction.items()}
+            found[name] = _risk(network, at, moved, pixels, labels)
+        defined = {name: value for name, value in found.items() if value == value}
+        write_atomically(workdir / FILE, json.dumps(defined, indent=2).encode())
+
+    artifact = runtime.store.get("diagnostics", spec, make, title="diagnostics of the vectors")
+    return dict(json.loads(artifact.file(FILE).read_text()))
+
+
+def _risk(
+    network: SelfExplainingClip,
+    theta: dict[str, Tensor],
+    tau: dict[str, Tensor],
+    pixels: Tensor,
+    labels: Tensor,
+    chunk: int = _CHUNK,
+) -> float:
+    """tau^T H tau over N images, as the mean over chunks weighted by their sizes: H is a mean over images."""
+    total = 0.0
+    for rows in torch.arange(len(labels)).split(chunk):
+        images, classes = (value[rows].to(network.head.device) for value in (pixels, labels))
+
+        def loss(at: dict[str, Tensor], images: Tensor = images, classes: Tensor = classes) -> Tensor:
+            return classification_loss(functional_call(network, at, (images,)), classes)
+
+        total += len(rows) * vectors.curvature_risk(loss, theta, tau)
+    return total / len(labels)

@@ -1,0 +1,164 @@
+"""Fine-tuning theta: the prediction-only classifier theta_ft, and the self-explaining theta_ft*."""
+
+import copy
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from xai.core.errors import UserError
+from xai.core.optimisation import FitParams
+from xai.core.runtime import Runtime
+from xai.core.store import Artifact
+from xai.core.training import fit
+from xai.data.catalogue import OpenData
+from xai.data.module import ImageDataModule
+from xai.data.registry import subset
+from xai.methods.self_explainer import SelfExplainer, check_alpha
+from xai.models import files
+from xai.models.clip import SelfExplainingClip, load_parameters
+from xai.models.factory import build_explainer
+from xai.models.maskable import Removal
+from xai.models.spec import Spec, describe
+from xai.models.weights import read_weights
+from xai.papers.vectors import base as base_stage
+from xai.papers.vectors.base import Base, ModelParams
+
+FILE = "classifier.safetensors"
+_REVISION = 1
+
+
+def chosen_rows(data: OpenData, split: str, images: int | None, seed: int, group: str) -> Tensor:
+    """As `subset`, of an opened data set, refusing by the names that the settings have in a group.
+
+    Raises:
+        UserError: Where the split has fewer images, or none are wanted.
+    """
+    available = len(data.source.labels(split))
+    if images is not None and not 1 <= images <= available:
+        raise UserError(
+            f"{group}.images={images}: the {split} split of data={data.name} has {available} images; null takes all of "
+            "them"
+        )
+    return subset(data.source, split, images, seed)
+
+
+def fine_tune(
+    runtime: Runtime,
+    model: ModelParams,
+    base: Base,
+    data: OpenData,
+    params: FitParams,
+    seed: int,
+    *,
+    images: int | None = None,
+    fixed: bool = False,
+    alpha: float = 1.0,
+    supervision: Artifact | None = None,
+) -> Artifact:
+    """Fine-tune from theta_base on the train split (section 4.2).
+
+    Args:
+        runtime: Where to work.
+        model: The model.
+        base: Its base weights; every fine-tuning starts there.
+        data: The data set.
+        params: The optimisation.
+        seed: Of the order of images, and of the subset.
+        images: Size of the subset; None takes all.
+        fixed: Keep each image as it looks in epoch 0.
+        alpha: The balance of equation 4; 1 trains a classifier only.
+        supervision: Explanations of these images; needed where alpha is below 1.
+
+    Returns:
+        An artifact with `classifier.safetensors`.
+    """
+    check_alpha(alpha)
+    head_artifact, head = base_stage.head(runtime, model, base, data)
+    spec = runtime.with_precision(
+        {
+            "head": head_artifact.key,
+            "data": data.spec,
+            "fit": asdict(params),
+            "images": images,
+            "seed": seed,
+            "fixed": fixed or supervision is not None,
+            "alpha": alpha,
+            "supervision": supervision.key if supervision else None,
+            "image_size": model.image_size,
+            "mean": model.mean,
+            "std": model.std,
+            "revision": _REVISION,
+        }
+    )
+    explains = alpha < 1
+    kind = "explainer" if explains else "classifier"
+    title = f"{kind} of {data.name}" + (f", alpha {alpha:g}" if explains else "")
+
+    def make(workdir: Path) -> None:
+        classifier = build_explainer(model, copy.deepcopy(base.clip), head).requires_grad_(True)
+        rows = subset(data.source, "train", images, seed)
+        labels = data.source.labels("train")[rows]
+        reference = None if supervision is None else _reference(supervision, rows, labels, classifier.grid)
+        batches = ImageDataModule(
+            data.source, model.image_size, params.batch_size, seed, rows, fixed, reference, runtime.trainer.workers
+        )
+        stage = f"{kind}/{data.name}"
+        fit(
+            SelfExplainer(classifier, params, alpha, stage),
+            batches,
+            params,
+            runtime.trainer,
+            workdir,
+            title,
+            runtime.logger,
+        )
+        files.write(workdir / FILE, classifier, described(model, base, data, explains, seed))
+
+    return runtime.store.get(kind, spec, make, title=title)
+
+
+def described(model: ModelParams, base: Base, data: OpenData, explains: bool, seed: int | None = None) -> Spec:
+    """What a classifier's file says of itself."""
+    kind = "self_explaining" if explains else "classifier"
+    return describe(model, kind, data.name, data.source.classes, seed=seed, base=base.fingerprint)
+
+
+def parameters(artifact: Artifact) -> dict[str, Tensor]:
+    """The parameters theta of a fine-tuned model."""
+    tensors = read_weights(artifact.file(FILE), what="classifier").tensors
+    return {name: value for name, value in tensors.items() if name.startswith("visual.")}
+
+
+def assemble(
+    runtime: Runtime,
+    model: ModelParams,
+    base: Base,
+    data: OpenData,
+    theta: dict[str, Tensor] | None,
+    removal: Removal | None = None,
+) -> SelfExplainingClip:
+    """A classifier for a data set from parameters theta (None: theta_base), on the device, in evaluation mode."""
+    _, head = base_stage.head(runtime, model, base, data)
+    classifier = build_explainer(model, copy.deepcopy(base.clip), head, removal)
+    if theta is not None:
+        load_parameters(classifier, theta)
+    return classifier.to(runtime.trainer.device).eval().requires_grad_(False)
+
+
+def _reference(supervision: Artifact, rows: Tensor, labels: Tensor, grid: tuple[int, int]) -> Tensor:
+    """The attributions [N, h, w] of the true classes of exactly these rows of the train split."""
+    stored = read_weights(supervision.file("supervision.safetensors"), what="supervision").tensors
+    wanted = f"make supervision of these {len(rows)} images for this model"
+    if not torch.equal(stored["rows"], rows):
+        raise UserError(f"{supervision.path} explains other images than the ones to be trained on: {wanted}")
+    if not torch.equal(stored["labels"], labels):
+        raise UserError(f"{supervision.path} explains other classes than the labels to be trained on: {wanted}")
+    if stored["attributions"].shape != (len(rows), *grid):
+        held = " x ".join(map(str, stored["attributions"].shape))
+        raise UserError(
+            f"{supervision.path} holds attributions of {held}, and {len(rows)} x {grid[0]} x {grid[1]} are needed: "
+            f"{wanted}"
+        )
+    return stored["attributions"]

@@ -1,0 +1,232 @@
+"""Figures by name: each a function of what a study measured, with settings that a study's YAML may change."""
+
+import importlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from fnmatch import fnmatchcase
+from functools import cache
+from typing import Any, Protocol
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from xai.core.errors import UserError
+from xai.core.settings import build, unknown
+
+_MODULES = ("lines", "comparisons", "papers")
+_NAMED = ("figure", "name", "alt", "caption", "joint")
+RUN = ("model", "data", "source", "seed")
+_KNOWN = frozenset(("case", "explainer", "label", "kind", "metric", "split", "image", "value", "curve", "x", *RUN))
+
+
+class Column(Protocol):
+    """What a figure has to know of a metric."""
+
+    @property
+    def label(self) -> str:
+        """Its name in print."""
+
+    @property
+    def unit(self) -> str:
+        """A per cent sign for a share, which is kept as a fraction and drawn times 100; "ms" or nothing."""
+
+    @property
+    def better(self) -> str | None:
+        """`higher`, `lower`, or None where neither is."""
+
+
+@dataclass(frozen=True)
+class _Unnamed:
+    label: str
+    unit: str = ""
+    better: str | None = None
+
+
+@dataclass(frozen=True)
+class Source:
+    """What figures are drawn from.
+
+    Args:
+        scores: One line for explainer x metric x image; the image -1 is all of them together.
+        curves: One line for explainer x curve x point: `x` from 0 to 1 and the value's mean over images.
+        costs: One line for explainer: passes and milliseconds an image, seconds of training.
+        columns: What is known of the metrics, by name.
+    """
+
+    scores: pd.DataFrame = field(default_factory=pd.DataFrame)
+    curves: pd.DataFrame = field(default_factory=pd.DataFrame)
+    costs: pd.DataFrame = field(default_factory=pd.DataFrame)
+    columns: Mapping[str, Column] = field(default_factory=dict)
+
+    def column(self, metric: str) -> Column:
+        """What is known of a metric; its name where nothing is."""
+        return self.columns.get(metric) or _Unnamed(metric)
+
+    def titled(self, metric: str) -> str:
+        """Its label, and which way is better."""
+        column = self.column(metric)
+        return f"{column.label} ({column.better} is better)" if column.better else column.label
+
+    def with_unit(self, metric: str) -> str:
+        """Its label and unit, for an axis."""
+        column = self.column(metric)
+        return f"{column.label}, {column.unit}" if column.unit else column.label
+
+    def of(self, metric: str, rows: Sequence[str] = (), case: str = "") -> pd.DataFrame:
+        """Lines with a value of a metric, in its unit, of the rows that match one of some patterns (none: of all)."""
+        if self.scores.empty:
+            return self.scores
+        lines = self.scores[(self.scores["metric"] == metric) & self.scores["value"].notna()]
+        if rows:
+            lines = lines[matching(lines["explainer"], rows)]
+        if case:
+            lines = lines[matching(lines["case"], [case])]
+        return lines.assign(value=lines["value"] * (100.0 if self.column(metric).unit == "%" else 1.0))
+
+    def by_data(self) -> dict[str, "Source"]:
+        """The same for each data set alone, in their order."""
+        frames = [frame for frame in (self.scores, self.curves, self.costs) if "data" in frame]
+        names = dict.fromkeys(name for frame in frames for name in frame["data"].unique())
+        return {str(name): self._only("data", name) for name in names}
+
+    def reported(self) -> "Source":
+        """Lines of the test split alone, where there are any."""
+        splits = {
+            name for frame in (self.scores, self.curves, self.costs) if "split" in frame for name in frame["split"]
+        }
+        return self._only("split", "test") if "test" in splits else self
+
+    def _only(self, column: str, value: object) -> "Source":
+        def kept(frame: pd.DataFrame) -> pd.DataFrame:
+            return frame[frame[column] == value] if column in frame else frame
+
+        return replace(self, scores=kept(self.scores), curves=kept(self.curves), costs=kept(self.costs))
+
+
+def matching(names: "pd.Series[str]", patterns: Sequence[str]) -> "pd.Series[bool]":
+    """Which names match one of some patterns, as file names do: * for anything, [0-9] for a digit."""
+    wanted = [name for name in names.unique() if any(fnmatchcase(str(name), pattern) for pattern in patterns)]
+    return names.isin(wanted)
+
+
+def run_keys(frame: pd.DataFrame, *without: str) -> list[str]:
+    """Columns that tell one run from another: model, data, source, seed, and every parameter but those named."""
+    params = [str(name) for name in frame.columns if name not in _KNOWN and name not in without]
+    return [*(name for name in RUN if name in frame), *params]
+
+
+Draw = Callable[[Source, Any], Figure]
+
+
+@dataclass(frozen=True)
+class Info:
+    """A figure.
+
+    Attributes:
+        name: Of the figure and its file.
+        draw: Makes it; UserError, in one line, where what it needs was not measured.
+        params: Its settings.
+        needs: Of `scores`, `curves` and `costs` those that must hold something.
+        alt: What is to be seen.
+        caption: What to look at.
+        width: CSS pixels below which a page scrolls it rather than shrink it.
+        joint: Whether one figure shows all data sets.
+    """
+
+    name: str
+    draw: Draw
+    params: Any
+    needs: tuple[str, ...]
+    alt: str
+    caption: str
+    width: int = 560
+    joint: bool = False
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A figure that was drawn, under a name of its own."""
+
+    name: str
+    figure: Figure
+    info: Info
+
+
+_REGISTERED: dict[str, Info] = {}
+
+
+def figure(name: str, **about: Any) -> Callable[[Draw], Draw]:
+    """Register a function as the figure of that name; the arguments are those of `Info`."""
+
+    def register(draw: Draw) -> Draw:
+        _REGISTERED[name] = Info(name, draw, **about)
+        return draw
+
+    return register
+
+
+def preset(name: str, of: Draw, **about: Any) -> None:
+    """Register a figure that another one draws, with settings of its own."""
+    figure(name, **about)(of)
+
+
+@cache
+def _fill() -> None:
+    for module in _MODULES:
+        importlib.import_module(f"xai.report.figures.{module}")
+
+
+def names() -> list[str]:
+    """All figures."""
+    _fill()
+    return sorted(_REGISTERED)
+
+
+def open_figure(wanted: str | Mapping[str, Any]) -> Info:
+    """The figure that a study lists: a name, or `figure:` with settings and perhaps name, alt and caption of its own.
+
+    Raises:
+        UserError: An unknown figure or setting.
+    """
+    _fill()
+    given = {"figure": wanted} if isinstance(wanted, str) else dict(wanted)
+    base = str(given.get("figure", ""))
+    if base not in _REGISTERED:
+        raise UserError(unknown(f"figures: {base!r}", base, sorted(_REGISTERED), "figure", "use one of"))
+    info = _REGISTERED[base]
+    settings = {key: value for key, value in given.items() if key not in _NAMED}
+    params = build(type(info.params), asdict(info.params) | settings, f"figures.{given.get('name', base)}")
+    named: dict[str, Any] = {key: given[key] for key in _NAMED if key in given and key != "figure"}
+    return replace(info, params=params, **named)
+
+
+def draw(wanted: str | Mapping[str, Any], source: Source) -> Figure:
+    """One figure; UserError where what it needs was not measured."""
+    return _draw(open_figure(wanted), source.reported())
+
+
+def draw_all(wanted: Iterable[str | Mapping[str, Any]], source: Source) -> tuple[list[Drawn], list[str]]:
+    """Every one of some figures that the frames hold, one for each data set unless it shows all.
+
+    Returns:
+        The figures, with the data set in the name where there are several; and for each that cannot be drawn a line
+        that says why.
+    """
+    drawn, missing = [], []
+    source = source.reported()
+    parts = source.by_data()
+    for info in [open_figure(each) for each in wanted]:
+        for data, part in ({"": source} if info.joint or len(parts) < 2 else parts).items():
+            name = f"{info.name}-{data}" if data else info.name
+            try:
+                drawn.append(Drawn(name, _draw(info, part), info))
+            except UserError as error:
+                missing.append(f"{name}: {error}")
+    return drawn, missing
+
+
+def _draw(info: Info, source: Source) -> Figure:
+    empty = [name for name in info.needs if getattr(source, name).empty]
+    if empty:
+        raise UserError(f"no {' and no '.join(empty)} were measured to draw it from")
+    return info.draw(source, info.params)

@@ -1,0 +1,144 @@
+"""What figures share: colours, strokes, intervals, legends, and how they are saved.
+
+Everything is drawn on figures of their own, never through pyplot's shared state, so that any thread may draw.
+"""
+
+import io
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from xai.core.files import write_atomically
+from xai.metrics.significance import confidence_interval
+
+BLUE, ORANGE, GREEN, GREY = "#0072b2", "#d55e00", "#009e73", "#595959"
+SKY, PURPLE, AMBER, YELLOW = "#56b4e9", "#cc79a7", "#e69f00", "#f0e442"
+"""Colours of Okabe and Ito, which all kinds of colour vision tell apart."""
+_COLOURS = {
+    "blue": BLUE, "orange": ORANGE, "green": GREEN, "grey": GREY, "sky": SKY, "purple": PURPLE, "amber": AMBER,
+}  # fmt: skip
+_ORDER = (BLUE, ORANGE, GREEN, PURPLE, AMBER, SKY, GREY)
+_TIGHT: dict[str, Any] = {"bbox_inches": "tight", "pad_inches": 0.08}
+"""Nothing is cut off, however long a label is."""
+_STROKES, _MARKERS = ("-", "--", "-.", ":"), ("o", "s", "^", "D", "v", "P", "X")
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of a figure; colour, stroke and marker tell it from the others, each alone.
+
+    Args:
+        rows: Patterns of the explainers whose values it joins (`ranking_t[0-9]*`).
+        label: In the legend; empty: that of the first row.
+        colour: blue, orange, green, grey, sky, purple, amber, or any of matplotlib; empty: by place.
+        stroke: "-", "--", "-." or ":"; empty: by place.
+        marker: Of matplotlib; empty: by place; "none": no marker.
+        suffix: Appended to the metric of each panel: `_true` for the true class.
+        case: Pattern of the case.
+        curves: In place of the curves of the panel.
+        hollow: Whether markers are white inside.
+    """
+
+    rows: list[str] = field(default_factory=list)
+    label: str = ""
+    colour: str = ""
+    stroke: str = ""
+    marker: str = ""
+    suffix: str = ""
+    case: str = ""
+    curves: list[str] = field(default_factory=list)
+    hollow: bool = False
+
+    def style(self, number: int) -> dict[str, Any]:
+        """Keywords for matplotlib of the line with that number."""
+        colour = _COLOURS.get(self.colour, self.colour) or _ORDER[number % len(_ORDER)]
+        marker = self.marker or _MARKERS[number % len(_MARKERS)]
+        return {
+            "color": colour,
+            "linestyle": self.stroke or _STROKES[number % len(_STROKES)],
+            "marker": "" if marker == "none" else marker,
+            "mfc": "white" if self.hollow else colour,
+        }
+
+
+def intervals(groups: Iterable[tuple[Any, "pd.Series[float]"]]) -> pd.DataFrame:
+    """Mean of each group, and its 95 % interval (Student's t; NaN for one value): columns mean, low, high."""
+    found = {key: (float(values.mean()), *confidence_interval(values.tolist())) for key, values in groups}
+    return pd.DataFrame.from_dict(found, orient="index", columns=["mean", "low", "high"])
+
+
+def error_bars(summary: pd.DataFrame) -> list["pd.Series[float]"] | None:
+    """Lengths below and above the mean; None where no interval is known."""
+    if summary["low"].isna().all():
+        return None
+    return [summary["mean"] - summary["low"], summary["high"] - summary["mean"]]
+
+
+def band(axes: Axes, x: Sequence[float], summary: pd.DataFrame, colour: str, label: str = "") -> None:
+    """The interval as an area, where it is known."""
+    if summary["low"].notna().any():
+        axes.fill_between(x, summary["low"], summary["high"], color=colour, alpha=0.16, linewidth=0, label=label)
+
+
+def tidy(axes: Axes) -> None:
+    """Small ticks, and no frame above and to the right."""
+    axes.tick_params(labelsize=9)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def legend_below(figure: Figure, panels: Sequence[Axes], columns: int = 0) -> None:
+    """One legend for all panels, each label once; 0 columns: as many as fit."""
+    found = {label: handle for axes in panels for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    if found:
+        fitting = max(1, int(figure.get_figwidth() / (0.45 + 0.075 * max(map(len, found)))))
+        ncols = columns or min(len(found), fitting)
+        handles, labels = list(found.values()), list(found)
+        figure.legend(handles, labels, loc="outside lower center", ncols=ncols, frameon=False, fontsize=9)
+
+
+def grid(count: int, across: int, size: tuple[float, float], sharey: bool = False) -> tuple[Figure, list[Axes]]:
+    """A figure of `count` panels, `across` in a line, each of a size in inches."""
+    across = min(across, count)
+    down = -(-count // across)
+    figure = Figure(figsize=(size[0] * across, size[1] * down + 0.4), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.08)  # type: ignore[union-attr, call-arg]
+    panels = list(np.ravel(figure.subplots(down, across, squeeze=False, sharey=sharey)))
+    for axes in panels[count:]:
+        axes.set_axis_off()
+    return figure, panels[:count]
+
+
+def scaling(factor: float) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
+    """There and back between a share of `factor` and the value itself."""
+    return lambda share: share * factor, lambda value: value / factor
+
+
+def to_bytes(figure: Figure, suffix: str = "png") -> bytes:
+    """A figure as the bytes of a PNG, SVG or PDF, the same for the same figure."""
+    # Without version, date and random names, the same figure is the same bytes.
+    metadata = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}[suffix]
+    target = io.BytesIO()
+    FigureCanvasAgg(figure)
+    # Laid out once: a second time would move things a little, and a PNG and an SVG of one figure would differ.
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    with mpl.rc_context({"svg.hashsalt": "xai"}):
+        figure.savefig(target, format=suffix, dpi=160, facecolor="white", metadata=metadata, **_TIGHT)
+    return target.getvalue()
+
+
+def save(figure: Figure, folder: Path, name: str, suffixes: Sequence[str] = ("png", "svg")) -> list[Path]:
+    """Write `folder`/`name`.png and so on; returns the paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{name}.{suffix}" for suffix in suffixes]
+    for path, suffix in zip(paths, suffixes, strict=True):
+        write_atomically(path, to_bytes(figure, suffix))
+    return paths

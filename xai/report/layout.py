@@ -1,0 +1,150 @@
+"""What a table shows and in which order: the YAML files of `conf/table/`."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from xai.core.errors import UserError
+from xai.core.settings import build
+from xai.study.claims import read_yaml
+from xai.study.columns import Column, after_point
+
+SPREADS = {"interval": "half the 95 % interval of the mean (Student's t)", "deviation": "sample standard deviation"}
+
+
+@dataclass(frozen=True)
+class Symbol:
+    """A parameter vector as a paper writes it: theta with a subscript, a superscript and perhaps a tilde."""
+
+    sub: str
+    sup: str = ""
+    tilde: bool = False
+
+    @property
+    def text(self) -> str:
+        """For a terminal, as in `θ_ft^T`."""
+        return f"{'~' * self.tilde}θ_{self.sub}" + (f"^{self.sup}" if self.sup else "")
+
+
+@dataclass(frozen=True)
+class RowParams:
+    """How a row is called, where not as in the frame; `about` says what it is."""
+
+    label: str = ""
+    about: str = ""
+    symbol: Symbol | None = None
+
+
+@dataclass(frozen=True)
+class Group:
+    """Rows under one heading.
+
+    Args:
+        heading: Above them.
+        rows: By name, in their order; `*` in a name stands for anything, the name of a kind for all other rows of it.
+        compared: Whether they compete for the best value.
+    """
+
+    heading: str
+    rows: list[str]
+    compared: bool = True
+
+
+@dataclass(frozen=True)
+class Published:
+    """Figures a paper printed, in the unit of the table.
+
+    Args:
+        about: What they were measured on.
+        figures: Data set -> row -> column -> mean, or [mean, deviation].
+    """
+
+    about: str
+    figures: dict[str, dict[str, dict[str, float | list[float]]]]
+
+    def __post_init__(self) -> None:
+        """Refuse what is neither a mean nor [mean, deviation]."""
+        for data, rows in self.figures.items():
+            for row, figures in rows.items():
+                for column, figure in figures.items():
+                    if isinstance(figure, list) and len(figure) != 2:
+                        where = f"the published figure of {data}, {row}, {column}"
+                        raise UserError(f"{where} is {figure}: it has to be a mean, or [mean, deviation]")
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """Values as the share of the way from the row `zero` (null: from 0) to the row `one`, run by run."""
+
+    one: str
+    zero: str | None = None
+
+
+_ALL = [
+    Group("Explainers", ["trained", "refined", "post-hoc"]),
+    Group("Controls", ["control"], compared=False),
+    Group("Classifiers", ["classifier"], compared=False),
+]
+
+
+@dataclass(frozen=True)
+class TableParams:
+    """A table; a file of `conf/table/` holds one.
+
+    Args:
+        title: Above it.
+        about: A sentence on what to look at.
+        columns: Metrics and costs, in their order; empty: all that the frame has.
+        groups: Rows in their order; measured rows that no group names stand below, under "Others".
+        rows: How rows are called and what they are, by name.
+        highlighted: Rows to be seen first.
+        pool: What is averaged beside the seeds: `data`, `source`. Else there is a table for each.
+        spread: What stands behind the ±: `interval`, half the 95 % interval of the mean, or `deviation`, over runs.
+        percent: Whether shares are shown in percent.
+        digits: Digits after the point, by column.
+        chance: Whether there is a row of chance levels.
+        normalisation: Null shows the values as they are.
+        published: Figures of the paper.
+        notes: Further lines below it.
+    """
+
+    title: str = ""
+    about: str = ""
+    columns: list[str] = field(default_factory=list)
+    groups: list[Group] = field(default_factory=lambda: list(_ALL))
+    rows: dict[str, RowParams] = field(default_factory=dict)
+    highlighted: list[str] = field(default_factory=list)
+    pool: list[str] = field(default_factory=list)
+    spread: str = "interval"
+    percent: bool = True
+    digits: dict[str, int] = field(default_factory=dict)
+    chance: bool = False
+    normalisation: Normalisation | None = None
+    published: Published | None = None
+    notes: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Refuse what no table can be made of."""
+        if self.spread not in SPREADS:
+            raise UserError(f"spread={self.spread} is not known: use one of {', '.join(SPREADS)}")
+
+    def row(self, name: str) -> RowParams:
+        """How a row is called."""
+        return self.rows.get(name, RowParams())
+
+    def after_point(self, column: Column) -> int:
+        """Digits of a column."""
+        return self.digits.get(column.name, after_point(column, self.percent and self.normalisation is None))
+
+
+def read_table(path: Path) -> TableParams:
+    """Read a file of a table; what it lacks it has from the one in the same folder that it names as `like`.
+
+    Raises:
+        UserError: It is missing, no YAML or no table.
+    """
+    values = read_yaml(path, "table")
+    if isinstance(values, dict) and "like" in values:
+        base = read_yaml(path.with_name(f"{values.pop('like')}.yaml"), "table")
+        own = ("title", "about", "columns", "published")
+        values = {key: value for key, value in dict(base or {}).items() if key not in own} | values  # type: ignore[call-overload]
+    return build(TableParams, values or {}, path.stem)

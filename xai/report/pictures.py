@@ -1,0 +1,302 @@
+"""Sheets of pictures: images down, explainers across, each map over its image.
+
+One convention of colour: red speaks for the class, blue against it, and where nothing is said the image is seen. A map
+with both signs is drawn around 0 and saturates at its largest absolute value; a map without negative values has no such
+point and is drawn from its lowest value (no colour) to its highest. The maps of two classes of one image by one
+explainer share their scale, so that they can be compared.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import LinearSegmentedColormap, Normalize
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.patheffects import withStroke
+from numpy.typing import NDArray
+from torch import Tensor
+
+from xai.core.errors import UserError
+from xai.metrics.functional.agreement import largest
+from xai.report.figures.style import BLUE, GREY, ORANGE, YELLOW
+
+Floats = NDArray[np.float64]
+
+# Without its ends, which are so dark that blue and red look alike and hide the image below.
+_COLOURS = LinearSegmentedColormap.from_list("evidence", colormaps["RdBu_r"](np.linspace(0.1, 0.9, 256)))
+_MANY = 1024
+"""Values from which the 99th percentile stands for the largest: single pixels of gradients dwarf all others."""
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """A few images and what explainers say of them.
+
+    Args:
+        images: [N, 3, H, W], uint8 or floats in [0, 1].
+        maps: By label, in order: [N, h, w], of the class that is explained.
+        classes: Names of the classes that are explained, N.
+        true: Names of the true classes; None where they are unknown.
+        predicted: What the classifier predicts; None: the class that is explained.
+        second: Maps of the second class, by the same labels; those without are shown once.
+        second_classes: Names of the second classes.
+        regions: Outlined on all pictures, bool [N, H, W].
+        notes: What stands below the maps of a label, N texts: what that row predicts, the share on a mark.
+    """
+
+    images: Tensor
+    maps: Mapping[str, Tensor]
+    classes: Sequence[str]
+    true: Sequence[str] | None = None
+    predicted: Sequence[str] | None = None
+    second: Mapping[str, Tensor] = field(default_factory=dict)
+    second_classes: Sequence[str] | None = None
+    regions: Tensor | None = None
+    notes: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse what does not belong together."""
+        images = self.images
+        if images.ndim != 4 or images.shape[1] != 3 or 0 in images.shape or not self.maps:
+            raise UserError(
+                f"images of shape {tuple(images.shape)} with maps of {len(self.maps)} rows cannot be shown: give "
+                "[N, 3, H, W] and at least one row"
+            )
+        if self.second and self.second_classes is None:
+            raise UserError("maps of a second class without its name: give second_classes")
+        parts: dict[str, Sequence[str] | Tensor | None]
+        parts = {"classes": self.classes, "true classes": self.true, "predictions": self.predicted}
+        parts |= {"second classes": self.second_classes, "regions": self.regions}
+        parts |= {f"notes of {label}": notes for label, notes in self.notes.items()}
+        parts |= {f"maps of {label}": maps for label, maps in (*self.maps.items(), *self.second.items())}
+        for name, part in parts.items():
+            if part is not None and len(part) != len(images):
+                raise UserError(f"{len(part)} {name} for {len(images)} images: give one for each")
+            if name.startswith("maps") and isinstance(part, Tensor) and (part.ndim != 3 or 0 in part.shape):
+                raise UserError(f"{name} of shape {tuple(part.shape)} cannot be shown: give [{len(images)}, h, w]")
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """A column of maps."""
+
+    label: str
+    maps: Tensor
+    second: bool = False
+    paired: bool = False
+
+
+def sheets(gallery: Gallery, across: int = 12, inches: float = 1.25, over: bool = True, top: int = 0) -> list[Figure]:
+    """All of a gallery; the maps of two classes stand side by side.
+
+    Args:
+        gallery: What is shown.
+        across: Maps in a line at most; more are put on further sheets.
+        inches: Width of a map.
+        over: Maps over their images, else by themselves.
+        top: Below the maps of each image the so many highest of their patches; 0: without.
+
+    Raises:
+        UserError: There are fewer patches than `top`.
+    """
+    pairs = [_pair(gallery, label) for label in gallery.maps]
+    pages: list[list[_Shown]] = [[]]
+    for pair in pairs:
+        if pages[-1] and len(pages[-1]) + len(pair) > across:
+            pages.append([])
+        pages[-1].extend(pair)
+    smallest = min(maps[0].numel() for maps in gallery.maps.values())
+    if not 0 <= top <= smallest:
+        raise UserError(f"the top {top} of {smallest} patches cannot be shown: give 0 to {smallest}")
+    return [_sheet(gallery, page, inches, over, top) for page in pages]
+
+
+def _pair(gallery: Gallery, label: str) -> list[_Shown]:
+    if label not in gallery.second:
+        return [_Shown(label, gallery.maps[label])]
+    return [
+        _Shown(label, gallery.maps[label], paired=True),
+        _Shown(label, gallery.second[label], second=True, paired=True),
+    ]
+
+
+def _sheet(gallery: Gallery, shown: Sequence[_Shown], inches: float, over: bool, top: int) -> Figure:
+    count, lines = len(gallery.images), 2 if top else 1
+    height, width = gallery.images.shape[-2:]
+    tall = min(max(inches * height / width, 0.4), 3.2 * inches)
+    # Wide enough for the legend of the colours, whatever the number of maps.
+    wide = max(inches * (len(shown) + 1) + 0.3, 3.6)
+    figure = Figure(figsize=(wide, count * (lines * tall + 0.34) + 1.2))
+    figure.set_layout_engine("constrained", w_pad=0.02, h_pad=0.02, wspace=0.02, hspace=0.02)
+    panels = figure.subplots(count * lines, len(shown) + 1, squeeze=False)
+    images = _as_bytes(gallery.images)
+    scaled = [[_scaled(gallery, column, row) for column in shown] for row in range(count)]
+    for row in range(count):
+        line = panels[row * lines]
+        _draw(line[0], images[row])
+        _outline_region(line[0], gallery, row)
+        _name_image(line[0], gallery, row)
+        for column, axes, values in zip(shown, line[1:], scaled[row], strict=True):
+            _draw(axes, overlay(images[row], values) if over else _COLOURS((values + 1) / 2)[..., :3])
+            _outline_region(axes, gallery, row)
+            _name_map(axes, gallery, column, row)
+        if top:
+            below = panels[row * lines + 1]
+            below[0].set_axis_off()
+            below[0].text(0.97, 0.5, f"top {top}\npatches", fontsize=8, ha="right", va="center", color=GREY)
+            for column, axes in zip(shown, below[1:], strict=True):
+                keep = top_patches(column.maps[row], top)
+                _draw(axes, _dimmed(images[row], keep))
+                _frame_patches(axes, keep)
+    panels[0, 0].set_title("input", fontsize=8)
+    for column, axes in zip(shown, panels[0, 1:], strict=True):
+        axes.set_title("" if column.second else _wrapped(column.label), fontsize=8, parse_math=False)
+    signed = any((values < 0).any() for line_values in scaled for values in line_values)
+    _colour_bar(figure, panels.ravel().tolist(), signed, wide)
+    return figure
+
+
+def _scaled(gallery: Gallery, column: _Shown, row: int) -> Floats:
+    """A map in [-1, 1]: 0 says nothing, 1 is the most of the maps of this image by this explainer."""
+    together = [gallery.maps[column.label][row]]
+    if column.paired:
+        together.append(gallery.second[column.label][row])
+    values = torch.cat([each.detach().cpu().double().flatten() for each in together]).nan_to_num(0.0, 0.0, 0.0)
+    own = column.maps[row].detach().cpu().double().nan_to_num(0.0, 0.0, 0.0)
+    lowest = float(values.min())
+    zero = 0.0 if lowest < 0 else lowest
+    distances = (values - zero).abs()
+    limit = float(distances.quantile(0.99)) if _MANY <= len(values) <= 2**24 else float(distances.max())
+    limit = limit or float(distances.max())
+    # What differs by rounding only says nothing.
+    if limit <= 1e-9 * float(values.abs().max()):
+        return np.zeros(tuple(own.shape))
+    scaled: Floats = ((own - zero) / limit).clamp(-1, 1).numpy()
+    return scaled
+
+
+def overlay(pixels: NDArray[np.uint8], scaled: Floats) -> Floats:
+    """A grey image [H, W, 3] under the colours of a map [h, w] in [-1, 1]; floats [H', W', 3] in [0, 1]."""
+    canvas, rows, columns = _enlarged(pixels, scaled.shape)
+    large = scaled[rows][:, columns]
+    grey = (0.2 + 0.6 * canvas.mean(-1, keepdims=True) / 255).repeat(3, -1)
+    weight = 0.8 * np.abs(large)[..., None]
+    mixed: Floats = (1 - weight) * grey + weight * _COLOURS((large + 1) / 2)[..., :3]
+    return mixed
+
+
+def top_patches(attribution: Tensor, k: int) -> NDArray[np.bool_]:
+    """The k highest entries of a map, bool [h, w]; ties in patch order."""
+    keep = np.zeros(attribution.numel(), dtype=bool)
+    keep[largest(attribution.detach().cpu().flatten()[None], k)[0].numpy()] = True
+    return keep.reshape(tuple(attribution.shape))
+
+
+def shorten(text: str, length: int) -> str:
+    """A text cut to at most `length` characters."""
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def _as_bytes(images: Tensor) -> NDArray[np.uint8]:
+    pixels = images.detach().cpu()
+    if pixels.is_floating_point():
+        pixels = (255 * pixels.float().clamp(0, 1)).round().to(torch.uint8)
+    return pixels.permute(0, 2, 3, 1).numpy()
+
+
+def _dimmed(pixels: NDArray[np.uint8], keep: NDArray[np.bool_]) -> Floats:
+    canvas, rows, columns = _enlarged(pixels, keep.shape)
+    return np.where(keep[rows][:, columns, None], canvas, 0.3 * canvas) / 255
+
+
+def _enlarged(
+    pixels: NDArray[np.uint8], grid: tuple[int, ...]
+) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64]]:
+    """The image, repeated until each patch has a pixel of its own, and the patch that each row and column is in."""
+    factor = max(1, *(math.ceil(patches / side) for patches, side in zip(grid, pixels.shape[:2], strict=True)))
+    canvas = pixels.repeat(factor, 0).repeat(factor, 1)
+    rows, columns = (np.arange(side) * patches // side for patches, side in zip(grid, canvas.shape[:2], strict=True))
+    return canvas, rows, columns
+
+
+def _draw(axes: Axes, picture: NDArray[np.uint8] | Floats) -> None:
+    """Fill a panel with a picture [H, W, 3], in its own proportions and without ticks; axes run from 0 to 1."""
+    axes.imshow(picture, interpolation="nearest" if picture.shape[1] < 400 else "antialiased", extent=(0, 1, 1, 0))
+    axes.set_aspect(picture.shape[0] / picture.shape[1])
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[:].set_visible(False)
+
+
+def _outline_region(axes: Axes, gallery: Gallery, row: int) -> None:
+    if gallery.regions is None:
+        return
+    region = gallery.regions[row].cpu().numpy().astype(float)
+    if not 0 < region.sum() < region.size:
+        return
+    # With a border of nothing around it, so that a region at the edge of the image is closed there.
+    height, width = region.shape
+    x, y = (np.arange(-1, width + 1) + 0.5) / width, (np.arange(-1, height + 1) + 0.5) / height
+    lines = axes.contour(x.clip(0, 1), y.clip(0, 1), np.pad(region, 1), levels=[0.5], colors=[YELLOW], linewidths=0.9)
+    lines.set_path_effects([withStroke(linewidth=2, foreground="black")])
+
+
+def _frame_patches(axes: Axes, keep: NDArray[np.bool_]) -> None:
+    rows, columns = keep.shape
+    for row, column in zip(*np.nonzero(keep), strict=True):
+        corner = (column / columns, row / rows)
+        axes.add_patch(Rectangle(corner, 1 / columns, 1 / rows, fill=False, edgecolor=YELLOW, linewidth=0.8))
+
+
+def _name_image(axes: Axes, gallery: Gallery, row: int) -> None:
+    predicted = (gallery.predicted or gallery.classes)[row]
+    if gallery.true is None:
+        text, colour = shorten(predicted, 18), GREY
+    elif gallery.true[row] == predicted:
+        text, colour = f"✓ {shorten(predicted, 16)}", BLUE
+    else:
+        text, colour = f"✗ {shorten(predicted, 14)}\ntrue: {shorten(gallery.true[row], 12)}", ORANGE
+    axes.set_xlabel(text, fontsize=8, color=colour, parse_math=False)
+
+
+def _name_map(axes: Axes, gallery: Gallery, column: _Shown, row: int) -> None:
+    parts = []
+    if column.paired:
+        names = gallery.second_classes if column.second else gallery.classes
+        assert names is not None
+        parts.append(f"for {shorten(names[row], 12)}")
+    if column.label in gallery.notes and not column.second:
+        parts.append(shorten(gallery.notes[column.label][row], 18))
+    text = "\n".join(parts)
+    colour = ORANGE if text.startswith("✗") else BLUE if text.startswith("✓") else "black"
+    axes.set_xlabel(text, fontsize=8, color=colour, parse_math=False)
+
+
+def _colour_bar(figure: Figure, axes: list[Axes], signed: bool, wide: float) -> None:
+    """Say below the panels what the colours mean."""
+    colours = _COLOURS if signed else LinearSegmentedColormap.from_list("for", _COLOURS(np.linspace(0.5, 1, 128)))
+    mappable = ScalarMappable(Normalize(-1 if signed else 0, 1), colours)
+    bar = figure.colorbar(mappable, ax=axes, location="bottom", aspect=7 * wide, shrink=0.8, pad=0.01)
+    ticks = {-1: "against the class", 0: "nothing", 1: "for the class"} if signed else {0: "least", 1: "most"}
+    bar.set_ticks(list(ticks), labels=list(ticks.values()))
+    bar.ax.tick_params(labelsize=8, length=2)
+    bar.outline.set_visible(False)
+    bar.ax.get_xticklabels()[0].set_horizontalalignment("left")
+    bar.ax.get_xticklabels()[-1].set_horizontalalignment("right")
+
+
+def _wrapped(text: str) -> str:
+    """At most three lines of about 14 characters, so that long labels do not run into each other."""
+    lines = [""]
+    for word in text.split():
+        if lines[-1] and len(lines[-1]) + 1 + len(word) > 14:
+            lines.append(word)
+        else:
+            lines[-1] = f"{lines[-1]} {word}".strip()
+    return "\n".join(shorten(line, 16) for line in lines[:3])

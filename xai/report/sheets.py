@@ -1,0 +1,221 @@
+"""Sheets: text in rows and columns, for a terminal, as Markdown and as HTML; tables and claims are shown as sheets."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import jinja2
+from markupsafe import Markup
+from rich import box
+from rich.console import Group
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from xai.report.layout import Symbol
+from xai.report.tables import Cell, Row, Table
+from xai.study.claims import FAILS, HOLDS, NOT_MEASURED, RULE, UNDECIDED, Finding
+from xai.study.columns import Column, after_point, arrow, number, scale, signed
+
+SIGNS = {HOLDS: "✓", FAILS: "✗", UNDECIDED: "?", NOT_MEASURED: "–"}
+_LEGEND = ", ".join(f"{sign} {verdict}" for verdict, sign in SIGNS.items()) + "."
+_TALLY = {HOLDS: "hold", FAILS: "do not hold", UNDECIDED: "undecided", NOT_MEASURED: "not measured"}
+_STYLES = {"best": "bold underline", "tied": "bold", HOLDS: "green", FAILS: "red", UNDECIDED: "yellow"}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What stands in one place: a text, what follows it in small print, and what sets it apart (a mark or verdict)."""
+
+    text: str
+    small: str = ""
+    mark: str = ""
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row: leading texts, then entries; `about` is its tooltip."""
+
+    names: tuple[str, ...]
+    entries: tuple[Entry, ...]
+    key: str = ""
+    about: str = ""
+    symbol: Symbol | None = None
+    highlighted: bool = False
+
+
+@dataclass(frozen=True)
+class Part:
+    """Lines under one heading."""
+
+    heading: str
+    lines: tuple[Line, ...]
+    muted: bool = False
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """Parts under common headings; the first `leading` headings are those of names.
+
+    Attributes:
+        title: Above it.
+        head: Heading and tooltip of each column.
+        leading: How many columns hold names.
+        parts: From top to bottom.
+        notes: Below it.
+    """
+
+    title: str
+    head: tuple[tuple[str, str], ...]
+    leading: int
+    parts: tuple[Part, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def has_symbols(self) -> bool:
+        """Whether there is a column for parameters."""
+        return any(line.symbol for part in self.parts for line in part.lines)
+
+
+def sheet_of(table: Table) -> Sheet:
+    """A table as text."""
+    head = (("", ""), *((f"{c.label} {arrow(c)}".strip(), _tooltip(c)) for c in table.columns))
+    parts = tuple(
+        Part(section.heading, tuple(_line(row, table) for row in section.rows), section.muted)
+        for section in table.sections
+    )
+    return Sheet(table.title, head, 1, parts, table.notes)
+
+
+def claim_sheets(findings: Sequence[Finding]) -> list[Sheet]:
+    """For each data set the claims of one heading as a grid of rows and metrics, and the others one a line."""
+    sheets = []
+    for where in dict.fromkeys(each.where for each in findings):
+        mine = [each for each in findings if each.where == where]
+        headings = dict.fromkeys(each.claim.heading for each in mine if each.claim.heading)
+        sheets += [_grid(heading, [each for each in mine if each.claim.heading == heading]) for heading in headings]
+        others = [each for each in mine if not each.claim.heading]
+        if others:
+            names = ("Claim", "Paper", "Difference [95 %]", "Verdict")
+            part = Part("", tuple(_claim_line(each) for each in others))
+            sheets.append(Sheet(f"Claims · {where}", tuple((name, "") for name in names), 2, (part,)))
+    return sheets
+
+
+def claim_notes(findings: Sequence[Finding]) -> list[str]:
+    """How many claims came out which way, what keeps them open, and how a verdict is reached."""
+    counts = [f"{sum(each.verdict == verdict for each in findings)} {text}" for verdict, text in _TALLY.items()]
+    reasons: dict[tuple[str, str], dict[str, None]] = {}
+    for each in findings:
+        if each.why:
+            reasons.setdefault((each.verdict, each.why), {})[each.lacks] = None
+    told = [f"{verdict.capitalize()}: {why} {', '.join(lacks)}".strip() for (verdict, why), lacks in reasons.items()]
+    return [f"Of {len(findings)} comparisons: {', '.join(counts)}.", _LEGEND, *(f"{each}." for each in told), RULE]
+
+
+def as_rich(sheet: Sheet, width: int = 80) -> Group:
+    """For a terminal of `width` characters; what is in small print goes on a line of its own where it does not fit."""
+    flat = _width(sheet) <= width
+    printed = RichTable(box=box.SIMPLE_HEAD, padding=(0, 1 if flat else 0), pad_edge=False, collapse_padding=True)
+    for position, (name, _) in enumerate(sheet.head):
+        left, narrow = position < sheet.leading, not flat and sheet.leading == 1
+        printed.add_column(name.replace(" ", "\n") if narrow else name, justify="left" if left else "right")
+        if position == 0 and sheet.has_symbols:
+            printed.add_column("Param.", no_wrap=True)
+    for position, part in enumerate(sheet.parts):
+        if position:
+            printed.add_section()
+        for line in part.lines:
+            symbol = [Text(line.symbol.text if line.symbol else "")] * sheet.has_symbols
+            names = [Text(name, style="bold" if line.highlighted else "") for name in line.names]
+            cells = (_rich_entry(entry, flat) for entry in line.entries)
+            printed.add_row(names[0], *symbol, *names[1:], *cells, style="dim" if part.muted else "")
+    title = [Text(sheet.title, style="bold")] * bool(sheet.title)
+    return Group(*title, printed, *(Text(note, style="dim") for note in sheet.notes))
+
+
+def as_markdown(sheet: Sheet) -> str:
+    """A pipe table with the notes under it; the best value is bold and underlined where `ins` is rendered."""
+    return _templates().get_template("sheet.md.j2").render(sheet=sheet)
+
+
+def as_html(sheet: Sheet) -> Markup:
+    """A `table` element in a box that scrolls sideways, with the notes under it.
+
+    Hooks for style: `tbody.muted`, `tr.highlighted`, `tr.heading`, `strong.best`, `strong`, `.deviation`, `.symbol`;
+    the class of another cell is its verdict.
+    """
+    return Markup(_templates().get_template("sheet.html.j2").render(sheet=sheet))
+
+
+@cache
+def _templates() -> jinja2.Environment:
+    loader = jinja2.PackageLoader("xai.report")
+    escaped = jinja2.select_autoescape(["html.j2"])
+    return jinja2.Environment(
+        loader=loader, autoescape=escaped, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+
+
+def _tooltip(column: Column) -> str:
+    known = [f"Chance: {column.chance:g}."] if isinstance(column.chance, int | float) else []
+    return " ".join([column.about, *known, *([f"Control: {column.control}."] if column.control else [])]).strip()
+
+
+def _line(row: Row, table: Table) -> Line:
+    entries = (_entry(cell, n, table.spread) for cell, n in zip(row.cells, table.after_point, strict=True))
+    return Line((row.label,), tuple(entries), row.name, row.about, row.symbol, row.highlighted)
+
+
+def _entry(cell: Cell, digits: int, spread: str) -> Entry:
+    around = cell.shown_spread(spread)
+    return Entry(number(cell.mean, digits), "" if math.isnan(around) else number(around, digits), cell.mark)
+
+
+def _grid(heading: str, findings: Sequence[Finding]) -> Sheet:
+    columns = {each.metric.name: each.metric for each in findings}
+    labels = {each.below: each.labels[1] for each in findings}
+    of = {(each.below, each.metric.name): each for each in findings}
+    lines = tuple(
+        Line((label,), tuple(_claim_entry(of.get((row, name))) for name in columns), row)
+        for row, label in labels.items()
+    )
+    head = (("", ""), *((f"{column.label} {arrow(column)}".strip(), column.about) for column in columns.values()))
+    return Sheet(f"{heading} · {findings[0].where}", head, 1, (Part("", lines),))
+
+
+def _claim_entry(finding: Finding | None) -> Entry:
+    if finding is None or finding.difference is None:
+        return Entry(SIGNS[NOT_MEASURED], mark=NOT_MEASURED if finding else "")
+    return Entry(f"{_points(finding.difference.mean, finding.metric)} {SIGNS[finding.verdict]}", mark=finding.verdict)
+
+
+def _claim_line(finding: Finding) -> Line:
+    text = "–"
+    if finding.difference is not None:
+        interval = [_points(value, finding.metric) for value in finding.difference.interval]
+        mean = _points(finding.difference.mean, finding.metric)
+        text = mean if any(map(math.isnan, finding.difference.interval)) else f"{mean} [{', '.join(interval)}]"
+    verdict = Entry(f"{finding.verdict} {SIGNS[finding.verdict]}", mark=finding.verdict)
+    return Line((finding.text, finding.claim.paper), (Entry(text), verdict))
+
+
+def _points(value: float, column: Column) -> str:
+    return signed(scale(column) * value, after_point(column))
+
+
+def _rich_entry(entry: Entry, flat: bool) -> Text:
+    # Appended, so that the line under a number does not run on under the blanks that align it.
+    text = Text().append(entry.text, style=_STYLES.get(entry.mark, ""))
+    if entry.small:
+        text.append(f" ±{entry.small}" if flat else f"\n±{entry.small}", style="dim")
+    return text
+
+
+def _width(sheet: Sheet) -> int:
+    """Characters with each entry on one line."""
+    widths = [len(name) for name, _ in sheet.head]
+    for line in (line for part in sheet.parts for line in part.lines):
+        texts = [*line.names, *(f"{e.text} ±{e.small}" if e.small else e.text for e in line.entries)]
+        widths = [max(width, len(text)) for width, text in zip(widths, texts, strict=True)]
+    return sum(2 + width for width in widths) + 12 * sheet.has_symbols

@@ -1,0 +1,372 @@
+"""Tables: a frame and a YAML file that says which rows and columns, become numbers in their places.
+
+`xai.report.sheets` prints them.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
+from typing import Any
+
+import pandas as pd
+
+from xai.core.errors import UserError
+from xai.report.layout import SPREADS, Group, Symbol, TableParams
+from xai.study.claims import KINDS, parts
+from xai.study.columns import COSTS, Column, OtherColumn, column_of, scale
+from xai.study.statistics import LEVEL, WHOLE, Best, best_and_ties, normalised, summary, wide
+
+CHANCE = "chance"
+"""The row of what knowing nothing scores: from the frame where it is a row of it, else from the columns."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One metric of one row, in the unit that is shown; NaN where there is none.
+
+    `how` says what interval and spread are over: "seeds", "images" or "". `mark` is `best` for the best of the compared
+    rows, `tied` for those not shown to differ from it, else empty.
+    """
+
+    mean: float = math.nan
+    low: float = math.nan
+    high: float = math.nan
+    spread: float = math.nan
+    n_images: int = 0
+    runs: int = 0
+    how: str = ""
+    mark: str = ""
+
+    def shown_spread(self, spread: str) -> float:
+        """What stands behind the ±; of a single run always its interval over images."""
+        return self.spread if spread == "deviation" and self.how == "seeds" else (self.high - self.low) / 2
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row with a cell for each column."""
+
+    name: str
+    label: str
+    cells: tuple[Cell, ...]
+    about: str = ""
+    symbol: Symbol | None = None
+    highlighted: bool = False
+
+
+@dataclass(frozen=True)
+class Section:
+    """Rows under one heading; `muted` where they do not compete."""
+
+    heading: str
+    rows: tuple[Row, ...]
+    muted: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """Sections of rows over common columns; `after_point` are the digits of each, `notes` say how to read it."""
+
+    title: str
+    columns: tuple[Column, ...]
+    after_point: tuple[int, ...]
+    sections: tuple[Section, ...]
+    notes: tuple[str, ...]
+    spread: str = "interval"
+
+    def cell(self, row: str, column: str) -> Cell:
+        """UserError when the table has no such row or column."""
+        rows = {each.name: each for section in self.sections for each in section.rows}
+        names = [each.name for each in self.columns]
+        if row not in rows or column not in names:
+            raise UserError(
+                f"the table has no cell {row}, {column}: its rows are {', '.join(rows)}, its columns {', '.join(names)}"
+            )
+        return rows[row].cells[names.index(column)]
+
+
+@dataclass(frozen=True)
+class Reasons:
+    """Why something is not there.
+
+    Args:
+        left_out: Frame of metrics that rows cannot have: explainer, metric (its family, or a column), reason.
+        unfit: Why rows were not measured, by name.
+        families: Metric family of each column.
+    """
+
+    left_out: pd.DataFrame = field(default_factory=pd.DataFrame)
+    unfit: Mapping[str, str] = field(default_factory=dict)
+    families: Mapping[str, str] = field(default_factory=dict)
+
+    def of(self, row: str, column: str) -> str:
+        """Why the row has no such value."""
+        if len(self.left_out):
+            named = self.left_out["metric"].isin([column, self.families.get(column, column)])
+            found = self.left_out.loc[named & (self.left_out["explainer"] == row), "reason"]
+            if len(found):
+                return str(found.iloc[0])
+        return "undefined or not measured"
+
+
+def build_tables(
+    frame: pd.DataFrame,
+    params: TableParams,
+    columns: Mapping[str, Column],
+    costs: pd.DataFrame | None = None,
+    reasons: Reasons | None = None,
+) -> list[Table]:
+    """A table for each model, data set and source that are not pooled.
+
+    Args:
+        frame: Scores of one split.
+        params: What the table shows.
+        columns: Of the registry, by name.
+        costs: Frame of costs; shown where `params.columns` name them, or name nothing.
+        reasons: Why something is missing.
+    """
+    lines = _with_costs(frame, costs)
+    named = params.columns or list(dict.fromkeys(lines["metric"]))
+    shown = [column_of(name, columns) for name in named]
+    lines = lines[lines["metric"].isin(named)]
+    if lines.empty:
+        raise UserError(f"nothing in the frame has {' or '.join(named)}: measure it, or choose other columns")
+    tables = [_table(where, part, params, shown, reasons or Reasons()) for where, part in parts(lines, params.pool)]
+    measured = frozenset(frame["explainer"])
+    more = [(*_notes_on_rows(table, measured, params, reasons or Reasons()), *params.notes) for table in tables]
+    return [replace(table, notes=(*table.notes, *notes)) for table, notes in zip(tables, more, strict=True)]
+
+
+def published_table(params: TableParams, columns: Mapping[str, Column]) -> Table | None:
+    """What the paper printed, the columns of all its data sets side by side; None where it printed nothing."""
+    if params.published is None:
+        return None
+    groups = [
+        (data, name)
+        for data, rows in params.published.figures.items()
+        for name in params.columns or dict.fromkeys(name for figures in rows.values() for name in figures)
+        if any(name in figures for figures in rows.values())
+    ]
+    shown = tuple(column_of(name, columns) for _, name in groups)
+    several = len(params.published.figures) > 1
+    named = tuple(
+        OtherColumn(
+            f"{data}.{name}", f"{data} {each.label}" if several else each.label, better=each.better, unit=each.unit
+        )
+        for (data, name), each in zip(groups, shown, strict=True)
+    )
+    rows = {row for figures in params.published.figures.values() for row in figures}
+    patterns = [*(name for group in params.groups for name in group.rows), "*"]
+    place = {row: next(n for n, name in enumerate(patterns) if fnmatchcase(row, name)) for row in sorted(rows)}
+    made = []
+    for row in sorted(place, key=place.__getitem__):
+        cells = (_published_cell(params.published.figures[data].get(row, {}).get(name)) for data, name in groups)
+        made.append(_row(row, "", tuple(cells), params))
+    after_point = tuple(params.after_point(each) for each in shown)
+    title = f"{params.title}: published ({params.published.about})"
+    return Table(title, named, after_point, (Section("", tuple(made)),), tuple(_units(shown, params)), "deviation")
+
+
+def by_parameter(frame: pd.DataFrame, name: str, symbol: str, chosen: float | None = None) -> pd.DataFrame:
+    """A frame whose rows are the values of a parameter, in their order, as a sweep is tabulated.
+
+    Args:
+        frame: Of lines that all have the parameter.
+        name: Of the parameter's column.
+        symbol: How it is printed.
+        chosen: The value that other tables report; its row is called so.
+
+    Raises:
+        UserError: A line lacks the parameter.
+    """
+    if name not in frame or frame[name].isna().any():
+        raise UserError(f"some lines have no {name}: choose the rows of the sweep before it is tabulated")
+    labels = {value: f"{symbol} = {value:g}" for value in frame[name].unique()}
+    if chosen is not None:
+        labels = {v: text + " (chosen)" * math.isclose(v, chosen, abs_tol=1e-9) for v, text in labels.items()}
+    values = frame[name]
+    named = frame.assign(explainer=values.map(lambda value: f"{name}={value:g}"), label=values.map(labels))
+    return named.sort_values(name, kind="stable", ignore_index=True)
+
+
+def as_frame(table: Table) -> pd.DataFrame:
+    """Every cell in full precision, one line for row x column, in the unit of the table; `to_csv` writes it."""
+    return pd.DataFrame(
+        [
+            {"group": section.heading, "row": row.name, "label": row.label, "column": column.name, "mean": cell.mean}
+            | {"low": cell.low, "high": cell.high, "spread": cell.spread, "over": cell.how}
+            | {"n_images": cell.n_images, "runs": cell.runs, "mark": cell.mark}
+            for section in table.sections
+            for row in section.rows
+            for column, cell in zip(table.columns, row.cells, strict=True)
+        ]
+    )
+
+
+def _with_costs(frame: pd.DataFrame, costs: pd.DataFrame | None) -> pd.DataFrame:
+    """The frame with a line for each cost, as of a metric of all images together."""
+    if costs is None or costs.empty:
+        return frame
+    there = [name for name in COSTS if name in costs]
+    keys = [name for name in frame if name not in ("metric", "image", "value", *there) and name in costs]
+    lines = costs.melt(keys, there, var_name="metric").dropna(subset="value").assign(image=WHOLE)
+    lines["value"] = lines["value"].astype(float)
+    # What a row costs is told once, though it was measured in several cases.
+    lines = lines.drop_duplicates([name for name in keys if name != "case"] + ["metric"])
+    return pd.concat([frame.drop(columns=[name for name in COSTS if name in frame]), lines], ignore_index=True)
+
+
+def _table(where: str, frame: pd.DataFrame, params: TableParams, columns: Sequence[Column], reasons: Reasons) -> Table:
+    changed = params.normalisation
+    squared = [column.name for column in columns if column.quadratic]
+    pool = params.pool if "source" in params.pool else [*params.pool, "source"]
+    if changed is None:
+        means = summary(frame, pool, quadratic=squared)
+    else:
+        means = summary(normalised(frame, changed.one, changed.zero, squared), pool)
+    cells = {(line["explainer"], line["metric"]): line for line in means.to_dict("records")}
+    groups = _placed(params.groups, frame)
+    compared = [name for group in groups if group.compared for name in group.rows]
+    best = {column.name: _best(frame, column, compared) for column in columns}
+    labels = dict(zip(frame["explainer"], frame["label"], strict=True))
+    sections = []
+    for group in groups:
+        rows = []
+        for name in group.rows:
+            in_row = (_cell(cells.get((name, c.name)), c, params, best[c.name]) for c in columns)
+            rows.append(_row(name, labels[name], tuple(in_row), params))
+        sections.append(Section(group.heading, tuple(rows), not group.compared))
+    if params.chance and CHANCE not in labels and any(isinstance(c.chance, int | float) for c in columns):
+        levels = (c.chance * _scale(c, params) if isinstance(c.chance, int | float) else math.nan for c in columns)
+        sections.append(Section("Chance", (_row(CHANCE, "Chance", tuple(map(Cell, levels)), params),), True))
+    made = Table(
+        " · ".join(filter(None, (params.title, where))),
+        tuple(columns),
+        tuple(params.after_point(column) for column in columns),
+        tuple(section for section in sections if section.rows),
+        (),
+        params.spread,
+    )
+    notes = (*_notes_on_runs(made, frame), *_notes_on_marks(made, best), *_notes_on_gaps(made, reasons))
+    return replace(made, notes=(*_units(columns, params), *notes))
+
+
+def _placed(groups: Sequence[Group], frame: pd.DataFrame) -> list[Group]:
+    """The groups with the names of measured rows, and those that none names under Others."""
+    kinds = frame.drop_duplicates("explainer").set_index("explainer")["kind"]
+    patterns = [name for group in groups for name in group.rows]
+    named = {row for row in kinds.index if any(fnmatchcase(row, pattern) for pattern in patterns)}
+    taken: set[str] = set()
+    placed = []
+    for group in groups:
+        rows: dict[str, None] = {}
+        for name in group.rows:
+            matching = [str(row) for row in kinds.index if fnmatchcase(row, name)]
+            rows |= dict.fromkeys(matching or [str(row) for row in kinds.index[kinds == name] if row not in named])
+        rows = {name: None for name in rows if name not in taken}
+        taken |= rows.keys()
+        placed.append(replace(group, rows=list(rows)))
+    others = [str(name) for name in kinds.index if name not in taken]
+    return [*placed, Group("Others", others, compared=False)]
+
+
+def _best(frame: pd.DataFrame, column: Column, compared: Sequence[str]) -> Best:
+    values = wide(frame, column.name)
+    there = [name for name in compared if name in values]
+    return (
+        best_and_ties(values[there], column.better, column.quadratic) if column.better is not None and there else Best()
+    )
+
+
+def _row(name: str, label: str, cells: tuple[Cell, ...], params: TableParams) -> Row:
+    called = params.row(name)
+    label = called.label or label or name
+    return Row(name, label, cells, called.about, called.symbol, name in params.highlighted)
+
+
+def _scale(column: Column, params: TableParams) -> float:
+    return 1.0 if params.normalisation else scale(column, params.percent)
+
+
+def _cell(line: Mapping[Any, Any] | None, column: Column, params: TableParams, best: Best) -> Cell:
+    if line is None:
+        return Cell()
+    mean, low, high, spread = (_scale(column, params) * line[name] for name in ("mean", "low", "high", "spread"))
+    mark = "best" if line["explainer"] == best.name else "tied" if line["explainer"] in best.tied else ""
+    return Cell(mean, low, high, spread, line["n_images"], line["runs"], line["how"], mark)
+
+
+def _published_cell(figure: float | list[float] | None) -> Cell:
+    if figure is None:
+        return Cell()
+    mean, deviation = figure if isinstance(figure, list) else (figure, math.nan)
+    return Cell(mean, spread=deviation, how="seeds")
+
+
+def _units(columns: Sequence[Column], params: TableParams) -> list[str]:
+    if params.normalisation is not None:
+        start = params.normalisation.zero
+        way = f"from {start} (0) to {params.normalisation.one} (1)" if start else f"of {params.normalisation.one}"
+        return [f"Values are shares {'of the way ' * bool(start)}{way}, in each run."]
+    others = list(dict.fromkeys(column.label for column in columns if column.unit != "%"))
+    if not params.percent or len(others) == len(set(column.label for column in columns)):
+        return []
+    return [f"In percent, but for {' and '.join(others)}." if others else "In percent."]
+
+
+def _notes_on_runs(table: Table, frame: pd.DataFrame) -> list[str]:
+    seeds = frame["seed"].nunique()
+    cells = [(row, cell) for section in table.sections for row in section.rows for cell in row.cells if cell.runs]
+    most = max((cell.runs for _, cell in cells), default=0)
+    images = max((cell.n_images for _, cell in cells), default=0)
+    over = f" of {images:,} images" if images else ""
+    if most < 2:
+        told = "half the 95 % interval over images (bootstrap)"
+        return [
+            f"One seed{over}: ± is {told}, and says nothing of how seeds differ." if seeds == 1 else f"One run{over}."
+        ]
+    notes = [f"Mean ± {SPREADS[table.spread]} over {most} runs ({seeds} seed{'s' * (seeds > 1)}){over}."]
+    fewer: dict[int, dict[str, None]] = {}
+    for row, cell in cells:
+        if cell.runs < most and row.name != CHANCE:
+            fewer.setdefault(cell.runs, {})[row.label] = None
+    return notes + [f"Over {n} run{'s' * (n > 1)}: {', '.join(labels)}." for n, labels in sorted(fewer.items())]
+
+
+def _notes_on_marks(table: Table, best: Mapping[str, Best]) -> list[str]:
+    found = [each for each in best.values() if each.name is not None]
+    if not found:
+        return []
+    headings = " and ".join(section.heading.lower() for section in table.sections if not section.muted) or "rows"
+    notes = [f"Bold and underlined: the best of the {headings}."]
+    for over in dict.fromkeys(each.over for each in found if each.over):
+        runs = max(each.runs for each in found if each.over == over)
+        where = f"{runs} runs" if over == "runs" else "the images of the one run"
+        notes.append(
+            f"Bold: not shown to differ from it (paired t-test over {where}, Holm's correction, p ≥ {LEVEL:g})."
+        )
+    return [" ".join(notes)]
+
+
+def _notes_on_gaps(table: Table, reasons: Reasons) -> list[str]:
+    """For each reason the columns that it leaves empty, in all rows or in those it names."""
+    found: dict[str, dict[str, set[str]]] = {}
+    for section in table.sections:
+        for row in (row for row in section.rows if row.name != CHANCE):
+            for column, cell in zip(table.columns, row.cells, strict=True):
+                if math.isnan(cell.mean):
+                    reason = reasons.of(row.name, column.name)
+                    found.setdefault(reason, {}).setdefault(column.label, set()).add(row.label)
+    return [f"–: {reason} ({', '.join(columns)})." for reason, columns in found.items()]
+
+
+def _notes_on_rows(table: Table, measured: frozenset[str], params: TableParams, reasons: Reasons) -> list[str]:
+    """Which rows are not there: left out with a reason, without any of the columns, or not measured at all."""
+    notes = [f"Left out: {params.row(name).label or name}: {why}." for name, why in reasons.unfit.items()]
+    shown = {CHANCE, *reasons.unfit, *(row.name for section in table.sections for row in section.rows)}
+    named = dict.fromkeys(n for group in params.groups for n in group.rows if n not in shown and "*" not in n)
+    for told, there in (("Without any of these columns", True), ("Not measured", False)):
+        rows = [name for name in named if (name in measured) == there and (there or name not in KINDS)]
+        notes += [f"{told}: {'; '.join(params.row(name).label or name for name in rows)}."] * bool(rows)
+    return notes

@@ -1,0 +1,77 @@
+"""One loop over blocks of images, for every map and every score: shared by processes, resumed after a kill."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from xai.core.files import explain_disk_errors
+from xai.core.progress import bar
+from xai.core.runtime import Runtime
+from xai.core.shards import Shards
+from xai.core.store import PROMISE, SCRATCH, Artifact
+from xai.models.weights import read_weights, write_weights
+
+_PRIME = 1_000_003
+_WORTH_A_LINE = 1.0
+
+
+def block_generator(seed: int, number: int) -> torch.Generator:
+    """The source of randomness of a block: the same for every explainer and every metric, whoever computes it."""
+    return torch.Generator().manual_seed(seed * _PRIME + number)
+
+
+def fill_blocks(
+    runtime: Runtime,
+    kind: str,
+    spec: Mapping[str, Any],
+    blocks: Sequence[Tensor],
+    compute: Callable[[int], Mapping[str, Tensor]],
+    title: str,
+    *,
+    whole: Mapping[str, Tensor] | None = None,
+) -> Artifact:
+    """Compute something of every block together with all processes that want the same, or find it.
+
+    The bytes depend neither on who computed what nor on who was killed when; a kill costs the block that was being
+    computed. The artifact's seconds are those that its blocks took, in all processes together.
+
+    Args:
+        runtime: Store and devices.
+        kind: Of the artifact; its tensors lie in `<kind>.safetensors`.
+        spec: What determines the numbers.
+        blocks: Row numbers [B] of each block.
+        compute: Makes the tensors of a block, [B, ...] each, from its number.
+        title: What progress and logs call it.
+        whole: Tensors of all rows that are written beside them.
+
+    Raises:
+        Busy: Only where the store is impatient: another process holds all blocks that are left.
+    """
+    spec = runtime.with_precision(dict(spec))
+    key = runtime.store.key(kind, spec)
+
+    def shards(folder: Path) -> Shards:
+        return Shards(folder, key, blocks, patient=runtime.store.is_patient)
+
+    def merge(workdir: Path) -> float:
+        (workdir / SCRATCH).mkdir(exist_ok=True)
+        together = shards(workdir / SCRATCH)
+        together.fill(compute, lambda _: None)
+        tensors, seconds = together.collect()
+        write_weights(workdir / f"{kind}.safetensors", {**(whole or {}), **tensors}, {f"xai.{kind}": key})
+        return seconds
+
+    scratch = runtime.store.scratch(kind, spec)
+    if scratch is not None:
+        images = sum(map(len, blocks))
+        with explain_disk_errors(runtime.store.root, PROMISE), bar(title, images, "images", _WORTH_A_LINE) as advance:
+            shards(scratch).fill(compute, advance)
+    return runtime.store.get(kind, spec, merge, title=title)
+
+
+def read_blocks(artifact: Artifact) -> dict[str, Tensor]:
+    """The tensors of an artifact that `fill_blocks` made."""
+    return read_weights(artifact.file(f"{artifact.kind}.safetensors"), what=artifact.kind).tensors

@@ -1,0 +1,267 @@
+"""What is explained: which classifier, which images, which class of each."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cache, cached_property
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from xai.core.errors import UserError
+from xai.core.runtime import Runtime
+from xai.core.settings import Count, settings
+from xai.data.catalogue import OpenData
+from xai.data.module import load_images
+from xai.data.registry import Images, Split, subset
+from xai.explainers.registry import Row
+from xai.explainers.rows import load_row
+from xai.models.maskable import MaskableClassifier, Removal
+from xai.study.blocks import fill_blocks, read_blocks
+
+_CACHED_BYTES = 1 << 28
+_REVISION = 1
+
+
+@dataclass(frozen=True)
+class ExplainedModel:
+    """The classifier that is explained.
+
+    Args:
+        name: What tables call it.
+        identity: What tells it from all others: a key of the store, or a fingerprint.
+        image_size: Side of its images in pixels.
+        mean: What it normalises with, three channels; what a removed pixel shows where the reference is `mean`.
+        classes: Names of its classes.
+        make: Makes it on its device, in evaluation mode and frozen, with a way to remove patches.
+        networks: Where it comes from; what a trained explainer needs beside the classifier stands there.
+    """
+
+    name: str
+    identity: Any
+    image_size: int
+    mean: tuple[float, ...]
+    classes: tuple[str, ...]
+    make: Callable[[Removal | None], MaskableClassifier]
+    networks: Any = None
+
+
+@settings
+class CaseParams:
+    """Which images are explained, and for which class.
+
+    Args:
+        split: `validation` for choosing, `test` for reporting.
+        images: How many, drawn with the seed; null takes all.
+        block: Images that are explained and measured together; also what shares one design of coalitions, and what a
+            kill can cost.
+        targets: The class that is explained: the true one (`label`), the `predicted` one, or the `second` one: the
+            runner-up where the prediction is right, else the true one.
+    """
+
+    split: Split
+    images: Count | None
+    block: Count
+    targets: Literal["label", "predicted", "second"] = "label"
+
+
+@dataclass(frozen=True)
+class Case:
+    """Classifier x data set x split x images x which class x seed: what every explainer of a study is asked.
+
+    Args:
+        runtime: Where to work.
+        model: The classifier that is explained, and asked by metrics.
+        data: The data set.
+        params: Which images, and which class.
+        seed: Of the subset, and of all that is drawn.
+        name: What the frame calls it.
+        source: The data set that explanations were learned on, where it is another.
+        compared: The classifier that rows which classify are compared with; None: `model`.
+        only: These rows [N] of the split, instead of what `params.images` draws.
+        home: The case whose images a prior is learned from, where it is another one.
+        others: The rows of a study by name, for an explainer that is made from another one.
+    """
+
+    runtime: Runtime
+    model: ExplainedModel
+    data: OpenData
+    params: CaseParams
+    seed: int
+    name: str = "main"
+    source: str | None = None
+    compared: ExplainedModel | None = None
+    only: tuple[int, ...] | None = None
+    home: "Case | None" = None
+    others: Mapping[str, Row] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse before any work what could not be measured after it."""
+        available = len(self.data.source.labels(self.split))
+        if not available:
+            raise UserError(f"the {self.split} split of data={self.data.name} has no images: choose another split")
+        if self.params.images is not None and not 1 <= self.params.images <= available:
+            raise UserError(
+                f"images={self.params.images}: the {self.split} split of data={self.data.name} has {available} images; "
+                "null takes all of them"
+            )
+
+    @property
+    def split(self) -> str:
+        """Of the data set."""
+        return self.params.split
+
+    @cached_property
+    def rows(self) -> Tensor:
+        """Row numbers [N] in the split, sorted."""
+        if self.only is not None:
+            return torch.tensor(self.only)
+        return subset(self.data.source, self.split, self.params.images, self.seed)
+
+    @cached_property
+    def blocks(self) -> list[Tensor]:
+        """Positions [B] in `rows` of the images of each block."""
+        return list(torch.arange(len(self.rows)).split(self.params.block))
+
+    @property
+    def is_labelled(self) -> bool:
+        """Whether true classes are known."""
+        return bool(getattr(self.data.source, "labelled", True))
+
+    @cached_property
+    def labels(self) -> Tensor:
+        """True classes [N]."""
+        return self.data.source.labels(self.split)[self.rows]
+
+    @cached_property
+    def has_regions(self) -> bool:
+        """Whether the data set says where the objects are."""
+        return self.data.source.images(self.split, self.rows[:1], 0).regions is not None
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """What determines the images, the classes that are explained, and the draws."""
+        return {**self._images_spec, "targets": self.params.targets}
+
+    @property
+    def _images_spec(self) -> dict[str, Any]:
+        return {
+            "model": self.model.identity,
+            "data": self.data.spec,
+            "split": self.split,
+            "images": self.params.images if self.only is None else list(self.only),
+            "block": self.params.block,
+            "seed": self.seed,
+        }
+
+    @cached_property
+    def targets(self) -> Tensor:
+        """The class that is explained of each image, [N]."""
+        if self.params.targets == "label":
+            return self.labels
+        first, second = self.logits.topk(2, dim=1).indices.unbind(1)
+        if self.params.targets == "predicted":
+            return first
+        return torch.where(first == self.labels, second, self.labels) if self.is_labelled else second
+
+    @cached_property
+    def logits(self) -> Tensor:
+        """What the model says of the whole images, [N, C], from the store or asked."""
+        return self._logits(self.model, self.network())
+
+    @cached_property
+    def compared_logits(self) -> Tensor:
+        """What the classifier says that rows are compared with, [N, C]."""
+        if self.compared is None:
+            return self.logits
+        return self._logits(self.compared, self.compared.make(None))
+
+    def _logits(self, model: ExplainedModel, network: MaskableClassifier) -> Tensor:
+        trainer = self.runtime.trainer
+
+        @torch.no_grad()
+        def ask(number: int) -> dict[str, Tensor]:
+            with trainer.autocast():
+                return {"logits": network(self.images(number).pixels.to(trainer.device)).float().cpu()}
+
+        spec = {**self._images_spec, "model": model.identity, "revision": _REVISION}
+        rows = [self.rows[block] for block in self.blocks]
+        return read_blocks(fill_blocks(self.runtime, "logits", spec, rows, ask, f"answers of {model.name}"))["logits"]
+
+    def network(self, removal: Removal | None = None) -> MaskableClassifier:
+        """The classifier, on the device, in evaluation mode; `removal` None: as the model removes by itself."""
+        return self._networks(removal)
+
+    @cached_property
+    def _networks(self) -> Callable[[Removal | None], MaskableClassifier]:
+        return cache(self.model.make)
+
+    def images(self, number: int) -> Images:
+        """Pixels [B, 3, H, W] and regions [B, H, W] or None of a block, on the CPU."""
+        kept: dict[int, Images] = self._kept
+        if number not in kept:
+            rows, workers = self.rows[self.blocks[number]], self.runtime.trainer.workers
+            found = load_images(self.data.source, self.split, rows, 0, self.model.image_size, workers)
+            size = found.pixels.nbytes + (0 if found.regions is None else found.regions.nbytes)
+            while kept and size * (len(kept) + 1) > _CACHED_BYTES:
+                kept.pop(next(iter(kept)))
+            kept[number] = found
+        return kept[number]
+
+    @cached_property
+    def _kept(self) -> dict[int, Images]:
+        """Blocks that were read last: every explainer and every metric comes by them."""
+        return {}
+
+    def row(self, name: str) -> Row:
+        """Another row of the same study, or one of the configuration's.
+
+        Raises:
+            UserError: There is none of this name.
+        """
+        return self.others[name] if name in self.others else load_row(name)
+
+    def maps_of(self, name: str, split: str, images: int | None) -> Tensor:
+        """Maps [N, h, w] or [N, H, W] of another row, over other images of the same data set.
+
+        Args:
+            name: Of the row.
+            split: Whose images.
+            images: How many, drawn with the seed; null or more than there are takes all.
+
+        Raises:
+            UserError: There is no such row, or it gives no maps.
+        """
+        from xai.study.maps import explain  # maps are made of cases
+
+        home = self.home or self
+        available = len(home.data.source.labels(split))
+        wanted = None if images is None or images >= available else images
+        found = explain(home.with_params(split=split, images=wanted), self.row(name)).attributions
+        if found is None:
+            raise UserError(f"of={name} gives no maps: name a row that explains")
+        return found
+
+    @cached_property
+    def second(self) -> "Case":
+        """The same images, explained for their second class."""
+        other = self.with_params(targets="second")
+        # They share what is read, built and asked.
+        for name in ("rows", "_kept", "_networks", "logits"):
+            other.__dict__[name] = getattr(self, name)
+        return other
+
+    def with_params(self, **changes: Any) -> "Case":
+        """The same case but for some of its parameters; another split has other rows."""
+        only = None if "split" in changes or "images" in changes else self.only
+        return replace(self, params=replace(self.params, **changes), only=only)
+
+
+def facts(case: Case) -> Mapping[str, str | None]:
+    """What metrics may need: None where the case has it, else why not, in words that end a sentence."""
+    data = f"data={case.data.name}"
+    return {
+        "regions": None if case.has_regions else f"{data} does not say where the objects are",
+        "labels": None if case.is_labelled else f"{data} has no labels",
+        "cells": None if hasattr(case.data.source, "cells") else f"{data} has not several objects an image",
+    }

@@ -1,0 +1,283 @@
+"""Claims as YAML, and what a frame says of each: holds, does not hold, undecided, or not measured.
+
+A claim: a metric of one row less that of another lies beyond a margin. It is judged on each data set by itself, on
+pairs of the same seed and the same images.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from xai.core.errors import UserError
+from xai.core.settings import build, unknown
+from xai.study.columns import Column, column_of
+from xai.study.statistics import LEVEL, MINIMUM_SEEDS, Difference, difference, holm, wide
+
+HOLDS, FAILS, UNDECIDED, NOT_MEASURED = VERDICTS = ("holds", "does not hold", "undecided", "not measured")
+DIRECTIONS = ("higher", "lower")
+KINDS = ("post-hoc", "trained", "refined", "control", "classifier")
+"""What an explainer's row may be; in place of a row's name it stands for all rows of that kind."""
+
+RULE = (
+    f"A claim holds where the difference lies beyond its margin in every seed, of at least {MINIMUM_SEEDS}, and the "
+    "95 % interval of the mean over images (differences of the same image, averaged over seeds that share their "
+    "images; Student's t) does so too, and the paired t-test, after Holm's correction for the comparisons of one "
+    f"heading, gives p < {LEVEL:g}; it does not hold where all of this is so on the other side; else it is undecided. "
+    "Where there are no values of single images, interval and test are those over seeds."
+)
+"""How a verdict is reached, for a reader."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """Each row of `above` is beyond each row of `below`, in each metric.
+
+    Args:
+        metrics: Columns of the frame.
+        above: Rows, by name or kind.
+        below: Rows, by name or kind; never those of `above`, unless `than` is another metric.
+        paper: Where in the paper.
+        text: In words; may hold {above}, {below} and {metric}.
+        heading: Of the grid it is shown in, which other claims may share; empty: each comparison has a line of its own.
+        than: The metric of `below`, where it is another one.
+        direction: "higher" or "lower": where `above` is claimed to be; null takes what is better.
+        margin: By how much at least, in the unit of the frame: 0.03 is three percentage points.
+        but: Rows that a kind does not stand for.
+    """
+
+    metrics: list[str]
+    above: list[str]
+    below: list[str]
+    paper: str
+    text: str = "{above} is ahead of {below} in {metric}"
+    heading: str = ""
+    than: str | None = None
+    direction: str | None = None
+    margin: float = 0.0
+    but: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Refuse what is no claim."""
+        if not (self.metrics and self.above and self.below):
+            raise UserError(f"the claim {self.text!r} needs metrics, above and below: name at least one of each")
+        if self.direction is not None and self.direction not in DIRECTIONS:
+            raise UserError(unknown(f"direction={self.direction}", self.direction, DIRECTIONS, "direction", "use"))
+
+
+@dataclass(frozen=True)
+class Claims:
+    """A file of claims.
+
+    Args:
+        claims: In their order.
+        about: Whose they are.
+        pool: What counts as runs beside the seed: `data`, `source`.
+    """
+
+    claims: list[Claim]
+    about: str = ""
+    pool: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One comparison of a claim on one data set.
+
+    Attributes:
+        claim: What was claimed.
+        text: In words.
+        where: Model, data and source, as far as they are not pooled.
+        metric: The column; `above`, `below`: names of the rows; `labels`: what they are called.
+        sign: 1 where `above` is claimed to be higher, -1 where lower.
+        difference: `above` less `below`; None where not measured.
+        p: Of the difference from the margin, after Holm's correction.
+        verdict: One of VERDICTS.
+        why: What keeps it undecided or unmeasured; `lacks`: the row or metric that is not there.
+    """
+
+    claim: Claim
+    text: str
+    where: str
+    metric: Column
+    above: str
+    below: str
+    labels: tuple[str, str]
+    sign: int = 1
+    difference: Difference | None = None
+    p: float = float("nan")
+    verdict: str = NOT_MEASURED
+    why: str = "no run has both"
+    lacks: str = ""
+
+
+def read_claims(path: Path) -> Claims:
+    """Read a file of claims; UserError where it is missing or is none."""
+    return build(Claims, read_yaml(path, "file of claims"), path.stem)
+
+
+def read_yaml(path: Path, what: str) -> object:
+    """What a file says; UserError where it is missing or no YAML."""
+    if not path.is_file():
+        there = [each.stem for each in path.parent.glob("*.yaml")]
+        raise UserError(unknown(path.stem, path.stem, there, what, "there are"))
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+
+
+def judge(frame: pd.DataFrame, claims: Claims, columns: Mapping[str, Column]) -> list[Finding]:
+    """What becomes of each comparison of each claim, on each data set (model and source) by itself.
+
+    Args:
+        frame: Of one split.
+        claims: What is claimed.
+        columns: Of the registry, by name.
+
+    Raises:
+        UserError: A claim without a direction, of a metric of which neither way is better.
+    """
+    found = []
+    for where, part in parts(frame, claims.pool):
+        table = _Wides(part)
+        judged = [_compare(each, where, table, columns) for claim in claims.claims for each in _each(claim, part)]
+        found += _corrected(judged)
+    return found
+
+
+def parts(frame: pd.DataFrame, pool: Sequence[str] = ()) -> Iterator[tuple[str, pd.DataFrame]]:
+    """The frame of each model, data set and source, with its name; what is pooled stays together.
+
+    Lines without a source are part of every source of their data set.
+    """
+    keys = [key for key in ("model", "data", "source") if key not in pool]
+    listed = frame[keys].drop_duplicates()
+    if "source" in keys:
+        others = [key for key in keys if key != "source"]
+        with_source = listed.groupby(others, dropna=False)["source"].transform("count") > 0
+        listed = listed[listed["source"].notna() | ~with_source]
+    for line in listed.to_dict("records"):
+        chosen = pd.Series(True, index=frame.index)
+        for key, value in line.items():
+            same = frame[key].isna() if pd.isna(value) else frame[key] == value
+            chosen &= same | frame[key].isna() if key == "source" else same
+        names = dict.fromkeys(frame.loc[chosen, "data"]) if "data" in pool else {line["data"]: None}
+        data = ", ".join(names)
+        source = line.get("source")
+        direction = data if source is None or pd.isna(source) else f"{source} → {data}"
+        yield " · ".join(filter(None, (direction, line.get("model", "")))), frame[chosen]
+
+
+def table_of(findings: Sequence[Finding]) -> pd.DataFrame:
+    """Every number behind the verdicts, one line a comparison, in the unit of the frame."""
+    lines = []
+    for each in findings:
+        line: dict[str, Any] = {
+            "claim": each.text,
+            "paper": each.claim.paper,
+            "where": each.where,
+            "metric": each.metric.name,
+        }
+        line |= {"than": each.claim.than, "above": each.above, "below": each.below, "margin": each.claim.margin}
+        if each.difference is not None:
+            seeds, images = each.difference.over_runs, each.difference.over_images
+            line |= {"difference": each.difference.mean, "seeds": each.difference.seeds}
+            line |= {"low_seeds": seeds[0], "high_seeds": seeds[1], "n_images": each.difference.images}
+            line |= {"over_images": images[0], "low_images": images[1], "high_images": images[2], "p": each.p}
+        lines.append(line | {"verdict": each.verdict, "why": f"{each.why} {each.lacks}".strip()})
+    return pd.DataFrame(lines)
+
+
+class _Wides:
+    """The metrics of one part of a frame, each made wide once."""
+
+    def __init__(self, frame: pd.DataFrame) -> None:
+        self._frame = frame
+        self._made: dict[str, pd.DataFrame] = {}
+        self.labels: dict[str, str] = dict(zip(frame["explainer"], frame["label"], strict=True))
+
+    def of(self, metric: str) -> pd.DataFrame:
+        if metric not in self._made:
+            self._made[metric] = wide(self._frame, metric)
+        return self._made[metric]
+
+
+def _each(claim: Claim, frame: pd.DataFrame) -> Iterator[tuple[Claim, str, str, str]]:
+    """Every comparison of a claim: metric, row above, row below."""
+    rows = frame.drop_duplicates("explainer").set_index("explainer")["kind"]
+    above = _named(claim.above, rows, claim.but)
+    spared = [*claim.but, *(above if claim.than is None else [])]
+    for metric, mine in product(claim.metrics, above):
+        for theirs in _named(claim.below, rows, spared):
+            yield claim, metric, mine, theirs
+
+
+def _named(names: Sequence[str], kinds: "pd.Series[str]", spared: Sequence[str]) -> list[str]:
+    """Rows by name, whether measured or not, and those of the kinds that are named."""
+    found: dict[str, None] = {}
+    for name in names:
+        if name in KINDS and name not in kinds.index:
+            found |= dict.fromkeys(str(row) for row in kinds.index[kinds == name] if row not in spared)
+        else:
+            found[name] = None
+    return list(found)
+
+
+def _compare(
+    comparison: tuple[Claim, str, str, str], where: str, table: _Wides, columns: Mapping[str, Column]
+) -> Finding:
+    claim, name, above, below = comparison
+    column = column_of(name, columns)
+    labels = (table.labels.get(above, above), table.labels.get(below, below))
+    text = claim.text.format(above=labels[0], below=labels[1], metric=column.label)
+    finding = Finding(claim, text, where, column, above, below, labels)
+    for row, metric in ((above, name), (below, claim.than or name)):
+        if row not in table.labels:
+            return replace(finding, why="there is no row", lacks=row)
+        if row not in table.of(metric):
+            return replace(finding, why=f"{table.labels[row]} has no", lacks=metric)
+    direction = claim.direction or column.better
+    if direction is None:
+        raise UserError(f"the claim {claim.text!r} has no direction, and neither is better of {name}: give direction")
+    sign = 1 if direction == "higher" else -1
+    mine, theirs = table.of(name)[above], table.of(claim.than or name)[below]
+    found = difference(*mine.align(theirs, join="inner"), null=sign * claim.margin, quadratic=column.quadratic)
+    return finding if found is None else replace(finding, sign=sign, difference=found, p=found.p)
+
+
+def _corrected(findings: Sequence[Finding]) -> list[Finding]:
+    """With p-values corrected for the comparisons of one heading (else of one claim), and the verdicts."""
+    families: dict[object, list[int]] = {}
+    for number, finding in enumerate(findings):
+        families.setdefault(finding.claim.heading or id(finding.claim), []).append(number)
+    decided = list(findings)
+    for members in families.values():
+        for number, p in zip(members, holm([findings[number].p for number in members]), strict=True):
+            decided[number] = _decide(replace(findings[number], p=p))
+    return decided
+
+
+def _decide(finding: Finding) -> Finding:
+    found = finding.difference
+    if found is None:
+        return finding
+    if found.seeds < MINIMUM_SEEDS:
+        missing = f"{found.seeds} seed{'s' * (found.seeds > 1)}, of at least {MINIMUM_SEEDS}"
+        return replace(finding, verdict=UNDECIDED, why=missing)
+    seeds = [finding.sign * value - finding.claim.margin for value in found.by_run]
+    interval = [finding.sign * value - finding.claim.margin for value in found.interval]
+    for side, verdict in ((1, HOLDS), (-1, FAILS)):
+        if all(side * value > 0 for value in (*seeds, *interval)) and not finding.p >= LEVEL:
+            return replace(finding, verdict=verdict, why="")
+    if len({value > 0 for value in seeds}) > 1:
+        why = "the seeds disagree"
+    elif min(interval) > 0 or max(interval) < 0:
+        why = "not after Holm's correction"
+    else:
+        why = "the interval holds the margin"
+    return replace(finding, verdict=UNDECIDED, why=why)

@@ -1,0 +1,122 @@
+"""The frames: everything that a study measured, one line for explainer x metric x image. Views are made of them."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+import torch
+
+from xai.explainers.registry import Row
+from xai.study.case import Case
+from xai.study.maps import Maps
+from xai.study.scores import Scores
+
+WHOLE = -1
+"""The image of a value that is of all images together."""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """All that a study measured of one row in one case.
+
+    Args:
+        case: The case.
+        row: The row.
+        maps: What the row says of the images.
+        scores: By metric family.
+        left_out: Why a metric could not be had, by its name.
+    """
+
+    case: Case
+    row: Row
+    maps: Maps
+    scores: Mapping[str, Scores]
+    left_out: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Frames:
+    """What a study measured.
+
+    Args:
+        scores: One line for explainer x metric x image: case, explainer, label, kind, metric, model, data, source,
+            seed, split, image (its row in the split; -1 where a value is of all images), value, and a column for each
+            number that rows are labelled with.
+        curves: One line for explainer x curve x point: the same columns, but curve, x (a share, 0 to 1) and the value's
+            mean over images.
+        costs: One line for explainer: passes and milliseconds an image, and the seconds its training took.
+        left_out: One line for each metric that a row cannot have: explainer, metric, reason.
+    """
+
+    scores: pd.DataFrame
+    curves: pd.DataFrame
+    costs: pd.DataFrame
+    left_out: pd.DataFrame
+
+
+def frames(measurements: Sequence[Measurement]) -> Frames:
+    """The frames of what was measured."""
+    return Frames(
+        _joined(_score_lines(each) for each in measurements),
+        _joined(_curve_lines(each) for each in measurements),
+        _joined([pd.DataFrame([_cost_line(each) for each in measurements])]),
+        _joined([pd.DataFrame([line for each in measurements for line in _reason_lines(each)])]),
+    )
+
+
+def join(parts: Iterable[Frames]) -> Frames:
+    """The frames of several studies or seeds as one; lines that came twice are kept once."""
+    listed = list(parts)
+    names = ("scores", "curves", "costs", "left_out")
+    return Frames(*(_joined([getattr(part, name) for part in listed]).drop_duplicates() for name in names))
+
+
+def _common(measured: Measurement) -> dict[str, Any]:
+    case, row = measured.case, measured.row
+    return {
+        "case": case.name,
+        "explainer": row.name,
+        "label": row.label,
+        "kind": row.entry.info.kind,
+        "model": case.model.name,
+        "data": case.data.name,
+        "source": case.source,
+        "seed": case.seed,
+        "split": case.split,
+        **measured.maps.notes,
+    }
+
+
+def _score_lines(measured: Measurement) -> pd.DataFrame:
+    parts = []
+    for scores in measured.scores.values():
+        for metric, values in scores.columns.items():
+            image = scores.rows.numpy() if len(values) == len(scores.rows) else [WHOLE]
+            parts.append(pd.DataFrame({"metric": metric, "image": image, "value": values.numpy()}))
+    return _joined(parts).assign(**_common(measured))
+
+
+def _curve_lines(measured: Measurement) -> pd.DataFrame:
+    parts = []
+    for scores in measured.scores.values():
+        for curve, values in scores.curves.items():
+            x = torch.linspace(0, 1, values.shape[1], dtype=torch.float64)
+            mean = values.double().nanmean(0)
+            parts.append(pd.DataFrame({"curve": curve, "x": x.numpy(), "value": mean.numpy()}))
+    return _joined(parts).assign(**_common(measured))
+
+
+def _cost_line(measured: Measurement) -> dict[str, Any]:
+    info, players = measured.row.entry.info, measured.case.network().players
+    passes = None if info.passes is None else info.passes(measured.row.params, players)
+    return {**_common(measured), "passes": passes, "milliseconds": measured.maps.milliseconds}
+
+
+def _reason_lines(measured: Measurement) -> list[dict[str, Any]]:
+    return [{**_common(measured), "metric": name, "reason": why} for name, why in measured.left_out.items()]
+
+
+def _joined(parts: Iterable[pd.DataFrame]) -> pd.DataFrame:
+    filled = [part for part in parts if len(part)]
+    return pd.concat(filled, ignore_index=True) if filled else pd.DataFrame()

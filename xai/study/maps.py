@@ -1,0 +1,115 @@
+"""Maps: what an explainer says of the images of a case, made once and kept in the store."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from xai.core.errors import UserError
+from xai.core.store import Artifact
+from xai.explainers import block as blocks
+from xai.explainers.block import Block, BlockExplainer, Explainer, Explanation
+from xai.explainers.registry import Prepared, Row
+from xai.study.blocks import block_generator, fill_blocks, read_blocks
+from xai.study.case import Case
+
+_REVISION = 1
+_MOST_ROWS_NAMED = 5
+
+
+@dataclass(frozen=True)
+class Maps:
+    """What an explainer says of N images.
+
+    Args:
+        artifact: Where it lies.
+        attributions: [N, h, w] on the patch grid or [N, H, W] of pixels; None for a row that only classifies.
+        logits: [N, C], where the explainer is a classifier too.
+        pick: Which stage of a path of maps this is, None where there is no path.
+        notes: Numbers that the row is labelled with: how long it was trained, a share, a step.
+    """
+
+    artifact: Artifact
+    attributions: Tensor | None
+    logits: Tensor | None
+    pick: int | None
+    notes: dict[str, float]
+
+    @property
+    def milliseconds(self) -> float:
+        """What explaining an image took."""
+        values = self.attributions if self.attributions is not None else self.logits
+        assert values is not None
+        return 1000 * self.artifact.seconds / len(values)
+
+
+def explain(case: Case, row: Row) -> Maps:
+    """The maps of a row, from the store or made.
+
+    They are kept by what they are made from: another metric, another table, another name of the row make none anew.
+
+    Raises:
+        UserError: The explainer does not fit the model or the data, or gives NaN or infinity.
+        Busy: Only where the store is impatient, and another process is at work on what is left.
+    """
+    prepared = row.entry.prepare(case, row.params)
+    spec = {"explainer": dict(prepared.made_from), "case": case.spec, "revision": _REVISION}
+    title = f"{row.label} of {case.data.name} {case.split}"
+    rows = [case.rows[block] for block in case.blocks]
+    whole = {"rows": case.rows, "targets": case.targets, "labels": case.labels}
+    artifact = fill_blocks(case.runtime, "maps", spec, rows, _Explaining(case, row, prepared), title, whole=whole)
+    return read(artifact, prepared)
+
+
+def read(artifact: Artifact, prepared: Prepared) -> Maps:
+    """The maps of an artifact; of a path of maps the stage that the row is about."""
+    tensors = read_blocks(artifact)
+    attributions = tensors.get("attributions")
+    if attributions is not None and prepared.pick is not None:
+        attributions = attributions[:, prepared.pick]
+    return Maps(artifact, attributions, tensors.get("logits"), prepared.pick, dict(prepared.notes))
+
+
+class _Explaining:
+    """Computes a block from its number; the explainer is built for the first one."""
+
+    def __init__(self, case: Case, row: Row, prepared: Prepared) -> None:
+        self._case, self._row, self._prepared = case, row, prepared
+        self._built: Explainer | BlockExplainer | None = None
+
+    def __call__(self, number: int) -> dict[str, Tensor]:
+        case, device = self._case, self._case.runtime.trainer.device
+        if self._built is None:
+            self._built = self._prepared.build()
+        positions = case.blocks[number]
+        pixels, regions = case.images(number)
+        block = Block(
+            images=pixels.to(device),
+            targets=case.targets[positions].to(device),
+            labels=case.labels[positions].to(device) if case.is_labelled else None,
+            regions=None if regions is None else regions.to(device),
+            rows=case.rows[positions],
+            generator=block_generator(case.seed, number),
+        )
+        with case.runtime.trainer.autocast():
+            found = blocks.explain(self._built, block)
+        return self._checked(block, found)
+
+    def _checked(self, block: Block, found: Explanation) -> dict[str, Tensor]:
+        tensors: dict[str, Any] = {"attributions": found.maps, "logits": found.logits}
+        tensors = {name: value.detach().float().cpu() for name, value in tensors.items() if value is not None}
+        for name, value in tensors.items():
+            if len(value) != len(block.images):
+                raise ValueError(f"{self._row.name} gave {name} {list(value.shape)} for {len(block.images)} images")
+            self._check_finite(name, value, block.rows)
+        return tensors
+
+    def _check_finite(self, name: str, values: Tensor, rows: Tensor) -> None:
+        bad = rows[~values.isfinite().flatten(1).all(1)].tolist()
+        if bad:
+            named = ", ".join(map(str, bad[:_MOST_ROWS_NAMED])) + (", ..." if len(bad) > _MOST_ROWS_NAMED else "")
+            raise UserError(
+                f"{self._row.name} gives NaN or infinite {name} for {len(bad)} images of {self._case.data.name} "
+                f"{self._case.split} (rows {named}): give a classifier with finite outputs, or use "
+                "trainer.precision=32-true"
+            )

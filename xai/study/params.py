@@ -1,0 +1,69 @@
+"""Settings of a study, and the rows and metrics they name."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from omegaconf import DictConfig
+
+from xai.core.errors import UserError
+from xai.core.job import Common
+from xai.core.settings import Whole, settings
+from xai.explainers.registry import Row
+from xai.explainers.rows import load_row
+from xai.metrics import registry as metrics
+from xai.study.case import CaseParams
+from xai.study.scores import Chosen
+
+
+@settings
+class StudySettings(Common):
+    """What every study has.
+
+    Args:
+        study: Its name.
+        data: The data set: `name` and its settings.
+        rows: Explainers, in order: files of conf/explainer.
+        explainers: By row, settings that replace those of its file.
+        metrics: Metrics, by their names or those of their columns.
+        metric: By metric, its settings.
+        case: Which images, and which class of each.
+        tables: Files of conf/table.
+        claims: Files of conf/claims.
+        figures: Registered figures.
+        pictures: Images on the sheets of pictures.
+    """
+
+    study: str
+    data: Any
+    rows: tuple[str, ...]
+    explainers: dict[str, Any]
+    metrics: tuple[str, ...]
+    metric: dict[str, Any]
+    case: CaseParams
+    tables: tuple[str, ...]
+    claims: tuple[str, ...]
+    figures: tuple[str, ...]
+    pictures: Whole
+
+
+def open_rows(names: Sequence[str], explainers: Mapping[str, Any], config: DictConfig | None = None) -> list[Row]:
+    """The rows of a study, each with the settings of its file and those of `explainers.<row>`.
+
+    Raises:
+        UserError: No row, an unknown one, or a wrong setting of one.
+    """
+    if not names:
+        raise UserError("rows is empty: name at least one explainer")
+    return [load_row(name, explainers, config) for name in names]
+
+
+def open_metrics(names: Sequence[str], given: Mapping[str, Any]) -> list[Chosen]:
+    """Metrics by their own name or that of one of their columns, with the settings of `metric.<name>`.
+
+    Raises:
+        UserError: An unknown metric, or a wrong setting of one.
+    """
+    for name in given:
+        metrics.entry(name)
+    wanted = [metrics.entry(name) if name in metrics.names() else metrics.metric_of(name) for name in names]
+    return [Chosen(each, each.settings(given.get(each.name))) for each in dict.fromkeys(wanted)]

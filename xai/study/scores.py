@@ -1,0 +1,228 @@
+"""Scores: what a metric says of maps, image by image, made once and kept in the store apart from the maps."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from xai.explainers.registry import Row
+from xai.games import PatchGame
+from xai.metrics import registry
+from xai.metrics.registry import Metric
+from xai.models.maskable import MaskableClassifier
+from xai.study.blocks import block_generator, fill_blocks, read_blocks
+from xai.study.case import Case, facts
+from xai.study.maps import Maps, explain
+
+_REVISION = 1
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A metric with its settings."""
+
+    metric: Metric
+    params: Any
+
+    @property
+    def flat(self) -> dict[str, Any]:
+        """What determines its numbers."""
+        return {"name": self.metric.name, **asdict(self.params)}
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a metric says of N images.
+
+    Args:
+        rows: Row numbers [N] in the split.
+        columns: Values [N] float64 by column, NaN where undefined; [1] where one value is of all images.
+        curves: Values [N, K] by curve.
+    """
+
+    rows: Tensor
+    columns: dict[str, Tensor]
+    curves: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What metrics compare maps with beside the classifier: maps of other rows of the same case.
+
+    Args:
+        reference: The row whose maps are the truth, None where there is none.
+    """
+
+    reference: Row | None = None
+
+
+def missing(case: Case, row: Row, maps: Maps, chosen: Chosen, compared: Compared) -> str | None:
+    """Why a metric cannot be had of a row, in a line; None where it can."""
+    available = {"network", "game", *(name for name, reason in facts(case).items() if reason is None)}
+    if maps.attributions is not None:
+        available |= {"maps", "second"}
+    if maps.logits is not None:
+        available.add("logits")
+    if compared.reference is not None:
+        available |= {"reference", "reference_second"}
+    return registry.missing(chosen.metric, available, "patch" if is_of_patches(case, maps) else "pixel")
+
+
+def is_of_patches(case: Case, maps: Maps) -> bool:
+    """Whether maps are on the patch grid of the classifier; what only classifies is not of pixels either."""
+    return maps.attributions is None or tuple(maps.attributions.shape[1:]) == tuple(case.network().grid)
+
+
+def score(case: Case, row: Row, maps: Maps, chosen: Chosen, compared: Compared) -> Scores:
+    """The scores of a row by a metric, from the store or computed; the maps it needs besides are made first."""
+    needs = chosen.metric.needs
+    second = explain(case.second, row) if "second" in needs else None
+    reference = reference_second = None
+    if "reference" in needs and compared.reference is not None:
+        reference = explain(case, compared.reference)
+        if "second" in needs:
+            reference_second = explain(case.second, compared.reference)
+    given = _Given(case, chosen, maps, second, reference, reference_second)
+    spec = {
+        "metric": chosen.flat,
+        "maps": given.identity,
+        "compared": case.compared.identity if case.compared is not None and "logits" in needs else None,
+        "case": case.spec,
+        "revision": _REVISION,
+    }
+    blocks = [torch.arange(len(case.rows))] if chosen.metric.whole else case.blocks
+    rows = [case.rows[block] for block in blocks]
+    title = f"{chosen.metric.name} of {row.label}"
+
+    def compute(number: int) -> dict[str, Tensor]:
+        with case.runtime.trainer.autocast():
+            return registry.compute(chosen.metric, _Measured(given, number, blocks[number]), chosen.params)
+
+    artifact = fill_blocks(case.runtime, "scores", spec, rows, compute, title, whole={"rows": case.rows})
+    tensors = read_blocks(artifact)
+    curves = set(chosen.metric.curves_of(chosen.params))
+    columns = {name: value for name, value in tensors.items() if name not in curves and name != "rows"}
+    return Scores(tensors["rows"], columns, {name: tensors[name] for name in sorted(curves)})
+
+
+@dataclass(frozen=True)
+class _Given:
+    """All maps that a metric looks at."""
+
+    case: Case
+    chosen: Chosen
+    maps: Maps
+    second: Maps | None
+    reference: Maps | None
+    reference_second: Maps | None
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """Of the maps, in the key of the scores."""
+        named = {"maps": self.maps, "second": self.second, "reference": self.reference}
+        return {name: {"key": maps.artifact.key, "pick": maps.pick} for name, maps in named.items() if maps is not None}
+
+
+class _Measured:
+    """What a metric may ask for of one block, each part when it is asked for."""
+
+    def __init__(self, given: _Given, number: int, positions: Tensor) -> None:
+        self._given, self._number, self._positions = given, number, positions
+        self._device = given.case.runtime.trainer.device
+
+    @property
+    def rows(self) -> Tensor:
+        """Numbers of the images [B] in their split."""
+        return self._given.case.rows[self._positions]
+
+    @cached_property
+    def images(self) -> Tensor:
+        """Pixels [B, 3, H, W] in [0, 1], on the device."""
+        return self._given.case.images(self._number).pixels.to(self._device)
+
+    @property
+    def regions(self) -> Tensor | None:
+        """Where the objects are, bool [B, H, W]."""
+        return self._given.case.images(self._number).regions
+
+    @property
+    def cells(self) -> Tensor | None:
+        """Where the object is that is asked about, of several in an image: bool [B, H, W]."""
+        case = self._given.case
+        source: Any = case.data.source
+        if facts(case)["cells"] is not None:
+            return None
+        cells: Tensor = source.cells(case.split, case.rows[self._positions], 0)
+        return cells
+
+    @property
+    def labels(self) -> Tensor | None:
+        """True classes [B]."""
+        case = self._given.case
+        return case.labels[self._positions] if case.is_labelled else None
+
+    @property
+    def targets(self) -> Tensor:
+        """Classes that are explained, [B]."""
+        return self._given.case.targets[self._positions]
+
+    @property
+    def second_targets(self) -> Tensor:
+        """Classes that the second maps are of, [B]."""
+        return self._given.case.second.targets[self._positions]
+
+    @property
+    def maps(self) -> Tensor | None:
+        """The maps, [B, h, w] or [B, H, W], on the CPU."""
+        return self._of(self._given.maps)
+
+    @property
+    def second(self) -> Tensor | None:
+        """Maps of the second class."""
+        return self._of(self._given.second)
+
+    @property
+    def reference(self) -> Tensor | None:
+        """Maps that are taken for the truth."""
+        return self._of(self._given.reference)
+
+    @property
+    def reference_second(self) -> Tensor | None:
+        """The same of the second class."""
+        return self._of(self._given.reference_second)
+
+    @property
+    def logits(self) -> Tensor | None:
+        """What the row itself says of the images, [B, C], where it is a classifier."""
+        logits = self._given.maps.logits
+        return None if logits is None else logits[self._positions]
+
+    @property
+    def classifier_logits(self) -> Tensor:
+        """What the classifier says of them, [B, C]."""
+        return self._given.case.compared_logits[self._positions]
+
+    @property
+    def network(self) -> MaskableClassifier:
+        """The classifier."""
+        return self._given.case.network()
+
+    @property
+    def mean(self) -> Sequence[float]:
+        """What the classifier normalises with, three channels."""
+        return self._given.case.model.mean
+
+    @property
+    def generator(self) -> torch.Generator:
+        """A fresh source of randomness, the same for every row."""
+        return block_generator(self._given.case.seed, self._number)
+
+    def game(self) -> PatchGame:
+        """The game of the images' patches, whose value is the probability of the class that is explained."""
+        return PatchGame(self.network, self.images, self.targets.to(self._device))
+
+    def _of(self, maps: Maps | None) -> Tensor | None:
+        return None if maps is None or maps.attributions is None else maps.attributions[self._positions]

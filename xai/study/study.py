@@ -1,0 +1,131 @@
+"""A study: rows x cases x metrics, measured together with every process that measures the same."""
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
+
+from xai.core.errors import Busy, UserError
+from xai.explainers.registry import Row, refusal
+from xai.study.case import Case
+from xai.study.frame import Frames, Measurement, frames
+from xai.study.maps import explain
+from xai.study.scores import Chosen, Compared, missing, score
+
+log = logging.getLogger(__name__)
+
+_PAUSE = 0.5
+
+T = TypeVar("T")
+
+
+@dataclass
+class Study:
+    """What is measured.
+
+    Args:
+        rows: Explainers, in the order of the tables.
+        cases: What they explain, and which metrics each case is for.
+        others: Rows that are not measured, but whose maps a row may be made from, by name.
+        reference: Name of the row whose maps are the truth, where there is one.
+        strict: Refuse a row that does not fit; otherwise it is left out, with the reason.
+    """
+
+    rows: Sequence[Row]
+    cases: Sequence[tuple[Case, Sequence[Chosen]]]
+    others: Mapping[str, Row] = field(default_factory=dict)
+    reference: Row | None = None
+    strict: bool = False
+    unfit: dict[str, str] = field(default_factory=dict)
+    """Why rows were left out, by name."""
+
+    def __post_init__(self) -> None:
+        """Refuse two rows of one name, and tell the cases of all rows."""
+        names = [row.name for row in self.rows]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise UserError(f"rows: {twice[0]} is named twice: name each row once")
+        known = {**self.others, **{row.name: row for row in self.rows}}
+        self.cases = [(replace(case, others=known), metrics) for case, metrics in self.cases]
+
+    def run(self) -> Frames:
+        """Measure what is missing, find the rest.
+
+        What another process is making meanwhile is come back to when nothing else is left.
+
+        Raises:
+            UserError: No row fits; or `strict`, and one does not.
+        """
+        self._leave_out()
+        return frames(together([self._measuring(case, row) for case, row in self._pairs], self._store))
+
+    @property
+    def measured_rows(self) -> list[Row]:
+        """The rows that fit."""
+        return [row for row in self.rows if row.name not in self.unfit]
+
+    def _leave_out(self) -> None:
+        """Find out which rows do not fit, before any work."""
+        case = self.cases[0][0]
+        for row in self.rows:
+            reason = refusal(row.entry, row.params, case)
+            if reason is not None and self.strict:
+                raise UserError(f"rows: {row.name}: {reason}")
+            if reason is not None:
+                self.unfit[row.name] = reason
+        if not self.measured_rows:
+            first = self.rows[0].name
+            raise UserError(f"none of the explainers fits: {first}: {self.unfit[first]}")
+
+    @property
+    def _pairs(self) -> list[tuple[Case, Row]]:
+        return [(case, row) for row in self.measured_rows for case, _ in self.cases]
+
+    @property
+    def _store(self) -> Callable[[], AbstractContextManager[None]]:
+        return self.cases[0][0].runtime.store.impatient
+
+    def _measuring(self, case: Case, row: Row) -> Callable[[], Measurement]:
+        chosen = next(metrics for each, metrics in self.cases if each is case)
+        compared = Compared(self.reference)
+
+        def measure() -> Measurement:
+            maps, scores, left_out = explain(case, row), {}, {}
+            for each in chosen:
+                reason = missing(case, row, maps, each, compared)
+                if reason is None:
+                    scores[each.metric.name] = score(case, row, maps, each, compared)
+                else:
+                    left_out[each.metric.name] = reason
+            return Measurement(case, row, maps, scores, left_out)
+
+        return measure
+
+
+def together(tasks: Sequence[Callable[[], T]], impatient: Callable[[], AbstractContextManager[None]]) -> list[T]:
+    """The results of tasks, each done when no other process is at it.
+
+    Args:
+        tasks: Each raises `Busy` where another process makes what it needs.
+        impatient: Enters the mode in which they do.
+    """
+    done: dict[int, T] = {}
+    waiting = deque(range(len(tasks)))
+    busy_in_turn = 0
+    while waiting:
+        number = waiting.popleft()
+        try:
+            with impatient():
+                done[number] = tasks[number]()
+            busy_in_turn = 0
+        except Busy as other:
+            waiting.append(number)
+            busy_in_turn += 1
+            if busy_in_turn == len(waiting):
+                log.info("waiting for another process: %s", other)
+                time.sleep(_PAUSE)
+                busy_in_turn = 0
+    return [done[number] for number in range(len(tasks))]
