@@ -36,6 +36,9 @@ from xai.settings import (
 from xai.stages.families import FAMILIES, check_family, classifier_stages, family, settle
 from xai.stages.removal import RemovalExamination
 from xai.stages.supervision import open_supervision
+from xai.tasks.compare import CompareSettings
+from xai.tasks.compare import run as run_compare
+from xai.tasks.study import STUDIES, run_study
 
 
 def run(config: DictConfig, output: Path, typed: Sequence[str] = ()) -> None:
@@ -50,10 +53,11 @@ def run(config: DictConfig, output: Path, typed: Sequence[str] = ()) -> None:
         UserError: For whatever the user can mend.
     """
     values = _plain(config)
-    plugins.load(_module_names(values.pop("plugins", [])))
+    plugins.load(_module_names(values.get("plugins", [])))
     schema, work = _chosen(values)
     values = _plain(_settled(config, schema, values, typed))
     known = {field.name for kind, _ in (*TASKS.values(), *METHODS.values()) for field in fields(kind)}
+    known |= {field.name for paper in STUDIES.values() for field in fields(paper.settings)}
     for key in values:
         if key not in known:
             raise UserError(unknown(key, key, known))
@@ -73,6 +77,10 @@ def _module_names(value: Any) -> list[str]:
 
 def _chosen(values: dict[str, Any]) -> tuple[type[Any], Callable[[Any, Path], None]]:
     """What a configuration asks for: its task, or its method where the task is to run one."""
+    if values.get("task") == "study":
+        if values.get("study") not in STUDIES:
+            raise UserError(unknown(f"study={values.get('study')}", str(values.get("study")), STUDIES))
+        return STUDIES[str(values["study"])].settings, run_study
     key, choices = ("method", METHODS) if values.get("task") == "method" else ("task", TASKS)
     name = values.get(key)
     if name not in choices:
@@ -292,7 +300,10 @@ def _command() -> str:
     return shlex.join(["python", os.path.relpath(sys.argv[0]), *sys.argv[1:]])
 
 
-TASKS: dict[str, tuple[type[Any], Callable[[Any, Path], None]]] = {"supervise": (SuperviseConfig, _supervise)}
+TASKS: dict[str, tuple[type[Any], Callable[[Any, Path], None]]] = {
+    "supervise": (SuperviseConfig, _supervise),
+    "compare": (CompareSettings, run_compare),
+}
 """Name of a task other than running a method -> its settings and what runs it."""
 
 METHODS: dict[str, tuple[type[Any], Callable[[Any, Path], None]]] = {

@@ -10,13 +10,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import hydra
+from rich.markup import escape
 
 from xai.app import run
 from xai.cli import report_errors, typed_keys
 from xai.core.composing import CONF
 from xai.core.errors import UserError
 from xai.core.progress import console
-from xai.reports.sweeps import SHOW, Sweep, read_sweep
+from xai.report.sweeps import Sweep, read_sweep, show
 
 
 def run_all(sweep: Sweep, name: str, extra: Sequence[str]) -> list[Path]:
@@ -41,10 +42,9 @@ def main(arguments: Sequence[str]) -> None:
         raise UserError("usage: python -m xai.sweep sweeps/NAME.yaml [KEY=VALUE ...]")
     path = Path(arguments[0])
     sweep = read_sweep(path)
-    if sweep.kind not in SHOW:
-        raise UserError(f"{path}: kind={sweep.kind} is unknown: use {', '.join(SHOW)}")
     folders = run_all(sweep, path.stem, arguments[1:])
-    SHOW[sweep.kind](sweep, folders, Path("outputs") / path.stem)
+    page = show(sweep, folders, Path("outputs") / path.stem)
+    console.print(f"report: [bold]{escape(str(page))}[/]", highlight=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

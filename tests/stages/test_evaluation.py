@@ -10,9 +10,10 @@ from torch import Tensor
 from tests.models.tiny_clip import classifier, pictures
 from tests.stages.bench import DATA, MODEL, explained, runtime
 from xai.core.errors import UserError
+from xai.core.provenance import peak_memory, provenance
 from xai.core.runtime import Runtime
 from xai.results import read_result
-from xai.stages.evaluation import Examination, Maps, evaluate, peak_memory, provenance, self_explanation
+from xai.stages.evaluation import Examination, Maps, evaluate, self_explanation
 
 ROWS = torch.tensor([0, 2, 3, 5, 8])
 
@@ -141,11 +142,11 @@ def test_provenance_names_the_packages_that_make_the_numbers() -> None:
 
 def test_the_peak_is_in_bytes_on_every_system_and_of_the_device_that_computed(monkeypatch: pytest.MonkeyPatch) -> None:
     usage = type("Usage", (), {"ru_maxrss": 3000})
-    monkeypatch.setattr("xai.stages.evaluation.resource.getrusage", lambda _: usage)
+    monkeypatch.setattr("xai.core.provenance.resource.getrusage", lambda _: usage)
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda _: 7)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     for platform, expected in (("linux", 3000 * 1024), ("darwin", 3000)):
-        monkeypatch.setattr("xai.stages.evaluation.sys.platform", platform)
+        monkeypatch.setattr("xai.core.provenance.sys.platform", platform)
         assert peak_memory(torch.device("cpu")) == expected
     assert peak_memory(torch.device("cuda")) == 7
 

@@ -102,6 +102,13 @@ def _one_of_the_classes(block: Measured) -> Tensor:
             short="Agree",
             needs=frozenset({"network"}),
         ),
+        percent(
+            "classifier_accuracy",
+            "Accuracy of the classifier",
+            "Share of images that the classifier it explains gets right.",
+            short="Clf.",
+            needs=frozenset({"labels", "network"}),
+        ),
     ),
     needs=("logits",),
 )
@@ -115,7 +122,10 @@ def correct(block: Measured, params: object) -> dict[str, Tensor]:
         values["accuracy"] = (predicted == block.labels.to(predicted.device)).double()
     if block.classifier_logits is not None:
         _check_alike(logits, block.classifier_logits)
-        values["agreement"] = (predicted == block.classifier_logits.argmax(1).to(predicted.device)).double()
+        others = block.classifier_logits.argmax(1).to(predicted.device)
+        values["agreement"] = (predicted == others).double()
+        if block.labels is not None:
+            values["classifier_accuracy"] = (others == block.labels.to(predicted.device)).double()
     return values
 
 

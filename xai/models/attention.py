@@ -38,7 +38,7 @@ def transformer(classifier: MaskableClassifier) -> Transformer:
     """
     raise UserError(
         f"a {type(classifier).__name__} shows no attention: use a CLIP or a ViT of timm, or an explainer that "
-        "needs none, such as supervision=saliency"
+        "needs none, such as saliency"
     )
 
 

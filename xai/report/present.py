@@ -1,59 +1,188 @@
-"""What a person gets from a study: tables and verdicts in the terminal, and the same and the frames as files."""
+"""What a person gets from a study: tables and verdicts in the terminal, files of everything, and one page."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from xai.core.composing import config_file
 from xai.core.files import write_atomically
+from xai.core.job import command
 from xai.core.progress import console
+from xai.core.provenance import provenance
 from xai.metrics import registry as metrics
-from xai.report import sheets
-from xai.report.layout import read_table
-from xai.report.sheets import Sheet
+from xai.report import page, sheets
+from xai.report.figures import Drawn, Source, draw_all, save
+from xai.report.gallery import gallery
+from xai.report.layout import TableParams, read_table
+from xai.report.pictures import sheets as picture_sheets
 from xai.report.tables import Reasons, Table, as_frame, build_tables, published_table
 from xai.study.claims import Finding, judge, read_claims, table_of
 from xai.study.files import write_frames
 from xai.study.frame import Frames
+from xai.study.params import StudySettings
+from xai.study.study import Study
 
 OTHER_SETTINGS = "@"
 """In the name of a row that is another row at other settings: it is for figures, and no row of tables and claims."""
 
+EVERYTHING = "everything"
+"""The name of a table that shows whatever was measured, without a file of its own."""
 
-def present(
-    frames: Frames,
-    output: Path,
-    tables: Sequence[str],
-    claims: Sequence[str],
-    unfit: Mapping[str, str],
-) -> list[Sheet]:
-    """Print what was measured, and write it into a folder: frames, tables, verdicts.
+
+@dataclass(frozen=True)
+class Views:
+    """What is made of frames.
 
     Args:
-        frames: What was measured.
-        output: The folder.
         tables: Files of conf/table.
         claims: Files of conf/claims.
-        unfit: Why rows were left out, by name.
+        figures: Registered figures, by name or with settings.
+    """
+
+    tables: Sequence[str] = ()
+    claims: Sequence[str] = ()
+    figures: Sequence[str | Mapping[str, Any]] = ()
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a study is shown as.
+
+    Args:
+        tables: By the name of their file.
+        findings: Verdicts of claims.
+        figures: Those that could be drawn.
+        missing: A line for each that could not, and for each row that was left out.
+        summary: What it comes to, a sentence each.
+        pictures: Sheets of maps.
+    """
+
+    tables: Mapping[str, Sequence[Table]]
+    findings: Sequence[Finding] = ()
+    figures: Sequence[Drawn] = ()
+    missing: Sequence[str] = ()
+    summary: Sequence[str] = ()
+    pictures: Sequence[page.Picture] = field(default_factory=tuple)
+
+
+def present(study: Study, frames: Frames, asked: StudySettings, output: Path, summary: Sequence[str] = ()) -> Path:
+    """Print what was measured, and write it into a folder: frames, tables, verdicts, figures, pictures, a page.
+
+    Args:
+        study: What was measured.
+        frames: Its numbers.
+        asked: Which views are wanted.
+        output: The folder.
+        summary: What it comes to, a sentence each; printed first on the page.
 
     Returns:
-        What was printed, for a page.
+        The page.
     """
-    made = {name: tables_of(frames, name, unfit) for name in tables}
-    findings = verdicts(frames, claims)
-    shown = [sheets.sheet_of(table) for found in made.values() for table in found]
-    shown += sheets.claim_sheets(findings)
+    wanted = Views(asked.tables, asked.claims, asked.figures)
+    shown = views(frames, wanted, study.unfit, summary, pictures_of(study, asked.pictures))
+    write(shown, frames, output)
+    say(shown)
+    case = study.cases[0][0]
+    about = (
+        f"{case.model.name} on {case.data.name}, {len(case.rows)} images of the {case.split} split, seed {case.seed}"
+    )
+    made = {name: str(value) for name, value in provenance()["versions"].items()} | {
+        "commit": str(provenance()["commit"])
+    }
+    keys = {"model": str(case.model.identity)} if isinstance(case.model.identity, str) else {}
+    return page.write_page(output / "report.html", as_page(shown, frames, asked.study, about, made, keys, command()))
+
+
+def views(
+    frames: Frames,
+    wanted: Views,
+    unfit: Mapping[str, str],
+    summary: Sequence[str] = (),
+    pictures: Sequence[page.Picture] = (),
+) -> Shown:
+    """Tables, verdicts and figures of frames, which nothing is computed for."""
+    made = {name: tables_of(frames, name, unfit) for name in wanted.tables}
+    figures, missing = draw_all(wanted.figures, source_of(frames))
+    left = [f"{name} was left out: {why}" for name, why in unfit.items()]
+    return Shown(made, verdicts(frames, wanted.claims), figures, [*left, *missing], summary, pictures)
+
+
+def source_of(frames: Frames) -> Source:
+    """What figures and sentences are made of."""
+    return Source(of_main(frames.scores), of_main(frames.curves), of_main(frames.costs), metrics.columns())
+
+
+def write(shown: Shown, frames: Frames, output: Path) -> None:
+    """Everything but the page, as files."""
     write_frames(output, frames)
-    for name, found in made.items():
-        _write_table(output / f"{name}", found)
-    if findings:
-        write_atomically(output / "claims.csv", table_of(findings).to_csv(index=False).encode())
-    for sheet in shown:
+    for name, tables in shown.tables.items():
+        _write_table(output / name, tables)
+    if shown.findings:
+        write_atomically(output / "claims.csv", table_of(shown.findings).to_csv(index=False).encode())
+    for drawn in shown.figures:
+        save(drawn.figure, output / "figures", drawn.name)
+    for number, picture in enumerate(shown.pictures, start=1):
+        write_atomically(output / "figures" / f"pictures{number}.png", picture.png)
+
+
+def say(shown: Shown) -> None:
+    """In the terminal."""
+    for tables in shown.tables.values():
+        for table in tables:
+            console.print(sheets.as_rich(sheets.sheet_of(table), console.width))
+    for sheet in sheets.claim_sheets(shown.findings):
         console.print(sheets.as_rich(sheet, console.width))
-    for note in sheets.claim_notes(findings) if findings else ():
+    for note in sheets.claim_notes(shown.findings) if shown.findings else ():
         console.print(note, highlight=False, style="dim")
-    return shown
+    for line in shown.missing:
+        console.print(f"  {line}", highlight=False, markup=False, style="dim")
+    for sentence in shown.summary:
+        console.print(f"- {sentence}", highlight=False, markup=False)
+
+
+def as_page(
+    shown: Shown,
+    frames: Frames,
+    title: str,
+    about: str,
+    made: Mapping[str, str],
+    keys: Mapping[str, str],
+    typed: str,
+) -> page.Page:
+    """The same as one page."""
+    grids = [sheets.sheet_of(table) for tables in shown.tables.values() for table in tables]
+    grids += sheets.claim_sheets(shown.findings)
+    return page.Page(
+        title=title,
+        about=about,
+        summary=shown.summary,
+        tables=[page.Table("", sheets.as_html(sheet)) for sheet in grids],
+        claims_note=" ".join(sheets.claim_notes(shown.findings)) if shown.findings else "",
+        figures=[page.Picture.of_drawn(drawn) for drawn in shown.figures],
+        missing=shown.missing,
+        pictures=shown.pictures,
+        costs=usual(frames.costs),
+        command=typed,
+        made=made,
+        keys=keys,
+    )
+
+
+def pictures_of(study: Study, count: int) -> list[page.Picture]:
+    """Sheets of a few images of the main case under all of its rows."""
+    rows = [row for row in study.measured_rows if OTHER_SETTINGS not in row.name]
+    found = gallery(study.cases[0][0], rows, count)
+    if found is None:
+        return []
+    alt = f"{len(found.images)} images, each with the maps of {', '.join(found.maps)}."
+    caption = (
+        "Red speaks for the class that is named, blue against it. Where two maps of one image stand side by side, the "
+        "second is of the class named below it: the true one where the prediction is wrong, else the runner-up."
+    )
+    return [page.Picture.of(figure, alt, caption, 900) for figure in picture_sheets(found)]
 
 
 def tables_of(frames: Frames, name: str, unfit: Mapping[str, str]) -> list[Table]:
@@ -62,7 +191,7 @@ def tables_of(frames: Frames, name: str, unfit: Mapping[str, str]) -> list[Table
     Raises:
         UserError: There is no such file, or nothing of what it shows was measured.
     """
-    params, columns = read_table(config_file("table", name)), metrics.columns()
+    params, columns = TableParams() if name == EVERYTHING else read_table(config_file("table", name)), metrics.columns()
     reasons = Reasons(frames.left_out, unfit, {column: metrics.metric_of(column).name for column in columns})
     published = published_table(params, columns)
     made = build_tables(usual(frames.scores), params, columns, usual(frames.costs), reasons)
@@ -76,13 +205,18 @@ def verdicts(frames: Frames, names: Sequence[str]) -> list[Finding]:
 
 
 def usual(frame: pd.DataFrame) -> pd.DataFrame:
-    """The lines of rows at their usual settings; what was asked in another case is told of the main case's data set."""
+    """The lines of rows at their usual settings, as `of_main` tells them."""
+    return of_main(frame[~frame["explainer"].str.contains(OTHER_SETTINGS, regex=False)]) if len(frame) else frame
+
+
+def of_main(frame: pd.DataFrame) -> pd.DataFrame:
+    """The lines of a frame; what was asked in another case is told of the data set of the main case."""
     if not len(frame):
         return frame
-    lines = frame[~frame["explainer"].str.contains(OTHER_SETTINGS, regex=False)]
-    main = lines[lines["case"] == "main"].drop_duplicates(["model", "seed"]).set_index(["model", "seed"])["data"]
-    asked = pd.Series(pd.MultiIndex.from_frame(lines[["model", "seed"]]).map(main), lines.index)
-    return lines.assign(data=lines["data"].where((lines["case"] == "main") | asked.isna(), asked))
+    main = frame[frame["case"] == "main"].drop_duplicates(["model", "seed"])
+    known = {(model, seed): data for model, seed, data in zip(main["model"], main["seed"], main["data"], strict=True)}
+    where = zip(frame["model"], frame["seed"], frame["data"], frame["case"] == "main", strict=True)
+    return frame.assign(data=[own if is_main else known.get((model, seed), own) for model, seed, own, is_main in where])
 
 
 def _write_table(stem: Path, tables: Sequence[Table]) -> None:

@@ -1,19 +1,15 @@
 """Evaluation: maps against their reference, written as `result.json` beside `attributions.safetensors`."""
 
-import resource
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from xai.core.provenance import peak_memory, provenance
 from xai.core.runtime import Runtime
 from xai.core.store import Artifact
 from xai.data.catalogue import OpenData
@@ -27,7 +23,6 @@ from xai.results import Result, write_result
 from xai.stages import supervision as supervision_stage
 
 _REVISION = 1
-_PACKAGES = ("torch", "pytorch-lightning", "open_clip_torch", "timm", "numpy")
 
 
 @dataclass(frozen=True)
@@ -180,26 +175,3 @@ def evaluate(
         write_result(workdir, result, tensors)
 
     return runtime.store.get("evaluation", spec, make, title=f"evaluation of {role}")
-
-
-def peak_memory(device: torch.device) -> int:
-    """The most bytes in use so far: on a GPU by its tensors, on a CPU by the process."""
-    if device.type == "cuda":
-        return int(torch.cuda.max_memory_allocated(device))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    # macOS counts bytes, the others KiB.
-    return peak if sys.platform == "darwin" else peak * 1024
-
-
-@cache
-def provenance() -> dict[str, Any]:
-    """Versions of the packages that make the numbers, and the commit of this repository where there is one."""
-    from xai import __version__
-
-    root = Path(__file__).resolve().parents[2]
-    command = ["git", "-C", str(root), "rev-parse", "HEAD"]
-    try:
-        commit = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        commit = None
-    return {"versions": {"xai": __version__, **{name: version(name) for name in _PACKAGES}}, "commit": commit}

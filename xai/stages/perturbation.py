@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from xai.classifiers.networks import ClassifierStages
+from xai.core.provenance import peak_memory, provenance
 from xai.core.store import Artifact
 from xai.data.module import load_images
 from xai.data.registry import Images
@@ -22,7 +23,6 @@ from xai.papers.ranking.params import PerturbationParams
 from xai.papers.vectors.fine_tuning import chosen_rows
 from xai.ranking.objective import training_targets
 from xai.results import Result, write_result
-from xai.stages.evaluation import peak_memory, provenance
 
 _REVISION = 1
 

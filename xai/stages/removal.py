@@ -13,6 +13,7 @@ from torch import Tensor
 
 from xai.classifiers.vit import VitStages
 from xai.core.errors import UserError
+from xai.core.provenance import peak_memory, provenance
 from xai.core.settings import Count, settings
 from xai.core.store import Artifact
 from xai.data.catalogue import OpenData
@@ -26,7 +27,6 @@ from xai.metrics.functional.removal import RemovalCurves, removal_curves, scores
 from xai.models.timm_vit import MaskableVit
 from xai.papers.vectors.fine_tuning import chosen_rows
 from xai.results import Result, write_result
-from xai.stages.evaluation import peak_memory, provenance
 
 _REVISION = 1
 

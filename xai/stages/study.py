@@ -14,6 +14,7 @@ from xai.classifiers.params import SalvageParams, VitShapleyParams
 from xai.classifiers.vit import VitStages
 from xai.core.errors import UserError
 from xai.core.optimisation import FitParams
+from xai.core.provenance import peak_memory, provenance
 from xai.core.settings import unknown
 from xai.core.store import Artifact
 from xai.data.registry import Images
@@ -26,7 +27,6 @@ from xai.results import Result, write_result
 from xai.shapley.informed import informed_coalitions
 from xai.shapley.masks import random_masks
 from xai.stages.controls import ink
-from xai.stages.evaluation import peak_memory, provenance
 from xai.stages.removal import Explain, RemovalExamination, RemovalRow
 from xai.stages.supervision import SupervisionParams, open_supervision
 

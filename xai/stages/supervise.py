@@ -12,6 +12,7 @@ from typing import Any
 from xai.core.canonical import canonical
 from xai.core.errors import UserError
 from xai.core.files import write_atomically
+from xai.core.provenance import provenance
 from xai.core.runtime import Runtime
 from xai.core.store import Artifact
 from xai.data.catalogue import OpenData
@@ -24,7 +25,6 @@ from xai.papers.vectors.base import ModelParams
 from xai.papers.vectors.fine_tuning import fine_tune
 from xai.papers.vectors.params import TransferParams
 from xai.stages.apply_vector import check_classes
-from xai.stages.evaluation import provenance
 from xai.stages.supervision import FILE, REVISION, Order, Subject, SupervisionParams, fine_tuned, load
 
 ABOUT = "supervision.json"

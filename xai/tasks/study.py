@@ -36,5 +36,5 @@ def run_study(settings: StudySettings, output: Path) -> None:
     say_heading(settings.data["name"], model.name, seed=settings.seed)
     study = STUDIES[settings.study].open(settings, runtime)
     frames = study.run()
-    present(frames, output, settings.tables, settings.claims, study.unfit)
-    say_end(runtime, f"frames, tables and figures: [bold]{escape(os.path.relpath(output))}[/]")
+    page = present(study, frames, settings, output)
+    say_end(runtime, f"report: [bold]{escape(os.path.relpath(page))}[/]")

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from xai.core.errors import UserError
 from xai.core.optimisation import FitParams
+from xai.core.provenance import peak_memory, provenance
 from xai.core.settings import Count, Share, settings
 from xai.core.store import Artifact
 from xai.core.training import fit
@@ -35,7 +36,6 @@ from xai.ranking.areas import confidence
 from xai.ranking.objective import Question
 from xai.ranking.refinement import refine_maps
 from xai.results import Result, write_result
-from xai.stages.evaluation import peak_memory, provenance
 
 log = logging.getLogger(__name__)
 

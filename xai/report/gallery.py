@@ -1,0 +1,74 @@
+"""Images of a study with the maps of its rows, for the sheets of pictures."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from xai.explainers.registry import Row
+from xai.report.pictures import Gallery
+from xai.study.case import Case
+from xai.study.maps import explain
+
+
+def gallery(case: Case, rows: Sequence[Row], count: int) -> Gallery | None:
+    """A few images, the maps that were measured, and beside them those of each image's second class.
+
+    A third of the images are ones the classifier is wrong about, where there are so many: their second class is the
+    true one. Maps of the second class are made of these images alone.
+
+    Args:
+        case: What was explained.
+        rows: Whose maps; those without maps are passed over.
+        count: How many images.
+
+    Returns:
+        None where no image or no map is wanted.
+    """
+    explaining = [row for row in rows if row.entry.info.kind != "classifier"]
+    if not count or not explaining:
+        return None
+    right = case.logits.argmax(1) == case.labels if case.is_labelled else torch.ones(len(case.rows), dtype=torch.bool)
+    chosen = chosen_images(right, count)
+    few = replace(case, only=tuple(case.rows[chosen].tolist()))
+    names = case.model.classes
+    maps, second = {}, {}
+    for row in explaining:
+        found = explain(case, row).attributions
+        assert found is not None
+        maps[row.label] = found[chosen]
+        if row.entry.info.class_specific and row.entry.info.kind != "control":
+            other = explain(few.second, row).attributions
+            assert other is not None
+            second[row.label] = other
+    pixels = torch.cat([few.images(number).pixels for number in range(len(few.blocks))])
+    regions = [few.images(number).regions for number in range(len(few.blocks))]
+    return Gallery(
+        pixels,
+        maps,
+        [names[target] for target in few.targets.tolist()],
+        true=[names[label] for label in few.labels.tolist()] if case.is_labelled else None,
+        predicted=[names[label] for label in few.logits.argmax(1).tolist()],
+        second=second,
+        second_classes=[names[target] for target in few.second.targets.tolist()] if second else None,
+        regions=torch.cat([each for each in regions if each is not None]) if case.has_regions else None,
+    )
+
+
+def chosen_images(right: Tensor, count: int) -> Tensor:
+    """Positions of images, sorted, spread over the split, which may be sorted by class: a third wrong where it can.
+
+    Args:
+        right: Bool [N], whether the classifier is right about an image.
+        count: How many are wanted.
+    """
+    hits, misses = right.nonzero()[:, 0], (~right).nonzero()[:, 0]
+    wrong = min(len(misses), max(count // 3, count - len(hits)))
+    return torch.cat([_spread(misses, wrong), _spread(hits, count - wrong)]).sort().values
+
+
+def _spread(numbers: Tensor, count: int) -> Tensor:
+    """`count` of some numbers at even distances, all of them where there are fewer."""
+    places = torch.linspace(0, max(len(numbers) - 1, 0), min(count, len(numbers)))
+    return numbers[places.round().long()]

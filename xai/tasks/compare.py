@@ -1,0 +1,99 @@
+"""`task=compare`: any explainers of a classifier of your own, by any metrics; what is trained is asked for by name."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rich.markup import escape
+
+from xai.classifiers.clip import clip_of_file
+from xai.classifiers.cnn import CnnStages
+from xai.classifiers.explained import explained
+from xai.classifiers.params import ClassifierParams, SurrogateParams
+from xai.classifiers.vit import VitStages
+from xai.core.errors import UserError
+from xai.core.job import open_runtime, say_end, say_heading
+from xai.core.runtime import Runtime
+from xai.core.settings import settings
+from xai.data.catalogue import OpenData, open_data
+from xai.metrics import registry as metrics
+from xai.models.cnn import CnnParams
+from xai.models.vit import VitParams
+from xai.papers.vectors.base import ModelParams
+from xai.report.headline import compared
+from xai.report.present import present, source_of
+from xai.study.case import Case, ExplainedModel
+from xai.study.frame import Frames
+from xai.study.params import StudySettings, open_metrics, open_rows
+from xai.study.statistics import best_and_ties, wide
+from xai.study.study import Study
+
+
+@settings
+class CompareSettings(StudySettings):
+    """Settings of task=compare.
+
+    Args:
+        model: The classifier's family and architecture; a checkpoint of this framework says it itself.
+        checkpoint: The classifier; null takes a published one, where the model is one.
+        classifier: How one would be trained; nothing is, unless no checkpoint is given and `train` is true.
+        surrogate: How it is fine-tuned on masked images, where a trained explainer asks for it.
+        rank_by: The column that says which explainer to trust.
+    """
+
+    model: ModelParams | VitParams | CnnParams
+    checkpoint: str | None
+    classifier: ClassifierParams
+    surrogate: SurrogateParams
+    rank_by: str
+
+
+def run(asked: CompareSettings, output: Path) -> None:
+    """Measure, and say which explainer to trust and what it costs."""
+    data = open_data(asked.data, "data")
+    rows, chosen = open_rows(asked.rows, asked.explainers), open_metrics(asked.metrics, asked.metric)
+    metrics.metric_of(asked.rank_by)
+    model: Any = asked.model
+    runtime = open_runtime(asked, output, small=model.embedded)
+    say_heading(data.name, model.name, seed=asked.seed)
+    study = Study(rows, [(Case(runtime, _opened(asked, runtime, data), data, asked.case, asked.seed), chosen)])
+    frames = study.run()
+    page = present(study, frames, asked, output, headline(frames, asked.rank_by))
+    say_end(runtime, f"report: [bold]{escape(os.path.relpath(page))}[/]")
+
+
+def _opened(asked: CompareSettings, runtime: Runtime, data: OpenData) -> ExplainedModel:
+    """The classifier that is explained.
+
+    Raises:
+        UserError: There is none, or it does not fit the data set.
+    """
+    checkpoint = None if asked.checkpoint is None else Path(asked.checkpoint)
+    if isinstance(asked.model, ModelParams):
+        return clip_of_file(runtime, asked.model, data, _needed(checkpoint, asked.model.name))
+    params = replace(asked.classifier, checkpoint=asked.checkpoint)
+    networks: VitStages | CnnStages
+    if isinstance(asked.model, CnnParams):
+        networks = CnnStages(runtime, asked.model, data, params, asked.seed)
+    else:
+        networks = VitStages(runtime, asked.model, data, params, asked.surrogate, asked.seed)
+    if not networks.is_published:
+        _needed(checkpoint, asked.model.name)
+    return explained(networks)
+
+
+def _needed(checkpoint: Path | None, model: str) -> Path:
+    if checkpoint is None:
+        raise UserError(
+            f"model={model} needs a checkpoint, for nothing is trained here: give checkpoint=FILE "
+            "(task=train method=classifier makes one)"
+        )
+    return checkpoint
+
+
+def headline(frames: Frames, column: str) -> list[str]:
+    """Which explainer to trust, and what it costs."""
+    source, known = source_of(frames), metrics.columns()[column]
+    values = wide(source.scores, column)
+    return compared(source, column, best_and_ties(values, known.better or "higher", known.quadratic))
