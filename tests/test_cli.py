@@ -23,13 +23,13 @@ from xai import app, cli, vectors
 from xai.core.errors import UserError
 from xai.core.settings import build
 from xai.data.scatter import ScatterParams
-from xai.models.checkpoint import ClassifierInfo, architecture_hash, write_classifier
+from xai.models import files as network_files
 from xai.models.clip import SelfExplainingClip, trainable
 from xai.models.cnn import CnnParams, build_cnn
 from xai.models.factory import build_clip, build_explainer
+from xai.models.spec import Spec, TokenDecoder, describe, shape_of
 from xai.models.vit import VitParams, build_vit
-from xai.models.vit_file import VitInfo, write_vit
-from xai.models.weights import read_weights, write_weights
+from xai.models.weights import architecture_hash, read_weights, write_weights
 from xai.papers.vectors.base import ModelParams
 from xai.reports.removal_roles import ROLES
 from xai.stages.families import family
@@ -89,7 +89,7 @@ class Files:
     folder: Path
     model: ModelParams
     network: SelfExplainingClip
-    info: ClassifierInfo
+    spec: Spec
     vector_info: vectors.VectorInfo
 
     @property
@@ -110,12 +110,12 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
     head = torch.randn(64, len(CLASSES), generator=torch.Generator().manual_seed(0))
     network = build_explainer(model, build_clip(model, seed=1), head)
     theta = trainable(network)
-    info = ClassifierInfo("clip_tiny", architecture_hash(theta), "b" * 20, "mnist_scattered", CLASSES, True)
-    write_classifier(folder / "classifier.safetensors", network, info)
+    spec = describe(model, "self_explaining", "mnist_scattered", CLASSES, base="b" * 20)
+    network_files.write(folder / "classifier.safetensors", network, spec)
     vector_info = vectors.VectorInfo(
         model="clip_tiny",
-        architecture=info.architecture,
-        base=info.base,
+        architecture=architecture_hash(theta),
+        base=spec.made_by.base,
         source="digits_scattered",
         alpha=0.8,
         seed=0,
@@ -124,7 +124,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
         xai_version="0",
     )
     vectors.save_vector(folder / "vector.safetensors", theta, vector_info)
-    return Files(folder, model, network, info, vector_info)
+    return Files(folder, model, network, spec, vector_info)
 
 
 # Names, numbers and types.
@@ -436,8 +436,7 @@ def other_architecture(files: Files, folder: Path) -> Path:
     assert files.model.towers is not None
     model = replace(files.model, towers=replace(files.model.towers, layers=1))
     network = build_explainer(model, build_clip(model), files.network.head)
-    info = replace(files.info, architecture=architecture_hash(trainable(network)))
-    write_classifier(folder / "other.safetensors", network, info)
+    network_files.write(folder / "other.safetensors", network, files.spec)
     return folder / "other.safetensors"
 
 
@@ -463,11 +462,11 @@ def disguised_pickle(files: Files, folder: Path) -> Path:
     return folder / "pickle.safetensors"
 
 
-BAD_CHECKPOINTS: list[tuple[Callable[[Files, Path], Path], str]] = [
+BAD_CHECKPOINTS: list[tuple[Callable[[Files, Path], Path], Any]] = [
     (lambda files, folder: folder / "missing.safetensors", "does not exist"),
     (lambda files, folder: folder, "directory"),
     (truncated, "truncated"),
-    (foreign, "no visual tower"),
+    (foreign, {"explain": "says nothing of itself", "apply_vector": "no visual tower"}),
     (other_architecture, "does not fit model=clip_tiny"),
     (with_nan, "NaN"),
     (bare_pickle, "nothing was executed"),
@@ -479,12 +478,12 @@ BAD_CHECKPOINTS: list[tuple[Callable[[Files, Path], Path], str]] = [
 
 @pytest.mark.parametrize("method", ["explain", "apply_vector"])
 @pytest.mark.parametrize(("prepare", "wanted"), BAD_CHECKPOINTS)
-def test_a_bad_checkpoint(run: Cli, files: Files, method: str, prepare: Callable[..., Path], wanted: str) -> None:
+def test_a_bad_checkpoint(run: Cli, files: Files, method: str, prepare: Callable[..., Path], wanted: Any) -> None:
     Image.new("RGB", (50, 50)).save(run.folder / "photo.png")
     path = prepare(files, run.folder)
     given = {"explain": "image=photo.png", "apply_vector": f"vector={files.vector}"}[method]
     line = run.refused(f"method={method}", given, f"checkpoint={path}")
-    assert wanted in line
+    assert (wanted[method] if isinstance(wanted, dict) else wanted) in line
     assert str(path) in line
     assert not (run.folder / "marker").exists()
     assert not list(run.folder.glob("*.explained.png"))
@@ -553,7 +552,8 @@ def test_a_bad_vector(run: Cli, files: Files, prepare: Callable[..., Path], want
 
 
 def test_a_classifier_of_other_classes(run: Cli, files: Files) -> None:
-    write_classifier(run.folder / "ab.safetensors", files.network, replace(files.info, classes=tuple("abcdefghij")))
+    spec = files.spec.model_copy(update={"classes": tuple("abcdefghij")})
+    network_files.write(run.folder / "ab.safetensors", files.network, spec)
     line = run.refused("method=apply_vector", f"vector={files.vector}", "checkpoint=ab.safetensors")
     assert "a, b, c" in line
     assert "mnist_scattered" in line
@@ -562,15 +562,20 @@ def test_a_classifier_of_other_classes(run: Cli, files: Files) -> None:
 def vit(folder: Path, depth: int = 4, **changes: Any) -> Path:
     """A ViT of the default model with random weights, with what it says of itself changed."""
     model = build(VitParams, composed("method=classifier", f"model.tower.depth={depth}")["model"], "model")
-    info = VitInfo("classifier", "vit_tiny", "mnist_scattered", tuple("0123456789"), False)
-    write_vit(folder / "vit.safetensors", build_vit(model, 10, 0), replace(info, **changes))
+    said = build(VitParams, composed("method=classifier")["model"], "model")
+    spec = describe(said, "classifier", "mnist_scattered", tuple("0123456789")).model_copy(update=changes)
+    network_files.write(folder / "vit.safetensors", build_vit(model, 10, 0), spec)
     return folder / "vit.safetensors"
 
 
+DECODER = TokenDecoder(kind="linear", depth=1, heads=2)
 BAD_VITS: list[tuple[Callable[[Path], Path], str]] = [
     (lambda folder: folder / "missing.safetensors", "does not exist"),
     (lambda folder: vit(folder, depth=3), "does not fit model=vit_tiny"),
-    (lambda folder: vit(folder, kind="vit_shapley"), "is a vit_shapley of 10 classes of mnist_scattered: a classifier"),
+    (
+        lambda folder: vit(folder, kind="vit_shapley", decoder=TokenDecoder(kind="linear", depth=1, heads=2)),
+        "is a vit_shapley of 10 classes of mnist_scattered: a classifier",
+    ),
     (lambda folder: vit(folder, classes=tuple("abcdefghij")), "a classifier of the 10 classes of data=mnist_scattered"),
     (lambda folder: vit(folder, classes=("a", "b")), "is a classifier of 2 classes of mnist_scattered"),
     (lambda folder: bare_pickle(None, folder), "nothing was executed"),  # type: ignore[arg-type]
@@ -590,7 +595,44 @@ def test_a_bad_classifier_to_explain(run: Cli, method: str, prepare: Callable[[P
 
 def test_a_clip_is_no_classifier_to_explain(run: Cli, files: Files) -> None:
     line = run.refused("method=salvage", f"classifier.checkpoint={files.checkpoint}")
-    assert "does not fit model=vit_tiny" in line
+    assert f"{files.checkpoint} holds a CLIP, and method=salvage needs a plain vision transformer" in line
+
+
+# One file, one prediction.
+
+
+def test_a_checkpoint_alone_is_enough_and_contradictions_are_refused(run: Cli, files: Files) -> None:
+    colours().save(run.folder / "photo.png")
+    vit_model = build(VitParams, composed("method=classifier", "model.mean=[0.1,0.2,0.3]")["model"], "model")
+    cnn_model = build(CnnParams, composed("model=cnn_tiny", "model.crop=0.8")["model"], "model")
+    network_files.write(Path("vit"), build_vit(vit_model, 10, 0), describe(vit_model, "classifier", "x", CLASSES))
+    network_files.write(Path("cnn"), build_cnn(cnn_model, 10, 0), describe(cnn_model, "classifier", "x", CLASSES))
+    common = ("method=explain", "image=photo.png", "logger=none", "refine=0", "objective.steps=3")
+    for file, right, wrong in (
+        ("vit", "model.patch_size=7", ["model=vit_tiny", "model=cnn_tiny", "model.mean=[0.5,0.5,0.5]"]),
+        ("cnn", "model.patch_size=7", ["model=cnn_tiny", "model=vit_tiny", "model.image_size=84"]),
+        (str(files.checkpoint), "model=clip_tiny", ["model=vit_tiny", "model.std=[1,1,1]", "model.towers.layers=9"]),
+    ):
+        drawn = []
+        for given in ([], [right]):
+            status, _, err = run(*common, f"checkpoint={file}", *given)
+            assert (status, err) == (0, "")
+            drawn.append((run.folder / "photo.explained.png").read_bytes())
+        assert drawn[0] == drawn[1]
+        for given in wrong:
+            line = run.refused(*common, f"checkpoint={file}", given)
+            assert f"{file} is a " in line
+            assert "as was asked for: leave model out" in line
+
+
+def test_a_classifier_to_explain_brings_its_model(run: Cli) -> None:
+    model = build(VitParams, composed("method=classifier", "model.image_size=84")["model"], "model")
+    network_files.write(Path("vit"), build_vit(model, 10, 0), describe(model, "classifier", "x", tuple("0123456789")))
+    status, _, err = run("method=classifier", "classifier.checkpoint=vit", "logger=none", "data=mnist_scattered")
+    assert (status, err) == (0, "")
+    spec = network_files.read_spec(run.folder / "outputs" / "classifier" / "classifier.safetensors")
+    assert spec is not None
+    assert spec.model == shape_of(model)
 
 
 # Pictures.
@@ -689,8 +731,8 @@ def test_the_class_that_is_asked_for(run: Cli, files: Files) -> None:
 
 def test_a_cnn_is_explained_by_an_explainer_and_refined(run: Cli) -> None:
     model = build(CnnParams, composed("model=cnn_tiny")["model"], "model")
-    info = VitInfo("classifier", "cnn_tiny", "mnist_scattered", CLASSES, False)
-    write_vit(run.folder / "cnn.safetensors", build_cnn(model, 10, 0), info)
+    spec = describe(model, "classifier", "mnist_scattered", CLASSES)
+    network_files.write(run.folder / "cnn.safetensors", build_cnn(model, 10, 0), spec)
     colours().save(run.folder / "photo.png")
     given = ("method=explain", "model=cnn_tiny", "checkpoint=cnn.safetensors", "image=photo.png", "logger=none")
     status, out, err = run(*given, "target=seven", "refine=1", "refinement.draws=1")

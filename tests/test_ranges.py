@@ -225,7 +225,6 @@ def test_a_part_out_of_range_is_refused_by_the_path_of_its_group(schema: type) -
     [
         ("transfer", {"model.towers": None}, "model.name=clip_tiny needs either"),
         ("transfer", {"model.architecture": "ViT-B-32"}, "model.name=clip_tiny needs either"),
-        ("transfer", {"model.pretraining": None}, "model.name=clip_tiny has no weights"),
         ("transfer", {"model.weights": "x"}, "model.weights=x does nothing"),
         ("transfer", {"model.weights": "x", "model.random_weights": True}, "model.weights=x and random_weights=true"),
         ("transfer", {"model.patch_size": 40}, "model.patch_size=40 .* nearest size that fits is 40$"),

@@ -3,7 +3,7 @@
 import os
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -33,7 +33,7 @@ from xai.settings import (
     SurrogateConfig,
     TransferConfig,
 )
-from xai.stages.families import check_family, classifier_stages
+from xai.stages.families import FAMILIES, check_family, classifier_stages, family, settle
 from xai.stages.removal import RemovalExamination
 from xai.stages.supervision import open_supervision
 from xai.tasks.compare import CompareSettings
@@ -41,12 +41,13 @@ from xai.tasks.compare import run as run_compare
 from xai.tasks.study import STUDIES, run_study
 
 
-def run(config: DictConfig, output: Path) -> None:
+def run(config: DictConfig, output: Path, typed: Sequence[str] = ()) -> None:
     """Run one job.
 
     Args:
         config: As Hydra composed it.
         output: The folder of this run.
+        typed: Keys that the user typed, such as `model` or `model.image_size`; the others are defaults.
 
     Raises:
         UserError: For whatever the user can mend.
@@ -54,6 +55,7 @@ def run(config: DictConfig, output: Path) -> None:
     values = _plain(config)
     plugins.load(_module_names(values.get("plugins", [])))
     schema, work = _chosen(values)
+    values = _plain(_settled(config, schema, values, typed))
     known = {field.name for kind, _ in (*TASKS.values(), *METHODS.values()) for field in fields(kind)}
     known |= {field.name for paper in STUDIES.values() for field in fields(paper.settings)}
     for key in values:
@@ -88,10 +90,36 @@ def _chosen(values: dict[str, Any]) -> tuple[type[Any], Callable[[Any, Path], No
 
 def _check_family(schema: type[Any], values: dict[str, Any]) -> None:
     """Refuse a model of a family that a task or method is not made for."""
-    wanted = get_type_hints(schema)["model"]
     if isinstance(values.get("model"), dict):
-        asked = f"method={values['method']}" if values["task"] == "method" else f"task={values['task']}"
-        check_family(get_args(wanted) or (wanted,), values["model"], asked)
+        check_family(_families(schema), values["model"], _asked(values))
+
+
+def _families(schema: type[Any]) -> tuple[Any, ...]:
+    wanted = get_type_hints(schema)["model"]
+    return get_args(wanted) or (wanted,)
+
+
+def _asked(values: dict[str, Any]) -> str:
+    return f"method={values['method']}" if values["task"] == "method" else f"task={values['task']}"
+
+
+def _settled(config: DictConfig, schema: type[Any], values: dict[str, Any], typed: Sequence[str]) -> DictConfig:
+    """The configuration with the model that the file of a checkpoint says it is of, where one is given."""
+    group = values if "checkpoint" in get_type_hints(schema) else values.get("classifier")
+    checkpoint = group.get("checkpoint") if isinstance(group, dict) else None
+    given = values.get("model")
+    if not isinstance(checkpoint, str) or not isinstance(given, dict):
+        return config
+    said = settle(given, Path(checkpoint), [key for key in typed if key.partition(".")[0] == "model"])
+    held, families = family(said or given), _families(schema)
+    if held not in families and held is not family(given):
+        needed = " or ".join(FAMILIES[each].about for each in families)
+        what = f"{checkpoint} holds {FAMILIES[held].about}"
+        raise UserError(f"{what}, and {_asked(values)} needs {needed}: give such a checkpoint")
+    # What refers to the model, such as the size of images, is to see this one.
+    whole: Any = OmegaConf.to_container(config)
+    own = whole["model"] if said and said["name"] == given.get("name") else {}
+    return OmegaConf.create({**whole, "model": {**own, **said}}) if said else config
 
 
 def _plain(config: DictConfig) -> dict[str, Any]:

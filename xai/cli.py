@@ -4,14 +4,14 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from xai.core.composing import CONF
@@ -50,10 +50,27 @@ def report_errors(job: Callable[[], None]) -> int:
 def _run(config: DictConfig) -> None:
     from xai.app import run
 
-    status = report_errors(lambda: run(config, Path(HydraConfig.get().runtime.output_dir)))
+    job = HydraConfig.get()
+    status = report_errors(lambda: run(config, Path(job.runtime.output_dir), typed_keys(job.overrides.task)))
     if status:
         # Hydra prints a line of its own before it lets an error through, and runs the rest of a sweep first.
         sys.exit(status)
+
+
+def typed_keys(overrides: Iterable[str]) -> list[str]:
+    """The keys in overrides, such as `model` or `model.image_size`, and those of the model that an experiment sets."""
+    pairs = [re.split(r"=", override.lstrip("+~"), maxsplit=1) for override in overrides]
+    keys = [pair[0] for pair in pairs]
+    path = CONF / "experiment" / f"{dict(pair for pair in pairs if len(pair) == 2).get('experiment')}.yaml"
+    if path.is_file():
+        experiment = OmegaConf.load(path)
+        assert isinstance(experiment, DictConfig)
+        groups = [
+            str(key) for entry in experiment.get("defaults", []) if isinstance(entry, DictConfig) for key in entry
+        ]
+        keys += ["model"] * ("override /model" in groups)
+        keys += [f"model.{key}" for key in experiment.get("model") or {}]
+    return keys
 
 
 def _fail(message: str) -> int:

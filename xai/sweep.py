@@ -13,7 +13,7 @@ import hydra
 from rich.markup import escape
 
 from xai.app import run
-from xai.cli import report_errors
+from xai.cli import report_errors, typed_keys
 from xai.core.composing import CONF
 from xai.core.errors import UserError
 from xai.core.progress import console
@@ -28,9 +28,10 @@ def run_all(sweep: Sweep, name: str, extra: Sequence[str]) -> list[Path]:
         label = ",".join(part.replace("/", "-") for part in overrides[len(sweep.common) :]) or "run"
         folder = Path("outputs") / name / label
         console.rule(f"{number} of {len(combinations)}: {label}")
+        given = [*overrides, *extra]
         with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-            config = hydra.compose("config", overrides=[*overrides, *extra])
-        run(config, folder)
+            config = hydra.compose("config", overrides=given)
+        run(config, folder, typed_keys(given))
         folders.append(folder)
     return folders
 

@@ -24,6 +24,14 @@ from xai.models.factory import (
 REAL = ClipParams("clip_vit_b32", 224, 32, (0.48, 0.46, 0.41), (0.27, 0.26, 0.28), architecture="ViT-B-32")
 
 
+OPENAI = replace(
+    REAL,
+    mean=(0.48145466, 0.4578275, 0.40821073),
+    std=(0.26862954, 0.26130258, 0.27577711),
+    pretrained="openai",
+)
+
+
 @pytest.fixture
 def _without_weights(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Models of the real size have shapes only."""
@@ -88,6 +96,40 @@ def test_architectures_that_do_not_fit_are_refused(settings: dict[str, object], 
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.usefixtures("_without_weights")
+@pytest.mark.parametrize(
+    ("pretrained", "asked", "architecture", "quick"),
+    [
+        ("openai", None, "ViT-B-32", True),
+        ("openai", True, "ViT-B-32", True),
+        ("datacomp_xl_s13b_b90k", None, "ViT-B-32", False),
+        (None, None, "ViT-B-32", False),
+        (None, True, "ViT-B-32", True),
+        (None, None, "ViT-B-32-quickgelu", True),
+    ],
+)
+def test_towers_activate_as_their_weights_were_trained(
+    pretrained: str | None, asked: bool | None, architecture: str, quick: bool
+) -> None:
+    params = replace(OPENAI, pretrained=pretrained, quick_gelu=asked, architecture=architecture)
+    assert params.activates_quickly is quick
+    clip = build_clip(params)
+    for tower in (clip.visual.transformer, clip.transformer):
+        assert (type(tower.resblocks[0].mlp.gelu).__name__ == "QuickGELU") is quick
+
+
+@pytest.mark.parametrize("change", [{"mean": (0.5, 0.5, 0.5)}, {"std": (0.5, 0.5, 0.5)}])
+def test_another_normalisation_than_the_published_one_is_refused(change: dict[str, tuple[float, ...]]) -> None:
+    name = next(iter(change))
+    with pytest.raises(UserError, match=rf"model\.{name}=.* not what model.pretrained=openai .*: set model\.{name}="):
+        base_weights_file(replace(OPENAI, **change))  # type: ignore[arg-type]
+
+
+def test_an_activation_that_contradicts_the_published_one_is_refused() -> None:
+    with pytest.raises(UserError, match=r"quick_gelu=false contradicts pretrained=openai"):
+        replace(OPENAI, quick_gelu=False)
+
+
 def test_base_weights_make_the_round_trip(tmp_path: Path) -> None:
     state = {name: value.clone() + 1 for name, value in build_clip(PARAMS).state_dict().items()}
     save_file(state, tmp_path / "open_clip.safetensors")
@@ -126,7 +168,7 @@ def test_without_a_network_the_hub_ends_in_one_line_of_advice(monkeypatch: pytes
 
     monkeypatch.setattr(open_clip, "download_pretrained", unreachable)
     with pytest.raises(UserError) as caught:
-        base_weights_file(replace(REAL, pretrained="datacomp_xl_s13b_b90k"))
+        base_weights_file(OPENAI)
     assert "ConnectionError" in str(caught.value)
     assert "model.weights=" in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -4,7 +4,7 @@ import pickle
 import resource
 import zipfile
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -79,8 +79,9 @@ def test_round_trip_keeps_types_shapes_values_and_metadata(tmp_path: Path) -> No
         lambda t: t,
         lambda t: OrderedDict(t),
         lambda t: {"state_dict": t, "epoch": 3, "name": "ViT"},
-        lambda t: {"model": {f"module.{name}": value for name, value in t.items()}},
         lambda t: {"model": {"state_dict": t}, "optimizer": {"lr": 0.1}},
+        lambda t: {"model_state_dict": t, "loss": 0.5},
+        lambda t: {"state_dict": {"stale": torch.zeros(1)}, "state_dict_ema": t},
         lambda t: {name: nn.Parameter(value, requires_grad=value.is_floating_point()) for name, value in t.items()},
     ],
 )
@@ -97,6 +98,50 @@ def test_a_prefix_that_only_some_names_have_stays(tmp_path: Path) -> None:
     names = {"module.a": torch.ones(1), "b": torch.ones(2)}
     torch.save(names, tmp_path / "w.pt")
     assert read_weights(tmp_path / "w.pt").tensors.keys() == names.keys()
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "model.", "backbone.", "model.visual.", "a.b.module."])
+def test_a_prefix_of_all_names_goes_where_the_rest_fits_exactly(prefix: str) -> None:
+    shapes = {name: value.shape for name, value in tensors().items()}
+    state = {prefix + name: value for name, value in tensors().items()}
+    assert_same(match_weights(state, shapes, model="m"), tensors())
+
+
+@pytest.mark.parametrize(
+    "more", [{"criterion.weight": torch.ones(1)}, {"model.more": torch.ones(1)}], ids=["outside", "inside"]
+)
+def test_a_prefix_stays_where_the_rest_would_not_fit(more: dict[str, Tensor]) -> None:
+    shapes = {name: value.shape for name, value in tensors().items()}
+    with pytest.raises(UserError, match="does not fit model=m"):
+        match_weights({**{"model." + name: value for name, value in tensors().items()}, **more}, shapes, model="m")
+
+
+@pytest.mark.parametrize(
+    ("made", "wanted"),
+    [
+        (
+            lambda: {"w": torch.zeros(1).expand(10**7, 10**6)},
+            "share far less memory than they claim",
+        ),
+        (lambda: dict.fromkeys(map(str, range(50)), torch.zeros(8)), "share far less memory than they claim"),
+        (lambda: {"w": torch.zeros(3, dtype=torch.float8_e4m3fn)}, "float8_e4m3fn numbers in w"),
+        (lambda: {"w": torch.zeros(3, dtype=torch.complex64)}, "complex64 numbers in w"),
+    ],
+    ids=["stride 0", "shared", "fp8", "complex"],
+)
+def test_tensors_that_no_network_has_are_refused(tmp_path: Path, made: Callable[[], object], wanted: str) -> None:
+    torch.save(made(), tmp_path / "w.pt")
+    with pytest.raises(UserError, match=wanted) as caught:
+        read_weights(tmp_path / "w.pt", require_finite=True)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_wrapper_that_holds_itself_ends(tmp_path: Path) -> None:
+    inner: dict[str, object] = {}
+    inner["model"] = inner
+    torch.save(inner, tmp_path / "w.pt")
+    with pytest.raises(UserError, match="weights are tensors by name"):
+        read_weights(tmp_path / "w.pt")
 
 
 def test_a_single_tensor_named_model_is_no_wrapper(tmp_path: Path) -> None:

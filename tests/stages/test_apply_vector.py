@@ -1,4 +1,3 @@
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,8 +9,10 @@ from tests.stages.bench import DATA, MODEL, base, runtime
 from xai import vectors
 from xai.core.errors import UserError
 from xai.core.runtime import Runtime
-from xai.models.checkpoint import ClassifierInfo, architecture_hash, read_classifier, write_classifier
+from xai.models import files
 from xai.models.clip import trainable
+from xai.models.spec import describe
+from xai.models.weights import architecture_hash
 from xai.papers.vectors import base as base_stage
 from xai.papers.vectors.fine_tuning import assemble
 from xai.stages.apply_vector import Applied, ApplyParams, apply_vector
@@ -29,10 +30,11 @@ class Folder:
         network = assemble(self.bench, MODEL, theta_base, DATA, None)
         self.theta = trainable(network)
         architecture = architecture_hash(self.theta)
-        self.info = ClassifierInfo(MODEL.name, architecture, TAG, DATA.name, tuple(DATA.source.classes), False)
+        self.spec = describe(MODEL, "classifier", DATA.name, DATA.source.classes, base=TAG)
         self.own, self.foreign = root / "own.safetensors", root / "foreign.safetensors"
-        write_classifier(self.own, network, self.info)
-        write_classifier(root / "explains.safetensors", network, replace(self.info, explains=True))
+        files.write(self.own, network, self.spec)
+        explains = self.spec.model_copy(update={"kind": "self_explaining"})
+        files.write(root / "explains.safetensors", network, explains)
         save_file({name: value.contiguous() for name, value in self.theta.items()}, self.foreign)
         tau = vectors.random_like(self.theta, torch.Generator().manual_seed(0))
         labels = {"source": "s", "alpha": 0.1, "seed": 0, "ft": "f", "ft_star": "e", "xai_version": "0"}
@@ -55,8 +57,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Folder:
 
 def test_the_vector_is_added_and_the_base_kept(folder: Folder, caplog: pytest.LogCaptureFixture) -> None:
     applied = folder.apply(folder.own, "out")
-    _, info = read_classifier(applied.file, MODEL)
-    assert info == replace(folder.info, explains=True)
+    assert files.load(applied.file).spec == folder.spec.model_copy(update={"kind": "self_explaining"})
     written = load_file(applied.file)
     for name, value in folder.theta.items():
         torch.testing.assert_close(written[name], value + 0.5 * folder.tau[name])
@@ -65,7 +66,7 @@ def test_the_vector_is_added_and_the_base_kept(folder: Folder, caplog: pytest.Lo
 
 def test_the_base_of_a_strangers_file_stays_unknown(folder: Folder, caplog: pytest.LogCaptureFixture) -> None:
     applied = folder.apply(folder.foreign, "out")
-    assert read_classifier(applied.file, MODEL)[1].base == ""
+    assert files.load(applied.file).spec.made_by.base == ""
     caplog.clear()
     folder.apply(applied.file, "again")
     messages = [record.getMessage() for record in caplog.records]
@@ -85,5 +86,5 @@ def test_a_file_without_its_head_is_refused_in_a_line(folder: Folder) -> None:
     tensors = load_file(folder.own)
     del tensors["head"]
     save_file(tensors, folder.own, metadata)
-    with pytest.raises(UserError, match="does not say which classes"):
+    with pytest.raises(UserError, match=r"1 of its .* missing \(head\)"):
         folder.apply(folder.own, "out")

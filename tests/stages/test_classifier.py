@@ -10,10 +10,11 @@ from torch import Tensor
 from tests.stages.bench import DATA, FIT, MODEL, base, explained, runtime
 from xai.core.errors import UserError
 from xai.data.registry import subset
-from xai.models.checkpoint import architecture_hash, read_classifier
+from xai.models import files
 from xai.models.clip import class_embeddings, trainable
 from xai.models.factory import build_tokenizer
 from xai.models.maskable import Removal
+from xai.models.spec import describe
 from xai.models.weights import write_weights
 from xai.papers.vectors import base as base_stage
 from xai.papers.vectors.fine_tuning import assemble, fine_tune, parameters
@@ -59,11 +60,10 @@ def test_fine_tuning_starts_from_the_base_and_leaves_it_as_it_was(tmp_path: Path
     labels = DATA.source.labels("train")
     losses = []
     for made in (hardly, properly):
-        model, info = read_classifier(made.file("classifier.safetensors"), MODEL)
+        loaded = files.load(made.file("classifier.safetensors"))
+        model, spec = loaded.network, loaded.spec
         losses.append(float(F.cross_entropy(model(IMAGES), labels)))
-        assert info.classes == DATA.source.classes
-        assert (info.model, info.data, info.base, info.explains) == ("tiny", "shades", theta.fingerprint, False)
-        assert info.architecture == architecture_hash(trainable(model))
+        assert spec == describe(MODEL, "classifier", "shades", DATA.source.classes, seed=0, base=theta.fingerprint)
     assert losses[1] < 0.9 * losses[0]
 
 
@@ -90,8 +90,8 @@ def test_explained_classifiers_learn_from_the_supervision_of_their_very_images(t
     taught = explained(bench, "train", rows)
     long = replace(FIT, epochs=60, batch_size=6)
     star = fine_tune(bench, MODEL, theta, DATA, long, 0, images=6, alpha=0.1, supervision=taught)
-    model, info = read_classifier(star.file("classifier.safetensors"), MODEL)
-    assert info.explains
+    model = files.load_classifier(star.file("classifier.safetensors"))
+    assert files.load(star.file("classifier.safetensors")).spec.explains
     labels = DATA.source.labels("train")[rows]
     found = model.explain(IMAGES[rows]).attributions[torch.arange(6), :, labels]
     wanted = torch.randn(6, 4, 4, generator=torch.Generator().manual_seed(0)).flatten(1)

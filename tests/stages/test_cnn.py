@@ -14,8 +14,9 @@ from tests.stages.studying import BLANK, CLASSIFIER, PHOTOGRAPHS, STEP, Trained
 from xai.classifiers.cnn import CnnStages
 from xai.classifiers.params import ClassifierParams
 from xai.core.errors import UserError
+from xai.models import files
 from xai.models.cnn import CnnParams, build_cnn
-from xai.models.vit_file import VitInfo, read_vit, write_vit
+from xai.models.spec import describe
 
 MODEL = CnnParams("tiny", 16, 4, (0.5,) * 3, (0.25,) * 3, "test_efficientnet", output_stride=8)
 CLASSES = ("north", "east", "south", "west")
@@ -74,12 +75,12 @@ def test_a_published_network_is_taken_as_it_is_where_the_classes_are_its_own(tmp
 
 def test_a_classifier_of_the_users_own_is_taken_as_it_is(tmp_path: Path, trained: Trained) -> None:
     theirs = build_cnn(MODEL, 4, 9)
-    write_vit(tmp_path / "own", theirs, VitInfo("classifier", "tiny", "elsewhere", CLASSES, False))
+    files.write(tmp_path / "own", theirs, describe(MODEL, "classifier", "elsewhere", CLASSES))
     save_file(theirs.state_dict(), tmp_path / "timm")
     for name in ("own", "timm"):
         found = tensors(stages(tmp_path, classifier_params=replace(CLASSIFIER, checkpoint=str(tmp_path / name))))
         assert all(torch.equal(found[name], value) for name, value in theirs.state_dict().items())
-    write_vit(tmp_path / "own", theirs, VitInfo("classifier", "tiny", "elsewhere", CLASSES[::-1], False))
+    files.write(tmp_path / "own", theirs, describe(MODEL, "classifier", "elsewhere", CLASSES[::-1]))
     with pytest.raises(UserError, match="a classifier of the 4 classes of data=shades is needed"):
         stages(tmp_path, classifier_params=replace(CLASSIFIER, checkpoint=str(tmp_path / "own"))).classifier  # noqa: B018
     assert trained.journal == []
@@ -88,7 +89,7 @@ def test_a_classifier_of_the_users_own_is_taken_as_it_is(tmp_path: Path, trained
 def test_what_is_trained_is_handed_over_and_answers(tmp_path: Path, trained: Trained) -> None:
     stage = stages(tmp_path)
     held = stage.hand_over("classifier", tmp_path)
-    assert read_vit(held)[1] == VitInfo("classifier", "tiny", "shades", CLASSES, False)
+    assert files.read_spec(held) == describe(MODEL, "classifier", "shades", CLASSES, seed=stage.seed)
     plain = build_cnn(MODEL, 4, 3)
     plain.load_state_dict(load_file(held))
     network = stage.network("classifier")

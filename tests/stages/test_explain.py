@@ -18,12 +18,13 @@ from xai.data.images import read_image, to_tensor
 from xai.explainers.posthoc.rise import Rise
 from xai.explainers.posthoc.saliency import Saliency
 from xai.metrics.functional.perturbation import area, enlarge_map, perturbation_curves
+from xai.models import files
 from xai.models.cnn import CnnParams, build_cnn, maskable_cnn
-from xai.models.explainer import SalvageNetwork
+from xai.models.explainer import SalvageNetwork, ShapleyNetwork
 from xai.models.maskable import Removal, reference_image
 from xai.models.segmenter import LinearDecoder
+from xai.models.spec import describe
 from xai.models.vit import SmallVit, VitParams, build_vit, maskable
-from xai.models.vit_file import VitInfo, write_vit
 from xai.ranking.objective import ObjectiveParams
 from xai.ranking.refinement import RefinementParams
 from xai.stages.explain import explain_image
@@ -62,7 +63,8 @@ def photo(tmp_path: Path) -> Path:
 
 def file(tmp_path: Path, network: SalvageNetwork, classes: tuple[str, ...], binary: bool = False) -> Path:
     path = tmp_path / "salvage.safetensors"
-    write_vit(path, network, VitInfo("salvage", "tiny_vit", "pets", classes, binary, "linear", 1, 2))
+    decoder = {"kind": "linear", "depth": 1, "heads": 2}
+    files.write(path, network, describe(replace(MODEL, binary=binary), "salvage", "pets", classes, decoder=decoder))
     return path
 
 
@@ -93,9 +95,11 @@ def test_an_unknown_class_is_refused_with_the_nearest(tmp_path: Path, photo: Pat
         explain_image(MODEL, file(tmp_path, explainer(), CLASSES), photo, "dgo", CPU, POST_HOC)
 
 
-def test_a_salvage_explainer_is_not_taken_for_a_clip(tmp_path: Path, photo: Path) -> None:
-    with pytest.raises(UserError, match=r"is a salvage of model=tiny_vit, not of tiny: add model=tiny_vit"):
-        explain_image(PARAMS, file(tmp_path, explainer(), CLASSES), photo, None, CPU, POST_HOC)
+def test_the_file_alone_says_what_it_is(tmp_path: Path, photo: Path) -> None:
+    path = file(tmp_path, explainer(), CLASSES)
+    found = [explain_image(model, path, photo, "owl", CPU, POST_HOC) for model in (MODEL, PARAMS, CNN)]
+    assert all(torch.equal(other.attributions, found[0].attributions) for other in found[1:])
+    assert len({other.probability for other in found}) == 1
 
 
 def refining(steps: int) -> PostHocParams:
@@ -113,7 +117,7 @@ def trained(tmp_path: Path, model: VitParams | CnnParams) -> tuple[Path, Any]:
         for value in network.parameters():
             value.mul_(2.0 if value.ndim > 1 else 1.0)
     path = tmp_path / "classifier.safetensors"
-    write_vit(path, network, VitInfo("classifier", model.name, "pets", CLASSES, False))
+    files.write(path, network, describe(model, "classifier", "pets", CLASSES))
     made = maskable_cnn(model, network) if isinstance(model, CnnParams) else maskable(model, network)  # type: ignore[arg-type]
     return path, made.eval().requires_grad_(False)
 
@@ -195,19 +199,12 @@ def test_a_published_network_needs_no_checkpoint_and_sees_the_middle_of_the_pict
         assert len(str(caught.value)) < 200
 
 
-@pytest.mark.parametrize(
-    ("kind", "named", "wanted"),
-    [
-        ("vit_shapley", "small_cnn", r"is a vit_shapley: give the classifier\.safetensors of a run"),
-        ("classifier", "vit_tiny", r"is a classifier of model=vit_tiny, not of small_cnn: add model=vit_tiny"),
-    ],
-)
-def test_another_kind_of_file_is_refused_in_one_line(
-    tmp_path: Path, photo: Path, kind: str, named: str, wanted: str
-) -> None:
-    write_vit(tmp_path / "x", build_cnn(CNN, 3, 0), VitInfo(kind, named, "pets", CLASSES, False))
-    with pytest.raises(UserError, match=wanted):
-        explain_image(CNN, tmp_path / "x", photo, None, CPU, POST_HOC)
+def test_an_explainer_without_its_classifier_is_refused_in_one_line(tmp_path: Path, photo: Path) -> None:
+    decoder = {"kind": "linear", "depth": 1, "heads": 2}
+    network = ShapleyNetwork(build_vit(MODEL, 3, 0), LinearDecoder(8, 3, 1, 2), MODEL.mean, MODEL.std)
+    files.write(tmp_path / "x", network, describe(MODEL, "vit_shapley", "pets", CLASSES, decoder=decoder))
+    with pytest.raises(UserError, match=r"is a vit_shapley: give the classifier\.safetensors of a run"):
+        explain_image(MODEL, tmp_path / "x", photo, None, CPU, POST_HOC)
 
 
 @pytest.mark.parametrize("model", [MODEL, CNN, PARAMS], ids=["vit", "cnn", "clip"])

@@ -10,7 +10,6 @@ from PIL import Image
 from tests.stages.ranked import DECODER, RANKING, networks
 from tests.stages.studying import train_in_no_time
 from tests.stages.test_explain import CPU, POST_HOC
-from xai.core.errors import UserError
 from xai.data.images import read_image, to_tensor
 from xai.papers.ranking.networks import RankingStages
 from xai.papers.ranking.params import BackboneParams
@@ -72,11 +71,3 @@ def test_refined_it_has_two_maps(tmp_path: Path, photo: Path, monkeypatch: pytes
     found = explain_image(made.stages.model, path, photo, None, CPU, params)
     assert [part.name for part in found.measured] == ["ranking", "ranking, T = 2"]
     assert not torch.equal(found.measured[0].attributions, found.measured[1].attributions)
-
-
-def test_a_file_of_another_model_is_refused_in_one_line(
-    tmp_path: Path, photo: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path, made = handed_over(tmp_path, monkeypatch, "own_features")
-    with pytest.raises(UserError, match=r"explains a model=tiny, not other: add model=tiny$"):
-        explain_image(replace(made.stages.model, name="other"), path, photo, None, CPU, POST_HOC)

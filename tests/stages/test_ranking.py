@@ -13,11 +13,9 @@ from tests.stages.ranked import DECODER, OBJECTIVE, RANKING, networks
 from tests.stages.studying import MODEL, Trained
 from xai.core.errors import UserError
 from xai.core.optimisation import FitParams
+from xai.models import files
 from xai.models.dense import DenseExplainer
-from xai.models.features import FrozenFeatures
-from xai.models.ranking_file import part_of, read_ranking
-from xai.models.vit import build_vit
-from xai.models.vit_file import load_vit
+from xai.models.spec import shape_of
 from xai.papers.ranking.params import BackboneParams, RankingParams
 
 TARGETS = torch.tensor([3, 0])
@@ -125,28 +123,21 @@ def test_published_weights_are_fetched_once(tmp_path: Path, trained: Trained, mo
     made.trained(params)
     assert fetched == [True]
     made.explainer(params)
-    assert fetched == [True, False]
+    assert fetched == [True, False, False]
 
 
 def test_the_file_explains_alone(tmp_path: Path, trained: Trained) -> None:
     for params in (RANKING, FOREIGN):
         made = networks(tmp_path, params)
         written = made.hand_over(tmp_path)
-        tensors, info = read_ranking(written)
-        assert info is not None
-        assert (info.model, info.data, info.classes) == ("tiny", "shades", DATA.source.classes)
-        asked = build_vit(MODEL, len(info.classes), 0)
-        load_vit(asked, part_of(tensors, "classifier"), "classifier", info.model)
-        assert same(asked, made.classifier().network)
-        seen = asked
-        if info.backbone:
-            seen = timm.create_model(info.backbone, num_classes=0)
-            load_vit(seen, part_of(tensors, "backbone"), "backbone", info.backbone)
-        features = FrozenFeatures(seen, info.levels, info.mean, info.std, 16)
-        alone = DenseExplainer(features, info.decoder, len(info.classes)).eval()
-        load_vit(alone.decoder, part_of(tensors, "decoder"), "decoder", "decoder")
+        alone = files.load(written)
+        assert (alone.spec.data, alone.spec.classes) == ("shades", DATA.source.classes)
+        assert alone.spec.model == shape_of(MODEL)
+        assert alone.classifier is not None
+        assert same(alone.classifier.network, made.classifier().network)  # type: ignore[arg-type]
+        assert isinstance(alone.network, DenseExplainer)
         expected = made.explainer(params).attribute(pictures(), TARGETS)
-        torch.testing.assert_close(alone.attribute(pictures(), TARGETS), expected)
+        torch.testing.assert_close(alone.network.attribute(pictures(), TARGETS), expected)
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,8 @@ from xai.data.marked import MarkedSet, MarkParams
 from xai.data.module import load_images
 from xai.data.registry import Images
 from xai.methods.ranking import RankingLoss
+from xai.models import files
 from xai.models.dpt import DecoderParams
-from xai.models.vit_file import read_vit
 from xai.papers.ranking.networks import RankingStages
 from xai.papers.ranking.params import BackboneParams, PerturbationParams, RankingParams, RefinementSettings
 from xai.papers.ranking.shortcut import Shortcut, ShortcutParams, mass_on_mark
@@ -220,7 +220,7 @@ def test_the_classifier_goes_on_from_its_weights_with_the_class_marked_alone(
     monkeypatch.setattr("xai.papers.ranking.shortcut.fit", fit)
     study = shortcut(tmp_path)
     clean = load_file(study.networks.stages.classifier.file("classifier.safetensors"))
-    tuned, info = read_vit(study.classifier.file("classifier.safetensors"))
+    info, tuned = files.read(study.classifier.file("classifier.safetensors"))
     assert info is not None
     assert (info.kind, info.data, info.classes) == ("classifier", "quadrants", Quadrants.classes)
     for name, value in clean.items():

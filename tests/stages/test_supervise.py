@@ -14,10 +14,12 @@ from tests.stages.test_transfer import PARAMS
 from xai.core.errors import UserError
 from xai.core.store import Artifact
 from xai.data.catalogue import OpenData
-from xai.models.checkpoint import ClassifierInfo, write_classifier
+from xai.models import files
 from xai.models.factory import build_clip, build_explainer
+from xai.models.spec import describe
 from xai.models.weights import write_weights
 from xai.papers.vectors import base as base_stage
+from xai.papers.vectors.base import ModelParams
 from xai.papers.vectors.fine_tuning import fine_tune
 from xai.papers.vectors.params import TransferParams
 from xai.stages.supervise import Supervise, Written
@@ -38,11 +40,11 @@ def journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "journal"
 
 
-def classifier(path: Path, seed: int = 0) -> Path:
+def classifier(path: Path, seed: int = 0, model: ModelParams = MODEL) -> Path:
     """A classifier file of the data set, with random weights."""
     head = torch.randn(12, 4, generator=torch.Generator().manual_seed(seed))
-    info = ClassifierInfo(MODEL.name, "a", "b", DATA.name, DATA.source.classes, False)  # type: ignore[arg-type]
-    write_classifier(path, build_explainer(MODEL, build_clip(MODEL, seed), head), info)
+    spec = describe(model, "classifier", DATA.name, DATA.source.classes)
+    files.write(path, build_explainer(MODEL, build_clip(MODEL, seed), head), spec)
     return path
 
 
@@ -250,7 +252,7 @@ def test_what_cannot_be_explained_is_refused(
 
 def test_a_file_without_classes_is_refused(tmp_path: Path, journal: Path) -> None:
     write_weights(tmp_path / "classifier.safetensors", build_clip(MODEL).state_dict(), {})
-    with pytest.raises(UserError, match="does not say which classes it tells apart"):
+    with pytest.raises(UserError, match="says nothing of itself"):
         run(tmp_path)
 
 
@@ -259,5 +261,6 @@ def test_models_that_differ_beyond_their_tensors_do_not_share_attributions(tmp_p
     run(tmp_path)
     before = journal.read_text()
     (tmp_path / "out" / OUTPUT[0]).unlink()
+    classifier(tmp_path / "classifier.safetensors", model=BRIGHTER)
     run(tmp_path, model=BRIGHTER)
     assert journal.read_text() == 2 * before

@@ -20,8 +20,9 @@ from xai.core.store import Artifact, Store
 from xai.data.catalogue import OpenData
 from xai.data.registry import subset
 from xai.explainers.posthoc.kernel_shap import KernelShapParams
-from xai.models.checkpoint import ClassifierInfo, write_classifier
+from xai.models import files
 from xai.models.maskable import Removal
+from xai.models.spec import describe
 from xai.papers.vectors.fine_tuning import assemble, parameters
 from xai.stages.supervision import Order, Subject, fine_tuned, load, open_supervision
 
@@ -164,8 +165,8 @@ def fine_tuned_order(bench: Runtime) -> tuple[Order, Artifact]:
     theta = base(bench)
 
     def make(work: Path) -> None:
-        info = ClassifierInfo(MODEL.name, "a", "b", DATA.name, tuple(DATA.source.classes), False)
-        write_classifier(work / "classifier.safetensors", assemble(bench, MODEL, theta, DATA, None), info)
+        spec = describe(MODEL, "classifier", DATA.name, DATA.source.classes)
+        files.write(work / "classifier.safetensors", assemble(bench, MODEL, theta, DATA, None), spec)
 
     classifier = bench.store.get("classifier", {}, make)
     params = open_supervision(settings(block=4)).of("test")

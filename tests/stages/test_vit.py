@@ -26,9 +26,10 @@ from xai.classifiers.params import ClassifierParams
 from xai.classifiers.vit import VitStages
 from xai.core.errors import UserError
 from xai.data.catalogue import OpenData
+from xai.models import files
 from xai.models.explainer import SalvageNetwork, ShapleyNetwork
+from xai.models.spec import TokenDecoder, describe
 from xai.models.vit import SmallVit, VitParams, build_vit
-from xai.models.vit_file import VitInfo, read_vit, write_vit
 
 TEST = DATA.source.images("test", torch.arange(9), 0).pixels
 
@@ -161,14 +162,20 @@ def test_a_file_to_hold_says_what_it_is(tmp_path: Path, trained: Trained) -> Non
     assert [path.name for path in held] == ["surrogate.safetensors", "salvage.safetensors"]
     assert held[0].read_bytes() == stage.surrogate.file("surrogate.safetensors").read_bytes()
     classes = ("north", "east", "south", "west")
-    assert read_vit(held[0])[1] == VitInfo("surrogate", "tiny", "shades", classes, False)
-    assert read_vit(held[1])[1] == VitInfo("salvage", "tiny", "shades", classes, False, "mask_transformer", 1, 2)
+    removal, decoder = {"kind": "tokens"}, {"kind": "mask_transformer", "depth": 1, "heads": 2}
+    seed = stage.seed
+    assert files.read_spec(held[0]) == describe(MODEL, "surrogate", "shades", classes, seed=seed, removal=removal)
+    assert files.read_spec(held[1]) == describe(MODEL, "salvage", "shades", classes, seed=seed, decoder=decoder)
+    assert isinstance(files.load(held[1]).network, SalvageNetwork)
+
+
+DECODER = TokenDecoder(kind="linear", depth=1, heads=2)
 
 
 def own(folder: Path, **changes: Any) -> Path:
     """A classifier of the user's, with what it says of itself changed."""
-    info = VitInfo("classifier", "tiny", "elsewhere", ("north", "east", "south", "west"), False)
-    write_vit(folder / "own.safetensors", build_vit(MODEL, 4, 9), replace(info, **changes))
+    spec = describe(MODEL, "classifier", "elsewhere", ("north", "east", "south", "west"))
+    files.write(folder / "own.safetensors", build_vit(MODEL, 4, 9), spec.model_copy(update=changes))
     return folder / "own.safetensors"
 
 
@@ -196,7 +203,10 @@ def other_architecture(folder: Path) -> Path:
     ("prepare", "wanted"),
     [
         (other_architecture, "does not fit model=tiny"),
-        (lambda folder: own(folder, kind="salvage"), "is a salvage of 4 classes of elsewhere: a classifier of the 4"),
+        (
+            lambda folder: own(folder, kind="salvage", decoder=DECODER),
+            "is a salvage of 4 classes of elsewhere",
+        ),
         (lambda folder: own(folder, classes=("a", "b", "c", "d")), "a classifier of the 4 classes of data=shades"),
         (lambda folder: own(folder, classes=("north", "east")), "is a classifier of 2 classes of elsewhere"),
         (lambda folder: folder / "missing.safetensors", "does not exist"),

@@ -1,15 +1,14 @@
 """A CLIP of a file as what is explained."""
 
-from dataclasses import asdict
 from pathlib import Path
 
 from xai.core.errors import UserError
 from xai.core.runtime import Runtime
 from xai.data.catalogue import OpenData
-from xai.models.checkpoint import read_classifier
+from xai.models import files
 from xai.models.factory import ClipParams
 from xai.models.maskable import MaskableClassifier, Removal
-from xai.models.weights import fingerprint, read_weights
+from xai.models.weights import fingerprint
 from xai.study.case import ExplainedModel
 
 _SHAPING = ("architecture", "towers", "image_size", "patch_size", "mean", "std")
@@ -22,18 +21,20 @@ def clip_of_file(runtime: Runtime, model: ClipParams, data: OpenData, path: Path
     Raises:
         UserError: The file is broken, of another architecture, or tells other classes apart than the data set has.
     """
-    _, info = read_classifier(path, model)
-    check_classes(path, info.classes, info.data, data)
+    files.load_classifier(path, model)
+    said, tensors = files.read(path, model)
+    assert said is not None
+    check_classes(path, said.classes, said.data, data)
 
     def make(removal: Removal | None) -> MaskableClassifier:
-        network = read_classifier(path, model, removal)[0].to(runtime.trainer.device)
-        return network.eval().requires_grad_(False)
+        return files.load_classifier(path, model, removal).to(runtime.trainer.device)
 
-    settings = asdict(model)
-    tensors = fingerprint(read_weights(path, what="checkpoint").tensors)
-    identity = {"tensors": tensors, **{name: settings[name] for name in _SHAPING}}
-    classes = tuple(data.source.classes)
-    return ExplainedModel(model.name, identity, model.image_size, tuple(model.mean), classes, make)
+    shape = said.model.model_dump()
+    identity = {"tensors": fingerprint(tensors), **{name: shape[name] for name in _SHAPING}}
+    if shape["quick_gelu"]:
+        identity["quick_gelu"] = True
+    size, mean = said.model.image_size, said.model.mean
+    return ExplainedModel(said.model.name, identity, size, mean, said.classes, make)
 
 
 def check_classes(path: Path, classes: tuple[str, ...], trained_on: str, data: OpenData) -> None:

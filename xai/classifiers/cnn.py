@@ -15,6 +15,7 @@ from xai.data.catalogue import OpenData
 from xai.models.cnn import CnnParams, build_cnn, maskable_cnn, published_classes, published_cnn, start_weights
 from xai.models.maskable import Removal
 from xai.models.painted import PaintedClassifier
+from xai.models.spec import shape_of
 from xai.models.vit import outputs_of
 
 
@@ -38,6 +39,7 @@ class CnnStages(ClassifierStages):
 
     def __post_init__(self) -> None:
         """Refuse what would only show after the training before it."""
+        shape_of(self.model)
         self.outputs = outputs_of(len(self.data.source.classes), binary=False)
         self._maskable(self._blank())
         if not self.is_published:

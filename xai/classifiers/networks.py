@@ -1,6 +1,5 @@
 """What the stages of all families of classifiers share: networks that are trained once, found again and handed over."""
 
-import copy
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -23,12 +22,13 @@ from xai.core.training import fit
 from xai.data.catalogue import OpenData
 from xai.data.module import ImageDataModule, load_images
 from xai.methods.classifier import Classifier
+from xai.models import files
 from xai.models.maskable import MaskableClassifier, Removal
-from xai.models.vit_file import KINDS, VitInfo, load_vit, read_vit, write_vit
-from xai.models.weights import read_weights
+from xai.models.spec import describe
+from xai.models.weights import load_weights, match_weights, read_weights
 from xai.shapley.masks import random_masks
 
-FILES = {name: f"{name}.safetensors" for name in KINDS}
+FILES = {name: f"{name}.safetensors" for name in ("classifier", "surrogate", "salvage", "vit_shapley")}
 _EVALUATION_BATCH = 128
 REVISION = 1
 
@@ -140,13 +140,14 @@ class ClassifierStages(ABC):
             UserError: Its file is broken, of another architecture, or tells other classes apart.
         """
         path, classes = Path(checkpoint), tuple(self.data.source.classes)
-        tensors, info = read_vit(path)
+        info, tensors = files.read(path, self.model)
         if info is not None and (info.kind not in ("classifier", "surrogate") or info.classes != classes):
             raise UserError(
                 f"{path} is a {info.kind} of {len(info.classes)} classes of {info.data}: a classifier of the "
                 f"{len(classes)} classes of data={self.data.name} is needed"
             )
-        load_vit(self._blank(), tensors, f"checkpoint {path}", self.model.name)
+        expected = {name: value.shape for name, value in self._blank().state_dict().items()}
+        tensors = match_weights(tensors, expected, what=f"checkpoint {path}", model=self.model.name)
         spec = {**self._common, "checkpoint": fingerprint_file(path)}
         return self._get("classifier", spec, lambda work: self._write(work, "classifier", self._loaded(tensors)))
 
@@ -184,11 +185,13 @@ class ClassifierStages(ABC):
 
     def _loaded(self, tensors: dict[str, Tensor]) -> nn.Module:
         network = self._blank()
-        load_vit(network, tensors, "classifier", self.model.name)
+        load_weights(network, tensors, what="classifier", model=self.model.name)
         return network
 
-    def _write(self, workdir: Path, kind: str, network: nn.Module, **shape: Any) -> None:
-        """Write a network; `shape` is what `VitInfo` says of the decoder of an explainer."""
-        binary = getattr(self.model, "binary", False)
-        info = VitInfo(kind, self.model.name, self.data.name, tuple(self.data.source.classes), binary, **shape)
-        write_vit(workdir / FILES[kind], copy.deepcopy(network).cpu(), info)
+    def _write(self, workdir: Path, kind: str, network: nn.Module, **more: Any) -> None:
+        """Write a network; `more` is what is to be said of an explainer's decoder."""
+        if kind == "surrogate":
+            # It has learned to answer with tokens missing, and with nothing else.
+            more["removal"] = {"kind": "tokens"}
+        spec = describe(self.model, kind, self.data.name, self.data.source.classes, seed=self.seed, **more)
+        files.write(workdir / FILES[kind], network, spec)

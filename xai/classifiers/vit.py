@@ -21,10 +21,10 @@ from xai.models.cnn import published_classes
 from xai.models.explainer import ExplainerNetwork, SalvageNetwork, ShapleyNetwork
 from xai.models.maskable import Removal
 from xai.models.segmenter import build_decoder
+from xai.models.spec import shape_of
 from xai.models.timm_vit import MaskableVit
 from xai.models.vit import VitParams, build_vit, has_published_head, maskable, outputs_of, start_weights
-from xai.models.vit_file import load_vit
-from xai.models.weights import read_weights
+from xai.models.weights import load_weights, read_weights
 
 
 @dataclass
@@ -49,6 +49,7 @@ class VitStages(ClassifierStages):
 
     def __post_init__(self) -> None:
         """Refuse what would only show after the training before it."""
+        shape_of(self.model)
         self.outputs = outputs_of(len(self.data.source.classes), self.model.binary)
         network = build_vit(self.model, self.outputs, self.seed)
         maskable(self.model, network)
@@ -113,7 +114,8 @@ class VitStages(ClassifierStages):
     def explainer(self, kind: str, params: SalvageParams | VitShapleyParams, artifact: Artifact) -> ExplainerNetwork:
         """A trained explainer from the store, on the device, in evaluation mode."""
         network = self._untrained(kind, params)
-        load_vit(network, read_weights(artifact.file(FILES[kind]), what=kind).tensors, kind, self.model.name)
+        tensors = read_weights(artifact.file(FILES[kind]), what=kind).tensors
+        load_weights(network, tensors, what=kind, model=self.model.name)
         return network.to(self.runtime.trainer.device).eval().requires_grad_(False)
 
     def _explainer(self, kind: str, params: SalvageParams | VitShapleyParams) -> Artifact:
@@ -126,8 +128,8 @@ class VitStages(ClassifierStages):
             own = {name: value for name, value in backbone.items() if not name.startswith("head.")}
             network.backbone.load_state_dict(own)
             self._fit(self._module(network, surrogate, params), params.fit, workdir, kind)
-            shape = {"decoder": params.decoder, "decoder_depth": params.depth, "decoder_heads": params.heads}
-            self._write(workdir, kind, network, **shape)
+            decoder = {"kind": params.decoder, "depth": params.depth, "heads": params.heads}
+            self._write(workdir, kind, network, decoder=decoder)
 
         return self._get(kind, spec, make)
 

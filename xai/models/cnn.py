@@ -15,7 +15,7 @@ from xai.models.cnn_packages import check_package, package_file, package_weights
 from xai.models.geometry import Geometry, check_architecture
 from xai.models.maskable import Removal
 from xai.models.painted import PaintedClassifier
-from xai.models.weights import match_weights, read_weights
+from xai.models.weights import match_weights, read_weights, without_prefix
 
 _PLAIN = "resnet50"
 _VITS = "model=vit_tiny or model=vit_b14_dinov2"
@@ -117,7 +117,7 @@ def published_cnn(params: CnnParams) -> nn.Module:
         UserError: There are no weights, or they do not fit: of another architecture, or of other classes.
     """
     network = build_cnn(params, len(published_classes()), 0)
-    _load(params, network, published_weights(params))
+    network.load_state_dict(_checked(params, network, published_weights(params)))
     return network
 
 
@@ -129,9 +129,10 @@ def start_weights(params: CnnParams, network: nn.Module) -> dict[str, Tensor]:
     """
     heads = _heads(network)
     own = {name: value for name, value in network.state_dict().items() if name.startswith(heads)}
-    state = {name: value for name, value in published_weights(params).items() if not name.startswith(heads)}
-    _check(params, network, {**state, **own})
-    return {**state, **own}
+    backbone = [name for name in network.state_dict() if not name.startswith(heads)]
+    given = without_prefix(published_weights(params), backbone)
+    state = {name: value for name, value in given.items() if not name.startswith(heads)}
+    return _checked(params, network, {**state, **own})
 
 
 def maskable_cnn(params: CnnParams, network: nn.Module, removal: Removal | None = None) -> PaintedClassifier:
@@ -139,15 +140,10 @@ def maskable_cnn(params: CnnParams, network: nn.Module, removal: Removal | None 
     return PaintedClassifier(network, (params.grid, params.grid), params.mean, params.std, removal)
 
 
-def _load(params: CnnParams, network: nn.Module, state: dict[str, Tensor]) -> None:
-    _check(params, network, state)
-    network.load_state_dict(state)
-
-
-def _check(params: CnnParams, network: nn.Module, state: dict[str, Tensor]) -> None:
+def _checked(params: CnnParams, network: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
     source = params.package or params.weights or params.architecture
     expected = {name: value.shape for name, value in network.state_dict().items()}
-    match_weights(state, expected, what=f"weights {source}", model=params.name)
+    return match_weights(state, expected, what=f"weights {source}", model=params.name)
 
 
 def _heads(network: nn.Module) -> tuple[str, ...]:

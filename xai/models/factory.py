@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import open_clip
 import torch
@@ -21,6 +21,7 @@ from xai.models.tokenizer import WordTokenizer
 from xai.models.weights import match_weights, read_weights
 
 _NO_VIT = "model.architecture={} is no plain CLIP with a ViT tower; use one that is, such as ViT-B-32"
+_SAME_CHANNELS = 1e-3
 
 
 @settings
@@ -64,6 +65,8 @@ class ClipParams(Geometry):
         weights: A local file of open_clip weights; it comes before `pretrained`.
         random_weights: Take random weights where neither is given (tests of the plumbing, never of the science).
         towers: Shape of the small towers that the framework pre-trains itself.
+        quick_gelu: Whether the towers activate by QuickGELU, as OpenAI's do; null follows the architecture, or the
+            weights that `pretrained` names.
     """
 
     architecture: str | None = None
@@ -71,6 +74,7 @@ class ClipParams(Geometry):
     weights: str | None = None
     random_weights: bool = False
     towers: SmallTowers | None = None
+    quick_gelu: bool | None = None
 
     def __post_init__(self) -> None:
         """Refuse shapes that do not fit together."""
@@ -79,6 +83,29 @@ class ClipParams(Geometry):
             raise FieldError("name", "needs either architecture (an open_clip name) or towers, and not both")
         if self.architecture is not None and self.architecture not in open_clip.list_models():
             raise FieldError("architecture", "is not one that open_clip knows: use one that it lists")
+        published = self.published.get("quick_gelu")
+        if published is not None and self.quick_gelu not in (None, published):
+            raise FieldError(
+                "quick_gelu",
+                f"contradicts pretrained={self.pretrained}, trained with {str(published).lower()}: leave it out",
+            )
+
+    @property
+    def published(self) -> dict[str, Any]:
+        """What open_clip publishes of the weights that `pretrained` names; nothing where it does not know them."""
+        if self.architecture is None or self.pretrained is None:
+            return {}
+        found = open_clip.get_pretrained_cfg(self.architecture, self.pretrained)
+        built = (open_clip.get_model_config(self.architecture) or {}).get("quick_gelu", False)
+        return {"quick_gelu": bool(built), **found} if found else {}
+
+    @property
+    def activates_quickly(self) -> bool:
+        """Whether its towers activate by QuickGELU."""
+        if self.quick_gelu is not None or self.architecture is None:
+            return bool(self.quick_gelu)
+        built = (open_clip.get_model_config(self.architecture) or {}).get("quick_gelu", False)
+        return bool(self.published.get("quick_gelu", built))
 
     @property
     def embedded(self) -> bool:
@@ -118,6 +145,7 @@ def _build_open_clip(params: ClipParams) -> CLIP:
     if set(settings) - {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu", "init_logit_scale"}:
         raise UserError(_NO_VIT.format(params.architecture))
     vision = CLIPVisionCfg(**{**settings["vision_cfg"], "image_size": params.image_size})
+    settings["quick_gelu"] = params.activates_quickly
     return CLIP(**{**settings, "vision_cfg": vision, "text_cfg": CLIPTextCfg(**settings["text_cfg"])})
 
 
@@ -137,7 +165,7 @@ def _build_small(params: ClipParams, towers: SmallTowers) -> CLIP:
         heads=towers.text_heads,
         layers=towers.text_layers,
     )
-    clip = CLIP(towers.embed_dim, vision, text)
+    clip = CLIP(towers.embed_dim, vision, text, quick_gelu=params.activates_quickly)
     # A start that knows the plane: from random positions a small ViT does not learn to find an object in minutes.
     positions = get_2d_sincos_pos_embed(towers.width, params.grid, cls_token=True)
     with torch.no_grad():
@@ -168,6 +196,13 @@ def base_weights_file(params: ClipParams) -> Path:
     if not known:
         tags = ", ".join(open_clip.list_pretrained_tags_by_model(params.architecture or "")) or "none"
         raise UserError(f"model.pretrained={params.pretrained} is unknown for {params.architecture}: known are {tags}")
+    for name in ("mean", "std"):
+        stated, asked = known.get(name), getattr(params, name)
+        if stated and max(abs(a - b) for a, b in zip(stated, asked, strict=True)) > _SAME_CHANNELS:
+            raise UserError(
+                f"model.{name}={list(asked)} is not what model.pretrained={params.pretrained} was trained with: set "
+                f"model.{name}={list(stated)}"
+            )
     try:
         return Path(open_clip.download_pretrained(known, cache_dir=os.environ.get("XAI_WEIGHTS")))
     except Exception as error:
@@ -181,8 +216,7 @@ def read_base_weights(params: ClipParams, path: Path) -> dict[str, Tensor]:
     """Read open_clip weights (safetensors, or a torch file without code) and check that they fit the model."""
     tensors = read_weights(path, what="base weights", require_finite=True).tensors
     expected = {name: value.shape for name, value in build_clip(params).state_dict().items()}
-    match_weights(tensors, expected, what=f"base weights {path}", model=params.name)
-    return tensors
+    return match_weights(tensors, expected, what=f"base weights {path}", model=params.name)
 
 
 def load_base(params: ClipParams, tensors: dict[str, Tensor]) -> CLIP:

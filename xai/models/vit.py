@@ -15,7 +15,7 @@ from xai.core.settings import Count, FieldError, Positive, Whole, settings
 from xai.models.geometry import Geometry, check_architecture
 from xai.models.maskable import Removal
 from xai.models.timm_vit import MaskableVit
-from xai.models.weights import match_weights, read_weights
+from xai.models.weights import match_weights, read_weights, without_prefix
 
 _PLAIN = "vit_base_patch14_reg4_dinov2"
 _HEADS = ("head.", "head_dist.")  # the second is that of DeiT's distillation token
@@ -171,11 +171,12 @@ def start_weights(params: VitParams, network: VisionTransformer) -> dict[str, Te
     """
     assert params.weights is not None
     tensors = read_weights(Path(params.weights), what="weights", require_finite=True).tensors
+    own = network.state_dict()
+    tensors = without_prefix(tensors, [name for name in own if not name.startswith(_HEADS)])
     try:
         state = checkpoint_filter_fn(tensors, network)
     except Exception as error:  # timm looks for a dozen layouts by the names in them, and trusts the shapes
         raise UserError(f"weights {params.weights} are not those of a vision transformer of timm") from error
-    own = network.state_dict()
     state = {name: value for name, value in state.items() if not name.startswith(_HEADS) and name != "mask_token"}
     expected = {name: value.shape for name, value in own.items() if not name.startswith(_HEADS)}
     match_weights(state, expected, what=f"weights {params.weights}", model=params.name)

@@ -1,36 +1,36 @@
 """The one door for weights: safetensors go out, safetensors or torch files come in, and no code is ever run."""
 
 import hashlib
-import itertools
+import json
 import os
-import pickletools
 import secrets
 import warnings
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from xai.core.errors import UserError
+from xai.models.pickles import foreign, foreign_globals, imported, is_textual_pickle
 
-_WRAPPERS = ("state_dict", "model")
-_PREFIX = "module."  # what DataParallel and DistributedDataParallel put before every name
+# Where both are held, the averaged weights come first, as in timm: it is they that were evaluated.
+_WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model")
+_DEEPEST_WRAPPER = 4
+_MOST_SHARED = 16  # times that memory may be shared: tied weights share it twice
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_DTYPES = {*_FLOATS, torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool}
 _LONGEST_NAME = 120
 _MOST_NAMES = 3
 _LONGEST_HEADER = 100_000_000  # the limit of the safetensors format
-# A pickle of weights has a few operations a tensor; what has more than this was made to keep a scanner busy.
-_MOST_OPERATIONS = 2_000_000
 _MOST_PICKLE_BYTES = 256 * 2**20
-# A legacy torch file is five pickles in a row (magic number, version, platform, the object, storage keys), then bytes.
-_LEGACY_PICKLES = 5
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,8 @@ class Weights:
 def read_weights(path: str | Path, *, what: str = "checkpoint", require_finite: bool = False) -> Weights:
     """Read tensors from a safetensors file, or from a torch file that needs no code to be read.
 
-    The content decides which of the two it is, never the suffix. `{"state_dict": ...}` and `{"model": ...}` are
-    unwrapped, and so is a `module.` before every name.
+    The content decides which of the two it is, never the suffix. What a training wraps around its weights, such as
+    `{"state_dict": ...}`, is entered; prefixes of their names go in `match_weights`, which knows what is wanted.
 
     Args:
         path: The file.
@@ -71,12 +71,12 @@ def read_weights(path: str | Path, *, what: str = "checkpoint", require_finite: 
     elif head.startswith(b"PK\x03\x04"):
         tensors = _read_torch_zip(path, label)
     elif head.startswith(b"\x80"):
-        tensors = _load(path, label, _foreign_globals(path), mmap=False)
-    elif _is_textual_pickle(path, head):
-        raise _refused_pickle(label, _foreign_globals(path))
+        tensors = _load(path, label, foreign_globals(path), mmap=False)
+    elif is_textual_pickle(path, head):
+        raise _refused_pickle(label, foreign_globals(path))
     else:
         raise UserError(f"{label} is not a file of weights: give a .safetensors file, or a torch file of tensors")
-    tensors = _without_prefix(tensors)
+    _check_storage(tensors, label)
     if not tensors:
         raise UserError(f"{label} holds no tensors: give a file of weights")
     if require_finite:
@@ -117,9 +117,39 @@ def write_weights(path: str | Path, tensors: Mapping[str, Tensor], metadata: Map
             temporary.unlink(missing_ok=True)
 
 
+def read_metadata(path: str | Path) -> dict[str, str]:
+    """The strings that a safetensors file says of itself, without its tensors; nothing for any other file."""
+    try:
+        with Path(path).open("rb") as file:
+            if not _looks_like_safetensors(file.read(16)):
+                return {}
+        with safe_open(path, framework="pt", device="cpu") as opened:
+            return dict(opened.metadata() or {})
+    except Exception:  # whoever reads the tensors says what is wrong
+        return {}
+
+
+def without_prefix(state: Mapping[str, Tensor], wanted: Collection[str]) -> dict[str, Tensor]:
+    """Names less what a training put before every one of them (`module.`, `_orig_mod.`, `model.`, `backbone.`, ...).
+
+    There is no list of prefixes: what all names begin with goes where the wanted names are left then, all of them.
+
+    Args:
+        state: Tensors by name.
+        wanted: The names that a network has.
+    """
+    if not wanted or all(name in state for name in wanted):
+        return dict(state)
+    last = "." + min(wanted)
+    for prefix in {name[: 1 - len(last)] for name in state if name.endswith(last)}:
+        if all(name.startswith(prefix) for name in state) and all(prefix + name in state for name in wanted):
+            return {name.removeprefix(prefix): value for name, value in state.items()}
+    return dict(state)
+
+
 def match_weights(
     state: Mapping[str, Tensor], expected: Mapping[str, torch.Size], *, what: str = "checkpoint", model: str
-) -> None:
+) -> dict[str, Tensor]:
     """Check that a state has exactly the names and shapes that a model needs.
 
     Args:
@@ -128,9 +158,13 @@ def match_weights(
         what: What the state is, in the words of an error message.
         model: Name of the model configuration.
 
+    Returns:
+        The state by the model's names: without a prefix that all of its own had.
+
     Raises:
         UserError: A name is missing or unexpected, or else a shape differs; the first few are named.
     """
+    state = without_prefix(state, expected.keys())
     missing, unexpected = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
     problems = []
     if missing:
@@ -143,6 +177,23 @@ def match_weights(
         if state[name].shape != shape:
             here, needed = _shape(state[name].shape), _shape(shape)
             raise UserError(f"{what} does not fit: {printable(name)} is {here} here, model={model} needs {needed}")
+    return state
+
+
+def load_weights(network: nn.Module, state: Mapping[str, Tensor], *, what: str = "checkpoint", model: str) -> None:
+    """Load tensors into a network of the same architecture.
+
+    Raises:
+        UserError: As `match_weights`; the network is as it was then.
+    """
+    expected = {name: value.shape for name, value in network.state_dict().items()}
+    network.load_state_dict(match_weights(state, expected, what=what, model=model))
+
+
+def architecture_hash(parameters: Mapping[str, Tensor]) -> str:
+    """Sixteen hexadecimal digits that two models share when their parameters have the same names and shapes."""
+    shapes = sorted((name, list(value.shape)) for name, value in parameters.items())
+    return hashlib.sha256(json.dumps(shapes).encode()).hexdigest()[:16]
 
 
 def fingerprint(tensors: Mapping[str, Tensor]) -> str:
@@ -219,24 +270,24 @@ def _read_safetensors(path: Path, label: str) -> tuple[dict[str, Tensor], dict[s
 
 
 def _read_torch_zip(path: Path, label: str) -> dict[str, Tensor]:
-    foreign: list[str] = []
+    found: list[str] = []
     try:
         with zipfile.ZipFile(path) as archive:
             members = {member.filename.rpartition("/")[2]: member for member in archive.infolist()}
             pickled = members.get("data.pkl")
             if pickled is not None and pickled.file_size <= _MOST_PICKLE_BYTES:
                 with archive.open(pickled) as file:
-                    foreign = _foreign(_globals(file))
+                    found = foreign(imported(file))
     except Exception:  # whatever the parser makes of bytes from anywhere
         raise UserError(f"{label} is truncated or damaged: get a whole copy") from None
     if "constants.pkl" in members:
         raise UserError(f"{label} is a TorchScript program, refused: save its state_dict() as safetensors")
     if pickled is None:
         raise UserError(f"{label} is a zip archive without weights: give a .safetensors or a torch file")
-    return _load(path, label, foreign, mmap=True)
+    return _load(path, label, found, mmap=True)
 
 
-def _load(path: Path, label: str, foreign: list[str], *, mmap: bool) -> dict[str, Tensor]:
+def _load(path: Path, label: str, found: list[str], *, mmap: bool) -> dict[str, Tensor]:
     """Load with torch's restricted unpickler; what it will not have is explained by what the pickle asks for."""
     try:
         with warnings.catch_warnings():
@@ -247,20 +298,22 @@ def _load(path: Path, label: str, foreign: list[str], *, mmap: bool) -> dict[str
                 source = path if mmap and path.suffix != ".safetensors" else file
                 loaded = torch.load(source, weights_only=True, map_location="cpu", mmap=source is path)
     except Exception:  # whatever the unpickler makes of bytes from anywhere
-        if foreign:
-            raise _refused_pickle(label, foreign) from None
+        if found:
+            raise _refused_pickle(label, found) from None
         raise UserError(f"{label} is truncated, damaged or no file of tensors: get a whole copy") from None
     return _tensors_of(loaded, label)
 
 
-def _refused_pickle(label: str, foreign: list[str]) -> UserError:
-    would = f"it would have run {_few(foreign)}" if foreign else "it is a pickle, and pickles can run code"
+def _refused_pickle(label: str, found: list[str]) -> UserError:
+    would = f"it would have run {_few(found)}" if found else "it is a pickle, and pickles can run code"
     return UserError(f"{label} is refused, nothing was executed: {would}; convert it to safetensors")
 
 
 def _tensors_of(loaded: Any, label: str) -> dict[str, Tensor]:
     """Unwrap what torch.load returned down to a mapping of names to plain tensors."""
-    while isinstance(loaded, Mapping):
+    for _ in range(_DEEPEST_WRAPPER):
+        if not isinstance(loaded, Mapping):
+            break
         inner = next((loaded[key] for key in _WRAPPERS if isinstance(loaded.get(key), Mapping)), None)
         if inner is None:
             break
@@ -280,64 +333,19 @@ def _tensors_of(loaded: Any, label: str) -> dict[str, Tensor]:
     return tensors
 
 
-def _without_prefix(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    if all(name.startswith(_PREFIX) and name != _PREFIX for name in tensors):
-        return {name.removeprefix(_PREFIX): value for name, value in tensors.items()}
-    return tensors
-
-
-def _is_textual_pickle(path: Path, head: bytes) -> bool:
-    """Tell whether the file is a pickle of protocol 0 or 1, which begins with no mark of its own."""
-    if head[:1] not in (b"(", b"c", b"}", b"]"):
-        return False
-    try:
-        with path.open("rb") as file:
-            for count, _ in enumerate(pickletools.genops(file)):
-                if count > _MOST_OPERATIONS:
-                    return False
-    except Exception:  # not a pickle, then
-        return False
-    return True
-
-
-def _foreign_globals(path: Path) -> list[str]:
-    """Name what the pickles of a legacy torch file, or a bare pickle, would import beyond the parts of a tensor."""
-    found: list[str] = []
-    with path.open("rb") as file:
-        for _ in range(_LEGACY_PICKLES):
-            found += _globals(file)
-    return _foreign(found)
-
-
-def _globals(file: IO[bytes]) -> Iterator[str]:
-    """Yield the dotted names that one pickle imports, read as far as it can be; nothing is executed."""
-    strings: list[str] = []
-    memo: dict[Any, str] = {}
-    with suppress(Exception):  # a damaged pickle ends here; the loader tells the rest
-        for opcode, argument, _ in itertools.islice(pickletools.genops(file), _MOST_OPERATIONS):
-            if opcode.name in ("GLOBAL", "INST"):
-                yield ".".join(str(argument).split(" ", 1))
-            elif opcode.name == "STACK_GLOBAL":
-                yield ".".join(strings[-2:])
-            elif opcode.name in ("GET", "BINGET", "LONG_BINGET"):
-                strings.append(memo.get(argument, "?"))
-            elif opcode.name in ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"):
-                memo[len(memo) if argument is None else argument] = strings[-1] if strings else "?"
-            elif isinstance(argument, str):
-                strings.append(argument)
-
-
-def _foreign(names: Iterable[str]) -> list[str]:
-    """Keep the names that are no parts of a tensor, each once, in order."""
-    return [name for name in dict.fromkeys(names) if not _is_tensor_part(name)]
-
-
-def _is_tensor_part(name: str) -> bool:
-    if name.startswith("torch._utils._rebuild_") or name in ("collections.OrderedDict", "torch.Size", "torch.device"):
-        return True
-    module, _, leaf = name.rpartition(".")
-    is_dtype = module == "torch" and isinstance(getattr(torch, leaf, None), torch.dtype)
-    return is_dtype or (module.startswith("torch") and leaf.endswith("Storage"))
+def _check_storage(tensors: Mapping[str, Tensor], label: str) -> None:
+    """Refuse number types that no network here has, and tensors that pretend to be larger than what the file holds."""
+    storages = {value.untyped_storage().data_ptr(): value.untyped_storage().nbytes() for value in tensors.values()}
+    if sum(value.numel() * value.element_size() for value in tensors.values()) > _MOST_SHARED * sum(storages.values()):
+        raise UserError(f"{label} has tensors that share far less memory than they claim: store them whole")
+    for name, value in tensors.items():
+        if value.dtype not in _DTYPES:
+            kind = str(value.dtype).removeprefix("torch.")
+            raise UserError(f"{label} holds {kind} numbers in {printable(name)}: store them as float32 or float16")
+        if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+            raise UserError(
+                f"{label} has {_shape(value.shape)} values in {printable(name)} that share less memory: store it whole"
+            )
 
 
 def _reason(error: Exception) -> str:

@@ -12,8 +12,8 @@ from torch import Tensor
 from xai.core.files import write_atomically
 from xai.core.progress import console
 from xai.core.runtime import Runtime
-from xai.models.checkpoint import write_classifier
-from xai.papers.vectors.fine_tuning import describe
+from xai.models import files
+from xai.papers.vectors.fine_tuning import described
 from xai.papers.vectors.transfer import Outcome, Transfer
 from xai.papers.vectors.vector import FILE as VECTOR_FILE
 from xai.reports import renderers, tables
@@ -88,8 +88,8 @@ def _hand_over(job: Transfer, outcome: Outcome, output: Path) -> None:
         copy_result(artifact, output / "sweep" / result.split / f"lambda2={result.params['lambda2']:g}")
     vector = outcome.vector.file(VECTOR_FILE)
     write_atomically(output / VECTOR_FILE, vector.read_bytes())
-    info = describe(job.model, job.base, job.target, outcome.network, explains=True)
-    write_classifier(output / "model.safetensors", outcome.network.cpu(), info)
+    spec = described(job.model, job.base, job.target, explains=True, seed=job.seed)
+    files.write(output / "model.safetensors", outcome.network.cpu(), spec)
     ft_target = job.ft_target.file("classifier.safetensors")
     write_atomically(output / "classifier.safetensors", ft_target.read_bytes())
 

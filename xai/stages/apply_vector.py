@@ -2,7 +2,7 @@
 
 import copy
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -15,15 +15,11 @@ from xai.core.settings import settings
 from xai.data.catalogue import OpenData
 from xai.data.module import load_images
 from xai.metrics.evaluation import evaluate_maps
-from xai.models.checkpoint import (
-    ClassifierInfo,
-    architecture_hash,
-    read_classifier,
-    read_parameters,
-    write_classifier,
-)
+from xai.models import files
 from xai.models.clip import SelfExplainingClip, load_parameters, trainable
 from xai.models.factory import build_explainer
+from xai.models.spec import Spec, describe
+from xai.models.weights import architecture_hash
 from xai.papers.vectors import base as base_stage
 from xai.papers.vectors.base import ModelParams
 from xai.papers.vectors.params import Factor
@@ -72,13 +68,13 @@ def apply_vector(
         UserError: For a vector or checkpoint that is broken, holds NaN, or belongs to another architecture or base.
     """
     tau, vector_info = vectors.load_vector(vector)
-    theta, info = read_parameters(checkpoint, model)
+    theta, info = files.read_parameters(checkpoint, model)
     warning = vectors.check_compatible(
         vector_info,
         tau,
         model=model.name,
         architecture=architecture_hash(theta),
-        base=(info.base or None) if info else None,
+        base=(info.made_by.base or None) if info else None,
         parameters=theta,
     )
     if warning:
@@ -100,16 +96,16 @@ def apply_vector(
     pixels, regions = load_images(data.source, "test", torch.arange(len(labels)), 0, model.image_size)
     metrics = [_measure(runtime, network, parameters, pixels, regions, labels) for parameters in (theta, explained)]
     # Nobody knows the base of another's file, and the vector's would be a guess that passes for knowledge later.
-    description = info or ClassifierInfo(
-        model.name, architecture_hash(theta), "", data.name, tuple(data.source.classes), False
-    )
+    spec = describe(model, "self_explaining", data.name, data.source.classes)
+    if info:
+        spec = spec.model_copy(update={"data": info.data, "made_by": info.made_by})
     file = output / "model.safetensors"
-    write_classifier(file, network, replace(description, explains=True))
+    files.write(file, network, spec)
     return Applied(network, file, *metrics)
 
 
 def _network(
-    runtime: Runtime, model: ModelParams, data: OpenData, checkpoint: Path, info: ClassifierInfo | None, seed: int
+    runtime: Runtime, model: ModelParams, data: OpenData, checkpoint: Path, info: Spec | None, seed: int
 ) -> SelfExplainingClip:
     """The classifier's architecture with its class embeddings: its own, or those of the data set's names."""
     if info is None:
@@ -117,10 +113,10 @@ def _network(
         _, head = base_stage.head(runtime, model, base, data)
         return build_explainer(model, copy.deepcopy(base.clip), head).requires_grad_(False)
     check_classes(checkpoint, info, data)
-    return read_classifier(checkpoint, model)[0]
+    return files.load_classifier(checkpoint, model)
 
 
-def check_classes(checkpoint: Path, info: ClassifierInfo, data: OpenData) -> None:
+def check_classes(checkpoint: Path, info: Spec, data: OpenData) -> None:
     """Refuse a classifier that tells other classes apart than a data set has, or the same in another order.
 
     Raises:

@@ -1,32 +1,27 @@
 """`method=explain`: one picture, one class, one heat map."""
 
 import difflib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from xai.core.errors import UserError
 from xai.core.settings import unknown
 from xai.core.training import TrainerParams
 from xai.data.images import read_image, to_tensor
-from xai.models.checkpoint import read_classifier
-from xai.models.cnn import CnnParams, build_cnn, maskable_cnn, published_classes, published_cnn
+from xai.models import files
+from xai.models.clip import SelfExplainingClip
+from xai.models.cnn import CnnParams, maskable_cnn, published_classes, published_cnn
 from xai.models.dense import DenseExplainer
 from xai.models.explainer import SalvageNetwork
 from xai.models.factory import ClipParams
-from xai.models.features import FrozenFeatures
-from xai.models.maskable import MaskableClassifier, Removal
-from xai.models.ranking_file import RankingInfo, part_of, ranking_info
-from xai.models.segmenter import build_decoder
-from xai.models.vit import VitParams, build_vit, maskable, outputs_of
-from xai.models.vit_file import VitInfo, load_vit, read_vit, vit_info
-from xai.models.weights import read_weights
-from xai.papers.ranking.networks import blank_backbone
+from xai.models.maskable import MaskableClassifier
+from xai.models.spec import AnyShape, Spec, shape_of
+from xai.models.vit import VitParams
 from xai.stages.post_hoc import Explain, Measured, PostHocParams, explain_post_hoc
 
 _MOST_CLASSES_NAMED = 20
@@ -70,8 +65,8 @@ def explain_image(
     other classifier is explained from outside.
 
     Args:
-        model: The model.
-        checkpoint: Its file; None takes a CNN as it was published.
+        model: The model, where there is no file to say it.
+        checkpoint: A file of ours; None takes a CNN as it was published.
         image: The picture.
         target: Name of a class.
         trainer: Device and precision.
@@ -81,63 +76,61 @@ def explain_image(
         UserError: For a picture or checkpoint that cannot be read, a class the classifier does not know, or an
             explainer that cannot explain it.
     """
-    pixels = _as_seen(read_image(image), model)
-    if isinstance(model, ClipParams):
-        return _by_itself(_of_clip(model, _needed(checkpoint, model.name)), pixels, target, trainer)
-    removal = post_hoc.supervision.explainer.classifier_removal
-    if isinstance(model, CnnParams) and checkpoint is None and not model.embedded:
+    picture, removal = read_image(image), post_hoc.supervision.explainer.classifier_removal
+    if checkpoint is None:
+        if not isinstance(model, CnnParams) or model.embedded:
+            raise UserError(
+                f"model={model.name} needs a checkpoint: give checkpoint=FILE, or model=efficientnet_lite0, which "
+                "comes trained"
+            )
         published = maskable_cnn(model, published_cnn(model), removal)
+        pixels = _as_seen(picture, shape_of(model))
         return _from_outside(published, published_classes(), pixels, target, trainer, post_hoc)
-    path = _needed(checkpoint, model.name)
-    weights = read_weights(path, what="checkpoint", require_finite=True)
-    info, ranking = vit_info(weights, path), ranking_info(weights, path)
-    if ranking is not None:
-        explainer, classifier = _of_ranking(model, path, weights.tensors, ranking)
-        own = ("ranking", explainer.to(trainer.device).attribute)
-        return _from_outside(classifier, ranking.classes, pixels, target, trainer, post_hoc, own)
-    if isinstance(model, VitParams) and info is not None and info.kind == "salvage":
-        return _by_itself(_of_salvage(model, path, weights.tensors, info), pixels, target, trainer)
-    classifier, classes = _classifier(model, path, weights.tensors, info, removal)
-    return _from_outside(classifier, classes, pixels, target, trainer, post_hoc)
+    made = files.load(checkpoint, model, removal)
+    pixels, classes, network = _as_seen(picture, made.spec.model), made.spec.classes, made.network
+    if isinstance(network, SelfExplainingClip | SalvageNetwork):
+        return _by_itself(network, made.spec, pixels, target, trainer)
+    if made.classifier is None:
+        raise UserError(
+            f"{checkpoint} is a {made.spec.kind}: give the classifier.safetensors of a run of method=classifier, the "
+            "salvage.safetensors of method=salvage or the ranking.safetensors of method=ranking"
+        )
+    own = ("ranking", network.to(trainer.device).attribute) if isinstance(network, DenseExplainer) else None
+    return _from_outside(made.classifier, classes, pixels, target, trainer, post_hoc, own)
 
 
-class _Explaining(nn.Module):
-    """Images to logits [B, C] and attributions [B, M, C]."""
-
-    def __init__(self, network: nn.Module, explain: Callable[[Tensor], tuple[Tensor, Tensor]]) -> None:
-        super().__init__()
-        self.network, self._explain = network, explain
-
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        return self._explain(images)
-
-
-_Read = tuple[_Explaining, tuple[str, ...], tuple[int, int], bool]
-"""What explains, its classes, its patch grid, and whether it has learned to explain."""
-
-
-def _as_seen(image: Image.Image, model: ClipParams | VitParams | CnnParams) -> Tensor:
-    """The middle of a picture, [3, H, W], as the model takes it."""
-    size, crop = model.image_size, model.crop if isinstance(model, CnnParams) else 1.0
-    resized = to_tensor(image, round(size / crop))
+def _as_seen(image: Image.Image, shape: AnyShape) -> Tensor:
+    """The middle of a picture, [3, H, W], as a network takes it."""
+    size = shape.image_size
+    resized = to_tensor(image, round(size / shape.crop))
     edge = (resized.shape[-1] - size) // 2
     return resized[:, edge : edge + size, edge : edge + size]
 
 
 @torch.inference_mode()
-def _by_itself(read: _Read, pixels: Tensor, target: str | None, trainer: TrainerParams) -> Explanation:
-    network, classes, grid, explains = read
-    asked = None if target is None else _index_of(target, classes)
-    logits, attributions = network.to(trainer.device)(pixels[None].to(trainer.device))
+def _by_itself(
+    network: SelfExplainingClip | SalvageNetwork,
+    spec: Spec,
+    pixels: Tensor,
+    target: str | None,
+    trainer: TrainerParams,
+) -> Explanation:
+    asked = None if target is None else _index_of(target, spec.classes)
+    images = pixels[None].to(trainer.device)
+    if isinstance(network, SalvageNetwork):
+        parts = network.to(trainer.device).parts(images)
+        logits, attributions = parts.present.sum(1), parts.present - parts.absent
+    else:
+        logits, attributions = network.to(trainer.device).explain(images)
     predicted = int(logits[0].argmax())
     chosen = predicted if asked is None else asked
     return Explanation(
         pixels,
-        attributions[0, :, chosen].reshape(grid).float().cpu(),
-        classes[chosen],
-        classes[predicted],
+        attributions[0, :, chosen].reshape(network.grid).float().cpu(),
+        spec.classes[chosen],
+        spec.classes[predicted],
         float(logits[0].softmax(0)[chosen]),
-        explains,
+        spec.explains,
     )
 
 
@@ -178,96 +171,3 @@ def _index_of(target: str, classes: Sequence[str]) -> int:
     near = difflib.get_close_matches(target, classes, 3) + [name for name in classes if target in name.split()]
     hint = f"did you mean {' or '.join(dict.fromkeys(near[:3]))}?" if near else f"one of them is {classes[0]}"
     raise UserError(f"target={target} is none of the {len(classes)} classes of this classifier: {hint}")
-
-
-def _needed(checkpoint: Path | None, model: str) -> Path:
-    if checkpoint is None:
-        raise UserError(
-            f"model={model} needs a checkpoint: give checkpoint=FILE, or model=efficientnet_lite0, which comes trained"
-        )
-    return checkpoint
-
-
-def _classifier(
-    model: VitParams | CnnParams,
-    path: Path,
-    tensors: dict[str, Tensor],
-    info: VitInfo | None,
-    removal: Removal | None,
-) -> tuple[MaskableClassifier, tuple[str, ...]]:
-    """A classifier that does not explain itself, and its classes.
-
-    Raises:
-        UserError: The file is of another kind or model.
-    """
-    if info is None or info.kind not in ("classifier", "surrogate"):
-        what = "says nothing of itself" if info is None else f"is a {info.kind}"
-        also = ", the salvage.safetensors of method=salvage" if isinstance(model, VitParams) else ""
-        raise UserError(
-            f"{path} {what}: give the classifier.safetensors of a run of method=classifier{also} or the "
-            "ranking.safetensors of method=ranking"
-        )
-    if info.model != model.name:
-        raise UserError(f"{path} is a {info.kind} of model={info.model}, not of {model.name}: add model={info.model}")
-    made = _blank(model, outputs_of(len(info.classes), info.binary), removal)
-    load_vit(made.network, tensors, f"checkpoint {path}", model.name)
-    return made, info.classes
-
-
-def _blank(model: VitParams | CnnParams, outputs: int, removal: Removal | None) -> Any:
-    """A classifier with random weights, which those of a file replace."""
-    if isinstance(model, CnnParams):
-        return maskable_cnn(model, build_cnn(model, outputs, 0), removal)
-    return maskable(model, build_vit(model, outputs, 0), removal)
-
-
-def _of_ranking(
-    model: VitParams | CnnParams, checkpoint: Path, tensors: dict[str, Tensor], info: RankingInfo
-) -> tuple[DenseExplainer, MaskableClassifier]:
-    """An explainer of Learn to Rank, and the classifier it was trained on.
-
-    Raises:
-        UserError: The file is of another model.
-    """
-    if info.model != model.name:
-        raise UserError(f"{checkpoint} explains a model={info.model}, not {model.name}: add model={info.model}")
-    what, classes = f"checkpoint {checkpoint}", len(info.classes)
-    classifier = _blank(model, outputs_of(classes, info.binary), None)
-    load_vit(classifier.network, part_of(tensors, "classifier"), what, model.name)
-    backbone: nn.Module = classifier.network
-    if info.backbone:
-        backbone = blank_backbone(info.backbone, model.image_size)
-        load_vit(backbone, part_of(tensors, "backbone"), what, info.backbone)
-    features = FrozenFeatures(backbone, info.levels, info.mean, info.std, model.image_size)
-    explainer = DenseExplainer(features, info.decoder, classes, classifier, model.mean)
-    load_vit(explainer.decoder, part_of(tensors, "decoder"), what, model.name)
-    return explainer.eval().requires_grad_(False), classifier
-
-
-def _of_clip(model: ClipParams, checkpoint: Path) -> _Read:
-    _, other = read_vit(checkpoint)
-    if other is not None:
-        raise UserError(
-            f"{checkpoint} is a {other.kind} of model={other.model}, not of {model.name}: add model={other.model}"
-        )
-    network, info = read_classifier(checkpoint, model)
-
-    def explain(images: Tensor) -> tuple[Tensor, Tensor]:
-        found = network.explain(images)
-        return found.logits, found.attributions
-
-    return _Explaining(network, explain), info.classes, network.grid, info.explains
-
-
-def _of_salvage(model: VitParams, checkpoint: Path, tensors: dict[str, Tensor], info: VitInfo) -> _Read:
-    outputs = outputs_of(len(info.classes), info.binary)
-    backbone = build_vit(model, outputs, 0)
-    decoder = build_decoder(info.decoder, backbone.embed_dim, 2 * outputs, info.decoder_depth, info.decoder_heads)
-    network = SalvageNetwork(backbone, decoder, model.mean, model.std)
-    load_vit(network, tensors, f"checkpoint {checkpoint}", model.name)
-
-    def explain(images: Tensor) -> tuple[Tensor, Tensor]:
-        parts = network.parts(images)
-        return parts.present.sum(1), parts.present - parts.absent
-
-    return _Explaining(network.eval(), explain), info.classes, network.grid, True

@@ -17,9 +17,9 @@ from xai.core.runtime import Runtime
 from xai.core.store import Artifact
 from xai.data.catalogue import OpenData
 from xai.data.registry import Split, subset
-from xai.models.checkpoint import read_classifier
+from xai.models import files
 from xai.models.maskable import MaskableClassifier, Removal
-from xai.models.weights import fingerprint, read_weights
+from xai.models.weights import fingerprint
 from xai.papers.vectors import base as base_stage
 from xai.papers.vectors.base import ModelParams
 from xai.papers.vectors.fine_tuning import fine_tune
@@ -121,17 +121,21 @@ class Supervise:
         """The classifier of a file, and the fingerprint of its tensors."""
         path = self.checkpoint
         assert path is not None
-        _, info = read_classifier(path, self.model)
+        files.load_classifier(path, self.model)
+        info, state = files.read(path, self.model)
+        assert info is not None
         check_classes(path, info, self.data)
-        tensors = fingerprint(read_weights(path, what="checkpoint").tensors)
+        tensors = fingerprint(state)
 
         def assemble(removal: Removal | None) -> MaskableClassifier:
-            return read_classifier(path, self.model, removal)[0].to(self.runtime.trainer.device)
+            return files.load_classifier(path, self.model, removal).to(self.runtime.trainer.device)
 
-        # Tensors do not say how pixels are normalised and heads are split; the settings of the model do.
-        settings = asdict(self.model)
-        identity = {"tensors": tensors, **{name: settings[name] for name in _SHAPING}}
-        return Subject(identity, self.model.image_size, assemble), tensors
+        # Tensors do not say how pixels are normalised and heads are split; the file does.
+        shape = info.model.model_dump()
+        identity = {"tensors": tensors, **{name: shape[name] for name in _SHAPING}}
+        if shape["quick_gelu"]:
+            identity["quick_gelu"] = True
+        return Subject(identity, info.model.image_size, assemble), tensors
 
     def _refuse_others(self, output: Path, key: str | None = None) -> None:
         """Refuse a folder that holds attributions made from something else, or of another key."""

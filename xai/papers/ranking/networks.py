@@ -8,7 +8,6 @@ from typing import Any
 
 import timm
 import torch
-from timm.models import is_model_in_modules
 from torch import nn
 
 from xai.classifiers.networks import ClassifierStages
@@ -19,12 +18,13 @@ from xai.core.store import Artifact
 from xai.core.training import fit
 from xai.data.module import ImageDataModule
 from xai.methods.ranking import Ranking
+from xai.models import files
+from xai.models.backbone import headless
 from xai.models.dense import DenseExplainer
 from xai.models.features import FrozenFeatures
 from xai.models.maskable import MaskableClassifier, Removal
-from xai.models.ranking_file import RankingInfo, part_of, write_ranking
-from xai.models.vit_file import load_vit
-from xai.models.weights import match_weights, read_weights
+from xai.models.spec import describe
+from xai.models.weights import load_weights, read_weights, without_prefix
 from xai.papers.ranking.params import BackboneParams, RankingParams, numbers_of
 
 FILE = "ranking.safetensors"
@@ -110,12 +110,13 @@ class RankingStages:
 
     def explainer(self, params: RankingParams) -> DenseExplainer:
         """A trained explainer from the store, on the device, in evaluation mode, frozen."""
-        tensors = read_weights(self.trained(params).file(FILE), what="ranking").tensors
-        explainer = self._untrained(params, blank=True)
-        if params.backbone.architecture is not None:
-            load_vit(explainer.features.network, part_of(tensors, "backbone"), "ranking", params.backbone.architecture)
-        load_vit(explainer.decoder, part_of(tensors, "decoder"), "ranking", "decoder")
-        return explainer.to(self.stages.runtime.trainer.device).eval().requires_grad_(False)
+        made = files.load(self.trained(params).file(FILE), self.stages.model)
+        device = self.stages.runtime.trainer.device
+        assert isinstance(made.network, DenseExplainer)
+        assert made.classifier is not None
+        # It looks at the classifier's gradient without owning it.
+        made.classifier.to(device)
+        return made.network.to(device)
 
     def hand_over(self, folder: Path) -> Path:
         """Copy the file of the explainer into a folder; returns where it lies."""
@@ -123,14 +124,14 @@ class RankingStages:
         write_atomically(folder / FILE, lambda path: shutil.copyfile(artifact.file(FILE), path))
         return folder / FILE
 
-    def _untrained(self, params: RankingParams, *, blank: bool = False) -> DenseExplainer:
-        """An explainer before its training; `blank` spares the weights of its backbone, where they come from a file."""
+    def _untrained(self, params: RankingParams) -> DenseExplainer:
+        """An explainer before its training."""
         model, backbone = self.stages.model, params.backbone
         if backbone.architecture is None:
             classifier: Any = self.classifier()
             network, mean, std = copy.deepcopy(classifier.network).cpu(), model.mean, model.std
         else:
-            network = _of_timm(backbone, model.image_size, self.stages.seed, blank=blank)
+            network = _of_timm(backbone, model.image_size, self.stages.seed)
             mean, std = backbone.mean, backbone.std
         features = FrozenFeatures(network, params.levels, mean, std, model.image_size)
         explained = self.classifier() if params.decoder.gradient else None
@@ -142,22 +143,13 @@ class RankingStages:
         model, backbone = self.stages.model, params.backbone
         classifier: Any = self.classifier()
         networks: dict[str, nn.Module] = {"classifier": classifier.network, "decoder": explainer.decoder}
-        mean, std = model.mean, model.std
+        through = None
         if backbone.architecture is not None:
-            networks["backbone"], mean, std = explainer.features.network, backbone.mean, backbone.std
-        info = RankingInfo(
-            model.name,
-            self.stages.data.name,
-            self.classes,
-            getattr(model, "binary", False),
-            backbone.architecture or "",
-            tuple(mean),
-            tuple(std),
-            params.levels,
-            params.decoder,
-        )
-        copies: dict[str, nn.Module] = {name: copy.deepcopy(part).cpu() for name, part in networks.items()}
-        write_ranking(path, copies, info)
+            networks["backbone"] = explainer.features.network
+            through = {"architecture": backbone.architecture, "mean": backbone.mean, "std": backbone.std}
+        ranking = {"levels": params.levels, "decoder": params.decoder, "backbone": through}
+        spec = describe(model, "ranking", self.stages.data.name, self.classes, seed=self.stages.seed, ranking=ranking)
+        files.write(path, networks, spec)
 
 
 def _fingerprint(path: str) -> str:
@@ -168,42 +160,21 @@ def _fingerprint(path: str) -> str:
         raise UserError(f"{why}: give a file of weights") from error
 
 
-def blank_backbone(architecture: str, size: int) -> nn.Module:
-    """A network of timm without its head, whose weights are to come from a file."""
-    return _of_timm(BackboneParams(architecture), size, 0, blank=True)
-
-
-def _of_timm(backbone: BackboneParams, size: int, seed: int, *, blank: bool) -> nn.Module:
-    """A network of timm without its head: with the weights asked for, or with random ones where others are to come.
-
-    Raises:
-        UserError: The weights cannot be had.
-    """
+def _of_timm(backbone: BackboneParams, size: int, seed: int) -> nn.Module:
+    """A network of timm without its head, with the weights asked for."""
     assert backbone.architecture is not None
-    # Plain transformers are built for one size; all others take images as they come.
-    plain = is_model_in_modules(backbone.architecture, ("vision_transformer", "deit"))
-    settings: dict[str, Any] = {"img_size": size} if plain else {}
-    fetch = backbone.pretrained and backbone.weights is None and not blank
-    try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            network: nn.Module = timm.create_model(backbone.architecture, fetch, num_classes=0, **settings)
-    except Exception as error:  # timm and its hub have many ways to say that there is no network
-        wanted = "be fetched" if fetch else f"be built for {size} px"
-        raise UserError(
-            f"ranking.backbone.architecture={backbone.architecture} cannot {wanted} ({type(error).__name__}): give "
-            "ranking.backbone.weights=FILE, set pretrained=false, or use another architecture"
-        ) from error
-    if backbone.weights is not None and not blank:
+    published = backbone.pretrained and backbone.weights is None
+    network = headless(backbone.architecture, size, seed, published=published)
+    if backbone.weights is not None:
         _load(network, backbone.weights, backbone.architecture)
-    return network.eval()
+    return network
 
 
 def _load(network: nn.Module, path: str, architecture: str) -> None:
     tensors = read_weights(Path(path), what="weights", require_finite=True).tensors
     named: Any = network.pretrained_cfg["classifier"]  # type: ignore[index]
     heads = tuple(f"{name}." for name in ([named] if isinstance(named, str) else named))
-    own = {name: value.shape for name, value in network.state_dict().items()}
+    own = network.state_dict()
+    tensors = without_prefix(tensors, own)
     state = {name: value for name, value in tensors.items() if name in own or not name.startswith(heads)}
-    match_weights(state, own, what=f"ranking.backbone.weights={path}", model=architecture)
-    network.load_state_dict(state)
+    load_weights(network, state, what=f"ranking.backbone.weights={path}", model=architecture)

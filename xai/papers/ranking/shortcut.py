@@ -5,7 +5,6 @@ classifier before that and never saw the circle; its maps are refined against th
 of a map that lies on the circle is to grow.
 """
 
-import copy
 import logging
 import time
 from collections.abc import Callable
@@ -27,9 +26,10 @@ from xai.data.module import ImageDataModule, load_images
 from xai.data.registry import ImageSource
 from xai.methods.classifier import Classifier
 from xai.metrics import functional
+from xai.models import files
 from xai.models.maskable import MaskableClassifier
-from xai.models.vit_file import VitInfo, load_vit, write_vit
-from xai.models.weights import read_weights
+from xai.models.spec import describe
+from xai.models.weights import load_weights, read_weights
 from xai.papers.ranking.networks import RankingStages
 from xai.papers.ranking.params import PerturbationParams, RefinementSettings, numbers_of
 from xai.ranking.areas import confidence
@@ -114,9 +114,8 @@ class Shortcut:
                 workers=stages.runtime.trainer.workers,
             )
             fit(module, batches, params.fit, stages.runtime.trainer, workdir, title, stages.runtime.logger)
-            binary = getattr(stages.model, "binary", False)
-            info = VitInfo("classifier", stages.model.name, stages.data.name, self.networks.classes, binary)
-            write_vit(workdir / FILE, copy.deepcopy(student.network).cpu(), info)
+            spec = describe(stages.model, "classifier", stages.data.name, self.networks.classes, seed=stages.seed)
+            files.write(workdir / FILE, student.network, spec)
 
         return stages.runtime.store.get("marked_classifier", stages.runtime.with_precision(spec), make, title=title)
 
@@ -124,7 +123,7 @@ class Shortcut:
         """That classifier, on the device, in evaluation mode, frozen."""
         tensors = read_weights(self.classifier.file(FILE), what="marked classifier").tensors
         network: Any = self.networks.classifier()
-        load_vit(network.network, tensors, "marked classifier", self.networks.stages.model.name)
+        load_weights(network.network, tensors, what="marked classifier", model=self.networks.stages.model.name)
         tuned: MaskableClassifier = network.eval().requires_grad_(False)
         return tuned
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from xai.core.epochs import EpochDataModule, StepSampler
+from xai.core.errors import UserError
 from xai.core.files import fingerprint_file
 from xai.core.optimisation import FitParams
 from xai.core.runtime import Runtime
@@ -93,9 +94,7 @@ class ModelParams(ClipParams):
                         f"does nothing for {self.name}, which is pre-trained here: use model=clip_vit_b32 for "
                         "open_clip weights",
                     )
-            if self.pretraining is None:
-                raise FieldError("name", "has no weights of its own and no pretraining settings")
-            if self.pretraining.scene.canvas != self.image_size:
+            if self.pretraining is not None and self.pretraining.scene.canvas != self.image_size:
                 raise FieldError("pretraining.scene.canvas", f"must equal image_size={self.image_size}")
 
 
@@ -115,7 +114,10 @@ def base_weights(runtime: Runtime, model: ModelParams, seed: int) -> Artifact:
 
     The seed matters to the embedded model only: real ones come from one checkpoint.
     """
-    shape = {"image_size": model.image_size, "patch_size": model.patch_size}
+    shape: dict[str, Any] = {"image_size": model.image_size, "patch_size": model.patch_size}
+    if model.activates_quickly:
+        # The same tensors with another activation are other weights.
+        shape["quick_gelu"] = True
     if not model.embedded and model.random_weights:
         spec = {**shape, "architecture": model.architecture, "random": True, "seed": seed}
         return runtime.store.get("base", spec, lambda work: _write(work, build_clip(model, seed).state_dict(), model))
@@ -125,7 +127,10 @@ def base_weights(runtime: Runtime, model: ModelParams, seed: int) -> Artifact:
             read_weights(path, what="base weights")
         spec = {**shape, "architecture": model.architecture, "sha256": fingerprint_file(path)}
         return runtime.store.get("base", spec, lambda work: _write(work, read_base_weights(model, path), model))
-    assert model.pretraining is not None
+    if model.pretraining is None:
+        raise UserError(
+            f"model={model.name} has no weights of its own and no pretraining settings: use model=clip_tiny"
+        )
     assert model.towers is not None
     normalisation = {"mean": model.mean, "std": model.std}
     training = {"towers": asdict(model.towers), "pretraining": asdict(model.pretraining)}

@@ -16,10 +16,11 @@ from xai.data.catalogue import OpenData
 from xai.data.module import ImageDataModule
 from xai.data.registry import subset
 from xai.methods.self_explainer import SelfExplainer, check_alpha
-from xai.models.checkpoint import ClassifierInfo, architecture_hash, write_classifier
-from xai.models.clip import SelfExplainingClip, load_parameters, trainable
+from xai.models import files
+from xai.models.clip import SelfExplainingClip, load_parameters
 from xai.models.factory import build_explainer
 from xai.models.maskable import Removal
+from xai.models.spec import Spec, describe
 from xai.models.weights import read_weights
 from xai.papers.vectors import base as base_stage
 from xai.papers.vectors.base import Base, ModelParams
@@ -113,17 +114,15 @@ def fine_tune(
             title,
             runtime.logger,
         )
-        write_classifier(workdir / FILE, classifier, describe(model, base, data, classifier, explains))
+        files.write(workdir / FILE, classifier, described(model, base, data, explains, seed))
 
     return runtime.store.get(kind, spec, make, title=title)
 
 
-def describe(
-    model: ModelParams, base: Base, data: OpenData, classifier: SelfExplainingClip, explains: bool
-) -> ClassifierInfo:
+def described(model: ModelParams, base: Base, data: OpenData, explains: bool, seed: int | None = None) -> Spec:
     """What a classifier's file says of itself."""
-    architecture = architecture_hash(trainable(classifier))
-    return ClassifierInfo(model.name, architecture, base.fingerprint, data.name, tuple(data.source.classes), explains)
+    kind = "self_explaining" if explains else "classifier"
+    return describe(model, kind, data.name, data.source.classes, seed=seed, base=base.fingerprint)
 
 
 def parameters(artifact: Artifact) -> dict[str, Tensor]:

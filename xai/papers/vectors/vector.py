@@ -7,8 +7,7 @@ from torch import Tensor
 from xai import __version__, vectors
 from xai.core.runtime import Runtime
 from xai.core.store import Artifact
-from xai.models.checkpoint import architecture_hash
-from xai.models.weights import fingerprint
+from xai.models.weights import architecture_hash, fingerprint
 from xai.papers.vectors.base import Base
 from xai.papers.vectors.fine_tuning import parameters
 
