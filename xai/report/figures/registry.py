@@ -16,7 +16,7 @@ from xai.core.settings import build, unknown
 _MODULES = ("lines", "comparisons", "papers")
 _NAMED = ("figure", "name", "alt", "caption", "joint")
 RUN = ("model", "data", "source", "seed")
-_KNOWN = frozenset(("case", "explainer", "label", "kind", "metric", "split", "image", "value", "curve", "x", *RUN))
+_KNOWN = frozenset(("case", "explainer", "label", "kind", "metric", "split", "image", "value", "chance", "curve", "x", *RUN))
 
 
 class Column(Protocol):
