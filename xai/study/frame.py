@@ -46,7 +46,8 @@ class Frames:
             with.
         curves: One line for explainer x curve x point: the same columns, but curve, x (a share, 0 to 1) and the value's
             mean over images.
-        costs: One line for explainer: passes and milliseconds an image, and the seconds its training took.
+        costs: One line for explainer: passes and milliseconds an image, the seconds its training took, and the key of
+            its maps in the store.
         left_out: One line for each metric that a row cannot have: explainer, metric, reason.
     """
 
@@ -112,7 +113,8 @@ def _curve_lines(measured: Measurement) -> pd.DataFrame:
 def _cost_line(measured: Measurement) -> dict[str, Any]:
     info, players = measured.row.entry.info, measured.case.network().players
     passes = None if info.passes is None else info.passes(measured.row.params, players)
-    return {**_common(measured), "passes": passes, "milliseconds": measured.maps.milliseconds}
+    maps = measured.maps
+    return {**_common(measured), "passes": passes, "milliseconds": maps.milliseconds, "maps": maps.artifact.key}
 
 
 def _reason_lines(measured: Measurement) -> list[dict[str, Any]]:

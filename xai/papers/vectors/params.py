@@ -54,4 +54,5 @@ def choose_lambda2(means: pd.DataFrame, accuracy_floor: float) -> float:
     """
     means = means.sort_index()
     kept = means[means["accuracy"] >= accuracy_floor]
-    return float(means["accuracy"].idxmax() if kept.empty else kept["e_rmse"].idxmin())
+    place = means["accuracy"].argmax() if kept.empty else kept["e_rmse"].argmin()
+    return float((means if kept.empty else kept).index.to_numpy()[place])

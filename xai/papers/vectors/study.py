@@ -72,9 +72,10 @@ class TransferStudy(Study):
     def _chosen(self, frames: Frames) -> float:
         squared = [column.name for column in metrics.columns().values() if column.quadratic]
         means = run_means(frames.scores, ["lambda2"], squared)
-        table = means.set_index(["explainer", "lambda2", "metric"])["value"].unstack("metric")[["accuracy", "e_rmse"]]
-        floor = (1 - self.transfer.params.accuracy_tolerance) * table.loc[_REFERENCE, "accuracy"].item()
-        return choose_lambda2(table.drop(index=_REFERENCE).droplevel("explainer"), floor)
+        is_reference = means["explainer"] == _REFERENCE
+        before = means.loc[is_reference & (means["metric"] == "accuracy"), "value"].to_numpy()[0]
+        table = means[~is_reference].set_index(["lambda2", "metric"])["value"].unstack("metric")
+        return choose_lambda2(table, (1 - self.transfer.params.accuracy_tolerance) * float(before))
 
 
 def open_study(asked: VectorsStudy, runtime: Runtime) -> TransferStudy:
@@ -88,9 +89,7 @@ def open_study(asked: VectorsStudy, runtime: Runtime) -> TransferStudy:
     supervision, proposed, ft_target = (
         load_row(name, asked.explainers) for name in (asked.supervision, "proposed", "ft_target")
     )
-    transfer = Transfer(
-        runtime, asked.model, source, target, supervision, asked.case.block, asked.transfer, asked.seed
-    )
+    transfer = Transfer(runtime, asked.model, source, target, supervision, asked.case.block, asked.transfer, asked.seed)
     model = transfer.explained(target, transfer.ft_target)
     case = Case(runtime, model, target, asked.case, asked.seed, source=source.name)
     validation = replace(
@@ -99,7 +98,7 @@ def open_study(asked: VectorsStudy, runtime: Runtime) -> TransferStudy:
         params=replace(asked.case, split="validation", images=asked.transfer.validation_images),
     )
     sweep = over_lambda2(proposed, asked.transfer.lambda2_grid)
-    choosing = open_metrics(dict.fromkeys([*asked.metrics, *_CHOOSING]), asked.metric)
+    choosing = open_metrics([*asked.metrics, *_CHOOSING], asked.metric)
     return TransferStudy(
         [*rows, *sweep],
         [(case, chosen)],
@@ -120,7 +119,6 @@ def over_lambda2(row: Row, grid: Sequence[float]) -> list[Row]:
 def _at(row: Row, lambda2: float, always: bool = False) -> Row:
     """The row with this lambda2, where it wants one and none was given."""
     params = row.params
-    wants = isinstance(params, MovedSettings) and getattr(params, "parameters", "proposed") == "proposed"
-    if not wants or not (always or params.lambda2 is None):
+    if not isinstance(params, MovedSettings) or getattr(params, "parameters", "proposed") != "proposed":
         return row
-    return replace(row, params=replace(params, lambda2=lambda2))
+    return replace(row, params=replace(params, lambda2=lambda2)) if always or params.lambda2 is None else row

@@ -1,6 +1,5 @@
 """What Table 1 and Figure 3 of Yoshikawa et al. need trained, for a pair of data sets; each once, when asked for."""
 
-import shutil
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -168,7 +167,7 @@ class Transfer:
     def hand_over(self, folder: Path, lambda2: float) -> None:
         """Write what a user can hold: the vector, the classifier it is added to, and the two together."""
         for artifact, name in ((self.vector, VECTOR_FILE), (self.ft_target, FILE)):
-            write_atomically(folder / name, lambda path, it=artifact.file(name): shutil.copyfile(it, path))  # type: ignore[misc]
+            write_atomically(folder / name, artifact.file(name).read_bytes())
         network = self.network(self.theta(lambda2)).cpu()
         info = describe(self.model, self.base, self.target, network, explains=True)
         write_classifier(folder / "model.safetensors", network, info)
