@@ -9,7 +9,7 @@ from xai.core.files import write_atomically
 from xai.study.frame import Frames
 
 NAMES = ("scores", "curves", "costs", "left_out")
-_TEXT = ("case", "explainer", "label", "kind", "metric", "curve", "model", "data", "source", "split", "reason")
+_TEXT = ("case", "explainer", "label", "kind", "metric", "curve", "model", "data", "source", "split", "reason", "maps")
 
 
 def write_frames(folder: Path, frames: Frames) -> None:

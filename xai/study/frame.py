@@ -41,11 +41,13 @@ class Frames:
 
     Args:
         scores: One line for explainer x metric x image: case, explainer, label, kind, metric, model, data, source,
-            seed, split, image (its row in the split; -1 where a value is of all images), value, and a column for each
-            number that rows are labelled with.
+            seed, split, image (its row in the split; -1 where a value is of all images), value, chance (what knowing
+            nothing would score there, NaN where nobody has said), and a column for each number that rows are labelled
+            with.
         curves: One line for explainer x curve x point: the same columns, but curve, x (a share, 0 to 1) and the value's
             mean over images.
-        costs: One line for explainer: passes and milliseconds an image, and the seconds its training took.
+        costs: One line for explainer: passes and milliseconds an image, the seconds its training took, and the key of
+            its maps in the store.
         left_out: One line for each metric that a row cannot have: explainer, metric, reason.
     """
 
@@ -93,7 +95,8 @@ def _score_lines(measured: Measurement) -> pd.DataFrame:
     for scores in measured.scores.values():
         for metric, values in scores.columns.items():
             image = scores.rows.numpy() if len(values) == len(scores.rows) else [WHOLE]
-            parts.append(pd.DataFrame({"metric": metric, "image": image, "value": values.numpy()}))
+            chance = scores.chance[metric].numpy() if metric in scores.chance else float("nan")
+            parts.append(pd.DataFrame({"metric": metric, "image": image, "value": values.numpy(), "chance": chance}))
     return _joined(parts).assign(**_common(measured))
 
 
@@ -110,7 +113,8 @@ def _curve_lines(measured: Measurement) -> pd.DataFrame:
 def _cost_line(measured: Measurement) -> dict[str, Any]:
     info, players = measured.row.entry.info, measured.case.network().players
     passes = None if info.passes is None else info.passes(measured.row.params, players)
-    return {**_common(measured), "passes": passes, "milliseconds": measured.maps.milliseconds}
+    maps = measured.maps
+    return {**_common(measured), "passes": passes, "milliseconds": maps.milliseconds, "maps": maps.artifact.key}
 
 
 def _reason_lines(measured: Measurement) -> list[dict[str, Any]]:
