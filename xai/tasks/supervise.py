@@ -34,7 +34,6 @@ FILE, ABOUT = "supervision.safetensors", "supervision.json"
 REVISION = 4
 """Raised when the same settings give other numbers, so that what older code made is not taken for them."""
 
-_SHAPING = ("architecture", "towers", "image_size", "patch_size", "mean", "std")
 _WAY = f"choose another name=... or remove {ABOUT} there"
 
 
@@ -124,9 +123,11 @@ class Supervise:
     def made_from(self) -> dict[str, Any]:
         """All that determines the attributions, as far as it is known before any work."""
         asked = self.asked
-        classifier: dict[str, Any] = {"checkpoint": None if asked.checkpoint is None else self._file[1]}
+        classifier: dict[str, Any] = {"checkpoint": None}
         if asked.checkpoint is None:
             classifier |= {"fit": asdict(asked.transfer.target_fit), "images": asked.transfer.target_images}
+        else:
+            classifier["checkpoint"] = self._model.identity["tensors"]
         explainer = {"name": self.row.entry.name, **asdict(self.row.params.for_split(asked.split))}
         return {
             "data": dict(self.data.spec),
@@ -144,18 +145,12 @@ class Supervise:
     @cached_property
     def _model(self) -> ExplainedModel:
         if self.asked.checkpoint is not None:
-            return self._file[0]
+            return clip_of_file(self.runtime, self.asked.model, self.data, Path(self.asked.checkpoint))
         model, seed, transfer = self.asked.model, self.asked.seed, self.asked.transfer
         base = base_stage.load(model, base_stage.base_weights(self.runtime, model, seed))
         fit, images = transfer.target_fit, transfer.target_images
         classifier = fine_tune(self.runtime, model, base, self.data, fit, seed, images=images)
         return explained(self.runtime, model, base, self.data, classifier)
-
-    @cached_property
-    def _file(self) -> tuple[ExplainedModel, str]:
-        """The classifier of a file, and the fingerprint of its tensors."""
-        model = clip_of_file(self.runtime, self.asked.model, self.data, Path(str(self.asked.checkpoint)))
-        return model, model.identity["tensors"]
 
     def _refuse_others(self, output: Path, key: str | None = None) -> None:
         """Refuse a folder that holds attributions made from something else, or of another key."""

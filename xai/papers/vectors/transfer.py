@@ -171,8 +171,6 @@ class Transfer:
         network = self.network(self.theta(lambda2)).cpu()
         spec = described(self.model, self.base, self.target, True, self.seed)
         files.write(folder / "model.safetensors", network, spec)
-            folder / "model.safetensors", network, described(self.model, self.base, self.target, True, self.seed)
-        )
 
     def _on_source(self, **explaining: Any) -> Artifact:
         p = self.params
