@@ -22,7 +22,6 @@ from xai.data.module import load_images
 from xai.data.registry import subset
 from xai.explainers import registry
 from xai.explainers.registry import ExplainerParams
-from xai.explainers.rows import open_params
 from xai.models.maskable import MaskableClassifier, Removal
 from xai.models.weights import read_weights, write_weights
 from xai.papers.vectors.base import Base, ModelParams
@@ -91,7 +90,7 @@ def open_supervision(
     for key in settings:
         if key not in known:
             raise UserError(unknown(f"{where}.{key}", key, known) + f" with {where}={name}")
-    explainer = open_params(schema, own, where)
+    explainer = build(schema, own, where)
     if explainer.of_pixels and not pixels:
         raise UserError(f"{where}.resolution=pixel: maps of patches are wanted here, use {where}.resolution=patch")
     return SupervisionParams(named.name, named.block, explainer)
