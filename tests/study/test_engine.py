@@ -39,8 +39,7 @@ def test_maps_and_scores_are_kept_apart_one_artifact_for_each(tmp_path: Path) ->
     again = study(tmp_path, ["rise", "noted"], ["localisation", "peak"])
     again.run()
     assert made(again) == []
-    # Among them what the classifier says of the whole images, which no metric goes without.
-    assert len(again.cases[0][0].runtime.store.found) == 7
+    assert len(again.cases[0][0].runtime.store.found) == 6
 
 
 def test_a_metric_that_is_added_afterwards_explains_nothing_again(tmp_path: Path, journal: Path) -> None:
