@@ -73,5 +73,3 @@ def test_a_position_prior_of_what_cannot_be_had_is_refused() -> None:
     assert reason.startswith("position_prior is the mean of object_mask, which cannot be had here: object_mask needs")
     reason = refusal(prior, configured("position_prior", of="saliency", resolution="pixel"), Context(rows))
     assert reason == "position_prior: the maps of saliency are of another kind, use resolution=patch"
-    with pytest.raises(UserError, match=r"^explainer\.position_prior\.images=0 must be at least 1"):
-        configured("position_prior", images=0)

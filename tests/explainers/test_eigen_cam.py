@@ -7,10 +7,8 @@ import torch.nn.functional as F
 from pytorch_grad_cam import EigenCAM
 from torch import Tensor, nn
 
-from tests.explainers.settings import configured, explainer
+from tests.explainers.settings import explainer
 from tests.models.tiny_clip import classifier, pictures
-from xai.core.errors import UserError
-from xai.explainers.posthoc.eigen_cam import EigenCamParams
 from xai.explainers.registry import entry
 from xai.models.clip import SelfExplainingClip
 from xai.models.painted import PaintedClassifier
@@ -105,9 +103,3 @@ def test_patches_that_are_all_alike_make_a_map_of_zeros() -> None:
 def test_one_class_for_each_image_although_unused() -> None:
     with pytest.raises(ValueError, match=r"\[2, 3, 16, 16\] and targets \[3\]"):
         explainer("eigen_cam", classifier()).attribute(pictures(2), TARGETS[:3])
-
-
-def test_an_unknown_sign_is_refused_in_one_line() -> None:
-    assert EigenCamParams().sign == "largest"
-    with pytest.raises(UserError, match=r"^explainer\.eigen_cam\.sign=positive is unknown: use largest or library$"):
-        configured("eigen_cam", sign="positive")

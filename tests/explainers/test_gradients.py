@@ -2,7 +2,6 @@
 
 import copy
 import math
-from typing import Any
 
 import numpy as np
 import pytest
@@ -124,12 +123,6 @@ def test_a_grid_that_does_not_divide_the_image_is_refused(grid: tuple[int, int])
 
 
 @BOTH
-def test_outputs_that_no_classifier_has_are_refused(name: str) -> None:
-    with pytest.raises(UserError, match=rf"^explainer\.{name}\.output=loss is unknown: use logit or probability$"):
-        configured(name, output="loss")
-
-
-@BOTH
 @pytest.mark.parametrize("sigma", [0.4, 1.0, 2.0])
 @pytest.mark.parametrize("family", ["oblong", "cnn"])
 def test_maps_of_pixels_are_smoothed_by_a_gaussian(name: str, sigma: float, family: str) -> None:
@@ -164,21 +157,6 @@ def test_smoothing_is_not_in_half_precision(name: str) -> None:
     assert raw.dtype == maps.dtype == torch.float32
     expected = [gaussian_filter(one.double(), 1, mode="mirror", radius=3) for one in raw]
     np.testing.assert_allclose(maps.numpy(), np.stack(expected), atol=1e-6 * raw.abs().max().item())
-
-
-@BOTH
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"resolution": "grid"}, r"resolution=grid is unknown: use patch or pixel"),
-        ({"resolution": "pixel", "sigma": -1.0}, r"sigma=-1\.0 must be 0 or more pixels"),
-        ({"resolution": "pixel", "sigma": math.inf}, r"sigma=inf must be 0 or more pixels"),
-        ({"sigma": 2.0}, r"sigma=2\.0 smooths maps of pixels: set resolution=pixel"),
-    ],
-)
-def test_resolutions_that_there_are_not_are_one_line(name: str, changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(UserError, match=rf"^explainer\.{name}\.{message}$"):
-        configured(name, **changes)
 
 
 @BOTH

@@ -5,7 +5,6 @@ from torch import Tensor
 
 from tests.explainers.networks import CASES, TARGETS, Answers, Case, clip, patches
 from tests.explainers.settings import explainer
-from xai.core.errors import UserError
 
 
 def by_captum(case: Case, output: str, start: str) -> Tensor:
@@ -38,8 +37,3 @@ def test_an_image_that_is_its_baseline_gets_nothing() -> None:
     maps = explainer("input_x_gradient", case.model, baseline="0.25").attribute(grey, TARGETS)
     assert maps.abs().max() == 0
     assert explainer("input_x_gradient", case.model, baseline="black").attribute(grey, TARGETS).abs().max() > 0
-
-
-def test_an_unknown_baseline_is_refused_in_one_line() -> None:
-    with pytest.raises(UserError, match=r"^explainer\.input_x_gradient\.baseline=red is unknown: use black"):
-        explainer("input_x_gradient", clip().model, baseline="red")

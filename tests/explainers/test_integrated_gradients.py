@@ -108,19 +108,3 @@ def test_a_grey_level_has_one_spelling() -> None:
     assert found == configured("integrated_gradients", baseline="0.25")
     assert isinstance(found, IntegratedGradientsParams)
     assert found.baseline == "0.25"
-
-
-@pytest.mark.parametrize("level", ["white", "1.5", -0.1, "nan"])
-def test_an_unknown_baseline_is_one_line(level: str | float) -> None:
-    with pytest.raises(UserError) as caught:
-        configured("integrated_gradients", baseline=level)
-    assert str(caught.value) == (
-        f"explainer.integrated_gradients.baseline={level} is unknown: use black, mean, blur, or a grey level between 0 "
-        "and 1"
-    )
-
-
-@pytest.mark.parametrize("steps", [0, -3])
-def test_a_path_without_steps_is_one_line(steps: int) -> None:
-    with pytest.raises(UserError, match=rf"^explainer\.integrated_gradients\.steps={steps} must be at least 1$"):
-        configured("integrated_gradients", steps=steps)

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from tests.explainers.settings import configured, explainer, small_clip, small_pictures
-from xai.core.errors import UserError
 from xai.explainers.posthoc.rise import RiseParams, rise
 from xai.models.maskable import Removal
 
@@ -129,24 +128,3 @@ def test_the_file_of_the_configuration_is_the_papers_probability() -> None:
     params = configured("rise")
     assert isinstance(params, RiseParams)
     assert (params.keep_probability, params.output) == (0.5, "probability")
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"masks": 1}, "explainer.rise.masks=1 must be at least 2: nothing is learned from fewer"),
-        (
-            {"keep_probability": 0.0},
-            "explainer.rise.keep_probability=0.0 must lie between 0 and 1: masks have to differ",
-        ),
-        (
-            {"keep_probability": 1.0},
-            "explainer.rise.keep_probability=1.0 must lie between 0 and 1: masks have to differ",
-        ),
-        ({"output": "margin"}, "explainer.rise.output=margin is unknown: use logit or probability"),
-    ],
-)
-def test_settings_that_cannot_be_computed_are_refused_in_one_line(changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(UserError) as caught:
-        configured("rise", **changes)
-    assert str(caught.value) == message

@@ -45,10 +45,6 @@ def test_a_label_is_the_rows_own_where_it_has_one() -> None:
 @pytest.mark.parametrize(
     ("name", "overrides", "message"),
     [
-        ("rise", {"masks": 1}, "explainers.rise.masks=1 must be at least 2: nothing is learned from fewer"),
-        ("rise", {"maks": 1}, "explainers.rise.maks is not a known setting: did you mean masks?"),
-        ("rise", {"masks": "many"}, "explainers.rise.masks=many must be a whole number"),
-        ("rise", {"removal": {"kind": "x"}}, "explainers.rise.removal.kind=x is unknown: use tokens or pixels"),
         ("rise", {"name": "rize"}, "explainers.rise.name=rize is not a known explainer: did you mean rise?"),
         ("rise", {"label": 3}, "explainers.rise.label=3 must be text"),
         ("rise", {"masks": "${nothing.here}"}, "explainers.rise: Interpolation key 'nothing.here' not found"),
@@ -75,9 +71,9 @@ def test_what_a_file_leaves_open_has_to_be_given(tmp_path: Path, monkeypatch: py
     (tmp_path / "explainer").mkdir()
     (tmp_path / "explainer" / "asks.yaml").write_text("name: position_prior\nof: ???\n")
     configured_in(tmp_path, monkeypatch)
-    with pytest.raises(UserError, match=r"^explainer\.asks\.of is not set: give it as explainer\.asks\.of=\.\.\.$"):
+    with pytest.raises(UserError, match=r"^explainers\.asks\.of is not set: give it as explainers\.asks\.of=\.\.\.$"):
         load_row("asks")
-    assert load_row("asks", {"of": "rise"}).name == "asks"
+    assert load_row("asks", {"asks": {"of": "rise"}}).name == "asks"
 
 
 @pytest.fixture

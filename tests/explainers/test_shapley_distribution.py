@@ -1,13 +1,11 @@
 """The fit of a Shapley distribution to one image, against a convex solver in float64."""
 
 import numpy as np
-import pytest
 import torch
 from scipy.optimize import minimize
 from scipy.special import log_softmax
 
-from tests.explainers.settings import configured, explainer, small_clip, small_pictures
-from xai.core.errors import UserError
+from tests.explainers.settings import explainer, small_clip, small_pictures
 from xai.games import PatchGame
 from xai.models.clip import SelfExplainingClip
 from xai.shapley.informed import uniform_sizes
@@ -61,17 +59,3 @@ def test_both_divergences_agree_where_the_fit_is_good() -> None:
         for divergence in ("jensen_shannon", "kullback_leibler")
     ]
     assert torch.corrcoef(torch.stack(maps))[0, 1] > 0.99
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"output": "logit"}, "output=logit"),
-        ({"divergence": "l2"}, "use jensen_shannon or kullback_leibler"),
-        ({"steps": 0}, "above 0"),
-    ],
-)
-def test_settings_that_cannot_be_fitted_are_refused_in_one_line(changes: dict[str, object], message: str) -> None:
-    with pytest.raises(UserError, match=message) as caught:
-        configured("shapley_distribution", **changes)
-    assert "\n" not in str(caught.value)

@@ -1,7 +1,6 @@
 import itertools
 import math
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
@@ -95,37 +94,6 @@ def test_kernel_shap_draws_anew_for_each_call_and_meets_efficiency() -> None:
     full, empty = (model(images, keep.expand(2, 9)).gather(1, TARGETS[:, None])[:, 0] for keep in ends)
     for maps in (first, second):
         torch.testing.assert_close(maps.sum((1, 2)).double(), full - empty, rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"coalitions": 0}, "explainer.kernel_shap.coalitions=0 must be at least 2"),
-        ({"evaluation_coalitions": -2}, "explainer.kernel_shap.evaluation_coalitions=-2 must be at least 2"),
-        (
-            {"coalitions": 5},
-            "explainer.kernel_shap.coalitions=5 must be even: the coalitions of sampler=leverage come in pairs",
-        ),
-        (
-            {"evaluation_coalitions": 7, "sampler": "leverage"},
-            "explainer.kernel_shap.evaluation_coalitions=7 must be even",
-        ),
-        ({"output": "margin"}, "explainer.kernel_shap.output=margin is unknown: use logit or probability"),
-        ({"sampler": "pared"}, "use one of shapley_kernel, paired, leverage, without_replacement"),
-    ],
-)
-def test_settings_that_cannot_be_computed_are_refused_in_one_line(changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(UserError) as caught:
-        configured("kernel_shap", **changes)
-    assert message in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-def test_exact_shapley_refuses_an_unknown_output() -> None:
-    with pytest.raises(
-        UserError, match=r"^explainer\.exact_shapley\.output=margin is unknown: use logit or probability$"
-    ):
-        configured("exact_shapley", output="margin")
 
 
 def test_two_coalitions_are_enough_and_independent_draws_may_be_odd_in_number() -> None:

@@ -170,15 +170,27 @@ def test_unknown_names_are_refused_with_the_nearest() -> None:
         registry.entry("remuval")
     with pytest.raises(UserError, match="did you mean r_srg"):
         registry.metric_of("r_srgg")
-    with pytest.raises(UserError, match=r"metric\.perturbation\.step is not a known setting: did you mean steps"):
-        registry.entry("perturbation").settings({"step": 3})
-    for call, message in (
-        (lambda: PerturbationParams(1), "2 or more"),
-        (lambda: PerturbationParams(5, ()), "at least one of black"),
-        (lambda: RemovalParams(1, "skip"), "random or refuse"),
-    ):
-        with pytest.raises(UserError, match=message):
-            call()
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("perturbation", {"step": 3}, "step is not a known setting: did you mean steps?"),
+        ("perturbation", {"steps": 1}, "steps=1 must be at least 2"),
+        ("perturbation", {"references": []}, "references=[] must list 1 or more"),
+        ("perturbation", {"references": ["black", "red"]}, "references[1]=red is unknown: use black, mean or blur"),
+        ("removal", {"masks": 0}, "masks=0 must be at least 1"),
+        ("removal", {"constant": "skip"}, "constant=skip is unknown: use random or refuse"),
+        ("agreement_with_reference", {"ks": [1, 0]}, "ks[1]=0 must be at least 1"),
+        ("localisation", {"enlarge": 1}, "enlarge=1 must be true or false"),
+    ],
+)
+def test_a_wrong_setting_is_one_line_with_the_path_that_was_typed(
+    name: str, changes: dict[str, object], message: str
+) -> None:
+    with pytest.raises(UserError) as caught:
+        registry.entry(name).settings(changes)
+    assert str(caught.value) == f"metric.{name}.{message}"
 
 
 def test_averages_leave_out_what_is_undefined_and_an_rmse_is_a_root() -> None:

@@ -1,4 +1,4 @@
-"""What the tests of the stages share: a bench in a temporary folder, a tiny model, a small data set in memory."""
+"""What the tests of the stages share: a tiny model beside the small data set in memory."""
 
 from pathlib import Path
 
@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 
 from tests.models.tiny_clip import PARAMS, TOWERS
+from tests.study.shades import DATA as DATA
+from tests.study.shades import Shades as Shades
+from tests.study.shades import runtime as runtime
 from xai.core.optimisation import FitParams
 from xai.core.runtime import Runtime
-from xai.core.store import Artifact, Store
-from xai.core.training import TrainerParams
-from xai.data.catalogue import OpenData
-from xai.data.registry import Images
+from xai.core.store import Artifact
 from xai.data.scatter import ScatterParams
 from xai.models.factory import build_clip
 from xai.models.weights import write_weights
@@ -25,34 +25,6 @@ MODEL = ModelParams(
     pretraining=PretrainParams(50, 25, 4, 1e-3, 0.0, 0.1, 1.0, SCENE),
 )
 FIT = FitParams(epochs=2, batch_size=5, learning_rate=1e-2, weight_decay=0.0, warmup=0.1, clip=1.0)
-SIZES = {"train": 12, "validation": 8, "test": 9}
-
-
-class Shades:
-    """A bright quadrant tells the class; the region is that quadrant."""
-
-    classes = ("north", "east", "south", "west")
-    templates = ("a photo of {}.", "the {}")
-    varies = True
-
-    def labels(self, split: str) -> Tensor:
-        return (torch.arange(SIZES[split]) * 7 + len(split)) % 4
-
-    def images(self, split: str, indices: Tensor, epoch: int) -> Images:
-        generator = torch.Generator().manual_seed(epoch * 10 + len(split))
-        noise = torch.rand(SIZES[split], 3, 16, 16, generator=generator)[indices]
-        regions = torch.zeros(len(indices), 16, 16, dtype=torch.bool)
-        for row, label in enumerate(self.labels(split)[indices].tolist()):
-            top, left = 8 * (label // 2), 8 * (label % 2)
-            regions[row, top : top + 8, left : left + 8] = True
-        return Images(0.5 * noise + 0.5 * regions[:, None], regions)
-
-
-DATA = OpenData("shades", {"name": "shades"}, Shades())
-
-
-def runtime(folder: Path) -> Runtime:
-    return Runtime(Store(folder / "store"), TrainerParams(accelerator="cpu"))
 
 
 def base(bench: Runtime) -> Base:

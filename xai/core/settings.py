@@ -44,6 +44,7 @@ _WORDS = {
     "bool_type": "must be true or false",
     "list_type": "must be a list",
     "tuple_type": "must be a list (in Python: a tuple)",
+    "dict_type": "must be a group of settings",
     "dataclass_type": "must be a group of settings",
     "dataclass_exact_type": "must be a group of settings",
     "greater_than": "must be above {gt}",

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from xai.core import plugins
 from xai.core.errors import UserError
-from xai.core.settings import unknown
+from xai.core.settings import settings, unknown
 from xai.explainers.block import BlockExplainer, Explainer
 from xai.models.maskable import MaskableClassifier, Removal
 
@@ -34,7 +34,7 @@ NEEDS = frozenset({"gradients", "attention", "features", "game", "regions", "tra
 """What an explainer may need of a classifier, of a data set, or before it can explain."""
 
 
-@dataclass(frozen=True)
+@settings
 class ExplainerParams:
     """Settings of an explainer; each explainer has its own subclass."""
 

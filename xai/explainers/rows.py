@@ -1,7 +1,6 @@
 """Rows of a table: explainers with their settings, as `conf/explainer/<row>.yaml` has them."""
 
 from collections.abc import Mapping
-from dataclasses import fields
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -11,7 +10,7 @@ from xai.core.composing import compose_choice
 from xai.core.errors import UserError
 from xai.core.settings import build, unknown
 from xai.explainers import registry
-from xai.explainers.registry import ExplainerParams, Row
+from xai.explainers.registry import Row
 
 
 def load_row(
@@ -35,7 +34,7 @@ def load_row(
     try:
         values: Any = OmegaConf.to_container(settings, resolve=True, throw_on_missing=True)
     except MissingMandatoryValue as error:
-        path = f"explainer.{name}.{error.full_key}"
+        path = f"{where}.{name}.{error.full_key}"
         raise UserError(f"{path} is not set: give it as {path}=...") from None
     except OmegaConfBaseException as error:
         raise UserError(f"{where}.{name}: {str(error).splitlines()[0]}") from None
@@ -78,20 +77,4 @@ def open_row(name: str, settings: Mapping[str, Any], where: str | None = None) -
         raise UserError(f"{where}.label={label} must be text")
     entry = registry.entry(explainer)
     own = {key: value for key, value in settings.items() if key not in ("name", "label")}
-    return Row(name, label or entry.info.label, entry, open_params(entry.params, own, where))
-
-
-def open_params(schema: type[ExplainerParams], values: Mapping[str, Any], where: str) -> ExplainerParams:
-    """Settings of an explainer, with errors that name them as the user typed them.
-
-    Raises:
-        UserError: For an unknown setting, or a wrong one.
-    """
-    for key in values:
-        if key not in (known := [field.name for field in fields(schema)]):
-            raise UserError(unknown(f"{where}.{key}", str(key), ["name", "label", *known]))
-    try:
-        return build(schema, values)
-    except UserError as error:
-        # The settings know their own names, and not where they stand.
-        raise UserError(f"{where}.{error}") from None
+    return Row(name, label or entry.info.label, entry, build(entry.params, own, where))

@@ -1,6 +1,5 @@
 """How far maps agree with reference maps (explainability vectors, Table 1)."""
 
-from dataclasses import dataclass
 from functools import partial
 from math import sqrt
 
@@ -8,11 +7,12 @@ import torch
 from torch import Tensor
 
 from xai.core.errors import UserError
+from xai.core.settings import Count, settings
 from xai.metrics import functional
 from xai.metrics.registry import Column, Measured, given, metric
 
 
-@dataclass(frozen=True)
+@settings
 class AgreementParams:
     """How maps are compared with their references.
 
@@ -20,12 +20,7 @@ class AgreementParams:
         ks: The k of IoU@k; 1, 5 and 10 in Table 1 of explainability vectors.
     """
 
-    ks: tuple[int, ...] = (1, 5, 10)
-
-    def __post_init__(self) -> None:
-        """Refuse settings that cannot be computed."""
-        if any(k < 1 for k in self.ks):
-            raise UserError(f"metric.agreement.ks={list(self.ks)}: every k has to be at least 1")
+    ks: tuple[Count, ...] = (1, 5, 10)
 
 
 def _iou(k: int) -> Column:

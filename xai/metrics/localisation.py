@@ -1,15 +1,14 @@
 """How far maps point at the object: relevance mass and rank accuracy, pointing game."""
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
+from xai.core.settings import settings
 from xai.metrics import functional
 from xai.metrics.registry import Measured, given, metric, percent
 
 
-@dataclass(frozen=True)
+@settings
 class LocalisationParams:
     """How maps are compared with regions.
 

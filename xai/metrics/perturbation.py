@@ -1,14 +1,15 @@
 """Deletion and insertion of pixels (Petsiuk et al. 2018; Schinagl et al. 2026), and how maps of two classes differ."""
 
-from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from xai.core.errors import UserError
+from xai.core.settings import settings
 from xai.metrics import functional
 from xai.metrics.registry import Column, Measured, given, metric, percent, refuse_broken
-from xai.models.maskable import REFERENCES, Removal, reference_image
+from xai.models.maskable import References, Removal, reference_image
 
 _SHOWN = {"black": "black", "mean": "the mean colour of the data set", "blur": "the blurred image"}
 _ASKS = {
@@ -21,7 +22,7 @@ _SHORT = {"deletion": "Del.", "insertion": "Ins.", "difference": "Diff."}
 _CLASSES = {"": "explained", "_true": "true"}
 
 
-@dataclass(frozen=True)
+@settings
 class PerturbationParams:
     """How maps of pixels are measured.
 
@@ -30,16 +31,8 @@ class PerturbationParams:
         references: What stands in place of a removed pixel, of black, mean and blur; scores are averaged over them.
     """
 
-    steps: int = 21
-    references: tuple[str, ...] = REFERENCES
-
-    def __post_init__(self) -> None:
-        """Refuse settings that cannot be computed."""
-        if self.steps < 2:
-            raise UserError(f"metric.perturbation.steps={self.steps}: a curve has its two ends at least, use 2 or more")
-        if not self.references or not set(self.references) <= set(REFERENCES):
-            names = ", ".join(REFERENCES)
-            raise UserError(f"metric.perturbation.references={list(self.references)}: name at least one of {names}")
+    steps: Annotated[int, Field(ge=2)] = 21
+    references: References = ("black", "mean", "blur")
 
 
 def _area(kind: str, target: str, params: PerturbationParams, reference: str = "") -> Column:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from xai.core.errors import UserError
-from xai.core.settings import build, unknown
+from xai.core.settings import build, settings, unknown
 from xai.models.maskable import MaskableClassifier
 
 T = TypeVar("T")
@@ -197,7 +197,7 @@ def percent(name: str, label: str, about: str, **more: Any) -> Column:
     return Column(name, label, about, **{"unit": "%", "digits": 1, **more})
 
 
-@dataclass(frozen=True)
+@settings
 class NoParams:
     """Of a metric that has nothing to set."""
 
@@ -300,8 +300,8 @@ def metric_of(column: str, values: Mapping[str, Any] | None = None) -> Metric:
     """
     for each in map(entry, names()):
         settable = set(values or {}) <= set(each.params.__annotations__)
-        for settings in [each.params(), *([each.settings(values)] if settable and values else [])]:
-            if any(column == own.name for own in each.columns_of(settings)):
+        for chosen in [each.params(), *([each.settings(values)] if settable and values else [])]:
+            if any(column == own.name for own in each.columns_of(chosen)):
                 return each
     raise UserError(unknown(f"column {column}", column, columns(), "column", "choose from"))
 

@@ -1,19 +1,18 @@
 """MIF, LIF, SRG and their relative forms (Naouar et al. 2025, appendix A.1), and the grid pointing game."""
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from xai.core.errors import UserError
+from xai.core.settings import Count, settings
 from xai.metrics import functional
 from xai.metrics.registry import Measured, given, metric, percent, refuse_broken
 
 _NO_GAIN: dict[str, Any] = {"chance": 0.0, "control": "random"}
 
 
-@dataclass(frozen=True)
+@settings
 class RemovalParams:
     """How maps are measured by removal.
 
@@ -22,15 +21,8 @@ class RemovalParams:
         constant: What to do with a constant map: score it as a `random` order, or `refuse` it.
     """
 
-    masks: int = 128
-    constant: str = "random"
-
-    def __post_init__(self) -> None:
-        """Refuse settings that cannot be computed."""
-        if self.masks < 1:
-            raise UserError(f"metric.removal.masks={self.masks} must be at least 1")
-        if self.constant not in ("random", "refuse"):
-            raise UserError(f"metric.removal.constant={self.constant} is unknown: use random or refuse")
+    masks: Count = 128
+    constant: Literal["random", "refuse"] = "random"
 
 
 @metric(

@@ -8,7 +8,6 @@ from xai.core.errors import UserError
 from xai.core.settings import Count, build, settings, unknown
 from xai.explainers import registry
 from xai.explainers.registry import ExplainerParams
-from xai.explainers.rows import open_params
 
 FILE = "supervision.safetensors"
 REVISION = 3
@@ -73,7 +72,7 @@ def open_supervision(
     for key in settings:
         if key not in known:
             raise UserError(unknown(f"{where}.{key}", key, known) + f" with {where}={name}")
-    explainer = open_params(schema, own, where)
+    explainer = build(schema, own, where)
     if explainer.of_pixels and not pixels:
         raise UserError(f"{where}.resolution=pixel: maps of patches are wanted here, use {where}.resolution=patch")
     return SupervisionParams(named.name, named.block, explainer)

@@ -1,12 +1,12 @@
 """What controls have to be told: on patches or on pixels."""
 
-from dataclasses import dataclass
+from typing import Literal
 
-from xai.core.errors import UserError
+from xai.core.settings import settings
 from xai.explainers.registry import ExplainerParams
 
 
-@dataclass(frozen=True)
+@settings
 class ControlParams(ExplainerParams):
     """What the map is of.
 
@@ -14,12 +14,7 @@ class ControlParams(ExplainerParams):
         resolution: `patch` for a map on the classifier's patch grid, `pixel` for one of the size of the image.
     """
 
-    resolution: str = "patch"
-
-    def __post_init__(self) -> None:
-        """Refuse what is neither."""
-        if self.resolution not in ("patch", "pixel"):
-            raise UserError(f"resolution={self.resolution} is unknown: use patch or pixel")
+    resolution: Literal["patch", "pixel"] = "patch"
 
     @property
     def of_pixels(self) -> bool:

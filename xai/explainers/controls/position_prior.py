@@ -1,11 +1,12 @@
 """One map for all images: the mean of another explainer's maps, which knows where objects tend to be."""
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY
 
 import torch
 from torch import Tensor
 
 from xai.core.errors import UserError
+from xai.core.settings import Count, settings
 from xai.explainers.controls.params import ControlParams
 from xai.explainers.registry import Context, Prepared, explainer, refusal
 
@@ -13,7 +14,7 @@ SPLIT = "validation"
 """Whose images the mean is of: not those that are measured."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class PositionPriorParams(ControlParams):
     """Whose mean it is.
 
@@ -23,14 +24,9 @@ class PositionPriorParams(ControlParams):
         images: Over how many validation images at most; null takes all.
     """
 
+    _: KW_ONLY
     of: str
-    images: int | None = None
-
-    def __post_init__(self) -> None:
-        """Refuse a mean of nothing."""
-        super().__post_init__()
-        if self.images is not None and self.images < 1:
-            raise UserError(f"images={self.images} must be at least 1: a mean needs a map")
+    images: Count | None = None
 
 
 class SameMap:

@@ -4,17 +4,17 @@ With register tokens (Darcet et al. 2024) it is a baseline of SALVAGE (Naouar et
 """
 
 from collections import deque
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from xai.core.settings import settings
 from xai.explainers.registry import ExplainerParams, explainer
 from xai.models.attention import attentions, patch_map, transformer
 from xai.models.maskable import MaskableClassifier
 
 
-@dataclass(frozen=True)
+@settings
 class AttentionLastParams(ExplainerParams):
     """The last layer leaves nothing to be set."""
 

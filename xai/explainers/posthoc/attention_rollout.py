@@ -1,17 +1,17 @@
 """Attention rollout as an explainer (Abnar and Zuidema 2020)."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from xai.core.settings import settings
 from xai.explainers.registry import ExplainerParams, explainer
 from xai.models.attention import attentions, patch_map, transformer
 from xai.models.maskable import MaskableClassifier
 
 
-@dataclass(frozen=True)
+@settings
 class AttentionRolloutParams(ExplainerParams):
     """Rollout leaves nothing to be set: it takes the mean over heads, as in the paper."""
 

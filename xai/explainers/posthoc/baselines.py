@@ -1,17 +1,16 @@
 """The image that says nothing, from which explainers by gradients measure an image."""
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
 from xai.core.errors import UserError
+from xai.core.settings import FieldError, settings
 from xai.explainers.posthoc.gradients import GradientParams
-from xai.models.maskable import MaskableClassifier, Removal, reference_image
+from xai.models.maskable import REFERENCES, MaskableClassifier, Removal, reference_image
 from xai.models.normalisation import Normalisation
 
 
-@dataclass(frozen=True)
+@settings
 class BaselineParams(GradientParams):
     """What the map is of, and from where it is measured.
 
@@ -23,14 +22,13 @@ class BaselineParams(GradientParams):
     baseline: str | float
 
     def __post_init__(self) -> None:
-        """Refuse settings that cannot be computed."""
+        """Refuse images that there are not."""
         super().__post_init__()
         try:
             reference = Removal("pixels", self.baseline).reference
         except UserError:
-            raise UserError(
-                f"baseline={self.baseline} is unknown: use black, mean, blur, or a grey level between 0 and 1"
-            ) from None
+            named = ", ".join(REFERENCES)
+            raise FieldError("baseline", f"is unknown: use {named}, or a grey level between 0 and 1") from None
         # One text for one level, because what is made is found again by it.
         object.__setattr__(self, "baseline", reference)
 

@@ -1,22 +1,18 @@
 """Eigen-CAM (Muhammad and Yeasin 2020) as an explainer, by pytorch-grad-cam."""
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from xai.core.errors import UserError
+from xai.core.settings import settings
 from xai.explainers.posthoc.cams import PatchCam
 from xai.explainers.registry import ExplainerParams, explainer
 from xai.models.maskable import MaskableClassifier
 
-SIGNS = ("largest", "library")
-"""What says which end of the first principal component is evidence."""
 
-
-@dataclass(frozen=True)
+@settings
 class EigenCamParams(ExplainerParams):
     """What is left open by a principal component, whose negative is one as well.
 
@@ -25,12 +21,7 @@ class EigenCamParams(ExplainerParams):
             Ying 2025, equation 13); `library` takes what pytorch-grad-cam's decomposition happens to return.
     """
 
-    sign: str = "largest"
-
-    def __post_init__(self) -> None:
-        """Refuse settings that cannot be computed."""
-        if self.sign not in SIGNS:
-            raise UserError(f"sign={self.sign} is unknown: use {' or '.join(SIGNS)}")
+    sign: Literal["largest", "library"] = "largest"
 
 
 @explainer(

@@ -1,11 +1,10 @@
 """Exact Shapley values as an explainer, for grids of few patches."""
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
 from xai.core.errors import UserError
+from xai.core.settings import settings
 from xai.explainers.posthoc.params import GameParams
 from xai.explainers.registry import explainer
 from xai.games import PatchGame
@@ -13,7 +12,7 @@ from xai.models.maskable import MaskableClassifier
 from xai.shapley.exact import LARGEST, exact_shapley
 
 
-@dataclass(frozen=True)
+@settings
 class ExactShapleyParams(GameParams):
     """Which game is solved."""
 

@@ -4,17 +4,16 @@ The supervision of "Transferring visual explainability" (Yoshikawa et al.), Appe
 the last residual block, and the pixels of the map averaged within each patch.
 """
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
+from xai.core.settings import settings
 from xai.explainers.posthoc.cams import PatchCam
 from xai.explainers.registry import ExplainerParams, explainer
 from xai.models.maskable import MaskableClassifier
 
 
-@dataclass(frozen=True)
+@settings
 class GradCamParams(ExplainerParams):
     """Grad-CAM leaves nothing to be set: it explains the logit (equation 1), at the layer its classifier names."""
 

@@ -1,13 +1,14 @@
 """What explainers by gradients with respect to pixels share."""
 
-import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from xai.core.errors import UserError
+from xai.core.settings import FieldError, NonNegative, settings
 from xai.explainers.posthoc.frozen import Frozen
 from xai.explainers.posthoc.params import OutputParams
 from xai.models.maskable import MaskableClassifier
@@ -17,7 +18,7 @@ _PIXELS_AT_ONCE = {"cpu": 1 << 19, "cuda": 1 << 21}
 """Pixels differentiated in one pass, 10 and 41 images of 224 x 224 px: a pass keeps much for its way back."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class GradientParams(OutputParams):
     """Which output is differentiated, and what the map is of.
 
@@ -26,18 +27,14 @@ class GradientParams(OutputParams):
         sigma: Of the Gaussian that smooths a map of pixels, in pixels; 0 leaves it as it comes.
     """
 
-    resolution: str = "patch"
-    sigma: float = 0.0
+    _: KW_ONLY
+    resolution: Literal["patch", "pixel"] = "patch"
+    sigma: NonNegative = 0.0
 
     def __post_init__(self) -> None:
-        """Refuse settings that cannot be computed."""
-        super().__post_init__()
-        if self.resolution not in ("patch", "pixel"):
-            raise UserError(f"resolution={self.resolution} is unknown: use patch or pixel")
-        if not 0 <= self.sigma < math.inf:
-            raise UserError(f"sigma={self.sigma} must be 0 or more pixels")
+        """Refuse to smooth patches."""
         if self.sigma and not self.of_pixels:
-            raise UserError(f"sigma={self.sigma} smooths maps of pixels: set resolution=pixel")
+            raise FieldError("sigma", "smooths maps of pixels: set resolution=pixel")
 
     @property
     def of_pixels(self) -> bool:

@@ -1,17 +1,16 @@
 """Input times gradient as an explainer (Shrikumar et al. 2016)."""
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
+from xai.core.settings import settings
 from xai.explainers.posthoc.baselines import Baseline, BaselineParams
 from xai.explainers.posthoc.gradients import PixelGradients, by_patch, in_parts, smoothed
 from xai.explainers.registry import explainer
 from xai.models.maskable import MaskableClassifier
 
 
-@dataclass(frozen=True)
+@settings
 class InputXGradientParams(BaselineParams):
     """Which output is differentiated, from where the input is measured, and what the map is of."""
 

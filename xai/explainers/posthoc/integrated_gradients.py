@@ -1,20 +1,19 @@
 """Integrated Gradients as an explainer (Sundararajan et al. 2017)."""
 
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from xai.core.errors import UserError
+from xai.core.settings import Count, settings
 from xai.explainers.posthoc.baselines import Baseline, BaselineParams
 from xai.explainers.posthoc.gradients import PixelGradients, by_patch, images_at_once, in_parts, smoothed
 from xai.explainers.registry import explainer
 from xai.models.maskable import MaskableClassifier
 
 
-@dataclass(frozen=True)
+@settings
 class IntegratedGradientsParams(BaselineParams):
     """Along which path and how finely gradients are taken, and what the map is of.
 
@@ -23,13 +22,7 @@ class IntegratedGradientsParams(BaselineParams):
         steps: Points on the path at which gradients are taken.
     """
 
-    steps: int
-
-    def __post_init__(self) -> None:
-        """Refuse settings that cannot be computed."""
-        super().__post_init__()
-        if self.steps < 1:
-            raise UserError(f"steps={self.steps} must be at least 1")
+    steps: Count
 
 
 @explainer(

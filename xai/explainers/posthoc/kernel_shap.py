@@ -1,22 +1,24 @@
 """Kernel SHAP as an explainer (Lundberg and Lee 2017)."""
 
-from dataclasses import dataclass, replace
-from typing import Self
+from dataclasses import replace
+from typing import Annotated, Literal, Self
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from xai.core.errors import UserError
+from xai.core.settings import FieldError, settings
 from xai.explainers.block import source
 from xai.explainers.posthoc.params import GameParams
 from xai.explainers.registry import explainer
 from xai.games import PatchGame
 from xai.models.maskable import MaskableClassifier
-from xai.shapley.coalitions import SAMPLERS
 from xai.shapley.kernel_shap import kernel_shap
 
+Several = Annotated[int, Field(ge=2)]
 
-@dataclass(frozen=True)
+
+@settings
 class KernelShapParams(GameParams):
     """How Shapley values are estimated.
 
@@ -28,23 +30,15 @@ class KernelShapParams(GameParams):
             (`xai.shapley.coalitions`).
     """
 
-    coalitions: int
-    evaluation_coalitions: int | None
-    sampler: str = "leverage"
+    coalitions: Several
+    evaluation_coalitions: Several | None
+    sampler: Literal["shapley_kernel", "paired", "leverage", "without_replacement"] = "leverage"
 
     def __post_init__(self) -> None:
-        """Refuse settings that cannot be computed."""
-        super().__post_init__()
-        if self.sampler not in SAMPLERS:
-            raise UserError(f"sampler={self.sampler} is unknown: use one of {', '.join(SAMPLERS)}")
+        """Refuse half a pair."""
         for name in ("coalitions", "evaluation_coalitions"):
-            number = getattr(self, name)
-            if number is None:
-                continue
-            if number < 2:
-                raise UserError(f"{name}={number} must be at least 2: nothing is learned from fewer")
-            if number % 2 and self.sampler != "shapley_kernel":
-                raise UserError(f"{name}={number} must be even: the coalitions of sampler={self.sampler} come in pairs")
+            if (getattr(self, name) or 0) % 2 and self.sampler != "shapley_kernel":
+                raise FieldError(name, f"must be even: the coalitions of sampler={self.sampler} come in pairs")
 
     def for_split(self, split: str) -> Self:
         """P is `evaluation_coalitions` where results are measured."""

@@ -1,13 +1,13 @@
 """Settings that several explainers share: which output is explained, and which game is played."""
 
-from dataclasses import dataclass
+from typing import Literal
 
-from xai.core.errors import UserError
+from xai.core.settings import settings
 from xai.explainers.registry import ExplainerParams
 from xai.models.maskable import Removal
 
 
-@dataclass(frozen=True)
+@settings
 class OutputParams(ExplainerParams):
     """Settings of an explainer that explains one of a class's two outputs.
 
@@ -15,15 +15,10 @@ class OutputParams(ExplainerParams):
         output: What is explained: the `logit` or the `probability` of a class.
     """
 
-    output: str
-
-    def __post_init__(self) -> None:
-        """Refuse outputs that no classifier has."""
-        if self.output not in ("logit", "probability"):
-            raise UserError(f"output={self.output} is unknown: use logit or probability")
+    output: Literal["logit", "probability"]
 
 
-@dataclass(frozen=True)
+@settings
 class GameParams(OutputParams):
     """Which game is played.
 

@@ -1,11 +1,12 @@
 """RISE (Petsiuk, Das and Saenko 2018) as an explainer, on the patches of an image."""
 
-from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from xai.core.errors import UserError
+from xai.core.settings import settings
 from xai.explainers.block import source
 from xai.explainers.posthoc.params import GameParams
 from xai.explainers.registry import explainer
@@ -13,7 +14,7 @@ from xai.games import PatchGame
 from xai.models.maskable import MaskableClassifier
 
 
-@dataclass(frozen=True)
+@settings
 class RiseParams(GameParams):
     """How many masks are drawn, and how their answers are averaged.
 
@@ -23,17 +24,9 @@ class RiseParams(GameParams):
         normalise: Divide by the number of masks that show a patch, rather than by its expectation N p.
     """
 
-    masks: int
-    keep_probability: float = 0.5
+    masks: Annotated[int, Field(ge=2)]
+    keep_probability: Annotated[float, Field(gt=0, lt=1)] = 0.5
     normalise: bool = True
-
-    def __post_init__(self) -> None:
-        """Refuse settings that cannot be computed."""
-        super().__post_init__()
-        if self.masks < 2:
-            raise UserError(f"masks={self.masks} must be at least 2: nothing is learned from fewer")
-        if not 0 < self.keep_probability < 1:
-            raise UserError(f"keep_probability={self.keep_probability} must lie between 0 and 1: masks have to differ")
 
 
 @explainer(

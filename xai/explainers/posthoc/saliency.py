@@ -1,16 +1,15 @@
 """Saliency maps as an explainer (Simonyan et al. 2014)."""
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
+from xai.core.settings import settings
 from xai.explainers.posthoc.gradients import GradientParams, PixelGradients, by_patch, in_parts, smoothed
 from xai.explainers.registry import explainer
 from xai.models.maskable import MaskableClassifier
 
 
-@dataclass(frozen=True)
+@settings
 class SaliencyParams(GradientParams):
     """Which output is differentiated, and what the map is of."""
 

@@ -1,22 +1,22 @@
 """The Shapley distribution of one image, fitted to it alone: what SALVAGE's network learns to give for all images."""
 
-from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from xai.core.errors import UserError
+from xai.core.settings import Count, FieldError, Positive, settings
 from xai.explainers.block import source
 from xai.explainers.posthoc.params import GameParams
 from xai.explainers.registry import explainer
 from xai.games import PatchGame
 from xai.models.maskable import MaskableClassifier
-from xai.shapley.distribution import DIVERGENCES, distribution_loss
+from xai.shapley.distribution import distribution_loss
 from xai.shapley.informed import uniform_sizes
 from xai.shapley.masks import random_masks
 
 
-@dataclass(frozen=True)
+@settings
 class ShapleyDistributionParams(GameParams):
     """How phi+ and phi- are fitted; `output` has to be `probability`.
 
@@ -27,20 +27,15 @@ class ShapleyDistributionParams(GameParams):
         divergence: `jensen_shannon` (equation 5) or `kullback_leibler`.
     """
 
-    coalitions: int
-    steps: int
-    learning_rate: float
-    divergence: str
+    coalitions: Count
+    steps: Count
+    learning_rate: Positive
+    divergence: Literal["jensen_shannon", "kullback_leibler"]
 
     def __post_init__(self) -> None:
-        """Refuse settings that cannot be computed."""
-        super().__post_init__()
+        """Refuse what is no distribution."""
         if self.output != "probability":
-            raise UserError(f"output={self.output}: a distribution is fitted to probabilities, use those")
-        if self.coalitions < 1 or self.steps < 1 or not 0 < self.learning_rate < float("inf"):
-            raise UserError("coalitions, steps and learning_rate must be above 0")
-        if self.divergence not in DIVERGENCES:
-            raise UserError(f"divergence={self.divergence} is unknown: use {' or '.join(DIVERGENCES)}")
+            raise FieldError("output", "has no distribution over classes: use probability")
 
 
 @explainer(
