@@ -90,7 +90,7 @@ def read_classifier(
     tensors = read_weights(path, what="checkpoint").tensors
     if info is None or "head" not in tensors or "logit_scale" not in tensors:
         raise UserError(
-            f"{path} does not say which classes it tells apart: method=apply_vector with its data set "
+            f"{path} does not say which classes it tells apart: task=apply_vector with its data set "
             "writes a model.safetensors that does"
         )
     clip = build_clip(params)

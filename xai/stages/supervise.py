@@ -23,7 +23,7 @@ from xai.papers.vectors import base as base_stage
 from xai.papers.vectors.base import ModelParams
 from xai.papers.vectors.fine_tuning import fine_tune
 from xai.papers.vectors.params import TransferParams
-from xai.stages.apply_vector import check_classes
+from xai.tasks.apply_vector import check_classes
 from xai.stages.evaluation import provenance
 from xai.stages.supervision import FILE, REVISION, Order, Subject, SupervisionParams, fine_tuned, load
 

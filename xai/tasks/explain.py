@@ -1,19 +1,25 @@
-"""`method=explain`: one picture, one class, one heat map."""
+"""`task=explain`: pictures, one class and one heat map each."""
 
 import difflib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
+from rich.markup import escape
+from rich.table import Table
 from torch import Tensor, nn
 
 from xai.core.errors import UserError
-from xai.core.settings import unknown
+from xai.core.files import explain_disk_errors, write_atomically
+from xai.core.job import Common
+from xai.core.progress import console
+from xai.core.settings import settings, unknown
 from xai.core.training import TrainerParams
 from xai.data.images import read_image, to_tensor
+from xai.explainers.rows import load_row
 from xai.models.checkpoint import read_classifier
 from xai.models.cnn import CnnParams, build_cnn, maskable_cnn, published_classes, published_cnn
 from xai.models.dense import DenseExplainer
@@ -27,9 +33,55 @@ from xai.models.vit import VitParams, build_vit, maskable, outputs_of
 from xai.models.vit_file import VitInfo, load_vit, read_vit, vit_info
 from xai.models.weights import read_weights
 from xai.papers.ranking.networks import blank_backbone
-from xai.stages.post_hoc import Explain, Measured, PostHocParams, explain_post_hoc
+from xai.papers.vectors.base import ModelParams
+from xai.ranking.objective import ObjectiveParams
+from xai.ranking.refinement import RefinementParams
+from xai.reports.figures import heatmap_overlay
+from xai.tasks.picture import Explain, Measured, PostHocParams, explain_post_hoc
+from xai.tasks.registry import Task
 
 _MOST_CLASSES_NAMED = 20
+
+
+@settings
+class ExplainSettings(Common):
+    """Settings of task=explain.
+
+    Args:
+        model: The classifier.
+        checkpoint: Its file; null takes one as it was published.
+        image: A picture, or several.
+        target: Name of the class that is explained; null takes the predicted one.
+        row: The explainer of a classifier that does not explain itself: a file of conf/explainer.
+        explainers: By row, settings that replace those of its file.
+        refinement: How its map is refined.
+        objective: What that improves, and by which references maps are measured.
+    """
+
+    model: ModelParams | VitParams | CnnParams
+    checkpoint: str | None
+    image: str | tuple[str, ...]
+    target: str | int | float | bool | None
+    row: str
+    explainers: dict[str, Any]
+    refinement: RefinementParams
+    objective: ObjectiveParams
+
+
+def task(values: Mapping[str, Any]) -> Task:
+    """There is one way to explain pictures."""
+    return Task("task=explain", ExplainSettings, run)
+
+
+def run(asked: ExplainSettings, output: Path) -> None:
+    """Explain each picture, and write its heat map beside it."""
+    row = load_row(asked.row, asked.explainers)
+    post_hoc = PostHocParams(row, asked.objective, asked.refinement, asked.seed)
+    checkpoint = None if asked.checkpoint is None else Path(asked.checkpoint)
+    target = None if asked.target is None else str(asked.target)
+    images = [Path(image) for image in ([asked.image] if isinstance(asked.image, str) else asked.image)]
+    for image in images:
+        present(explain_image(asked.model, checkpoint, image, target, asked.trainer, post_hoc), image)
 
 
 @dataclass(frozen=True)
@@ -84,7 +136,7 @@ def explain_image(
     pixels = _as_seen(read_image(image), model)
     if isinstance(model, ClipParams):
         return _by_itself(_of_clip(model, _needed(checkpoint, model.name)), pixels, target, trainer)
-    removal = post_hoc.supervision.explainer.classifier_removal
+    removal = post_hoc.row.params.classifier_removal
     if isinstance(model, CnnParams) and checkpoint is None and not model.embedded:
         published = maskable_cnn(model, published_cnn(model), removal)
         return _from_outside(published, published_classes(), pixels, target, trainer, post_hoc)
@@ -204,8 +256,8 @@ def _classifier(
         what = "says nothing of itself" if info is None else f"is a {info.kind}"
         also = ", the salvage.safetensors of method=salvage" if isinstance(model, VitParams) else ""
         raise UserError(
-            f"{path} {what}: give the classifier.safetensors of a run of method=classifier{also} or the "
-            "ranking.safetensors of method=ranking"
+            f"{path} {what}: give the classifier.safetensors of task=train{also} or the ranking.safetensors of "
+            "method=ranking"
         )
     if info.model != model.name:
         raise UserError(f"{path} is a {info.kind} of model={info.model}, not of {model.name}: add model={info.model}")
@@ -271,3 +323,36 @@ def _of_salvage(model: VitParams, checkpoint: Path, tensors: dict[str, Tensor], 
         return parts.present.sum(1), parts.present - parts.absent
 
     return _Explaining(network.eval(), explain), info.classes, network.grid, True
+
+
+def present(found: Explanation, image: Path) -> Path:
+    """Write the heat map and say what it is of; returns where it lies.
+
+    Raises:
+        UserError: The folder of the picture cannot be written to.
+    """
+    title = found.measured[-1].name if found.measured else ""
+    picture = heatmap_overlay((found.pixels * 255).round().to(torch.uint8), found.attributions, title)
+    file = image.with_name(f"{image.stem}.explained.png")
+    with explain_disk_errors(
+        file.parent, "the heat map is written beside the picture: copy that to a folder you can write to"
+    ):
+        write_atomically(file, lambda temporary: picture.save(temporary, format="PNG"))
+    said = f"predicted: {found.predicted}; explained: {found.target} (probability {found.probability:.3f})"
+    console.print(escape(said), highlight=False)
+    if not found.explains:
+        console.print("this classifier has not learned to explain itself: give it a vector first (task=apply_vector)")
+    if found.measured:
+        console.print(_table(found.measured))
+    console.print(f"heat map: [bold]{escape(str(file))}[/]", highlight=False)
+    return file
+
+
+def _table(measured: Sequence[Measured]) -> Table:
+    """Areas under the curves of the class's probability, a row a map."""
+    table = Table("map", "deletion ↓", "insertion ↑", "seconds", box=None, pad_edge=False)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for row in measured:
+        table.add_row(escape(row.name), f"{row.deletion:.3f}", f"{row.insertion:.3f}", f"{row.seconds:.1f}")
+    return table
