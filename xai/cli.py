@@ -1,10 +1,10 @@
-"""From the command line to a method: Hydra composes, one line is printed for what is wrong."""
+"""From the command line to a task: Hydra composes, one line is printed for what is wrong."""
 
 import logging
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from xai.core.composing import CONF
+from xai.core.composing import CONF, choices
 from xai.core.errors import UserError
 from xai.core.settings import unknown
 
@@ -23,10 +23,19 @@ def main() -> int:
     """Run the command line; the exit status is 0, 2 for what the user can mend, 130 when interrupted."""
     # With this Hydra lets its errors through, so that they can be told in one line.
     os.environ["HYDRA_FULL_ERROR"] = "1"
+    sys.argv[1:] = overrides(sys.argv[1:])
     try:
         return report_errors(hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(_run))
     except SystemExit as end:
         return int(end.code or 0)
+
+
+def overrides(typed: Sequence[str]) -> list[str]:
+    """What was typed as Hydra is to have it: settings of a row or a metric replace those of its file, or add to it.
+
+    The file of a row is read when the row is made, so that Hydra does not know the settings that it has.
+    """
+    return [f"++{each}" if re.match(r"(explainers|metric)\.[^=]+=", each) else each for each in typed]
 
 
 def report_errors(job: Callable[[], None]) -> int:
@@ -48,10 +57,16 @@ def report_errors(job: Callable[[], None]) -> int:
 
 
 def _run(config: DictConfig) -> None:
-    from xai.app import run
-
     job = HydraConfig.get()
-    status = report_errors(lambda: run(config, Path(job.runtime.output_dir), typed_keys(job.overrides.task)))
+
+    def work() -> None:
+        # Before anything is imported that takes its time.
+        _check_places(job.overrides.task, str(job.runtime.choices["task"]))
+        from xai.app import run
+
+        run(config, Path(job.runtime.output_dir), typed_keys(job.overrides.task))
+
+    status = report_errors(work)
     if status:
         # Hydra prints a line of its own before it lets an error through, and runs the rest of a sweep first.
         sys.exit(status)
@@ -71,6 +86,19 @@ def typed_keys(overrides: Iterable[str]) -> list[str]:
         keys += ["model"] * ("override /model" in groups)
         keys += [f"model.{key}" for key in experiment.get("model") or {}]
     return keys
+def _check_places(typed: Sequence[str], task: str) -> None:
+    """Refuse what Hydra lets stand, and nothing would read.
+
+    Raises:
+        UserError: A setting of a row in the place of the row's name, or a method where nothing is trained by itself.
+    """
+    for each in typed:
+        key, _, value = each.lstrip("+").partition("=")
+        if key.startswith("explainer."):
+            setting = key.partition(".")[2]
+            raise UserError(f"{key} is no setting: give it as explainers.<row>.{setting}={value}")
+        if key == "method" and task != "train":
+            raise UserError(f"method={value} says what is trained: add task=train, or choose a study with study=...")
 
 
 def _fail(message: str) -> int:
@@ -90,8 +118,7 @@ def explain_hydra(error: Exception) -> str:
     )
     if missing:
         group, choice = missing.groups()
-        choices = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
-        return unknown(f"{group}={choice}", choice, choices, group, "choose from:")
+        return unknown(f"{group}={choice}", choice, choices(group), group, "choose from:")
     key = re.search(r"Could not override '([^']+)'", text)
     if key:
         path = key.group(1)
@@ -103,24 +130,28 @@ def explain_hydra(error: Exception) -> str:
             return unknown(path, name, keys)
         if path != key.group(1):
             return f"{path} is a single setting, no group of them: give it as {path}=..."
-        if keys[name] == _choices():
+        if keys[name] == list(_choices()):
             return f"{path} is no setting of what is chosen here: python run.py --help lists the settings"
         return f"{path} belongs to {' or '.join(keys[name])}"
     return f"{text.strip().splitlines()[0]}; python run.py --help lists the settings"
 
 
-def _choices() -> list[str]:
-    """What a run can be about: every method, and every other task."""
-    found = [f"{group}={path.stem}" for group in ("method", "task") for path in sorted((CONF / group).glob("*.yaml"))]
-    return [choice for choice in found if choice != "task=method"]
+def _choices() -> dict[str, list[str]]:
+    """What a run can be about, as messages call it, and the overrides that choose it: a task, a method, a study."""
+    tasks = [name for name in choices("task") if name not in ("train", "study")]
+    return {
+        **{f"task={name}": [f"task={name}"] for name in tasks},
+        **{f"method={name}": ["task=train", f"method={name}"] for name in choices("method")},
+        **{f"study={name}": [f"study={name}"] for name in choices("study")},
+    }
 
 
 def _keys(parent: str) -> dict[str, list[str]]:
-    """The settings there are at a dotted path of the default configuration, with the methods and tasks to have them."""
+    """The settings there are at a dotted path of the default configuration, with the choices that have them."""
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         found: dict[str, list[str]] = {}
-        for choice in _choices():
-            node: Any = hydra.compose("config", overrides=[choice])
+        for choice, chosen in _choices().items():
+            node: Any = hydra.compose("config", overrides=chosen)
             for name in filter(None, parent.split(".")):
                 node = node.get(name) if isinstance(node, DictConfig) and name in node else None
             if isinstance(node, DictConfig):

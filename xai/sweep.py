@@ -13,7 +13,7 @@ import hydra
 from rich.markup import escape
 
 from xai.app import run
-from xai.cli import report_errors, typed_keys
+from xai.cli import overrides, report_errors, typed_keys
 from xai.core.composing import CONF
 from xai.core.errors import UserError
 from xai.core.progress import console
@@ -24,11 +24,11 @@ def run_all(sweep: Sweep, name: str, extra: Sequence[str]) -> list[Path]:
     """Run every combination in this process, one after the other; returns the folder of each."""
     folders = []
     combinations = sweep.runs()
-    for number, overrides in enumerate(combinations, start=1):
-        label = ",".join(part.replace("/", "-") for part in overrides[len(sweep.common) :]) or "run"
+    for number, chosen in enumerate(combinations, start=1):
+        label = ",".join(part.replace("/", "-") for part in chosen[len(sweep.common) :]) or "run"
         folder = Path("outputs") / name / label
         console.rule(f"{number} of {len(combinations)}: {label}")
-        given = [*overrides, *extra]
+        given = overrides([*chosen, *extra])
         with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
             config = hydra.compose("config", overrides=given)
         run(config, folder, typed_keys(given))

@@ -9,6 +9,7 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import CachingConfigRepository
 from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
 from hydra._internal.defaults_list import create_defaults_list
+from hydra.core.default_element import GroupDefault
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.object_type import ObjectType
@@ -98,3 +99,18 @@ def _composed(sources: tuple[Source, ...], group: str, name: str) -> dict[str, A
         composed = composed.get(part) or OmegaConf.create({})
     chosen: Any = OmegaConf.to_container(composed)
     return chosen
+
+
+def first_keys() -> set[str]:
+    """The first level of all settings that a task, a study or a method has, in all that this job can see."""
+    loader = _loader(_sources())
+    names = ["config", *(f"{group}/{name}" for group in ("task", "study", "method") for name in choices(group))]
+    found: set[str] = set()
+    for name in names:
+        result = loader.repository.load_config(name)
+        assert result is not None
+        found.update(str(key) for key in result.config)
+        for default in result.defaults_list or []:
+            if isinstance(default, GroupDefault) and not default.override:
+                found.add((default.package or default.group).split(".")[0])
+    return found

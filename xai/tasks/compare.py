@@ -1,6 +1,7 @@
 """`task=compare`: any explainers of a classifier of your own, by any metrics; what is trained is asked for by name."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from xai.study.frame import Frames
 from xai.study.params import StudySettings, open_metrics, open_rows
 from xai.study.statistics import best_and_ties, wide
 from xai.study.study import Study
+from xai.tasks.registry import Task
 
 
 @settings
@@ -47,6 +49,11 @@ class CompareSettings(StudySettings):
     classifier: ClassifierParams
     surrogate: SurrogateParams
     rank_by: str
+
+
+def task(values: Mapping[str, Any]) -> Task:
+    """`task=compare`."""
+    return Task("task=compare", CompareSettings, run)
 
 
 def run(asked: CompareSettings, output: Path) -> None:

@@ -1,15 +1,17 @@
 """`task=study`: rows by metrics, as a paper has them, shown as tables, claims, figures and a page."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.markup import escape
 
+from xai.core.errors import UserError
 from xai.core.job import open_runtime, say_end, say_heading
 from xai.core.runtime import Runtime
+from xai.core.settings import unknown
 from xai.papers.salvage.study import SalvageStudy
 from xai.papers.salvage.study import open_study as open_salvage
 from xai.papers.vectors.study import VectorsStudy
@@ -19,6 +21,7 @@ from xai.report.vectors import told as tell_of_vectors
 from xai.study.frame import Frames
 from xai.study.params import StudySettings
 from xai.study.study import Study
+from xai.tasks.registry import Task
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,20 @@ STUDIES = {
     "vectors": Paper(VectorsStudy, open_vectors, tell_of_vectors),
 }
 """By the name of a file of conf/study."""
+
+
+def task(values: Mapping[str, Any]) -> Task:
+    """The study that is asked for.
+
+    Raises:
+        UserError: There is none of its name, or none was named.
+    """
+    name = values.get("study")
+    if name in STUDIES:
+        return Task(f"study={name}", STUDIES[str(name)].settings, run_study)
+    if name is None:
+        raise UserError(f"study is not set: choose from {', '.join(STUDIES)}")
+    raise UserError(unknown(f"study={name}", str(name), STUDIES, "study", "choose from"))
 
 
 def run_study(settings: StudySettings, output: Path) -> None:

@@ -29,6 +29,7 @@ from xai.papers.vectors.fine_tuning import explained, fine_tune
 from xai.papers.vectors.params import TransferParams
 from xai.study.case import Case, CaseParams, ExplainedModel
 from xai.study.maps import Maps, explain, key
+from xai.tasks.registry import Task
 
 FILE, ABOUT = "supervision.safetensors", "supervision.json"
 REVISION = 4
@@ -63,6 +64,11 @@ class SuperviseSettings(Common):
     split: Split
     images: Count | None
     block: Count
+
+
+def task(values: Mapping[str, Any]) -> Task:
+    """`task=supervise`."""
+    return Task("task=supervise", SuperviseSettings, run)
 
 
 def run(asked: SuperviseSettings, output: Path) -> None:

@@ -1,4 +1,4 @@
-"""A picture explained from outside: any registered explainer, refined by steps of deletion and insertion."""
+"""A picture explained from outside: any explainer of a classifier, refined by steps of deletion and insertion."""
 
 import time
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from xai.core.errors import UserError
 from xai.core.training import TrainerParams
-from xai.explainers import registry
+from xai.explainers.registry import Row
 from xai.metrics.functional.perturbation import area, enlarge_map, perturbation_curves
 from xai.models.maskable import MaskableClassifier
 from xai.models.normalisation import Normalisation
@@ -18,7 +18,6 @@ from xai.ranking.areas import confidence
 from xai.ranking.objective import ObjectiveParams, Question
 from xai.ranking.paths import open_reference
 from xai.ranking.refinement import RefinementParams, in_units, refine_maps
-from xai.stages.supervision import SupervisionParams
 
 _CHUNK = 64
 
@@ -31,13 +30,13 @@ class PostHocParams:
     """How a picture is explained by a classifier that does not explain itself.
 
     Args:
-        supervision: The explainer whose map comes first.
+        row: The explainer whose map comes first.
         objective: What its refinement improves, and by which references maps are measured.
         refinement: How it is refined.
         seed: Of all that is drawn.
     """
 
-    supervision: SupervisionParams
+    row: Row
     objective: ObjectiveParams
     refinement: RefinementParams
     seed: int
@@ -91,7 +90,7 @@ def explain_post_hoc(
     height, width = images.shape[-2:]
     params.objective.check_size(height, width)
     picture = _Picture(classifier, images, torch.tensor([[target]], device=images.device), params, trainer)
-    name, steps = own[0] if own else params.supervision.name, params.refinement.steps
+    name, steps = own[0] if own else params.row.name, params.refinement.steps
     started = time.perf_counter()
     first = picture.explain(own[1] if own else None)
     made = [(name, first, time.perf_counter() - started)]
@@ -114,14 +113,14 @@ class _Picture:
 
     def explain(self, own: Explain | None) -> Tensor:
         """The map of the explainer, [1, h, w]."""
-        name, explainer = self.params.supervision.name, self.params.supervision.explainer.for_split("test")
+        row = self.params.row
         if own is None:
             generator = torch.Generator().manual_seed(self.params.seed)
-            own = partial(registry.entry(name).build(self.classifier, explainer).attribute, generator=generator)
+            own = partial(row.entry.build(self.classifier, row.params.for_split("test")).attribute, generator=generator)
         with self.trainer.autocast():
             maps = own(self.images, self.target[:, 0]).detach().float()
         if not maps.isfinite().all():
-            raise UserError(f"{name} gives NaN or infinity for this picture: use another, as in supervision=saliency")
+            raise UserError(f"{row.name} gives NaN or infinity for this picture: use another, as in explainer=saliency")
         return maps
 
     def refine(self, maps: Tensor) -> Tensor:

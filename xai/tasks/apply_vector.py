@@ -1,18 +1,24 @@
-"""`method=apply_vector`: any compatible classifier receives its explanations, without training."""
+"""`task=apply_vector`: any compatible classifier receives its explanations, without training."""
 
 import copy
 import logging
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+from rich.markup import escape
 from torch import Tensor
 
 from xai import vectors
 from xai.core.errors import UserError
+from xai.core.job import Common, open_runtime
+from xai.core.progress import console
 from xai.core.runtime import Runtime
-from xai.core.settings import settings
-from xai.data.catalogue import OpenData
+from xai.core.settings import FieldError, settings
+from xai.data.catalogue import OpenData, open_data
 from xai.data.module import load_images
 from xai.metrics.evaluation import evaluate_maps
 from xai.models import files
@@ -25,6 +31,7 @@ from xai.papers.vectors.base import ModelParams
 from xai.papers.vectors.params import Factor
 from xai.papers.vectors.vector import transferred
 from xai.stages.evaluation import self_explanation
+from xai.tasks.registry import Task
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +49,30 @@ class ApplyParams:
     lambda2: Factor
 
 
+@settings
+class ApplySettings(Common):
+    """Settings of task=apply_vector.
+
+    Args:
+        model: The classifier's architecture.
+        data: Its data set, by which it is measured before and after.
+        vector: File of the explainability vector.
+        checkpoint: File of the classifier.
+        apply_vector: How much of each.
+    """
+
+    model: ModelParams
+    data: Any
+    vector: str
+    checkpoint: str | None
+    apply_vector: ApplyParams
+
+    def __post_init__(self) -> None:
+        """Refuse to go on without a classifier."""
+        if self.checkpoint is None:
+            raise FieldError("checkpoint", "must be the file of the classifier: give checkpoint=FILE")
+
+
 @dataclass(frozen=True)
 class Applied:
     """The explained classifier, its file, and its metrics on the test split before and after."""
@@ -50,6 +81,24 @@ class Applied:
     file: Path
     before: dict[str, float]
     after: dict[str, float]
+
+
+def task(values: Mapping[str, Any]) -> Task:
+    """There is one way to apply a vector."""
+    return Task("task=apply_vector", ApplySettings, run)
+
+
+def run(asked: ApplySettings, output: Path) -> None:
+    """Apply the vector, and say what it changed."""
+    runtime = open_runtime(asked, output, small=asked.model.embedded)
+    data = open_data(asked.data, "data")
+    files = Path(asked.vector), Path(str(asked.checkpoint))
+    applied = apply_vector(runtime, asked.model, data, *files, asked.apply_vector, asked.seed, output)
+    for name, before in applied.before.items():
+        console.print(f"  {name:<14} {before:.3f} -> {applied.after[name]:.3f}", highlight=False)
+    file = escape(os.path.relpath(applied.file))
+    console.print(f"[bold]{file}[/] now explains itself; a picture of yours:", highlight=False)
+    console.print(f"python run.py task=explain checkpoint={file} image=photo.png", highlight=False, soft_wrap=True)
 
 
 def apply_vector(

@@ -1,18 +1,25 @@
-"""`method=explain`: one picture, one class, one heat map."""
+"""`task=explain`: pictures, one class and one heat map each."""
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
+from rich.markup import escape
+from rich.table import Table
 from torch import Tensor
 
 from xai.core.errors import UserError
-from xai.core.settings import unknown
+from xai.core.files import explain_disk_errors, write_atomically
+from xai.core.job import Common
+from xai.core.progress import console
+from xai.core.settings import settings, unknown
 from xai.core.training import TrainerParams
 from xai.data.images import read_image, to_tensor
+from xai.explainers.rows import load_row
 from xai.models import files
 from xai.models.clip import SelfExplainingClip
 from xai.models.cnn import CnnParams, maskable_cnn, published_classes, published_cnn
@@ -22,9 +29,57 @@ from xai.models.factory import ClipParams
 from xai.models.maskable import MaskableClassifier
 from xai.models.spec import AnyShape, Spec, shape_of
 from xai.models.vit import VitParams
-from xai.stages.post_hoc import Explain, Measured, PostHocParams, explain_post_hoc
+from xai.papers.vectors.base import ModelParams
+from xai.ranking.objective import ObjectiveParams
+from xai.ranking.refinement import RefinementParams
+from xai.report.figures import to_bytes
+from xai.report.pictures import Gallery, sheets
+from xai.tasks.picture import Explain, Measured, PostHocParams, explain_post_hoc
+from xai.tasks.registry import Task
 
 _MOST_CLASSES_NAMED = 20
+_INCHES = 4.4
+
+
+@settings
+class ExplainSettings(Common):
+    """Settings of task=explain.
+
+    Args:
+        model: The classifier.
+        checkpoint: Its file; null takes one as it was published.
+        image: A picture, or several.
+        target: Name of the class that is explained; null takes the predicted one.
+        row: The explainer of a classifier that does not explain itself: a file of conf/explainer.
+        explainers: By row, settings that replace those of its file.
+        refinement: How its map is refined.
+        objective: What that improves, and by which references maps are measured.
+    """
+
+    model: ModelParams | VitParams | CnnParams
+    checkpoint: str | None
+    image: str | tuple[str, ...]
+    target: str | int | float | bool | None
+    row: str
+    explainers: dict[str, Any]
+    refinement: RefinementParams
+    objective: ObjectiveParams
+
+
+def task(values: Mapping[str, Any]) -> Task:
+    """There is one way to explain pictures."""
+    return Task("task=explain", ExplainSettings, run)
+
+
+def run(asked: ExplainSettings, output: Path) -> None:
+    """Explain each picture, and write its heat map beside it."""
+    row = load_row(asked.row, asked.explainers)
+    post_hoc = PostHocParams(row, asked.objective, asked.refinement, asked.seed)
+    checkpoint = None if asked.checkpoint is None else Path(asked.checkpoint)
+    target = None if asked.target is None else str(asked.target)
+    images = [Path(image) for image in ([asked.image] if isinstance(asked.image, str) else asked.image)]
+    for image in images:
+        present(explain_image(asked.model, checkpoint, image, target, asked.trainer, post_hoc), image)
 
 
 @dataclass(frozen=True)
@@ -76,7 +131,7 @@ def explain_image(
         UserError: For a picture or checkpoint that cannot be read, a class the classifier does not know, or an
             explainer that cannot explain it.
     """
-    picture, removal = read_image(image), post_hoc.supervision.explainer.classifier_removal
+    picture, removal = read_image(image), post_hoc.row.params.classifier_removal
     if checkpoint is None:
         if not isinstance(model, CnnParams) or model.embedded:
             raise UserError(
@@ -92,7 +147,7 @@ def explain_image(
         return _by_itself(network, made.spec, pixels, target, trainer)
     if made.classifier is None:
         raise UserError(
-            f"{checkpoint} is a {made.spec.kind}: give the classifier.safetensors of a run of method=classifier, the "
+            f"{checkpoint} is a {made.spec.kind}: give the classifier.safetensors of task=train method=classifier, the "
             "salvage.safetensors of method=salvage or the ranking.safetensors of method=ranking"
         )
     own = ("ranking", network.to(trainer.device).attribute) if isinstance(network, DenseExplainer) else None
@@ -171,3 +226,37 @@ def _index_of(target: str, classes: Sequence[str]) -> int:
     near = difflib.get_close_matches(target, classes, 3) + [name for name in classes if target in name.split()]
     hint = f"did you mean {' or '.join(dict.fromkeys(near[:3]))}?" if near else f"one of them is {classes[0]}"
     raise UserError(f"target={target} is none of the {len(classes)} classes of this classifier: {hint}")
+
+
+def present(found: Explanation, image: Path) -> Path:
+    """Write the heat map and say what it is of; returns where it lies.
+
+    Raises:
+        UserError: The folder of the picture cannot be written to.
+    """
+    maps = {each.name: each.attributions[None] for each in found.measured} or {"its own": found.attributions[None]}
+    shown = Gallery(found.pixels[None], maps, [found.target], predicted=[found.predicted])
+    picture = to_bytes(sheets(shown, inches=_INCHES)[0])
+    file = image.with_name(f"{image.stem}.explained.png")
+    with explain_disk_errors(
+        file.parent, "the heat map is written beside the picture: copy that to a folder you can write to"
+    ):
+        write_atomically(file, picture)
+    said = f"predicted: {found.predicted}; explained: {found.target} (probability {found.probability:.3f})"
+    console.print(escape(said), highlight=False)
+    if not found.explains:
+        console.print("this classifier has not learned to explain itself: give it a vector first (task=apply_vector)")
+    if found.measured:
+        console.print(_table(found.measured))
+    console.print(f"heat map: [bold]{escape(str(file))}[/]", highlight=False)
+    return file
+
+
+def _table(measured: Sequence[Measured]) -> Table:
+    """Areas under the curves of the class's probability, a row a map."""
+    table = Table("map", "deletion ↓", "insertion ↑", "seconds", box=None, pad_edge=False)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for row in measured:
+        table.add_row(escape(row.name), f"{row.deletion:.3f}", f"{row.insertion:.3f}", f"{row.seconds:.1f}")
+    return table

@@ -1,0 +1,49 @@
+"""The tasks there are, by name: what a configuration asks for, its settings and what runs them."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from xai.core.errors import UserError
+from xai.core.settings import unknown
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task as it is asked for.
+
+    Args:
+        asked: What asks for it, in the words of the command line: `task=explain`, `study=salvage`.
+        settings: What a configuration is built into.
+        run: Does it, from its settings and the folder of the run.
+    """
+
+    asked: str
+    settings: type[Any]
+    run: Callable[[Any, Path], None]
+
+
+TASKS = {
+    "apply_vector": "xai.tasks.apply_vector",
+    "compare": "xai.tasks.compare",
+    "explain": "xai.tasks.explain",
+    "study": "xai.tasks.study",
+    "supervise": "xai.tasks.supervise",
+    "train": "xai.tasks.train",
+}
+"""Name of a task -> the module whose `task(values)` says what a configuration asks for; imported when it is asked."""
+
+
+def choose(values: Mapping[str, Any]) -> Task:
+    """What a configuration asks for.
+
+    Raises:
+        UserError: There is no such task, or none that trains or studies what is named.
+    """
+    name = values.get("task")
+    if name not in TASKS:
+        raise UserError(unknown(f"task={name}", str(name), TASKS, "task", "choose from"))
+    found: Task = import_module(TASKS[str(name)]).task(values)
+    return found
