@@ -27,7 +27,6 @@ from xai.settings import (
     ApplyConfig,
     ClassifierConfig,
     ExplainConfig,
-    RankingConfig,
     StudyConfig,
     SuperviseConfig,
     SurrogateConfig,
@@ -36,6 +35,7 @@ from xai.settings import (
 from xai.stages.families import check_family, classifier_stages
 from xai.stages.removal import RemovalExamination
 from xai.stages.supervision import open_supervision
+from xai.tasks.study import STUDIES, run_study
 
 
 def run(config: DictConfig, output: Path) -> None:
@@ -49,9 +49,10 @@ def run(config: DictConfig, output: Path) -> None:
         UserError: For whatever the user can mend.
     """
     values = _plain(config)
-    plugins.load(_module_names(values.pop("plugins", [])))
+    plugins.load(_module_names(values.get("plugins", [])))
     schema, work = _chosen(values)
     known = {field.name for kind, _ in (*TASKS.values(), *METHODS.values()) for field in fields(kind)}
+    known |= {field.name for paper in STUDIES.values() for field in fields(paper.settings)}
     for key in values:
         if key not in known:
             raise UserError(unknown(key, key, known))
@@ -71,6 +72,10 @@ def _module_names(value: Any) -> list[str]:
 
 def _chosen(values: dict[str, Any]) -> tuple[type[Any], Callable[[Any, Path], None]]:
     """What a configuration asks for: its task, or its method where the task is to run one."""
+    if values.get("task") == "study":
+        if values.get("study") not in STUDIES:
+            raise UserError(unknown(f"study={values.get('study')}", str(values.get("study")), STUDIES))
+        return STUDIES[str(values["study"])].settings, run_study
     key, choices = ("method", METHODS) if values.get("task") == "method" else ("task", TASKS)
     name = values.get(key)
     if name not in choices:
@@ -195,31 +200,6 @@ def _study(settings: StudyConfig, output: Path) -> None:
     run_study(study, output, settings.pictures, _command())
 
 
-def _ranking(settings: RankingConfig, output: Path) -> None:
-    from xai.papers.ranking.networks import RankingStages
-    from xai.reports.ranking_study_run import run_ranking
-    from xai.stages.perturbation import PerturbationExamination
-    from xai.stages.ranking_study import RankingStudy, Rivals
-    from xai.stages.study import open_baselines
-
-    data = open_data(settings.data, "data")
-    baselines = open_baselines(settings.baselines, pixels=True)
-    runtime = _runtime(settings, output)
-    _say_heading(data.name, settings.model.name, settings.seed)
-    stages = classifier_stages(runtime, settings.model, data, settings.classifier, settings.surrogate, settings.seed)
-    study = RankingStudy(
-        RankingStages(stages, settings.ranking),
-        PerturbationExamination(stages, settings.perturbation),
-        settings.refinement,
-        Rivals(stages if isinstance(stages, VitStages) else None, settings.salvage, settings.vit_shapley),
-        baselines,
-        settings.rows,
-        settings.path_steps,
-        settings.shortcut,
-    )
-    run_ranking(study, output, settings.pictures, _command())
-
-
 def _probe(settings: Any) -> OpenData:
     if not isinstance(settings, dict):
         raise UserError(f"probe={settings} must be the settings of a data set: probe={{name: mnist_pair}}")
@@ -273,7 +253,6 @@ METHODS: dict[str, tuple[type[Any], Callable[[Any, Path], None]]] = {
     "surrogate": (SurrogateConfig, _surrogate),
     "salvage": (StudyConfig, _study),
     "vit_shapley": (StudyConfig, _study),
-    "ranking": (RankingConfig, _ranking),
     "apply_vector": (ApplyConfig, _apply_vector),
     "explain": (ExplainConfig, _explain),
 }

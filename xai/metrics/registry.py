@@ -18,8 +18,14 @@ from xai.models.maskable import MaskableClassifier
 
 T = TypeVar("T")
 
-_MODULES = tuple(
-    f"xai.metrics.{family}" for family in ("removal", "perturbation", "localisation", "agreement", "classification")
+_MODULES = (
+    "xai.metrics.removal",
+    "xai.metrics.perturbation",
+    "xai.metrics.localisation",
+    "xai.metrics.agreement",
+    "xai.metrics.classification",
+    "xai.papers.salvage.likelihood",
+    "xai.papers.ranking.mark",
 )
 """What is imported at the first look-up, in the order of the columns."""
 

@@ -55,14 +55,15 @@ class CaseParams:
         images: How many, drawn with the seed; null takes all.
         block: Images that are explained and measured together; also what shares one design of coalitions, and what a
             kill can cost.
-        targets: The class that is explained: the true one (`label`), the `predicted` one, or the `second` one: the
-            runner-up where the prediction is right, else the true one.
+        targets: The class that is explained: the true one (`label`) or the `predicted` one; or the one that stands
+            second to the predicted one (`second`: the true class, or the runner-up where the prediction is right) or to
+            the true one (`other`: the predicted class, or the runner-up).
     """
 
     split: Split
     images: Count | None
     block: Count
-    targets: Literal["label", "predicted", "second"] = "label"
+    targets: Literal["label", "predicted", "second", "other"] = "label"
 
 
 @dataclass(frozen=True)
@@ -162,7 +163,9 @@ class Case:
         first, second = self.logits.topk(2, dim=1).indices.unbind(1)
         if self.params.targets == "predicted":
             return first
-        return torch.where(first == self.labels, second, self.labels) if self.is_labelled else second
+        if not self.is_labelled:
+            return second
+        return torch.where(first == self.labels, second, first if self.params.targets == "other" else self.labels)
 
     @cached_property
     def logits(self) -> Tensor:
@@ -245,7 +248,9 @@ class Case:
     @cached_property
     def second(self) -> "Case":
         """The same images, explained for their second class."""
-        other = self.with_params(targets="second")
+        other = self.with_params(targets="second" if self.params.targets == "predicted" else "other")
+        # A prior says nothing of the class: it stays the one of the classes that are explained first.
+        other = replace(other, home=self.home or self)
         # They share what is read, built and asked.
         for name in ("rows", "_kept", "_networks", "logits"):
             other.__dict__[name] = getattr(self, name)

@@ -42,7 +42,7 @@ class StudySettings(Common):
     case: CaseParams
     tables: tuple[str, ...]
     claims: tuple[str, ...]
-    figures: tuple[str, ...]
+    figures: tuple[str | dict[str, Any], ...]
     pictures: Whole
 
 
@@ -58,12 +58,20 @@ def open_rows(names: Sequence[str], explainers: Mapping[str, Any], config: DictC
 
 
 def open_metrics(names: Sequence[str], given: Mapping[str, Any]) -> list[Chosen]:
-    """Metrics by their own name or that of one of their columns, with the settings of `metric.<name>`.
+    """Metrics with the settings of `metric.<name>`.
+
+    By its own name a metric gives all of its columns; by the name of a column it gives those that need no maps of a
+    second class.
 
     Raises:
         UserError: An unknown metric, or a wrong setting of one.
     """
     for name in given:
         metrics.entry(name)
-    wanted = [metrics.entry(name) if name in metrics.names() else metrics.metric_of(name) for name in names]
-    return [Chosen(each, each.settings(given.get(each.name))) for each in dict.fromkeys(wanted)]
+    wanted: dict[str, bool] = {}
+    for name in names:
+        whole = name in metrics.names()
+        metric = name if whole else metrics.metric_of(name).name
+        wanted[metric] = wanted.get(metric, False) or whole
+    entries = {name: metrics.entry(name) for name in wanted}
+    return [Chosen(each, each.settings(given.get(name)), wanted[name]) for name, each in entries.items()]

@@ -22,15 +22,28 @@ _REVISION = 1
 
 @dataclass(frozen=True)
 class Chosen:
-    """A metric with its settings."""
+    """A metric with its settings.
+
+    Args:
+        metric: The metric.
+        params: Its settings.
+        whole: Whether all of its columns are wanted, those too that need maps of a second class.
+    """
 
     metric: Metric
     params: Any
+    whole: bool = True
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """What it needs, with what its columns need where all of them are wanted."""
+        columns = self.metric.columns_of(self.params) if self.whole else ()
+        return self.metric.needs.union(*(column.needs for column in columns))
 
     @property
     def flat(self) -> dict[str, Any]:
         """What determines its numbers."""
-        return {"name": self.metric.name, **asdict(self.params)}
+        return {"name": self.metric.name, "needs": sorted(self.needs), **asdict(self.params)}
 
 
 @dataclass(frozen=True)
@@ -78,7 +91,7 @@ def is_of_patches(case: Case, maps: Maps) -> bool:
 
 def score(case: Case, row: Row, maps: Maps, chosen: Chosen, compared: Compared) -> Scores:
     """The scores of a row by a metric, from the store or computed; the maps it needs besides are made first."""
-    needs = chosen.metric.needs
+    needs = chosen.needs
     second = explain(case.second, row) if "second" in needs else None
     reference = reference_second = None
     if "reference" in needs and compared.reference is not None:
@@ -105,7 +118,7 @@ def score(case: Case, row: Row, maps: Maps, chosen: Chosen, compared: Compared) 
     tensors = read_blocks(artifact)
     curves = set(chosen.metric.curves_of(chosen.params))
     columns = {name: value for name, value in tensors.items() if name not in curves and name != "rows"}
-    return Scores(tensors["rows"], columns, {name: tensors[name] for name in sorted(curves)})
+    return Scores(tensors["rows"], columns, {name: tensors[name] for name in sorted(curves & tensors.keys())})
 
 
 @dataclass(frozen=True)

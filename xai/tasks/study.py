@@ -10,6 +10,8 @@ from rich.markup import escape
 
 from xai.core.job import open_runtime, say_end, say_heading
 from xai.core.runtime import Runtime
+from xai.papers.ranking.study import RankingStudy
+from xai.papers.ranking.study import open_study as open_ranking
 from xai.papers.salvage.study import SalvageStudy
 from xai.papers.salvage.study import open_study as open_salvage
 from xai.report.present import present
@@ -25,7 +27,7 @@ class Paper:
     open: Callable[[Any, Runtime], Study]
 
 
-STUDIES = {"salvage": Paper(SalvageStudy, open_salvage)}
+STUDIES = {"salvage": Paper(SalvageStudy, open_salvage), "ranking": Paper(RankingStudy, open_ranking)}
 """By the name of a file of conf/study."""
 
 

@@ -38,7 +38,7 @@ preset(
 
 # SALVAGE (Naouar et al. 2025).
 
-_UNIFORM, _INFORMED = ["salvage_uniform", "salvage_uniform_[0-9]*"], ["salvage", "salvage_[0-9]*"]
+_UNIFORM, _INFORMED = ["salvage_uniform", "salvage_uniform@*"], ["salvage", "salvage@*"]
 _REMOVAL = [("MIF", "mif"), ("LIF", "lif"), ("SRG", "srg"), ("R-MIF", "r_mif"), ("R-LIF", "r_lif"), ("R-SRG", "r_srg")]
 
 
@@ -124,7 +124,7 @@ preset(
         label="share of the training, %",
         metrics=["srg"],
         lines=[
-            Line(["vit_shapley", "vit_shapley_[0-9]*"], "ViT-Shapley", "grey", ":", "o"),
+            Line(["vit_shapley", "vit_shapley@*"], "ViT-Shapley", "grey", ":", "o"),
             Line(_UNIFORM, "SALVAGE, uniform masks", "orange", "-.", "o"),
             Line(_INFORMED, "SALVAGE, informed masks", "blue", "-", "o"),
         ],
@@ -141,7 +141,7 @@ preset(
 
 # Learn to Rank (Schinagl et al. 2026): `ranking_t3` and `decoder_t3` are refined by T = 3 gradient steps.
 
-_MAPS, _DECODER = ["ranking", "ranking_t[0-9]*"], ["ranking", "decoder_t[0-9]*"]
+_MAPS, _DECODER = ["ranking", "ranking_t[0-9]*", "ranking@t[0-9]*"], ["ranking", "decoder_t[0-9]*", "decoder@t[0-9]*"]
 _AREAS = ["insertion_auc", "deletion_auc"]
 _REFERENCES = ("black", "mean", "blur")
 
@@ -176,8 +176,8 @@ preset(
         label="points S on a path",
         metrics=_AREAS,
         lines=[
-            Line(["ranking", "ranking_s[0-9]*"], "predicted class", "blue", "-", "o"),
-            Line(["ranking", "ranking_s[0-9]*"], "true class", "orange", "--", "o", "_true"),
+            Line(["ranking", "ranking@S=*"], "predicted class", "blue", "-", "o"),
+            Line(["ranking", "ranking@S=*"], "true class", "orange", "--", "o", "_true"),
         ],
         over="images",
         doubling=True,
@@ -197,8 +197,8 @@ preset(
         metrics=["mass"],
         lines=[
             Line(_MAPS, "trained map", "blue", "-", "o", case="*marked"),
-            Line(["flat", "flat_t[0-9]*"], "flat map", "orange", "--", "s", case="*marked"),
-            Line(_MAPS, "classifier before", "green", "-.", "^", case="*before"),
+            Line(["flat_t[0-9]*", "flat@t[0-9]*"], "flat map", "orange", "--", "s", case="*marked"),
+            Line(_MAPS, "classifier before", "green", "-.", "^", "_before", case="*marked"),
         ],
         absent=0.0,
         over="images",
