@@ -212,7 +212,7 @@ def test_wrong_settings(run: Cli, arguments: list[str], wanted: list[str]) -> No
         (["model=clip_tiny"], ["model=clip_tiny is a CLIP", "method=salvage", "model=vit_tiny"]),
         (
             ["method=classifier", "rows=[classifier]"],
-            ["rows belongs to method=ranking or method=salvage or method=vit_shapley"],
+            ["rows belongs to method=salvage or method=vit_shapley"],
         ),
     ],
 )
@@ -241,7 +241,7 @@ def test_wrong_settings_of_a_study(run: Cli, arguments: list[str], wanted: list[
         (["method=explain", "image=i.png", "objective.grid_min=1"], ["objective.grid_min=1", "at least 2"]),
         (["method=explain", "image=i.png", "supervision.name=grad_cm"], ["grad_cm", "did you mean grad_cam"]),
         (["refine=3"], ["refine belongs to method=explain"]),
-        (["salvage.masks=8"], ["salvage.masks belongs to method=ranking or method=salvage or method=vit_shapley"]),
+        (["salvage.masks=8"], ["salvage.masks belongs to method=salvage or method=vit_shapley"]),
     ],
 )
 def test_a_model_or_setting_of_another_method(run: Cli, arguments: list[str], wanted: list[str]) -> None:

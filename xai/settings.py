@@ -11,8 +11,6 @@ from xai.core.training import TrainerParams
 from xai.data.registry import Split
 from xai.models.cnn import CnnParams
 from xai.models.vit import VitParams
-from xai.papers.ranking.params import PerturbationParams, RankingParams, RefinementSettings
-from xai.papers.ranking.shortcut import ShortcutParams
 from xai.papers.vectors.base import ModelParams
 from xai.papers.vectors.params import TransferParams
 from xai.ranking.objective import ObjectiveParams
@@ -94,31 +92,6 @@ class StudyConfig(SurrogateConfig):
         """Refuse rows without the method's own."""
         if self.method not in self.rows:
             raise FieldError("rows", f"has no {self.method}, which method={self.method} is about: add it")
-
-
-@settings
-class RankingConfig(Common):
-    """Settings of method=ranking; the model may be a vision transformer or a CNN."""
-
-    model: VitParams | CnnParams
-    data: Any
-    classifier: ClassifierParams
-    surrogate: SurrogateParams
-    salvage: SalvageParams
-    vit_shapley: VitShapleyParams
-    baselines: Any
-    rows: tuple[str, ...]
-    ranking: RankingParams
-    refinement: RefinementSettings
-    perturbation: PerturbationParams
-    path_steps: tuple[Annotated[int, Field(ge=3)], ...]
-    shortcut: ShortcutParams | None
-    pictures: Whole
-
-    def __post_init__(self) -> None:
-        """Refuse rows without the method's own."""
-        if "ranking" not in self.rows:
-            raise FieldError("rows", "has no ranking, which method=ranking is about: add it")
 
 
 @settings

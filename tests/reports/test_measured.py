@@ -3,7 +3,6 @@ import math
 import pytest
 import torch
 
-from tests.reports import ranking_rows
 from tests.reports.removal_rows import IMAGES, evidence, measured, row, write
 from xai.core.errors import UserError
 from xai.reports.measured import by_run, image_values, read_evidence
@@ -54,15 +53,6 @@ def test_values_of_the_same_images_are_averaged_and_those_of_others_stand_side_b
     assert image_values(same, values).tolist() == [0.5, 1.5]
     other = [same[0], measured("rise", 1, tensors={"labels": labels["labels"].flip(0)})]
     assert image_values(other, values).tolist() == [0, 1, 1, 2]
-
-
-def test_the_parts_of_a_ranking_run_are_read_from_their_folders(tmp_path):
-    ranking_rows.write(tmp_path, ranking_rows.evidence(seeds=1))
-    found = read_evidence([tmp_path])
-    assert sorted(one.result.params["path_steps"] for one in found.steps) == [4, 8, 16]
-    assert [one.result.role for one in found.refinement] == ["ranking_t2", "ranking_t4"]
-    assert [one.result.role for one in found.shortcut] == ["shortcut"]
-    assert len(found.by_data()["cluttered"].steps) == 3
 
 
 def test_rows_are_paired_by_model_and_seed():

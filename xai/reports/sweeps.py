@@ -14,7 +14,7 @@ from xai.core.errors import UserError
 from xai.core.files import write_atomically
 from xai.core.progress import console
 from xai.core.settings import build
-from xai.reports import figures, ranking_run, removal_run, renderers, tables
+from xai.reports import figures, removal_run, renderers, tables
 from xai.reports.claim_renderers import claims_as_markdown, claims_as_rich
 from xai.reports.claims import Claim, judge
 from xai.reports.data_tables import published_table
@@ -152,7 +152,5 @@ SHOW: Mapping[str, Callable[[Sweep, list[Path], Path], None]] = {
     "lambda_figure": lambda_figure,
     "removal_table": partial(study_tables, removal_run.STUDY),
     "removal_figures": partial(study_figures, removal_run.STUDY),
-    "ranking_table": partial(study_tables, ranking_run.STUDY),
-    "ranking_figures": partial(study_figures, ranking_run.STUDY),
 }
 """Kind of a sweep -> what shows it."""
