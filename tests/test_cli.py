@@ -18,6 +18,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 from PIL import Image
+from xai.reports.removal_roles import ROLES
 
 from xai import app, cli, vectors
 from xai.core.errors import UserError
@@ -30,9 +31,8 @@ from xai.models.factory import build_clip, build_explainer
 from xai.models.spec import Spec, TokenDecoder, describe, shape_of
 from xai.models.vit import VitParams, build_vit
 from xai.models.weights import architecture_hash, read_weights, write_weights
+from xai.papers.families import family
 from xai.papers.vectors.base import ModelParams
-from xai.reports.removal_roles import ROLES
-from xai.stages.families import family
 
 CLASSES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 SMOKE = ("experiment=smoke", "logger=none")
@@ -212,7 +212,7 @@ def test_wrong_settings(run: Cli, arguments: list[str], wanted: list[str]) -> No
         (["model=clip_tiny"], ["model=clip_tiny is a CLIP", "method=salvage", "model=vit_tiny"]),
         (
             ["method=classifier", "rows=[classifier]"],
-            ["rows belongs to method=ranking or method=salvage or method=vit_shapley"],
+            ["rows belongs to method=salvage or method=vit_shapley"],
         ),
     ],
 )
@@ -241,7 +241,7 @@ def test_wrong_settings_of_a_study(run: Cli, arguments: list[str], wanted: list[
         (["method=explain", "image=i.png", "objective.grid_min=1"], ["objective.grid_min=1", "at least 2"]),
         (["method=explain", "image=i.png", "supervision.name=grad_cm"], ["grad_cm", "did you mean grad_cam"]),
         (["refine=3"], ["refine belongs to method=explain"]),
-        (["salvage.masks=8"], ["salvage.masks belongs to method=ranking or method=salvage or method=vit_shapley"]),
+        (["salvage.masks=8"], ["salvage.masks belongs to method=salvage or method=vit_shapley"]),
     ],
 )
 def test_a_model_or_setting_of_another_method(run: Cli, arguments: list[str], wanted: list[str]) -> None:

@@ -12,7 +12,7 @@ from xai.core.composing import choices, first_keys
 from xai.core.errors import UserError
 from xai.core.files import explain_disk_errors
 from xai.core.settings import build, unknown
-from xai.stages.families import FAMILIES, check_family, family, settle
+from xai.papers.families import FAMILIES, check_family, family, settle
 from xai.tasks.registry import Task, choose
 
 _OF_EVERY_TASK = ("checkpoint", "explainers", "metric")

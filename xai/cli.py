@@ -86,6 +86,8 @@ def typed_keys(overrides: Iterable[str]) -> list[str]:
         keys += ["model"] * ("override /model" in groups)
         keys += [f"model.{key}" for key in experiment.get("model") or {}]
     return keys
+
+
 def _check_places(typed: Sequence[str], task: str) -> None:
     """Refuse what Hydra lets stand, and nothing would read.
 

@@ -14,12 +14,16 @@ import torch
 from omegaconf import OmegaConf
 from PIL import Image
 from safetensors.numpy import load_file
+from xai.settings import StudyConfig, TransferConfig
+from xai.stages.study import open_baselines
+from xai.stages.supervision import open_supervision
 
 from tests.end_to_end.jobs import run
 from tests.end_to_end.runs import STAGES, artifacts
 from xai.core.composing import CONF
 from xai.core.optimisation import FitParams
 from xai.core.settings import build
+from xai.explainers.rows import load_row
 from xai.methods.ranking import RankingLoss
 from xai.models.dense import DenseExplainer
 from xai.models.dpt import DecoderParams
@@ -27,10 +31,10 @@ from xai.models.explainer import SalvageNetwork
 from xai.models.features import FrozenFeatures
 from xai.models.segmenter import build_decoder
 from xai.models.vit import VitParams, build_vit, maskable
+from xai.papers.ranking.explainers import RankingSettings, RefinedSettings
+from xai.papers.ranking.study import RankingStudy
 from xai.ranking.objective import ObjectiveParams
-from xai.settings import RankingConfig, StudyConfig, TransferConfig
-from xai.stages.study import open_baselines
-from xai.stages.supervision import open_supervision
+from xai.study.params import open_metrics
 
 BYTES_A_RUN_TAKES = 8 * 2**30
 
@@ -106,19 +110,23 @@ def test_networks_of_salvage_at_their_size() -> None:
     assert classifier.reg_token.shape == (1, 4, 768)
 
 
-def ranking_paper() -> RankingConfig:
+def ranking_paper() -> RankingStudy:
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         values = OmegaConf.to_container(hydra.compose("config", overrides=["experiment=ranking_paper"]), resolve=True)
     assert isinstance(values, dict)
     assert values["trainer"] == {**values["trainer"], "accelerator": "gpu", "precision": "bf16-mixed"}
     values["trainer"]["accelerator"] = "cpu"
-    wanted = {field.name for field in fields(RankingConfig)}
-    return build(RankingConfig, {key: value for key, value in values.items() if key in wanted})
+    wanted = {field.name for field in fields(RankingStudy)}
+    return build(RankingStudy, {key: value for key, value in values.items() if key in wanted})
 
 
 def test_the_numbers_of_learn_to_rank() -> None:
     settings = ranking_paper()
-    ranking, references = settings.ranking, ("black", "mean", "blur")
+    ranking, refined = (load_row(name, settings.explainers).params for name in ("ranking", "ranking_t5"))
+    (perturbation,) = open_metrics(["perturbation"], settings.metric)
+    references = ("black", "mean", "blur")
+    assert isinstance(ranking, RankingSettings)
+    assert isinstance(refined, RefinedSettings)
     assert isinstance(settings.model, VitParams)
     assert settings.model.architecture == "vit_base_patch16_224.orig_in21k_ft_in1k"
     assert timm.is_model_pretrained(settings.model.architecture)
@@ -132,16 +140,13 @@ def test_the_numbers_of_learn_to_rank() -> None:
     assert replace(ranking.objective, chunk=0) == ObjectiveParams(16, 7, 28, references, 30, 1.0, 0.0025, 15, False)
     assert replace(ranking.loss, runner_up=0.0) == RankingLoss(0.0, 0.0, 1.0, 0.3)
     assert ranking.fit == FitParams(1, 32, 3e-4, 1e-3, 0.06, 1.0)
-    assert replace(settings.refinement.objective, chunk=0) == replace(ranking.objective, chunk=0)
-    assert (settings.refinement.steps, settings.perturbation.steps, settings.perturbation.references) == (
-        5,
-        21,
-        references,
-    )
+    assert replace(refined.objective, chunk=0) == replace(ranking.objective, chunk=0)
+    assert (refined.steps, perturbation.params.steps, perturbation.params.references) == (5, 21, references)
 
 
 def test_the_explainer_of_learn_to_rank_at_its_size() -> None:
-    ranking = ranking_paper().ranking
+    ranking = load_row("ranking", ranking_paper().explainers).params
+    assert isinstance(ranking, RankingSettings)
     with torch.device("meta"):  # shapes without numbers
         network = timm.create_model(ranking.backbone.architecture or "", num_classes=0)
         features = FrozenFeatures(network, ranking.levels, ranking.backbone.mean, ranking.backbone.std, 224)

@@ -8,20 +8,35 @@ metric, and say nothing of how the code is built. How it keeps its results is kn
 import argparse
 import json
 import math
+import re
 import resource
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import torch
 from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 from safetensors.torch import load_file
 from torch import Tensor
 
+from xai.core.loggers import build_logger
+from xai.core.runtime import Runtime
+from xai.core.settings import build
+from xai.core.store import Store
+from xai.metrics.functional.perturbation import enlarge_map
 from xai.metrics.registry import columns
+from xai.papers.ranking.shortcut import Shortcut
+from xai.papers.ranking.study import RankingStudy, StudyWithShortcut, open_study
+from xai.study.case import Case
 from xai.study.files import read_frames
+from xai.study.frame import Measurement
+from xai.study.maps import Maps, explain
+from xai.study.study import Study
 
 HERE = Path(__file__).resolve().parent
 CONF = HERE.parents[1] / "conf"
@@ -88,29 +103,25 @@ STUDIES: dict[str, list[str]] = {
         "likelihood=true",
     ],
     "ranking": [
-        "method=ranking",
+        "task=study",
+        "study=ranking",
         *COMMON,
-        *VIT,
+        *VIT[:11],
+        "++explainers.salvage={masks:2,heads:2,fit:{epochs:2,batch_size:256,learning_rate:0.002}}",
+        "++explainers.vit_shapley={masks:2,heads:2,fit:{epochs:2,batch_size:256,learning_rate:0.002}}",
+        "++explainers.rise.masks=20",
+        "++explainers.kernel_shap.coalitions=80",
+        "++explainers.kernel_shap.evaluation_coalitions=80",
+        "++explainers.integrated_gradients.steps=4",
+        "pictures=1",
         "rows=[ranking,ranking_t1,ranking_t3,decoder_t1,flat_t1,rollout_t1,ranking_published,salvage,vit_shapley,"
         f"{BASELINES},saliency_pixels,integrated_gradients_pixels,input_x_gradient_pixels,{CONTROLS}]",
-        "baselines.integrated_gradients_pixels.steps=4",
-        "ranking.levels=[0,1]",
-        "ranking.decoder.channels=8",
-        "ranking.decoder.fusion=8",
-        "ranking.decoder.head=2",
-        "ranking.decoder.refinement=4",
-        "ranking.decoder.resize=[1,1]",
-        "ranking.decoder.pixels=2",
-        "ranking.objective.steps=3",
-        "ranking.objective.grid_max=5",
-        "ranking.fit.epochs=1",
-        "ranking.fit.batch_size=128",
-        "refinement.steps=3",
-        "refinement.draws=1",
-        "refinement.objective.steps=3",
-        "refinement.objective.grid_max=5",
-        "perturbation.images=6",
-        "perturbation.steps=5",
+        "++explainers.integrated_gradients_pixels.steps=4",
+        "++explainers.ranking={levels:[0,1],decoder:{channels:8,fusion:8,head:2,refinement:4,resize:[1,1],pixels:2},"
+        "objective:{steps:3,grid_max:5},fit:{epochs:1,batch_size:128}}",
+        "++explainers.refined={steps:3,draws:1,objective:{steps:3,grid_max:5}}",
+        "case.images=6",
+        "metric.perturbation.steps=5",
         "path_steps=[4]",
         "shortcut={label:1,radius:0.2,level:1.0,images:2,fit:{epochs:1,batch_size:32,learning_rate:3.0e-3,"
         "weight_decay:0.05,warmup:0.1,clip:1.0}}",
@@ -161,6 +172,8 @@ def measure(overrides: list[str], supervise: Mapping[str, list[str]], folder: Pa
     run(overrides, store, output)
     for name, more in supervise.items():
         run([*overrides, "task=supervise", "split=test", "images=3", *more], store, folder / "supervise" / name)
+    if "study=ranking" in overrides:
+        return read_ranking(overrides, store)
     return read(store, output, folder / "supervise")
 
 
@@ -231,6 +244,82 @@ def _read_frames(store: Path, output: Path, found: Numbers) -> None:
 def _role(row: str, split: str) -> str:
     """A row at other settings stands below its split."""
     return row.replace("proposed@", f"sweep/{split}/")
+
+
+def read_ranking(overrides: list[str], store: Path) -> Numbers:
+    """The same of Learn to Rank, whose values of single images and maps are read from the store of the engine."""
+    found: Numbers = {"rows": {}, "chance": {}, "images": {}, "maps": {}, "extra": {}}
+    study = _open_ranking(overrides, store)
+    case, shortcut = study.cases[0][0], study.shortcut
+    assert shortcut is not None
+    of_all = {"labels": case.labels, "logits": case.logits, "targets": case.targets}
+    for row, measured in _measured(study).items():
+        role = re.sub(r"^(ranking|decoder|flat|rollout)@t", r"refinement/\1-", row).replace("ranking@S=", "steps/")
+        columns = {name: values for each in measured.scores.values() for name, values in each.columns.items()}
+        curves = {name: values.float() for each in measured.scores.values() for name, values in each.curves.items()}
+        del columns["rma"]
+        second = explain(case.second, measured.row)
+        maps = {"": _pixels(case, measured.maps), "/second": _pixels(case, second)}
+        again = re.fullmatch(r"(ranking|decoder|flat|rollout)_t(\d+)", role)
+        for name in [role, f"refinement/{again[1]}-{again[2]}"] if again else [role]:
+            found["rows"][name] = rounded({key: values.nanmean() for key, values in columns.items()})
+            found["chance"][name] = {}
+            found["maps"] |= {name + suffix: rounded(_few(values), 7) for suffix, values in maps.items()}
+        if "/" not in role:
+            found["images"][role] = rounded({**of_all, **columns, **curves})
+    _read_shortcut(found, shortcut)
+    return found
+
+
+def _read_shortcut(found: Numbers, shortcut: Shortcut) -> None:
+    marked, before = shortcut.studies
+    case, values, path = marked.cases[0][0], {}, {}
+    for prefix, study in (("", marked), ("clean_", before)):
+        for row, measured in _measured(study).items():
+            step = int(steps[1]) if (steps := re.search(r"t(\d+)$", row)) else 0
+            start = "flat_" if row.startswith("flat") else prefix
+            columns = {name: each for scores in measured.scores.values() for name, each in scores.columns.items()}
+            for name, each in columns.items():
+                if name == "mark_area" or (start == "flat_" and name == "other_mass"):
+                    continue
+                old = name.removesuffix("_before").replace("mark_rra", "rra")
+                values[f"{start}{old}_t{step}"] = each
+            if start == "":
+                values["mark_area"] = columns["mark_area"]
+                path[step] = _pixels(case, measured.maps)
+    lines = shortcut.learned.set_index(["explainer", "metric"])["value"]
+    learned = {
+        "called_marked": lines["classifier@marked", "called_marked"],
+        "called_unmarked": lines["classifier@marked", "called_unmarked"],
+        "called_before": lines["classifier@before", "called_marked"],
+        "accuracy_clean": lines["classifier@marked", "accuracy_unmarked"],
+        "accuracy_before": lines["classifier@before", "accuracy_unmarked"],
+    }
+    steps = torch.stack([path[step] for step in sorted(path)], dim=1)
+    means = {name: each.nanmean() for name, each in values.items()}
+    found["rows"]["shortcut"] = rounded({**learned, **means})
+    of_mark = [name for name in means if "mass_t" in name or "rra_t" in name]
+    found["chance"]["shortcut"] = rounded({name: means["mark_area"] for name in of_mark})
+    found["images"]["shortcut"] = rounded({"labels": case.labels, "targets": case.targets, **values})
+    found["maps"] |= {"shortcut": rounded(_few(steps[:, -1]), 7), "shortcut/path": rounded(_few(steps), 7)}
+
+
+def _open_ranking(overrides: list[str], store: Path) -> StudyWithShortcut:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        values: Any = OmegaConf.to_container(compose("config", [*overrides, f"store={store}"]), resolve=True)
+    wanted = {field.name for field in fields(RankingStudy)}
+    asked = build(RankingStudy, {name: value for name, value in values.items() if name in wanted})
+    return open_study(asked, Runtime(Store(store), asked.trainer, build_logger(asked.logger, store, asked.name)))
+
+
+def _measured(study: Study) -> dict[str, Measurement]:
+    """By the name of the row."""
+    return {row.name: study._measuring(case, row)() for case, row in study._pairs}
+
+
+def _pixels(case: Case, maps: Maps) -> Tensor:
+    assert maps.attributions is not None
+    return enlarge_map(maps.attributions, (case.model.image_size, case.model.image_size))
 
 
 def _few(maps: Tensor) -> Tensor:

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from xai.stages.removal import EvaluationParams, RemovalExamination
+from xai.stages.study import Study, open_baselines
 
 from tests.stages.bench import DATA, FIT, runtime
 from xai.classifiers.params import ClassifierParams, SalvageParams, SurrogateParams, VitShapleyParams
@@ -17,8 +19,6 @@ from xai.data.prompts import DIGITS
 from xai.data.registry import Images
 from xai.models.cnn import published_classes
 from xai.models.vit import SmallVit, VitParams
-from xai.stages.removal import EvaluationParams, RemovalExamination
-from xai.stages.study import Study, open_baselines
 
 MODEL = VitParams("tiny", 16, 4, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), tower=SmallVit(8, 1, 2, 2.0, 1, 1.0))
 CLASSIFIER = ClassifierParams(0.5, FIT)

@@ -1,7 +1,7 @@
 import torch
 
 from tests.models.tiny_clip import classifier, pictures
-from xai.stages.evaluation import self_explanation
+from xai.papers.vectors.self_explanation import self_explanation
 
 
 def test_self_explanation_takes_the_column_asked_for_in_batches_of_any_size() -> None:

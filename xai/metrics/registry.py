@@ -25,6 +25,7 @@ _MODULES = (
     "xai.metrics.agreement",
     "xai.metrics.classification",
     "xai.papers.salvage.likelihood",
+    "xai.papers.ranking.mark",
 )
 """What is imported at the first look-up, in the order of the columns."""
 

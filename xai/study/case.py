@@ -249,6 +249,8 @@ class Case:
     def second(self) -> "Case":
         """The same images, explained for their second class."""
         other = self.with_params(targets="second" if self.params.targets == "predicted" else "other")
+        # A prior says nothing of the class: it stays the one of the classes that are explained first.
+        other = replace(other, home=self.home or self)
         # They share what is read, built and asked.
         for name in ("rows", "_kept", "_networks", "logits"):
             other.__dict__[name] = getattr(self, name)

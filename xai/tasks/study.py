@@ -12,6 +12,8 @@ from xai.core.errors import UserError
 from xai.core.job import open_runtime, say_end, say_heading
 from xai.core.runtime import Runtime
 from xai.core.settings import unknown
+from xai.papers.ranking.study import RankingStudy
+from xai.papers.ranking.study import open_study as open_ranking
 from xai.papers.salvage.study import SalvageStudy
 from xai.papers.salvage.study import open_study as open_salvage
 from xai.papers.vectors.study import VectorsStudy
@@ -34,6 +36,7 @@ class Paper:
 
 
 STUDIES = {
+    "ranking": Paper(RankingStudy, open_ranking),
     "salvage": Paper(SalvageStudy, open_salvage),
     "vectors": Paper(VectorsStudy, open_vectors, tell_of_vectors),
 }

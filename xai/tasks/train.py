@@ -26,7 +26,7 @@ from xai.explainers.registry import Prepared, Row, refusal
 from xai.explainers.rows import load_row
 from xai.models.cnn import CnnParams
 from xai.models.vit import VitParams
-from xai.stages.families import classifier_stages
+from xai.papers.families import classifier_stages
 from xai.study.case import Case, CaseParams, ExplainedModel
 from xai.tasks.registry import Task
 

@@ -1,16 +1,12 @@
-"""Settings of Learn to Rank: the explainer, its refinement, and how pixel maps are measured."""
+"""Settings of Learn to Rank: the explainer, and its refinement."""
 
 from dataclasses import asdict
-from typing import Annotated, Any
-
-from pydantic import Field
+from typing import Any
 
 from xai.core.optimisation import FitParams
-from xai.core.settings import Channels, Count, Deviations, settings
-from xai.data.registry import Split
+from xai.core.settings import Channels, Deviations, settings
 from xai.methods.ranking import RankingLoss
 from xai.models.dpt import DecoderParams
-from xai.models.maskable import References
 from xai.ranking.objective import ObjectiveParams
 from xai.ranking.refinement import RefinementParams
 
@@ -70,25 +66,6 @@ class RefinementSettings(RefinementParams):
     """
 
     objective: ObjectiveParams
-
-
-@settings
-class PerturbationParams:
-    """How maps of pixels are measured.
-
-    Args:
-        split: `validation` for choosing, `test` for reporting.
-        images: How many, drawn with the seed; null takes all.
-        steps: Points of a curve; 21 takes 5 % at a time.
-        references: What is shown instead of what is removed.
-        block: Images that are explained and measured together.
-    """
-
-    split: Split
-    images: int | None
-    steps: Annotated[int, Field(ge=2)]
-    references: References
-    block: Count
 
 
 def numbers_of(params: RankingParams | RefinementSettings) -> dict[str, Any]:

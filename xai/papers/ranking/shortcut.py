@@ -6,46 +6,43 @@ of a map that lies on the circle is to grow.
 """
 
 import logging
-import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 from torch import Tensor
 
+from xai.classifiers.networks import ClassifierStages
 from xai.core.errors import UserError
 from xai.core.optimisation import FitParams
-from xai.core.provenance import peak_memory, provenance
 from xai.core.settings import Count, Share, settings
 from xai.core.store import Artifact
 from xai.core.training import fit
+from xai.data.catalogue import OpenData
 from xai.data.marked import MarkedSet, MarkParams, Radius
 from xai.data.module import ImageDataModule, load_images
-from xai.data.registry import ImageSource
+from xai.data.registry import Images, ImageSource
+from xai.explainers.registry import Row
 from xai.methods.classifier import Classifier
-from xai.metrics import functional
 from xai.models import files
-from xai.models.maskable import MaskableClassifier
+from xai.models.maskable import MaskableClassifier, Removal
 from xai.models.spec import describe
 from xai.models.weights import load_weights, read_weights
-from xai.papers.ranking.networks import RankingStages
-from xai.papers.ranking.params import PerturbationParams, RefinementSettings, numbers_of
-from xai.ranking.areas import confidence
-from xai.ranking.objective import Question
-from xai.ranking.refinement import refine_maps
-from xai.results import Result, write_result
+from xai.study.case import Case, ExplainedModel
+from xai.study.frame import WHOLE, Frames, join
+from xai.study.params import open_metrics
+from xai.study.study import Study
 
 log = logging.getLogger(__name__)
 
-ROLE = "shortcut"
 FILE = "classifier.safetensors"
-_EVALUATION_BATCH = 128
+CASE = "marked"
+"""What frames call marked images."""
 _REVISION = 1
-
-Draw = Callable[[Tensor, Tensor], Tensor]
-"""Images [B, 3, H, W] and classes [B] to the maps [B, H, W] that a refinement starts from."""
 
 
 @settings
@@ -67,32 +64,56 @@ class ShortcutParams:
     fit: FitParams
 
 
+class Marks:
+    """A data set with the mark in all images, whose regions are the marks.
+
+    Args:
+        marked: The marked images.
+        size: Side of the images that a model wants, at which the marks are drawn.
+    """
+
+    varies = True
+
+    def __init__(self, marked: MarkedSet, size: int) -> None:
+        self.classes, self.templates = marked.classes, marked.templates
+        self._marked, self._size = marked, size
+
+    def labels(self, split: str) -> Tensor:
+        """Class indices [N] of a split."""
+        return self._marked.labels(split)
+
+    def images(self, split: str, indices: Tensor, epoch: int) -> Images:
+        """The images at `indices` [B], and where their marks are."""
+        pixels = load_images(self._marked, split, indices, epoch, self._size).pixels
+        return Images(pixels, self._marked.marks(split, indices, epoch, (self._size, self._size)))
+
+
 @dataclass
 class Shortcut:
     """The classifier that has learned the mark, and what refined maps find of it; made when it is asked for.
 
     Args:
-        networks: The classifier before, and the explainer that was trained on it.
-        perturbation: Which split is explained, and how many images at once.
-        refinement: How maps are refined.
+        stages: The classifier before.
+        case: What a study explains with it: the split, the block, the seed.
         params: The mark.
+        rows: The explainer that was trained on the classifier before, and its maps after some steps.
+        controls: Maps that are refined from nothing.
     """
 
-    networks: RankingStages
-    perturbation: PerturbationParams
-    refinement: RefinementSettings
+    stages: ClassifierStages
+    case: Case
     params: ShortcutParams
+    rows: Sequence[Row]
+    controls: Sequence[Row]
 
     def __post_init__(self) -> None:
         """Refuse before any training what could not be measured after it."""
         self._set(self.params.label)
-        size = self.networks.stages.model.image_size
-        self.refinement.objective.check_size(size, size)
 
     @property
     def classifier(self) -> Artifact:
         """The classifier, trained on with the mark in each training image of the class."""
-        stages, params = self.networks.stages, self.params
+        stages, params = self.stages, self.params
         spec = {
             "classifier": stages.classifier.key,
             "data": stages.data.spec,
@@ -114,195 +135,106 @@ class Shortcut:
                 workers=stages.runtime.trainer.workers,
             )
             fit(module, batches, params.fit, stages.runtime.trainer, workdir, title, stages.runtime.logger)
-            spec = describe(stages.model, "classifier", stages.data.name, self.networks.classes, seed=stages.seed)
+            spec = describe(
+                stages.model, "classifier", stages.data.name, tuple(stages.data.source.classes), seed=stages.seed
+            )
             files.write(workdir / FILE, student.network, spec)
 
         return stages.runtime.store.get("marked_classifier", stages.runtime.with_precision(spec), make, title=title)
 
-    def network(self) -> MaskableClassifier:
+    def network(self, removal: Removal | None = None) -> MaskableClassifier:
         """That classifier, on the device, in evaluation mode, frozen."""
         tensors = read_weights(self.classifier.file(FILE), what="marked classifier").tensors
-        network: Any = self.networks.classifier()
-        load_weights(network.network, tensors, what="marked classifier", model=self.networks.stages.model.name)
+        network: Any = self.stages.network("classifier", removal)
+        load_weights(network.network, tensors, what="marked classifier", model=self.stages.model.name)
         tuned: MaskableClassifier = network.eval().requires_grad_(False)
         return tuned
 
-    def measured(self) -> Artifact:
-        """What the maps find of the mark: an artifact with `result.json` and `attributions.safetensors`.
+    def measured(self) -> Frames:
+        """What the maps find of the mark, as frames of the case `marked`.
 
         Images are marked ones that the classifier now says are of the marked class: first those of other classes, which
-        nothing but the mark speaks for, then those of the class itself. Metrics, after T = 0, 1, ... steps each:
-
-        - `mass_tT`: the share of what lies above the map's mean that lies on the mark, for the marked class;
-          `other_mass_tT`: for the images of other classes alone;
-        - `rra_tT`: the share of the K largest pixels that lie on the mark of K pixels;
-        - `flat_mass_tT`, `flat_rra_tT`: the same from a constant map, which has none before the first step;
-        - `clean_mass_tT`, `clean_rra_tT`: the same images, explained for the classifier before the mark and for the
-          class that it sees: its maps have no reason to move to the mark.
-
-        `mark_area` is the share of the image that the mark covers. Over the whole split: `called_marked`, how many
-        images of other classes are called the marked one once they are marked, `called_unmarked` without the mark,
-        `called_before` with the mark by the classifier before; `accuracy_clean` and `accuracy_before`, on images
-        without the mark.
-
-        The tensors `images` uint8 [N, 3, H, W], `marks` bool [N, H, W] and `path` [N, T + 1, H, W] draw Figure 5.
+        nothing but the mark speaks for, then those of the class itself. Columns: those of the metric `mark` of the rows
+        and the controls, for the marked class; those of `mark_before` of the rows, for the classifier before the mark
+        and the class that it sees. How many images are called what, see `learned`.
 
         Where the mark changes no mind, a warning says that the shortcut was not learned, and `called_marked` is 0.
 
         Raises:
             UserError: The classifier calls no marked image at all the marked class.
         """
-        stages = self.networks.stages
-        spec = {
-            "role": ROLE,
-            "classifier": self.classifier.key,
-            "ranking": self.networks.trained(self.networks.params).key,
-            "refinement": numbers_of(self.refinement),
-            "split": self.perturbation.split,
-            "block": self.perturbation.block,
-            "images": self.params.images,
-            "seed": stages.seed,
-            "revision": _REVISION,
-        }
-        title = f"shortcut of {stages.data.name}"
-        return stages.runtime.store.get("shortcut", stages.runtime.with_precision(spec), self._write, title=title)
+        found = [study.run() for study in self.studies]
+        return replace(joined := join(found), scores=pd.concat([joined.scores, self.learned], ignore_index=True))
 
-    def _write(self, workdir: Path) -> None:
-        start, stages = time.perf_counter(), self.networks.stages
-        before, now = self.networks.classifier(), self.network()
-        marked, labels = self._set(None), stages.data.source.labels(self.perturbation.split)
-        called = self._predicted(now, marked) == self.params.label
-        metrics = self._learned(before, now, called, labels)
-        rows = self._rows(called, labels)
-        size = stages.model.image_size
-        pixels = load_images(marked, self.perturbation.split, rows, 0, size, stages.runtime.trainer.workers).pixels
-        marks = marked.marks(self.perturbation.split, rows, 0, (size, size))
-        seen, targets = self._predicted(before, marked)[rows], torch.full_like(rows, self.params.label)
-        explain = self.networks.explainer(self.networks.params).attribute
-        path = self._path(now, pixels, targets, explain)
-        of_images = {"mark_area": marks.double().mean((1, 2))}
-        of_images |= _on_the_mark("", path, marks)
-        of_images |= _on_the_mark("flat_", self._path(now, pixels, targets, _flat), marks)
-        of_images |= _on_the_mark("clean_", self._path(before, pixels, seen, explain), marks)
-        own = labels[rows] == self.params.label
-        for step in range(self.refinement.steps + 1):
-            of_images[f"other_mass_t{step}"] = of_images[f"mass_t{step}"].masked_fill(own, torch.nan)
-        metrics |= {name: values.nanmean().item() for name, values in of_images.items()}
-        result = Result(
-            method="perturbation",
-            role=ROLE,
-            data=stages.data.name,
-            source=None,
-            model=stages.model.name,
-            seed=stages.seed,
-            params={"label": self.params.label, "radius": self.params.radius, "level": self.params.level},
-            metrics=metrics,
-            n_images=len(rows),
-            seconds=time.perf_counter() - start,
-            peak_memory_bytes=peak_memory(stages.runtime.trainer.device),
-            split=self.perturbation.split,
-            chance={name: metrics["mark_area"] for name in metrics if "mass_t" in name or "rra_t" in name},
-            lineage={
-                "classifier": self.classifier.key,
-                "ranking": self.networks.trained(self.networks.params).key,
-                **provenance(),
-            },
-        )
-        tensors = {
-            "attributions": path[:, -1],
-            "targets": targets,
-            "labels": labels[rows],
-            "images": (255 * pixels).round().to(torch.uint8),
-            "marks": marks,
-            "path": path,
-        }
-        write_result(workdir, result, {**tensors, **of_images})
+    @cached_property
+    def studies(self) -> list[Study]:
+        """Of the classifier with the mark, and of the one before."""
+        marked, before = self._chosen(self._model), self._chosen(self.case.model)
+        return [
+            Study([*self.rows, *self.controls], [(marked, open_metrics(["mark"], {}))], self.case.others),
+            Study(self.rows, [(before, open_metrics(["mark_before"], {}))], self.case.others),
+        ]
+
+    @cached_property
+    def learned(self) -> pd.DataFrame:
+        """Whether the mark decides now, and did not before: shares of the split, as lines of the frame of scores.
+
+        Of `classifier@marked` and `classifier@before`: `called_marked`, how many images of other classes are called the
+        marked one once they are marked, and `called_unmarked`, without the mark; `accuracy_unmarked`, of all images.
+        """
+        labels, label, lines = self._whole(self.case.model, marked=False).labels, self.params.label, []
+        for name, model in (("classifier@marked", self._model), ("classifier@before", self.case.model)):
+            marked, plain = (self._whole(model, marked=one).logits.argmax(1) for one in (True, False))
+            shares = {
+                "called_marked": (marked == label)[labels != label],
+                "called_unmarked": (plain == label)[labels != label],
+                "accuracy_unmarked": plain == labels,
+            }
+            values = {metric: hits.double().mean().item() for metric, hits in shares.items()}
+            lines += [
+                {"explainer": name, "label": name, "metric": metric, "value": values[metric]} for metric in values
+            ]
+        case = self.case
+        where = {"case": CASE, "kind": "classifier", "model": case.model.name, "data": case.data.name, "source": None}
+        return pd.DataFrame(lines).assign(**where, seed=case.seed, split=case.split, image=WHOLE)
 
     def _set(self, label: int | None) -> MarkedSet:
         """The data set with the mark in images of one class, or of all."""
-        mark = MarkParams(self.params.radius, self.params.level, self.networks.stages.seed)
-        return MarkedSet(self.networks.stages.data.source, mark, label)
+        mark = MarkParams(self.params.radius, self.params.level, self.stages.seed)
+        return MarkedSet(self.stages.data.source, mark, label)
 
-    def _learned(
-        self, before: MaskableClassifier, now: MaskableClassifier, called: Tensor, labels: Tensor
-    ) -> dict[str, float]:
-        """Whether the mark decides now, and did not before: shares of the split, see `measured`."""
-        plain, label = self.networks.stages.data.source, self.params.label
-        other, unmarked = labels != label, self._predicted(now, plain)
-        shares = {
-            "called_marked": called[other],
-            "called_unmarked": (unmarked == label)[other],
-            "called_before": (self._predicted(before, self._set(None)) == label)[other],
-            "accuracy_clean": unmarked == labels,
-            "accuracy_before": self._predicted(before, plain) == labels,
-        }
-        return {name: hits.double().mean().item() for name, hits in shares.items()}
+    @cached_property
+    def _marked(self) -> OpenData:
+        data, params = self.case.data, self.params
+        source: ImageSource = Marks(self._set(None), self.case.model.image_size)
+        return OpenData(data.name, {**data.spec, "mark": {"radius": params.radius, "level": params.level}}, source)
 
-    def _rows(self, called: Tensor, labels: Tensor) -> Tensor:
+    @cached_property
+    def _model(self) -> ExplainedModel:
+        return replace(self.case.model, identity=self.classifier.key, make=self.network)
+
+    def _whole(self, model: ExplainedModel, *, marked: bool) -> Case:
+        """All images of the split."""
+        data = self._marked if marked else self.case.data
+        case = self.case.with_params(images=None, targets="predicted")
+        return replace(case, model=model, data=data, name=CASE, only=None, compared=None, home=None)
+
+    def _chosen(self, model: ExplainedModel) -> Case:
+        """The images that are explained, each for what the model says of it: the marked class, if it is the new one."""
+        return replace(self._whole(model, marked=True), only=self._rows)
+
+    @cached_property
+    def _rows(self) -> tuple[int, ...]:
         """Images that are called the marked class, in random order: of other classes first, then of that class."""
-        generator, label = torch.Generator().manual_seed(self.networks.stages.seed), self.params.label
+        whole, label, split = self._whole(self._model, marked=True), self.params.label, self.case.split
+        labels, called = whole.labels, whole.logits.argmax(1) == label
+        generator = torch.Generator().manual_seed(self.case.seed)
         groups = [(called & group).nonzero()[:, 0] for group in (labels != label, labels == label)]
         remedy = "raise shortcut.fit.epochs, shortcut.fit.learning_rate or shortcut.radius"
-        split = self.perturbation.split
         if not any(len(rows) for rows in groups):
             raise UserError(f"marked, no {split} image is called class {label}: {remedy}")
         if not len(groups[0]):
             message = "the shortcut was not learned: marked, no %s image of another class is called class %d; %s"
             log.warning(message, split, label, remedy)
         drawn = [rows[torch.randperm(len(rows), generator=generator)] for rows in groups]
-        return torch.cat([rows[: self.params.images] for rows in drawn])
-
-    @torch.no_grad()
-    def _predicted(self, network: MaskableClassifier, source: ImageSource) -> Tensor:
-        """The class [N] of each image of the split."""
-        stages, split, found = self.networks.stages, self.perturbation.split, []
-        trainer = stages.runtime.trainer
-        for rows in torch.arange(len(source.labels(split))).split(_EVALUATION_BATCH):
-            images = load_images(source, split, rows, 0, stages.model.image_size, trainer.workers)
-            with trainer.autocast():
-                found.append(network(images.pixels.to(trainer.device)).argmax(1).cpu())
-        return torch.cat(found)
-
-    def _path(self, classifier: MaskableClassifier, pixels: Tensor, targets: Tensor, draw: Draw) -> Tensor:
-        """Maps of one class of each image after 0, 1, ... T steps, [N, T + 1, H, W], on the CPU."""
-        trainer, found = self.networks.stages.runtime.trainer, []
-        mean = torch.tensor(self.networks.stages.model.mean)
-        for number, block in enumerate(torch.arange(len(pixels)).split(self.perturbation.block)):
-            images, classes = pixels[block].to(trainer.device), targets[block].to(trainer.device)[:, None]
-            generator = torch.Generator(trainer.device).manual_seed(self.networks.stages.seed * 1_000_003 + number)
-            with trainer.autocast():
-                question = Question(images, classes, confidence(classifier(images), classes))
-                maps = draw(images, classes[:, 0]).float()
-                steps = refine_maps(
-                    maps, question, classifier, mean, self.refinement.objective, self.refinement, generator
-                )
-            found.append(torch.stack(steps, dim=1).float().cpu())
-        return torch.cat(found)
-
-
-def mass_on_mark(maps: Tensor, marks: Tensor) -> Tensor:
-    """The share of what stands out above a map's mean that lies on the mark.
-
-    Args:
-        maps: [N, H, W]; only the order and the spacing of their values mean something, so each is read from its mean.
-        marks: Bool [N, H, W].
-
-    Returns:
-        Float64 [N] in [0, 1]; NaN for a constant map or no mark.
-    """
-    wide = maps.double()
-    share = functional.relevance_mass_accuracy(wide - wide.mean((1, 2), keepdim=True), marks)
-    # The mean of equal numbers may be beside them by a rounding error, which is no attribution.
-    return share.masked_fill(functional.is_constant(maps.flatten(1)), torch.nan)
-
-
-def _on_the_mark(prefix: str, path: Tensor, marks: Tensor) -> dict[str, Tensor]:
-    found = {}
-    for step, maps in enumerate(path.unbind(1)):
-        found[f"{prefix}mass_t{step}"] = mass_on_mark(maps, marks)
-        found[f"{prefix}rra_t{step}"] = functional.relevance_rank_accuracy(maps, marks)
-    return found
-
-
-def _flat(images: Tensor, targets: Tensor) -> Tensor:
-    return torch.zeros_like(images[:, 0])
+        return tuple(torch.cat([rows[: self.params.images] for rows in drawn]).tolist())

@@ -197,8 +197,8 @@ preset(
         metrics=["mass"],
         lines=[
             Line(_MAPS, "trained map", "blue", "-", "o", case="*marked"),
-            Line(["flat", "flat_t[0-9]*"], "flat map", "orange", "--", "s", case="*marked"),
-            Line(_MAPS, "classifier before", "green", "-.", "^", case="*before"),
+            Line(["flat_t[0-9]*", "flat@t[0-9]*"], "flat map", "orange", "--", "s", case="*marked"),
+            Line(_MAPS, "classifier before", "green", "-.", "^", "_before", case="*marked"),
         ],
         absent=0.0,
         over="images",

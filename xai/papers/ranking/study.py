@@ -1,0 +1,117 @@
+"""The study of Learn to Rank: what is explained is the classifier, for its prediction, by maps of pixels."""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated
+
+from pydantic import Field
+
+from xai.classifiers.explained import explained
+from xai.classifiers.params import ClassifierParams, SurrogateParams
+from xai.core.runtime import Runtime
+from xai.core.settings import FieldError, settings
+from xai.data.catalogue import open_data
+from xai.explainers.registry import Row
+from xai.explainers.rows import load_row
+from xai.models.cnn import CnnParams
+from xai.models.vit import VitParams
+from xai.papers.families import classifier_stages
+from xai.papers.ranking.explainers import RankingSettings, RefinedSettings
+from xai.papers.ranking.shortcut import Shortcut, ShortcutParams
+from xai.study.case import Case
+from xai.study.frame import Frames, join
+from xai.study.params import StudySettings, open_metrics, open_rows
+from xai.study.study import Study
+
+_AFTER_STEPS = re.compile(r"_t\d+$")
+
+
+@settings
+class RankingStudy(StudySettings):
+    """Settings of study=ranking.
+
+    Args:
+        model: The vision transformer or CNN.
+        classifier: How it is trained.
+        surrogate: How it is fine-tuned on masked images, where SALVAGE or ViT-Shapley is among the rows.
+        path_steps: Numbers S of points on a path to train `ranking` with as well (Figure 3b).
+        shortcut: The mark that Figure 5 looks for; null looks for none.
+    """
+
+    model: VitParams | CnnParams
+    classifier: ClassifierParams
+    surrogate: SurrogateParams
+    path_steps: tuple[Annotated[int, Field(ge=3)], ...]
+    shortcut: ShortcutParams | None
+
+    def __post_init__(self) -> None:
+        """Refuse another class than the predicted one, which the columns of the true class stand beside."""
+        if self.case.targets != "predicted":
+            raise FieldError("case.targets", f"{self.case.targets} is not what study=ranking explains: use predicted")
+
+
+@dataclass
+class StudyWithShortcut(Study):
+    """The rows of a table, and what Figure 5 asks."""
+
+    shortcut: Shortcut | None = None
+
+    def run(self) -> Frames:
+        """Measure what is missing, find the rest; see `Study.run`."""
+        found = super().run()
+        return found if self.shortcut is None else join([found, self.shortcut.measured()])
+
+
+def open_study(asked: RankingStudy, runtime: Runtime) -> StudyWithShortcut:
+    """The rows of one model, one data set and one seed.
+
+    Raises:
+        UserError: What could not be measured after the training is refused before it.
+    """
+    data = open_data(asked.data, "data")
+    rows, metrics = open_rows(asked.rows, asked.explainers), open_metrics(asked.metrics, asked.metric)
+    stages = classifier_stages(runtime, asked.model, data, asked.classifier, asked.surrogate, asked.seed)
+    made_from = {row.params.of for row in rows if isinstance(row.params, RefinedSettings)} | {"ranking"}
+    others = {name: load_row(name, asked.explainers) for name in sorted(made_from | {"constant_pixels"})}
+    derived = [*over_steps(rows), *over_path_steps(others["ranking"], rows, asked.path_steps)]
+    case = Case(runtime, explained(stages), data, asked.case, asked.seed, others=others)
+    shortcut = None
+    if asked.shortcut is not None:
+        maps = [load_row(f"{start}_t1", asked.explainers) for start in ("ranking", "flat")]
+        ranked, flat = ([_after(row, step, rows) for step in range(_steps(row) + 1)] for row in maps)
+        shortcut = Shortcut(stages, case, asked.shortcut, [others["ranking"], *ranked[1:]], flat)
+    return StudyWithShortcut([*rows, *derived], [(case, metrics)], others, shortcut=shortcut)
+
+
+def over_steps(rows: Sequence[Row]) -> list[Row]:
+    """Figure 3a: the maps after every number of steps 1 ... T of what some row refines."""
+    found: dict[str, Row] = {}
+    for row in rows:
+        if isinstance(row.params, RefinedSettings):
+            after = (_after(row, step, rows) for step in range(1, row.params.steps + 1))
+            found |= {each.name: each for each in after if each not in rows}
+    return list(found.values())
+
+
+def over_path_steps(ranking: Row, rows: Sequence[Row], path_steps: Sequence[int]) -> Iterator[Row]:
+    """Figure 3b: the explainer trained with other numbers S of points on a path, where it is a row."""
+    params = ranking.params
+    assert isinstance(params, RankingSettings)
+    for steps in path_steps if ranking in rows else ():
+        if steps != params.objective.steps:
+            objective = replace(params.objective, steps=steps)
+            yield replace(ranking, name=f"{ranking.name}@S={steps}", params=replace(params, objective=objective))
+
+
+def _steps(row: Row) -> int:
+    assert isinstance(row.params, RefinedSettings)
+    return row.params.steps
+
+
+def _after(row: Row, step: int, rows: Sequence[Row]) -> Row:
+    """The same refinement after another number of steps: a row that is there already, or one for figures alone."""
+    assert isinstance(row.params, RefinedSettings)
+    params = replace(row.params, step=step)
+    there = next((each for each in rows if each.entry is row.entry and each.params == params), None)
+    return there or replace(row, name=f"{_AFTER_STEPS.sub('', row.name)}@t{step}", params=params)
