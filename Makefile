@@ -64,7 +64,7 @@ rank-figures: $(STAMP)  ## Learn to Rank, Figures 3, 5 and 6
 ##@ Work on it
 
 # A second process has to import torch before it helps, which a run of named tests does not earn back.
-test: $(STAMP)  ## all tests; fails if none ran (ARGS="tests/test_house.py" for some)
+test: $(STAMP)  ## all tests; fails if none ran (ARGS="tests/test_rules.py" for some)
 	$(BIN)/python -m pytest $(if $(findstring tests/,$(ARGS)),,-n $(XAI_TEST_WORKERS) --dist loadfile) $(ARGS)
 
 bench: $(STAMP)  ## speed and memory beside shap, captum, ViT-Shapley and plain passes (an hour; ARGS="--help")
@@ -73,9 +73,11 @@ bench: $(STAMP)  ## speed and memory beside shap, captum, ViT-Shapley and plain 
 bench-estimators: $(STAMP)  ## error of Shapley estimators against forward passes (half an hour; ARGS="--help" for less)
 	$(BIN)/python -m benchmarks.estimators $(ARGS)
 
-lint: $(STAMP)  ## what CI demands of the code: ruff, its formatting, mypy
+lint: $(STAMP)  ## what CI demands of the code: ruff, its formatting, layers of imports, dependencies, types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/deptry .
 	$(BIN)/mypy
 
 format: $(STAMP)  ## rewrite the code as lint wants it

@@ -255,7 +255,7 @@ def _train_in_processes(
         run_group(_train_part, (plan, parcel, data, bool(logger)), plan.trainer.devices, backend, hear)
     if logger:
         logger.finalize("success")
-    module.load_state_dict(torch.load(plan.checkpoint, weights_only=True, mmap=True)["state_dict"])
+    module.load_state_dict(torch.load(plan.checkpoint, weights_only=True, mmap=True)["state_dict"])  # noqa: TID251 - weights only
 
 
 def _train_part(rank: int, tell: Tell, plan: _Plan, parcel: Parcel, data: EpochDataModule, logged: bool) -> None:
@@ -283,7 +283,7 @@ def _last_epoch(checkpoint: Path) -> int | None:
     if not checkpoint.exists():
         return None
     try:
-        return int(torch.load(checkpoint, weights_only=True, mmap=True)["epoch"])
+        return int(torch.load(checkpoint, weights_only=True, mmap=True)["epoch"])  # noqa: TID251 - weights only
     except Exception:  # torch has a different one for each way a file can be torn
         logging.getLogger("xai").warning("%s cannot be read: this stage starts anew", checkpoint)
         checkpoint.unlink()

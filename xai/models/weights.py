@@ -296,7 +296,7 @@ def _load(path: Path, label: str, found: list[str], *, mmap: bool) -> dict[str, 
             # Given a path, torch goes by the suffix; given an open file, by the content, but it cannot map that.
             with path.open("rb") as file:
                 source = path if mmap and path.suffix != ".safetensors" else file
-                loaded = torch.load(source, weights_only=True, map_location="cpu", mmap=source is path)
+                loaded = torch.load(source, weights_only=True, map_location="cpu", mmap=source is path)  # noqa: TID251 - weights only
     except Exception:  # whatever the unpickler makes of bytes from anywhere
         if found:
             raise _refused_pickle(label, found) from None
