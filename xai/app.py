@@ -29,9 +29,7 @@ from xai.settings import (
     ExplainConfig,
     RankingConfig,
     StudyConfig,
-    SuperviseConfig,
     SurrogateConfig,
-    TransferConfig,
 )
 from xai.stages.families import FAMILIES, check_family, classifier_stages, family, settle
 from xai.stages.removal import RemovalExamination
@@ -39,6 +37,8 @@ from xai.stages.supervision import open_supervision
 from xai.tasks.compare import CompareSettings
 from xai.tasks.compare import run as run_compare
 from xai.tasks.study import STUDIES, run_study
+from xai.tasks.supervise import SuperviseSettings
+from xai.tasks.supervise import run as run_supervise
 
 
 def run(config: DictConfig, output: Path, typed: Sequence[str] = ()) -> None:
@@ -138,52 +138,6 @@ def _runtime(settings: Any, output: Path) -> Runtime:
         # Threads of a small operation mostly wait for each other, and on a busy machine for whole time slices.
         torch.set_num_threads(threads)
     return Runtime(Store(Path(settings.store)), settings.trainer, build_logger(settings.logger, output, settings.name))
-
-
-def _transfer(settings: TransferConfig, output: Path) -> None:
-    from xai.papers.vectors.transfer import Transfer
-    from xai.reports.transfer_run import present
-
-    source, target = open_data(settings.source, "source"), open_data(settings.data, "data")
-    supervision = open_supervision(settings.supervision)
-    runtime = _runtime(settings, output)
-    console.print(
-        f"[bold]{escape(source.name)} -> {escape(target.name)}[/], {escape(settings.model.name)}, seed {settings.seed}",
-        highlight=False,
-    )
-    job = Transfer(runtime, settings.model, source, target, supervision, settings.transfer, settings.seed)
-    outcome = job.run()
-    present(runtime, job, outcome, output, settings.pictures, _command())
-
-
-def _supervise(settings: SuperviseConfig, output: Path) -> None:
-    from xai.stages.supervise import Supervise
-
-    data, supervision = open_data(settings.data, "data"), open_supervision(settings.supervision)
-    runtime = _runtime(settings, output)
-    checkpoint = None if settings.checkpoint is None else Path(settings.checkpoint)
-    job = Supervise(
-        runtime,
-        settings.model,
-        data,
-        settings.split,
-        supervision,
-        settings.seed,
-        settings.images,
-        checkpoint,
-        settings.transfer,
-    )
-    heading = f"[bold]{escape(data.name)} {escape(settings.split)}[/], {escape(settings.model.name)}"
-    console.print(f"{heading}, {escape(supervision.name)}, seed {settings.seed}", highlight=False)
-    written = job.run(output)
-    file, size = escape(os.path.relpath(written.file)), " x ".join(map(str, (written.images, *written.grid)))
-    store = escape(os.path.relpath(runtime.store.root))
-    console.print(f"store: {runtime.store.summary()} ({store})", highlight=False, soft_wrap=True)
-    console.print(f"[bold]{file}[/] holds {size} attributions; to use them:", highlight=False, soft_wrap=True)
-    line = f"safetensors.torch.load_file({str(file)!r})"
-    console.print(
-        f"{line}  # rows [N] of the split, labels [N], attributions [N, h, w]", highlight=False, soft_wrap=True
-    )
 
 
 def _classifier(settings: ClassifierConfig, output: Path) -> None:
@@ -301,13 +255,12 @@ def _command() -> str:
 
 
 TASKS: dict[str, tuple[type[Any], Callable[[Any, Path], None]]] = {
-    "supervise": (SuperviseConfig, _supervise),
+    "supervise": (SuperviseSettings, run_supervise),
     "compare": (CompareSettings, run_compare),
 }
 """Name of a task other than running a method -> its settings and what runs it."""
 
 METHODS: dict[str, tuple[type[Any], Callable[[Any, Path], None]]] = {
-    "transfer": (TransferConfig, _transfer),
     "classifier": (ClassifierConfig, _classifier),
     "surrogate": (SurrogateConfig, _surrogate),
     "salvage": (StudyConfig, _study),

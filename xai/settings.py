@@ -8,13 +8,11 @@ from xai.classifiers.params import ClassifierParams, SalvageParams, SurrogatePar
 from xai.core.loggers import LoggerParams
 from xai.core.settings import FieldError, Whole, settings
 from xai.core.training import TrainerParams
-from xai.data.registry import Split
 from xai.models.cnn import CnnParams
 from xai.models.vit import VitParams
 from xai.papers.ranking.params import PerturbationParams, RankingParams, RefinementSettings
 from xai.papers.ranking.shortcut import ShortcutParams
 from xai.papers.vectors.base import ModelParams
-from xai.papers.vectors.params import TransferParams
 from xai.ranking.objective import ObjectiveParams
 from xai.ranking.refinement import RefinementParams
 from xai.stages.apply_vector import ApplyParams
@@ -32,31 +30,6 @@ class Common:
     store: str
     trainer: TrainerParams
     logger: LoggerParams
-
-
-@settings
-class TransferConfig(Common):
-    """Settings of method=transfer."""
-
-    model: ModelParams
-    data: Any
-    source: Any
-    supervision: Any
-    transfer: TransferParams
-    pictures: Whole
-
-
-@settings
-class SuperviseConfig(Common):
-    """Settings of task=supervise."""
-
-    model: ModelParams
-    data: Any
-    supervision: Any
-    transfer: TransferParams
-    checkpoint: str | None
-    split: Split
-    images: int | None
 
 
 @settings

@@ -20,6 +20,9 @@ from hydra import compose, initialize_config_dir
 from safetensors.torch import load_file
 from torch import Tensor
 
+from xai.metrics.registry import columns
+from xai.study.files import read_frames
+
 HERE = Path(__file__).resolve().parent
 CONF = HERE.parents[1] / "conf"
 
@@ -66,7 +69,7 @@ STUDIES: dict[str, list[str]] = {
         "transfer.source_images=40",
         "transfer.target_images=60",
         "transfer.validation_images=20",
-        "transfer.test_images=12",
+        "case.images=12",
         "transfer.source_fit.epochs=2",
         "transfer.target_fit.epochs=2",
         "pictures=1",
@@ -118,15 +121,15 @@ STUDIES: dict[str, list[str]] = {
 SUPERVISE: dict[str, dict[str, list[str]]] = {
     "transfer": {
         "kernel_shap": ["supervision=kernel_shap_few"],
-        "kernel_shap_tokens": ["supervision=kernel_shap_few", "supervision.removal={kind:tokens}"],
-        "rise": ["supervision=rise", "supervision.masks=20"],
+        "kernel_shap_tokens": ["supervision=kernel_shap_few", "++explainers.kernel_shap_few.removal={kind:tokens}"],
+        "rise": ["supervision=rise", "++explainers.rise.masks=20"],
         "shapley_distribution": [
             "supervision=shapley_distribution",
-            "supervision.coalitions=40",
-            "supervision.steps=10",
+            "++explainers.shapley_distribution.coalitions=40",
+            "++explainers.shapley_distribution.steps=10",
         ],
         "saliency": ["supervision=saliency"],
-        "integrated_gradients": ["supervision=integrated_gradients", "supervision.steps=4"],
+        "integrated_gradients": ["supervision=integrated_gradients", "++explainers.integrated_gradients.steps=4"],
         "input_x_gradient": ["supervision=input_x_gradient"],
         "grad_cam": ["supervision=grad_cam"],
         "eigen_cam": ["supervision=eigen_cam"],
@@ -138,6 +141,7 @@ SUPERVISE: dict[str, dict[str, list[str]]] = {
 }
 """What it is told besides, in the same store, to attribute three test images by `task=supervise`."""
 
+MAPS_FILE = "maps.safetensors"
 MAPS = 2
 """Images whose maps are kept."""
 
@@ -185,12 +189,48 @@ def read(store: Path, output: Path, supervise: Path) -> Numbers:
             found["images"][role] = {name: rounded(tensors[name]) for name in sorted(tensors.keys() - left_out)}
         if "lambda2" in result["params"] and role == "proposed":
             found["extra"]["lambda2"] = result["params"]["lambda2"]
+    if (output / "scores.csv").exists():
+        _read_frames(store, output, found)
     for path in store.glob("diagnostics/*/diagnostics.json"):
         found["extra"]["diagnostics"] = rounded(json.loads(path.read_text()))
     for path in sorted(supervise.rglob("supervision.safetensors")):
         tensors = load_file(path)
         found["images"][f"supervise/{path.parent.name}"] = {name: rounded(tensors[name]) for name in sorted(tensors)}
     return found
+
+
+def _read_frames(store: Path, output: Path, found: Numbers) -> None:
+    """What a study measured, from its frames, and the maps of its rows from the store."""
+    frames = read_frames(output)
+    quadratic = {column.name for column in columns().values() if column.quadratic}
+    for (row, split, metric), lines in frames.scores.groupby(["explainer", "split", "metric"]):
+        role, values = _role(row, split), lines["value"]
+        mean = (values**2).mean() ** 0.5 if metric in quadratic else values.mean()
+        found["rows"].setdefault(role, {})[metric] = rounded(float(mean))
+        if lines["chance"].notna().any():
+            found["chance"].setdefault(role, {})[metric] = rounded(float(lines["chance"].mean()))
+    keys = frames.costs.groupby("split")["maps"].agg(set)
+    for _, line in frames.costs.iterrows():
+        role, tensors = _role(line["explainer"], line["split"]), load_file(store / "maps" / line["maps"] / MAPS_FILE)
+        if "attributions" in tensors:
+            found["maps"][role] = rounded(_few(tensors["attributions"]), 7)
+        if "/" not in role:
+            kept = [name for name in ("labels", "logits", "targets") if name in tensors]
+            found["images"][role] = {name: rounded(tensors[name]) for name in kept}
+        if role == "proposed":
+            found["extra"]["lambda2"] = line["lambda2"]
+    if "validation" in keys:
+        # Of the images that lambda2 is chosen on, and no row's: what rows are measured against.
+        first, *_ = of_rows = keys["validation"]
+        case = json.loads((store / "maps" / first / "artifact.json").read_text())["spec"]["case"]
+        for path in sorted((store / "maps").glob("*/artifact.json")):
+            if path.parent.name not in of_rows and json.loads(path.read_text())["spec"]["case"] == case:
+                found["maps"]["reference"] = rounded(_few(load_file(path.with_name(MAPS_FILE))["attributions"]), 7)
+
+
+def _role(row: str, split: str) -> str:
+    """A row at other settings stands below its split."""
+    return row.replace("proposed@", f"sweep/{split}/")
 
 
 def _few(maps: Tensor) -> Tensor:

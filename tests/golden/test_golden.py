@@ -88,7 +88,7 @@ def test_a_study_gives_its_golden_numbers(study: str, tmp_path: Path) -> None:
     found = dict(leaves(measure(STUDIES[study], SUPERVISE[study], tmp_path)))
 
     wanted = dict(leaves(golden))
-    assert sorted(found) == sorted(wanted)
+    assert not wanted.keys() - found.keys()
     wrong = {"/".join(leaf): far for leaf, value in wanted.items() if (far := distance(leaf, value, found[leaf]))}
     assert not wrong, "\n".join(f"{leaf}: {far}" for leaf, far in list(wrong.items())[:40])
 

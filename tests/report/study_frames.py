@@ -17,6 +17,7 @@ class Named:
     label: str
     unit: str = "%"
     better: str | None = "higher"
+    quadratic: bool = False
 
 
 COLUMNS = {

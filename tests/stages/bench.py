@@ -64,12 +64,12 @@ def base(bench: Runtime) -> Base:
 
 
 def explained(bench: Runtime, split: str, rows: Tensor, seed: int = 0) -> Artifact:
-    """Supervision that was drawn, not computed."""
+    """Maps of the true classes that were drawn, not computed."""
     maps = torch.randn(len(rows), 4, 4, generator=torch.Generator().manual_seed(seed))
-    tensors = {"rows": rows, "labels": DATA.source.labels(split)[rows], "attributions": maps}
+    tensors = {"rows": rows, "targets": DATA.source.labels(split)[rows], "attributions": maps}
     spec = {"split": split, "rows": rows.tolist(), "seed": seed, "explainer": {"name": "drawn"}}
 
     def make(work: Path) -> None:
-        write_weights(work / "supervision.safetensors", tensors, {})
+        write_weights(work / "maps.safetensors", tensors, {})
 
-    return bench.store.get("supervision", spec, make)
+    return bench.store.get("maps", spec, make)

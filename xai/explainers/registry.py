@@ -25,6 +25,7 @@ MODULES = (
     "xai.explainers.controls",
     "xai.papers.salvage.explainers",
     "xai.papers.ranking.explainers",
+    "xai.papers.vectors.explainers",
 )
 """What registers the explainers that come with the framework; of a package, all its modules."""
 

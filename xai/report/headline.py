@@ -231,7 +231,7 @@ def _by_run(source: Source, metric: str) -> pd.DataFrame:
         apart = [lines[lines["source"].isna()].assign(source=name) for name in sources]
         lines = pd.concat([lines[lines["source"].notna()], *apart])
     keys = ["model", "data", "source", "seed"]
-    return lines.groupby([*keys, "explainer"], dropna=False)["value"].mean().unstack("explainer")
+    return source.averaged(metric, lines, [*keys, "explainer"]).unstack("explainer")
 
 
 def _paired(values: pd.DataFrame, a: str, b: str) -> tuple[float, float]:

@@ -1,11 +1,12 @@
 """What a person gets from a study: tables and verdicts in the terminal, files of everything, and one page."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from torch import Tensor
 
 from xai.core.composing import config_file
 from xai.core.files import write_atomically
@@ -68,7 +69,22 @@ class Shown:
     pictures: Sequence[page.Picture] = field(default_factory=tuple)
 
 
-def present(study: Study, frames: Frames, asked: StudySettings, output: Path, summary: Sequence[str] = ()) -> Path:
+@dataclass(frozen=True)
+class Told:
+    """What one study has to say besides what all of them have.
+
+    Args:
+        summary: What it comes to, a sentence each; printed first on the page.
+        tables: Further ones, by the name of their file.
+        made: How it was made, by name.
+    """
+
+    summary: Sequence[str] = ()
+    tables: Mapping[str, Sequence[Table]] = field(default_factory=dict)
+    made: Mapping[str, str] = field(default_factory=dict)
+
+
+def present(study: Study, frames: Frames, asked: StudySettings, output: Path, told: Told | None = None) -> Path:
     """Print what was measured, and write it into a folder: frames, tables, verdicts, figures, pictures, a page.
 
     Args:
@@ -76,22 +92,23 @@ def present(study: Study, frames: Frames, asked: StudySettings, output: Path, su
         frames: Its numbers.
         asked: Which views are wanted.
         output: The folder.
-        summary: What it comes to, a sentence each; printed first on the page.
+        told: What this study has to say besides.
 
     Returns:
         The page.
     """
+    told = told or Told()
     wanted = Views(asked.tables, asked.claims, asked.figures)
-    shown = views(frames, wanted, study.unfit, summary, pictures_of(study, asked.pictures))
+    shown = views(frames, wanted, study.unfit, told.summary, pictures_of(study, asked.pictures))
+    shown = replace(shown, tables={**shown.tables, **told.tables})
     write(shown, frames, output)
     say(shown)
     case = study.cases[0][0]
     about = (
         f"{case.model.name} on {case.data.name}, {len(case.rows)} images of the {case.split} split, seed {case.seed}"
     )
-    made = {name: str(value) for name, value in provenance()["versions"].items()} | {
-        "commit": str(provenance()["commit"])
-    }
+    versions = {name: str(value) for name, value in provenance()["versions"].items()}
+    made = {**told.made, **versions, "commit": str(provenance()["commit"])}
     keys = {"model": str(case.model.identity)} if isinstance(case.model.identity, str) else {}
     return page.write_page(output / "report.html", as_page(shown, frames, asked.study, about, made, keys, command()))
 
@@ -172,17 +189,28 @@ def as_page(
 
 
 def pictures_of(study: Study, count: int) -> list[page.Picture]:
-    """Sheets of a few images of the main case under all of its rows."""
+    """Sheets of a few images of the main case under all of its rows, the reference first."""
     rows = [row for row in study.measured_rows if OTHER_SETTINGS not in row.name]
+    if study.reference is not None:
+        rows.insert(0, replace(study.reference, label=f"{study.reference.label} (reference)"))
     found = gallery(study.cases[0][0], rows, count)
     if found is None:
         return []
+    if study.reference is not None:
+        # As agreement with a reference reads them: what a map says is where it is above or below its mean.
+        found = replace(found, maps=_centred(found.maps), second=_centred(found.second))
     alt = f"{len(found.images)} images, each with the maps of {', '.join(found.maps)}."
     caption = (
         "Red speaks for the class that is named, blue against it. Where two maps of one image stand side by side, the "
         "second is of the class named below it: the true one where the prediction is wrong, else the runner-up."
     )
+    if study.reference is not None:
+        caption += " Maps are drawn around their mean, as they are compared with the reference."
     return [page.Picture.of(figure, alt, caption, 900) for figure in picture_sheets(found)]
+
+
+def _centred(maps: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {label: values - values.mean((1, 2), keepdim=True) for label, values in maps.items()}
 
 
 def tables_of(frames: Frames, name: str, unfit: Mapping[str, str]) -> list[Table]:

@@ -18,7 +18,7 @@ from xai.study.columns import COSTS, Column, OtherColumn, column_of, scale
 from xai.study.statistics import LEVEL, WHOLE, Best, best_and_ties, normalised, summary, wide
 
 CHANCE = "chance"
-"""The row of what knowing nothing scores: from the frame where it is a row of it, else from the columns."""
+"""The row of what knowing nothing scores."""
 
 
 @dataclass(frozen=True)
@@ -237,9 +237,10 @@ def _table(where: str, frame: pd.DataFrame, params: TableParams, columns: Sequen
             in_row = (_cell(cells.get((name, c.name)), c, params, best[c.name]) for c in columns)
             rows.append(_row(name, labels[name], tuple(in_row), params))
         sections.append(Section(group.heading, tuple(rows), not group.compared))
-    if params.chance and CHANCE not in labels and any(isinstance(c.chance, int | float) for c in columns):
-        levels = (c.chance * _scale(c, params) if isinstance(c.chance, int | float) else math.nan for c in columns)
-        sections.append(Section("Chance", (_row(CHANCE, "Chance", tuple(map(Cell, levels)), params),), True))
+    levels = [_chance_of(frame, column) for column in columns] if params.chance else []
+    if any(not math.isnan(level) for level in levels):
+        scaled = (Cell(level * _scale(column, params)) for level, column in zip(levels, columns, strict=True))
+        sections.append(Section("Chance", (_row(CHANCE, "Chance", tuple(scaled), params),), True))
     made = Table(
         " · ".join(filter(None, (params.title, where))),
         tuple(columns),
@@ -250,6 +251,15 @@ def _table(where: str, frame: pd.DataFrame, params: TableParams, columns: Sequen
     )
     notes = (*_notes_on_runs(made, frame), *_notes_on_marks(made, best), *_notes_on_gaps(made, reasons))
     return replace(made, notes=(*_units(columns, params), *notes))
+
+
+def _chance_of(frame: pd.DataFrame, column: Column) -> float:
+    """What knowing nothing scores: the mean of what stands beside the values, else what the column says."""
+    if "chance" in frame:
+        levels = frame.loc[frame["metric"] == column.name, "chance"].dropna()
+        if len(levels):
+            return float(levels.mean())
+    return float(column.chance) if isinstance(column.chance, int | float) else math.nan
 
 
 def _placed(groups: Sequence[Group], frame: pd.DataFrame) -> list[Group]:

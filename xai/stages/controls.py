@@ -1,16 +1,9 @@
 """Maps that know less than an explanation should: what every method has to beat."""
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from xai.explainers.controls.brightness import distance_from_ground
-
-
-def other_classes(labels: Tensor, classes: int) -> Tensor:
-    """For each image [N] a class that is not its own, drawn evenly and always the same."""
-    generator = torch.Generator().manual_seed(0)
-    return (labels + torch.randint(1, classes, labels.shape, generator=generator)) % classes
 
 
 def ink(pixels: Tensor, grid: tuple[int, int]) -> Tensor:

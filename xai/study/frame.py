@@ -41,8 +41,9 @@ class Frames:
 
     Args:
         scores: One line for explainer x metric x image: case, explainer, label, kind, metric, model, data, source,
-            seed, split, image (its row in the split; -1 where a value is of all images), value, and a column for each
-            number that rows are labelled with.
+            seed, split, image (its row in the split; -1 where a value is of all images), value, chance (what knowing
+            nothing would score there, NaN where nobody has said), and a column for each number that rows are labelled
+            with.
         curves: One line for explainer x curve x point: the same columns, but curve, x (a share, 0 to 1) and the value's
             mean over images.
         costs: One line for explainer: passes and milliseconds an image, the seconds its training took, where its maps
@@ -94,7 +95,8 @@ def _score_lines(measured: Measurement) -> pd.DataFrame:
     for scores in measured.scores.values():
         for metric, values in scores.columns.items():
             image = scores.rows.numpy() if len(values) == len(scores.rows) else [WHOLE]
-            parts.append(pd.DataFrame({"metric": metric, "image": image, "value": values.numpy()}))
+            chance = scores.chance[metric].numpy() if metric in scores.chance else float("nan")
+            parts.append(pd.DataFrame({"metric": metric, "image": image, "value": values.numpy(), "chance": chance}))
     return _joined(parts).assign(**_common(measured))
 
 

@@ -53,12 +53,22 @@ def explain(case: Case, row: Row) -> Maps:
         Busy: Only where the store is impatient, and another process is at work on what is left.
     """
     prepared = row.entry.prepare(case, row.params)
-    spec = {"explainer": dict(prepared.made_from), "case": case.spec, "revision": _REVISION}
     title = f"{row.label} of {case.data.name} {case.split}"
     rows = [case.rows[block] for block in case.blocks]
     whole = {"rows": case.rows, "targets": case.targets, "labels": case.labels}
-    artifact = fill_blocks(case.runtime, "maps", spec, rows, _Explaining(case, row, prepared), title, whole=whole)
+    work = _Explaining(case, row, prepared)
+    artifact = fill_blocks(case.runtime, "maps", _spec(case, prepared), rows, work, title, whole=whole)
     return read(artifact, prepared)
+
+
+def key(case: Case, row: Row) -> str:
+    """The key that the maps of a row have in the store, or will have."""
+    spec = case.runtime.with_precision(_spec(case, row.entry.prepare(case, row.params)))
+    return case.runtime.store.key("maps", spec)
+
+
+def _spec(case: Case, prepared: Prepared) -> dict[str, Any]:
+    return {"explainer": dict(prepared.made_from), "case": case.spec, "revision": _REVISION}
 
 
 def read(artifact: Artifact, prepared: Prepared) -> Maps:

@@ -17,7 +17,8 @@ from xai.study.blocks import block_generator, fill_blocks, read_blocks
 from xai.study.case import Case, facts
 from xai.study.maps import Maps, explain
 
-_REVISION = 1
+_REVISION = 2
+_CHANCE = "chance/"
 
 
 @dataclass(frozen=True)
@@ -54,11 +55,13 @@ class Scores:
         rows: Row numbers [N] in the split.
         columns: Values [N] float64 by column, NaN where undefined; [1] where one value is of all images.
         curves: Values [N, K] by curve.
+        chance: What knowing nothing scores, by column, shaped like the values; of columns that have such a level.
     """
 
     rows: Tensor
     columns: dict[str, Tensor]
     curves: dict[str, Tensor]
+    chance: dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -111,14 +114,29 @@ def score(case: Case, row: Row, maps: Maps, chosen: Chosen, compared: Compared) 
     title = f"{chosen.metric.name} of {row.label}"
 
     def compute(number: int) -> dict[str, Tensor]:
+        block = _Measured(given, number, blocks[number])
         with case.runtime.trainer.autocast():
-            return registry.compute(chosen.metric, _Measured(given, number, blocks[number]), chosen.params)
+            values = registry.compute(chosen.metric, block, chosen.params)
+        return values | _chance(chosen, block, values)
 
     artifact = fill_blocks(case.runtime, "scores", spec, rows, compute, title, whole={"rows": case.rows})
     tensors = read_blocks(artifact)
     curves = set(chosen.metric.curves_of(chosen.params))
-    columns = {name: value for name, value in tensors.items() if name not in curves and name != "rows"}
-    return Scores(tensors["rows"], columns, {name: tensors[name] for name in sorted(curves & tensors.keys())})
+    chance = {name.removeprefix(_CHANCE): value for name, value in tensors.items() if name.startswith(_CHANCE)}
+    left = {"rows", *curves, *(_CHANCE + name for name in chance)}
+    columns = {name: value for name, value in tensors.items() if name not in left}
+    return Scores(tensors["rows"], columns, {name: tensors[name] for name in sorted(curves & tensors.keys())}, chance)
+
+
+def _chance(chosen: Chosen, block: registry.Measured, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Chance levels of the columns that have them, one beside each value."""
+    found = {}
+    for column in chosen.metric.columns_of(chosen.params):
+        level = column.chance_of(block) if column.name in values else None
+        if level is not None:
+            # Where one value is of all images together, so is its level.
+            found[_CHANCE + column.name] = level.cpu() if len(level) == len(values[column.name]) else level.cpu()[:1]
+    return found
 
 
 @dataclass(frozen=True)

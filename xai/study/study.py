@@ -43,11 +43,15 @@ class Study:
     """Why rows were left out, by name."""
 
     def __post_init__(self) -> None:
-        """Refuse two rows of one name, and tell the cases of all rows."""
+        """Refuse two rows of one name."""
         names = [row.name for row in self.rows]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise UserError(f"rows: {twice[0]} is named twice: name each row once")
+        self.tell()
+
+    def tell(self) -> None:
+        """Tell the cases of all rows, which may be made from each other's maps."""
         known = {**self.others, **{row.name: row for row in self.rows}}
         self.cases = [(replace(case, others=known), metrics) for case, metrics in self.cases]
 

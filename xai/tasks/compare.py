@@ -22,7 +22,7 @@ from xai.models.cnn import CnnParams
 from xai.models.vit import VitParams
 from xai.papers.vectors.base import ModelParams
 from xai.report.headline import compared
-from xai.report.present import present, source_of
+from xai.report.present import Told, present, source_of
 from xai.study.case import Case, ExplainedModel
 from xai.study.frame import Frames
 from xai.study.params import StudySettings, open_metrics, open_rows
@@ -59,7 +59,7 @@ def run(asked: CompareSettings, output: Path) -> None:
     say_heading(data.name, model.name, seed=asked.seed)
     study = Study(rows, [(Case(runtime, _opened(asked, runtime, data), data, asked.case, asked.seed), chosen)])
     frames = study.run()
-    page = present(study, frames, asked, output, headline(frames, asked.rank_by))
+    page = present(study, frames, asked, output, Told(headline(frames, asked.rank_by)))
     say_end(runtime, f"report: [bold]{escape(os.path.relpath(page))}[/]")
 
 

@@ -12,20 +12,28 @@ from xai.core.job import open_runtime, say_end, say_heading
 from xai.core.runtime import Runtime
 from xai.papers.salvage.study import SalvageStudy
 from xai.papers.salvage.study import open_study as open_salvage
-from xai.report.present import present
+from xai.papers.vectors.study import VectorsStudy
+from xai.papers.vectors.study import open_study as open_vectors
+from xai.report.present import Told, present
+from xai.report.vectors import told as tell_of_vectors
+from xai.study.frame import Frames
 from xai.study.params import StudySettings
 from xai.study.study import Study
 
 
 @dataclass(frozen=True)
 class Paper:
-    """A study that comes with the framework: its settings, and what opens it."""
+    """A study that comes with the framework: its settings, what opens it, and what it says of its frames."""
 
     settings: type[StudySettings]
     open: Callable[[Any, Runtime], Study]
+    tell: Callable[[Any, Frames, Path], Told] | None = None
 
 
-STUDIES = {"salvage": Paper(SalvageStudy, open_salvage)}
+STUDIES = {
+    "salvage": Paper(SalvageStudy, open_salvage),
+    "vectors": Paper(VectorsStudy, open_vectors, tell_of_vectors),
+}
 """By the name of a file of conf/study."""
 
 
@@ -34,7 +42,8 @@ def run_study(settings: StudySettings, output: Path) -> None:
     model: Any = getattr(settings, "model")  # noqa: B009 - each study has a model of a family of its own
     runtime = open_runtime(settings, output, small=model.embedded)
     say_heading(settings.data["name"], model.name, seed=settings.seed)
-    study = STUDIES[settings.study].open(settings, runtime)
+    paper = STUDIES[settings.study]
+    study = paper.open(settings, runtime)
     frames = study.run()
-    page = present(study, frames, settings, output)
+    page = present(study, frames, settings, output, paper.tell and paper.tell(study, frames, output))
     say_end(runtime, f"report: [bold]{escape(os.path.relpath(page))}[/]")

@@ -18,7 +18,7 @@ from xai.models.maskable import MaskableClassifier
     passes=lambda params, patches: 0,
 )
 class Constant:
-    """Zero everywhere.
+    """One everywhere.
 
     Args:
         classifier: Whose patch grid the maps are on.
@@ -29,6 +29,6 @@ class Constant:
         self._grid, self._params = classifier.grid, params
 
     def attribute(self, images: Tensor, targets: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Zeros [B, h, w], or [B, H, W], for images [B, 3, H, W]."""
+        """Ones [B, h, w], or [B, H, W], for images [B, 3, H, W]."""
         size = images.shape[-2:] if self._params.of_pixels else self._grid
-        return images.new_zeros(len(images), *size)
+        return images.new_ones(len(images), *size)

@@ -3,6 +3,7 @@
 import copy
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,6 +25,8 @@ from xai.models.spec import Spec, describe
 from xai.models.weights import read_weights
 from xai.papers.vectors import base as base_stage
 from xai.papers.vectors.base import Base, ModelParams
+from xai.study.blocks import read_blocks
+from xai.study.case import ExplainedModel
 
 FILE = "classifier.safetensors"
 _REVISION = 1
@@ -69,7 +72,7 @@ def fine_tune(
         images: Size of the subset; None takes all.
         fixed: Keep each image as it looks in epoch 0.
         alpha: The balance of equation 4; 1 trains a classifier only.
-        supervision: Explanations of these images; needed where alpha is below 1.
+        supervision: Maps of these images (kind `maps`), of their true classes; needed where alpha is below 1.
 
     Returns:
         An artifact with `classifier.safetensors`.
@@ -147,13 +150,25 @@ def assemble(
     return classifier.to(runtime.trainer.device).eval().requires_grad_(False)
 
 
+def explained(
+    runtime: Runtime, model: ModelParams, base: Base, data: OpenData, classifier: Artifact, networks: Any = None
+) -> ExplainedModel:
+    """A fine-tuned classifier as what a case explains."""
+
+    def make(removal: Removal | None) -> SelfExplainingClip:
+        return assemble(runtime, model, base, data, parameters(classifier), removal)
+
+    classes = tuple(data.source.classes)
+    return ExplainedModel(model.name, classifier.key, model.image_size, tuple(model.mean), classes, make, networks)
+
+
 def _reference(supervision: Artifact, rows: Tensor, labels: Tensor, grid: tuple[int, int]) -> Tensor:
     """The attributions [N, h, w] of the true classes of exactly these rows of the train split."""
-    stored = read_weights(supervision.file("supervision.safetensors"), what="supervision").tensors
+    stored = read_blocks(supervision)
     wanted = f"make supervision of these {len(rows)} images for this model"
     if not torch.equal(stored["rows"], rows):
         raise UserError(f"{supervision.path} explains other images than the ones to be trained on: {wanted}")
-    if not torch.equal(stored["labels"], labels):
+    if not torch.equal(stored["targets"], labels):
         raise UserError(f"{supervision.path} explains other classes than the labels to be trained on: {wanted}")
     if stored["attributions"].shape != (len(rows), *grid):
         held = " x ".join(map(str, stored["attributions"].shape))

@@ -107,7 +107,7 @@ def _by_data(source: Source, metric: str, line: Line) -> pd.DataFrame:
     lines = source.of(metric, line.rows, line.case)
     if lines.empty:
         return pd.DataFrame()
-    runs = lines.groupby(run_keys(lines), dropna=False, sort=False)["value"].mean()
+    runs = source.averaged(metric, lines, run_keys(lines))
     return intervals(runs.groupby(level="data", sort=False)).assign(label=line.label or str(lines["label"].iloc[0]))
 
 

@@ -245,18 +245,18 @@ def _series(source: Source, metric: str, line: Line, params: OverParams) -> pd.D
     if lines.empty:
         return lines
     if params.relative_to:
-        lines = _divided(lines, source.of(metric + line.suffix, [params.relative_to]))
+        lines = _divided(source, metric + line.suffix, lines, params.relative_to)
     alone = ["data", "image"] if params.over == "images" and (lines["image"] >= 0).all() else None
     keys = [params.x, *(alone or run_keys(lines, params.x))]
-    values = lines.groupby(keys, dropna=False)["value"].mean()
+    values = source.averaged(metric + line.suffix, lines, keys)
     return intervals(values.groupby(level=params.x)).assign(label=line.label or str(lines["label"].iloc[0]))
 
 
-def _divided(lines: pd.DataFrame, reference: pd.DataFrame) -> pd.DataFrame:
+def _divided(source: Source, metric: str, lines: pd.DataFrame, by: str) -> pd.DataFrame:
     """Means of runs, each divided by the reference's of the same run; one without a source is of all sources."""
     keys = ["model", "data", "seed"]
-    lines = lines.groupby([*lines.columns.difference(["value", "image"])], dropna=False)["value"].mean().reset_index()
-    below = reference.groupby([*keys, "source"], dropna=False)["value"].mean().rename("below").reset_index()
+    lines = source.averaged(metric, lines, [*lines.columns.difference(["value", "chance", "image"])]).reset_index()
+    below = source.averaged(metric, source.of(metric, [by]), [*keys, "source"]).rename("below").reset_index()
     pairs = lines.merge(below, on=keys, how="inner", suffixes=("", "_below"))
     pairs = pairs[pairs["source_below"].isna() | (pairs["source_below"] == pairs["source"])]
     pairs = pairs[pairs["below"] != 0]
@@ -287,7 +287,8 @@ def _draw_panel(axes: Axes, source: Source, metric: str, found: Mapping[int, pd.
         axes.axhline(1, color=GREY, linestyle="--", linewidth=1.2, label=str(reference["label"].iloc[0]))
         # So that a difference of a few per cent is not blown up into a cliff.
         axes.update_datalim([(ticks[0], 0.9), (ticks[-1], 1.1)])
-        right = axes.secondary_yaxis("right", functions=scaling(float(reference["value"].mean())))
+        level = float(source.averaged(metric, reference, run_keys(reference)).mean())
+        right = axes.secondary_yaxis("right", functions=scaling(level))
         right.set_ylabel(source.with_unit(metric), fontsize=9)
         right.tick_params(labelsize=9)
     if params.zero:

@@ -17,7 +17,10 @@ _MODULES = ("lines", "comparisons", "papers")
 _NAMED = ("figure", "name", "alt", "caption", "joint")
 RUN = ("model", "data", "source", "seed")
 _KNOWN = frozenset(
-    ("case", "explainer", "label", "kind", "metric", "split", "image", "value", "curve", "x", "maps", "stage", *RUN)
+    (
+        *("case", "explainer", "label", "kind", "metric", "split", "image", "value", "chance", "curve", "x", "maps"),
+        *("stage", *RUN),
+    )
 )
 
 
@@ -36,12 +39,17 @@ class Column(Protocol):
     def better(self) -> str | None:
         """`higher`, `lower`, or None where neither is."""
 
+    @property
+    def quadratic(self) -> bool:
+        """Whether the mean over images is the root of the mean square."""
+
 
 @dataclass(frozen=True)
 class _Unnamed:
     label: str
     unit: str = ""
     better: str | None = None
+    quadratic: bool = False
 
 
 @dataclass(frozen=True)
@@ -84,6 +92,13 @@ class Source:
         if case:
             lines = lines[matching(lines["case"], [case])]
         return lines.assign(value=lines["value"] * (100.0 if self.column(metric).unit == "%" else 1.0))
+
+    def averaged(self, metric: str, lines: pd.DataFrame, keys: Sequence[str]) -> "pd.Series[float]":
+        """Means of lines of a metric by some keys; over images as the metric has it, perhaps the root mean square."""
+        squared = self.column(metric).quadratic and "image" not in keys
+        values = lines.assign(value=lines["value"] ** 2) if squared else lines
+        means = values.groupby(list(keys), dropna=False, sort=False)["value"].mean()
+        return means**0.5 if squared else means
 
     def by_data(self) -> dict[str, "Source"]:
         """The same for each data set alone, in their order."""

@@ -1,6 +1,7 @@
 """An explainer for tests: its maps follow from what it is given, and it keeps a journal that processes share."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,13 @@ from torch import Tensor, nn
 from tests.stages.bench import DATA, runtime
 from xai.data.catalogue import OpenData
 from xai.explainers import registry
-from xai.explainers.registry import Entry, ExplainerParams, Info
+from xai.explainers.registry import Entry, ExplainerParams, Info, Row
 from xai.models.maskable import Removal
-from xai.stages.supervision import Order, Subject, SupervisionParams
+from xai.study.case import Case, CaseParams, ExplainedModel
 
 
 class Silent(nn.Module):
-    """A classifier that nobody asks anything; its grid is all that an order wants to know."""
+    """A classifier that nobody asks anything."""
 
     grid = (4, 4)
 
@@ -67,18 +68,21 @@ def register(monkeypatch: pytest.MonkeyPatch, journal: Path) -> None:
     monkeypatch.setitem(registry._ENTRIES, "drawn", Entry(info, DrawnParams, __name__, of_classifier=build))
 
 
-def order(
+def row(gain: float = 1.0, pause: float = 0.0) -> Row:
+    """The explainer as a row."""
+    return Row("drawn", "Drawn", registry.entry("drawn"), DrawnParams(gain, pause))
+
+
+def case(
     folder: Path,
-    split: str = "test",
+    split: Any = "test",
     *,
     data: OpenData = DATA,
     classifier: str = "theta",
-    gain: float = 1.0,
-    pause: float = 0.0,
     images: int | None = None,
     block: int = 2,
-) -> Order:
-    """An order of maps for a store in `folder`."""
-    params = SupervisionParams("drawn", block, DrawnParams(gain, pause)).of(split)
-    subject = Subject(classifier, 16, lambda removal: Silent())  # type: ignore[arg-type, return-value]
-    return Order(runtime(folder), subject, data, split, params, 3, images)
+    make: Callable[[Removal | None], Any] = lambda removal: Silent(),
+) -> Case:
+    """True classes of a split, asked of a classifier, with a store in `folder`."""
+    model = ExplainedModel("silent", classifier, 16, (0.5, 0.5, 0.5), tuple(data.source.classes), make)
+    return Case(runtime(folder), model, data, CaseParams(split, images, block), 3)

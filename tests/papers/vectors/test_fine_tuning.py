@@ -107,7 +107,7 @@ def test_explained_classifiers_learn_from_the_supervision_of_their_very_images(t
     ("images", "spoil", "message"),
     [
         (5, {}, "explains other images than the ones to be trained on"),
-        (6, {"labels": torch.zeros(6, dtype=torch.long)}, "explains other classes than the labels to be trained on"),
+        (6, {"targets": torch.zeros(6, dtype=torch.long)}, "explains other classes than the labels to be trained on"),
         (6, {"attributions": torch.zeros(6, 4, 5)}, "holds attributions of 6 x 4 x 5, and 6 x 4 x 4 are needed"),
         (6, {"attributions": torch.zeros(5, 4, 4)}, "holds attributions of 5 x 4 x 4, and 6 x 4 x 4 are needed"),
     ],
@@ -116,12 +116,12 @@ def test_supervision_of_other_images_classes_or_patches_is_refused(
     tmp_path: Path, images: int, spoil: dict[str, Tensor], message: str
 ) -> None:
     bench = runtime(tmp_path)
-    tensors = load_file(explained(bench, "train", subset(DATA.source, "train", 6, 0)).file("supervision.safetensors"))
+    tensors = load_file(explained(bench, "train", subset(DATA.source, "train", 6, 0)).file("maps.safetensors"))
 
     def make(work: Path) -> None:
-        write_weights(work / "supervision.safetensors", tensors | spoil, {})
+        write_weights(work / "maps.safetensors", tensors | spoil, {})
 
-    taught = bench.store.get("supervision", {"spoilt": True}, make)
+    taught = bench.store.get("maps", {"spoilt": True}, make)
     with pytest.raises(UserError, match=message) as caught:
         fine_tune(bench, MODEL, base(bench), DATA, FIT, 0, images=images, alpha=0.5, supervision=taught)
     assert str(taught.path) in str(caught.value)

@@ -8,12 +8,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.papers.vectors.test_params import PARAMS
 from tests.stages.bench import DATA, FIT, MODEL, Shades, runtime
-from tests.stages.explaining import DrawnParams, register
-from tests.stages.test_transfer import PARAMS
+from tests.study.explaining import register, row
 from xai.core.errors import UserError
-from xai.core.store import Artifact
+from xai.core.loggers import LoggerParams
+from xai.core.training import TrainerParams
 from xai.data.catalogue import OpenData
+from xai.explainers.registry import Row
+from xai.explainers.rows import open_row
 from xai.models import files
 from xai.models.factory import build_clip, build_explainer
 from xai.models.spec import describe
@@ -22,8 +25,10 @@ from xai.papers.vectors import base as base_stage
 from xai.papers.vectors.base import ModelParams
 from xai.papers.vectors.fine_tuning import fine_tune
 from xai.papers.vectors.params import TransferParams
-from xai.stages.supervise import Supervise, Written
-from xai.stages.supervision import Order, SupervisionParams, open_supervision
+from xai.study.case import Case
+from xai.study.maps import Maps, explain
+from xai.tasks import supervise
+from xai.tasks.supervise import Supervise, SuperviseSettings
 
 OUTPUT = ("supervision.json", "supervision.safetensors")
 
@@ -48,27 +53,34 @@ def classifier(path: Path, seed: int = 0, model: ModelParams = MODEL) -> Path:
     return path
 
 
-def job(folder: Path, **changes: Any) -> Supervise:
+def job(folder: Path, data: OpenData = DATA, drawn: Row | None = None, **changes: Any) -> Supervise:
     """A job that explains the test split of a classifier file, with the explainer called `drawn`."""
-    settings = {
-        "runtime": runtime(folder),
-        "model": MODEL,
-        "data": DATA,
-        "split": "test",
-        "params": SupervisionParams("drawn", 2, DrawnParams(1.5)),
+    asked = {
+        "task": "supervise",
+        "name": "out",
         "seed": 3,
-        "images": None,
-        "checkpoint": folder / "classifier.safetensors",
+        "store": str(folder / "store"),
+        "trainer": TrainerParams(accelerator="cpu"),
+        "logger": LoggerParams("none"),
+        "plugins": (),
+        "model": MODEL,
+        "data": {},
+        "supervision": "drawn",
+        "explainers": {},
         "transfer": fitted_for(2),
+        "checkpoint": str(folder / "classifier.safetensors"),
+        "split": "test",
+        "images": None,
+        "block": 2,
     }
-    return Supervise(**(settings | changes))
+    return Supervise(SuperviseSettings(**(asked | changes)), runtime(folder), data, drawn or row(1.5))
 
 
 def fitted_for(epochs: int) -> TransferParams:
     return replace(PARAMS, target_fit=replace(FIT, epochs=epochs), target_images=8)
 
 
-def run(folder: Path, **changes: Any) -> Written:
+def run(folder: Path, **changes: Any) -> tuple[int, ...]:
     (folder / "out").mkdir(exist_ok=True)
     return job(folder, **changes).run(folder / "out")
 
@@ -79,18 +91,19 @@ def content(folder: Path) -> dict[str, bytes]:
 
 def test_the_folder_holds_the_attributions_and_what_they_are(tmp_path: Path, journal: Path) -> None:
     classifier(tmp_path / "classifier.safetensors")
-    written = run(tmp_path)
-    assert (written.file, written.images, written.grid) == (tmp_path / "out" / OUTPUT[1], 9, (4, 4))
-    (artifact,) = (tmp_path / "store" / "supervision").iterdir()
+    assert run(tmp_path) == (9, 4, 4)
+    (artifact,) = (tmp_path / "store" / "maps").iterdir()
     files = content(tmp_path)
     assert tuple(sorted(files)) == OUTPUT
-    assert files[OUTPUT[1]] == (artifact / OUTPUT[1]).read_bytes()
+    written, kept = load_file(tmp_path / "out" / OUTPUT[1]), load_file(artifact / "maps.safetensors")
+    assert sorted(written) == ["attributions", "labels", "rows"]
+    assert all(torch.equal(kept[name], value) for name, value in written.items())
     about = json.loads(files[OUTPUT[0]])
     made_from = about["made_from"]
     assert made_from["data"] == {"name": "shades"}
-    assert (made_from["split"], made_from["images"]) == ("test", None)
+    assert (made_from["split"], made_from["images"], made_from["block"]) == ("test", None, 2)
     assert (made_from["seed"], made_from["precision"]) == (3, "32-true")
-    assert made_from["supervision"] == {"name": "drawn", "block": 2, "gain": 3.0, "pause": 0.0}
+    assert made_from["explainers"] == {"drawn": {"name": "drawn", "gain": 3.0, "pause": 0.0}}
     assert (about["key"], about["n_images"], about["grid"]) == (artifact.name, 9, [4, 4])
     assert about["seconds"] == json.loads((artifact / "artifact.json").read_text())["seconds"] > 0
     assert "torch" in about["versions"]
@@ -108,7 +121,8 @@ def test_a_second_run_reads(tmp_path: Path, journal: Path) -> None:
 
 def test_what_a_user_does_to_the_folder_leaves_the_store_whole(tmp_path: Path, journal: Path) -> None:
     classifier(tmp_path / "classifier.safetensors")
-    file = run(tmp_path).file
+    run(tmp_path)
+    file = tmp_path / "out" / OUTPUT[1]
     with open(file, "r+b") as open_file:
         open_file.write(b"mine")
     begun = journal.read_text()
@@ -120,19 +134,19 @@ def test_what_a_user_does_to_the_folder_leaves_the_store_whole(tmp_path: Path, j
 def test_without_a_checkpoint_the_classifier_is_the_one_that_a_transfer_fine_tunes(tmp_path: Path) -> None:
     removal = {"kind": "tokens", "reference": "mean"}
     settings = {"coalitions": 40, "evaluation_coalitions": 40, "output": "logit", "removal": removal}
-    params = open_supervision({"name": "kernel_shap", "block": 4, **settings})
-    run(tmp_path, checkpoint=None, params=params)
+    params = open_row("kernel_shap", settings)
+    run(tmp_path, checkpoint=None, drawn=params)
     bench = runtime(tmp_path)
     theta = base_stage.load(MODEL, base_stage.base_weights(bench, MODEL, 3))
     found = fine_tune(bench, MODEL, theta, DATA, FIT, 3, images=8)
     assert bench.store.made == []
     assert json.loads(content(tmp_path)[OUTPUT[0]])["classifier"] == found.key
     with pytest.raises(UserError, match=r"classifier\.fit\.epochs=2, this run asks for 3: choose"):
-        run(tmp_path, checkpoint=None, params=params, transfer=fitted_for(3))
+        run(tmp_path, checkpoint=None, drawn=params, transfer=fitted_for(3))
     # The file of that classifier is the same classifier.
     other = tmp_path / "other"
     other.mkdir()
-    run(other, checkpoint=found.file("classifier.safetensors"), params=params)
+    run(other, checkpoint=str(found.file("classifier.safetensors")), drawn=params)
     for name, tensor in load_file(tmp_path / "out" / OUTPUT[1]).items():
         assert torch.equal(load_file(other / "out" / OUTPUT[1])[name], tensor)
 
@@ -143,11 +157,8 @@ BRIGHTER = replace(MODEL, mean=(0.5, 0.5, 0.5))
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (
-            {"params": SupervisionParams("drawn", 2, DrawnParams(2.0))},
-            "supervision.gain=3, this run asks for 4: choose",
-        ),
-        ({"params": SupervisionParams("drawn", 3, DrawnParams(1.5))}, "supervision.block=2, this run asks for 3:"),
+        ({"gain": 2.0}, "explainers.drawn.gain=3, this run asks for 4: choose"),
+        ({"block": 3}, "block=2, this run asks for 3:"),
         ({"data": OpenData("shapes", {"name": "shapes"}, Shades())}, 'data.name="shades", this run asks for "shapes"'),
         (
             {"data": OpenData("shades", {"name": "shades", "fingerprint": "f"}, Shades())},
@@ -168,7 +179,7 @@ def test_a_folder_made_from_something_else_is_refused_before_any_work(
     files, begun = content(tmp_path), journal.read_text()
     store = sorted((tmp_path / "store").rglob("*"))
     with pytest.raises(UserError) as caught:
-        run(tmp_path, **changes)
+        run(tmp_path, drawn=row(changes.pop("gain", 1.5)), **changes)
     said = str(caught.value)
     assert "out holds attributions with " in said
     assert message in said
@@ -207,18 +218,17 @@ def test_a_folder_that_another_run_has_taken_meanwhile_is_left_to_it(
     tmp_path: Path, journal: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     classifier(tmp_path / "classifier.safetensors")
-    fill = Order.fill
 
-    def overtaken(order: Order) -> Artifact:
-        monkeypatch.setattr(Order, "fill", fill)
+    def overtaken(case: Case, asked: Row) -> Maps:
+        monkeypatch.setattr(supervise, "explain", explain)
         run(tmp_path, seed=4)
-        return fill(order)
+        return explain(case, asked)
 
-    monkeypatch.setattr(Order, "fill", overtaken)
+    monkeypatch.setattr(supervise, "explain", overtaken)
     with pytest.raises(UserError, match="holds attributions with seed=4, this run asks for 3"):
         run(tmp_path)
     assert json.loads(content(tmp_path)[OUTPUT[0]])["made_from"]["seed"] == 4
-    assert len({path.read_bytes() for path in tmp_path.rglob(OUTPUT[1])}) == 2
+    assert len(list((tmp_path / "store" / "maps").iterdir())) == 2
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"made_from": 3, "key": "k"}', '{"made_from": {}}'])
@@ -237,7 +247,7 @@ def test_a_folder_that_does_not_say_what_it_holds_is_refused(tmp_path: Path, jou
     [
         ({"images": 10, "checkpoint": None}, "10 images were asked for, the test split has 9"),
         ({"data": OpenData("reversed", {"name": "reversed"}, Reversed())}, "tells 4 classes of shades apart"),
-        ({"checkpoint": Path("nowhere.safetensors")}, "nowhere.safetensors does not exist"),
+        ({"checkpoint": "nowhere.safetensors"}, "nowhere.safetensors does not exist"),
     ],
 )
 def test_what_cannot_be_explained_is_refused(

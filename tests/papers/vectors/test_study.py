@@ -1,0 +1,201 @@
+"""The study of a transfer between two tiny sets, from nothing to its frames."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.papers.vectors.test_params import PARAMS
+from tests.stages.bench import DATA, MODEL, SIZES, Shades, runtime
+from xai.core.errors import UserError
+from xai.core.loggers import LoggerParams
+from xai.core.training import TrainerParams
+from xai.data.catalogue import OpenData
+from xai.explainers.block import Block
+from xai.explainers.learned.networks import SelfExplaining
+from xai.explainers.registry import refusal
+from xai.explainers.rows import load_row, open_row
+from xai.papers.vectors import study as vectors_study
+from xai.papers.vectors.explainers import OtherClass
+from xai.papers.vectors.study import TransferStudy, VectorsStudy, open_study
+from xai.papers.vectors.transfer import with_coalitions
+from xai.report.vectors import sweep_tables, told
+from xai.study.case import CaseParams
+from xai.study.frame import Frames
+from xai.study.maps import explain
+
+ROWS = ("zero_shot", "ft_source", "ft_source_x", "ft_target", "proposed", "ft_target_x", "random_vector")
+CONTROLS = ("other_class", "source_prior", "brightness", "constant")
+METRICS = ("agreement_with_reference", "centred_correlation", "localisation", "classification")
+SOURCE = OpenData("source", {"name": "source"}, Shades())
+
+
+def opened(folder: Path, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> TransferStudy:
+    data = {"source": SOURCE, "data": DATA}
+    monkeypatch.setattr(vectors_study, "open_data", lambda _, where: data[where])
+    asked = {
+        "task": "study",
+        "name": "out",
+        "seed": 3,
+        "store": str(folder / "store"),
+        "trainer": TrainerParams(accelerator="cpu"),
+        "logger": LoggerParams("none"),
+        "plugins": (),
+        "study": "vectors",
+        "model": MODEL,
+        "data": {},
+        "source": {},
+        "supervision": "kernel_shap",
+        "transfer": PARAMS,
+        "rows": (*ROWS, *CONTROLS),
+        "explainers": {"kernel_shap": {"coalitions": 40, "evaluation_coalitions": 60}},
+        "metrics": METRICS,
+        "metric": {},
+        "case": CaseParams("test", None, 4),
+        "tables": (),
+        "claims": (),
+        "figures": (),
+        "pictures": 0,
+    }
+    return open_study(VectorsStudy(**(asked | changes)), runtime(folder))
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[TransferStudy, Frames]:
+    with pytest.MonkeyPatch.context() as patch:
+        study = opened(tmp_path_factory.mktemp("transfer"), patch)
+        return study, study.run()
+
+
+def test_every_row_is_measured_on_the_test_images(measured: tuple[TransferStudy, Frames]) -> None:
+    study, frames = measured
+    lines = frames.scores[frames.scores["split"] == "test"]
+    assert set(lines["explainer"]) == {*ROWS, *CONTROLS, "proposed@lambda2=0.4", "proposed@lambda2=0.8"}
+    assert (lines["source"] == "source").all()
+    assert (lines.loc[lines["metric"] == "e_rmse"].groupby("explainer").size() == SIZES["test"]).all()
+    has_accuracy = set(lines.loc[lines["metric"] == "accuracy", "explainer"])
+    assert has_accuracy.isdisjoint({"source_prior", "brightness", "constant"})
+    assert set(lines.loc[lines["lambda2"].notna(), "explainer"]) == {
+        *("proposed", "random_vector", "other_class", "proposed@lambda2=0.4", "proposed@lambda2=0.8")
+    }
+    keys = frames.costs.loc[frames.costs["split"] == "test"].set_index("explainer")["maps"]
+    assert keys["proposed"] == keys[f"proposed@lambda2={study.lambda2:g}"]
+    assert keys.nunique() == len(keys) - 1
+
+
+def test_scores_are_against_the_supervision_of_ft_target(measured: tuple[TransferStudy, Frames]) -> None:
+    study, frames = measured
+    case, reference = study.cases[0][0], study.reference
+    assert reference is not None
+    folder = case.runtime.store.root / "maps"
+    keys = frames.costs.loc[frames.costs["split"] == "test"].set_index("explainer")["maps"]
+    maps = load_file(folder / keys["ft_source"] / "maps.safetensors")["attributions"].double().flatten(1)
+    wanted = explain(case, reference).attributions
+    assert wanted is not None
+    pairs = [(each - each.mean(1, keepdim=True)) for each in (maps, wanted.double().flatten(1))]
+    a, b = (each / each.std(1, correction=0, keepdim=True) for each in pairs)
+    lines = frames.scores[(frames.scores["explainer"] == "ft_source") & (frames.scores["metric"] == "e_rmse")]
+    torch.testing.assert_close(torch.tensor(lines["value"].to_numpy()), (a - b).square().mean(1).sqrt())
+    assert torch.allclose(torch.tensor(lines["chance"].to_numpy()), torch.tensor(math.sqrt(2)).double())
+
+
+def test_lambda2_is_chosen_on_validation_images_alone(measured: tuple[TransferStudy, Frames]) -> None:
+    study, frames = measured
+    lines = frames.scores[frames.scores["split"] == "validation"]
+    assert set(lines["explainer"]) == {"ft_target@validation", "proposed@lambda2=0.4", "proposed@lambda2=0.8"}
+    sweep = lines[lines["lambda2"].notna()]
+    error = sweep[sweep["metric"] == "e_rmse"].groupby("lambda2")["value"].apply(lambda v: (v**2).mean() ** 0.5)
+    accuracy = sweep[sweep["metric"] == "accuracy"].groupby("lambda2")["value"].mean()
+    before = lines[(lines["metric"] == "accuracy") & lines["lambda2"].isna()]["value"].mean()
+    kept = error[accuracy >= (1 - 0.02) * before]
+    assert study.lambda2 == (kept.idxmin() if len(kept) else accuracy.idxmax())
+
+
+def test_another_study_of_the_same_finds_everything(
+    measured: tuple[TransferStudy, Frames], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, frames = measured
+    again = opened(study.transfer.runtime.store.root.parent, monkeypatch)
+    assert again.run().scores.equals(frames.scores)
+    assert again.transfer.runtime.store.made == []
+
+
+def test_another_lambda2_trains_nothing(
+    measured: tuple[TransferStudy, Frames], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, _ = measured
+    folder = study.transfer.runtime.store.root.parent
+    other = opened(
+        folder, monkeypatch, transfer=replace(PARAMS, lambda2=0.6), rows=("ft_target", "proposed", "random_vector")
+    )
+    lines = other.run().scores
+    assert set(lines.loc[lines["explainer"].isin(["proposed", "random_vector"]), "lambda2"]) == {0.6}
+    assert {artifact.kind for artifact in other.transfer.runtime.store.made} == {"maps", "scores"}
+
+
+def test_what_is_told_and_handed_over(measured: tuple[TransferStudy, Frames], tmp_path: Path) -> None:
+    study, frames = measured
+    assert study.lambda2 is not None
+    found = told(study, frames, tmp_path)
+    assert f"λ2 = {study.lambda2:g}" in found.summary[0]
+    assert "chosen on the validation split" in found.made["λ2"]
+    assert len(found.made) == 5
+    (table,) = sweep_tables(frames, study.lambda2)
+    labels = [row.label for section in table.sections for row in section.rows]
+    assert sorted(labels) == sorted(
+        f"λ2 = {value:g}" + " (chosen)" * (value == study.lambda2) for value in PARAMS.lambda2_grid
+    )
+    files = {path.name: load_file(path) for path in tmp_path.iterdir()}
+    assert sorted(files) == ["classifier.safetensors", "explainability_vector.safetensors", "model.safetensors"]
+    moved = files["model.safetensors"]
+    for name, tau in files["explainability_vector.safetensors"].items():
+        by_hand = files["classifier.safetensors"][name].double() + study.lambda2 * tau.double()
+        torch.testing.assert_close(moved[name].double(), by_hand, rtol=1e-5, atol=1e-7)
+
+
+def test_the_rows_of_a_transfer_are_refused_elsewhere(measured: tuple[TransferStudy, Frames]) -> None:
+    study, _ = measured
+    case = study.cases[0][0]
+    elsewhere = replace(case, model=replace(case.model, networks=None))
+    for name in ("ft_source", "random_vector", "other_class", "source_prior"):
+        row = load_row(name)
+        assert "study=vectors" in str(refusal(row.entry, row.params, elsewhere))
+
+
+def test_a_factor_of_nothing_is_refused() -> None:
+    with pytest.raises(UserError, match=r"lambda2=0\.4 has nothing to move with parameters=ft_source"):
+        open_row("self_explanation", {"parameters": "ft_source", "lambda2": 0.4})
+
+
+def test_the_bound_has_its_own_coalitions_where_there_are_any() -> None:
+    shap = with_coalitions(load_row("kernel_shap"), 16).params
+    assert getattr(shap, "coalitions", None) == 16
+    cam = load_row("grad_cam")
+    assert with_coalitions(cam, 16) == cam
+
+
+@pytest.mark.parametrize("classes", [2, 3, 10])
+def test_another_class_is_never_the_own_one_and_every_other_is_drawn_alike(classes: int) -> None:
+    rows, targets = torch.arange(6000), torch.arange(6000) % classes
+    asked: list[torch.Tensor] = []
+
+    class Asked(SelfExplaining):
+        def __init__(self) -> None:
+            pass
+
+        def explain(self, block: Block) -> Any:
+            asked.append(block.targets)
+
+    other = OtherClass(Asked(), rows, classes)
+    for part in rows.split(700):
+        other.explain(Block(torch.empty(0), targets[part], None, None, part, torch.Generator()))
+    others = torch.cat(asked)
+    assert (others != targets).all()
+    table = torch.zeros(classes, classes)
+    table.index_put_((targets, others), torch.ones(()), accumulate=True)
+    expected = 6000 / classes / (classes - 1)
+    assert (table[~torch.eye(classes, dtype=torch.bool)] - expected).abs().max() <= 5 * math.sqrt(expected)

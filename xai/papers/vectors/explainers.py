@@ -1,0 +1,180 @@
+"""The rows of Table 1: models that explain themselves, with parameters of a transfer, and its own position prior."""
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from xai.core.errors import UserError
+from xai.core.settings import FieldError, settings
+from xai.explainers.block import Block, BlockExplainer, Explanation
+from xai.explainers.controls.position_prior import SameMap
+from xai.explainers.learned.networks import SelfExplaining
+from xai.explainers.registry import Context, ExplainerParams, Prepared, explainer
+from xai.papers.vectors.fine_tuning import parameters
+from xai.papers.vectors.params import Factor
+from xai.papers.vectors.transfer import Transfer
+from xai.study.case import Case
+
+FINE_TUNED = ("ft_source", "ft_source_x", "ft_target", "ft_target_x")
+
+
+@settings
+class MovedSettings(ExplainerParams):
+    """Parameters that a vector is added to.
+
+    Args:
+        lambda2: Factor of the vector; null: as the study chose it.
+    """
+
+    lambda2: Factor | None = None
+
+
+@settings
+class SelfExplanationSettings(MovedSettings):
+    """A model of a transfer that explains itself in one pass.
+
+    Args:
+        lambda2: Of `proposed`.
+        parameters: Which: `zero_shot` is theta_base; `ft_source` and `ft_target` were fine-tuned on the source or
+            target, those with `_x` with explanations as well; `proposed` is the target's plus the explainability
+            vector.
+    """
+
+    parameters: Literal["zero_shot", "ft_source", "ft_source_x", "ft_target", "ft_target_x", "proposed"] = "proposed"
+
+    def __post_init__(self) -> None:
+        """Refuse a factor of nothing."""
+        if self.lambda2 is not None and self.parameters != "proposed":
+            raise FieldError("lambda2", f"has nothing to move with parameters={self.parameters}: leave it out")
+
+
+class OtherClass:
+    """Explains another class than the one it is asked about, drawn evenly, and the same whatever is measured with it.
+
+    Args:
+        of: What explains.
+        rows: Numbers of all images [N] of the case.
+        classes: How many there are.
+    """
+
+    def __init__(self, of: SelfExplaining, rows: Tensor, classes: int) -> None:
+        self._of, self._classes = of, classes
+        shifts = torch.randint(1, classes, rows.shape, generator=torch.Generator().manual_seed(0))
+        self._shifts = dict(zip(rows.tolist(), shifts.tolist(), strict=True))
+
+    def explain(self, block: Block) -> Explanation:
+        """Maps [B, h, w] of the other classes, and logits [B, C]."""
+        shifts = torch.tensor([self._shifts[row] for row in block.rows.tolist()], device=block.targets.device)
+        return self._of.explain(block._replace(targets=(block.targets + shifts) % self._classes))
+
+
+def networks_of(context: Context) -> Transfer:
+    """The transfer that a case is about.
+
+    Raises:
+        UserError: It is about none.
+    """
+    networks = context.model.networks
+    if not isinstance(networks, Transfer):
+        raise UserError("it is a row of a transfer of explainability vectors: use it with study=vectors")
+    return networks
+
+
+@explainer(
+    "self_explanation",
+    label="Self-explanation",
+    about="one pass of a CLIP that explains itself, with the parameters of a transfer",
+    params=SelfExplanationSettings,
+    kind="trained",
+    needs={"training"},
+    passes=lambda params, players: 1.0,
+    classifies=True,
+    check=lambda context, params: networks_of(context),
+)
+def self_explanation(context: Context, params: SelfExplanationSettings) -> Prepared:
+    """A model's own explanation of the class that is asked about."""
+    networks = networks_of(context)
+    if params.parameters == "proposed":
+        return _moved(networks, params, lambda factor: SelfExplaining(networks.network(networks.theta(factor))))
+    fine_tuned = getattr(networks, params.parameters) if params.parameters in FINE_TUNED else None
+
+    def build() -> SelfExplaining:
+        return SelfExplaining(networks.network(None if fine_tuned is None else parameters(fine_tuned)))
+
+    model = networks.base.artifact if fine_tuned is None else fine_tuned
+    return Prepared({"self_explanation": model.key}, build, notes={"alpha": networks.params.alpha})
+
+
+@explainer(
+    "random_vector",
+    label="Random vector",
+    about="the same with a random vector of the same length in place of the explainability vector",
+    params=MovedSettings,
+    kind="control",
+    needs={"training"},
+    passes=lambda params, players: 1.0,
+    classifies=True,
+    check=lambda context, params: networks_of(context),
+)
+def random_vector(context: Context, params: MovedSettings) -> Prepared:
+    """What any change of the parameters of that size does."""
+    networks = networks_of(context)
+    return _moved(
+        networks,
+        params,
+        lambda factor: SelfExplaining(networks.network(networks.theta(factor, is_random=True))),
+        vector="random",
+    )
+
+
+@explainer(
+    "other_class",
+    label="Another class",
+    about="the transferred model asked about a wrong class, its map measured against that of the right one",
+    params=MovedSettings,
+    kind="control",
+    needs={"training"},
+    passes=lambda params, players: 1.0,
+    classifies=True,
+    check=lambda context, params: networks_of(context),
+)
+def other_class(context: Case, params: MovedSettings) -> Prepared:
+    """How much of the agreement is not of the class."""
+    networks, classes = networks_of(context), len(context.model.classes)
+
+    def build(factor: float) -> OtherClass:
+        return OtherClass(SelfExplaining(networks.network(networks.theta(factor))), context.rows, classes)
+
+    return _moved(networks, params, build, column="other")
+
+
+@explainer(
+    "source_prior",
+    label="Position prior",
+    about="the mean explanation of the source's training images, the same map for every image",
+    kind="control",
+    class_specific=False,
+    needs={"training"},
+    passes=lambda params, players: 0.0,
+    check=lambda context, params: networks_of(context),
+)
+def source_prior(context: Context, params: ExplainerParams) -> Prepared:
+    """What the source's supervision knows without looking at an image."""
+    supervision = networks_of(context).source_supervision
+    assert supervision.attributions is not None
+    mean = supervision.attributions.mean(0)
+    return Prepared({"name": "source_prior", "supervision": supervision.artifact.key}, lambda: SameMap(mean))
+
+
+def _moved(
+    networks: Transfer, params: MovedSettings, build: Callable[[float], BlockExplainer], **more: str
+) -> Prepared:
+    """A model that a vector is added to, with the factor that the study has chosen or its user has."""
+    factor = params.lambda2
+    if factor is None:
+        raise UserError("lambda2 is not set: give a number, or let study=vectors choose it")
+    notes = {"alpha": networks.params.alpha, "lambda1": networks.params.lambda1, "lambda2": factor}
+    made_from = {**networks.made_from(factor), **more}
+    return Prepared({"self_explanation": made_from}, lambda: build(factor), notes=notes)

@@ -1,0 +1,210 @@
+"""`task=supervise`: the attributions of a whole split, made by any number of processes, as files to hold."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from rich.markup import escape
+
+from xai.classifiers.clip import clip_of_file
+from xai.core.canonical import canonical
+from xai.core.errors import UserError
+from xai.core.files import write_atomically
+from xai.core.job import Common, open_runtime, say_end, say_heading
+from xai.core.provenance import provenance
+from xai.core.runtime import Runtime
+from xai.core.settings import Count, settings
+from xai.data.catalogue import OpenData, open_data
+from xai.data.registry import Split, subset
+from xai.explainers.registry import Row
+from xai.explainers.rows import load_row
+from xai.models.weights import write_weights
+from xai.papers.vectors import base as base_stage
+from xai.papers.vectors.base import ModelParams
+from xai.papers.vectors.fine_tuning import explained, fine_tune
+from xai.papers.vectors.params import TransferParams
+from xai.study.case import Case, CaseParams, ExplainedModel
+from xai.study.maps import Maps, explain, key
+
+FILE, ABOUT = "supervision.safetensors", "supervision.json"
+REVISION = 4
+"""Raised when the same settings give other numbers, so that what older code made is not taken for them."""
+
+_WAY = f"choose another name=... or remove {ABOUT} there"
+
+
+@settings
+class SuperviseSettings(Common):
+    """Settings of task=supervise.
+
+    Args:
+        model: The CLIP that is explained.
+        data: The data set.
+        supervision: The row that explains.
+        explainers: By row, settings that replace those of its file.
+        transfer: How its classifier is fine-tuned, where there is no checkpoint.
+        checkpoint: A classifier file of this framework; null takes the classifier that study=vectors fine-tunes on the
+            data set, from the store or made.
+        split: Which split.
+        images: Size of a random subset; null takes all.
+        block: Images that are explained together.
+    """
+
+    model: ModelParams
+    data: Any
+    supervision: str
+    explainers: dict[str, Any]
+    transfer: TransferParams
+    checkpoint: str | None
+    split: Split
+    images: Count | None
+    block: Count
+
+
+def run(asked: SuperviseSettings, output: Path) -> None:
+    """Write `supervision.safetensors` and `supervision.json` into a folder, from the store or made.
+
+    Raises:
+        UserError: The folder holds attributions made from something else; the checkpoint is broken, of another
+            architecture or tells other classes apart; there are fewer images than asked for.
+    """
+    data, row = open_data(asked.data, "data"), load_row(asked.supervision, asked.explainers)
+    if row.params.of_pixels:
+        raise UserError(
+            f"explainers.{row.name}.resolution=pixel: maps of patches are wanted here, use resolution=patch"
+        )
+    runtime = open_runtime(asked, output, small=asked.model.embedded)
+    say_heading(f"{data.name} {asked.split}", asked.model.name, row.name, seed=asked.seed)
+    images, *grid = Supervise(asked, runtime, data, row).run(output)
+    file = escape(os.path.relpath(output / FILE))
+    line = f"safetensors.torch.load_file({str(file)!r})"
+    say_end(
+        runtime,
+        f"[bold]{file}[/] holds {' x '.join(map(str, (images, *grid)))} attributions; to use them:",
+        f"{line}  # rows [N] of the split, labels [N], attributions [N, h, w]",
+    )
+
+
+@dataclass
+class Supervise:
+    """One split of one data set, to be explained into one folder.
+
+    Args:
+        asked: Everything that was asked for.
+        runtime: Where to work.
+        data: The data set.
+        row: What explains.
+    """
+
+    asked: SuperviseSettings
+    runtime: Runtime
+    data: OpenData
+    row: Row
+
+    def run(self, output: Path) -> tuple[int, ...]:
+        """Fill the folder; returns the shape of the attributions."""
+        # What can be refused is refused before a classifier is trained for it.
+        asked = self.asked
+        subset(self.data.source, asked.split, asked.images, asked.seed)
+        self._refuse_others(output)
+        params = CaseParams(asked.split, asked.images, asked.block)
+        case = Case(self.runtime, self._model, self.data, params, asked.seed)
+        self._refuse_others(output, key(case, self.row))
+        maps = explain(case, self.row)
+        # Another run may have taken the folder meanwhile.
+        self._refuse_others(output, maps.artifact.key)
+        return self._write(output, case, maps)
+
+    @cached_property
+    def made_from(self) -> dict[str, Any]:
+        """All that determines the attributions, as far as it is known before any work."""
+        asked = self.asked
+        classifier: dict[str, Any] = {"checkpoint": None}
+        if asked.checkpoint is None:
+            classifier |= {"fit": asdict(asked.transfer.target_fit), "images": asked.transfer.target_images}
+        else:
+            classifier["checkpoint"] = self._model.identity["tensors"]
+        explainer = {"name": self.row.entry.name, **asdict(self.row.params.for_split(asked.split))}
+        return {
+            "data": dict(self.data.spec),
+            "split": asked.split,
+            "images": asked.images,
+            "block": asked.block,
+            "model": asdict(asked.model),
+            "classifier": classifier,
+            "explainers": {self.row.name: explainer},
+            "seed": asked.seed,
+            "precision": self.runtime.trainer.precision,
+            "revision": REVISION,
+        }
+
+    @cached_property
+    def _model(self) -> ExplainedModel:
+        if self.asked.checkpoint is not None:
+            return clip_of_file(self.runtime, self.asked.model, self.data, Path(self.asked.checkpoint))
+        model, seed, transfer = self.asked.model, self.asked.seed, self.asked.transfer
+        base = base_stage.load(model, base_stage.base_weights(self.runtime, model, seed))
+        fit, images = transfer.target_fit, transfer.target_images
+        classifier = fine_tune(self.runtime, model, base, self.data, fit, seed, images=images)
+        return explained(self.runtime, model, base, self.data, classifier)
+
+    def _refuse_others(self, output: Path, key: str | None = None) -> None:
+        """Refuse a folder that holds attributions made from something else, or of another key."""
+        held = _read_about(output)
+        if held is None:
+            return
+        before, now = _flat(held["made_from"]), _flat(self.made_from)
+        differing = [name for name in {**now, **before} if before.get(name) != now.get(name)]
+        if differing:
+            name = differing[0]
+            theirs, ours = before.get(name, "nothing"), now.get(name, "nothing")
+            others = f" (settings that differ: {len(differing)})" if len(differing) > 1 else ""
+            raise UserError(
+                f"{os.path.relpath(output)} holds attributions with {name}={theirs}, this run asks for {ours}{others}: "
+                f"{_WAY}"
+            )
+        if key not in (None, held["key"]):
+            # The settings are the same, so a file that they name has changed: the base weights.
+            theirs = f"of another classifier ({held['key']}, this run makes {key})"
+            raise UserError(f"{os.path.relpath(output)} holds attributions {theirs}: {_WAY}")
+
+    def _write(self, output: Path, case: Case, maps: Maps) -> tuple[int, ...]:
+        assert maps.attributions is not None
+        shape = tuple(maps.attributions.shape)
+        about = {
+            "made_from": self.made_from,
+            "key": maps.artifact.key,
+            "classifier": case.model.identity,
+            "n_images": shape[0],
+            "grid": shape[1:],
+            "seconds": maps.artifact.seconds,
+            **provenance(),
+        }
+        tensors = {"rows": case.rows, "labels": case.labels, "attributions": maps.attributions}
+        write_weights(output / FILE, tensors, {"xai.supervision": maps.artifact.key})
+        write_atomically(output / ABOUT, (json.dumps(about, indent=2, allow_nan=False) + "\n").encode())
+        return shape
+
+
+def _read_about(output: Path) -> dict[str, Any] | None:
+    """What a folder says of the attributions it holds; None where it holds none."""
+    path = output / ABOUT
+    if not path.exists():
+        return None
+    try:
+        about = json.loads(path.read_bytes())
+        return {"made_from": dict(about["made_from"]), "key": str(about["key"])}
+    except (ValueError, TypeError, KeyError, RecursionError):
+        raise UserError(f"{path} does not say what the attributions beside it were made from: {_WAY}") from None
+
+
+def _flat(settings: Mapping[str, Any], where: str = "") -> dict[str, str]:
+    """Dotted names of all settings, with their values as JSON."""
+    found: dict[str, str] = {}
+    for name, value in settings.items():
+        found |= _flat(value, f"{where}{name}.") if isinstance(value, Mapping) else {f"{where}{name}": canonical(value)}
+    return found
