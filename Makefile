@@ -89,7 +89,7 @@ format: $(STAMP)  ## rewrite the code as lint wants it
 # The store holds hours of training, and a damaged entry is found out and made anew without help.
 clean:  ## remove outputs, logs and caches; the store and .venv stay
 	@if [ -d outputs ]; then find outputs -mindepth 1 -maxdepth 1 ! -name store -exec rm -rf {} +; fi
-	rm -rf multirun wandb lightning_logs .pytest_cache .mypy_cache .ruff_cache build dist
+	rm -rf multirun wandb lightning_logs .pytest_cache .mypy_cache .ruff_cache .import_linter_cache build dist
 	@find . \( -path ./$(VENV) -o -path ./.git \) -prune -o -type d -name __pycache__ -exec rm -rf {} +
 
 distclean: clean  ## remove the store and .venv as well: back to a fresh clone

@@ -1,0 +1,110 @@
+"""CONTRIBUTING.md does what it says: its files in a folder of a user's own, its command, a row and a column of each."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from tests.explainers.settings import small_clip, small_pictures
+from xai.core.composing import CONF
+from xai.explainers import registry
+from xai.games import PatchGame
+from xai.models.maskable import Removal
+
+ROOT = Path(__file__).parents[1]
+PAGE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+FILES = dict(re.findall(r"^```(?:python|yaml)\n# (\S+)\n(.*?)^```$", PAGE, flags=re.MULTILINE | re.DOTALL))
+(COMMAND,) = re.findall(r"^python run\.py (--config-dir .*)$", PAGE, flags=re.MULTILINE)
+(ENTRY_POINT,) = re.findall(
+    r'^\[project\.entry-points\."xai\.plugins"\]\n(\w+) = "([\w.]+)"$', PAGE, flags=re.MULTILINE
+)
+
+FAST = (
+    *("trainer=cpu", "trainer.threads=1", "logger=none", "pictures=0", "case.images=6", "metric.removal.masks=2"),
+    *("model=vit_tiny", "model.tower.width=16", "model.tower.depth=1", "model.tower.heads=2"),
+    *("classifier.fit.epochs=1", "surrogate.fit.epochs=1"),
+)
+"""Beside what the page shows: a small network, trained for a moment."""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """What the page says, as files outside of the project."""
+    for name, content in FILES.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(content, encoding="utf-8")
+    return tmp_path
+
+
+def run(folder: Path, *arguments: str) -> None:
+    """The command line, in a process of its own, where nothing of the tests is registered."""
+    command = [sys.executable, str(ROOT / "run.py"), *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(folder)}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:] + done.stdout[-2000:]
+
+
+def check(folder: Path) -> None:
+    """The explainer is a row, the metric is a column, the data set is what they are of, and the table shows them."""
+    scores = pd.read_csv(folder / "scores.csv")
+    assert set(scores.data) == {"stripes"}
+    assert set(scores.explainer) == {"occlusion", "random"}
+    own = scores[scores.metric == "concentration"].dropna(subset="value")
+    assert set(own.explainer) == {"occlusion", "random"}
+    assert own.value.between(0, 1, inclusive="right").all()
+    shown = "".join(path.read_text(encoding="utf-8") for path in folder.rglob("*.html"))
+    assert all(word in shown for word in ("Ideas", "Occlusion", "Concentration"))
+
+
+def test_the_page_is_about_one_of_each() -> None:
+    kinds = sorted(FILES)
+    assert kinds == [
+        "ideas/concentration.py",
+        "ideas/occlusion.py",
+        "ideas/stripes.py",
+        "my_conf/data/stripes.yaml",
+        "my_conf/explainer/occlusion.yaml",
+        "my_conf/table/ideas.yaml",
+    ]
+    assert len([line for line in FILES["ideas/occlusion.py"].splitlines() if line.strip()]) <= 15
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (CONF / "task" / "compare.yaml").exists(), reason="there is no task=compare yet")
+def test_what_is_added_is_a_row_and_a_column_of_studies_and_of_a_comparison(folder: Path) -> None:
+    shown = shlex.split(COMMAND)
+    run(folder, *shown, *FAST)
+    check(folder / "outputs" / "salvage")
+    run(folder, *("study=ranking" if part == "study=salvage" else part for part in shown), *FAST)
+    check(folder / "outputs" / "ranking")
+    # The explainer by the entry point of an installed package, the others by their names.
+    installed = folder / "ideas-1.0.dist-info"
+    installed.mkdir()
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: ideas\nVersion: 1.0\n")
+    (installed / "entry_points.txt").write_text("[xai.plugins]\n{} = {}\n".format(*ENTRY_POINT))
+    classifier = sorted(folder.glob("outputs/store/classifier/*/classifier.safetensors"))[0]
+    kept = [part for part in shown if not part.startswith(("task=", "study=", "plugins="))]
+    others = "plugins=[ideas.concentration,ideas.stripes]"
+    run(folder, *kept, "task=compare", others, f"checkpoint={classifier}", *FAST)
+    check(folder / "outputs" / "compare")
+
+
+def test_the_explainer_shown_does_what_it_says(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    registry.names()
+    monkeypatch.setattr(registry, "_ENTRIES", dict(registry._ENTRIES))
+    exec(FILES["ideas/occlusion.py"], {"__name__": "occlusion"})
+    entry = registry.entry("occlusion")
+    removal = Removal("pixels", "black")
+    images, targets = small_pictures(2), torch.tensor([4, 1])
+    maps = entry.build(small_clip(removal), entry.params("probability", removal)).attribute(images, targets)
+    game = PatchGame(small_clip(removal), images, targets, output="probability")
+    for patch in range(9):
+        without = game.value((torch.arange(9) != patch)[None])[:, 0]
+        whole = game.value(torch.ones(1, 9, dtype=torch.bool))[:, 0]
+        torch.testing.assert_close(maps.flatten(1)[:, patch], whole - without)
