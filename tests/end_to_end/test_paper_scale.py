@@ -32,9 +32,9 @@ from xai.papers.ranking.explainers import RankingSettings, RefinedSettings
 from xai.papers.ranking.study import RankingStudy
 from xai.ranking.objective import ObjectiveParams
 from xai.settings import StudyConfig, TransferConfig
-from xai.study.params import open_metrics
 from xai.stages.study import open_baselines
 from xai.stages.supervision import open_supervision
+from xai.study.params import open_metrics
 
 BYTES_A_RUN_TAKES = 8 * 2**30
 

@@ -1,14 +1,13 @@
 import math
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.reports import ranking_rows
 from tests.reports.removal_rows import evidence, write
 from xai.core.errors import UserError
 from xai.core.progress import console
-from xai.reports import ranking_figures, removal_figures
+from xai.reports import removal_figures
 from xai.reports.data_tables import published_table
 from xai.reports.measured import Evidence
 from xai.reports.removal_roles import SCHEME
@@ -35,8 +34,7 @@ def folders(tmp_path):
 @pytest.fixture
 def quick(monkeypatch):
     """Figures that are not drawn out."""
-    for module in (removal_figures, ranking_figures):
-        monkeypatch.setattr(module, "to_png", lambda figure: b"png")
+    monkeypatch.setattr(removal_figures, "to_png", lambda figure: b"png")
 
 
 def shown(sweep, folders, output):
@@ -112,37 +110,3 @@ def test_a_table_without_columns_is_refused(folders, tmp_path):
     sweep = replace(read_sweep(SWEEPS / "salvage_table1.yaml"), columns=[])
     with pytest.raises(UserError, match="a table without columns; choose from srg"):
         shown(sweep, folders, tmp_path / "out")
-
-
-@pytest.fixture
-def rankings(tmp_path):
-    """One folder a run of Learn to Rank: one data set, two seeds."""
-    whole = ranking_rows.evidence(seeds=2)
-    parts = {part.name: getattr(whole, part.name) for part in fields(whole)}
-    for seed in range(2):
-        of_seed = {name: tuple(r for r in rows if r.result.seed == seed) for name, rows in parts.items()}
-        ranking_rows.write(tmp_path / f"seed={seed}", Evidence(**of_seed))
-    return [tmp_path / f"seed={seed}" for seed in range(2)]
-
-
-def test_the_table_of_learn_to_rank_stands_above_what_the_paper_printed(rankings, tmp_path):
-    sweep = read_sweep(SWEEPS / "ranking_table.yaml")
-    printed = shown(sweep, rankings, tmp_path / "out")
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"table.md", "table-cluttered.csv", "claims.md"}
-    ours, papers = (tmp_path / "out" / "table.md").read_text().split(f"**Published ({sweep.published_about})**")
-    head = next(line for line in ours.splitlines() if line.startswith("|"))
-    assert [cell.split()[0] for cell in head.strip("| ").split(" | ")][:3] == ["Deletion", "Insertion", "Difference"]
-    assert "| Ranking, maps refined, T = 3 | 12.1 |" in papers
-    claims = (tmp_path / "out" / "claims.md").read_text()
-    assert "| Ranking is ahead of RISE in Difference | Tables |" in claims
-    assert "| Figure" not in claims
-    assert sweep.title in printed
-
-
-def test_the_figures_of_learn_to_rank_and_their_claims(rankings, tmp_path, quick):
-    shown(read_sweep(SWEEPS / "ranking_figures.yaml"), rankings, tmp_path / "out")
-    names = {f"figure{number}.png" for number in ("3a", "3b", "5", "6")}
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"claims.md", *names}
-    claims = (tmp_path / "out" / "claims.md").read_text()
-    assert all(f"| Figure {number} |" in claims for number in ("3a", "5"))
-    assert "| Tables" not in claims

@@ -191,7 +191,9 @@ class Shortcut:
                 "accuracy_unmarked": plain == labels,
             }
             values = {metric: hits.double().mean().item() for metric, hits in shares.items()}
-            lines += [{"explainer": name, "label": name, "metric": metric, "value": values[metric]} for metric in values]
+            lines += [
+                {"explainer": name, "label": name, "metric": metric, "value": values[metric]} for metric in values
+            ]
         case = self.case
         where = {"case": CASE, "kind": "classifier", "model": case.model.name, "data": case.data.name, "source": None}
         return pd.DataFrame(lines).assign(**where, seed=case.seed, split=case.split, image=WHOLE)
