@@ -101,9 +101,9 @@ METHODS: dict[str, dict[str, Any]] = {
             "source_fit": FIT,
         },
     },
-    "ranking": {
-        "pictures": [-1],
+    "salvage": {
         "rows": [["random"]],
+        "pictures": [-1],
         "model": {
             "patch_size": [5],
             "tower": {
@@ -125,41 +125,6 @@ METHODS: dict[str, dict[str, Any]] = {
             "temperature": [0.0, math.inf],
             "divergence": ["none"],
         },
-        "ranking": {
-            "backbone": {"mean": [[0.5, 0.5]]},
-            "decoder": {
-                "channels": [7],
-                "head": [0],
-                "resize": [[]],
-                "resize[1]": [0],
-                "conditioning": ["film"],
-                "norm": ["layer"],
-                "dropout": [1.0],
-                "pixels": [-1],
-                "scale": [0.0],
-            },
-            "objective": OBJECTIVE,
-            "loss": {"own_class": [1.5], "runner_up": [-0.1], "temperature_start": [0.0], "temperature_end": [0.0]},
-        },
-        "refinement": {
-            "steps": [-1],
-            "draws": [0],
-            "size": [0.0],
-            "temperature": [0.0],
-            "learning_rate": [math.nan],
-            "sigma": [-1.0],
-            "objective": OBJECTIVE,
-        },
-        "perturbation": {
-            "split": ["tests"],
-            "steps": [1],
-            "block": [0],
-            "references": [[]],
-            "references[0]": ["white"],
-        },
-    },
-    "salvage": {
-        "rows": [["random"]],
         "evaluation": {"split": ["tests"], "masks": [0], "block": [0], "probe_images": [-2, 3]},
     },
     "apply_vector": {"apply_vector": {"lambda1": [math.inf, -1.0], "lambda2": [11.0]}},
@@ -228,10 +193,9 @@ def test_a_part_out_of_range_is_refused_by_the_path_of_its_group(schema: type) -
         ("transfer", {"model.weights": "x"}, "model.weights=x does nothing"),
         ("transfer", {"model.weights": "x", "model.random_weights": True}, "model.weights=x and random_weights=true"),
         ("transfer", {"model.patch_size": 40}, "model.patch_size=40 .* nearest size that fits is 40$"),
-        ("ranking", {"model.tower": None}, "model.name=vit_tiny needs either"),
-        ("ranking", {"model.pretrained": True}, "model.name=vit_tiny is trained from nothing"),
-        ("ranking", {"model.tower.heads": 3}, r"model.tower.width=64 .* heads=3"),
-        ("ranking", {"ranking.decoder.pixels": 0}, "ranking.decoder.gradient=true .* pixels"),
+        ("salvage", {"model.tower": None}, "model.name=vit_tiny needs either"),
+        ("salvage", {"model.pretrained": True}, "model.name=vit_tiny is trained from nothing"),
+        ("salvage", {"model.tower.heads": 3}, r"model.tower.width=64 .* heads=3"),
     ],
     ids=str,
 )

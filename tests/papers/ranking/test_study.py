@@ -1,0 +1,97 @@
+from pathlib import Path
+from typing import Any
+
+import hydra
+import pytest
+from omegaconf import OmegaConf
+
+from tests.stages.studying import Trained, train_in_no_time
+from xai.core.composing import CONF
+from xai.core.errors import UserError
+from xai.core.job import open_runtime
+from xai.core.settings import build
+from xai.explainers.registry import refusal
+from xai.explainers.rows import load_row
+from xai.papers.ranking.explainers import RankingSettings, RefinedSettings
+from xai.papers.ranking.study import RankingStudy, StudyWithShortcut, open_study, over_path_steps, over_steps
+from xai.study.maps import explain
+
+SMALL = ["model.tower={width:8,depth:1,heads:2,registers:1}", "case.images=4", "trainer=cpu", "logger=none"]
+RANKING = (
+    "++explainers.ranking={levels:[0],decoder:{channels:8,fusion:4,head:2,refinement:4,resize:[1],pixels:2},"
+    "objective:{steps:3,grid_max:5}}"
+)
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> Trained:
+    return train_in_no_time(monkeypatch)
+
+
+def opened(folder: Path, *overrides: str) -> StudyWithShortcut:
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        config = hydra.compose("config", ["task=study", "study=ranking", f"store={folder}", *overrides])
+    values: Any = OmegaConf.to_container(config, resolve=True)
+    wanted = RankingStudy.__dataclass_fields__
+    asked = build(RankingStudy, {name: value for name, value in values.items() if name in wanted})
+    return open_study(asked, open_runtime(asked, folder, small=True))
+
+
+def test_figure_3a_has_every_step_of_every_start_that_a_row_has() -> None:
+    rows = [load_row(name) for name in ("ranking", "ranking_t3", "flat_t1", "flat_t5")]
+    derived = over_steps(rows)
+    names = [row.name for row in derived]
+    assert names == [*(f"ranking@t{step}" for step in (1, 2, 4, 5)), *(f"flat@t{step}" for step in (2, 3, 4))]
+    for row in derived:
+        assert isinstance(row.params, RefinedSettings)
+        assert row.name.endswith(f"t{row.params.step}")
+        assert row.params.of == ("ranking" if row.name.startswith("ranking") else "constant_pixels")
+
+
+def test_figure_3b_trains_with_other_numbers_of_points_where_the_explainer_is_a_row() -> None:
+    ranking = load_row("ranking")
+    (other,) = over_path_steps(ranking, [ranking], [4, 8])
+    assert other.name == "ranking@S=8"
+    assert isinstance(other.params, RankingSettings)
+    assert other.params.objective.steps == 8
+    assert not list(over_path_steps(ranking, [], [8]))
+
+
+def test_what_is_refined_has_the_settings_that_the_row_would_have(tmp_path: Path, trained: Trained) -> None:
+    study = opened(tmp_path, *SMALL, RANKING, "rows=[ranking_t3]")
+    params = study.cases[0][0].row("ranking").params
+    assert isinstance(params, RankingSettings)
+    assert params.levels == (0,)
+    assert trained.names == ["Classifier"]
+
+
+def test_rows_that_a_cnn_cannot_have_are_left_out_before_they_are_trained(tmp_path: Path, trained: Trained) -> None:
+    rows = "rows=[random,grad_cam,attention_rollout,rollout_t3,salvage,vit_shapley]"
+    study = opened(
+        tmp_path, "model=cnn_tiny", "case.images=4", "trainer=cpu", "logger=none", "classifier.focus=0", rows
+    )
+    case = study.cases[0][0]
+    reasons = {row.name: refusal(row.entry, row.params, case) for row in study.rows if "@" not in row.name}
+    assert [name for name, reason in reasons.items() if reason is None] == ["random", "grad_cam"]
+    assert "attention" in str(reasons["attention_rollout"])
+    assert "it refines attention_rollout, which cannot be had here" in str(reasons["rollout_t3"])
+    assert "starts from a vision transformer" in str(reasons["salvage"])
+    assert trained.names == ["Classifier"]
+
+
+def test_a_position_prior_is_the_same_whichever_class_is_asked_about(tmp_path: Path, trained: Trained) -> None:
+    study = opened(tmp_path, *SMALL, RANKING, "rows=[ranking,position_prior]")
+    (case, _), (ranking, prior) = study.cases[0], study.rows
+    first, second = explain(case, prior).attributions, explain(case.second, prior).attributions
+    assert first is not None
+    assert second is not None
+    assert (first == second).all()
+    own, other = explain(case, ranking).attributions, explain(case.second, ranking).attributions
+    assert own is not None
+    assert other is not None
+    assert (own != other).any()
+
+
+def test_another_class_than_the_predicted_one_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^case.targets.*use predicted"):
+        opened(tmp_path, "case.targets=label")
