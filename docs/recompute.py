@@ -1,4 +1,4 @@
-"""Recompute the metrics of a result from its tensors alone: python docs/recompute.py outputs/demo/results/proposed."""
+"""Recompute metrics from maps alone: python docs/recompute.py outputs/store/maps/KEY outputs/store/maps/REFERENCE."""
 
 import sys
 
@@ -6,9 +6,9 @@ import numpy as np
 from safetensors.numpy import load_file
 from scipy.stats import kendalltau
 
-t = load_file(f"{sys.argv[1]}/attributions.safetensors")
+t, reference = (load_file(f"{folder}/maps.safetensors") for folder in sys.argv[1:3])
 n, h, w = t["attributions"].shape
-a, r = (t[name].reshape(n, h * w).astype(float) for name in ("attributions", "reference"))
+a, r = (maps["attributions"].reshape(n, h * w).astype(float) for maps in (t, reference))
 # Norm of eq. 5, also of the maps less their mean map; NaN where a map varies by no more than rounding.
 u = np.stack([a, r, a - a.mean(0), r - r.mean(0)])
 u[np.ptp(u, 2) < 2e-6 * np.abs([a, r, a, r]).max(2)] = np.nan
@@ -20,9 +20,5 @@ m["kendall"] = [kendalltau(x, y).statistic for x, y in zip(A, R, strict=True)]
 shared = {k: (place < k).all(0).sum(1) for k in (1, 5, 10)}
 m |= {f"iou@{k}": np.where(undefined, np.nan, s / (2 * k - s)) for k, s in shared.items()}
 m["centred_correlation"] = (centred_a * centred_r).mean(1)
-if "regions" in t:
-    inside = t["regions"].reshape(n, h, t["regions"].shape[1] // h, w, -1).mean((2, 4)).reshape(n, -1)
-    m["rma"] = (a.clip(0) * inside).sum(1) / np.where((a > 0).any(1), a.clip(0).sum(1), np.nan)
-    m["pointing_game"] = np.where(undefined, np.nan, inside[place[0] == 0] > 0)
 for name, values in m.items():
     print(name, np.nanmean(values) if np.isfinite(values).any() else np.nan)

@@ -1,16 +1,16 @@
 """What a run leaves behind, as the tests compare it."""
 
-import json
 import os
 import shutil
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tests.end_to_end.jobs import Ended
 
-STAGES = ("base", "head", "classifier", "supervision", "explainer", "vector", "diagnostics", "evaluation")
+STAGES = ("base", "head", "classifier", "maps", "explainer", "vector", "diagnostics", "scores", "logits")
+
+KINDS = ("maps", "scores")
 
 
 @dataclass(frozen=True)
@@ -35,15 +35,9 @@ def artifacts(store: Path, *kinds: str) -> list[Path]:
     return sorted(path for path in found if "." not in path.name)
 
 
-def evaluations(store: Path) -> dict[str, tuple[dict[str, Any], bytes]]:
-    """Of each evaluation its result, without what a clock or the memory said, and the bytes of its tensors."""
-    found = {}
-    for path in artifacts(store, "evaluation"):
-        result = json.loads((path / "result.json").read_text())
-        for varying in ("seconds", "peak_memory_bytes"):
-            del result[varying]
-        found[path.name] = (result, (path / "attributions.safetensors").read_bytes())
-    return found
+def measured(store: Path) -> dict[str, bytes]:
+    """The bytes of all maps and scores, by their keys."""
+    return {path.name: (path / f"{kind}.safetensors").read_bytes() for kind in KINDS for path in artifacts(store, kind)}
 
 
 def times(store: Path) -> dict[str, int]:

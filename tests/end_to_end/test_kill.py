@@ -6,22 +6,22 @@ from pathlib import Path
 import pytest
 
 from tests.end_to_end.jobs import run, start
-from tests.end_to_end.runs import Run, evaluations, link_store
+from tests.end_to_end.runs import Run, link_store, measured
 
 # What must lie in the unfinished folder at the moment of the kill, so that there is something to go on from.
 PROGRESS = {
     "base": "checkpoint.ckpt",
     "classifier": "checkpoint.ckpt",
-    "supervision": "scratch/*.safetensors",
+    "maps": "scratch/*.safetensors",
     "explainer": "checkpoint.ckpt",
-    "evaluation": "spec.json",
+    "scores": "scratch/*.safetensors",
 }
 BEFORE = {
     "base": (),
     "classifier": ("base", "head"),
-    "supervision": ("base", "head", "classifier"),
-    "explainer": ("base", "head", "classifier", "supervision"),
-    "evaluation": ("base", "head", "classifier", "supervision", "explainer", "vector"),
+    "maps": ("base", "head", "classifier"),
+    "explainer": ("base", "head", "classifier", "maps"),
+    "scores": ("base", "head", "classifier", "maps", "explainer", "vector"),
 }
 
 
@@ -42,11 +42,11 @@ def test_killed_in_a_stage_and_started_again(smoke: Run, tmp_path: Path, stage: 
     command = ("experiment=smoke", f"trainer.workers={1 if stage == 'classifier' else 0}")
     assert start(tmp_path, *command).kill_when(reached), "the job ended before it could be killed"
     assert reached(), "the kill left nothing half made"
-    left = evaluations(store)
-    assert len(left) < len(evaluations(smoke.store))
+    left = measured(store)
+    assert len(left) < len(measured(smoke.store))
     ended = run(tmp_path, *command)
     assert ended.made > 0
     assert not list(store.glob("*/*.partial"))
-    assert evaluations(store) == evaluations(smoke.store)
+    assert measured(store) == measured(smoke.store)
     for name in ("explainability_vector.safetensors", "model.safetensors"):
         assert (tmp_path / "outputs" / "smoke" / name).read_bytes() == (smoke.output / name).read_bytes()

@@ -3,42 +3,59 @@
 import contextlib
 import io
 import json
-import math
+import re
 import runpy
 import sys
 import warnings
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 from safetensors.numpy import load_file
 
 from tests.end_to_end.jobs import ROOT, run, start
-from tests.end_to_end.runs import Run, artifacts, evaluations, link_store, times
+from tests.end_to_end.runs import Run, artifacts, link_store, measured, times
 
 MODELS = ("zero_shot", "ft_source", "ft_source_x", "ft_target", "proposed", "ft_target_x")
-CONTROLS = ("random_vector", "other_class", "position_prior", "ink", "constant")
-MAPS_ONLY = ("position_prior", "ink", "constant")
+CONTROLS = ("random_vector", "other_class", "source_prior", "brightness", "constant")
+MAPS_ONLY = ("source_prior", "brightness", "constant")
 VECTOR = "explainability_vector.safetensors"
 
 
-def result(folder: Path) -> dict:
-    return json.loads((folder / "result.json").read_text())
+def frame(output: Path) -> pd.DataFrame:
+    return pd.read_csv(output / "scores.csv")
 
 
-def recomputed(folder: Path) -> dict[str, float]:
+def mean(lines: pd.DataFrame, metric: str) -> float:
+    """Over images; of an RMSE as the paper has it."""
+    values = lines.loc[lines["metric"] == metric, "value"]
+    return float((values**2).mean() ** 0.5 if metric == "e_rmse" else values.mean())
+
+
+def maps_of(smoke: Run) -> dict[str, Path]:
+    """Folders of the maps of each row on the test images, and of the reference."""
+    costs = pd.read_csv(smoke.output / "costs.csv").query("split == 'test'")
+    found = {row: smoke.store / "maps" / key for row, key in zip(costs["explainer"], costs["maps"], strict=True)}
+    specs = {path: json.loads((path / "artifact.json").read_text())["spec"] for path in artifacts(smoke.store, "maps")}
+    case = specs[found["constant"]]["case"]
+    (reference,) = (path for path in specs if specs[path]["case"] == case and path not in found.values())
+    return found | {"reference": reference}
+
+
+def recomputed(maps: Path, reference: Path) -> dict[str, float]:
     """What docs/recompute.py prints, which nothing of the framework has a part in."""
     said = io.StringIO()
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings(), contextlib.redirect_stdout(said):
         warnings.simplefilter("error")
-        patch.setattr(sys, "argv", ["recompute.py", str(folder)])
+        patch.setattr(sys, "argv", ["recompute.py", str(maps), str(reference)])
         runpy.run_path(str(ROOT / "docs" / "recompute.py"))
     return {name: float(value) for name, value in (line.split() for line in said.getvalue().splitlines())}
 
 
 def chosen(smoke: Run) -> float:
-    return result(smoke.output / "results" / "proposed")["params"]["lambda2"]
+    return float(frame(smoke.output).query("explainer == 'proposed'")["lambda2"].iloc[0])
 
 
 def classifier_of(store: Path, kind: str, data: str) -> Path:
@@ -48,42 +65,27 @@ def classifier_of(store: Path, kind: str, data: str) -> Path:
 
 
 def test_every_row_is_there(smoke: Run) -> None:
-    rows = {path.name: result(path) for path in (smoke.output / "results").iterdir()}
-    assert sorted(rows) == sorted([*MODELS, *CONTROLS])
-    for role, row in rows.items():
-        assert (row["role"], row["split"], row["n_images"], row["seed"]) == (role, "test", 30, 0)
-        assert (row["source"], row["data"], row["model"]) == ("digits_scattered", "mnist_scattered", "clip_tiny")
-        assert ("accuracy" in row["metrics"]) == (role not in MAPS_ONLY)
-        assert ("lambda2" in row["params"]) == (role in ("proposed", "random_vector"))
-        assert row["metrics"].keys() - {"accuracy"} == rows["ink"]["metrics"].keys()
-    assert rows["constant"]["metrics"]["e_rmse"] == 1.0
-    assert rows["other_class"]["metrics"]["accuracy"] == rows["proposed"]["metrics"]["accuracy"]
-    maps = [load_file(smoke.output / "results" / role / "attributions.safetensors")["attributions"] for role in rows]
-    assert len({tensor.tobytes() for tensor in maps}) == len(rows), "two rows have the same maps"
+    lines = frame(smoke.output).query("split == 'test'")
+    sweep = {"proposed@lambda2=0.4", "proposed@lambda2=0.8"}
+    assert set(lines["explainer"]) == {*MODELS, *CONTROLS, *sweep}
+    for name, value in {"source": "digits_scattered", "data": "mnist_scattered", "model": "clip_tiny"}.items():
+        assert (lines[name] == value).all()
+    with_accuracy = set(lines.loc[lines["metric"] == "accuracy", "explainer"])
+    assert with_accuracy == {*MODELS, *CONTROLS, *sweep} - set(MAPS_ONLY)
+    rows = {name: part for name, part in lines.groupby("explainer")}
+    assert mean(rows["constant"], "e_rmse") == pytest.approx(1)
+    assert mean(rows["other_class"], "accuracy") == mean(rows["proposed"], "accuracy")
+    maps = {folder: load_file(folder / "maps.safetensors")["attributions"] for folder in maps_of(smoke).values()}
+    assert len({tensor.tobytes() for tensor in maps.values()}) == len(maps), "two rows have the same maps"
 
 
-@pytest.mark.parametrize("role", [*MODELS, *CONTROLS])
-def test_metrics_follow_from_the_tensors(smoke: Run, role: str) -> None:
-    folder = smoke.output / "results" / role
-    said = {name: math.nan if value is None else value for name, value in result(folder)["metrics"].items()}
-    assert recomputed(folder) == pytest.approx(said, rel=1e-9, abs=1e-12, nan_ok=True)
-
-
-def test_recomputing_notices_another_tensor(smoke: Run, tmp_path: Path) -> None:
-    for name in ("result.json", "attributions.safetensors"):
-        (tmp_path / name).write_bytes((smoke.output / "results" / "proposed" / name).read_bytes())
-    content = bytearray((tmp_path / "attributions.safetensors").read_bytes())
-    start = 8 + int.from_bytes(content[:8], "little")
-    header = json.loads(content[8:start])
-    first, last = header["attributions"]["data_offsets"]
-    maps = np.frombuffer(bytes(content[start + first : start + last]), np.float32)
-    content[start + first : start + last] = (-maps).tobytes()
-    (tmp_path / "attributions.safetensors").write_bytes(content)
-    said, now = result(tmp_path)["metrics"], recomputed(tmp_path)
-    assert now["accuracy"] == said["accuracy"]
-    for name in ("e_rmse", "iou@5", "centred_correlation", "rma"):
-        assert now[name] != pytest.approx(said[name], abs=1e-6)
-    assert now["kendall"] == pytest.approx(-said["kendall"])
+@pytest.mark.parametrize("row", [*MODELS, *CONTROLS])
+def test_metrics_follow_from_the_maps(smoke: Run, row: str) -> None:
+    maps = maps_of(smoke)
+    lines = frame(smoke.output).query("split == 'test' and explainer == @row")
+    found = recomputed(maps[row], maps["reference"])
+    said = {name: mean(lines, name) for name in found}
+    assert found == pytest.approx(said, rel=1e-9, abs=1e-12, nan_ok=True)
 
 
 def test_equation_8_by_hand(smoke: Run) -> None:
@@ -112,19 +114,27 @@ def test_files_to_hold_are_those_of_the_store(smoke: Run) -> None:
     assert (smoke.output / VECTOR).read_bytes() == (vector / VECTOR).read_bytes()
     target = classifier_of(smoke.store, "classifier", "mnist_scattered")
     assert (smoke.output / "classifier.safetensors").read_bytes() == target.read_bytes()
-    kept = {tensors for _, tensors in evaluations(smoke.store).values()}
-    assert all((row / "attributions.safetensors").read_bytes() in kept for row in (smoke.output / "results").iterdir())
+    made = {path.name for path in smoke.output.iterdir()}
+    assert made >= {"report.html", "scores.csv", "vectors_table1.md", "vectors_table1.csv", "sweep.md", "claims.csv"}
+
+
+def test_the_folder_shows_what_the_terminal_does(smoke: Run) -> None:
+    page = (smoke.output / "report.html").read_text()
+    for text in ("Proposed (transferred)", "risk R of equation 12", "chosen on the validation split", "(reference)"):
+        assert text in page
+    said = re.sub(r"\s+", " ", smoke.ended.out)
+    assert "the explanation error (E-RMSE)" in said
+    assert f"λ2 = {chosen(smoke):g} (chosen)" in (smoke.output / "sweep.md").read_text()
 
 
 def test_lambda2_is_the_best_that_keeps_the_accuracy(smoke: Run) -> None:
-    sweep = {path.name: result(path)["metrics"] for path in (smoke.output / "sweep" / "validation").iterdir()}
-    assert sorted(sweep) == ["lambda2=0.4", "lambda2=0.8"]
-    rows = (row for row, _ in evaluations(smoke.store).values() if row["split"] == "validation")
-    (target,) = (row for row in rows if row["role"] == "ft_target")
-    floor = (1 - 0.015) * target["metrics"]["accuracy"]
-    kept = {name: row["e_rmse"] for name, row in sweep.items() if row["accuracy"] >= floor}
-    best = min(kept, key=kept.get) if kept else max(sweep, key=lambda name: (sweep[name]["accuracy"], -float(name[8:])))
-    assert best == f"lambda2={chosen(smoke):g}"
+    lines = frame(smoke.output).query("split == 'validation'")
+    rows = {name: part for name, part in lines.groupby("explainer")}
+    floor = (1 - 0.02) * mean(rows.pop("ft_target@validation"), "accuracy")
+    assert sorted(rows) == ["proposed@lambda2=0.4", "proposed@lambda2=0.8"]
+    kept = {name: mean(row, "e_rmse") for name, row in rows.items() if mean(row, "accuracy") >= floor}
+    best = min(kept, key=kept.__getitem__) if kept else max(rows, key=lambda name: mean(rows[name], "accuracy"))
+    assert best == f"proposed@lambda2={chosen(smoke):g}"
 
 
 def test_a_second_start_only_reads(smoke: Run, tmp_path: Path) -> None:
@@ -132,37 +142,22 @@ def test_a_second_start_only_reads(smoke: Run, tmp_path: Path) -> None:
     before = times(store)
     again = run(tmp_path, "experiment=smoke")
     assert again.made == 0
-    assert f"{len(artifacts(store))} re-used" in again.out
     assert times(store) == before
     for name in (VECTOR, "model.safetensors", "classifier.safetensors"):
         assert (tmp_path / "outputs" / "smoke" / name).read_bytes() == (smoke.output / name).read_bytes()
 
 
-def test_another_lambda2_makes_evaluations_only(smoke: Run, tmp_path: Path) -> None:
+def test_another_lambda2_makes_maps_and_scores_only(smoke: Run, tmp_path: Path) -> None:
     store = link_store(smoke.store, tmp_path)
     before = set(artifacts(store))
-    ended = run(tmp_path, "experiment=smoke", "transfer.lambda2=0.6")
-    new = sorted(set(artifacts(store)) - before)
-    assert ended.made == len(new) == 3
-    assert {path.parent.name for path in new} == {"evaluation"}
-    assert sorted(result(path)["role"] for path in new) == ["other_class", "proposed", "random_vector"]
-    assert result(tmp_path / "outputs" / "smoke" / "results" / "proposed")["params"]["lambda2"] == 0.6
-
-
-def test_a_sweep_that_is_started_twice_reads_the_second_time(smoke: Run, tmp_path: Path) -> None:
-    store = link_store(smoke.store, tmp_path)
-    sweep = ("-m", "experiment=smoke", "seed=0", "transfer.lambda2=0.4,0.8")
-    first = run(tmp_path, *sweep)
-    # The smoke run has made all that belongs to the lambda2 it chose; of the other one two controls are missing.
-    assert len(artifacts(store)) - len(artifacts(smoke.store)) == 2
-    before = times(store)
-    second = run(tmp_path, *sweep)
-    assert times(store) == before
-    assert first.out.count(", 0 made") == 1
-    assert second.out.count(", 0 made") == 2
-    folders = tmp_path / "outputs" / "smoke"
-    told = {result(path.parent)["params"]["lambda2"] for path in folders.glob("*/results/proposed/result.json")}
-    assert told == {0.4, 0.8}
+    ended = run(tmp_path, "experiment=smoke", "transfer.lambda2=0.6", "pictures=0")
+    new = set(artifacts(store)) - before
+    assert ended.made == len(new)
+    assert {path.parent.name for path in new} == {"maps", "scores"}
+    assert len([path for path in new if path.parent.name == "maps"]) == 3  # proposed, random_vector, other_class
+    lines = frame(tmp_path / "outputs" / "smoke")
+    assert set(lines.loc[lines["explainer"] == "proposed", "lambda2"]) == {0.6}
+    assert "as asked for" in (tmp_path / "outputs" / "smoke" / "report.html").read_text()
 
 
 def test_two_jobs_at_once_make_everything_once(smoke: Run, tmp_path: Path) -> None:
@@ -171,7 +166,7 @@ def test_two_jobs_at_once_make_everything_once(smoke: Run, tmp_path: Path) -> No
     assert [job.status for job in ended] == [0, 0], ended
     store = tmp_path / "outputs" / "store"
     assert sum(job.made for job in ended) == len(artifacts(store)) == len(artifacts(smoke.store))
-    assert evaluations(store) == evaluations(smoke.store)
+    assert measured(store) == measured(smoke.store)
     assert not list(store.glob("*/*.partial"))
 
 
@@ -194,12 +189,18 @@ def test_damaged_entries_are_found_out_and_made_anew(smoke: Run, tmp_path: Path)
         assert f"store entry {file.parent} is damaged" in ended.err
         assert file.read_bytes() == whole[file]
         assert (file.parent.with_name(f"{file.parent.name}.damaged-1") / file.name).read_bytes() == damaged[file]
-    assert evaluations(store) == evaluations(smoke.store)
+    assert measured(store) == measured(smoke.store)
 
 
 def test_apply_vector_gives_the_transferred_model_bit_for_bit(smoke: Run, tmp_path: Path) -> None:
     files = (f"vector={smoke.output / VECTOR}", f"checkpoint={smoke.output / 'classifier.safetensors'}")
-    run(tmp_path, "experiment=smoke", "method=apply_vector", *files, f"apply_vector.lambda2={chosen(smoke)}")
+    run(
+        tmp_path,
+        "experiment=smoke",
+        "task=apply_vector",
+        *files,
+        f"apply_vector.lambda2={chosen(smoke)}",
+    )
     made = tmp_path / "outputs" / "smoke" / "model.safetensors"
     assert made.read_bytes() == (smoke.output / "model.safetensors").read_bytes()
     assert artifacts(tmp_path / "outputs" / "store") == []
@@ -209,7 +210,7 @@ def test_apply_vector_with_less_of_the_task_vector(smoke: Run, tmp_path: Path) -
     link_store(smoke.store, tmp_path)
     files = (f"vector={smoke.output / VECTOR}", f"checkpoint={smoke.output / 'classifier.safetensors'}")
     lambdas = ("apply_vector.lambda1=0.75", "apply_vector.lambda2=0.5")
-    run(tmp_path, "experiment=smoke", "method=apply_vector", *files, *lambdas)
+    run(tmp_path, "experiment=smoke", "task=apply_vector", *files, *lambdas)
     (base_folder,) = artifacts(smoke.store, "base")
     base, target = load_file(base_folder / "base.safetensors"), load_file(smoke.output / "classifier.safetensors")
     model = load_file(tmp_path / "outputs" / "smoke" / "model.safetensors")
@@ -221,7 +222,11 @@ def test_apply_vector_with_less_of_the_task_vector(smoke: Run, tmp_path: Path) -
 def test_the_transferred_model_explains_a_picture(smoke: Run, tmp_path: Path) -> None:
     picture = tmp_path / "seven.photo.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 90, 3), np.uint8)).save(picture)
-    arguments = ("experiment=smoke", "method=explain", f"checkpoint={smoke.output / 'model.safetensors'}")
+    arguments = (
+        "experiment=smoke",
+        "task=explain",
+        f"checkpoint={smoke.output / 'model.safetensors'}",
+    )
     ended = run(tmp_path, *arguments, f"image={picture}", "target=7")
     assert "explained: 7" in ended.out
     with Image.open(tmp_path / "seven.photo.explained.png") as map_:

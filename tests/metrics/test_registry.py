@@ -120,7 +120,9 @@ def test_what_is_missing_is_said_in_one_line() -> None:
     said = {name: registry.missing(registry.entry(name), available) for name in registry.names()}
     assert said["localisation"] == "localisation is left out: the data set has no regions of objects"
     assert said["class_correlation"] == "class_correlation is left out: there are no maps of a second class"
-    assert not any(said[name] for name in ("removal", "perturbation", "agreement_with_reference", "classification"))
+    left_out = {name for name, reason in said.items() if reason}
+    assert {"class_correlation", "contrast", "localisation"} <= left_out
+    assert not {"removal", "perturbation", "agreement_with_reference", "classification"} & left_out
     assert registry.missing(registry.columns()["deletion_auc"], available) is None
     assert "second class" in (registry.missing(registry.columns()["deletion_auc_true"], available) or "")
     pixels = [n for n in registry.names() if registry.missing(registry.entry(n), set(registry.NEEDS), "pixel")]
@@ -136,7 +138,8 @@ def test_columns_that_need_more_are_left_out_where_it_is_not_there() -> None:
     assert set(values("classification", everything(classifier_logits=None))) == {"accuracy"}
     assert not any("true" in name for name in values("perturbation", everything(second=None)))
     assert not any("true" in name for name in values("perturbation", everything(labels=None)))
-    assert "contrast" not in values("agreement_with_reference", everything(reference_second=None))
+    with pytest.raises(UserError, match="reference maps of a second class"):
+        values("contrast", everything(reference_second=None))
 
 
 def test_a_metric_of_ones_own_is_one_function(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -362,11 +365,12 @@ def test_agreement_with_the_reference() -> None:
     maps, reference, second, other = (getattr(block, name).flatten(1).double() for name in names)
     centred = [m - m.mean(0) for m in (maps, reference)]
     centre = values("centred_correlation", block)["centred_correlation"]
+    apart = values("contrast", block)["contrast"]
     for i in range(IMAGES):
         r = np.corrcoef(maps[i], reference[i])[0, 1]
         assert found["e_rmse"][i].item() == pytest.approx(math.sqrt(2 - 2 * r))
         contrast = np.corrcoef(maps[i] - second[i], reference[i] - other[i])[0, 1]
-        assert found["contrast"][i].item() == pytest.approx(contrast)
+        assert apart[i].item() == pytest.approx(contrast)
         assert centre[i].item() == pytest.approx(np.corrcoef(centred[0][i], centred[1][i])[0, 1])
         tops = [set(m[i].topk(3).indices.tolist()) for m in (maps, reference)]
         assert found["iou@3"][i].item() == len(tops[0] & tops[1]) / len(tops[0] | tops[1])
@@ -377,10 +381,10 @@ def test_agreement_with_the_reference() -> None:
 def test_maps_that_do_not_depend_on_the_class_have_no_contrast() -> None:
     maps = drawn(IMAGES, 2, 2, seed=40)
     block = everything(maps=maps, second=maps * (1 + 1e-7))
-    assert values("agreement_with_reference", block)["contrast"].isnan().all()
+    assert values("contrast", block)["contrast"].isnan().all()
     best = everything()
     same = everything(maps=best.reference, second=best.reference_second)
-    torch.testing.assert_close(values("agreement_with_reference", same)["contrast"].mean().item(), 1.0)
+    torch.testing.assert_close(values("contrast", same)["contrast"].mean().item(), 1.0)
 
 
 def test_classification_counts_images() -> None:

@@ -58,15 +58,6 @@ def _columns(params: AgreementParams) -> list[Column]:
             control="other_class",
         ),
         *(_iou(k) for k in params.ks),
-        Column(
-            "contrast",
-            "Contrast",
-            "Correlation of what the maps of two classes of an image differ by with what their references differ by: 1 "
-            "is the same difference, 0 an unrelated one; where the object is earns nothing.",
-            short="Contr.",
-            needs=frozenset({"second", "reference_second"}),
-            chance=0.0,
-        ),
     ]
 
 
@@ -74,7 +65,7 @@ def _columns(params: AgreementParams) -> list[Column]:
     "agreement_with_reference", columns=_columns, needs=("maps", "reference"), params=AgreementParams, level="patch"
 )
 def agreement(block: Measured, params: AgreementParams) -> dict[str, Tensor]:
-    """E-RMSE, Kendall's tau-b, IoU@k and contrast of each image; NaN where a map says nothing or has no k patches.
+    """E-RMSE, Kendall's tau-b, IoU@k of each image; NaN where a map says nothing or has no k patches.
 
     The E-RMSE of several images is the root of the mean of the squares of theirs (eq. 5 and section 6.1).
     """
@@ -86,9 +77,6 @@ def agreement(block: Measured, params: AgreementParams) -> dict[str, Tensor]:
     for k in params.ks:
         undefined = torch.full((len(maps),), torch.nan, dtype=torch.float64)
         values[f"iou@{k}"] = functional.iou_at_k(maps, reference, k) if k <= maps.shape[1] else undefined
-    if block.second is not None and block.reference_second is not None:
-        second, other = _beside(block.second, block), _beside(block.reference_second, block)
-        values["contrast"] = functional.contrast(maps, second, reference, other)
     return values
 
 
@@ -113,6 +101,28 @@ def centred_correlation(block: Measured, params: object) -> dict[str, Tensor]:
     """Of each image [N], the mean maps being those of all N images of the split."""
     maps, reference = given(block.maps).flatten(1), _beside(block.reference, block)
     return {"centred_correlation": functional.centred_correlation(maps, reference)}
+
+
+@metric(
+    "contrast",
+    columns=(
+        Column(
+            "contrast",
+            "Contrast",
+            "Correlation of what the maps of two classes of an image differ by with what their references differ by: 1 "
+            "is the same difference, 0 an unrelated one; where the object is earns nothing.",
+            short="Contr.",
+            chance=0.0,
+        ),
+    ),
+    needs=("maps", "reference", "second", "reference_second"),
+    level="patch",
+)
+def contrast(block: Measured, params: object) -> dict[str, Tensor]:
+    """How much of the agreement with the reference is of the class; a metric of its own, as it takes twice the maps."""
+    maps, reference = given(block.maps).flatten(1), _beside(block.reference, block)
+    second, other = _beside(block.second, block), _beside(block.reference_second, block)
+    return {"contrast": functional.contrast(maps, second, reference, other)}
 
 
 def _beside(other: Tensor | None, block: Measured) -> Tensor:

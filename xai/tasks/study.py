@@ -61,7 +61,9 @@ def run_study(settings: StudySettings, output: Path) -> None:
     """Measure what is missing, and show everything."""
     model: Any = getattr(settings, "model")  # noqa: B009 - each study has a model of a family of its own
     runtime = open_runtime(settings, output, small=model.embedded)
-    say_heading(settings.data["name"], model.name, seed=settings.seed)
+    source = getattr(settings, "source", None)
+    between = f"{source['name']} -> " if source else ""
+    say_heading(between + settings.data["name"], model.name, seed=settings.seed)
     paper = STUDIES[settings.study]
     study = paper.open(settings, runtime)
     frames = study.run()

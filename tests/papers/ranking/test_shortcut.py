@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
+from xai.models.vit_file import read_vit
 
 from tests.stages.bench import DATA, FIT
 from tests.stages.studying import CLASSIFIER, MODEL, STEP, stages
@@ -21,7 +22,6 @@ from xai.explainers.controls.params import ControlParams
 from xai.explainers.registry import Row, entry
 from xai.methods.ranking import RankingLoss
 from xai.models.dpt import DecoderParams
-from xai.models.vit_file import read_vit
 from xai.papers.ranking.explainers import RankingSettings, RefinedSettings
 from xai.papers.ranking.mark import mass_on_mark
 from xai.papers.ranking.params import BackboneParams
