@@ -10,7 +10,6 @@ import hydra
 import pytest
 from omegaconf import OmegaConf
 
-from xai import app
 from xai.core.errors import UserError
 from xai.core.settings import build
 from xai.data.disk import DiskParams
@@ -19,6 +18,7 @@ from xai.data.marked import MarkParams
 from xai.data.pair import PairParams
 from xai.data.scatter import ScatterParams
 from xai.models.maskable import Removal
+from xai.tasks.registry import choose
 
 CONF = Path(__file__).parents[1] / "conf"
 
@@ -159,8 +159,10 @@ METHODS: dict[str, dict[str, Any]] = {
         },
     },
     "salvage": {
-        "rows": [["random"]],
-        "evaluation": {"split": ["tests"], "masks": [0], "block": [0], "probe_images": [-2, 3]},
+        "pictures": [-1],
+        "case": {"split": ["tests"], "images": [0], "block": [0], "targets": ["none"]},
+        "probe_images": [-2, 3],
+        "lengths[0]": [0.0, 2.0],
     },
     "apply_vector": {"apply_vector": {"lambda1": [math.inf, -1.0], "lambda2": [11.0]}},
 }
@@ -179,8 +181,10 @@ def leaves(wrong: dict[str, Any], path: str = "") -> list[tuple[str, Any]]:
 def composed(method: str) -> dict[str, Any]:
     model = "clip_tiny" if method in ("transfer", "apply_vector") else "vit_tiny"
     given = ["vector=v", "checkpoint=c"] if method == "apply_vector" else []
+    asked = {"salvage": "study=salvage", "apply_vector": "task=apply_vector"}.get(method, f"method={method}")
+    given += ["lengths=[0.5]"] if method == "salvage" else []
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        config = hydra.compose("config", overrides=[f"method={method}", f"model={model}", *given])
+        config = hydra.compose("config", overrides=[asked, f"model={model}", *given])
     return OmegaConf.to_container(config, resolve=True)  # type: ignore[return-value]
 
 
@@ -204,7 +208,7 @@ def refusal(schema: type, values: dict[str, Any], where: str = "") -> str:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_setting_out_of_range_is_refused_by_its_path(method: str) -> None:
-    schema, _ = app.METHODS[method]
+    schema = choose(composed(method)).settings
     names = schema.__dataclass_fields__
     values = {key: value for key, value in composed(method).items() if key in names}
     build(schema, values)
@@ -237,7 +241,7 @@ def test_a_part_out_of_range_is_refused_by_the_path_of_its_group(schema: type) -
     ids=str,
 )
 def test_settings_that_do_not_fit_each_other_are_refused(method: str, changes: dict[str, Any], line: str) -> None:
-    schema, _ = app.METHODS[method]
+    schema = choose(composed(method)).settings
     values = {key: value for key, value in composed(method).items() if key in schema.__dataclass_fields__}
     for path, value in changes.items():
         values = changed(values, path, value)

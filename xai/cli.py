@@ -34,7 +34,7 @@ def main() -> int:
 
 
 def overrides(typed: Sequence[str]) -> list[str]:
-    """What was typed as Hydra is to have it: settings of a row or a metric replace some that its file has, or add to it.
+    """What was typed as Hydra is to have it: settings of a row or a metric add to what its file has.
 
     The file of a row is read when the row is made, so that Hydra does not know the settings that it has.
     """

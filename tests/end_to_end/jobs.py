@@ -75,7 +75,7 @@ class Job:
 
 def start(folder: Path, *arguments: str) -> Job:
     """Start `run.py` with these arguments in a folder, without a logger."""
-    _CONTEXT.set_forkserver_preload(["xai.app", "xai.reports.transfer_run"])
+    _CONTEXT.set_forkserver_preload(["xai.app", "xai.tasks.study", "xai.reports.transfer_run"])
     folder.mkdir(parents=True, exist_ok=True)
     number = len(list(folder.glob("job-*.out")))
     out, err = folder / f"job-{number}.out", folder / f"job-{number}.err"

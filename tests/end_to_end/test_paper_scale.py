@@ -27,10 +27,12 @@ from xai.models.explainer import SalvageNetwork
 from xai.models.features import FrozenFeatures
 from xai.models.segmenter import build_decoder
 from xai.models.vit import VitParams, build_vit, maskable
+from xai.papers.salvage.explainers import SalvageSettings, VitShapleySettings
+from xai.papers.salvage.study import SalvageStudy
 from xai.ranking.objective import ObjectiveParams
-from xai.settings import RankingConfig, StudyConfig, TransferConfig
-from xai.stages.study import open_baselines
 from xai.stages.supervision import open_supervision
+from xai.study.params import open_metrics, open_rows
+from xai.tasks.method import RankingConfig, TransferConfig
 
 BYTES_A_RUN_TAKES = 8 * 2**30
 
@@ -44,8 +46,8 @@ def test_the_numbers_of_the_paper(model: str, architecture: str, patch: int, pat
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         values = OmegaConf.to_container(hydra.compose("config", overrides=overrides), resolve=True)
     assert isinstance(values, dict)
-    values.pop("experiment", None)
-    settings = build(TransferConfig, values)
+    wanted = {field.name for field in fields(TransferConfig)}
+    settings = build(TransferConfig, {key: value for key, value in values.items() if key in wanted})
     assert (settings.model.architecture, settings.model.pretrained) == (architecture, "datacomp_xl_s13b_b90k")
     assert (architecture, settings.model.pretrained) in open_clip.list_pretrained()
     assert (settings.model.image_size, settings.model.patch_size) == (224, patch)
@@ -69,24 +71,25 @@ def test_the_numbers_of_salvage(data: str, epochs: int, binary: bool) -> None:
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         values = OmegaConf.to_container(hydra.compose("config", overrides=[f"experiment={experiment}"]), resolve=True)
     assert isinstance(values, dict)
-    wanted = {field.name for field in fields(StudyConfig)}
-    settings = build(StudyConfig, {key: value for key, value in values.items() if key in wanted})
+    wanted = {field.name for field in fields(SalvageStudy)}
+    settings = build(SalvageStudy, {key: value for key, value in values.items() if key in wanted})
     assert (settings.name, settings.data["name"], settings.model.binary) == (experiment, data, binary)
     assert timm.is_model_pretrained(settings.model.architecture or "")
     assert (settings.model.pretrained, settings.model.grid**2) == (True, 256)
-    stages = settings.classifier, settings.surrogate, settings.salvage, settings.vit_shapley
+    rows = {row.name: row.params for row in open_rows(settings.rows, settings.explainers)}
+    salvage, shapley = rows["salvage"], rows["vit_shapley"]
+    assert isinstance(salvage, SalvageSettings)
+    assert isinstance(shapley, VitShapleySettings)
+    stages = settings.classifier, settings.surrogate, salvage, shapley
     assert [stage.fit.epochs for stage in stages] == [25, 50, epochs, epochs]
     assert [stage.fit.learning_rate for stage in stages] == [1e-5, 1e-5, 1e-5, 1e-4]
     assert {(stage.fit.batch_size, stage.fit.weight_decay) for stage in stages} == {(64, 1e-5)}
-    assert settings.salvage.masks == settings.vit_shapley.masks == 32
-    assert (settings.salvage.sampling, settings.salvage.temperature) == ("informed", 1)
-    assert (settings.salvage.divergence, settings.salvage.decoder) == ("jensen_shannon", "mask_transformer")
-    assert (settings.evaluation.split, settings.evaluation.images, settings.evaluation.masks) == ("test", None, 128)
-    assert ("object_mask" in settings.rows) == bool(settings.evaluation.regions) == (data == "pet")
-    assert {"salvage", "salvage_uniform", "vit_shapley", *open_baselines(settings.baselines)} - set(settings.rows) == {
-        "kernel_shap",
-        "shapley_distribution",
-    }
+    assert salvage.masks == shapley.masks == 32
+    assert (salvage.sampling, salvage.temperature) == ("informed", 1)
+    assert (salvage.divergence, salvage.decoder) == ("jensen_shannon", "mask_transformer")
+    (removal,) = (each for each in open_metrics(settings.metrics, settings.metric) if each.metric.name == "removal")
+    assert (settings.case.split, settings.case.images, removal.params.masks) == ("test", None, 128)
+    assert ("object_mask" in settings.rows) == (data == "pet")
     assert all(round(share * epochs) == share * epochs for share in settings.lengths)
 
 
@@ -94,7 +97,7 @@ def test_networks_of_salvage_at_their_size() -> None:
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         values = hydra.compose("config", overrides=["experiment=salvage_paper"])
     model = build(VitParams, OmegaConf.to_container(values.model, resolve=True), "model")
-    fit = values.salvage
+    fit = open_rows(["salvage"], OmegaConf.to_container(values.explainers))[0].params
     with torch.device("meta"):  # shapes without numbers
         classifier = build_vit(model, 10, 0)
         assert maskable(model, classifier)(torch.empty(2, 3, 224, 224)).shape == (2, 10)

@@ -199,7 +199,7 @@ def test_damaged_entries_are_found_out_and_made_anew(smoke: Run, tmp_path: Path)
 
 def test_apply_vector_gives_the_transferred_model_bit_for_bit(smoke: Run, tmp_path: Path) -> None:
     files = (f"vector={smoke.output / VECTOR}", f"checkpoint={smoke.output / 'classifier.safetensors'}")
-    run(tmp_path, "experiment=smoke", "method=apply_vector", *files, f"apply_vector.lambda2={chosen(smoke)}")
+    run(tmp_path, "experiment=smoke", "task=apply_vector", *files, f"apply_vector.lambda2={chosen(smoke)}")
     made = tmp_path / "outputs" / "smoke" / "model.safetensors"
     assert made.read_bytes() == (smoke.output / "model.safetensors").read_bytes()
     assert artifacts(tmp_path / "outputs" / "store") == []
@@ -209,7 +209,7 @@ def test_apply_vector_with_less_of_the_task_vector(smoke: Run, tmp_path: Path) -
     link_store(smoke.store, tmp_path)
     files = (f"vector={smoke.output / VECTOR}", f"checkpoint={smoke.output / 'classifier.safetensors'}")
     lambdas = ("apply_vector.lambda1=0.75", "apply_vector.lambda2=0.5")
-    run(tmp_path, "experiment=smoke", "method=apply_vector", *files, *lambdas)
+    run(tmp_path, "experiment=smoke", "task=apply_vector", *files, *lambdas)
     (base_folder,) = artifacts(smoke.store, "base")
     base, target = load_file(base_folder / "base.safetensors"), load_file(smoke.output / "classifier.safetensors")
     model = load_file(tmp_path / "outputs" / "smoke" / "model.safetensors")
@@ -221,7 +221,7 @@ def test_apply_vector_with_less_of_the_task_vector(smoke: Run, tmp_path: Path) -
 def test_the_transferred_model_explains_a_picture(smoke: Run, tmp_path: Path) -> None:
     picture = tmp_path / "seven.photo.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 90, 3), np.uint8)).save(picture)
-    arguments = ("experiment=smoke", "method=explain", f"checkpoint={smoke.output / 'model.safetensors'}")
+    arguments = ("experiment=smoke", "task=explain", f"checkpoint={smoke.output / 'model.safetensors'}")
     ended = run(tmp_path, *arguments, f"image={picture}", "target=7")
     assert "explained: 7" in ended.out
     with Image.open(tmp_path / "seven.photo.explained.png") as map_:

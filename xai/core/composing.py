@@ -112,5 +112,5 @@ def first_keys() -> set[str]:
         found.update(str(key) for key in result.config)
         for default in result.defaults_list or []:
             if isinstance(default, GroupDefault) and not default.override:
-                found.add((default.package or default.group).split(".")[0])
+                found.add(str(default.package or default.group).split(".")[0])
     return found

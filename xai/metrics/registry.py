@@ -18,8 +18,9 @@ from xai.models.maskable import MaskableClassifier
 
 T = TypeVar("T")
 
-_MODULES = tuple(
-    f"xai.metrics.{family}" for family in ("removal", "perturbation", "localisation", "agreement", "classification")
+_MODULES = (
+    *(f"xai.metrics.{family}" for family in ("removal", "perturbation", "localisation", "agreement", "classification")),
+    "xai.papers.salvage.likelihood",
 )
 """What is imported at the first look-up, in the order of the columns."""
 

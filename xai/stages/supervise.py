@@ -23,9 +23,9 @@ from xai.papers.vectors import base as base_stage
 from xai.papers.vectors.base import ModelParams
 from xai.papers.vectors.fine_tuning import fine_tune
 from xai.papers.vectors.params import TransferParams
-from xai.tasks.apply_vector import check_classes
 from xai.stages.evaluation import provenance
 from xai.stages.supervision import FILE, REVISION, Order, Subject, SupervisionParams, fine_tuned, load
+from xai.tasks.apply_vector import check_classes
 
 ABOUT = "supervision.json"
 _SHAPING = ("architecture", "towers", "image_size", "patch_size", "mean", "std")

@@ -14,7 +14,7 @@ from xai.models.checkpoint import ClassifierInfo, architecture_hash, read_classi
 from xai.models.clip import trainable
 from xai.papers.vectors import base as base_stage
 from xai.papers.vectors.fine_tuning import assemble
-from xai.stages.apply_vector import Applied, ApplyParams, apply_vector
+from xai.tasks.apply_vector import Applied, ApplyParams, apply_vector
 
 TAG = "b" * 20
 
