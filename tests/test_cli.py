@@ -8,7 +8,7 @@ import pickle
 import sys
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,9 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 from PIL import Image
-from xai.reports.removal_roles import ROLES
 
-from xai import app, cli, vectors
+from xai import cli, vectors
+from xai.app import settings_of
 from xai.core.errors import UserError
 from xai.core.settings import build
 from xai.data.scatter import ScatterParams
@@ -33,6 +33,7 @@ from xai.models.vit import VitParams, build_vit
 from xai.models.weights import architecture_hash, read_weights, write_weights
 from xai.papers.families import family
 from xai.papers.vectors.base import ModelParams
+from xai.tasks.registry import TASKS, choose
 
 CLASSES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 SMOKE = ("experiment=smoke", "logger=none")
@@ -137,7 +138,10 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
         (["data@source=digit_scattered"], ["digit_scattered", "digits_scattered"]),
         (["data.name=mnist_scatterd"], ["mnist_scatterd", "mnist_scattered"]),
         (["model=clip_tinny"], ["model=clip_tinny", "clip_tiny"]),
-        (["method=transfr"], ["method=transfr", "transfer"]),
+        (["method=clasifier"], ["method=clasifier", "classifier"]),
+        (["task=supervice"], ["task=supervice", "supervise"]),
+        (["study=salvge"], ["study=salvge", "salvage"]),
+        (["method=classifier"], ["method=classifier", "task=train", "study="]),
         (["experiment=smok"], ["experiment=smok", "smoke"]),
         (["supervision=kernel_shop"], ["supervision=kernel_shop", "kernel_shap"]),
         (["logger=wandbb"], ["logger=wandbb", "wandb"]),
@@ -158,16 +162,17 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
         (["supervision.coalitions=7"], ["supervision.coalitions=7", "even"]),
         (["transfer.source_fit.epochs=0"], ["epochs", "0"]),
         (["transfer.lambda2=[0.4"], ["0.4"]),
-        (["method=explain", "checkpoint=c"], ["image is not set", "image="]),
-        (["method=apply_vector", "checkpoint=c"], ["vector is not set", "vector="]),
-        (["method=apply_vector", "checkpoint=c", "vector=v", "apply_vector.lambda2=nan"], ["lambda2=nan", "number"]),
+        (["task=explain", "checkpoint=c"], ["image is not set", "image="]),
+        (["task=apply_vector", "checkpoint=c"], ["vector is not set", "vector="]),
+        (["task=apply_vector", "checkpoint=c", "vector=v", "apply_vector.lambda2=nan"], ["lambda2=nan", "number"]),
         (["data=folder"], ["data.root is not set", "data.root="]),
         (["data=cars", "data.root=nowhere"], ["data=cars", "nowhere", "data.root="]),
-        (["vector=a"], ["vector belongs to method=apply_vector"]),
-        (["method=apply_vector", "transfer.lambda2=1"], ["transfer.lambda2 belongs to method=transfer"]),
-        (["checkpoint=a"], ["checkpoint belongs to method=apply_vector or method=explain or task=supervise"]),
+        (["vector=a"], ["vector belongs to task=apply_vector"]),
+        (["task=apply_vector", "transfer.lambda2=1"], ["transfer.lambda2 belongs to", "method=transfer"]),
+        (["checkpoint=a"], ["checkpoint=a is nothing that", "leave it out"]),
+        (["classifier.checkpoint=a"], ["classifier.checkpoint is not a known setting"]),
         (["split=test"], ["split belongs to task=supervise"]),
-        (["task=supervice"], ["task=supervice", "supervise"]),
+        (["task=apply_vector", "vector=v"], ["checkpoint=null", "checkpoint=FILE"]),
         (["task=supervise", "split=training"], ["split=training", "train, validation or test"]),
         (["task=supervise", "images=0"], ["0 images were asked for", "train split"]),
         (["task=supervise", "supervision.name=kernel_shop"], ["supervision=kernel_shop", "kernel_shap"]),
@@ -189,38 +194,38 @@ def test_wrong_settings(run: Cli, arguments: list[str], wanted: list[str]) -> No
 @pytest.mark.parametrize(
     ("arguments", "wanted"),
     [
-        (["rows=[salvage,salency]"], ["rows: salency", "saliency"]),
-        (["rows=[classifier,random]"], ["rows=", "has no salvage", "method=salvage"]),
-        (["method=vit_shapley", "rows=[salvage]"], ["rows=", "has no vit_shapley", "method=vit_shapley"]),
+        (["rows=[salvage,salency]"], ["salency", "saliency"]),
         (["rows=salvage"], ["rows=salvage", "list"]),
-        (["+baselines.mine={name: grad_cam, block: 4}", "rows=[salvage,mine]"], ["rows: mine", "row of the tables"]),
-        (["rows=[salvage,object_mask]", "evaluation.regions=false"], ["object_mask", "regions", "drop it"]),
-        (["probe={name: mnist_scattered}"], ["probe=mnist_scattered is no data set of pairs", "mnist_pair"]),
-        (["probe=mnist_pair"], ["probe=mnist_pair", "probe={name: mnist_pair}"]),
-        (["probe={name: mnist_pear}"], ["mnist_pear", "mnist_pair"]),
-        (["data=mnist_parity_scattered", "probe={name: mnist_pair}"], ["probe=mnist_pair has other classes than"]),
-        (["evaluation.images=100000"], ["evaluation.images=100000", "test split", "null takes all"]),
-        (["salvage.masks=7"], ["salvage.masks=7", "even"]),
-        (["salvage.sampling=infromed"], ["salvage.sampling=infromed", "informed, uniform or shapley_kernel"]),
-        (["salvage.heads=3"], ["salvage.heads=3", "16 channels"]),
-        (["baselines.rise.name=risee"], ["baselines.rise.name=risee", "did you mean rise"]),
-        (["baselines.rise.maskss=3"], ["baselines.rise.maskss", "masks"]),
-        (["lengths=[0.3]"], ["lengths: 0.3 of 2 epochs", "whole number of epochs"]),
-        (["lengths=[2]"], ["lengths: 2.0 is a share", "at most 1"]),
+        (["metrics=[remove]"], ["remove is not a known"]),
+        (["metric.removal.maskss=3"], ["metric.removal.maskss", "masks"]),
+        (["explainers.salvage.masks=7"], ["explainers.salvage.masks=7", "even"]),
+        (["explainers.rise.maskss=3"], ["explainers.rise.maskss", "did you mean masks"]),
+        (["explainers.risee.masks=3"], ["explainers.risee", "did you mean rise"]),
+        (["explainers.rise=3"], ["explainers.rise", "group of settings"]),
+        (["-m", "explainers.rise.masks=one,two"], ["explainers.rise.masks=one", "whole number"]),
         (["model.binary=true"], ["model.binary=true", "two classes", "10"]),
-        (["+model.architecture=vit_tiny_patch16_224"], ["architecture", "tower", "not both"]),
-        (["model=clip_tiny"], ["model=clip_tiny is a CLIP", "method=salvage", "model=vit_tiny"]),
-        (
-            ["method=classifier", "rows=[classifier]"],
-            ["rows belongs to method=salvage or method=vit_shapley"],
-        ),
+        (["model=clip_tiny"], ["model=clip_tiny is a CLIP", "study=salvage", "model=vit_tiny"]),
     ],
 )
 def test_wrong_settings_of_a_study(run: Cli, arguments: list[str], wanted: list[str]) -> None:
-    # An experiment sets what only a method with rows has, so where another method is meant there is none.
-    chosen = [] if arguments[0].startswith(("method=", "model=clip")) else ["experiment=salvage_smoke"]
-    method = [] if arguments[0].startswith("method=") else ["method=salvage"]
-    line = run.refused(*method, *chosen, *arguments)
+    chosen = ["study=salvage"] if arguments[0] == "model=clip_tiny" else ["experiment=salvage_smoke"]
+    line = run.refused(*arguments, *chosen)
+    assert all(word in line for word in wanted), line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "wanted"),
+    [
+        (["method=transfer"], ["method=transfer", "salvage", "surrogate"]),
+        (["method=salvage", "explainers.salvage.heads=3"], ["heads=3", "64 channels"]),
+        (["method=salvage", "model=cnn_tiny"], ["method=salvage", "model=cnn_tiny"]),
+        (["method=ranking", "explainers.ranking.objective.grid_min=1"], ["explainers.ranking.objective.grid_min=1"]),
+        (["method=classifier", "explainers.rise.masks=3"], ["explainers", "method=classifier", "leave it out"]),
+        (["method=surrogate", "model=cnn_tiny"], ["model=cnn_tiny is a convolutional network", "model=vit_tiny"]),
+    ],
+)
+def test_what_cannot_be_trained(run: Cli, arguments: list[str], wanted: list[str]) -> None:
+    line = run.refused("task=train", *arguments)
     assert all(word in line for word in wanted), line
 
 
@@ -230,18 +235,14 @@ def test_wrong_settings_of_a_study(run: Cli, arguments: list[str], wanted: list[
         (["model=vit_tiny"], ["model=vit_tiny is a plain vision transformer", "method=transfer", "model=clip_tiny"]),
         (["model=vit_b14_dinov2"], ["model=vit_b14_dinov2", "method=transfer needs a CLIP"]),
         (["task=supervise", "model=vit_tiny"], ["model=vit_tiny", "task=supervise needs a CLIP"]),
-        (["method=classifier", "model=clip_vit_b32"], ["model=clip_vit_b32 is a CLIP", "method=classifier needs"]),
-        (["method=salvage", "model=cnn_tiny"], ["model=cnn_tiny is a convolutional network", "model=vit_tiny"]),
-        (
-            ["method=classifier", "model=cnn_tiny", "model.output_stride=two"],
-            ["model.output_stride=two", "whole number"],
-        ),
-        (["method=explain", "image=i.png"], ["i.png does not exist"]),
-        (["method=explain", "image=i.png", "refine=-1"], ["refinement.steps=-1", "at least 0"]),
-        (["method=explain", "image=i.png", "objective.grid_min=1"], ["objective.grid_min=1", "at least 2"]),
-        (["method=explain", "image=i.png", "supervision.name=grad_cm"], ["grad_cm", "did you mean grad_cam"]),
-        (["refine=3"], ["refine belongs to method=explain"]),
-        (["salvage.masks=8"], ["salvage.masks belongs to method=salvage or method=vit_shapley"]),
+        (["task=train", "model=clip_vit_b32"], ["model=clip_vit_b32 is a CLIP", "method=classifier needs"]),
+        (["task=train", "model=cnn_tiny", "model.output_stride=two"], ["model.output_stride=two", "whole number"]),
+        (["task=explain", "image=i.png"], ["i.png does not exist"]),
+        (["task=explain", "image=i.png", "refine=-1"], ["refinement.steps=-1", "at least 0"]),
+        (["task=explain", "image=i.png", "objective.grid_min=1"], ["objective.grid_min=1", "at least 2"]),
+        (["task=explain", "image=i.png", "explainer=grad_cm"], ["grad_cm", "did you mean grad_cam"]),
+        (["task=explain", "image=i.png", "explainer=rise", "explainer.masks=9"], ["explainers.<row>.masks=9"]),
+        (["refine=3"], ["refine belongs to task=explain"]),
     ],
 )
 def test_a_model_or_setting_of_another_method(run: Cli, arguments: list[str], wanted: list[str]) -> None:
@@ -261,7 +262,7 @@ def test_a_model_or_setting_of_another_method(run: Cli, arguments: list[str], wa
 )
 def test_a_published_vit_that_cannot_be_had(run: Cli, arguments: list[str], wanted: list[str]) -> None:
     chosen = ("model=vit_b14_dinov2", "model.architecture=vit_tiny_patch16_224", "model.patch_size=16")
-    line = run.refused("method=classifier", *chosen, *arguments)
+    line = run.refused("task=train", *chosen, *arguments)
     assert all(word in line for word in wanted), line
 
 
@@ -290,23 +291,17 @@ def test_pictures_without_regions(run: Cli) -> None:
     for number, name in enumerate("ab" * 10):
         (run.folder / "pictures" / name).mkdir(parents=True, exist_ok=True)
         colours().save(run.folder / "pictures" / name / f"{number}.png")
-    study = ("method=salvage", "data=folder", "data.root=pictures", "evaluation.images=null")
+    study = ("study=salvage", "data=folder", "data.root=pictures", "case.images=null")
     line = run.refused(*study)
     assert line.startswith("classifier.focus=0.6 needs the regions of the objects, and data=folder has none")
-    line = run.refused(*study, "classifier.focus=0", "evaluation.regions=true")
-    assert line.startswith("evaluation.regions=true asks for RMA and RRA, and data=folder has no regions")
-    line = run.refused(*study, "classifier.focus=0", "rows=[salvage,object_mask]")
-    assert "object_mask needs the regions of the objects, data=folder has none" in line
 
 
 def test_help_explains_itself(run: Cli) -> None:
     status, out, err = run("--help")
     assert (status, err) == (0, "")
-    for words in ("Usage: python run.py", "mnist_scattered", "clip_vit_b32", "lambda2", "method=apply_vector", "-m"):
+    for words in ("Usage: python run.py", "mnist_scattered", "clip_vit_b32", "lambda2", "task=apply_vector", "-m"):
         assert words in out
-    for method in app.METHODS:
-        assert method in out
-    for words in ("python run.py method=salvage", "python run.py method=classifier", "classifier.checkpoint="):
+    for words in (*TASKS, "study=salvage", "task=train method=salvage", "explainers.rise.masks", "checkpoint="):
         assert words in out
 
 
@@ -322,9 +317,8 @@ def choices(group: str) -> list[str]:
     return sorted(path.stem for path in (cli.CONF / group).glob("*.yaml"))
 
 
-def test_methods_and_tasks_have_a_configuration_each() -> None:
-    assert choices("method") == sorted(app.METHODS)
-    assert choices("task") == sorted([*app.TASKS, "method"])
+def test_every_task_has_a_configuration() -> None:
+    assert choices("task") == sorted(TASKS)
 
 
 @pytest.mark.parametrize("model", choices("model"))
@@ -338,14 +332,11 @@ def test_every_model_is_of_one_family(model: str) -> None:
             build(other, settings, "model")
 
 
-@pytest.mark.parametrize("method", ["salvage", "vit_shapley", "surrogate", "classifier"])
+@pytest.mark.parametrize("method", ["salvage", "vit_shapley", "ranking", "surrogate", "classifier"])
 def test_defaults_of_a_method_are_its_settings(method: str) -> None:
-    values = composed(f"method={method}")
-    schema = app.METHODS[method][0]
-    settings = build(schema, {field.name: values[field.name] for field in fields(schema)})
+    values = composed("task=train", f"method={method}")
+    settings = settings_of(choose(values), values)
     assert settings.method == settings.name == method
-    for role in getattr(settings, "rows", ()):
-        assert role in ROLES
 
 
 def test_every_setting_of_a_scene_is_shown_with_its_default() -> None:
@@ -476,14 +467,14 @@ BAD_CHECKPOINTS: list[tuple[Callable[[Files, Path], Path], Any]] = [
 ]
 
 
-@pytest.mark.parametrize("method", ["explain", "apply_vector"])
+@pytest.mark.parametrize("task", ["explain", "apply_vector"])
 @pytest.mark.parametrize(("prepare", "wanted"), BAD_CHECKPOINTS)
-def test_a_bad_checkpoint(run: Cli, files: Files, method: str, prepare: Callable[..., Path], wanted: Any) -> None:
+def test_a_bad_checkpoint(run: Cli, files: Files, task: str, prepare: Callable[..., Path], wanted: Any) -> None:
     Image.new("RGB", (50, 50)).save(run.folder / "photo.png")
     path = prepare(files, run.folder)
-    given = {"explain": "image=photo.png", "apply_vector": f"vector={files.vector}"}[method]
-    line = run.refused(f"method={method}", given, f"checkpoint={path}")
-    assert (wanted[method] if isinstance(wanted, dict) else wanted) in line
+    given = {"explain": "image=photo.png", "apply_vector": f"vector={files.vector}"}[task]
+    line = run.refused(f"task={task}", given, f"checkpoint={path}")
+    assert (wanted[task] if isinstance(wanted, dict) else wanted) in line
     assert str(path) in line
     assert not (run.folder / "marker").exists()
     assert not list(run.folder.glob("*.explained.png"))
@@ -545,7 +536,7 @@ BAD_VECTORS: list[tuple[Callable[[Files, Path], Path], str]] = [
 @pytest.mark.parametrize(("prepare", "wanted"), BAD_VECTORS)
 def test_a_bad_vector(run: Cli, files: Files, prepare: Callable[..., Path], wanted: str) -> None:
     path = prepare(files, run.folder)
-    line = run.refused("method=apply_vector", f"vector={path}", f"checkpoint={files.checkpoint}")
+    line = run.refused("task=apply_vector", f"vector={path}", f"checkpoint={files.checkpoint}")
     assert wanted in line
     assert not (run.folder / "marker").exists()
     assert not list(run.folder.glob("outputs/**/*.safetensors"))
@@ -554,15 +545,15 @@ def test_a_bad_vector(run: Cli, files: Files, prepare: Callable[..., Path], want
 def test_a_classifier_of_other_classes(run: Cli, files: Files) -> None:
     spec = files.spec.model_copy(update={"classes": tuple("abcdefghij")})
     network_files.write(run.folder / "ab.safetensors", files.network, spec)
-    line = run.refused("method=apply_vector", f"vector={files.vector}", "checkpoint=ab.safetensors")
+    line = run.refused("task=apply_vector", f"vector={files.vector}", "checkpoint=ab.safetensors")
     assert "a, b, c" in line
     assert "mnist_scattered" in line
 
 
 def vit(folder: Path, depth: int = 4, **changes: Any) -> Path:
     """A ViT of the default model with random weights, with what it says of itself changed."""
-    model = build(VitParams, composed("method=classifier", f"model.tower.depth={depth}")["model"], "model")
-    said = build(VitParams, composed("method=classifier")["model"], "model")
+    model = build(VitParams, composed("task=train", f"model.tower.depth={depth}")["model"], "model")
+    said = build(VitParams, composed("task=train")["model"], "model")
     spec = describe(said, "classifier", "mnist_scattered", tuple("0123456789")).model_copy(update=changes)
     network_files.write(folder / "vit.safetensors", build_vit(model, 10, 0), spec)
     return folder / "vit.safetensors"
@@ -582,11 +573,11 @@ BAD_VITS: list[tuple[Callable[[Path], Path], str]] = [
 ]
 
 
-@pytest.mark.parametrize("method", ["classifier", "salvage"])
+@pytest.mark.parametrize("asked", ["task=train", "study=salvage"])
 @pytest.mark.parametrize(("prepare", "wanted"), BAD_VITS)
-def test_a_bad_classifier_to_explain(run: Cli, method: str, prepare: Callable[[Path], Path], wanted: str) -> None:
+def test_a_bad_classifier_to_explain(run: Cli, asked: str, prepare: Callable[[Path], Path], wanted: str) -> None:
     path = prepare(run.folder)
-    line = run.refused(f"method={method}", f"classifier.checkpoint={path}")
+    line = run.refused(asked, f"checkpoint={path}")
     assert wanted in line
     assert str(path) in line
     assert not (run.folder / "marker").exists()
@@ -594,8 +585,8 @@ def test_a_bad_classifier_to_explain(run: Cli, method: str, prepare: Callable[[P
 
 
 def test_a_clip_is_no_classifier_to_explain(run: Cli, files: Files) -> None:
-    line = run.refused("method=salvage", f"classifier.checkpoint={files.checkpoint}")
-    assert f"{files.checkpoint} holds a CLIP, and method=salvage needs a plain vision transformer" in line
+    line = run.refused("study=salvage", f"checkpoint={files.checkpoint}")
+    assert f"{files.checkpoint} holds a CLIP, and study=salvage needs a plain vision transformer" in line
 
 
 # One file, one prediction.
@@ -603,11 +594,11 @@ def test_a_clip_is_no_classifier_to_explain(run: Cli, files: Files) -> None:
 
 def test_a_checkpoint_alone_is_enough_and_contradictions_are_refused(run: Cli, files: Files) -> None:
     colours().save(run.folder / "photo.png")
-    vit_model = build(VitParams, composed("method=classifier", "model.mean=[0.1,0.2,0.3]")["model"], "model")
+    vit_model = build(VitParams, composed("task=train", "model.mean=[0.1,0.2,0.3]")["model"], "model")
     cnn_model = build(CnnParams, composed("model=cnn_tiny", "model.crop=0.8")["model"], "model")
     network_files.write(Path("vit"), build_vit(vit_model, 10, 0), describe(vit_model, "classifier", "x", CLASSES))
     network_files.write(Path("cnn"), build_cnn(cnn_model, 10, 0), describe(cnn_model, "classifier", "x", CLASSES))
-    common = ("method=explain", "image=photo.png", "logger=none", "refine=0", "objective.steps=3")
+    common = ("task=explain", "image=photo.png", "logger=none", "refine=0", "objective.steps=3")
     for file, right, wrong in (
         ("vit", "model.patch_size=7", ["model=vit_tiny", "model=cnn_tiny", "model.mean=[0.5,0.5,0.5]"]),
         ("cnn", "model.patch_size=7", ["model=cnn_tiny", "model=vit_tiny", "model.image_size=84"]),
@@ -626,9 +617,9 @@ def test_a_checkpoint_alone_is_enough_and_contradictions_are_refused(run: Cli, f
 
 
 def test_a_classifier_to_explain_brings_its_model(run: Cli) -> None:
-    model = build(VitParams, composed("method=classifier", "model.image_size=84")["model"], "model")
+    model = build(VitParams, composed("task=train", "model.image_size=84")["model"], "model")
     network_files.write(Path("vit"), build_vit(model, 10, 0), describe(model, "classifier", "x", tuple("0123456789")))
-    status, _, err = run("method=classifier", "classifier.checkpoint=vit", "logger=none", "data=mnist_scattered")
+    status, _, err = run("task=train", "checkpoint=vit", "logger=none", "data=mnist_scattered")
     assert (status, err) == (0, "")
     spec = network_files.read_spec(run.folder / "outputs" / "classifier" / "classifier.safetensors")
     assert spec is not None
@@ -669,7 +660,7 @@ def broken(path: Path) -> None:
 )
 def test_a_bad_picture(run: Cli, files: Files, spoil: Callable[[Path], None], wanted: str) -> None:
     spoil(run.folder / "photo.png")
-    line = run.refused("method=explain", "image=photo.png", f"checkpoint={files.checkpoint}")
+    line = run.refused("task=explain", "image=photo.png", f"checkpoint={files.checkpoint}")
     assert "photo.png" in line
     assert wanted in line
     assert not (run.folder / "marker").exists()
@@ -697,7 +688,7 @@ PICTURES: dict[str, tuple[str, Callable[[], Image.Image]]] = {
 def test_every_kind_of_picture_gets_its_heat_map(run: Cli, files: Files, name: str) -> None:
     suffix, draw = PICTURES[name]
     draw().save(run.folder / f"photo.{suffix}")
-    status, out, err = run("method=explain", "logger=none", f"image=photo.{suffix}", f"checkpoint={files.checkpoint}")
+    status, out, err = run("task=explain", "logger=none", f"image=photo.{suffix}", f"checkpoint={files.checkpoint}")
     assert (status, err) == (0, "")
     assert "photo.explained.png" in out
     with Image.open(run.folder / "photo.explained.png") as heat_map:
@@ -715,14 +706,14 @@ def test_a_rotated_picture_is_explained_upright(run: Cli, files: Files) -> None:
     exif[0x0112] = 6  # the camera was turned: show it a quarter turn clockwise
     upright.transpose(Image.Transpose.ROTATE_90).save(run.folder / "turned.png", exif=exif)
     for name in ("upright", "turned"):
-        assert run("method=explain", "logger=none", f"image={name}.png", f"checkpoint={files.checkpoint}")[0] == 0
+        assert run("task=explain", "logger=none", f"image={name}.png", f"checkpoint={files.checkpoint}")[0] == 0
     maps = [np.asarray(Image.open(run.folder / f"{name}.explained.png")) for name in ("upright", "turned")]
     np.testing.assert_array_equal(*maps)
 
 
 def test_the_class_that_is_asked_for(run: Cli, files: Files) -> None:
     colours().save(run.folder / "photo.png")
-    common = ("method=explain", "image=photo.png", f"checkpoint={files.checkpoint}")
+    common = ("task=explain", "image=photo.png", f"checkpoint={files.checkpoint}")
     assert "explained: seven" in run(*common, "logger=none", "target=seven")[1]
     line = run.refused(*common, "target=elephant")
     assert "target=elephant" in line
@@ -734,7 +725,7 @@ def test_a_cnn_is_explained_by_an_explainer_and_refined(run: Cli) -> None:
     spec = describe(model, "classifier", "mnist_scattered", CLASSES)
     network_files.write(run.folder / "cnn.safetensors", build_cnn(model, 10, 0), spec)
     colours().save(run.folder / "photo.png")
-    given = ("method=explain", "model=cnn_tiny", "checkpoint=cnn.safetensors", "image=photo.png", "logger=none")
+    given = ("task=explain", "model=cnn_tiny", "checkpoint=cnn.safetensors", "image=photo.png", "logger=none")
     status, out, err = run(*given, "target=seven", "refine=1", "refinement.draws=1")
     assert (status, err) == (0, "")
     assert all(words in out for words in ("explained: seven", "deletion", "insertion", "grad_cam", "grad_cam, T = 1"))
@@ -745,5 +736,5 @@ def test_a_cnn_is_explained_by_an_explainer_and_refined(run: Cli) -> None:
 def test_a_heat_map_that_cannot_be_written(run: Cli, files: Files) -> None:
     colours().save(run.folder / "photo.png")
     (run.folder / "photo.explained.png").mkdir()
-    line = run.refused("method=explain", "image=photo.png", f"checkpoint={files.checkpoint}")
+    line = run.refused("task=explain", "image=photo.png", f"checkpoint={files.checkpoint}")
     assert "photo.explained.png" in line

@@ -10,7 +10,7 @@ import hydra
 import pytest
 from omegaconf import OmegaConf
 
-from xai import app
+from xai.core.composing import compose_choice
 from xai.core.errors import UserError
 from xai.core.settings import build
 from xai.data.disk import DiskParams
@@ -18,7 +18,9 @@ from xai.data.fashion import FashionParams
 from xai.data.marked import MarkParams
 from xai.data.pair import PairParams
 from xai.data.scatter import ScatterParams
+from xai.explainers.rows import load_row
 from xai.models.maskable import Removal
+from xai.tasks.registry import choose
 
 CONF = Path(__file__).parents[1] / "conf"
 
@@ -67,7 +69,7 @@ OBJECTIVE: dict[str, list[Any]] = {
     "peak_window": [4, -1],
 }
 METHODS: dict[str, dict[str, Any]] = {
-    "transfer": {
+    "vectors": {
         "seed": [-1, 2**31],
         "pictures": [-1],
         "trainer": {"accelerator": ["tpu"], "precision": ["8"], "devices": [0], "workers": [-1], "threads": [0]},
@@ -102,7 +104,6 @@ METHODS: dict[str, dict[str, Any]] = {
         },
     },
     "salvage": {
-        "rows": [["random"]],
         "pictures": [-1],
         "model": {
             "patch_size": [5],
@@ -116,20 +117,52 @@ METHODS: dict[str, dict[str, Any]] = {
         },
         "classifier": {"focus": [1.1]},
         "surrogate": {"teacher": ["nobody"], "sizes": [0]},
-        "salvage": {
-            "masks": [1, 0, 3],
-            "decoder": ["none"],
-            "depth": [0],
-            "heads": [0],
-            "sampling": ["odd"],
-            "temperature": [0.0, math.inf],
-            "divergence": ["none"],
-        },
-        "evaluation": {"split": ["tests"], "masks": [0], "block": [0], "probe_images": [-2, 3]},
+        "case": {"split": ["tests"], "images": [0], "block": [0], "targets": ["none"]},
+        "probe_images": [-2, 3],
+        "lengths[0]": [0.0, 2.0],
     },
     "apply_vector": {"apply_vector": {"lambda1": [math.inf, -1.0], "lambda2": [11.0]}},
 }
 """Settings of a method: values that will not do, for each as it is composed without them."""
+
+
+ROWS: dict[str, dict[str, Any]] = {
+    "salvage": {
+        "masks": [1, 0, 3],
+        "decoder": ["none"],
+        "depth": [0],
+        "heads": [0],
+        "sampling": ["odd"],
+        "temperature": [0.0, math.inf],
+        "divergence": ["none"],
+    },
+    "ranking": {
+        "backbone": {"mean": [[0.5, 0.5]]},
+        "decoder": {
+            "channels": [7],
+            "head": [0],
+            "resize": [[]],
+            "resize[1]": [0],
+            "conditioning": ["film"],
+            "norm": ["layer"],
+            "dropout": [1.0],
+            "pixels": [-1],
+            "scale": [0.0],
+        },
+        "objective": OBJECTIVE,
+        "loss": {"own_class": [1.5], "runner_up": [-0.1], "temperature_start": [0.0], "temperature_end": [0.0]},
+    },
+    "refined": {
+        "steps": [-1],
+        "draws": [0],
+        "size": [0.0],
+        "temperature": [0.0],
+        "learning_rate": [math.nan],
+        "sigma": [-1.0],
+        "objective": OBJECTIVE,
+    },
+}
+"""Settings of rows that are trained or refined: values that will not do."""
 
 
 def leaves(wrong: dict[str, Any], path: str = "") -> list[tuple[str, Any]]:
@@ -142,10 +175,11 @@ def leaves(wrong: dict[str, Any], path: str = "") -> list[tuple[str, Any]]:
 
 @functools.cache
 def composed(method: str) -> dict[str, Any]:
-    model = "clip_tiny" if method in ("transfer", "apply_vector") else "vit_tiny"
     given = ["vector=v", "checkpoint=c"] if method == "apply_vector" else []
+    asked = "task=apply_vector" if method == "apply_vector" else f"study={method}"
+    given += ["lengths=[0.5]"] if method == "salvage" else []
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        config = hydra.compose("config", overrides=[f"method={method}", f"model={model}", *given])
+        config = hydra.compose("config", overrides=[asked, *given])
     return OmegaConf.to_container(config, resolve=True)  # type: ignore[return-value]
 
 
@@ -169,12 +203,21 @@ def refusal(schema: type, values: dict[str, Any], where: str = "") -> str:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_setting_out_of_range_is_refused_by_its_path(method: str) -> None:
-    schema, _ = app.METHODS[method]
+    schema = choose(composed(method)).settings
     names = schema.__dataclass_fields__
     values = {key: value for key, value in composed(method).items() if key in names}
     build(schema, values)
     for path, value in leaves(METHODS[method]):
         assert refusal(schema, changed(values, path, value)).startswith(f"{path}="), path
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_a_setting_of_a_row_out_of_range_is_refused_by_its_path(row: str) -> None:
+    for path, value in leaves(ROWS[row]):
+        given = changed(OmegaConf.to_container(compose_choice("explainer", row)), path, value)  # type: ignore[arg-type]
+        with pytest.raises(UserError) as caught:
+            load_row(row, {row: given})
+        assert str(caught.value).startswith(f"explainers.{row}.{path}="), path
 
 
 @pytest.mark.parametrize("schema", GROUPS, ids=lambda schema: schema.__name__)
@@ -188,19 +231,21 @@ def test_a_part_out_of_range_is_refused_by_the_path_of_its_group(schema: type) -
 @pytest.mark.parametrize(
     ("method", "changes", "line"),
     [
-        ("transfer", {"model.towers": None}, "model.name=clip_tiny needs either"),
-        ("transfer", {"model.architecture": "ViT-B-32"}, "model.name=clip_tiny needs either"),
-        ("transfer", {"model.weights": "x"}, "model.weights=x does nothing"),
-        ("transfer", {"model.weights": "x", "model.random_weights": True}, "model.weights=x and random_weights=true"),
-        ("transfer", {"model.patch_size": 40}, "model.patch_size=40 .* nearest size that fits is 40$"),
+        ("vectors", {"model.towers": None}, "model.name=clip_tiny needs either"),
+        ("vectors", {"model.architecture": "ViT-B-32"}, "model.name=clip_tiny needs either"),
+        ("vectors", {"model.pretraining": None}, "model.name=clip_tiny has no weights"),
+        ("vectors", {"model.weights": "x"}, "model.weights=x does nothing"),
+        ("vectors", {"model.weights": "x", "model.random_weights": True}, "model.weights=x and random_weights=true"),
+        ("vectors", {"model.patch_size": 40}, "model.patch_size=40 .* nearest size that fits is 40$"),
         ("salvage", {"model.tower": None}, "model.name=vit_tiny needs either"),
         ("salvage", {"model.pretrained": True}, "model.name=vit_tiny is trained from nothing"),
         ("salvage", {"model.tower.heads": 3}, r"model.tower.width=64 .* heads=3"),
+        ("ranking", {"ranking.decoder.pixels": 0}, "ranking.decoder.gradient=true .* pixels"),
     ],
     ids=str,
 )
 def test_settings_that_do_not_fit_each_other_are_refused(method: str, changes: dict[str, Any], line: str) -> None:
-    schema, _ = app.METHODS[method]
+    schema = choose(composed(method)).settings
     values = {key: value for key, value in composed(method).items() if key in schema.__dataclass_fields__}
     for path, value in changes.items():
         values = changed(values, path, value)

@@ -1,4 +1,4 @@
-"""method=explain with the file that method=ranking writes: explainer and classifier in one."""
+"""task=explain with the file that method=ranking writes: explainer and classifier in one."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +10,7 @@ from xai.stages.explain import explain_image
 
 from tests.stages.ranked import DECODER, RANKING, networks
 from tests.stages.studying import train_in_no_time
-from tests.stages.test_explain import CPU, POST_HOC
+from tests.tasks.test_explain import CPU, POST_HOC
 from xai.data.images import read_image, to_tensor
 from xai.papers.ranking.networks import RankingStages
 from xai.papers.ranking.params import BackboneParams

@@ -1,4 +1,4 @@
-"""method=explain: a SALVAGE explainer speaks for itself, any other classifier is explained from outside."""
+"""task=explain: a SALVAGE explainer speaks for itself, any other classifier is explained from outside."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +11,6 @@ from PIL import Image
 from torch import Tensor, nn
 from xai.stages.explain import explain_image
 from xai.stages.post_hoc import PostHocParams
-from xai.stages.supervision import open_supervision
 
 from tests.models.tiny_clip import PARAMS
 from xai.core.errors import UserError
@@ -20,6 +19,7 @@ from xai.core.training import TrainerParams
 from xai.data.images import read_image, to_tensor
 from xai.explainers.posthoc.rise import Rise
 from xai.explainers.posthoc.saliency import Saliency
+from xai.explainers.rows import open_row
 from xai.metrics.functional.perturbation import area, enlarge_map, perturbation_curves
 from xai.models import files
 from xai.models.cnn import CnnParams, build_cnn, maskable_cnn
@@ -37,7 +37,7 @@ CLASSES = ("cat", "dog", "owl")
 CNN = CnnParams("small_cnn", 16, 4, (0.5,) * 3, (0.25,) * 3, "test_efficientnet", output_stride=8)
 REFERENCES = ("black", "blur")
 POST_HOC = PostHocParams(
-    open_supervision({"name": "saliency", "output": "logit", "block": 1}),
+    open_row("saliency", {"output": "logit"}),
     ObjectiveParams(5, 2, 4, REFERENCES, 10, 1.0, 0.0, 3),
     RefinementParams(steps=0, draws=2, size=0.25, sigma=1.0, temperature=0.3, learning_rate=1e-3),
     seed=0,
@@ -107,7 +107,7 @@ def refining(steps: int) -> PostHocParams:
 
 
 def with_explainer(**settings: Any) -> PostHocParams:
-    return replace(POST_HOC, supervision=open_supervision({"block": 1, **settings}))
+    return replace(POST_HOC, row=open_row(settings["name"], settings))
 
 
 def trained(tmp_path: Path, model: VitParams | CnnParams) -> tuple[Path, Any]:
@@ -145,7 +145,7 @@ def test_a_classifier_is_explained_from_outside(
     column = int(logits.argmax()) if target is None else CLASSES.index(target)
     assert (found.predicted, found.target) == (CLASSES[int(logits.argmax())], CLASSES[column])
     assert found.probability == pytest.approx(float(logits.softmax(0)[column]), rel=1e-3)
-    settings: Any = POST_HOC.supervision.explainer
+    settings: Any = POST_HOC.row.params
     expected = Saliency(classifier, settings).attribute(pixels, torch.tensor([column]))
     torch.testing.assert_close(found.attributions, expected[0], rtol=1e-3, atol=1e-4)
     assert [row.name for row in found.measured] == ["saliency"]
@@ -172,7 +172,7 @@ def test_patches_are_removed_as_the_explainer_asks(tmp_path: Path, photo: Path, 
     removal = {"kind": "pixels", "reference": "0.9"}
     rise = with_explainer(name="rise", masks=8, output="logit", removal=removal)
     found = explain_image(model, path, photo, "dog", CPU, rise)
-    network, settings = classifier.network, rise.supervision.explainer
+    network, settings = classifier.network, rise.row.params
     white: Any = (maskable_cnn if isinstance(model, CnnParams) else maskable)(model, network, Removal("pixels", 0.9))  # type: ignore[operator]
     pixels = to_tensor(read_image(photo), 16)[None]
     expected = Rise(white, settings).attribute(pixels, torch.tensor([1]))
@@ -203,7 +203,7 @@ def test_an_explainer_without_its_classifier_is_refused_in_one_line(tmp_path: Pa
     decoder = {"kind": "linear", "depth": 1, "heads": 2}
     network = ShapleyNetwork(build_vit(MODEL, 3, 0), LinearDecoder(8, 3, 1, 2), MODEL.mean, MODEL.std)
     files.write(tmp_path / "x", network, describe(MODEL, "vit_shapley", "pets", CLASSES, decoder=decoder))
-    with pytest.raises(UserError, match=r"is a vit_shapley: give the classifier\.safetensors of a run"):
+    with pytest.raises(UserError, match=r"is a vit_shapley: give the classifier\.safetensors of task=train"):
         explain_image(MODEL, tmp_path / "x", photo, None, CPU, POST_HOC)
 
 
