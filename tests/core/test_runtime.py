@@ -1,7 +1,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from tests.stages.bench import runtime
+from tests.classifiers.bench import runtime
 from xai.core.training import TrainerParams
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.stages.bench import DATA
+from tests.classifiers.bench import DATA
 from tests.study.explaining import Drawn, Silent, case, drawn, register, row
 from xai.core.errors import UserError
 from xai.core.store import Artifact, Store

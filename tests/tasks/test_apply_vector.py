@@ -6,7 +6,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from xai.stages.apply_vector import Applied, ApplyParams, apply_vector
 
-from tests.stages.bench import DATA, MODEL, base, runtime
+from tests.classifiers.bench import DATA, MODEL, base, runtime
 from xai import vectors
 from xai.core.errors import UserError
 from xai.core.runtime import Runtime

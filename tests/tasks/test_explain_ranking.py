@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 from xai.stages.explain import explain_image
 
-from tests.stages.ranked import DECODER, RANKING, networks
-from tests.stages.studying import train_in_no_time
+from tests.classifiers.ranked import DECODER, RANKING, networks
+from tests.classifiers.studying import train_in_no_time
 from tests.tasks.test_explain import CPU, POST_HOC
 from xai.data.images import read_image, to_tensor
 from xai.papers.ranking.networks import RankingStages

@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import load_file
 from xai.models.checkpoint import ClassifierInfo, write_classifier
 
+from tests.classifiers.bench import DATA, FIT, MODEL, Shades, runtime
 from tests.papers.vectors.test_params import PARAMS
-from tests.stages.bench import DATA, FIT, MODEL, Shades, runtime
 from tests.study.explaining import register, row
 from xai.core.errors import UserError
 from xai.core.loggers import LoggerParams

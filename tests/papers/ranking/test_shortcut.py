@@ -10,8 +10,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 from xai.models.vit_file import read_vit
 
-from tests.stages.bench import DATA, FIT
-from tests.stages.studying import CLASSIFIER, MODEL, STEP, stages
+from tests.classifiers.bench import DATA, FIT
+from tests.classifiers.studying import CLASSIFIER, MODEL, STEP, stages
 from xai.classifiers.explained import explained
 from xai.core.errors import UserError
 from xai.core.optimisation import FitParams

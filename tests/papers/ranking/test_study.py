@@ -5,7 +5,7 @@ import hydra
 import pytest
 from omegaconf import OmegaConf
 
-from tests.stages.studying import Trained, train_in_no_time
+from tests.classifiers.studying import Trained, train_in_no_time
 from xai.core.composing import CONF
 from xai.core.errors import UserError
 from xai.core.job import open_runtime

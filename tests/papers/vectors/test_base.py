@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.stages.bench import MODEL
+from tests.classifiers.bench import MODEL
 from xai.core.errors import UserError
 from xai.papers.vectors.base import ModelParams
 

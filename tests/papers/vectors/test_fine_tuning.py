@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tests.stages.bench import DATA, FIT, MODEL, base, explained, runtime
+from tests.classifiers.bench import DATA, FIT, MODEL, base, explained, runtime
 from xai.core.errors import UserError
 from xai.data.registry import subset
 from xai.models import files

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pandas as pd
 
-from tests.stages.bench import FIT
+from tests.classifiers.bench import FIT
 from xai.papers.vectors.params import TransferParams, choose_lambda2
 
 PARAMS = TransferParams(

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from tests.stages.bench import FIT
-from tests.stages.studying import stages
+from tests.classifiers.bench import FIT
+from tests.classifiers.studying import stages
 from xai.methods.ranking import RankingLoss
 from xai.models.dpt import DecoderParams
 from xai.papers.ranking.networks import RankingStages

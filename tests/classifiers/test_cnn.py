@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from tests.stages.bench import DATA, FIT, runtime
-from tests.stages.studying import BLANK, CLASSIFIER, PHOTOGRAPHS, STEP, Trained
+from tests.classifiers.bench import DATA, FIT, runtime
+from tests.classifiers.studying import BLANK, CLASSIFIER, PHOTOGRAPHS, STEP, Trained
 from xai.classifiers.cnn import CnnStages
 from xai.classifiers.params import ClassifierParams
 from xai.core.errors import UserError

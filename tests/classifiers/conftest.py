@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.stages.studying import Trained, train_in_no_time
+from tests.classifiers.studying import Trained, train_in_no_time
 
 
 @pytest.fixture

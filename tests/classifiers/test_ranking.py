@@ -8,9 +8,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from tests.stages.bench import DATA
-from tests.stages.ranked import DECODER, OBJECTIVE, RANKING, networks
-from tests.stages.studying import MODEL, Trained
+from tests.classifiers.bench import DATA
+from tests.classifiers.ranked import DECODER, OBJECTIVE, RANKING, networks
+from tests.classifiers.studying import MODEL, Trained
 from xai.core.errors import UserError
 from xai.core.optimisation import FitParams
 from xai.models import files

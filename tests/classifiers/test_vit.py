@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from tests.stages.bench import DATA, FIT, runtime
-from tests.stages.studying import (
+from tests.classifiers.bench import DATA, FIT, runtime
+from tests.classifiers.studying import (
     BLANK,
     CLASSIFIER,
     MODEL,

@@ -1,4 +1,4 @@
-"""What the tests of SALVAGE's stages share: a tiny ViT on the bench's images, and a training that takes no time."""
+"""What the tests of classifiers share: a tiny ViT on small images, and a training that takes no time."""
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -7,15 +7,11 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from xai.stages.removal import EvaluationParams, RemovalExamination
-from xai.stages.study import Study, open_baselines
 
-from tests.stages.bench import DATA, FIT, runtime
+from tests.classifiers.bench import DATA, FIT, runtime
 from xai.classifiers.params import ClassifierParams, SalvageParams, SurrogateParams, VitShapleyParams
 from xai.classifiers.vit import VitStages
 from xai.data.catalogue import OpenData
-from xai.data.pair import PairParams, PairSet
-from xai.data.prompts import DIGITS
 from xai.data.registry import Images
 from xai.models.cnn import published_classes
 from xai.models.vit import SmallVit, VitParams
@@ -25,7 +21,6 @@ CLASSIFIER = ClassifierParams(0.5, FIT)
 SURROGATE = SurrogateParams("classifier", 2, FIT)
 SALVAGE = SalvageParams(masks=4, decoder="mask_transformer", depth=1, heads=2, fit=FIT)
 VIT_SHAPLEY = VitShapleyParams(masks=4, decoder="mask_transformer", depth=1, heads=2, fit=FIT)
-EVALUATION = EvaluationParams("test", 6, 3, 4)
 STEP = 0.125
 """What the training that takes no time adds to every parameter."""
 
@@ -84,40 +79,7 @@ class Photographs(type(DATA.source)):  # type: ignore[misc]
 PHOTOGRAPHS = OpenData("photographs", {"name": "photographs"}, Photographs())
 
 
-def pairs() -> OpenData:
-    """Pictures of two blots, each in a cell of its own, with the classes of digits."""
-    objects = torch.rand(200, 7, 7, generator=torch.Generator().manual_seed(0))
-    source = PairSet(objects, torch.arange(200) % 10, PairParams(canvas=16, cells=2, object_size=7))
-    return OpenData("pairs", {"name": "pairs"}, source)
-
-
-class Digits(Blank):
-    """The bench's images, told apart as if they were digits."""
-
-    classes = DIGITS
-
-    def images(self, split: str, indices: Tensor, epoch: int) -> Images:
-        return DATA.source.images(split, indices, epoch)
-
-
-NUMBERED = OpenData("numbered", {"name": "numbered"}, Digits())
-
-
 def stages(folder: Path, **changes: Any) -> VitStages:
     """The networks of a store in `folder`; `changes` are fields of `VitStages`."""
     made = VitStages(runtime(folder), MODEL, DATA, CLASSIFIER, SURROGATE, 0)
-    return replace(made, **changes)
-
-
-def examination(folder: Path, params: EvaluationParams = EVALUATION, **changes: Any) -> RemovalExamination:
-    """Six test images, three of the bench's rows left out."""
-    return RemovalExamination(stages(folder, **changes), params)
-
-
-def study(folder: Path, *rows: str, params: EvaluationParams = EVALUATION, **changes: Any) -> Study:
-    """A study of these rows; `changes` are fields of `Study`, or of its `VitStages`."""
-    own = {name: changes.pop(name) for name in ("data", "seed", "model") if name in changes}
-    given = examination(folder, params, **own)
-    baselines = open_baselines({"saliency": {"name": "saliency", "output": "logit", "block": 4}})
-    made = Study(given.stages, given, SALVAGE, VIT_SHAPLEY, baselines, rows or ("salvage",), (), False)
     return replace(made, **changes)
