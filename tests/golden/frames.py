@@ -1,6 +1,5 @@
 """Golden numbers of a study of the engine: read from the frames it wrote, and its maps from the store."""
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +13,18 @@ MAPS = 2
 """Images whose maps are kept."""
 
 
-def read_study(store: Path, output: Path, renamed: dict[str, str], other_cases: dict[str, str]) -> dict[str, Any]:
+def read_study(store: Path, output: Path, renamed: dict[str, str]) -> dict[str, Any]:
     """Rows, values of images, and maps of the main case.
 
     Args:
         store: Where the maps lie.
         output: Where the frames lie.
         renamed: Names that rows had before, by their names now.
-        other_cases: What stands before a row's name, by the name of a case whose lines are no part of the main one's.
     """
     frames = read_frames(output)
     found: dict[str, Any] = {"rows": {}, "images": {}, "maps": {}}
     for (case, row), lines in frames.scores.groupby(["case", "explainer"], sort=False):
-        name = other_cases.get(str(case), "") + renamed.get(str(row), str(row))
+        name = renamed.get(str(row), str(row))
         for metric, values in lines.groupby("metric", sort=False):
             found["rows"].setdefault(name, {})[str(metric)] = float(values["value"].mean())
             if case == "main" and len(values) > 1:
@@ -48,8 +46,3 @@ def few(maps: Tensor) -> Any:
     """A few maps [2, h, w] as lists; of pixels every third each way."""
     every = 3 if maps.shape[-1] > 14 else 1
     return maps[:MAPS, ..., ::every, ::every].tolist()
-
-
-def nothing(value: float) -> float | None:
-    """What is not finite is None in JSON."""
-    return value if math.isfinite(value) else None

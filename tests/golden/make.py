@@ -24,6 +24,7 @@ from omegaconf import OmegaConf
 from safetensors.torch import load_file
 from torch import Tensor
 
+from tests.golden.frames import read_study
 from xai.core.loggers import build_logger
 from xai.core.runtime import Runtime
 from xai.core.settings import build
@@ -56,19 +57,14 @@ VIT = [
     "surrogate.fit.epochs=1",
     "surrogate.fit.batch_size=64",
     "surrogate.fit.learning_rate=0.003",
-    "salvage.masks=2",
-    "salvage.heads=2",
-    "salvage.fit.epochs=2",
-    "salvage.fit.batch_size=256",
-    "salvage.fit.learning_rate=0.002",
-    "vit_shapley.masks=2",
-    "vit_shapley.heads=2",
-    "baselines.rise.masks=20",
-    "baselines.kernel_shap.coalitions=80",
-    "baselines.kernel_shap.evaluation_coalitions=80",
-    "baselines.integrated_gradients.steps=4",
-    "baselines.shapley_distribution.coalitions=40",
-    "baselines.shapley_distribution.steps=10",
+    "++explainers.salvage={masks:2,heads:2,fit:{epochs:2,batch_size:256,learning_rate:0.002}}",
+    "++explainers.vit_shapley={masks:2,heads:2,fit:{epochs:2,batch_size:256,learning_rate:0.002}}",
+    "++explainers.rise.masks=20",
+    "++explainers.kernel_shap.coalitions=80",
+    "++explainers.kernel_shap.evaluation_coalitions=80",
+    "++explainers.integrated_gradients.steps=4",
+    "++explainers.shapley_distribution.coalitions=40",
+    "++explainers.shapley_distribution.steps=10",
     "pictures=1",
 ]
 BASELINES = "rise,kernel_shap,attention_last,attention_rollout,saliency,integrated_gradients,grad_cam,eigen_cam"
@@ -90,17 +86,17 @@ STUDIES: dict[str, list[str]] = {
         "pictures=1",
     ],
     "salvage": [
-        "method=salvage",
+        "study=salvage",
         *COMMON,
         *VIT,
         "rows=[classifier,surrogate,salvage,salvage_uniform,salvage_kernel,vit_shapley,shapley_distribution,"
         f"{BASELINES},{CONTROLS}]",
-        "evaluation.images=6",
-        "evaluation.masks=2",
-        "evaluation.probe_images=4",
+        "metrics=[removal,localisation,classification,classification_quality,grid_pointing,mask_likelihood]",
+        "case.images=6",
+        "metric.removal.masks=2",
+        "probe_images=4",
         "probe={name:mnist_pair,clutter:5,polarity:random}",
         "lengths=[0.5]",
-        "likelihood=true",
     ],
     "ranking": [
         "task=study",
@@ -174,6 +170,10 @@ def measure(overrides: list[str], supervise: Mapping[str, list[str]], folder: Pa
         run([*overrides, "task=supervise", "split=test", "images=3", *more], store, folder / "supervise" / name)
     if "study=ranking" in overrides:
         return read_ranking(overrides, store)
+    if "study=salvage" in overrides:
+        shorter = {f"{row}@0.5": f"length/{row}-0.5" for row in ("salvage", "salvage_uniform", "vit_shapley")}
+        found = read_study(store, output, shorter)
+        return {"rows": {}, "chance": {}, "images": {}, "maps": {}, "extra": {}, **rounded(found)}
     return read(store, output, folder / "supervise")
 
 

@@ -29,7 +29,7 @@ def read_frames(folder: Path) -> Frames:
 
 def _read(path: Path) -> pd.DataFrame:
     try:
-        found = pd.read_csv(path, dtype=dict.fromkeys(_TEXT, "str"), float_precision="round_trip")
+        found = pd.read_csv(path, dtype=dict.fromkeys(_TEXT, "str"))
     except pd.errors.EmptyDataError:
         return pd.DataFrame()
     except (OSError, ValueError, UnicodeDecodeError) as error:
