@@ -143,11 +143,11 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
         (["study=salvge"], ["study=salvge", "salvage"]),
         (["method=classifier"], ["method=classifier", "task=train", "study="]),
         (["experiment=smok"], ["experiment=smok", "smoke"]),
-        (["supervision=kernel_shop"], ["supervision=kernel_shop", "kernel_shap"]),
+        (["supervision=kernel_shop"], ["explainer=kernel_shop", "kernel_shap"]),
         (["logger=wandbb"], ["logger=wandbb", "wandb"]),
         (["transfer.lamda2=0.4"], ["transfer.lamda2", "lambda2"]),
         (["sead=1"], ["sead", "seed"]),
-        (["suprvision.removal.kind=pixels"], ["suprvision is not", "supervision"]),
+        (["explainrs.kernel_shap.removal.kind=pixels"], ["explainrs is not", "explainers"]),
         (["seed.first=1"], ["seed is a single setting"]),
         (["+sead=1"], ["sead", "seed"]),
         (["+transfer.lamda2=1"], ["transfer.lamda2", "lambda2"]),
@@ -156,10 +156,10 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
         (["seed=one"], ["seed=one", "whole number"]),
         (["transfer.lambda2_grid=0.4"], ["transfer.lambda2_grid=0.4", "list"]),
         (["transfer.lambda2_grid=[0.4,high]"], ["transfer.lambda2_grid[1]=high", "number"]),
-        (["transfer.bound=1"], ["transfer.bound=1", "true or false"]),
+        (["model=clip_vit_b32", "model.random_weights=1"], ["model.random_weights=1", "true or false"]),
         (["transfer.lambda2=nan"], ["transfer.lambda2=nan", "number"]),
         (["model.patch_size=8"], ["model.patch_size=8", "42", "40"]),
-        (["supervision.coalitions=7"], ["supervision.coalitions=7", "even"]),
+        (["explainers.kernel_shap.coalitions=7"], ["explainers.kernel_shap.coalitions=7", "even"]),
         (["transfer.source_fit.epochs=0"], ["epochs", "0"]),
         (["transfer.lambda2=[0.4"], ["0.4"]),
         (["task=explain", "checkpoint=c"], ["image is not set", "image="]),
@@ -168,20 +168,21 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
         (["data=folder"], ["data.root is not set", "data.root="]),
         (["data=cars", "data.root=nowhere"], ["data=cars", "nowhere", "data.root="]),
         (["vector=a"], ["vector belongs to task=apply_vector"]),
-        (["task=apply_vector", "transfer.lambda2=1"], ["transfer.lambda2 belongs to", "method=transfer"]),
+        (["task=apply_vector", "transfer.lambda2=1"], ["transfer.lambda2 belongs to", "study=vectors"]),
         (["checkpoint=a"], ["checkpoint=a is nothing that", "leave it out"]),
         (["classifier.checkpoint=a"], ["classifier.checkpoint is not a known setting"]),
         (["split=test"], ["split belongs to task=supervise"]),
         (["task=apply_vector", "vector=v"], ["checkpoint=null", "checkpoint=FILE"]),
         (["task=supervise", "split=training"], ["split=training", "train, validation or test"]),
-        (["task=supervise", "images=0"], ["0 images were asked for", "train split"]),
-        (["task=supervise", "supervision.name=kernel_shop"], ["supervision=kernel_shop", "kernel_shap"]),
+        (["task=supervise", "images=0"], ["images=0", "at least 1"]),
+        (["task=supervise", "supervision=kernel_shop"], ["explainer=kernel_shop", "kernel_shap"]),
         (
-            ["task=supervise", "supervision=grad_cam", "+supervision.coalitions=2"],
-            ["supervision.coalitions", "grad_cam"],
+            ["task=supervise", "supervision=grad_cam", "explainers.grad_cam.coalitions=2"],
+            ["explainers.grad_cam.coalitions", "is not a known setting"],
         ),
-        (["task=supervise", "supervision.block=0"], ["supervision.block=0", "at least 1"]),
-        (["task=supervise", "supervision.block=ten"], ["supervision.block=ten", "whole number"]),
+        (["task=supervise", "block=0"], ["block=0", "at least 1"]),
+        (["task=supervise", "block=ten"], ["block=ten", "whole number"]),
+        (["model.pretraining=null"], ["model=clip_tiny has no weights", "no pretraining settings"]),
         (["data=eurosat", "data.clutter=5"], ["data.clutter is no setting of what is chosen here"]),
         (["-m", "seed=one,two"], ["seed=one", "whole number"]),
     ],
@@ -232,8 +233,8 @@ def test_what_cannot_be_trained(run: Cli, arguments: list[str], wanted: list[str
 @pytest.mark.parametrize(
     ("arguments", "wanted"),
     [
-        (["model=vit_tiny"], ["model=vit_tiny is a plain vision transformer", "method=transfer", "model=clip_tiny"]),
-        (["model=vit_b14_dinov2"], ["model=vit_b14_dinov2", "method=transfer needs a CLIP"]),
+        (["model=vit_tiny"], ["model=vit_tiny is a plain vision transformer", "study=vectors", "model=clip_tiny"]),
+        (["model=vit_b14_dinov2"], ["model=vit_b14_dinov2", "study=vectors needs a CLIP"]),
         (["task=supervise", "model=vit_tiny"], ["model=vit_tiny", "task=supervise needs a CLIP"]),
         (["task=train", "model=clip_vit_b32"], ["model=clip_vit_b32 is a CLIP", "method=classifier needs"]),
         (["task=train", "model=cnn_tiny", "model.output_stride=two"], ["model.output_stride=two", "whole number"]),
@@ -271,10 +272,14 @@ def test_a_gpu_that_is_not_there(run: Cli, monkeypatch: pytest.MonkeyPatch) -> N
     assert "trainer=cpu" in run.refused("trainer=gpu")
 
 
-@pytest.mark.parametrize("name", ["source", "target", "validation", "test"])
+@pytest.mark.parametrize("name", ["source", "target", "validation"])
 def test_images_asked_for_that_do_not_exist(run: Cli, name: str) -> None:
     split = {"source": "train", "target": "train"}.get(name, name)
     assert f"100000 images were asked for, the {split} split has" in run.refused(f"transfer.{name}_images=100000")
+
+
+def test_images_to_explain_that_do_not_exist(run: Cli) -> None:
+    assert "images=100000: the test split of data=mnist_scattered has 600 images" in run.refused("case.images=100000")
 
 
 def test_class_names_that_clash(run: Cli) -> None:
@@ -694,7 +699,7 @@ def test_every_kind_of_picture_gets_its_heat_map(run: Cli, files: Files, name: s
     with Image.open(run.folder / "photo.explained.png") as heat_map:
         heat_map.load()
         assert heat_map.format == "PNG"
-        assert heat_map.mode == "RGB"
+        assert heat_map.mode == "RGBA"
         assert len(heat_map.getcolors(2**24) or []) > 1
     assert run.made() == []
 

@@ -12,7 +12,6 @@ import pytest
 import torch
 
 from tests.explainers.settings import small_clip, small_pictures
-from xai.core.composing import CONF
 from xai.explainers import registry
 from xai.games import PatchGame
 from xai.models.maskable import Removal
@@ -76,7 +75,6 @@ def test_the_page_is_about_one_of_each() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not (CONF / "task" / "compare.yaml").exists(), reason="there is no task=compare yet")
 def test_what_is_added_is_a_row_and_a_column_of_studies_and_of_a_comparison(folder: Path) -> None:
     shown = shlex.split(COMMAND)
     run(folder, *shown, *FAST)

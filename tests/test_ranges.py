@@ -220,6 +220,12 @@ def test_a_setting_of_a_row_out_of_range_is_refused_by_its_path(row: str) -> Non
         assert str(caught.value).startswith(f"explainers.{row}.{path}="), path
 
 
+def test_settings_of_a_row_that_do_not_fit_each_other_are_refused() -> None:
+    line = r"^explainers\.ranking\.decoder\.gradient=true .* pixels"
+    with pytest.raises(UserError, match=line):
+        load_row("ranking", {"ranking": {"decoder": {"pixels": 0}}})
+
+
 @pytest.mark.parametrize("schema", GROUPS, ids=lambda schema: schema.__name__)
 def test_a_part_out_of_range_is_refused_by_the_path_of_its_group(schema: type) -> None:
     needed, wrong = GROUPS[schema]
@@ -233,14 +239,12 @@ def test_a_part_out_of_range_is_refused_by_the_path_of_its_group(schema: type) -
     [
         ("vectors", {"model.towers": None}, "model.name=clip_tiny needs either"),
         ("vectors", {"model.architecture": "ViT-B-32"}, "model.name=clip_tiny needs either"),
-        ("vectors", {"model.pretraining": None}, "model.name=clip_tiny has no weights"),
         ("vectors", {"model.weights": "x"}, "model.weights=x does nothing"),
         ("vectors", {"model.weights": "x", "model.random_weights": True}, "model.weights=x and random_weights=true"),
         ("vectors", {"model.patch_size": 40}, "model.patch_size=40 .* nearest size that fits is 40$"),
         ("salvage", {"model.tower": None}, "model.name=vit_tiny needs either"),
         ("salvage", {"model.pretrained": True}, "model.name=vit_tiny is trained from nothing"),
         ("salvage", {"model.tower.heads": 3}, r"model.tower.width=64 .* heads=3"),
-        ("ranking", {"ranking.decoder.pixels": 0}, "ranking.decoder.gradient=true .* pixels"),
     ],
     ids=str,
 )

@@ -281,7 +281,7 @@ def load_vector(path: str | Path) -> tuple[Vector, VectorInfo]:
     label = f"vector {printable(str(path))}"
     weights = read_weights(path, what="vector", require_finite=True)
     if METADATA_KEY not in weights.metadata:
-        raise UserError(f"{label} is a checkpoint, not an explainability vector: give one that method=transfer wrote")
+        raise UserError(f"{label} is a checkpoint, not an explainability vector: give one that study=vectors wrote")
     info = _read_info(weights.metadata[METADATA_KEY], label)
     _check_alike([weights.tensors])
     return weights.tensors, info

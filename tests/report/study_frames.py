@@ -35,6 +35,7 @@ COLUMNS = {
     "deletion_auc": Named("Deletion", better="lower"),
     "rma": Named("RMA"),
     "mass": Named("Attribution on the mark", better=None),
+    "mass_before": Named("Attribution on the mark", better=None),
     "mark_area": Named("Area of the mark", better=None),
 }
 

@@ -110,28 +110,28 @@ def test_intervals_are_over_images_or_over_runs_as_asked():
 
 
 def test_a_length_that_was_trained_again_replaces_the_row_of_the_table():
-    parts = [scores({"salvage": {"srg": 0.5}}), scores({"salvage_050": {"srg": 0.4}}, share=0.5)]
+    parts = [scores({"salvage": {"srg": 0.5}}), scores({"salvage@0.5": {"srg": 0.4}}, share=0.5)]
     figure = draw("salvage_figure7", Source(pd.concat(parts), columns=COLUMNS))
     np.testing.assert_allclose(lines_of(figure.axes[0])["SALVAGE, informed masks"][:, 1], [40, 50])
-    parts.append(scores({"salvage_100": {"srg": 0.6}}, share=1.0))
+    parts.append(scores({"salvage@1": {"srg": 0.6}}, share=1.0))
     figure = draw("salvage_figure7", Source(pd.concat(parts), columns=COLUMNS))
     np.testing.assert_allclose(lines_of(figure.axes[0])["SALVAGE, informed masks"][:, 1], [40, 60])
 
 
 def test_paths_are_drawn_on_an_axis_that_doubles():
-    parts = [scores({f"ranking_s{s}": {"insertion_auc": 0.1 * s}}, path_steps=s) for s in (2, 4, 8)]
+    parts = [scores({f"ranking@S={s}": {"insertion_auc": 0.1 * s}}, path_steps=s) for s in (2, 4, 8)]
     figure = draw("ranking_figure3b", Source(pd.concat(parts), columns=COLUMNS))
     assert figure.axes[0].get_xscale() == "log"
     np.testing.assert_allclose(lines_of(figure.axes[0])["predicted class"], [[2, 20], [4, 40], [8, 80]])
 
 
-def test_the_mark_is_drawn_for_each_case_with_the_area_it_covers():
+def test_the_mark_is_drawn_for_each_classifier_with_the_area_it_covers():
     parts = [
-        scores({"ranking_t1" if step else "ranking": {"mass": mass + 0.2 * step}}, step=step or None, case=case)
-        for case, mass in (("shortcut_marked", 0.3), ("shortcut_before", 0.05))
+        scores({"ranking@t1" if step else "ranking": {metric: mass + 0.2 * step}}, step=step or None, case="marked")
+        for metric, mass in (("mass", 0.3), ("mass_before", 0.05))
         for step in (0, 1)
     ]
-    parts.append(scores({"ranking": {"mark_area": 0.06}}, case="shortcut_marked"))
+    parts.append(scores({"ranking": {"mark_area": 0.06}}, case="marked"))
     figure = draw("ranking_figure5", Source(pd.concat(parts), columns=COLUMNS))
     found = lines_of(figure.axes[0])
     np.testing.assert_allclose(found["trained map"][:, 1], [30, 50])

@@ -8,7 +8,7 @@ from xai.core.errors import UserError
 from xai.study.claims import RULE, Claim, Claims, judge, read_claims, table_of
 from xai.study.statistics import holm, paired
 
-CLAIMS = sorted((Path(__file__).resolve().parents[2] / "conf" / "claims").glob("*.yaml"))
+CLAIMS = sorted((Path(__file__).resolve().parents[2] / "conf" / "claim").glob("*.yaml"))
 
 
 def claim(**changes):

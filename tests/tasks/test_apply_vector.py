@@ -4,7 +4,6 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from xai.stages.apply_vector import Applied, ApplyParams, apply_vector
 
 from tests.classifiers.bench import DATA, MODEL, base, runtime
 from xai import vectors
@@ -16,6 +15,7 @@ from xai.models.spec import describe
 from xai.models.weights import architecture_hash
 from xai.papers.vectors import base as base_stage
 from xai.papers.vectors.fine_tuning import assemble
+from xai.tasks.apply_vector import Applied, ApplyParams, apply_vector
 
 TAG = "b" * 20
 

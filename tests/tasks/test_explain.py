@@ -9,8 +9,6 @@ import torch
 import yaml
 from PIL import Image
 from torch import Tensor, nn
-from xai.stages.explain import explain_image
-from xai.stages.post_hoc import PostHocParams
 
 from tests.models.tiny_clip import PARAMS
 from xai.core.errors import UserError
@@ -30,6 +28,8 @@ from xai.models.spec import describe
 from xai.models.vit import SmallVit, VitParams, build_vit, maskable
 from xai.ranking.objective import ObjectiveParams
 from xai.ranking.refinement import RefinementParams
+from xai.tasks.explain import explain_image
+from xai.tasks.picture import PostHocParams
 
 MODEL = VitParams("tiny", 16, 4, (0.5,) * 3, (0.25,) * 3, tower=SmallVit(8, 1, 2, 2.0, 1, 1.0))
 CPU = TrainerParams(accelerator="cpu")

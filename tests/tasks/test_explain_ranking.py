@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from xai.stages.explain import explain_image
 
 from tests.classifiers.ranked import DECODER, RANKING, networks
 from tests.classifiers.studying import train_in_no_time
@@ -14,6 +13,7 @@ from tests.tasks.test_explain import CPU, POST_HOC
 from xai.data.images import read_image, to_tensor
 from xai.papers.ranking.networks import RankingStages
 from xai.papers.ranking.params import BackboneParams
+from xai.tasks.explain import explain_image
 
 VIT = "vit_tiny_patch16_224"
 SETTINGS = {

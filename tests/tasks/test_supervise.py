@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from xai.models.checkpoint import ClassifierInfo, write_classifier
 
 from tests.classifiers.bench import DATA, FIT, MODEL, Shades, runtime
 from tests.papers.vectors.test_params import PARAMS
@@ -18,9 +17,12 @@ from xai.core.training import TrainerParams
 from xai.data.catalogue import OpenData
 from xai.explainers.registry import Row
 from xai.explainers.rows import open_row
+from xai.models import files as networks
 from xai.models.factory import build_clip, build_explainer
+from xai.models.spec import describe
 from xai.models.weights import write_weights
 from xai.papers.vectors import base as base_stage
+from xai.papers.vectors.base import ModelParams
 from xai.papers.vectors.fine_tuning import fine_tune
 from xai.papers.vectors.params import TransferParams
 from xai.study.case import Case
@@ -43,11 +45,11 @@ def journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "journal"
 
 
-def classifier(path: Path, seed: int = 0) -> Path:
+def classifier(path: Path, seed: int = 0, model: ModelParams = MODEL) -> Path:
     """A classifier file of the data set, with random weights."""
     head = torch.randn(12, 4, generator=torch.Generator().manual_seed(seed))
-    info = ClassifierInfo(MODEL.name, "a", "b", DATA.name, DATA.source.classes, False)  # type: ignore[arg-type]
-    write_classifier(path, build_explainer(MODEL, build_clip(MODEL, seed), head), info)
+    spec = describe(model, "classifier", DATA.name, DATA.source.classes, base="b")
+    networks.write(path, build_explainer(model, build_clip(model, seed), head), spec)
     return path
 
 
@@ -258,9 +260,9 @@ def test_what_cannot_be_explained_is_refused(
     assert not list((tmp_path / "store").glob("[a-z]*"))
 
 
-def test_a_file_without_classes_is_refused(tmp_path: Path, journal: Path) -> None:
+def test_a_file_that_says_nothing_of_itself_is_refused(tmp_path: Path, journal: Path) -> None:
     write_weights(tmp_path / "classifier.safetensors", build_clip(MODEL).state_dict(), {})
-    with pytest.raises(UserError, match="does not say which classes it tells apart"):
+    with pytest.raises(UserError, match=r"classifier\.safetensors says nothing of itself"):
         run(tmp_path)
 
 
@@ -269,5 +271,6 @@ def test_models_that_differ_beyond_their_tensors_do_not_share_attributions(tmp_p
     run(tmp_path)
     before = journal.read_text()
     (tmp_path / "out" / OUTPUT[0]).unlink()
+    classifier(tmp_path / "classifier.safetensors", model=BRIGHTER)
     run(tmp_path, model=BRIGHTER)
     assert journal.read_text() == 2 * before

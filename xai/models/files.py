@@ -145,9 +145,9 @@ def load(path: Path, params: ModelSettings | None = None, removal: Removal | Non
     spec, tensors = read(path, params)
     if spec is None:
         raise UserError(
-            f"{path} says nothing of itself: give the classifier.safetensors of a run of method=classifier, the "
-            "model.safetensors of method=transfer, the salvage.safetensors of method=salvage or the "
-            "ranking.safetensors of method=ranking"
+            f"{path} says nothing of itself: give the classifier.safetensors of task=train method=classifier, the "
+            "model.safetensors of study=vectors, the salvage.safetensors of task=train method=salvage or the "
+            "ranking.safetensors of task=train method=ranking"
         )
     with torch.device("meta"):
         shell = build(spec, removal)
@@ -173,7 +173,7 @@ def load_classifier(path: Path, params: ClipParams | None = None, removal: Remov
     """
     network = load(path, params, removal).network
     if not isinstance(network, SelfExplainingClip):
-        raise UserError(f"{path} is no CLIP classifier: give the classifier.safetensors of a run of method=transfer")
+        raise UserError(f"{path} is no CLIP classifier: give the classifier.safetensors of a run of study=vectors")
     return network
 
 

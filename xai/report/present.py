@@ -39,7 +39,7 @@ class Views:
 
     Args:
         tables: Files of conf/table.
-        claims: Files of conf/claims.
+        claims: Files of conf/claim.
         figures: Registered figures, by name or with settings.
     """
 
@@ -141,6 +141,8 @@ def write(shown: Shown, frames: Frames, output: Path) -> None:
         write_atomically(output / "claims.csv", table_of(shown.findings).to_csv(index=False).encode())
     for drawn in shown.figures:
         save(drawn.figure, output / "figures", drawn.name)
+    if shown.pictures:
+        (output / "figures").mkdir(exist_ok=True)
     for number, picture in enumerate(shown.pictures, start=1):
         write_atomically(output / "figures" / f"pictures{number}.png", picture.png)
 
@@ -227,9 +229,9 @@ def tables_of(frames: Frames, name: str, unfit: Mapping[str, str]) -> list[Table
 
 
 def verdicts(frames: Frames, names: Sequence[str]) -> list[Finding]:
-    """What the claims of some files of conf/claims come to."""
+    """What the claims of some files of conf/claim come to."""
     columns, scores = metrics.columns(), usual(frames.scores)
-    return [found for name in names for found in judge(scores, read_claims(config_file("claims", name)), columns)]
+    return [found for name in names for found in judge(scores, read_claims(config_file("claim", name)), columns)]
 
 
 def usual(frame: pd.DataFrame) -> pd.DataFrame:

@@ -27,7 +27,7 @@ class Sweep:
         common: Overrides of every run.
         grid: Axes; each a list of alternatives, each alternative a list of overrides. All combinations are run.
         tables: Files of conf/table.
-        claims: Files of conf/claims.
+        claims: Files of conf/claim.
         figures: Registered figures, by name or with settings.
     """
 

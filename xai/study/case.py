@@ -98,14 +98,7 @@ class Case:
 
     def __post_init__(self) -> None:
         """Refuse before any work what could not be measured after it."""
-        available = len(self.data.source.labels(self.split))
-        if not available:
-            raise UserError(f"the {self.split} split of data={self.data.name} has no images: choose another split")
-        if self.params.images is not None and not 1 <= self.params.images <= available:
-            raise UserError(
-                f"images={self.params.images}: the {self.split} split of data={self.data.name} has {available} images; "
-                "null takes all of them"
-            )
+        check_images(self.data, self.params)
 
     @property
     def split(self) -> str:
@@ -270,3 +263,19 @@ def facts(case: Case) -> Mapping[str, str | None]:
         "labels": None if case.is_labelled else f"{data} has no labels",
         "cells": None if hasattr(case.data.source, "cells") else f"{data} has not several objects an image",
     }
+
+
+def check_images(data: OpenData, params: CaseParams) -> None:
+    """Refuse images that a split has not.
+
+    Raises:
+        UserError: The split has none, or fewer than are asked for.
+    """
+    available = len(data.source.labels(params.split))
+    if not available:
+        raise UserError(f"the {params.split} split of data={data.name} has no images: choose another split")
+    if params.images is not None and params.images > available:
+        raise UserError(
+            f"case.images={params.images}: the {params.split} split of data={data.name} has {available} images; null "
+            "takes all of them"
+        )

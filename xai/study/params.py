@@ -28,7 +28,7 @@ class StudySettings(Common):
         metric: By metric, its settings.
         case: Which images, and which class of each.
         tables: Files of conf/table.
-        claims: Files of conf/claims.
+        claims: Files of conf/claim.
         figures: Registered figures.
         pictures: Images on the sheets of pictures.
     """

@@ -24,7 +24,7 @@ from xai.models.vit import VitParams
 from xai.papers.vectors.base import ModelParams
 from xai.report.headline import compared
 from xai.report.present import Told, present, source_of
-from xai.study.case import Case, ExplainedModel
+from xai.study.case import Case, ExplainedModel, check_images
 from xai.study.frame import Frames
 from xai.study.params import StudySettings, open_metrics, open_rows
 from xai.study.statistics import best_and_ties, wide
@@ -64,6 +64,7 @@ def run(asked: CompareSettings, output: Path) -> None:
     model: Any = asked.model
     runtime = open_runtime(asked, output, small=model.embedded)
     say_heading(data.name, model.name, seed=asked.seed)
+    check_images(data, asked.case)
     study = Study(rows, [(Case(runtime, _opened(asked, runtime, data), data, asked.case, asked.seed), chosen)])
     frames = study.run()
     page = present(study, frames, asked, output, Told(headline(frames, asked.rank_by)))

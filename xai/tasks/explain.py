@@ -148,7 +148,7 @@ def explain_image(
     if made.classifier is None:
         raise UserError(
             f"{checkpoint} is a {made.spec.kind}: give the classifier.safetensors of task=train method=classifier, the "
-            "salvage.safetensors of method=salvage or the ranking.safetensors of method=ranking"
+            "salvage.safetensors of task=train method=salvage or the ranking.safetensors of task=train method=ranking"
         )
     own = ("ranking", network.to(trainer.device).attribute) if isinstance(network, DenseExplainer) else None
     return _from_outside(made.classifier, classes, pixels, target, trainer, post_hoc, own)

@@ -8,7 +8,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
-from xai.models.vit_file import read_vit
 
 from tests.classifiers.bench import DATA, FIT
 from tests.classifiers.studying import CLASSIFIER, MODEL, STEP, stages
@@ -18,9 +17,10 @@ from xai.core.optimisation import FitParams
 from xai.data.catalogue import OpenData
 from xai.data.marked import MarkedSet, MarkParams
 from xai.data.registry import Images
-from xai.explainers.controls.params import ControlParams
+from xai.explainers.controls.constant import ConstantParams
 from xai.explainers.registry import Row, entry
 from xai.methods.ranking import RankingLoss
+from xai.models import files
 from xai.models.dpt import DecoderParams
 from xai.papers.ranking.explainers import RankingSettings, RefinedSettings
 from xai.papers.ranking.mark import mass_on_mark
@@ -75,7 +75,7 @@ def shortcut(folder: Path, params: ShortcutParams = PARAMS, **changes: Any) -> S
     """The mark on the third class."""
     classifier = replace(CLASSIFIER, focus=0.0, fit=LONG)
     networks = stages(folder, data=QUADRANTS, classifier_params=classifier, **changes)
-    ranking, flat = ranking_row(), Row("constant_pixels", "Flat", entry("constant"), ControlParams("pixel"))
+    ranking, flat = ranking_row(), Row("constant_pixels", "Flat", entry("constant"), ConstantParams("pixel", value=0.0))
     others = {row.name: row for row in (ranking, flat)}
     asked = CaseParams("test", 10, 64, "predicted")
     case = Case(networks.runtime, explained(networks), QUADRANTS, asked, 0, others=others)
@@ -181,9 +181,9 @@ def test_the_classifier_goes_on_from_its_weights_with_the_class_marked_alone(
     monkeypatch.setattr("xai.papers.ranking.shortcut.fit", fit)
     study = shortcut(tmp_path)
     clean = load_file(study.stages.classifier.file("classifier.safetensors"))
-    tuned, info = read_vit(study.classifier.file("classifier.safetensors"))
-    assert info is not None
-    assert (info.kind, info.data, info.classes) == ("classifier", "quadrants", Quadrants.classes)
+    spec, tuned = files.read(study.classifier.file("classifier.safetensors"))
+    assert spec is not None
+    assert (spec.kind, spec.data, spec.classes) == ("classifier", "quadrants", Quadrants.classes)
     for name, value in clean.items():
         torch.testing.assert_close(tuned[name], value + STEP)
     bright = torch.cat([batch.pixels.flatten(1).amax(1) > 0.99 for batch in batches])

@@ -9,8 +9,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.classifiers.bench import DATA, MODEL, SIZES, Shades, runtime
+from tests.classifiers.bench import DATA, MODEL, Shades, runtime
 from tests.papers.vectors.test_params import PARAMS
+from tests.study.shades import SIZES
 from xai.core.errors import UserError
 from xai.core.loggers import LoggerParams
 from xai.core.training import TrainerParams

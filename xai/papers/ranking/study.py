@@ -19,7 +19,7 @@ from xai.models.vit import VitParams
 from xai.papers.families import classifier_stages
 from xai.papers.ranking.explainers import RankingSettings, RefinedSettings
 from xai.papers.ranking.shortcut import Shortcut, ShortcutParams
-from xai.study.case import Case
+from xai.study.case import Case, check_images
 from xai.study.frame import Frames, join
 from xai.study.params import StudySettings, open_metrics, open_rows
 from xai.study.study import Study
@@ -71,6 +71,7 @@ def open_study(asked: RankingStudy, runtime: Runtime) -> StudyWithShortcut:
     """
     data = open_data(asked.data, "data")
     rows, metrics = open_rows(asked.rows, asked.explainers), open_metrics(asked.metrics, asked.metric)
+    check_images(data, asked.case)
     stages = classifier_stages(runtime, asked.model, data, asked.classifier, asked.surrogate, asked.seed)
     made_from = {row.params.of for row in rows if isinstance(row.params, RefinedSettings)} | {"ranking"}
     others = {name: load_row(name, asked.explainers) for name in sorted(made_from | {"constant_pixels"})}

@@ -14,8 +14,8 @@ from xai.data.catalogue import OpenData, open_data
 from xai.data.pair import PairSet
 from xai.explainers.registry import Row
 from xai.models.vit import VitParams
-from xai.papers.salvage.explainers import Portion, SalvageSettings, VitShapleySettings
-from xai.study.case import Case
+from xai.papers.salvage.explainers import Portion, SalvageSettings, VitShapleySettings, shortened
+from xai.study.case import Case, check_images
 from xai.study.params import StudySettings, open_metrics, open_rows
 from xai.study.scores import Chosen
 from xai.study.study import Study
@@ -55,6 +55,14 @@ def open_study(asked: SalvageStudy, runtime: Runtime) -> Study:
     probe = None if asked.probe is None else open_data(asked.probe, "probe")
     rows = open_rows(asked.rows, asked.explainers)
     metrics = open_metrics(asked.metrics, asked.metric)
+    # Before anything is trained.
+    check_images(data, asked.case)
+    if probe is not None:
+        _check_probe(probe, data)
+    for row in rows:
+        if isinstance(row.params, SalvageSettings | VitShapleySettings):
+            for share in asked.lengths:
+                shortened(row.params.fit, share)
     networks = VitStages(runtime, asked.model, data, asked.classifier, asked.surrogate, asked.seed)
     surrogate, classifier = explained(networks, "surrogate"), explained(networks, "classifier")
     case = Case(runtime, surrogate, data, asked.case, asked.seed, compared=classifier)
@@ -77,10 +85,13 @@ def over_length(rows: Sequence[Row], lengths: Sequence[float]) -> list[Row]:
 
 
 def _probed(case: Case, probe: OpenData, images: int) -> Case:
-    if not isinstance(probe.source, PairSet):
-        raise UserError(f"probe={probe.name} is no data set of pairs: use mnist_pair")
-    if tuple(probe.source.classes) != tuple(case.data.source.classes):
-        raise UserError(f"probe={probe.name} has other classes than data={case.data.name}: use pairs of the same")
     # Rows 2i and 2i + 1 are the two questions about one picture.
     only = tuple(range(min(images, len(probe.source.labels(case.split)))))
     return replace(case, data=probe, name="probe", only=only, compared=None, home=case)
+
+
+def _check_probe(probe: OpenData, data: OpenData) -> None:
+    if not isinstance(probe.source, PairSet):
+        raise UserError(f"probe={probe.name} is no data set of pairs: use mnist_pair")
+    if tuple(probe.source.classes) != tuple(data.source.classes):
+        raise UserError(f"probe={probe.name} has other classes than data={data.name}: use pairs of the same")
