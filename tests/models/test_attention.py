@@ -146,7 +146,7 @@ def test_what_is_no_transformer_is_refused_in_one_line() -> None:
         transformer(painted)
     assert str(caught.value) == (
         "a PaintedClassifier shows no attention: use a CLIP or a ViT of timm, or an explainer that needs none, such "
-        "as supervision=saliency"
+        "as saliency"
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from xai.core.runtime import Runtime
 from xai.core.settings import settings
 from xai.data.catalogue import open_data
+from xai.data.registry import subset
 from xai.explainers.registry import Row
 from xai.explainers.rows import load_row
 from xai.metrics import registry as metrics
@@ -14,7 +15,7 @@ from xai.papers.vectors.base import ModelParams
 from xai.papers.vectors.explainers import MovedSettings
 from xai.papers.vectors.params import TransferParams, choose_lambda2
 from xai.papers.vectors.transfer import Transfer
-from xai.study.case import Case
+from xai.study.case import Case, check_images
 from xai.study.frame import Frames, join
 from xai.study.params import StudySettings, open_metrics, open_rows
 from xai.study.statistics import run_means
@@ -89,6 +90,9 @@ def open_study(asked: VectorsStudy, runtime: Runtime) -> TransferStudy:
     supervision, proposed, ft_target = (
         load_row(name, asked.explainers) for name in (asked.supervision, "proposed", "ft_target")
     )
+    # Before anything is trained.
+    check_images(target, asked.case)
+    subset(target.source, "validation", asked.transfer.validation_images, asked.seed)
     transfer = Transfer(runtime, asked.model, source, target, supervision, asked.case.block, asked.transfer, asked.seed)
     model = transfer.explained(target, transfer.ft_target)
     case = Case(runtime, model, target, asked.case, asked.seed, source=source.name)
