@@ -191,6 +191,7 @@ class Difference:
             runs of a data set share count once, with their mean over runs.
         over_images: Mean and interval (mean, low, high) over images.
         p_images: Of the paired t-test over images.
+        quadratic: Whether `by_run` is of roots of mean squares, which differences of single images do not add up to.
     """
 
     by_run: tuple[float, ...]
@@ -200,10 +201,13 @@ class Difference:
     images: int
     over_images: tuple[float, float, float]
     p_images: float
+    quadratic: bool = False
 
     @property
     def mean(self) -> float:
-        """Over runs."""
+        """What `interval` is of: the mean over runs; for a quadratic metric that over images where there are any."""
+        if self.quadratic and self.images:
+            return self.over_images[0]
         return math.fsum(self.by_run) / len(self.by_run)
 
     @property
@@ -245,6 +249,7 @@ def difference(
         images=len(images),
         over_images=(float(images.mean()), *t_interval(images)) if len(images) else (math.nan,) * 3,
         p_images=t_test(images - null, scale),
+        quadratic=quadratic,
     )
 
 
