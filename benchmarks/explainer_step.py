@@ -78,8 +78,9 @@ class Case:
 
 def cases(setup: Setup, small: bool = False) -> list[Case]:
     """The settings of a device; `small` ones are done in a moment and show that everything runs."""
-    tiny, params = build(VitParams, _configured("model/vit_tiny"), "model"), _configured("method/salvage")["salvage"]
-    settings = build(SalvageParams, params, "salvage")
+    tiny = build(VitParams, _configured("model/vit_tiny"), "model")
+    own = {key: value for key, value in _configured("explainer/salvage").items() if key != "name"}
+    settings = build(SalvageParams, own, "explainers.salvage")
     if small:
         tower = SmallVit(width=16, depth=2, heads=2, mlp_ratio=2.0, registers=1, position_scale=0.3)
         fit = replace(settings.fit, batch_size=4)

@@ -5,7 +5,7 @@ Sinkhorn by scaling one kernel, and each pass differentiated before the next one
 `benchmarks.published`. The floor is plain passes of the classifier, in timm's own forward, forwards and backwards to
 the pixels, on as many images as lie between the ends of the paths. All have the same images, maps, grids, references
 and noise. Without a decoder the maps are leaves, and the step ends at their gradient; with one they come from the
-explainer of `method=ranking`, and the step ends with new weights of it.
+explainer of `task=train method=ranking`, and the step ends with new weights of it.
 """
 
 import copy
@@ -240,7 +240,7 @@ class Ranked(Step):
 
 
 class Ours(Ranked):
-    """`judge`, asking the classifier as `method=ranking` does.
+    """`judge`, asking the classifier as `task=train method=ranking` does.
 
     Args:
         chunked: Whether perturbed images pass a few at a time.

@@ -1,22 +1,19 @@
 """The paper's configuration: its numbers, and one step of every stage at its scale with random weights."""
 
-import json
 import shutil
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 import hydra
 import numpy as np
 import open_clip
+import pandas as pd
 import pytest
 import timm
 import torch
 from omegaconf import OmegaConf
 from PIL import Image
 from safetensors.numpy import load_file
-from xai.settings import StudyConfig, TransferConfig
-from xai.stages.study import open_baselines
-from xai.stages.supervision import open_supervision
 
 from tests.end_to_end.jobs import run
 from tests.end_to_end.runs import STAGES, artifacts
@@ -33,8 +30,11 @@ from xai.models.segmenter import build_decoder
 from xai.models.vit import VitParams, build_vit, maskable
 from xai.papers.ranking.explainers import RankingSettings, RefinedSettings
 from xai.papers.ranking.study import RankingStudy
+from xai.papers.salvage.explainers import SalvageSettings, VitShapleySettings
+from xai.papers.salvage.study import SalvageStudy
+from xai.papers.vectors.study import VectorsStudy
 from xai.ranking.objective import ObjectiveParams
-from xai.study.params import open_metrics
+from xai.study.params import open_metrics, open_rows
 
 BYTES_A_RUN_TAKES = 8 * 2**30
 
@@ -48,20 +48,21 @@ def test_the_numbers_of_the_paper(model: str, architecture: str, patch: int, pat
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         values = OmegaConf.to_container(hydra.compose("config", overrides=overrides), resolve=True)
     assert isinstance(values, dict)
-    values.pop("experiment", None)
-    settings = build(TransferConfig, values)
+    wanted = {field.name for field in fields(VectorsStudy)}
+    settings = build(VectorsStudy, {key: value for key, value in values.items() if key in wanted})
     assert (settings.model.architecture, settings.model.pretrained) == (architecture, "datacomp_xl_s13b_b90k")
     assert (architecture, settings.model.pretrained) in open_clip.list_pretrained()
     assert (settings.model.image_size, settings.model.patch_size) == (224, patch)
     assert settings.model.grid**2 == patches
-    supervision = open_supervision(settings.supervision)
+    supervision = load_row(settings.supervision, settings.explainers).params
     for split in ("train", "validation", "test"):
-        assert supervision.of(split).flat()["coalitions"] == 500
+        assert asdict(supervision.for_split(split))["coalitions"] == 500
     transfer = settings.transfer
-    assert (transfer.alpha, transfer.lambda1, transfer.bound, transfer.bound_coalitions) == (0.8, 1.0, True, 500)
+    assert (transfer.alpha, transfer.lambda1, transfer.bound_coalitions) == (0.8, 1.0, 500)
     assert transfer.lambda2_grid == (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2)
     assert transfer.bound_fit == transfer.target_fit
-    assert transfer.source_images is transfer.target_images is transfer.test_images is None
+    assert "ft_target_x" in settings.rows
+    assert transfer.source_images is transfer.target_images is settings.case.images is None
 
 
 @pytest.mark.parametrize(
@@ -73,24 +74,25 @@ def test_the_numbers_of_salvage(data: str, epochs: int, binary: bool) -> None:
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         values = OmegaConf.to_container(hydra.compose("config", overrides=[f"experiment={experiment}"]), resolve=True)
     assert isinstance(values, dict)
-    wanted = {field.name for field in fields(StudyConfig)}
-    settings = build(StudyConfig, {key: value for key, value in values.items() if key in wanted})
+    wanted = {field.name for field in fields(SalvageStudy)}
+    settings = build(SalvageStudy, {key: value for key, value in values.items() if key in wanted})
     assert (settings.name, settings.data["name"], settings.model.binary) == (experiment, data, binary)
     assert timm.is_model_pretrained(settings.model.architecture or "")
     assert (settings.model.pretrained, settings.model.grid**2) == (True, 256)
-    stages = settings.classifier, settings.surrogate, settings.salvage, settings.vit_shapley
+    rows = {row.name: row.params for row in open_rows(settings.rows, settings.explainers)}
+    salvage, shapley = rows["salvage"], rows["vit_shapley"]
+    assert isinstance(salvage, SalvageSettings)
+    assert isinstance(shapley, VitShapleySettings)
+    stages = settings.classifier, settings.surrogate, salvage, shapley
     assert [stage.fit.epochs for stage in stages] == [25, 50, epochs, epochs]
     assert [stage.fit.learning_rate for stage in stages] == [1e-5, 1e-5, 1e-5, 1e-4]
     assert {(stage.fit.batch_size, stage.fit.weight_decay) for stage in stages} == {(64, 1e-5)}
-    assert settings.salvage.masks == settings.vit_shapley.masks == 32
-    assert (settings.salvage.sampling, settings.salvage.temperature) == ("informed", 1)
-    assert (settings.salvage.divergence, settings.salvage.decoder) == ("jensen_shannon", "mask_transformer")
-    assert (settings.evaluation.split, settings.evaluation.images, settings.evaluation.masks) == ("test", None, 128)
-    assert ("object_mask" in settings.rows) == bool(settings.evaluation.regions) == (data == "pet")
-    assert {"salvage", "salvage_uniform", "vit_shapley", *open_baselines(settings.baselines)} - set(settings.rows) == {
-        "kernel_shap",
-        "shapley_distribution",
-    }
+    assert salvage.masks == shapley.masks == 32
+    assert (salvage.sampling, salvage.temperature) == ("informed", 1)
+    assert (salvage.divergence, salvage.decoder) == ("jensen_shannon", "mask_transformer")
+    (removal,) = (each for each in open_metrics(settings.metrics, settings.metric) if each.metric.name == "removal")
+    assert (settings.case.split, settings.case.images, removal.params.masks) == ("test", None, 128)
+    assert ("object_mask" in settings.rows) == (data == "pet")
     assert all(round(share * epochs) == share * epochs for share in settings.lengths)
 
 
@@ -98,7 +100,7 @@ def test_networks_of_salvage_at_their_size() -> None:
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         values = hydra.compose("config", overrides=["experiment=salvage_paper"])
     model = build(VitParams, OmegaConf.to_container(values.model, resolve=True), "model")
-    fit = values.salvage
+    fit = open_rows(["salvage"], OmegaConf.to_container(values.explainers))[0].params
     with torch.device("meta"):  # shapes without numbers
         classifier = build_vit(model, 10, 0)
         assert maskable(model, classifier)(torch.empty(2, 3, 224, 224)).shape == (2, 10)
@@ -177,8 +179,8 @@ def test_one_step_of_every_stage(tmp_path: Path) -> None:
     free = shutil.disk_usage(tmp_path).free
     assert free > BYTES_A_RUN_TAKES, f"this test needs 8 GB in {tmp_path}, there are {free / 2**30:.1f}"
     fits = [f"transfer.{name}_fit.{key}" for name in ("source", "target") for key in ("epochs=1", "batch_size=2")]
-    images = [f"transfer.{name}_images=2" for name in ("source", "target", "validation", "test")]
-    few = ["coalitions=4", "evaluation_coalitions=4", "block=2"]
+    images = [f"transfer.{name}_images=2" for name in ("source", "target", "validation")]
+    few = ["coalitions=4", "evaluation_coalitions=4"]
     try:
         run(
             tmp_path,
@@ -190,7 +192,9 @@ def test_one_step_of_every_stage(tmp_path: Path) -> None:
             f"source.root={pictures(tmp_path / 'source', 1, ('car', 'boat', 'plane'))}",
             *fits,
             *images,
-            *(f"supervision.{setting}" for setting in few),
+            *(f"++explainers.kernel_shap_paper.{setting}" for setting in few),
+            "case.images=2",
+            "case.block=2",
             "transfer.bound_coalitions=4",
             "transfer.lambda2_grid=[0.7]",
             "pictures=1",
@@ -202,23 +206,18 @@ def test_one_step_of_every_stage(tmp_path: Path) -> None:
 
 def check(store: Path, output: Path) -> None:
     count = {kind: len(artifacts(store, kind)) for kind in STAGES}
-    assert {kind: count[kind] for kind in STAGES if kind != "evaluation"} == {
-        "base": 1,
-        "head": 2,
-        "classifier": 2,
-        "supervision": 4,
-        "diagnostics": 1,
-        "explainer": 2,
-        "vector": 1,
-    }
-    rows = {path.name: path for path in (output / "results").iterdir()}
+    trained = {"base": 1, "head": 2, "classifier": 2, "diagnostics": 1, "explainer": 2, "vector": 1}
+    assert {kind: count[kind] for kind in trained} == trained
+    costs, scores = pd.read_csv(output / "costs.csv"), pd.read_csv(output / "scores.csv")
+    rows = costs[(costs["case"] == "main") & ~costs["explainer"].str.contains("@")].set_index("explainer")
     assert len(rows) == 11
-    for row in rows.values():
-        result, tensors = json.loads((row / "result.json").read_text()), load_file(row / "attributions.safetensors")
-        assert (result["model"], result["n_images"]) == ("clip_vit_b32", 2)
-        assert tensors["attributions"].shape == tensors["reference"].shape == (2, 7, 7)
+    assert set(scores["model"]) == {"clip_vit_b32"}
+    for key in rows["maps"]:
+        tensors = load_file(store / "maps" / key / "maps.safetensors")
+        assert tensors["attributions"].shape == (2, 7, 7)
         assert np.isfinite(tensors["attributions"]).all()
-    assert load_file(rows["proposed"] / "attributions.safetensors")["logits"].shape == (2, 2)
+    proposed = load_file(store / "maps" / rows.loc["proposed", "maps"] / "maps.safetensors")
+    assert proposed["logits"].shape == (2, 2)
     vector, model = (load_file(output / f"{name}.safetensors") for name in ("explainability_vector", "model"))
     assert vector.keys() == model.keys() - {"head", "logit_scale"}
     assert model["visual.positional_embedding"].shape == (50, 768)
