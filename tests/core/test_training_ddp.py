@@ -156,8 +156,6 @@ def test_what_cannot_be_had_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert TrainerParams(devices=2).device.type == "cuda"
     with pytest.raises(UserError, match=r"devices=3 is more than the 2 GPU\(s\) that are visible"):
-        UserError, match=r"devices=3 is more than the 2 GPU\(s\) that are visible: use that many at most"
-    ):
         TrainerParams(devices=3)
     monkeypatch.setenv("LOCAL_RANK", "1")
     assert TrainerParams().devices == 1
