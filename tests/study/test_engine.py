@@ -16,9 +16,9 @@ from xai.games import PatchGame
 from xai.models.maskable import Removal
 from xai.study.blocks import read_blocks
 from xai.study.case import Case, CaseParams
-from xai.study.frame import WHOLE
 from xai.study.maps import explain
 from xai.study.params import open_metrics, open_rows
+from xai.study.statistics import WHOLE
 from xai.study.study import Study, together
 
 

@@ -11,9 +11,7 @@ from xai.explainers.registry import Row
 from xai.study.case import Case
 from xai.study.maps import Maps
 from xai.study.scores import Scores
-
-WHOLE = -1
-"""The image of a value that is of all images together."""
+from xai.study.statistics import WHOLE
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from rich.markup import escape
 from torch import Tensor
 
 from xai import vectors
+from xai.classifiers.clip import check_classes
 from xai.core.errors import UserError
 from xai.core.job import Common, open_runtime
 from xai.core.progress import console
@@ -161,21 +162,8 @@ def _network(
         base = base_stage.load(model, base_stage.base_weights(runtime, model, seed))
         _, head = base_stage.head(runtime, model, base, data)
         return build_explainer(model, copy.deepcopy(base.clip), head).requires_grad_(False)
-    check_classes(checkpoint, info, data)
+    check_classes(checkpoint, info.classes, info.data, data)
     return files.load_classifier(checkpoint, model)
-
-
-def check_classes(checkpoint: Path, info: Spec, data: OpenData) -> None:
-    """Refuse a classifier that tells other classes apart than a data set has, or the same in another order.
-
-    Raises:
-        UserError: It does.
-    """
-    if tuple(info.classes) != tuple(data.source.classes):
-        raise UserError(
-            f"{checkpoint} tells {len(info.classes)} classes of {info.data} apart ({', '.join(info.classes[:3])} ...), "
-            f"data={data.name} has others ({', '.join(data.source.classes[:3])} ...)"
-        )
 
 
 def _measure(

@@ -33,8 +33,9 @@ from xai.models.maskable import MaskableClassifier, Removal
 from xai.models.spec import describe
 from xai.models.weights import load_weights, read_weights
 from xai.study.case import Case, ExplainedModel
-from xai.study.frame import WHOLE, Frames, join
+from xai.study.frame import Frames, join
 from xai.study.params import open_metrics
+from xai.study.statistics import WHOLE
 from xai.study.study import Study
 
 log = logging.getLogger(__name__)

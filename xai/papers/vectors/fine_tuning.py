@@ -32,21 +32,6 @@ FILE = "classifier.safetensors"
 _REVISION = 1
 
 
-def chosen_rows(data: OpenData, split: str, images: int | None, seed: int, group: str) -> Tensor:
-    """As `subset`, of an opened data set, refusing by the names that the settings have in a group.
-
-    Raises:
-        UserError: Where the split has fewer images, or none are wanted.
-    """
-    available = len(data.source.labels(split))
-    if images is not None and not 1 <= images <= available:
-        raise UserError(
-            f"{group}.images={images}: the {split} split of data={data.name} has {available} images; null takes all of "
-            "them"
-        )
-    return subset(data.source, split, images, seed)
-
-
 def fine_tune(
     runtime: Runtime,
     model: ModelParams,
