@@ -1,13 +1,30 @@
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import torch
 from pytorch_lightning import LightningModule
 
+from xai.core.errors import UserError
 from xai.core.optimisation import FitParams, adamw, schedule
+from xai.core.settings import build
 
 FIT = FitParams(epochs=2, batch_size=4, learning_rate=1e-2, weight_decay=0.3, warmup=0.2, clip=1.0)
+
+
+@pytest.mark.parametrize(("epochs", "steps"), [(2, 5), (None, None)])
+def test_a_training_has_one_length(epochs: int | None, steps: int | None) -> None:
+    values = {"batch_size": 4, "learning_rate": 1.0, "weight_decay": 0.0, "warmup": 0.1, "clip": 0.0}
+    with pytest.raises(UserError, match=r"^fit\.steps=(5 and epochs=2|null and epochs=null): one of") as caught:
+        build(FitParams, {**values, "epochs": epochs, "steps": steps}, "fit")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_length_in_steps_is_the_same_for_any_number_of_batches() -> None:
+    steps = replace(FIT, epochs=None, steps=5)
+    assert [FIT.total(batches) for batches in (1, 7)] == [2, 14]
+    assert [steps.total(batches) for batches in (1, 7)] == [5, 5]
 
 
 def test_the_schedule_by_hand() -> None:

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,19 @@ def test_a_run_that_was_interrupted_ends_with_the_same_numbers_bit_for_bit(tmp_p
     assert equal(found, expected)
     assert resumed.seen == undisturbed.seen[2 * deadline :]
     assert not equal(expected, network().state_dict())
+
+
+@pytest.mark.parametrize("steps", [1, 3, 4])  # half an epoch, one and a half, and two whole ones
+def test_a_training_may_be_measured_in_steps(tmp_path: Path, steps: int) -> None:
+    source, by_steps = Moving(), replace(FIT, epochs=None, steps=steps)
+    found = train(tmp_path / "steps", source, by_steps)
+    assert len(source.seen) == steps
+    # A kill between the last step and the end of the stage costs nothing, and changes nothing.
+    again = Moving()
+    assert equal(train(tmp_path / "steps", again, by_steps, seed=9), found)
+    assert not again.seen
+    if steps == 4:
+        assert equal(train(tmp_path / "epochs", Moving(), replace(FIT, epochs=2)), found)
 
 
 def test_supervised_runs_resume_too(tmp_path: Path) -> None:

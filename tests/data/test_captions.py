@@ -3,8 +3,9 @@ import torch
 from torch import Tensor
 
 from xai.data import captions
-from xai.data.captions import CAPTIONS, GlyphStream
+from xai.data.captions import GlyphStream
 from xai.data.glyphs import GLYPHS
+from xai.data.prompts import GLYPH_CAPTIONS as CAPTIONS
 from xai.data.scatter import ScatterParams
 
 PLAIN = {"ground": 0.0, "ground_spread": 0.0, "texture": 0.0, "noise": 0.0}

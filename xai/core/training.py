@@ -182,7 +182,7 @@ def fit(
     Args:
         module: Trained in place; on the CPU and in evaluation mode afterwards.
         data: Its training batches.
-        params: Epochs and gradient clipping.
+        params: How long, and gradient clipping.
         trainer: Devices and precision.
         workdir: Where checkpoints go; the store removes them when the stage is whole.
         title: What the progress bar says.
@@ -195,8 +195,7 @@ def fit(
     plan = _Plan(params, trainer, workdir, finished is not None)
     data.first_epoch, data.ranks = 0 if finished is None else finished + 1, trainer.devices
     data.setup("fit")
-    steps = params.epochs * len(data.train_dataloader())
-    with bar(title, steps, "steps") as advance:
+    with bar(title, params.total(len(data.train_dataloader())), "steps") as advance:
         if trainer.devices == 1:
             _train(plan, module, data, advance, logger)
         else:
@@ -218,7 +217,8 @@ def _train(
         engine = pl.Trainer(
             **where,
             accelerator="gpu" if plan.trainer.device.type == "cuda" else "cpu",
-            max_epochs=plan.params.epochs,
+            max_epochs=plan.params.epochs or -1,
+            max_steps=plan.params.steps or -1,
             precision=plan.trainer.precision,
             gradient_clip_val=plan.params.clip or None,
             logger=logger,

@@ -7,17 +7,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from xai.data.glyphs import GLYPHS, draw_glyphs
+from xai.data.prompts import GLYPH_CAPTIONS
 from xai.data.scatter import ScatterParams, scatter
-
-CAPTIONS = (
-    "a photo of the number {}.",
-    "a handwritten {}.",
-    "a handwritten digit {}.",
-    "a picture of the digit {}.",
-    "the letter {}",
-    "a drawing of a {}",
-    "a printed {}",
-)
 
 
 class Tokenizer(Protocol):
@@ -67,8 +58,8 @@ class GlyphStream(Dataset[CaptionedGlyphs]):
         labels = torch.randint(len(GLYPHS), (self._batch_size,), generator=generator)
         scene = scatter(draw_glyphs(labels, self._scene.object_size, generator), self._scene, generator)
         distinct, owner = labels.unique(return_inverse=True)
-        choice = torch.randint(len(CAPTIONS), (len(distinct),), generator=generator)
-        texts = [CAPTIONS[c].format(GLYPHS[g]) for g, c in zip(distinct.tolist(), choice.tolist(), strict=True)]
+        choice = torch.randint(len(GLYPH_CAPTIONS), (len(distinct),), generator=generator)
+        texts = [GLYPH_CAPTIONS[c].format(GLYPHS[g]) for g, c in zip(distinct.tolist(), choice.tolist(), strict=True)]
         pixels = scene.images[:, None].expand(-1, 3, -1, -1)
         return CaptionedGlyphs(pixels, self._tokenizer(texts), owner, self._focus(scene.corners, generator))
 

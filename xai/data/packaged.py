@@ -1,13 +1,14 @@
 """Data sets that ship inside PyPI packages: real images that are there as soon as the project is installed."""
 
 import functools
+import hashlib
 from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from xai.core.settings import settings
+from xai.core.settings import Count, settings
 from xai.data.prompts import DIGITS, PROMPTS
 from xai.data.registry import SPLITS, Images, register
 from xai.data.scatter import ScatterParams, Scene, scatter
@@ -16,6 +17,8 @@ from xai.data.splits import stratified_parts
 _HELD_OUT = (0.08, 0.12)
 """Validation and test share of every class; no parameter, so that no run can see another's test images."""
 
+_GLYPH_SEED = 36
+
 _KEPT_EPOCHS = 4
 """Epochs of scattered scenes that are kept: those of three splits, and one more."""
 
@@ -23,6 +26,17 @@ _KEPT_EPOCHS = 4
 @settings
 class NoParams:
     """A data set without parameters."""
+
+
+@settings
+class GlyphParams(ScatterParams):
+    """How many glyphs are drawn, and how a scene is laid out.
+
+    Args:
+        images_per_class: Drawings of each of the 36 glyphs, over all splits.
+    """
+
+    images_per_class: Count = 100
 
 
 class PackagedSet:
@@ -149,6 +163,27 @@ def open_mnist_scattered(params: ScatterParams) -> PackagedSet:
     """MNIST without its empty margin, at the object size, scattered."""
     objects, labels = mnist_objects(params.object_size)
     return PackagedSet(objects, labels, "mnist", params)
+
+
+class GlyphSet(PackagedSet):
+    """Scattered glyphs. Fonts and what draws them come with the machine, so the drawings tell what a result is of."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with the drawings that all images are distorted from."""
+        from xai.data.glyphs import master_glyphs
+
+        return hashlib.sha256(master_glyphs().numpy().tobytes()).hexdigest()[:20]
+
+
+@register("glyphs_scattered", "rendered digits and capitals, each at a random place, with its region", GlyphParams)
+def open_glyphs_scattered(params: GlyphParams) -> GlyphSet:
+    """Glyphs drawn once, from a seed of their own: 36 classes, the same number of images of each."""
+    from xai.data.glyphs import GLYPHS, draw_glyphs
+
+    labels = torch.arange(len(GLYPHS)).repeat(params.images_per_class)
+    objects = draw_glyphs(labels, params.object_size, torch.Generator().manual_seed(_GLYPH_SEED))
+    return GlyphSet(objects, labels, "glyphs", params, tuple(GLYPHS))
 
 
 def mnist_objects(size: int) -> tuple[Tensor, Tensor]:

@@ -13,6 +13,17 @@ _PHOTO = ("a photo of a {}.", "a close-up photo of a {}.", "a cropped photo of a
 _SATELLITE = ("a satellite photo of {}.", "an aerial view of {}.", "a centred satellite photo of {}.")
 _NUMBER = ('a photo of the number: "{}".', 'a handwritten digit "{}".', "a picture of the digit {}.")
 
+GLYPH_CAPTIONS = (
+    "a photo of the number {}.",
+    "a handwritten {}.",
+    "a handwritten digit {}.",
+    "a picture of the digit {}.",
+    "the letter {}",
+    "a drawing of a {}",
+    "a printed {}",
+)
+"""What the embedded CLIP is pre-trained with."""
+
 PROMPTS: dict[str, tuple[str, ...]] = {
     "default": DEFAULT_PROMPTS,
     "folder": DEFAULT_PROMPTS,
@@ -28,6 +39,7 @@ PROMPTS: dict[str, tuple[str, ...]] = {
     "resisc45": ("a satellite photo of a {}.", "an aerial photo of a {}.", "a photo of a {} seen from above."),
     "sun397": ("a photo of a {}.", "a photo of the {}, a place.", "a view of the {}."),
     "svhn": ('a photo of the number: "{}".', 'a street sign of the number: "{}".', "a house number {}."),
+    "glyphs": GLYPH_CAPTIONS,
     "mnist": _NUMBER,
     "mnist5k": _NUMBER,
     "mnist_pair": _NUMBER,

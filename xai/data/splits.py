@@ -66,6 +66,21 @@ def stratified_parts(
     return tuple((part_of_row == number).nonzero().flatten() for number in range(len(shares) + 1))
 
 
+def stratified_sample(labels: Tensor, count: int, seed: int) -> Tensor:
+    """Row numbers of a random sample, sorted, of each class about in proportion.
+
+    Args:
+        labels: class of each row, [N] int64, at least 0.
+        count: rows that are wanted; more than there are takes all.
+        seed: of the draw.
+    """
+    rank, counts = _rank_in_class(labels, seed)
+    # Evenly spaced within each class, and in a random order where classes tie: of more classes than rows not the first.
+    shuffled = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    place = ((rank + 0.5) / counts[labels])[shuffled]
+    return shuffled[place.argsort(stable=True)[:count]].sort().values
+
+
 def _rank_in_class(labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:
     """Each row's place in a random order of its class, and the size of each class."""
     shuffled = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))

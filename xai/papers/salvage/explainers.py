@@ -153,17 +153,19 @@ def _trained(schema: type[T], params: Settings) -> T:
 
 
 def _notes(params: Settings, trained: SalvageParams | VitShapleyParams, artifact: Artifact) -> dict[str, float]:
-    return {"share": params.share, "epochs": float(trained.fit.epochs), "train_seconds": artifact.seconds}
+    unit, count = trained.fit.length
+    return {"share": params.share, unit: float(count), "train_seconds": artifact.seconds}
 
 
 def shortened(fit: FitParams, share: float) -> FitParams:
-    """The same training over a share of its epochs.
+    """The same training over a share of its epochs or steps.
 
     Raises:
-        UserError: It is no whole number of epochs.
+        UserError: It is no whole number of them.
     """
-    epochs = fit.epochs * share
+    unit, count = fit.length
+    part = count * share
     # 0.29 of 100 is 28.999999999999996 in floating point, and 29 to whoever typed it.
-    if abs(epochs - round(epochs)) > 1e-9 or round(epochs) < 1:
-        raise UserError(f"share={share} of {fit.epochs} epochs is no whole number of epochs: choose another share")
-    return replace(fit, epochs=round(epochs))
+    if abs(part - round(part)) > 1e-9 or round(part) < 1:
+        raise UserError(f"share={share} of {count} {unit} is no whole number of {unit}: choose another share")
+    return replace(fit, **{unit: round(part)})

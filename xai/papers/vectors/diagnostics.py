@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from xai.core.runtime import Runtime
 from xai.core.store import Artifact
 from xai.data.catalogue import OpenData
 from xai.data.module import load_images
+from xai.data.splits import stratified_sample
 from xai.methods.self_explainer import classification_loss
 from xai.models.clip import SelfExplainingClip, trainable
 from xai.papers.vectors.base import Base, ModelParams
@@ -20,7 +22,8 @@ from xai.papers.vectors.fine_tuning import assemble, parameters
 
 FILE = "diagnostics.json"
 _IMAGES = 256
-"""Target training images behind the curvature; its Hessian is a mean over images."""
+"""Target training images behind the curvature, drawn by class: its Hessian is a mean over images."""
+_REVISION = 2
 _CHUNK = 32
 """Images of it held in memory at a time."""
 
@@ -30,6 +33,7 @@ def diagnose(
     model: ModelParams,
     base: Base,
     target: OpenData,
+    seed: int,
     *,
     ft_source: Artifact,
     ft_source_x: Artifact,
@@ -45,7 +49,8 @@ def diagnose(
         random vector with the same norm in every tensor. Undefined ones are left out.
     """
     keys = {"ft_source": ft_source, "ft_source_x": ft_source_x, "ft_target": ft_target, "ft_target_x": ft_target_x}
-    spec = {name: artifact.key if artifact else None for name, artifact in keys.items()}
+    spec: dict[str, Any] = {name: artifact.key if artifact else None for name, artifact in keys.items()}
+    spec |= {"seed": seed, "revision": _REVISION}
 
     def make(workdir: Path) -> None:
         network = assemble(runtime, model, base, target, None)
@@ -57,9 +62,9 @@ def diagnose(
         if ft_target_x is not None:
             star = vectors.difference(parameters(ft_target_x), target_ft)
             found["similarity_star"] = vectors.cosine_similarity(tau, star)
-        rows = torch.arange(min(_IMAGES, len(target.source.labels("train"))))
-        pixels = load_images(target.source, "train", rows, 0, model.image_size).pixels
-        labels = target.source.labels("train")[rows]
+        labels = target.source.labels("train")
+        rows = stratified_sample(labels, _IMAGES, seed)
+        pixels, labels = load_images(target.source, "train", rows, 0, model.image_size).pixels, labels[rows]
         at = {name: value.to(runtime.trainer.device) for name, value in target_ft.items()}
         directions = {"risk": tau, "risk_random": vectors.random_like(tau, torch.Generator().manual_seed(0))}
         for name, direction in directions.items():

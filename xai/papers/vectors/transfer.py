@@ -158,6 +158,7 @@ class Transfer:
             self.model,
             self.base,
             self.target,
+            self.seed,
             ft_source=self.ft_source,
             ft_source_x=self.ft_source_x,
             ft_target=self.ft_target,
