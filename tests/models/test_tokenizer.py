@@ -2,8 +2,8 @@ import string
 
 import torch
 
-from xai.data.prompts import GLYPH_CAPTIONS as CAPTIONS
 from xai.data.glyphs import GLYPHS
+from xai.data.prompts import GLYPH_CAPTIONS as CAPTIONS
 from xai.models.tokenizer import WordTokenizer
 
 PAD, START = 0, 1
