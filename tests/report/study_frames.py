@@ -1,42 +1,37 @@
 """Frames of made-up numbers, with the columns of a study's."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from xai.metrics.registry import Column
 from xai.report.figures import Source
 
 SEEDS, IMAGES, PLAYERS = (0, 1, 2), 12, 16
 
 
-@dataclass(frozen=True)
-class Named:
-    label: str
-    unit: str = "%"
-    better: str | None = "higher"
-    quadratic: bool = False
-
-
 COLUMNS = {
-    "srg": Named("SRG"),
-    "r_srg": Named("R-SRG"),
-    "mif": Named("MIF", better="lower"),
-    "lif": Named("LIF"),
-    "r_mif": Named("R-MIF", better="lower"),
-    "r_lif": Named("R-LIF"),
-    "accuracy": Named("Accuracy"),
-    "classifier_accuracy": Named("Classifier's accuracy"),
-    "e_rmse": Named("E-RMSE", "", "lower"),
-    "iou@10": Named("IoU@10"),
-    "insertion_auc": Named("Insertion"),
-    "deletion_auc": Named("Deletion", better="lower"),
-    "rma": Named("RMA"),
-    "mass": Named("Attribution on the mark", better=None),
-    "mass_before": Named("Attribution on the mark", better=None),
-    "mark_area": Named("Area of the mark", better=None),
+    name: Column(name, label, "", better, unit, digits=1)
+    for name, label, better, unit in (
+        ("srg", "SRG", "higher", "%"),
+        ("r_srg", "R-SRG", "higher", "%"),
+        ("mif", "MIF", "lower", "%"),
+        ("lif", "LIF", "higher", "%"),
+        ("r_mif", "R-MIF", "lower", "%"),
+        ("r_lif", "R-LIF", "higher", "%"),
+        ("accuracy", "Accuracy", "higher", "%"),
+        ("classifier_accuracy", "Classifier's accuracy", "higher", "%"),
+        ("e_rmse", "E-RMSE", "lower", ""),
+        ("iou@10", "IoU@10", "higher", "%"),
+        ("insertion_auc", "Insertion", "higher", "%"),
+        ("deletion_auc", "Deletion", "lower", "%"),
+        ("rma", "RMA", "higher", "%"),
+        ("mass", "Attribution on the mark", None, "%"),
+        ("mass_before", "Attribution on the mark", None, "%"),
+        ("mark_area", "Area of the mark", None, "%"),
+    )
 }
 
 

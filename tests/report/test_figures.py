@@ -19,8 +19,8 @@ from tests.report.study_frames import (
     sweep,
 )
 from xai.core.errors import UserError
-from xai.metrics.significance import confidence_interval
 from xai.report.figures import Source, draw, draw_all, names, open_figure, save, to_bytes
+from xai.study.statistics import t_interval
 
 
 def lines_of(axes):
@@ -65,7 +65,7 @@ def test_curves_are_means_over_seeds_in_percent_against_masked_patches():
     np.testing.assert_allclose(mif[:, 1], 100 * of_row.groupby("x")["value"].mean())
     np.testing.assert_allclose(srg[:, 1], lif[:, 1] - mif[:, 1])
     (band,) = (area for area in figure.axes[0].collections if area.get_facecolor()[0][2] > 0.6)
-    low, high = confidence_interval([100 * (0.9 + 0.01 * seed) for seed in (0, 1, 2)])
+    low, high = t_interval([100 * (0.9 + 0.01 * seed) for seed in (0, 1, 2)])
     heights = band.get_paths()[0].vertices[:, 1]
     assert heights.max() == pytest.approx(high)
     assert low < mif[-1, 1] < high
@@ -106,7 +106,7 @@ def test_intervals_are_over_images_or_over_runs_as_asked():
         bars = next(bar for bar in figure.axes[0].containers if bar.get_label() == "maps refined, predicted class")
         segment = bars[2][0].get_segments()[0][:, 1]
         values = 100 * (0.6 + np.linspace(-0.05, 0.05, IMAGES)) if over == "images" else [60.0] * 3
-        np.testing.assert_allclose(segment, confidence_interval(list(values)), atol=1e-9)
+        np.testing.assert_allclose(segment, t_interval(list(values)), atol=1e-9)
 
 
 def test_a_length_that_was_trained_again_replaces_the_row_of_the_table():

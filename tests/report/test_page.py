@@ -1,18 +1,21 @@
 import re
-from dataclasses import dataclass
 from html.parser import HTMLParser
 
 import pandas as pd
 import pytest
 import torch
-from markupsafe import Markup
 
 from tests.report.study_frames import COLUMNS, scores, study, sweep
 from xai.core.errors import UserError
 from xai.report.figures import Source, draw_all
 from xai.report.headline import compared, transferred
-from xai.report.page import Claim, Page, Picture, Table, write_page
+from xai.report.layout import TableParams
+from xai.report.page import Page, Part, Picture, write_page
 from xai.report.pictures import Gallery, sheets
+from xai.report.sheets import claim_notes, claim_sheets, cost_sheets, sheet_of
+from xai.report.tables import build_tables
+from xai.study.claims import Claim, Claims, judge
+from xai.study.statistics import Best
 
 _VOID = {"meta", "link", "img", "br"}
 
@@ -47,11 +50,7 @@ def read(path) -> Reader:
     return reader
 
 
-@dataclass(frozen=True)
-class Found:
-    name: str | None = "salvage"
-    tied: frozenset[str] = frozenset()
-    over: str = "images"
+FOUND = Best("salvage", over="images")
 
 
 def full_page() -> Page:
@@ -61,22 +60,19 @@ def full_page() -> Page:
     )
     maps = {"SALVAGE": torch.rand(2, 4, 4), "RISE": torch.rand(2, 4, 4)}
     (sheet,) = sheets(Gallery(torch.rand(2, 3, 16, 16), maps, ["cat", "dog"], ["cat", "cow"]))
-    return Page(
-        "Explainers <compared>",
-        "vit on digits, 12 images, 3 seeds",
-        compared(source, "srg", Found()),
-        [Table("Removal", Markup("<table><tr><th>Row</th></tr></table>"), ["A & B."])],
-        [Claim("A is ahead of B", "holds", "+3.1 %", "1.2 to 5.0"), Claim("C is ahead", "undecided", why="one seed")],
-        "How a verdict is reached.",
-        [Picture.of_drawn(each) for each in drawn],
-        missing,
-        [Picture.of(sheet, "Two images with their maps.")],
-        source.costs,
-        [("SRG", "The gap.")],
-        "xai task=compare",
-        {"versions": "torch 2"},
-        {"maps of SALVAGE": "0123abcd"},
-    )
+    claims = [Claim(["srg"], ["salvage"], [below], "Table 1") for below in ("rise", "vit_cx")]
+    findings = judge(source.scores, Claims(claims), COLUMNS)
+    parts = [
+        Part("The tables", [sheet_of(table) for table in build_tables(source.scores, TableParams(), COLUMNS)]),
+        Part("The claims", claim_sheets(findings), notes=claim_notes(findings)),
+        Part("The figures", pictures=[Picture.of_drawn(each) for each in drawn], notes=missing),
+        Part("What the maps look like", pictures=[Picture.of(sheet, "Two images with their maps.")]),
+        Part("What it costs", cost_sheets(source.costs)),
+        Part("Nothing"),
+    ]
+    summary = compared(source, "srg", FOUND)
+    about = "vit on digits, 12 images, 3 seeds"
+    return Page("Explainers <compared>", about, summary, parts, "xai task=compare", {"versions": "torch 2"})
 
 
 def test_a_page_is_one_well_formed_file_without_requests(tmp_path):
@@ -94,35 +90,35 @@ def test_a_page_is_one_well_formed_file_without_requests(tmp_path):
 def test_a_page_says_all_it_was_given(tmp_path):
     said = " ".join("".join(read(write_page(tmp_path / "a.html", full_page())).text).split())
     for part in (
-        "Explainers <compared>", "Trust salvage", "A & B.", "1 holds", "1 undecided", "+3.1 %", "1.2 to 5.0",
-        "one seed",
-        "Not shown: salvage_figure7: no row was measured", "kernel shap", "1,500", "The gap.", "xai task=compare",
-        "torch 2", "0123abcd",
+        "Explainers <compared>", "Trust salvage", "salvage is ahead of rise in SRG", "+11.0",
+        "Of 2 comparisons: 1 hold",
+        "Not measured: there is no row vit_cx", "A claim holds where", "salvage_figure7: no row was measured",
+        "kernel shap", "1,500", "a backward pass counts as two", "xai task=compare", "torch 2",
     ):  # fmt: skip
         assert part in said
 
 
 def test_parts_with_nothing_in_them_have_no_heading(tmp_path):
-    path = write_page(tmp_path / "a.html", Page("Empty", made={"commit": "abc"}))
+    path = write_page(tmp_path / "a.html", Page("Empty", parts=[Part("The tables")], made={"commit": "abc"}))
     assert re.findall("<h2[^>]*>(.*)</h2>", path.read_text()) == ["How this was made"]
 
 
-def test_an_unknown_verdict_and_a_picture_that_is_none_are_refused(tmp_path):
-    with pytest.raises(UserError, match="undecided"):
-        Claim("A", "perhaps")
+def test_a_picture_that_is_none_is_refused(tmp_path):
     with pytest.raises(UserError, match="no PNG"):
-        write_page(tmp_path / "a.html", Page("A", figures=[Picture(b"<svg/>", "A curve")]))
+        write_page(
+            tmp_path / "a.html", Page("A", parts=[Part("The figures", pictures=[Picture(b"<svg/>", "A curve")])])
+        )
 
 
 def test_the_headline_says_what_to_trust_and_what_it_costs():
-    first, cost, reach = compared(study(), "srg", Found())
+    first, cost, reach = compared(study(), "srg", FOUND)
     assert first.startswith("Trust salvage: it has the best SRG (52.0 %)")
     assert "6 ms" in cost
     assert "12 images of digits, over 3 seeds: with fewer than 30 images" in reach
 
 
 def test_the_headline_names_a_cheaper_one_that_is_as_good():
-    first, cost, _ = compared(study(), "srg", Found("kernel_shap", frozenset({"salvage", "rise"})))
+    first, cost, _ = compared(study(), "srg", Best("kernel_shap", frozenset({"salvage", "rise"}), over="images"))
     assert "rise and salvage cannot be told from it" in first
     assert "A map of kernel shap takes 1.5 s; salvage, not told from it, takes 6 ms, 250 times less." in cost
 
@@ -130,10 +126,10 @@ def test_the_headline_names_a_cheaper_one_that_is_as_good():
 @pytest.mark.parametrize(
     ("best", "said"),
     [
-        (Found("random"), "None can be trusted"),
-        (Found("salvage", frozenset({"random"})), "trust none yet"),
-        (Found("salvage", over=""), "may be chance"),
-        (Found(None), "nothing is said of which to trust"),
+        (Best("random", over="images"), "None can be trusted"),
+        (Best("salvage", frozenset({"random"}), over="images"), "trust none yet"),
+        (Best("salvage"), "may be chance"),
+        (Best(), "nothing is said of which to trust"),
     ],
 )
 def test_the_headline_trusts_nothing_that_was_not_shown(best, said):
@@ -144,7 +140,7 @@ def test_the_headline_trusts_nothing_that_was_not_shown(best, said):
 
 def test_the_headline_of_one_seed_says_so():
     frame = study().scores
-    assert "with one seed" in compared(Source(frame[frame["seed"] == 0], columns=COLUMNS), "srg", Found())[-1]
+    assert "with one seed" in compared(Source(frame[frame["seed"] == 0], columns=COLUMNS), "srg", FOUND)[-1]
 
 
 def transfer(**errors: float) -> Source:

@@ -3,17 +3,15 @@
 import numpy as np
 import pandas as pd
 
-from xai.study.columns import OtherColumn
+from xai.metrics.registry import Column
 
 KINDS = {"ours": "trained", "rise": "post-hoc", "random": "control", "grad_cam": "post-hoc"}
 COLUMNS = {
-    "srg": OtherColumn(
-        "srg", "SRG", "Symmetric relevance gain.", "higher", "%", digits=1, chance=0.0, control="random"
-    ),
-    "mif": OtherColumn("mif", "MIF", "Most influential first.", "lower", "%", digits=1),
-    "mcc": OtherColumn("mcc", "MCC", "Matthews correlation.", "higher", chance=0.0),
-    "e_rmse": OtherColumn("e_rmse", "E-RMSE", "Distance to the reference.", "lower", quadratic=True),
-    "time_of_day": OtherColumn("time_of_day", "Time of day"),
+    "srg": Column("srg", "SRG", "Symmetric relevance gain.", "higher", "%", digits=1, chance=0.0, control="random"),
+    "mif": Column("mif", "MIF", "Most influential first.", "lower", "%", digits=1),
+    "mcc": Column("mcc", "MCC", "Matthews correlation.", "higher", chance=0.0),
+    "e_rmse": Column("e_rmse", "E-RMSE", "Distance to the reference.", "lower", quadratic=True),
+    "time_of_day": Column("time_of_day", "Time of day", "", None),
 }
 
 

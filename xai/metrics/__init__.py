@@ -1,6 +1,6 @@
 """How good an attribution map is: pure functions, a registry of metrics over them, and torchmetrics made from it.
 
-`torchmetric("rma")` is a torchmetric of a column. Tests between rows of a table are in `xai.metrics.significance`.
+`torchmetric("rma")` is a torchmetric of a column.
 """
 
 from xai.metrics.registry import columns, entry, metric, metric_of, names

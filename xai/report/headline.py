@@ -2,33 +2,17 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import pandas as pd
 
 from xai.report.figures import Source
+from xai.study.statistics import MINIMUM_SEEDS, Best
 
 FEW_IMAGES = 30
 """Fewer are too few to tell explainers apart by anything but a large difference."""
-_FEW_SEEDS = 3
 ALIKE = 0.01
 """Two values that differ by less than this share count as about the same."""
-
-
-class Best(Protocol):
-    """The best of some rows by one metric, and those not shown to differ from it."""
-
-    @property
-    def name(self) -> str | None:
-        """The row; None where there is nothing to compare."""
-
-    @property
-    def tied(self) -> frozenset[str]:
-        """Rows that a test does not tell from it."""
-
-    @property
-    def over(self) -> str:
-        """What the test is over: `runs`, `images`, or nothing where there is none."""
 
 
 def compared(source: Source, metric: str, best: Best) -> list[str]:
@@ -98,8 +82,8 @@ def _reach(source: Source, lines: pd.DataFrame) -> str:
     limits = []
     if 0 < images < FEW_IMAGES:
         limits.append(f"with fewer than {FEW_IMAGES} images only large differences show")
-    if seeds < _FEW_SEEDS:
-        limits.append(f"below {_FEW_SEEDS} seeds the spread between trainings is not known")
+    if seeds < MINIMUM_SEEDS:
+        limits.append(f"below {MINIMUM_SEEDS} seeds the spread between trainings is not known")
     return text + (f": {', and '.join(limits)}." if limits else ".")
 
 

@@ -142,9 +142,4 @@ def read_table(path: Path) -> TableParams:
     Raises:
         UserError: It is missing, no YAML or no table.
     """
-    values = read_yaml(path, "table")
-    if isinstance(values, dict) and "like" in values:
-        base = read_yaml(path.with_name(f"{values.pop('like')}.yaml"), "table")
-        own = ("title", "about", "columns", "published")
-        values = {key: value for key, value in dict(base or {}).items() if key not in own} | values  # type: ignore[call-overload]
-    return build(TableParams, values or {}, path.stem)
+    return build(TableParams, read_yaml(path, "table", ("title", "about", "columns", "published")), path.stem)

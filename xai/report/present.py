@@ -14,10 +14,11 @@ from xai.core.job import command
 from xai.core.progress import console
 from xai.core.provenance import provenance
 from xai.metrics import registry as metrics
-from xai.report import page, sheets
+from xai.report import sheets
 from xai.report.figures import Drawn, Source, draw_all, save
 from xai.report.gallery import gallery
-from xai.report.layout import TableParams, read_table
+from xai.report.layout import read_table
+from xai.report.page import Page, Part, Picture, write_page
 from xai.report.pictures import sheets as picture_sheets
 from xai.report.tables import Reasons, Table, as_frame, build_tables, published_table
 from xai.study.claims import Finding, judge, read_claims, table_of
@@ -28,24 +29,6 @@ from xai.study.study import Study
 
 OTHER_SETTINGS = "@"
 """In the name of a row that is another row at other settings: it is for figures, and no row of tables and claims."""
-
-EVERYTHING = "everything"
-"""The name of a table that shows whatever was measured, without a file of its own."""
-
-
-@dataclass(frozen=True)
-class Views:
-    """What is made of frames.
-
-    Args:
-        tables: Files of conf/table.
-        claims: Files of conf/claim.
-        figures: Registered figures, by name or with settings.
-    """
-
-    tables: Sequence[str] = ()
-    claims: Sequence[str] = ()
-    figures: Sequence[str | Mapping[str, Any]] = ()
 
 
 @dataclass(frozen=True)
@@ -59,6 +42,7 @@ class Shown:
         missing: A line for each that could not, and for each row that was left out.
         summary: What it comes to, a sentence each.
         pictures: Sheets of maps.
+        costs: The frame of costs.
     """
 
     tables: Mapping[str, Sequence[Table]]
@@ -66,7 +50,8 @@ class Shown:
     figures: Sequence[Drawn] = ()
     missing: Sequence[str] = ()
     summary: Sequence[str] = ()
-    pictures: Sequence[page.Picture] = field(default_factory=tuple)
+    pictures: Sequence[Picture] = ()
+    costs: pd.DataFrame = field(default_factory=pd.DataFrame)
 
 
 @dataclass(frozen=True)
@@ -98,33 +83,55 @@ def present(study: Study, frames: Frames, asked: StudySettings, output: Path, to
         The page.
     """
     told = told or Told()
-    wanted = Views(asked.tables, asked.claims, asked.figures)
-    shown = views(frames, wanted, study.unfit, told.summary, pictures_of(study, asked.pictures))
-    shown = replace(shown, tables={**shown.tables, **told.tables})
-    write(shown, frames, output)
-    say(shown)
-    case = study.cases[0][0]
-    about = (
-        f"{case.model.name} on {case.data.name}, {len(case.rows)} images of the {case.split} split, seed {case.seed}"
+    shown = views(frames, asked.tables, asked.claims, asked.figures, study.unfit)
+    shown = replace(
+        shown,
+        tables={**shown.tables, **told.tables},
+        summary=told.summary,
+        pictures=pictures_of(study, asked.pictures),
     )
+    case = study.cases[0][0]
+    model, data = case.model, case.data
+    about = f"{model.name} on {data.name}, {len(case.rows)} images of the {case.split} split, seed {case.seed}"
     versions = {name: str(value) for name, value in provenance()["versions"].items()}
     made = {**told.made, **versions, "commit": str(provenance()["commit"])}
-    keys = {"model": str(case.model.identity)} if isinstance(case.model.identity, str) else {}
-    return page.write_page(output / "report.html", as_page(shown, frames, asked.study, about, made, keys, command()))
+    if isinstance(model.identity, str):
+        made["model, in the store"] = model.identity
+    return hand_over(shown, frames, output, asked.study, about, made)
 
 
 def views(
     frames: Frames,
-    wanted: Views,
+    tables: Sequence[str],
+    claims: Sequence[str],
+    figures: Sequence[str | Mapping[str, Any]],
     unfit: Mapping[str, str],
-    summary: Sequence[str] = (),
-    pictures: Sequence[page.Picture] = (),
 ) -> Shown:
-    """Tables, verdicts and figures of frames, which nothing is computed for."""
-    made = {name: tables_of(frames, name, unfit) for name in wanted.tables}
-    figures, missing = draw_all(wanted.figures, source_of(frames))
+    """Tables, verdicts and figures of frames, which nothing is computed for.
+
+    Args:
+        frames: What was measured.
+        tables: Files of conf/table.
+        claims: Files of conf/claim.
+        figures: Figures, by name or with settings.
+        unfit: Why rows were left out, by name.
+    """
+    drawn, missing = draw_all(figures, source_of(frames))
     left = [f"{name} was left out: {why}" for name, why in unfit.items()]
-    return Shown(made, verdicts(frames, wanted.claims), figures, [*left, *missing], summary, pictures)
+    return Shown(
+        {name: tables_of(frames, name, unfit) for name in tables},
+        verdicts(frames, claims),
+        drawn,
+        [*left, *missing],
+        costs=usual(frames.costs),
+    )
+
+
+def hand_over(shown: Shown, frames: Frames, output: Path, title: str, about: str, made: Mapping[str, str]) -> Path:
+    """Print, write the files and the page; returns the page."""
+    write(shown, frames, output)
+    say(shown)
+    return write_page(output / "report.html", as_page(shown, title, about, made))
 
 
 def source_of(frames: Frames) -> Source:
@@ -134,9 +141,13 @@ def source_of(frames: Frames) -> Source:
 
 def write(shown: Shown, frames: Frames, output: Path) -> None:
     """Everything but the page, as files."""
+    output.mkdir(parents=True, exist_ok=True)
     write_frames(output, frames)
     for name, tables in shown.tables.items():
-        _write_table(output / name, tables)
+        texts = [sheets.as_markdown(sheets.sheet_of(table)) for table in tables]
+        write_atomically(output / f"{name}.md", "\n".join(texts).encode())
+        values = pd.concat([as_frame(table).assign(table=table.title) for table in tables])
+        write_atomically(output / f"{name}.csv", values.to_csv(index=False).encode())
     if shown.findings:
         write_atomically(output / "claims.csv", table_of(shown.findings).to_csv(index=False).encode())
     for drawn in shown.figures:
@@ -149,12 +160,10 @@ def write(shown: Shown, frames: Frames, output: Path) -> None:
 
 def say(shown: Shown) -> None:
     """In the terminal."""
-    for tables in shown.tables.values():
-        for table in tables:
-            console.print(sheets.as_rich(sheets.sheet_of(table), console.width))
-    for sheet in sheets.claim_sheets(shown.findings):
+    tables = [sheets.sheet_of(table) for tables in shown.tables.values() for table in tables]
+    for sheet in [*tables, *sheets.claim_sheets(shown.findings)]:
         console.print(sheets.as_rich(sheet, console.width))
-    for note in sheets.claim_notes(shown.findings) if shown.findings else ():
+    for note in sheets.claim_notes(shown.findings):
         console.print(note, highlight=False, style="dim")
     for line in shown.missing:
         console.print(f"  {line}", highlight=False, markup=False, style="dim")
@@ -162,35 +171,21 @@ def say(shown: Shown) -> None:
         console.print(f"- {sentence}", highlight=False, markup=False)
 
 
-def as_page(
-    shown: Shown,
-    frames: Frames,
-    title: str,
-    about: str,
-    made: Mapping[str, str],
-    keys: Mapping[str, str],
-    typed: str,
-) -> page.Page:
+def as_page(shown: Shown, title: str, about: str, made: Mapping[str, str]) -> Page:
     """The same as one page."""
-    grids = [sheets.sheet_of(table) for tables in shown.tables.values() for table in tables]
-    grids += sheets.claim_sheets(shown.findings)
-    return page.Page(
-        title=title,
-        about=about,
-        summary=shown.summary,
-        tables=[page.Table("", sheets.as_html(sheet)) for sheet in grids],
-        claims_note=" ".join(sheets.claim_notes(shown.findings)) if shown.findings else "",
-        figures=[page.Picture.of_drawn(drawn) for drawn in shown.figures],
-        missing=shown.missing,
-        pictures=shown.pictures,
-        costs=usual(frames.costs),
-        command=typed,
-        made=made,
-        keys=keys,
-    )
+    tables = [sheets.sheet_of(table) for tables in shown.tables.values() for table in tables]
+    figures = [Picture.of_drawn(drawn) for drawn in shown.figures]
+    parts = [
+        Part("The table" if len(tables) == 1 else "The tables", tables),
+        Part("The claims", sheets.claim_sheets(shown.findings), notes=sheets.claim_notes(shown.findings)),
+        Part("The figures", pictures=figures, notes=[f"Not shown: {line}." for line in shown.missing]),
+        Part("What the maps look like", pictures=shown.pictures),
+        Part("What it costs", sheets.cost_sheets(shown.costs)),
+    ]
+    return Page(title, about, shown.summary, parts, command(), made)
 
 
-def pictures_of(study: Study, count: int) -> list[page.Picture]:
+def pictures_of(study: Study, count: int) -> list[Picture]:
     """Sheets of a few images of the main case under all of its rows, the reference first."""
     rows = [row for row in study.measured_rows if OTHER_SETTINGS not in row.name]
     if study.reference is not None:
@@ -208,7 +203,7 @@ def pictures_of(study: Study, count: int) -> list[page.Picture]:
     )
     if study.reference is not None:
         caption += " Maps are drawn around their mean, as they are compared with the reference."
-    return [page.Picture.of(figure, alt, caption, 900) for figure in picture_sheets(found)]
+    return [Picture.of(figure, alt, caption, 900) for figure in picture_sheets(found)]
 
 
 def _centred(maps: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -221,7 +216,7 @@ def tables_of(frames: Frames, name: str, unfit: Mapping[str, str]) -> list[Table
     Raises:
         UserError: There is no such file, or nothing of what it shows was measured.
     """
-    params, columns = TableParams() if name == EVERYTHING else read_table(config_file("table", name)), metrics.columns()
+    params, columns = read_table(config_file("table", name)), metrics.columns()
     reasons = Reasons(frames.left_out, unfit, {column: metrics.metric_of(column).name for column in columns})
     published = published_table(params, columns)
     made = build_tables(usual(frames.scores), params, columns, usual(frames.costs), reasons)
@@ -247,10 +242,3 @@ def of_main(frame: pd.DataFrame) -> pd.DataFrame:
     known = {(model, seed): data for model, seed, data in zip(main["model"], main["seed"], main["data"], strict=True)}
     where = zip(frame["model"], frame["seed"], frame["data"], frame["case"] == "main", strict=True)
     return frame.assign(data=[own if is_main else known.get((model, seed), own) for model, seed, own, is_main in where])
-
-
-def _write_table(stem: Path, tables: Sequence[Table]) -> None:
-    texts = [sheets.as_markdown(sheets.sheet_of(table)) for table in tables]
-    write_atomically(stem.with_suffix(".md"), "\n".join(texts).encode())
-    values = pd.concat([as_frame(table).assign(table=table.title) for table in tables])
-    write_atomically(stem.with_suffix(".csv"), values.to_csv(index=False).encode())

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 
 import jinja2
+import pandas as pd
 from markupsafe import Markup
 from rich import box
 from rich.console import Group
@@ -15,11 +16,15 @@ from rich.text import Text
 from xai.report.layout import Symbol
 from xai.report.tables import Cell, Row, Table
 from xai.study.claims import FAILS, HOLDS, NOT_MEASURED, RULE, UNDECIDED, Finding
-from xai.study.columns import Column, after_point, arrow, number, scale, signed
+from xai.study.columns import COSTS, Column, after_point, arrow, number, scale, signed
 
 SIGNS = {HOLDS: "✓", FAILS: "✗", UNDECIDED: "?", NOT_MEASURED: "–"}
 _LEGEND = ", ".join(f"{sign} {verdict}" for verdict, sign in SIGNS.items()) + "."
 _TALLY = {HOLDS: "hold", FAILS: "do not hold", UNDECIDED: "undecided", NOT_MEASURED: "not measured"}
+_COSTS_NOTE = (
+    "Passes are those of the explained classifier or the explainer, forward; a backward pass counts as two. Training "
+    "is not in the time of an image, and the time is that of the device on which it was made."
+)
 _STYLES = {"best": "bold underline", "tied": "bold", HOLDS: "green", FAILS: "red", UNDECIDED: "yellow"}
 
 
@@ -103,7 +108,9 @@ def claim_sheets(findings: Sequence[Finding]) -> list[Sheet]:
 
 
 def claim_notes(findings: Sequence[Finding]) -> list[str]:
-    """How many claims came out which way, what keeps them open, and how a verdict is reached."""
+    """How many claims came out which way, what keeps them open, and how a verdict is reached; nothing of no claims."""
+    if not findings:
+        return []
     counts = [f"{sum(each.verdict == verdict for each in findings)} {text}" for verdict, text in _TALLY.items()]
     reasons: dict[tuple[str, str], dict[str, None]] = {}
     for each in findings:
@@ -111,6 +118,21 @@ def claim_notes(findings: Sequence[Finding]) -> list[str]:
             reasons.setdefault((each.verdict, each.why), {})[each.lacks] = None
     told = [f"{verdict.capitalize()}: {why} {', '.join(lacks)}".strip() for (verdict, why), lacks in reasons.items()]
     return [f"Of {len(findings)} comparisons: {', '.join(counts)}.", _LEGEND, *(f"{each}." for each in told), RULE]
+
+
+def cost_sheets(costs: pd.DataFrame) -> list[Sheet]:
+    """What a map of each row costs, cheapest first, means over runs; rows of which nothing is known are left out."""
+    names = [name for name in COSTS if name in costs and costs[name].notna().any()]
+    if not names:
+        return []
+    means = costs.groupby(["explainer", "label"], sort=False, dropna=False)[names].mean().dropna(how="all")
+    means = means.sort_values("milliseconds" if "milliseconds" in means else names[0], kind="stable").reset_index()
+    lines = tuple(
+        Line((str(line["label"]),), tuple(Entry(_three_digits(line[name])) for name in names), line["explainer"])
+        for line in means.to_dict("records")
+    )
+    head = (("", ""), *((COSTS[name].label, COSTS[name].about) for name in names))
+    return [Sheet("Costs", head, 1, (Part("", lines),), (_COSTS_NOTE,))]
 
 
 def as_rich(sheet: Sheet, width: int = 80) -> Group:
@@ -136,7 +158,7 @@ def as_rich(sheet: Sheet, width: int = 80) -> Group:
 
 def as_markdown(sheet: Sheet) -> str:
     """A pipe table with the notes under it; the best value is bold and underlined where `ins` is rendered."""
-    return _templates().get_template("sheet.md.j2").render(sheet=sheet)
+    return templates().get_template("sheet.md.j2").render(sheet=sheet)
 
 
 def as_html(sheet: Sheet) -> Markup:
@@ -145,16 +167,21 @@ def as_html(sheet: Sheet) -> Markup:
     Hooks for style: `tbody.muted`, `tr.highlighted`, `tr.heading`, `strong.best`, `strong`, `.deviation`, `.symbol`;
     the class of another cell is its verdict.
     """
-    return Markup(_templates().get_template("sheet.html.j2").render(sheet=sheet))
+    return Markup(templates().get_template("sheet.html.j2").render(sheet=sheet))
 
 
 @cache
-def _templates() -> jinja2.Environment:
+def templates() -> jinja2.Environment:
+    """The templates of tables and pages; what they are filled with is escaped in HTML."""
     loader = jinja2.PackageLoader("xai.report")
     escaped = jinja2.select_autoescape(["html.j2"])
     return jinja2.Environment(
         loader=loader, autoescape=escaped, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
+
+
+def _three_digits(value: float) -> str:
+    return number(value, 0) if abs(value) >= 100 or math.isnan(value) else f"{value:.3g}"
 
 
 def _tooltip(column: Column) -> str:

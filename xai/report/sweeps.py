@@ -2,17 +2,13 @@
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import field
+from dataclasses import field, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from xai.core.errors import UserError
-from xai.core.job import command
 from xai.core.settings import build, settings
-from xai.report import page
-from xai.report.present import Views, as_page, say, views, write
+from xai.report.present import hand_over, views
+from xai.study.claims import read_yaml
 from xai.study.files import read_frames
 from xai.study.frame import join
 
@@ -48,15 +44,9 @@ def read_sweep(path: Path) -> Sweep:
     """Read a sweep file.
 
     Raises:
-        UserError: Where it is missing, no YAML, or not a sweep.
+        UserError: It is missing, no YAML, or no sweep.
     """
-    if not path.is_file():
-        near = ", ".join(sorted(p.name for p in path.parent.glob("*.yaml"))) if path.parent.is_dir() else ""
-        raise UserError(f"{path} is no sweep file" + (f": there are {near}" if near else ""))
-    try:
-        return build(Sweep, yaml.safe_load(path.read_text(encoding="utf-8")), path.name)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    return build(Sweep, read_yaml(path, "sweep file"), path.name)
 
 
 def show(sweep: Sweep, folders: Sequence[Path], output: Path) -> Path:
@@ -70,11 +60,7 @@ def show(sweep: Sweep, folders: Sequence[Path], output: Path) -> Path:
     Returns:
         The page.
     """
-    output.mkdir(parents=True, exist_ok=True)
     frames = join([read_frames(folder) for folder in folders])
-    shown = views(frames, Views(sweep.tables, sweep.claims, sweep.figures), {}, [sweep.about])
-    write(shown, frames, output)
-    say(shown)
+    shown = replace(views(frames, sweep.tables, sweep.claims, sweep.figures, {}), summary=[sweep.about])
     runs = {folder.name: str(folder) for folder in folders}
-    about = f"{len(folders)} runs"
-    return page.write_page(output / "report.html", as_page(shown, frames, sweep.title, about, runs, {}, command()))
+    return hand_over(shown, frames, output, sweep.title, f"{len(folders)} runs", runs)

@@ -14,7 +14,7 @@ import pandas as pd
 from xai.core.errors import UserError
 from xai.report.layout import SPREADS, Group, Symbol, TableParams
 from xai.study.claims import KINDS, parts
-from xai.study.columns import COSTS, Column, OtherColumn, column_of, scale
+from xai.study.columns import COSTS, Column, column_of, scale
 from xai.study.statistics import LEVEL, WHOLE, Best, best_and_ties, normalised, summary, wide
 
 CHANCE = "chance"
@@ -151,9 +151,7 @@ def published_table(params: TableParams, columns: Mapping[str, Column]) -> Table
     shown = tuple(column_of(name, columns) for _, name in groups)
     several = len(params.published.figures) > 1
     named = tuple(
-        OtherColumn(
-            f"{data}.{name}", f"{data} {each.label}" if several else each.label, better=each.better, unit=each.unit
-        )
+        replace(each, name=f"{data}.{name}", label=f"{data} {each.label}" if several else each.label)
         for (data, name), each in zip(groups, shown, strict=True)
     )
     rows = {row for figures in params.published.figures.values() for row in figures}

@@ -120,15 +120,24 @@ def read_claims(path: Path) -> Claims:
     return build(Claims, read_yaml(path, "file of claims"), path.stem)
 
 
-def read_yaml(path: Path, what: str) -> object:
-    """What a file says; UserError where it is missing or no YAML."""
+def read_yaml(path: Path, what: str, own: Sequence[str] = ()) -> dict[str, Any]:
+    """What a file says; what it lacks it has, but for `own`, from the one beside it that it names as `like`.
+
+    Raises:
+        UserError: It is missing, or no YAML of keys and values.
+    """
     if not path.is_file():
         there = [each.stem for each in path.parent.glob("*.yaml")]
         raise UserError(unknown(path.stem, path.stem, there, what, "there are"))
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{path} is no {what}: give keys and their values")
+    like = values.pop("like", None)
+    base = read_yaml(path.with_name(f"{like}.yaml"), what) if like else {}
+    return {key: value for key, value in base.items() if key not in own} | values
 
 
 def judge(frame: pd.DataFrame, claims: Claims, columns: Mapping[str, Column]) -> list[Finding]:

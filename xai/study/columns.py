@@ -2,72 +2,17 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol
+
+from xai.metrics.registry import Column
 
 UNDEFINED = "–"
 
 
-class Column(Protocol):
-    """What a view has to know of a metric's column; the registry of metrics has them."""
-
-    @property
-    def name(self) -> str:
-        """In the frame."""
-
-    @property
-    def label(self) -> str:
-        """In a table."""
-
-    @property
-    def about(self) -> str:
-        """What it asks, in a sentence."""
-
-    @property
-    def better(self) -> str | None:
-        """`higher`, `lower`, or None where neither is."""
-
-    @property
-    def unit(self) -> str:
-        """`%` for a share, kept as a fraction and shown times 100; else empty, or what the numbers are in."""
-
-    @property
-    def digits(self) -> int:
-        """After the point."""
-
-    @property
-    def chance(self) -> Any:
-        """What knowing nothing scores: a number, or None; anything else stands in the frame."""
-
-    @property
-    def control(self) -> str | None:
-        """The row that says how much the column rewards by itself."""
-
-    @property
-    def quadratic(self) -> bool:
-        """Whether the mean over images is the root of the mean square."""
-
-
-@dataclass(frozen=True)
-class OtherColumn:
-    """A column that no metric fills: a cost, or what a paper measures by the way; the attributes of `Column`."""
-
-    name: str
-    label: str
-    about: str = ""
-    better: str | None = None
-    unit: str = ""
-    digits: int = 3
-    chance: float | None = None
-    control: str | None = None
-    quadratic: bool = False
-
-
 _TIME = "Time that one map takes, in milliseconds, several images at once; training is not counted."
 _COSTS = (
-    OtherColumn("passes", "Passes", "Forward passes an image; a backward pass counts as two.", "lower", digits=0),
-    OtherColumn("milliseconds", "ms an image", _TIME, "lower", "ms", 1),
-    OtherColumn("train_seconds", "Training, s", "Time that training the explainer took.", "lower", "s", 1),
+    Column("passes", "Passes", "Forward passes an image; a backward pass counts as two.", "lower", digits=0),
+    Column("milliseconds", "ms an image", _TIME, "lower", "ms", digits=1),
+    Column("train_seconds", "Training, s", "Time that training the explainer took.", "lower", "s", digits=1),
 )
 COSTS = {column.name: column for column in _COSTS}
 """Columns of the frame of costs."""
@@ -75,7 +20,7 @@ COSTS = {column.name: column for column in _COSTS}
 
 def column_of(name: str, columns: Mapping[str, Column]) -> Column:
     """The column of that name; one with nothing but its name where no metric has it."""
-    return columns.get(name) or COSTS.get(name) or OtherColumn(name, name)
+    return columns.get(name) or COSTS.get(name) or Column(name, name, "", None)
 
 
 def arrow(column: Column) -> str:

@@ -1,51 +1,27 @@
-"""Figures by name: each a function of what a study measured, with settings that a study's YAML may change."""
+"""Figures by name: functions of what a study measured, and the files of conf/figure that say with which settings."""
 
 import importlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import cache
-from typing import Any, Protocol
+from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
 
+from xai.core.composing import choices, config_file
 from xai.core.errors import UserError
 from xai.core.settings import build, unknown
+from xai.metrics.registry import Column
+from xai.study.claims import read_yaml
+from xai.study.columns import column_of, scale
 
-_MODULES = ("lines", "comparisons", "papers")
-_NAMED = ("figure", "name", "alt", "caption", "joint")
+_MODULES = ("lines", "comparisons")
+_NAMED = ("figure", "name", "alt", "caption", "width", "joint")
 RUN = ("model", "data", "source", "seed")
 _LINE = ("case", "explainer", "label", "kind", "metric", "split", "image", "value", "chance", "curve", "x")
 _KNOWN = frozenset((*_LINE, "maps", "stage", *RUN))
-
-
-class Column(Protocol):
-    """What a figure has to know of a metric."""
-
-    @property
-    def label(self) -> str:
-        """Its name in print."""
-
-    @property
-    def unit(self) -> str:
-        """A per cent sign for a share, which is kept as a fraction and drawn times 100; "ms" or nothing."""
-
-    @property
-    def better(self) -> str | None:
-        """`higher`, `lower`, or None where neither is."""
-
-    @property
-    def quadratic(self) -> bool:
-        """Whether the mean over images is the root of the mean square."""
-
-
-@dataclass(frozen=True)
-class _Unnamed:
-    label: str
-    unit: str = ""
-    better: str | None = None
-    quadratic: bool = False
 
 
 @dataclass(frozen=True)
@@ -66,7 +42,7 @@ class Source:
 
     def column(self, metric: str) -> Column:
         """What is known of a metric; its name where nothing is."""
-        return self.columns.get(metric) or _Unnamed(metric)
+        return column_of(metric, self.columns)
 
     def titled(self, metric: str) -> str:
         """Its label, and which way is better."""
@@ -87,7 +63,7 @@ class Source:
             lines = lines[matching(lines["explainer"], rows)]
         if case:
             lines = lines[matching(lines["case"], [case])]
-        return lines.assign(value=lines["value"] * (100.0 if self.column(metric).unit == "%" else 1.0))
+        return lines.assign(value=lines["value"] * scale(self.column(metric)))
 
     def averaged(self, metric: str, lines: pd.DataFrame, keys: Sequence[str]) -> "pd.Series[float]":
         """Means of lines of a metric by some keys; over images as the metric has it, perhaps the root mean square."""
@@ -178,11 +154,6 @@ def figure(name: str, **about: Any) -> Callable[[Draw], Draw]:
     return register
 
 
-def preset(name: str, of: Draw, **about: Any) -> None:
-    """Register a figure that another one draws, with settings of its own."""
-    figure(name, **about)(of)
-
-
 @cache
 def _fill() -> None:
     for module in _MODULES:
@@ -190,9 +161,9 @@ def _fill() -> None:
 
 
 def names() -> list[str]:
-    """All figures."""
+    """All figures: the functions, and the files of conf/figure."""
     _fill()
-    return sorted(_REGISTERED)
+    return sorted({*_REGISTERED, *choices("figure")})
 
 
 def open_figure(wanted: str | Mapping[str, Any]) -> Info:
@@ -203,14 +174,16 @@ def open_figure(wanted: str | Mapping[str, Any]) -> Info:
     """
     _fill()
     given = {"figure": wanted} if isinstance(wanted, str) else dict(wanted)
-    base = str(given.get("figure", ""))
-    if base not in _REGISTERED:
-        raise UserError(unknown(f"figures: {base!r}", base, sorted(_REGISTERED), "figure", "use one of"))
-    info = _REGISTERED[base]
+    base = str(given.pop("figure", ""))
+    if base not in names():
+        raise UserError(unknown(f"figures: {base!r}", base, names(), "figure", "use one of"))
+    if base in _REGISTERED:
+        info = _REGISTERED[base]
+    else:
+        info = replace(open_figure(read_yaml(config_file("figure", base), "figure")), name=base)
     settings = {key: value for key, value in given.items() if key not in _NAMED}
     params = build(type(info.params), asdict(info.params) | settings, f"figures.{given.get('name', base)}")
-    named: dict[str, Any] = {key: given[key] for key in _NAMED if key in given and key != "figure"}
-    return replace(info, params=params, **named)
+    return replace(info, params=params, **{key: given[key] for key in _NAMED if key in given})
 
 
 def draw(wanted: str | Mapping[str, Any], source: Source) -> Figure:

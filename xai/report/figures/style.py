@@ -17,7 +17,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from xai.core.files import write_atomically
-from xai.metrics.significance import confidence_interval
+from xai.study.statistics import t_interval
 
 BLUE, ORANGE, GREEN, GREY = "#0072b2", "#d55e00", "#009e73", "#595959"
 SKY, PURPLE, AMBER, YELLOW = "#56b4e9", "#cc79a7", "#e69f00", "#f0e442"
@@ -71,7 +71,7 @@ class Line:
 
 def intervals(groups: Iterable[tuple[Any, "pd.Series[float]"]]) -> pd.DataFrame:
     """Mean of each group, and its 95 % interval (Student's t; NaN for one value): columns mean, low, high."""
-    found = {key: (float(values.mean()), *confidence_interval(values.tolist())) for key, values in groups}
+    found = {key: (float(values.mean()), *t_interval(values.to_numpy())) for key, values in groups}
     return pd.DataFrame.from_dict(found, orient="index", columns=["mean", "low", "high"])
 
 
