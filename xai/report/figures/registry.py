@@ -183,7 +183,8 @@ def open_figure(wanted: str | Mapping[str, Any]) -> Info:
         info = replace(open_figure(read_yaml(config_file("figure", base), "figure")), name=base)
     settings = {key: value for key, value in given.items() if key not in _NAMED}
     params = build(type(info.params), asdict(info.params) | settings, f"figures.{given.get('name', base)}")
-    return replace(info, params=params, **{key: given[key] for key in _NAMED if key in given})
+    named: dict[str, Any] = {key: given[key] for key in _NAMED if key in given}
+    return replace(info, params=params, **named)
 
 
 def draw(wanted: str | Mapping[str, Any], source: Source) -> Figure:

@@ -71,7 +71,7 @@ class Line:
 
 def intervals(groups: Iterable[tuple[Any, "pd.Series[float]"]]) -> pd.DataFrame:
     """Mean of each group, and its 95 % interval (Student's t; NaN for one value): columns mean, low, high."""
-    found = {key: (float(values.mean()), *t_interval(values.to_numpy())) for key, values in groups}
+    found = {key: (float(values.mean()), *t_interval(values.tolist())) for key, values in groups}
     return pd.DataFrame.from_dict(found, orient="index", columns=["mean", "low", "high"])
 
 
