@@ -17,6 +17,8 @@ from xai.tasks.registry import Task, choose
 
 _OF_EVERY_TASK = ("checkpoint", "explainers", "metric")
 """What stands at the root, and nothing in it is what a task that knows nothing of it wants."""
+_FINE_TUNING = ("study=salvage", "method=surrogate", "method=salvage", "method=vit_shapley")
+"""What trains networks with settings that come with the model (conf/training)."""
 
 
 def run(config: DictConfig, output: Path, typed: Sequence[str] = ()) -> None:
@@ -34,7 +36,7 @@ def run(config: DictConfig, output: Path, typed: Sequence[str] = ()) -> None:
     plugins.load(_module_names(values["plugins"]))
     _check_names(values)
     task = choose(values)
-    settings = settings_of(task, _plain(_settled(config, task, values, typed)))
+    settings = settings_of(task, _plain(_settled(config, task, values, typed)), typed)
     from xai.core.loggers import closing_logger  # with Lightning
 
     with closing_logger(), explain_disk_errors(output, "choose another folder with name=..."):
@@ -42,8 +44,8 @@ def run(config: DictConfig, output: Path, typed: Sequence[str] = ()) -> None:
         task.run(settings, output)
 
 
-def settings_of(task: Task, values: Mapping[str, Any]) -> Any:
-    """The settings of a task from a whole configuration, of which each task needs a part.
+def settings_of(task: Task, values: Mapping[str, Any], typed: Sequence[str] = ()) -> Any:
+    """The settings of a task from a whole configuration, of which each task needs a part; `typed` as in `run`.
 
     Raises:
         UserError: For what stands at the root and this task cannot use, or a wrong value.
@@ -51,7 +53,9 @@ def settings_of(task: Task, values: Mapping[str, Any]) -> Any:
     wanted = {field.name for field in dataclasses.fields(task.settings)}
     values = _with_checkpoint(values, wanted)
     for key in _OF_EVERY_TASK:
-        if key not in wanted and values[key]:
+        # Settings of rows also come with a pre-trained model (conf/training).
+        asked = key != "explainers" or any(each.startswith("explainers.") for each in typed)
+        if key not in wanted and values[key] and asked:
             raise UserError(f"{key}={values[key]} is nothing that {task.asked} can use: leave it out")
     _check_family(task, values)
     return build(task.settings, {key: value for key, value in values.items() if key in wanted})
@@ -89,6 +93,8 @@ def _settled(config: DictConfig, task: Task, values: Mapping[str, Any], typed: S
         raise UserError(
             f"{checkpoint} holds {FAMILIES[held].about}, and {task.asked} needs {needed}: give such a checkpoint"
         )
+    if said and task.asked in _FINE_TUNING and said["name"] in choices("training") and "model" not in typed:
+        raise UserError(f"{checkpoint} is of model={said['name']}, which has training settings of its own: add that")
     # What refers to the model, such as the size of images, is to see this one.
     whole: Any = OmegaConf.to_container(config)
     own = whole["model"] if said and said["name"] == given.get("name") else {}

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import timm
 import torch
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from safetensors.numpy import load_file
 
@@ -48,6 +48,7 @@ def test_the_numbers_of_the_paper(model: str, architecture: str, patch: int, pat
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         values = OmegaConf.to_container(hydra.compose("config", overrides=overrides), resolve=True)
     assert isinstance(values, dict)
+    values["trainer"]["accelerator"] = "cpu"
     wanted = {field.name for field in fields(VectorsStudy)}
     settings = build(VectorsStudy, {key: value for key, value in values.items() if key in wanted})
     assert (settings.model.architecture, settings.model.pretrained) == (architecture, "datacomp_xl_s13b_b90k")
@@ -76,6 +77,7 @@ def test_the_numbers_of_salvage(data: str, epochs: int, binary: bool) -> None:
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         values = OmegaConf.to_container(hydra.compose("config", overrides=[f"experiment={experiment}"]), resolve=True)
     assert isinstance(values, dict)
+    values["trainer"]["accelerator"] = "cpu"
     wanted = {field.name for field in fields(SalvageStudy)}
     settings = build(SalvageStudy, {key: value for key, value in values.items() if key in wanted})
     assert (settings.name, settings.data["name"], settings.model.binary) == (experiment, data, binary)
@@ -96,6 +98,34 @@ def test_the_numbers_of_salvage(data: str, epochs: int, binary: bool) -> None:
     assert (settings.case.split, settings.case.images, removal.params.masks) == ("test", None, 128)
     assert ("object_mask" in settings.rows) == (data == "pet")
     assert all(round(share * epochs) == share * epochs for share in settings.lengths)
+
+
+def composed(*overrides: str) -> DictConfig:
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        return hydra.compose("config", overrides=list(overrides))
+
+
+def test_everything_at_paper_scale_runs_on_a_gpu_in_mixed_precision_and_reads_with_workers() -> None:
+    experiments = [path.stem for path in sorted((CONF / "experiment").glob("*_paper*.yaml"))]
+    assert {name.partition("_")[0] for name in experiments} == {"vectors", "salvage", "ranking"}
+    for name in experiments:
+        trainer = composed(f"experiment={name}").trainer
+        assert (trainer.accelerator, trainer.precision) == ("gpu", "bf16-mixed"), name
+        assert trainer.workers >= 4, name
+
+
+@pytest.mark.parametrize("task", ["study=salvage", "task=train method=salvage", "task=train method=vit_shapley"])
+@pytest.mark.parametrize("model", ["vit_b14_dinov2", "vit_b16_augreg"])
+def test_a_pre_trained_model_of_the_users_is_trained_as_in_the_paper(task: str, model: str) -> None:
+    yours, paper = composed(*task.split(), f"model={model}"), composed("experiment=salvage_paper")
+    for path in ("classifier", "surrogate", "explainers.salvage", "explainers.vit_shapley"):
+        assert OmegaConf.select(yours, path) == OmegaConf.select(paper, path)
+    assert yours.explainers.salvage.fit.learning_rate == 1e-5
+    row = load_row("salvage_uniform", yours.explainers).params
+    assert (row.masks, row.decoder, row.depth, row.heads) == (32, "mask_transformer", 2, 12)
+    # What the user types stands above it, and the embedded model keeps its own.
+    assert composed(*task.split(), f"model={model}", "surrogate.fit.epochs=3").surrogate.fit.epochs == 3
+    assert composed(*task.split()).surrogate.fit.learning_rate == 5e-4
 
 
 def test_networks_of_salvage_at_their_size() -> None:
@@ -187,6 +217,7 @@ def test_one_step_of_every_stage(tmp_path: Path) -> None:
         run(
             tmp_path,
             "experiment=vectors_paper",
+            "trainer=cpu",
             "model.random_weights=true",
             "data=folder",
             f"data.root={pictures(tmp_path / 'target', 0, ('cat', 'dog'))}",
