@@ -1,9 +1,11 @@
+from typing import get_args
+
 import pytest
 import torch
 from torch import Tensor
 
 from xai.core.errors import UserError
-from xai.models.segmenter import DECODERS, LinearDecoder, MaskTransformer, build_decoder
+from xai.models.segmenter import Decoder, LinearDecoder, MaskTransformer, build_decoder
 
 
 def decoder(*, trained: bool, depth: int = 1) -> MaskTransformer:
@@ -71,7 +73,7 @@ def test_the_linear_decoder_starts_at_zero_and_is_a_map_of_each_patch_after_its_
 
 
 def test_decoders_are_built_by_name() -> None:
-    made = [build_decoder(kind, 8, 3, 2, 4) for kind in sorted(DECODERS)]
+    made = [build_decoder(kind, 8, 3, 2, 4) for kind in sorted(get_args(Decoder))]
     assert [type(decoder) for decoder in made] == [LinearDecoder, MaskTransformer]
     for decoder in made:
         assert (len(decoder.blocks), decoder.blocks[0].attn.num_heads) == (2, 4)
@@ -88,3 +90,27 @@ def test_decoders_are_built_by_name() -> None:
 def test_decoders_that_cannot_be_built_are_refused(kind: str, heads: int, message: str) -> None:
     with pytest.raises(UserError, match=message):
         build_decoder(kind, 8, 3, 1, heads)
+
+
+@pytest.mark.parametrize("kind", get_args(Decoder))
+def test_mixed_precision_tells_patches_apart_that_have_much_in_common(kind: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    given = torch.randn(1, 256, 8, generator=generator)
+    made = build_decoder(kind, 8, 2, 1, 2).eval().requires_grad_(False)
+    if isinstance(made, LinearDecoder):
+        made.head.weight.normal_(std=0.02, generator=generator)
+        made.head.bias.fill_(3.0)
+    else:
+        # A bias of the last norm, which both factors of the product have, is what their products have in common.
+        made.norm.bias.fill_(3.0)
+        made.patch_projection.weight.copy_(torch.eye(8) * 0.2)
+        made.class_projection.weight.copy_(torch.eye(8) * 0.2)
+    exact = made(given)
+    with torch.autocast("cpu", torch.bfloat16):
+        scores = made(given)
+    assert scores.dtype == torch.float32
+    spread = (exact - exact.mean(1, keepdim=True)).abs().mean()
+    assert exact.abs().mean() > 10 * spread, "there is no common offset to lose digits to"
+    assert len(scores[0, :, 0].unique()) > 250
+    assert len(exact.bfloat16()[0, :, 0].unique()) < 60
+    assert (scores - exact).sub((scores - exact).mean(1, keepdim=True)).abs().mean() < 0.05 * spread

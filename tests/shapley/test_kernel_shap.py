@@ -9,8 +9,9 @@ from xai.games import PatchGame
 from xai.models.maskable import Removal
 from xai.shapley.coalitions import SAMPLERS, sample
 from xai.shapley.design import Design
-from xai.shapley.kernel_shap import kernel_shap, kernel_shap_with_error, solve_kernel_shap
+from xai.shapley.kernel_shap import kernel_shap, kernel_shap_with_error
 from xai.shapley.regression import SOLVERS, Regression
+from xai.shapley.selection import Select, solve_selected
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
@@ -23,7 +24,6 @@ def test_the_game_is_asked_once_for_the_design_and_both_ends(name: str, solver: 
     assert sorted(codes(asked).tolist()) == sorted([0, 511, *codes(design.coalitions).tolist()])
     values, empty, full = game.table[:, codes(design.coalitions)], game.table[:, 0], game.table[:, -1]
     assert torch.equal(phi, Regression(design, values, empty, full, solver=solver).values())
-    assert torch.equal(phi, solve_kernel_shap(design, values, empty, full, solver=solver))
 
 
 def test_the_default_is_least_squares_of_paired_draws() -> None:
@@ -82,7 +82,7 @@ def test_a_classifier_is_explained_as_by_its_own_masked_passes() -> None:
     design = sample("leverage", 16, 120, torch.Generator().manual_seed(9))
     values = torch.stack([model(images, row.expand(3, -1)) for row in design.coalitions], dim=1)
     blank = torch.zeros(3, 16, dtype=torch.bool)
-    expected = solve_kernel_shap(design, values, model(images, blank), model(images))
+    expected = Regression(design, values, model(images, blank), model(images)).values()
     torch.testing.assert_close(phi.double(), expected, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(phi.sum(1).double(), model(images) - model(images, blank), rtol=1e-4, atol=1e-4)
     targets = torch.tensor([0, 4, 2])
@@ -90,7 +90,8 @@ def test_a_classifier_is_explained_as_by_its_own_masked_passes() -> None:
     torch.testing.assert_close(aimed, phi[torch.arange(3), :, targets], rtol=1e-5, atol=1e-5)
 
 
-def test_a_classifier_is_explained_as_by_the_shap_package_on_its_coalitions() -> None:
+@pytest.mark.parametrize(("select", "l1_reg"), [("all", False), ("aic", "aic"), (3, "num_features(3)")])
+def test_a_classifier_is_explained_as_by_the_shap_package_on_its_coalitions(select: Select, l1_reg: str | bool) -> None:
     image, model = pictures(1), classifier(Removal("tokens"))
     game = PatchGame(model, image, output="logit")
 
@@ -99,15 +100,28 @@ def test_a_classifier_is_explained_as_by_the_shap_package_on_its_coalitions() ->
 
     np.random.seed(0)
     explainer = shap.KernelExplainer(logits, np.zeros((1, 16)), silent=True)
-    expected = explainer.shap_values(np.ones((1, 16)), nsamples=200, l1_reg=False)[0]
+    expected = explainer.shap_values(np.ones((1, 16)), nsamples=200, l1_reg=l1_reg)[0]
     used = explainer.nsamplesAdded
     rows = torch.from_numpy(explainer.maskMatrix[:used] > 0.5)
     weights = torch.from_numpy(explainer.kernelWeights[:used])
     ends = game.value(torch.tensor([[False], [True]]).expand(-1, 16))
-    phi = solve_kernel_shap(
-        Design(rows, weights, torch.zeros(used), paired=False), game.value(rows), ends[:, 0], ends[:, 1]
-    )
+    design = Design(rows, weights, torch.zeros(used), paired=False)
+    phi = solve_selected(design, game.value(rows), ends[:, 0], ends[:, 1], select)
     np.testing.assert_allclose(phi[0].numpy(), expected, rtol=1e-4, atol=1e-5)
+    nothing = int((phi[0] == 0).sum())
+    assert nothing == {"all": 0, 3: 13 * 5}.get(select, nothing)
+    one = solve_selected(design, game.value(rows)[..., 2], ends[:, 0, 2], ends[:, 1, 2], select)
+    torch.testing.assert_close(one, phi[..., 2])
+
+
+def test_selected_patches_share_what_there_is_and_the_others_have_nothing() -> None:
+    game = TableGame(random_table(9, classes=2))
+    phi = kernel_shap(game, 60, torch.Generator().manual_seed(4), select=4)
+    assert ((phi != 0).sum(1) == 4).all()
+    torch.testing.assert_close(phi.sum(1), game.table[:, -1] - game.table[:, 0])
+    for wrong in ({"solver": "unbiased"}, {"proxy": torch.zeros(3, 9, 2)}):
+        with pytest.raises(ValueError, match="select=4 needs the least squares solver, and no proxy"):
+            kernel_shap(game, 60, torch.Generator(), select=4, **wrong)  # type: ignore[arg-type]
 
 
 @pytest.mark.gpu

@@ -1,4 +1,8 @@
-"""The two decoders of Segmenter (Strudel et al. 2021) as heads of explainers: a score for each patch and class."""
+"""The two decoders of Segmenter (Strudel et al. 2021) as heads of explainers: a score for each patch and class.
+
+The last layer computes in float32 under autocast too: bfloat16 has eight bits, and what all patches have in common, about
+which a softmax does not care, would take most of them away from what tells patches apart.
+"""
 
 from typing import Literal, get_args
 
@@ -9,7 +13,6 @@ from torch import Tensor, nn
 from xai.core.errors import UserError
 
 Decoder = Literal["mask_transformer", "linear"]
-DECODERS: tuple[Decoder, ...] = get_args(Decoder)
 
 
 class MaskTransformer(nn.Module):
@@ -41,23 +44,18 @@ class MaskTransformer(nn.Module):
         nn.init.zeros_(self.patch_projection.weight)
 
     def forward(self, patches: Tensor) -> Tensor:
-        """Scores [B, M, K] of patch tokens [B, M, D]."""
+        """Scores [B, M, K], never in half precision, of patch tokens [B, M, D]."""
         count = patches.shape[1]
         tokens = torch.cat([self.project(patches), self.class_tokens.expand(len(patches), -1, -1)], dim=1)
-        tokens = self.norm(self.blocks(tokens))
-        patches, classes = self.patch_projection(tokens[:, :count]), self.class_projection(tokens[:, count:])
-        return patches @ classes.transpose(1, 2) * patches.shape[-1] ** -0.5
+        tokens = _unrounded(self.blocks(tokens))
+        with torch.autocast(tokens.device.type, enabled=False):
+            patches, classes = self.norm(tokens).split([count, self.class_tokens.shape[1]], dim=1)
+            scores = self.patch_projection(patches) @ self.class_projection(classes).transpose(1, 2)
+        return scores * patches.shape[-1] ** -0.5
 
 
 class LinearDecoder(nn.Module):
-    """Some blocks more, and a linear map of each patch token that starts at zero.
-
-    Args:
-        width: D of the patch tokens.
-        scores: K, how many scores each patch gets.
-        depth: Blocks before the linear map; 0 in Segmenter.
-        heads: Attention heads of a block.
-    """
+    """Some blocks more, and a linear map of each patch token that starts at zero; arguments as of `MaskTransformer`."""
 
     def __init__(self, width: int, scores: int, depth: int, heads: int) -> None:
         super().__init__()
@@ -68,8 +66,10 @@ class LinearDecoder(nn.Module):
         nn.init.zeros_(self.head.bias)
 
     def forward(self, patches: Tensor) -> Tensor:
-        """Scores [B, M, K] of patch tokens [B, M, D]."""
-        scores: Tensor = self.head(self.norm(self.blocks(patches)))
+        """Scores [B, M, K], never in half precision, of patch tokens [B, M, D]."""
+        tokens = _unrounded(self.blocks(patches))
+        with torch.autocast(tokens.device.type, enabled=False):
+            scores: Tensor = self.head(self.norm(tokens))
         return scores
 
 
@@ -79,8 +79,8 @@ def build_decoder(kind: str, width: int, scores: int, depth: int, heads: int) ->
     Raises:
         UserError: The name is unknown, or heads do not divide the width.
     """
-    if kind not in DECODERS:
-        raise UserError(f"decoder={kind} is unknown: use {' or '.join(DECODERS)}")
+    if kind not in get_args(Decoder):
+        raise UserError(f"decoder={kind} is unknown: use {' or '.join(get_args(Decoder))}")
     if width % heads:
         raise UserError(f"heads={heads} of a decoder must divide the width of the backbone, {width}")
     made = MaskTransformer if kind == "mask_transformer" else LinearDecoder
@@ -89,3 +89,7 @@ def build_decoder(kind: str, width: int, scores: int, depth: int, heads: int) ->
 
 def _blocks(width: int, depth: int, heads: int) -> nn.Sequential:
     return nn.Sequential(*(Block(width, heads, mlp_ratio=4.0, qkv_bias=True) for _ in range(depth)))
+
+
+def _unrounded(tokens: Tensor) -> Tensor:
+    return tokens.to(torch.promote_types(tokens.dtype, torch.float32))

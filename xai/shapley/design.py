@@ -1,9 +1,21 @@
 """Designs: the coalitions that are evaluated, and what each of them counts."""
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
+
+
+class Game(Protocol):
+    """B games over the same M players, answered together; `xai.games.PatchGame` is one."""
+
+    @property
+    def players(self) -> int:
+        """M, the number of players."""
+
+    def value(self, coalitions: Tensor) -> Tensor:
+        """The values [B, S, C] or [B, S] of coalitions, Bool [S, M], that all games share."""
 
 
 def shapley_kernel_sizes(players: int) -> Tensor:

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from xai.shapley.game import Game
+from xai.shapley.design import Game
 
 LARGEST = 16
 """Players of the largest game that is solved exactly: 65,536 coalitions a game."""

@@ -4,10 +4,10 @@ import torch
 from torch import Tensor
 
 from xai.shapley.coalitions import sample
-from xai.shapley.design import Design
+from xai.shapley.design import Design, Game
 from xai.shapley.distinct import all_coalitions
-from xai.shapley.game import Game
 from xai.shapley.regression import Estimate, Regression, check_solver
+from xai.shapley.selection import Select, solve_selected
 
 
 def kernel_shap(
@@ -18,6 +18,7 @@ def kernel_shap(
     sampler: str = "leverage",
     solver: str = "least_squares",
     proxy: Tensor | None = None,
+    select: Select = "all",
 ) -> Tensor:
     """Estimate the Shapley values of all patches.
 
@@ -33,14 +34,21 @@ def kernel_shap(
         solver: `least_squares` or `unbiased`, see `xai.shapley.regression`.
         proxy: A guess of the Shapley values, [B, M, C] or [B, M], such as an amortised explainer's. Only what it does
             not explain is estimated.
+        select: `all` patches take part, or those that the shap package would select, see `xai.shapley.selection`; the
+            latter only with least squares and without a proxy.
 
     Returns:
         [B, M, C], or [B, M] where the game has targets. Their sum over patches is v(N) - v(empty), exactly.
 
     Raises:
-        ValueError: Where sampler or solver is unknown, or P or the proxy cannot be used.
+        ValueError: Where sampler or solver is unknown, or P, the proxy or the selection cannot be used.
     """
-    return _regression(game, coalitions, generator, sampler, solver, proxy).values()
+    if select == "all":
+        check_solver(solver)
+        return Regression(*_asked(game, coalitions, generator, sampler), solver=solver, proxy=proxy).values()
+    if solver != "least_squares" or proxy is not None:
+        raise ValueError(f"select={select!r} needs the least squares solver, and no proxy")
+    return solve_selected(*_asked(game, coalitions, generator, sampler), select)
 
 
 def kernel_shap_with_error(
@@ -52,42 +60,20 @@ def kernel_shap_with_error(
     solver: str = "least_squares",
     proxy: Tensor | None = None,
 ) -> Estimate:
-    """Estimate the Shapley values of all patches and their standard errors, from the same coalitions.
+    """The values of `kernel_shap` and their standard errors, [B, M, C] or [B, M] each, from the same coalitions.
 
-    The arguments are those of `kernel_shap`, and so are the values.
-
-    Returns:
-        Values and standard errors, each [B, M, C] or [B, M]. The error is how far the values spread over designs, the
-        game being what it is; `Regression.standard_error` says how it is estimated, and where it is infinite or zero.
-
-    Raises:
-        ValueError: As `kernel_shap`.
+    The error is how far the values spread over designs, the game being what it is; `Regression.standard_error` says
+    how it is estimated, and where it is infinite or zero.
     """
-    regression = _regression(game, coalitions, generator, sampler, solver, proxy)
+    check_solver(solver)
+    regression = Regression(*_asked(game, coalitions, generator, sampler), solver=solver, proxy=proxy)
     return Estimate(regression.values(), regression.standard_error())
 
 
-def solve_kernel_shap(
-    design: Design,
-    values: Tensor,
-    empty: Tensor,
-    full: Tensor,
-    *,
-    solver: str = "least_squares",
-    proxy: Tensor | None = None,
-) -> Tensor:
-    """Shapley values from the answers to a design; arguments are those of `xai.shapley.regression.Regression`.
-
-    Returns:
-        phi [B, M] or [B, M, C] in the dtype of `values`; computed in float64.
-    """
-    return Regression(design, values, empty, full, solver=solver, proxy=proxy).values()
-
-
-def _regression(
-    game: Game, coalitions: int, generator: torch.Generator, sampler: str, solver: str, proxy: Tensor | None
-) -> Regression:
-    check_solver(solver)
+def _asked(
+    game: Game, coalitions: int, generator: torch.Generator, sampler: str
+) -> tuple[Design, Tensor, Tensor, Tensor]:
+    """A design, the game's answers to it, and what it says of no patch and of all."""
     players = game.players
     design = sample(sampler, players, coalitions, generator)
     if coalitions >= 2**players - 2:
@@ -95,4 +81,4 @@ def _regression(
         design = all_coalitions(players)
     ends = torch.tensor([[False], [True]]).expand(-1, players)
     values = game.value(torch.cat([ends, design.coalitions]))
-    return Regression(design, values[:, 2:], values[:, 0], values[:, 1], solver=solver, proxy=proxy)
+    return design, values[:, 2:], values[:, 0], values[:, 1]

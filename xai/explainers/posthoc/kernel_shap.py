@@ -7,7 +7,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from xai.core.settings import FieldError, settings
+from xai.core.settings import Count, FieldError, settings
 from xai.explainers.block import source
 from xai.explainers.posthoc.params import GameParams
 from xai.explainers.registry import explainer
@@ -28,11 +28,14 @@ class KernelShapParams(GameParams):
             `coalitions`.
         sampler: How coalitions are drawn: `shapley_kernel`, `paired`, `leverage` or `without_replacement`
             (`xai.shapley.coalitions`).
+        select: Which patches get a value at all, as shap's `l1_reg`: `all`, those that the lasso and Akaike's criterion
+            pick (`aic`), or how many least angle regression picks.
     """
 
     coalitions: Several
     evaluation_coalitions: Several | None
     sampler: Literal["shapley_kernel", "paired", "leverage", "without_replacement"] = "leverage"
+    select: Literal["all", "aic"] | Count = "all"
 
     def __post_init__(self) -> None:
         """Refuse half a pair."""
@@ -68,5 +71,6 @@ class KernelShap:
     def attribute(self, images: Tensor, targets: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Shapley values [B, h, w] of images [B, 3, H, W] for the classes `targets` [B]."""
         game = PatchGame(self._classifier, images, targets, output=self._params.output)
-        phi = kernel_shap(game, self._params.coalitions, source(generator), sampler=self._params.sampler)
+        params = self._params
+        phi = kernel_shap(game, params.coalitions, source(generator), sampler=params.sampler, select=params.select)
         return phi.reshape(-1, *self._classifier.grid)
