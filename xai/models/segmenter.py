@@ -1,7 +1,7 @@
 """The two decoders of Segmenter (Strudel et al. 2021) as heads of explainers: a score for each patch and class.
 
-The last layer computes in float32 under autocast too: bfloat16 has eight bits, and what all patches have in common, about
-which a softmax does not care, would take most of them away from what tells patches apart.
+The last layer computes in float32 under autocast too: bfloat16 has eight bits, and what all patches have in common,
+about which a softmax does not care, would take most of them away from what tells patches apart.
 """
 
 from typing import Literal, get_args

@@ -10,8 +10,8 @@ from xai.shapley.design import Design
 from xai.shapley.regression import Regression
 
 Select = Literal["all", "aic"] | int
-"""Which patches take part: `all` (shap's `l1_reg=False`); those that Akaike's criterion picks along the path of the lasso
-(`l1_reg="aic"`, shap's default until 2023 where few coalitions are asked); or the first so many that least angle
+"""Which patches take part: `all` (shap's `l1_reg=False`); those that Akaike's criterion picks along the path of the
+lasso (`l1_reg="aic"`, shap's default until 2023 where few coalitions are asked); or the first so many that least angle
 regression picks (`l1_reg="num_features(10)"`, its default since)."""
 
 
