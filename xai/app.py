@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -12,7 +12,8 @@ from xai.core.composing import choices, first_keys
 from xai.core.errors import UserError
 from xai.core.files import explain_disk_errors
 from xai.core.settings import build, unknown
-from xai.papers.families import FAMILIES, check_family, family, settle
+from xai.models.families import family_of
+from xai.papers.families import about, check_family, family, settle
 from xai.tasks.registry import Task, choose
 
 _OF_EVERY_TASK = ("checkpoint", "explainers", "metric")
@@ -57,7 +58,7 @@ def settings_of(task: Task, values: Mapping[str, Any], typed: Sequence[str] = ()
         asked = key != "explainers" or any(each.startswith("explainers.") for each in typed)
         if key not in wanted and values[key] and asked:
             raise UserError(f"{key}={values[key]} is nothing that {task.asked} can use: leave it out")
-    _check_family(task, values)
+    values = _with_model(task, values)
     return build(task.settings, {key: value for key, value in values.items() if key in wanted})
 
 
@@ -87,11 +88,10 @@ def _settled(config: DictConfig, task: Task, values: Mapping[str, Any], typed: S
     if not isinstance(checkpoint, str) or not isinstance(given, dict) or not wanted & {"checkpoint", "classifier"}:
         return config
     said = settle(given, Path(checkpoint), [key for key in typed if key.partition(".")[0] == "model"])
-    held, families = family(said or given), _families(task)
-    if held not in families and held is not family(given):
-        needed = " or ".join(FAMILIES[each].about for each in families)
+    held, kind = family_of(said or given), get_type_hints(task.settings)["model"]
+    if held is not family_of(given) and not issubclass(family(said), kind):
         raise UserError(
-            f"{checkpoint} holds {FAMILIES[held].about}, and {task.asked} needs {needed}: give such a checkpoint"
+            f"{checkpoint} holds {held.about}, and {task.asked} needs {about(kind)}: give such a checkpoint"
         )
     if said and task.asked in _FINE_TUNING and said["name"] in choices("training") and "model" not in typed:
         raise UserError(f"{checkpoint} is of model={said['name']}, which has training settings of its own: add that")
@@ -101,15 +101,14 @@ def _settled(config: DictConfig, task: Task, values: Mapping[str, Any], typed: S
     return OmegaConf.create({**whole, "model": {**own, **said}}) if said else config
 
 
-def _families(task: Task) -> tuple[Any, ...]:
-    wanted = get_type_hints(task.settings).get("model")
-    return get_args(wanted) or (wanted,)
-
-
-def _check_family(task: Task, values: Mapping[str, Any]) -> None:
-    """Refuse a model of a family that a task is not made for."""
-    if "model" in get_type_hints(task.settings) and isinstance(values.get("model"), dict):
-        check_family(_families(task), values["model"], task.asked)
+def _with_model(task: Task, values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Refuse a model of a family that a task is not made for; where it is made for one alone, that need not be said."""
+    kind, model = get_type_hints(task.settings).get("model"), values.get("model")
+    if kind is None or not isinstance(model, dict):
+        return values
+    check_family(kind, model, task.asked)
+    said = {"family"} if kind is family(model) else set()
+    return {**values, "model": {key: value for key, value in model.items() if key not in said}}
 
 
 def _module_names(value: Any) -> list[str]:

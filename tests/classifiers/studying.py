@@ -13,7 +13,7 @@ from xai.classifiers.params import ClassifierParams, SalvageParams, SurrogatePar
 from xai.classifiers.vit import VitStages
 from xai.data.catalogue import OpenData
 from xai.data.registry import Images
-from xai.models.cnn import published_classes
+from xai.models.families import published_classes
 from xai.models.vit import SmallVit, VitParams
 
 MODEL = VitParams("tiny", 16, 4, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), tower=SmallVit(8, 1, 2, 2.0, 1, 1.0))
@@ -81,5 +81,5 @@ PHOTOGRAPHS = OpenData("photographs", {"name": "photographs"}, Photographs())
 
 def stages(folder: Path, **changes: Any) -> VitStages:
     """The networks of a store in `folder`; `changes` are fields of `VitStages`."""
-    made = VitStages(runtime(folder), MODEL, DATA, CLASSIFIER, SURROGATE, 0)
+    made = VitStages(runtime(folder), MODEL, DATA, CLASSIFIER, 0, SURROGATE)
     return replace(made, **changes)

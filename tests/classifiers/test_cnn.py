@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tests.classifiers.bench import DATA, FIT, runtime
 from tests.classifiers.studying import BLANK, CLASSIFIER, PHOTOGRAPHS, STEP, Trained
-from xai.classifiers.cnn import CnnStages
+from xai.classifiers.networks import ClassifierStages
 from xai.classifiers.params import ClassifierParams
 from xai.core.errors import UserError
 from xai.models import files
@@ -23,11 +23,11 @@ CLASSES = ("north", "east", "south", "west")
 TEST = DATA.source.images("test", torch.arange(9), 0).pixels
 
 
-def stages(folder: Path, **changes: Any) -> CnnStages:
-    return replace(CnnStages(runtime(folder), MODEL, DATA, CLASSIFIER, 0), **changes)
+def stages(folder: Path, **changes: Any) -> ClassifierStages:
+    return replace(ClassifierStages(runtime(folder), MODEL, DATA, CLASSIFIER, 0), **changes)
 
 
-def tensors(stage: CnnStages) -> dict[str, Tensor]:
+def tensors(stage: ClassifierStages) -> dict[str, Tensor]:
     return load_file(stage.classifier.file("classifier.safetensors"))
 
 

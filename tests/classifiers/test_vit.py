@@ -28,6 +28,7 @@ from xai.core.errors import UserError
 from xai.data.catalogue import OpenData
 from xai.models import files
 from xai.models.explainer import SalvageNetwork, ShapleyNetwork
+from xai.models.maskable import Removal
 from xai.models.spec import TokenDecoder, describe
 from xai.models.vit import SmallVit, VitParams, build_vit
 
@@ -162,7 +163,7 @@ def test_a_file_to_hold_says_what_it_is(tmp_path: Path, trained: Trained) -> Non
     assert [path.name for path in held] == ["surrogate.safetensors", "salvage.safetensors"]
     assert held[0].read_bytes() == stage.surrogate.file("surrogate.safetensors").read_bytes()
     classes = ("north", "east", "south", "west")
-    removal, decoder = {"kind": "tokens"}, {"kind": "mask_transformer", "depth": 1, "heads": 2}
+    removal, decoder = Removal("tokens"), {"kind": "mask_transformer", "depth": 1, "heads": 2}
     seed = stage.seed
     assert files.read_spec(held[0]) == describe(MODEL, "surrogate", "shades", classes, seed=seed, removal=removal)
     assert files.read_spec(held[1]) == describe(MODEL, "salvage", "shades", classes, seed=seed, decoder=decoder)
@@ -272,7 +273,7 @@ def test_a_published_vit_is_the_classifier_where_it_knows_the_classes(
             torch.manual_seed(1 + published)
             return timm.create_model("vit_tiny_patch16_224", num_classes=outputs, img_size=16, patch_size=4)
 
-    monkeypatch.setattr("xai.classifiers.vit.build_vit", build)
+    monkeypatch.setattr("xai.models.vit.build_vit", build)
     stage = stages(tmp_path, model=model, data=PHOTOGRAPHS, classifier_params=replace(CLASSIFIER, focus=0.0))
     assert stage.is_published
     found = stage.network("classifier").network.state_dict()

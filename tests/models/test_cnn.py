@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from xai.core.errors import UserError
 from xai.core.settings import build
 from xai.data.images import to_tensor
-from xai.models.cnn import CnnParams, build_cnn, maskable_cnn, published_classes, published_cnn, start_weights
+from xai.models.cnn import CnnParams, build_cnn, published_cnn, start_weights
 from xai.models.cnn_packages import PACKAGES, package_file, package_weights
+from xai.models.families import published_classes
 from xai.models.maskable import Removal
 from xai.models.weights import read_weights
 
@@ -63,7 +64,7 @@ def test_every_tensor_of_the_package_gets_the_name_that_timm_has_for_it() -> Non
 )
 def test_the_published_network_knows_photographs(lite0: nn.Module, photograph: str, name: str, at_least: float) -> None:
     pixels = to_tensor(Image.fromarray(load_sample_image(photograph)), LITE0.image_size)
-    found = maskable_cnn(LITE0, lite0)(pixels[None])[0].softmax(0)
+    found = LITE0.maskable(lite0)(pixels[None])[0].softmax(0)
     assert published_classes()[int(found.argmax())] == name
     assert found.max() > at_least
 
@@ -72,12 +73,12 @@ def test_it_answers_what_the_plain_network_says_of_normalised_images() -> None:
     network = build_cnn(TINY, 5, 0).eval().requires_grad_(False)
     images = torch.rand(2, 3, 48, 48, generator=torch.Generator().manual_seed(0))
     mean, std = (torch.tensor(values).reshape(3, 1, 1) for values in (TINY.mean, TINY.std))
-    model = maskable_cnn(TINY, network)
+    model = TINY.maskable(network)
     torch.testing.assert_close(model(images), network((images - mean) / std), rtol=1e-4, atol=1e-5)
     assert model.grid == (TINY.grid, TINY.grid) == (3, 3)
     nothing = torch.zeros(2, 9, dtype=torch.bool)
     torch.testing.assert_close(model(images, nothing), network(torch.zeros(2, 3, 48, 48)), rtol=1e-4, atol=1e-5)
-    black = maskable_cnn(TINY, network, Removal("pixels", "black"))(images, nothing)
+    black = TINY.maskable(network, Removal("pixels", "black"))(images, nothing)
     torch.testing.assert_close(black, network((torch.zeros(2, 3, 48, 48) - mean) / std), rtol=1e-4, atol=1e-5)
 
 

@@ -19,13 +19,14 @@ from xai.core.settings import build
 from xai.models import files
 from xai.models.backbone import headless
 from xai.models.clip import trainable
-from xai.models.cnn import CnnParams, build_cnn, maskable_cnn
+from xai.models.cnn import CnnParams, build_cnn
 from xai.models.dense import DenseExplainer
 from xai.models.explainer import SalvageNetwork, ShapleyNetwork
 from xai.models.features import FrozenFeatures
+from xai.models.geometry import Geometry
 from xai.models.maskable import Removal
 from xai.models.segmenter import LinearDecoder, MaskTransformer
-from xai.models.spec import ModelSettings, Spec, describe, shape_of
+from xai.models.spec import Spec, describe, said_of, shape_of
 from xai.models.vit import SmallVit, VitParams, build_vit, maskable
 from xai.models.weights import architecture_hash, read_weights
 
@@ -47,9 +48,7 @@ def random(network: Any) -> Any:
     return network.eval()
 
 
-def dense(
-    params: ModelSettings, inner: nn.Module, seen: nn.Module | None = None
-) -> tuple[Any, Mapping[str, nn.Module]]:
+def dense(params: Geometry, inner: nn.Module, seen: nn.Module | None = None) -> tuple[Any, Mapping[str, nn.Module]]:
     features = FrozenFeatures(seen or inner, (0,), params.mean, params.std, 16)
     explainer = random(DenseExplainer(features, PIXELS, 3))
     return explainer, {"classifier": inner, "decoder": explainer.decoder, **({"backbone": seen} if seen else {})}
@@ -64,9 +63,9 @@ def made(kind: str) -> tuple[Spec, nn.Module | Mapping[str, nn.Module], Callable
         return describe(CLIP, "self_explaining", "x", tuple("abcde"), base="f"), clip, lambda net: net(IMAGES), clip
     if kind == "cnn":
         cnn = random(build_cnn(CNN, 3, 1))
-        return describe(CNN, "classifier", "x", CLASSES), cnn, lambda net: net(IMAGES), maskable_cnn(CNN, cnn)
+        return describe(CNN, "classifier", "x", CLASSES), cnn, lambda net: net(IMAGES), CNN.maskable(cnn)
     if kind in ("classifier", "surrogate"):
-        more = {"removal": {"kind": "tokens"}} if kind == "surrogate" else {}
+        more = {"removal": Removal("tokens")} if kind == "surrogate" else {}
         return describe(VIT, kind, "x", CLASSES, **more), vit, lambda net: net(IMAGES), maskable(VIT, vit)
     if kind == "salvage":
         salvage = random(SalvageNetwork(vit, LinearDecoder(8, 6, 1, 2), VIT.mean, VIT.std))
@@ -112,8 +111,8 @@ def test_patches_are_removed_as_asked_else_as_the_file_says(tmp_path: Path) -> N
     spec, written, _, _ = made("classifier")
     for said, asked, expected in (
         (None, None, Removal("tokens")),
-        ({"kind": "pixels", "reference": "blur"}, None, Removal("pixels", "blur")),
-        ({"kind": "pixels", "reference": "blur"}, Removal("pixels", 0.5), Removal("pixels", 0.5)),
+        (Removal("pixels", "blur"), None, Removal("pixels", "blur")),
+        (Removal("pixels", "blur"), Removal("pixels", 0.5), Removal("pixels", 0.5)),
     ):
         files.write(tmp_path / "x", written, Spec.model_validate({**dict(spec), "removal": said}))
         assert files.load(tmp_path / "x", removal=asked).classifier.removal == expected  # type: ignore[union-attr]
@@ -148,7 +147,7 @@ EDITED = {
     "a key less": said(S, "data", value=...),
     "an unknown kind": said(S, "kind", value="oracle"),
     "an unknown family": said(S, "model", "family", value="rnn"),
-    "another family": said(S, "model", value=json.loads(shape_of(CNN).model_dump_json())),
+    "another family": said(S, "model", value={**said_of(CNN), "resize": "bicubic"}),
     "classes a text": said(S, "classes", value="abc"),
     "classes numbers": said(S, "classes", value=[1, 2]),
     "no classes": said(S, "classes", value=[]),
@@ -198,14 +197,14 @@ def test_metadata_that_make_no_sense_are_refused_before_anything_is_built(
 
 
 def test_an_architecture_is_compared_before_it_is_allocated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    devices, true = [], files.build_vit
+    devices, true = [], VitParams.build
 
     def watched(*given: Any) -> Any:
         network = true(*given)
         devices.append(next(network.parameters()).device.type)
         return network
 
-    monkeypatch.setattr(files, "build_vit", watched)
+    monkeypatch.setattr(VitParams, "build", watched)
     spec, written, _, _ = made("classifier")
     giant = replace(VIT, tower=replace(VIT.tower, width=2**14, depth=200))  # type: ignore[type-var]
     files.write(tmp_path / "x", written, describe(giant, "classifier", "x", CLASSES))
@@ -237,9 +236,7 @@ def test_tensors_that_are_not_those_the_file_says_are_refused(tmp_path: Path) ->
 
 
 def test_what_cannot_be_said_is_not_written() -> None:
-    assert "model.image_size is more than" in refusal(
-        lambda: describe(replace(VIT, image_size=4**7), "classifier", "x", CLASSES)
-    )
+    assert "image_size=16384 must be at most 4096" in refusal(lambda: replace(VIT, image_size=4**7))
     with pytest.raises(ValueError, match="no surrogate of family cnn"):
         describe(CNN, "surrogate", "x", CLASSES)
 

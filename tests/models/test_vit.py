@@ -11,8 +11,9 @@ from timm.layers import resample_abs_pos_embed
 from torch import Tensor
 
 from xai.core.errors import UserError
+from xai.models.families import outputs_of
 from xai.models.maskable import Removal
-from xai.models.vit import SmallVit, VitParams, build_vit, maskable, outputs_of, start_weights
+from xai.models.vit import SmallVit, VitParams, build_vit, maskable, start_weights
 
 TOWER = SmallVit(width=16, depth=2, heads=2, mlp_ratio=2.0, registers=3, position_scale=0.3)
 SMALL = VitParams("small", 12, 4, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), tower=TOWER)

@@ -20,7 +20,7 @@ from xai.explainers.posthoc.saliency import Saliency
 from xai.explainers.rows import open_row
 from xai.metrics.functional.perturbation import area, enlarge_map, perturbation_curves
 from xai.models import files
-from xai.models.cnn import CnnParams, build_cnn, maskable_cnn
+from xai.models.cnn import CnnParams, build_cnn
 from xai.models.explainer import SalvageNetwork, ShapleyNetwork
 from xai.models.maskable import Removal, reference_image
 from xai.models.segmenter import LinearDecoder
@@ -118,7 +118,7 @@ def trained(tmp_path: Path, model: VitParams | CnnParams) -> tuple[Path, Any]:
             value.mul_(2.0 if value.ndim > 1 else 1.0)
     path = tmp_path / "classifier.safetensors"
     files.write(path, network, describe(model, "classifier", "pets", CLASSES))
-    made = maskable_cnn(model, network) if isinstance(model, CnnParams) else maskable(model, network)  # type: ignore[arg-type]
+    made = model.maskable(network) if isinstance(model, CnnParams) else maskable(model, network)  # type: ignore[arg-type]
     return path, made.eval().requires_grad_(False)
 
 
@@ -173,7 +173,7 @@ def test_patches_are_removed_as_the_explainer_asks(tmp_path: Path, photo: Path, 
     rise = with_explainer(name="rise", masks=8, output="logit", removal=removal)
     found = explain_image(model, path, photo, "dog", CPU, rise)
     network, settings = classifier.network, rise.row.params
-    white: Any = (maskable_cnn if isinstance(model, CnnParams) else maskable)(model, network, Removal("pixels", 0.9))  # type: ignore[operator]
+    white: Any = model.maskable(network, Removal("pixels", 0.9))
     pixels = to_tensor(read_image(photo), 16)[None]
     expected = Rise(white, settings).attribute(pixels, torch.tensor([1]))
     torch.testing.assert_close(found.attributions, expected[0], rtol=1e-3, atol=1e-4)

@@ -8,6 +8,7 @@ from xai.data.catalogue import OpenData
 from xai.models import files
 from xai.models.factory import ClipParams
 from xai.models.maskable import MaskableClassifier, Removal
+from xai.models.spec import said_of
 from xai.models.weights import fingerprint
 from xai.study.case import ExplainedModel
 
@@ -29,7 +30,7 @@ def clip_of_file(runtime: Runtime, model: ClipParams, data: OpenData, path: Path
     def make(removal: Removal | None) -> MaskableClassifier:
         return files.load_classifier(path, model, removal).to(runtime.trainer.device)
 
-    shape = said.model.model_dump()
+    shape = said_of(said.model)
     identity = {"tensors": fingerprint(tensors), **{name: shape[name] for name in _SHAPING}}
     if shape["quick_gelu"]:
         identity["quick_gelu"] = True

@@ -1,9 +1,8 @@
 """What the stages of all families of classifiers share: networks that are trained once, found again and handed over."""
 
 import shutil
-from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -33,10 +32,16 @@ _EVALUATION_BATCH = 128
 REVISION = 1
 
 
-class ClassifierStages(ABC):
+@dataclass
+class ClassifierStages:
     """A classifier for one model, one data set and one seed, and what is made from it; made when it is asked for.
 
-    A family of models says how its networks are built, and what else there is beside the classifier.
+    Args:
+        runtime: Where to work.
+        model: The network.
+        data: The data set.
+        classifier_params: How the classifier is trained, where it is.
+        seed: Of weights, order of images, masks.
     """
 
     runtime: Runtime
@@ -44,35 +49,32 @@ class ClassifierStages(ABC):
     data: OpenData
     classifier_params: ClassifierParams
     seed: int
-    outputs: int
-    """Width of the classifier's head."""
 
-    @cached_property
-    @abstractmethod
-    def classifier(self) -> Artifact:
-        """The classifier that is explained."""
-
-    @abstractmethod
-    def _blank(self) -> nn.Module:
-        """A network of the model, to load weights into."""
-
-    @abstractmethod
-    def _start(self) -> nn.Module:
-        """A network of the model with the weights that a training starts from."""
-
-    @abstractmethod
-    def _maskable(self, network: Any, removal: Removal | None = None) -> MaskableClassifier:
-        """A network of the model as a maskable classifier."""
+    def __post_init__(self) -> None:
+        """Refuse what would only show after the training before it."""
+        self.outputs = self.model.outputs(len(self.data.source.classes))
+        self.model.maskable(self._blank())
+        if not self.is_published:
+            self._check_focus()
 
     @property
-    @abstractmethod
-    def _start_file(self) -> Path | None:
-        """The file that the weights come from which a training starts from."""
+    def is_published(self) -> bool:
+        """Whether the published network is the classifier: nobody gave another, and it knows the very classes."""
+        given = self.classifier_params.checkpoint is not None
+        return not given and bool(self.model.is_published_for(self.data.source.classes))
+
+    @cached_property
+    def classifier(self) -> Artifact:
+        """The classifier: the user's own, the published network, or one trained from the model's start weights."""
+        checkpoint = self.classifier_params.checkpoint
+        if checkpoint is not None:
+            return self._own_classifier(checkpoint)
+        return self._published_classifier() if self.is_published else self._trained_classifier()
 
     def network(self, kind: str, removal: Removal | None = None) -> MaskableClassifier:
         """A classifier from the store by its kind, on the device, in evaluation mode."""
         tensors = read_weights(getattr(self, kind).file(FILES[kind]), what=kind).tensors
-        network = self._maskable(self._loaded(tensors), removal)
+        network: MaskableClassifier = self.model.maskable(self._loaded(tensors), removal)
         return network.to(self.runtime.trainer.device).eval().requires_grad_(False)
 
     def hand_over(self, kind: str, folder: Path, params: Any = None) -> Path:
@@ -120,18 +122,24 @@ class ClassifierStages(ABC):
         spec = {**self._common, **self._given, "focus": params.focus, "fit": asdict(params.fit)}
 
         def make(workdir: Path) -> None:
-            network = self._start()
+            network = self.model.start(self.outputs, self.seed)
             stage = f"classifier/{self.data.name}"
-            module = Classifier(self._maskable(network), params.fit, params.focus, self.seed, stage)
+            module = Classifier(self.model.maskable(network), params.fit, params.focus, self.seed, stage)
             self._fit(module, params.fit, workdir, "classifier")
             self._write(workdir, "classifier", network)
 
         return self._get("classifier", spec, make)
 
-    def _published_classifier(self, publish: Callable[[], nn.Module]) -> Artifact:
+    def _published_classifier(self) -> Artifact:
         """The published network as it is; nothing of how a training would go is part of it."""
         spec = {**self._common, **self._given, "published": True}
-        return self._get("classifier", spec, lambda work: self._write(work, "classifier", publish()))
+        model, outputs = self.model, self.outputs
+        return self._get("classifier", spec, lambda work: self._write(work, "classifier", model.published(outputs)))
+
+    def _blank(self) -> nn.Module:
+        """A network of the model, to load weights into."""
+        network: nn.Module = self.model.build(self.outputs, self.seed)
+        return network
 
     def _own_classifier(self, checkpoint: str) -> Artifact:
         """A classifier of the user's.
@@ -163,7 +171,7 @@ class ClassifierStages(ABC):
     @property
     def _given(self) -> dict[str, str]:
         """The fingerprint of the file of start weights, where there is one."""
-        path = self._start_file
+        path = self.model.file
         if path is None:
             return {}
         try:
@@ -192,6 +200,6 @@ class ClassifierStages(ABC):
         """Write a network; `more` is what is to be said of an explainer's decoder."""
         if kind == "surrogate":
             # It has learned to answer with tokens missing, and with nothing else.
-            more["removal"] = {"kind": "tokens"}
+            more["removal"] = Removal("tokens")
         spec = describe(self.model, kind, self.data.name, self.data.source.classes, seed=self.seed, **more)
         files.write(workdir / FILES[kind], network, spec)

@@ -3,76 +3,39 @@
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
 from pytorch_lightning import LightningModule
-from timm.models.vision_transformer import VisionTransformer
 
 from xai.classifiers.networks import FILES, REVISION, ClassifierStages
-from xai.classifiers.params import ClassifierParams, SalvageParams, SurrogateParams, VitShapleyParams
-from xai.core.runtime import Runtime
+from xai.classifiers.params import SalvageParams, SurrogateParams, VitShapleyParams
 from xai.core.store import Artifact
-from xai.data.catalogue import OpenData
 from xai.methods.salvage import Salvage
 from xai.methods.surrogate import Surrogate
 from xai.methods.vit_shapley import VitShapley
-from xai.models.cnn import published_classes
 from xai.models.explainer import ExplainerNetwork, SalvageNetwork, ShapleyNetwork
 from xai.models.maskable import Removal
 from xai.models.segmenter import build_decoder
-from xai.models.spec import shape_of
 from xai.models.timm_vit import MaskableVit
-from xai.models.vit import VitParams, build_vit, has_published_head, maskable, outputs_of, start_weights
+from xai.models.vit import VitParams, build_vit
 from xai.models.weights import load_weights, read_weights
 
 
 @dataclass
 class VitStages(ClassifierStages):
-    """Everything that is trained for one model, one data set and one seed; made when it is first asked for.
+    """A vision transformer, and everything that is trained around it.
 
     Args:
-        runtime: Where to work.
-        model: The vision transformer.
-        data: The data set.
-        classifier_params: How the classifier is trained.
         surrogate_params: How it is fine-tuned on masked images; None where only the classifier is wanted.
-        seed: Of weights, order of images, masks.
     """
 
-    runtime: Runtime
     model: VitParams
-    data: OpenData
-    classifier_params: ClassifierParams
-    surrogate_params: SurrogateParams | None
-    seed: int
-
-    def __post_init__(self) -> None:
-        """Refuse what would only show after the training before it."""
-        shape_of(self.model)
-        self.outputs = outputs_of(len(self.data.source.classes), self.model.binary)
-        network = build_vit(self.model, self.outputs, self.seed)
-        maskable(self.model, network)
-        self.width = int(network.embed_dim)
-        if not self.is_published:
-            self._check_focus()
-
-    @property
-    def is_published(self) -> bool:
-        """Whether the published network is the classifier: nobody gave another, and it knows the very classes."""
-        classes = tuple(self.data.source.classes)
-        known = self.classifier_params.checkpoint is None and has_published_head(self.model, len(classes))
-        return known and classes == published_classes()
+    surrogate_params: SurrogateParams | None = None
 
     @cached_property
-    def classifier(self) -> Artifact:
-        """The classifier: the user's own, the published network, or one trained from the model's start weights."""
-        checkpoint = self.classifier_params.checkpoint
-        if checkpoint is not None:
-            return self._own_classifier(checkpoint)
-        if self.is_published:
-            return self._published_classifier(lambda: build_vit(self.model, self.outputs, self.seed, published=True))
-        return self._trained_classifier()
+    def width(self) -> int:
+        """Of the tokens."""
+        return int(build_vit(self.model, self.outputs, self.seed).embed_dim)
 
     @cached_property
     def surrogate(self) -> Artifact:
@@ -152,19 +115,3 @@ class VitStages(ClassifierStages):
             decoder = build_decoder(params.decoder, backbone.embed_dim, scores, params.depth, params.heads)
         made: type[ExplainerNetwork] = SalvageNetwork if kind == "salvage" else ShapleyNetwork
         return made(backbone, decoder, self.model.mean, self.model.std)
-
-    def _blank(self) -> VisionTransformer:
-        return build_vit(self.model, self.outputs, self.seed)
-
-    def _start(self) -> VisionTransformer:
-        network = build_vit(self.model, self.outputs, self.seed, published=self.model.pretrained)
-        if self.model.weights is not None:
-            network.load_state_dict(start_weights(self.model, network))
-        return network
-
-    def _maskable(self, network: Any, removal: Removal | None = None) -> MaskableVit:
-        return maskable(self.model, network, removal)
-
-    @property
-    def _start_file(self) -> Path | None:
-        return None if self.model.weights is None else Path(self.model.weights)

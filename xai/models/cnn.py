@@ -1,5 +1,6 @@
 """Convolutional networks of timm from their configuration: trained here, or published and taken as they are."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,11 +11,9 @@ from torch import Tensor, nn
 
 from xai.core.errors import UserError
 from xai.core.settings import FieldError, settings
-from xai.data.folder import imagenet_names
 from xai.models.cnn_packages import check_package, package_file, package_weights
-from xai.models.geometry import Geometry, check_architecture
-from xai.models.maskable import Removal
-from xai.models.painted import PaintedClassifier
+from xai.models.families import NetworkParams, published_classes
+from xai.models.geometry import Text, check_architecture
 from xai.models.weights import match_weights, read_weights, without_prefix
 
 _PLAIN = "resnet50"
@@ -22,7 +21,7 @@ _VITS = "model=vit_tiny or model=vit_b14_dinov2"
 
 
 @settings
-class CnnParams(Geometry):
+class CnnParams(NetworkParams):
     """A convolutional network.
 
     Its weights come from one source at most; without any it is trained from nothing.
@@ -38,9 +37,9 @@ class CnnParams(Geometry):
         pretrained: Fetch timm's published weights of the architecture from the hub.
     """
 
-    architecture: str
-    output_stride: int | None = None
-    crop: Annotated[float, Field(gt=0, le=1)] = 1.0
+    architecture: Text
+    output_stride: Annotated[int, Field(ge=1, le=64)] | None = None
+    crop: Annotated[float, Field(gt=0.01, le=1)] = 1.0
     package: str | None = None
     weights: str | None = None
     pretrained: bool = False
@@ -70,6 +69,30 @@ class CnnParams(Geometry):
         if self.package is not None:
             return package_file(self.package)
         return None if self.weights is None else Path(self.weights)
+
+    @property
+    def resized(self) -> int:
+        """What the short side of a photograph is resized to before its middle is cut out."""
+        return round(self.image_size / self.crop)
+
+    def build(self, outputs: int, seed: int = 0) -> nn.Module:
+        """See `build_cnn`."""
+        return build_cnn(self, outputs, seed)
+
+    def start(self, outputs: int, seed: int = 0) -> nn.Module:
+        """The network with published weights, except for its head; with random ones where there are none."""
+        network = build_cnn(self, outputs, seed)
+        if not self.embedded:
+            network.load_state_dict(start_weights(self, network))
+        return network
+
+    def is_published_for(self, classes: Sequence[str]) -> bool:
+        """Whether there are published weights, and these are the classes that published networks know."""
+        return not self.embedded and tuple(classes) == published_classes()
+
+    def published(self, outputs: int) -> nn.Module:
+        """See `published_cnn`."""
+        return published_cnn(self)
 
 
 def build_cnn(params: CnnParams, outputs: int, seed: int) -> nn.Module:
@@ -105,11 +128,6 @@ def published_weights(params: CnnParams) -> dict[str, Tensor]:
     return _of_timm(params, 0, pretrained=True).state_dict()
 
 
-def published_classes() -> tuple[str, ...]:
-    """What published networks tell apart: ImageNet-1k, its classes called as data=imagenet calls them."""
-    return tuple(imagenet_names().values())
-
-
 def published_cnn(params: CnnParams) -> nn.Module:
     """A network as it was published, its head included.
 
@@ -133,11 +151,6 @@ def start_weights(params: CnnParams, network: nn.Module) -> dict[str, Tensor]:
     given = without_prefix(published_weights(params), backbone)
     state = {name: value for name, value in given.items() if not name.startswith(heads)}
     return _checked(params, network, {**state, **own})
-
-
-def maskable_cnn(params: CnnParams, network: nn.Module, removal: Removal | None = None) -> PaintedClassifier:
-    """A network as a maskable classifier; patches are painted over with the mean unless `removal` says otherwise."""
-    return PaintedClassifier(network, (params.grid, params.grid), params.mean, params.std, removal)
 
 
 def _checked(params: CnnParams, network: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:

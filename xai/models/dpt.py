@@ -9,13 +9,14 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from xai.core.errors import UserError
-from xai.core.settings import EvenCount, FieldError, Positive, Whole, settings
+from xai.core.settings import FieldError, settings
 from xai.models.evidence import CHANNELS
 
 Conditioning = Literal["concat", "product"]
 Norm = Literal["batch", "group"]
 CONDITIONINGS: tuple[Conditioning, ...] = get_args(Conditioning)
 NORMS: tuple[Norm, ...] = get_args(Norm)
+EvenWidth = Annotated[int, Field(ge=2, le=2**14, multiple_of=2)]
 
 
 @settings
@@ -40,17 +41,17 @@ class DecoderParams:
         scale: What the map is multiplied by at the end (1): Sinkhorn's sharpness is the scale of the map.
     """
 
-    channels: EvenCount
-    fusion: EvenCount
-    head: EvenCount
-    refinement: EvenCount
-    resize: Annotated[tuple[Positive, ...], Field(min_length=1)]
+    channels: EvenWidth
+    fusion: EvenWidth
+    head: EvenWidth
+    refinement: EvenWidth
+    resize: Annotated[tuple[Annotated[float, Field(gt=0, le=16)], ...], Field(min_length=1, max_length=16)]
     conditioning: Conditioning = "concat"
     norm: Norm = "batch"
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    pixels: Whole = 0
+    pixels: Annotated[int, Field(ge=0, le=4096)] = 0
     gradient: bool = False
-    scale: Positive = 1.0
+    scale: Annotated[float, Field(gt=0, le=1e6)] = 1.0
 
     def __post_init__(self) -> None:
         """Refuse a stem that is asked for and not there."""

@@ -13,9 +13,9 @@ from pydantic import Field
 from torch import Tensor
 
 from xai.core.errors import UserError
-from xai.core.settings import Count, FieldError, settings
+from xai.core.settings import FieldError, settings
 from xai.models.clip import SelfExplainingClip, Tokenizer
-from xai.models.geometry import Geometry
+from xai.models.geometry import Depth, Geometry, Heads, Scale, Text, Width
 from xai.models.maskable import Removal
 from xai.models.tokenizer import WordTokenizer
 from xai.models.weights import match_weights, read_weights
@@ -39,14 +39,14 @@ class SmallTowers:
         position_scale: Size of the sin-cos position embedding the training starts from.
     """
 
-    embed_dim: Count
-    width: Annotated[int, Field(ge=1, multiple_of=4)]
-    layers: Count
-    head_width: Count
-    text_width: Count
-    text_layers: Count
-    text_heads: Count
-    position_scale: float
+    embed_dim: Width
+    width: Annotated[int, Field(ge=1, le=2**14, multiple_of=4)]
+    layers: Depth
+    head_width: Width
+    text_width: Width
+    text_layers: Depth
+    text_heads: Heads
+    position_scale: Scale
 
     def __post_init__(self) -> None:
         """Refuse widths that cannot be cut into heads."""
@@ -69,7 +69,7 @@ class ClipParams(Geometry):
             weights that `pretrained` names.
     """
 
-    architecture: str | None = None
+    architecture: Text | None = None
     pretrained: str | None = None
     weights: str | None = None
     random_weights: bool = False

@@ -13,18 +13,17 @@ from torch import Tensor, nn
 
 from xai.core.composing import CONF
 from xai.core.errors import UserError
-from xai.core.settings import build as build_settings
 from xai.models.backbone import headless
 from xai.models.clip import SelfExplainingClip
-from xai.models.cnn import CnnParams, build_cnn, maskable_cnn
 from xai.models.dense import DenseExplainer
 from xai.models.explainer import ExplainerNetwork, SalvageNetwork, ShapleyNetwork
 from xai.models.factory import ClipParams, build_clip, build_explainer
+from xai.models.families import NetworkParams, open_model
 from xai.models.features import FrozenFeatures
+from xai.models.geometry import Geometry
 from xai.models.maskable import MaskableClassifier, Removal
 from xai.models.segmenter import build_decoder
-from xai.models.spec import ModelSettings, Spec, describe
-from xai.models.vit import VitParams, build_vit, maskable, outputs_of
+from xai.models.spec import Spec, said_of
 from xai.models.weights import (
     load_weights,
     match_weights,
@@ -38,13 +37,6 @@ from xai.models.weights import (
 KEY = "xai.file"
 """Where the metadata of a file hold its `Spec`, as JSON."""
 _LONGEST = 2**24
-# Settings that only one family has, among those in conf/model.
-_TELLING: tuple[tuple[str, Any], ...] = (
-    ("towers", ClipParams),
-    ("random_weights", ClipParams),
-    ("output_stride", CnnParams),
-    ("binary", VitParams),
-)
 
 
 @dataclass(frozen=True)
@@ -71,7 +63,7 @@ def write(path: Path, networks: nn.Module | Mapping[str, nn.Module], spec: Spec)
     write_weights(path, tensors, {KEY: spec.model_dump_json()})
 
 
-def read(path: Path, params: ModelSettings | None = None) -> tuple[Spec | None, dict[str, Tensor]]:
+def read(path: Path, params: Geometry | None = None) -> tuple[Spec | None, dict[str, Tensor]]:
     """What a file says of itself (None for one that others wrote), and its tensors.
 
     Args:
@@ -86,7 +78,7 @@ def read(path: Path, params: ModelSettings | None = None) -> tuple[Spec | None, 
     return _said(path, weights.metadata, params), weights.tensors
 
 
-def read_spec(path: Path, params: ModelSettings | None = None) -> Spec | None:
+def read_spec(path: Path, params: Geometry | None = None) -> Spec | None:
     """As `read`, without the tensors; None also for a file that cannot be read."""
     return _said(path, read_metadata(path), params)
 
@@ -98,38 +90,34 @@ def build(spec: Spec, removal: Removal | None = None) -> Network:
         spec: What the file says of itself.
         removal: How patches are removed; null takes the file's way, or the family's.
     """
-    params, classes, removal = spec.model.settings(), len(spec.classes), removal or _own_removal(spec)
+    params, classes, removal = spec.model, len(spec.classes), removal or spec.removal
     if isinstance(params, ClipParams):
         clip = build_clip(params)
         clip.logit_scale = nn.Parameter(torch.zeros((), device="cpu"))
         network = build_explainer(params, clip, torch.zeros(clip.visual.output_dim, classes), removal)
         return Network(spec, network, network, {"": network})
-    outputs = outputs_of(classes, spec.binary)
+    assert isinstance(params, NetworkParams)
+    outputs = params.outputs(classes)
+    inner: Any = params.build(outputs, 0)
     if spec.decoder is not None:
-        assert isinstance(params, VitParams)
         made: type[ExplainerNetwork] = SalvageNetwork if spec.kind == "salvage" else ShapleyNetwork
-        backbone, shape = build_vit(params, outputs, 0), spec.decoder
-        scores = outputs * (2 if spec.kind == "salvage" else 1)
-        decoder = build_decoder(shape.kind, backbone.embed_dim, scores, shape.depth, shape.heads)
-        explainer = made(backbone, decoder, params.mean, params.std)
+        shape, scores = spec.decoder, outputs * (2 if spec.kind == "salvage" else 1)
+        decoder = build_decoder(shape.kind, inner.embed_dim, scores, shape.depth, shape.heads)
+        explainer = made(inner, decoder, params.mean, params.std)
         return Network(spec, explainer, None, {"": explainer})
-    classifier: Any
-    if isinstance(params, CnnParams):
-        classifier = maskable_cnn(params, build_cnn(params, outputs, 0), removal)
-    else:
-        classifier = maskable(params, build_vit(params, outputs, 0), removal)
+    classifier = params.maskable(inner, removal)
     if spec.ranking is None:
-        return Network(spec, classifier, classifier, {"": classifier.network})
-    parts, seen, mean, std = {"classifier.": classifier.network}, classifier.network, params.mean, params.std
+        return Network(spec, classifier, classifier, {"": inner})
+    parts, seen, mean, std = {"classifier.": inner}, inner, params.mean, params.std
     if spec.ranking.backbone is not None:
         seen = headless(spec.ranking.backbone.architecture, params.image_size)
         parts["backbone."], mean, std = seen, spec.ranking.backbone.mean, spec.ranking.backbone.std
     features = FrozenFeatures(seen, spec.ranking.levels, mean, std, params.image_size)
-    dense = DenseExplainer(features, spec.ranking.decoder.settings(), classes, classifier, params.mean)
+    dense = DenseExplainer(features, spec.ranking.decoder, classes, classifier, params.mean)
     return Network(spec, dense, classifier, {**parts, "decoder.": dense.decoder})
 
 
-def load(path: Path, params: ModelSettings | None = None, removal: Removal | None = None) -> Network:
+def load(path: Path, params: Geometry | None = None, removal: Removal | None = None) -> Network:
     """A network of a file, frozen and in evaluation mode, with everything needed to ask it.
 
     What it would be is compared with the tensors that are there before any of it is allocated.
@@ -204,11 +192,7 @@ def shipped_settings(name: str) -> dict[str, Any]:
     return dict(yaml.safe_load(found[0].read_text(encoding="utf-8"))) if found else {}
 
 
-def _own_removal(spec: Spec) -> Removal | None:
-    return None if spec.removal is None else spec.removal.settings()
-
-
-def _said(path: Path, metadata: Mapping[str, str], params: ModelSettings | None) -> Spec | None:
+def _said(path: Path, metadata: Mapping[str, str], params: Geometry | None) -> Spec | None:
     if "xai.vector" in metadata:
         raise UserError(
             f"{path} is an explainability vector, not a classifier: give it as vector=..., and a classifier here"
@@ -216,17 +200,18 @@ def _said(path: Path, metadata: Mapping[str, str], params: ModelSettings | None)
     key = next((key for key in (KEY, *_EARLIER) if key in metadata), None)
     if key is None:
         return None
-    text = metadata[key]
     try:
-        if len(text) > _LONGEST:
+        if len(metadata[key]) > _LONGEST:
             raise ValueError("it is too long")
         if key == KEY:
-            return Spec.model_validate_json(text)
-        said = json.loads(text)
-        return _EARLIER[key](said, _settings_of(path, said["model"], params))
+            return Spec.model_validate_json(metadata[key])
+        said = json.loads(metadata[key])
+        if set(said) != set(_EARLIER[key]):
+            raise ValueError(f"its keys are not {', '.join(_EARLIER[key])}")
+        return _earlier(said, _settings_of(path, said["model"], params))
     except _UnknownError:
         raise
-    except (ValidationError, ValueError, TypeError, KeyError, RecursionError, UserError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, UserError) as error:
         why = printable(_reason(error))
         raise UserError(
             f"{path} was written by another version of this framework, or edited ({why}): train it again"
@@ -244,7 +229,7 @@ class _UnknownError(UserError):
     """A file of an earlier version names a model that is not shipped."""
 
 
-def _settings_of(path: Path, name: Any, params: ModelSettings | None) -> ModelSettings:
+def _settings_of(path: Path, name: Any, params: Geometry | None) -> Geometry:
     """The settings of a model that a file of an earlier version only names."""
     if not isinstance(name, str):
         raise TypeError("model: a name is wanted")
@@ -256,53 +241,32 @@ def _settings_of(path: Path, name: Any, params: ModelSettings | None) -> ModelSe
             f"{path} is of model={printable(name)}, and was written when files did not say what that is: give its "
             "settings as model=..."
         )
-    kind = next(kind for field, kind in _TELLING if field in values)
-    made: ModelSettings = build_settings(kind, {key: value for key, value in values.items() if key != "pretraining"})
-    return made
+    return open_model({key: value for key, value in values.items() if key != "pretraining"})
 
 
-def _earlier_clip(said: dict[str, Any], params: ModelSettings) -> Spec:
-    _check_keys(said, "model", "architecture", "base", "data", "classes", "explains")
-    if not isinstance(said["explains"], bool):
-        raise TypeError("explains: true or false is wanted")
-    kind = "self_explaining" if said["explains"] else "classifier"
-    return describe(params, kind, said["data"], _listed(said["classes"]), base=said["base"])
+_COMMON = ("model", "data", "classes")
+_EARLIER = {
+    "xai.classifier": (*_COMMON, "architecture", "base", "explains"),
+    "xai.vit": (*_COMMON, "kind", "binary", "decoder", "decoder_depth", "decoder_heads"),
+    "xai.ranking": (*_COMMON, "binary", "backbone", "mean", "std", "levels", "decoder"),
+}
+"""What earlier versions wrote, by the key of the metadata."""
 
 
-def _earlier_vit(said: dict[str, Any], params: ModelSettings) -> Spec:
-    _check_keys(said, "kind", "model", "data", "classes", "binary", "decoder", "decoder_depth", "decoder_heads")
-    shape = {"kind": said["decoder"], "depth": said["decoder_depth"], "heads": said["decoder_heads"]}
-    _check_binary(said, params)
-    return describe(
-        params, said["kind"], said["data"], _listed(said["classes"]), decoder=shape if said["decoder"] else None
-    )
-
-
-def _earlier_ranking(said: dict[str, Any], params: ModelSettings) -> Spec:
-    _check_keys(said, "model", "data", "classes", "binary", "backbone", "mean", "std", "levels", "decoder")
-    channels = {"mean": _listed(said["mean"]), "std": _listed(said["std"])}
-    backbone = {"architecture": said["backbone"], **channels} if said["backbone"] else None
-    decoder = {**said["decoder"], "resize": _listed(said["decoder"]["resize"])}
-    ranking = {"levels": _listed(said["levels"]), "decoder": decoder, "backbone": backbone}
-    _check_binary(said, params)
-    return describe(params, "ranking", said["data"], _listed(said["classes"]), ranking=ranking)
-
-
-_EARLIER: dict[str, Any] = {"xai.classifier": _earlier_clip, "xai.vit": _earlier_vit, "xai.ranking": _earlier_ranking}
-"""Readers of what earlier versions wrote, by the key of the metadata."""
-
-
-def _check_keys(said: Any, *names: str) -> None:
-    if set(said) != set(names):
-        raise ValueError(f"its keys are not {', '.join(names)}")
-
-
-def _check_binary(said: dict[str, Any], params: ModelSettings) -> None:
-    if said["binary"] is not getattr(params, "binary", False):
+def _earlier(said: dict[str, Any], params: Geometry) -> Spec:
+    """What a file of an earlier version says: of a CLIP (`explains`), of a ranking explainer (`levels`), of a ViT."""
+    if said.get("binary", False) is not getattr(params, "binary", False):
         raise ValueError(f"binary={said['binary']}, unlike model={params.name}")
-
-
-def _listed(values: Any) -> tuple[Any, ...]:
-    if not isinstance(values, list):
-        raise TypeError("a list is wanted")
-    return tuple(values)
+    values: dict[str, Any] = {"data": said["data"], "classes": said["classes"]}
+    if "explains" in said:
+        kind = {True: "self_explaining", False: "classifier"}[said["explains"]]
+        values |= {"kind": kind, "made_by": {"base": said["base"]}}
+    elif "levels" in said:
+        backbone = {"architecture": said["backbone"], "mean": said["mean"], "std": said["std"]}
+        seen = backbone if said["backbone"] else None
+        ranking = {"levels": said["levels"], "decoder": said["decoder"], "backbone": seen}
+        values |= {"kind": "ranking", "ranking": ranking}
+    else:
+        shape = {"kind": said["decoder"], "depth": said["decoder_depth"], "heads": said["decoder_heads"]}
+        values |= {"kind": said["kind"], "decoder": shape if said["decoder"] else None}
+    return Spec.model_validate_json(json.dumps({**values, "model": said_of(params)}))

@@ -1,8 +1,23 @@
 """How a square image is cut into patches, and how its pixels are normalised: what the settings of all models share."""
 
-import timm
+from typing import Annotated
 
-from xai.core.settings import Channels, Count, Deviations, FieldError, settings, unknown
+import timm
+from pydantic import Field
+
+from xai.core.settings import Count, FieldError, settings, unknown
+
+# A file brings its settings from a stranger, so all of them have bounds: nothing is built that no machine could hold.
+Size = Annotated[int, Field(ge=1, le=4096)]
+Width = Annotated[int, Field(ge=1, le=2**14)]
+Depth = Annotated[int, Field(ge=1, le=256)]
+Heads = Annotated[int, Field(ge=1, le=256)]
+Scale = Annotated[float, Field(ge=-1e3, le=1e3)]
+Text = Annotated[str, Field(max_length=200)]
+Means = Annotated[tuple[Annotated[float, Field(ge=-100, le=100)], ...], Field(min_length=3, max_length=3)]
+Deviations = Annotated[tuple[Annotated[float, Field(gt=0, le=100)], ...], Field(min_length=3, max_length=3)]
+
+_MOST_PATCHES = 2**16
 
 
 @settings
@@ -17,14 +32,14 @@ class Geometry:
         std: Channel deviations of it.
     """
 
-    name: str
-    image_size: Count
+    name: Text
+    image_size: Size
     patch_size: Count
-    mean: Channels
+    mean: Means
     std: Deviations
 
     def __post_init__(self) -> None:
-        """Refuse patches that do not cover the image, and a single one."""
+        """Refuse patches that do not cover the image, a single one, and more than anybody asks for."""
         if self.image_size % self.patch_size:
             fitting = max(1, round(self.image_size / self.patch_size)) * self.patch_size
             raise FieldError(
@@ -36,11 +51,23 @@ class Geometry:
                 f"makes one patch of image_size={self.image_size}, and an explanation compares patches: use "
                 f"{self.image_size // 2} at most",
             )
+        if self.grid**2 > _MOST_PATCHES:
+            raise FieldError("patch_size", f"cuts an image into more than {_MOST_PATCHES} patches: use larger ones")
 
     @property
     def grid(self) -> int:
         """Patches along a side."""
         return self.image_size // self.patch_size
+
+    @property
+    def embedded(self) -> bool:
+        """Whether the framework trains the model from nothing."""
+        return True
+
+    @property
+    def resized(self) -> int:
+        """What the short side of a photograph is resized to before its middle is cut out."""
+        return self.image_size
 
 
 def check_architecture(name: str, pattern: str = "") -> None:

@@ -1,7 +1,8 @@
 """Vision transformers of timm from their configuration: small ones trained here, published ones from their files."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import timm
 import torch
@@ -11,8 +12,9 @@ from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_
 from torch import Tensor
 
 from xai.core.errors import UserError
-from xai.core.settings import Count, FieldError, Positive, Whole, settings
-from xai.models.geometry import Geometry, check_architecture
+from xai.core.settings import FieldError, settings
+from xai.models.families import NetworkParams, outputs_of, published_classes
+from xai.models.geometry import Depth, Heads, Scale, Text, check_architecture
 from xai.models.maskable import Removal
 from xai.models.timm_vit import MaskableVit
 from xai.models.weights import match_weights, read_weights, without_prefix
@@ -34,12 +36,12 @@ class SmallVit:
         position_scale: Size of the sin-cos position embedding the training starts from.
     """
 
-    width: Annotated[int, Field(ge=1, multiple_of=4)]
-    depth: Count
-    heads: Count
-    mlp_ratio: Positive
-    registers: Whole
-    position_scale: float
+    width: Annotated[int, Field(ge=1, le=2**14, multiple_of=4)]
+    depth: Depth
+    heads: Heads
+    mlp_ratio: Annotated[float, Field(gt=0, le=64)]
+    registers: Annotated[int, Field(ge=0, le=256)]
+    position_scale: Scale
 
     def __post_init__(self) -> None:
         """Refuse widths that cannot be cut into heads."""
@@ -48,7 +50,7 @@ class SmallVit:
 
 
 @settings
-class VitParams(Geometry):
+class VitParams(NetworkParams):
     """A vision transformer.
 
     Args:
@@ -59,7 +61,7 @@ class VitParams(Geometry):
         binary: Give the head one logit with a sigmoid instead of one a class with a softmax; for data of two classes.
     """
 
-    architecture: str | None = None
+    architecture: Text | None = None
     weights: str | None = None
     pretrained: bool = False
     tower: SmallVit | None = None
@@ -82,13 +84,40 @@ class VitParams(Geometry):
         """Whether the framework trains the model from nothing."""
         return self.tower is not None
 
+    @property
+    def file(self) -> Path | None:
+        """The file that its weights come from."""
+        return None if self.weights is None else Path(self.weights)
 
-def has_published_head(params: VitParams, classes: int) -> bool:
-    """Whether timm publishes the architecture with a head of so many classes, and it is to be fetched from the hub."""
-    if not params.pretrained or params.binary:
-        return False
-    published = timm.models.get_pretrained_cfg(params.architecture or "")
-    return published is not None and published.num_classes == classes
+    def build(self, outputs: int, seed: int = 0) -> VisionTransformer:
+        """See `build_vit`."""
+        return build_vit(self, outputs, seed)
+
+    def maskable(self, network: Any, removal: Removal | None = None) -> MaskableVit:
+        """See `maskable`."""
+        return maskable(self, network, removal)
+
+    def outputs(self, classes: int) -> int:
+        """One logit a class, or a single one of a binary classifier."""
+        return outputs_of(classes, self.binary)
+
+    def start(self, outputs: int, seed: int = 0) -> VisionTransformer:
+        """The network with its weights; with random ones where there are none."""
+        network = build_vit(self, outputs, seed, published=self.pretrained)
+        if self.weights is not None:
+            network.load_state_dict(start_weights(self, network))
+        return network
+
+    def is_published_for(self, classes: Sequence[str]) -> bool:
+        """Whether timm publishes the architecture with a head of these classes, and it is to be fetched."""
+        if not self.pretrained or self.binary:
+            return False
+        published = timm.models.get_pretrained_cfg(self.architecture or "")
+        return published is not None and published.num_classes == len(classes) and tuple(classes) == published_classes()
+
+    def published(self, outputs: int) -> VisionTransformer:
+        """The network of timm's hub, head included."""
+        return build_vit(self, outputs, 0, published=True)
 
 
 def build_vit(params: VitParams, outputs: int, seed: int, *, published: bool = False) -> VisionTransformer:
@@ -181,19 +210,6 @@ def start_weights(params: VitParams, network: VisionTransformer) -> dict[str, Te
     expected = {name: value.shape for name, value in own.items() if not name.startswith(_HEADS)}
     match_weights(state, expected, what=f"weights {params.weights}", model=params.name)
     return {**{name: own[name] for name in own if name.startswith(_HEADS)}, **state}
-
-
-def outputs_of(classes: int, binary: bool) -> int:
-    """Width of a head: a single logit for a binary classifier (sigmoid), else one a class (softmax).
-
-    Raises:
-        UserError: For a binary classifier of another number of classes than two, or fewer than two classes.
-    """
-    if classes < 2:
-        raise UserError(f"a classifier of {classes} class has nothing to tell apart: use a data set of two or more")
-    if binary and classes != 2:
-        raise UserError(f"model.binary=true needs a data set of two classes, this one has {classes}")
-    return 1 if binary else classes
 
 
 def maskable(params: VitParams, network: VisionTransformer, removal: Removal | None = None) -> MaskableVit:

@@ -1,70 +1,65 @@
-"""Families of models: which one settings are of, and where its classifiers are made."""
+"""The model of a run: which family it is of, what the file of a checkpoint says of it, where its classifier is made."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from xai.classifiers.cnn import CnnStages
+from pydantic import PlainValidator
+
+from xai.classifiers.networks import ClassifierStages
 from xai.classifiers.params import ClassifierParams, SurrogateParams
 from xai.classifiers.vit import VitStages
 from xai.core.errors import UserError
 from xai.core.runtime import Runtime
-from xai.core.settings import build
 from xai.data.catalogue import OpenData
 from xai.models import files
-from xai.models.cnn import CnnParams
-from xai.models.spec import shape_of
+from xai.models.factory import ClipParams
+from xai.models.families import NetworkParams, families, family_of, open_model
+from xai.models.geometry import Geometry
+from xai.models.spec import said_of
 from xai.models.vit import VitParams
 from xai.papers.vectors.base import ModelParams
 
 
-@dataclass(frozen=True)
-class Family:
-    """What messages call a family, and one of its models as an example."""
-
-    about: str
-    example: str
+def family(model: Mapping[str, Any]) -> type[Geometry]:
+    """The settings of the family that a configuration is of; of a CLIP with those of its pre-training."""
+    return _settings(family_of(model).settings)
 
 
-FAMILIES: dict[Any, Family] = {
-    ModelParams: Family("a CLIP", "clip_tiny"),
-    VitParams: Family("a plain vision transformer", "vit_tiny"),
-    CnnParams: Family("a convolutional network", "efficientnet_lite0"),
-}
-"""Families by their settings."""
+def opened(values: Any) -> Geometry:
+    """The model of a configuration; what is wrong with it is a `UserError`."""
+    return open_model(values, family(values) if isinstance(values, Mapping) else None)
 
 
-def family(model: Mapping[str, Any]) -> Any:
-    """The family that settings are of, by the settings that only one family has; a CLIP where that does not tell."""
-    names = {each: {field.name for field in fields(each)} for each in FAMILIES}
-    others = {each: set().union(*(names[other] for other in FAMILIES if other is not each)) for each in FAMILIES}
-    found = [each for each in FAMILIES if (names[each] - others[each]) & set(model)]
-    return found[0] if len(found) == 1 else ModelParams
+AnyModel = Annotated[Geometry, PlainValidator(opened)]
+"""A model of any family, registered by this framework or by a plug-in."""
+AnyNetwork = Annotated[NetworkParams, PlainValidator(opened)]
+"""One that is a classifier by itself."""
 
 
-def check_family(wanted: Sequence[Any], model: Mapping[str, Any], asked: str) -> None:
+def about(wanted: type[Geometry]) -> str:
+    """What messages call the families that will do."""
+    return " or ".join(each.about for each in _fitting(wanted))
+
+
+def check_family(wanted: type[Geometry], model: Mapping[str, Any], asked: str) -> None:
     """Refuse settings of another family, which would be told one by one to be misspelt.
 
     Args:
-        wanted: Families that will do; what are none is not looked at.
+        wanted: Settings of a family, or of several.
         model: Settings of a model.
         asked: What wants it, in the words of the command line.
 
     Raises:
-        UserError: The model is of another family; or of one of these, and a setting of it is wrong.
+        UserError: The model is of another family, or a setting of it is wrong.
     """
-    if not set(wanted) <= set(FAMILIES):
+    given = family_of(model)
+    if issubclass(_settings(given.settings), wanted):
+        opened(model)
         return
-    given = family(model)
-    if given in wanted:
-        # Of several families that were tried in turn, the first would say what it does not understand.
-        build(given, model, "model")
-        return
-    needed = " or ".join(FAMILIES[each].about for each in wanted)
     raise UserError(
-        f"model={model.get('name')} is {FAMILIES[given].about}, and {asked} needs {needed}: "
-        f"use model={FAMILIES[wanted[0]].example}"
+        f"model={model.get('name')} is {given.about}, and {asked} needs {about(wanted)}: "
+        f"use model={_fitting(wanted)[0].example}"
     )
 
 
@@ -85,12 +80,11 @@ def settle(model: Mapping[str, Any], checkpoint: Path, typed: Sequence[str]) -> 
     Raises:
         UserError: The file contradicts what was typed, or says of itself what cannot be; a setting is wrong.
     """
-    params = build(family(model), model, "model")
+    params = opened(model)
     spec = files.read_spec(checkpoint, params)
     if spec is None:
         return {}
-    said = spec.model.model_dump(exclude={"resize"})
-    own, kind = shape_of(params).model_dump(exclude={"resize"}), said["family"]
+    said, own = said_of(spec.model), said_of(params)
     asked = [key.split(".")[1] for key in typed if "." in key]
     if "model" in typed:
         asked = ["family", *(key for key in said if key not in ("family", "name"))]
@@ -101,25 +95,31 @@ def settle(model: Mapping[str, Any], checkpoint: Path, typed: Sequence[str]) -> 
                 f"{checkpoint} is a {spec.kind} of model={spec.model.name} with {key}={_shown(said.get(key))}, not of "
                 f"{given} as was asked for: leave model out, the file says it all"
             )
-    names = {"family"} if kind == "cnn" else {"family", "crop"}
-    said = {key: value for key, value in said.items() if key not in names}
-    same = own["family"] == kind and model.get("name") == spec.model.name
+    same = own["family"] == said["family"] and model.get("name") == spec.model.name
     return said if same else {**files.shipped_settings(spec.model.name), **said}
-
-
-def _shown(value: Any) -> str:
-    return "null" if value is None else str(list(value) if isinstance(value, tuple) else value)
 
 
 def classifier_stages(
     runtime: Runtime,
-    model: VitParams | CnnParams,
+    model: NetworkParams,
     data: OpenData,
     classifier: ClassifierParams,
     surrogate: SurrogateParams | None,
     seed: int,
-) -> VitStages | CnnStages:
-    """The classifier of a model and what is made from it; a CNN has no surrogate."""
-    if isinstance(model, CnnParams):
-        return CnnStages(runtime, model, data, classifier, seed)
-    return VitStages(runtime, model, data, classifier, surrogate, seed)
+) -> ClassifierStages:
+    """The classifier of a model and what is made from it; only a ViT has a surrogate."""
+    if isinstance(model, VitParams):
+        return VitStages(runtime, model, data, classifier, seed, surrogate)
+    return ClassifierStages(runtime, model, data, classifier, seed)
+
+
+def _settings(kind: type[Geometry]) -> type[Geometry]:
+    return ModelParams if kind is ClipParams else kind
+
+
+def _fitting(wanted: type[Geometry]) -> list[Any]:
+    return [each for each in families() if issubclass(_settings(each.settings), wanted)]
+
+
+def _shown(value: Any) -> str:
+    return "null" if value is None else str(list(value) if isinstance(value, tuple) else value)

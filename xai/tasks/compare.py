@@ -9,18 +9,16 @@ from typing import Any
 from rich.markup import escape
 
 from xai.classifiers.clip import clip_of_file
-from xai.classifiers.cnn import CnnStages
 from xai.classifiers.explained import explained
 from xai.classifiers.params import ClassifierParams, SurrogateParams
-from xai.classifiers.vit import VitStages
 from xai.core.errors import UserError
 from xai.core.job import open_runtime, say_end, say_heading
 from xai.core.runtime import Runtime
 from xai.core.settings import settings
 from xai.data.catalogue import OpenData, open_data
 from xai.metrics import registry as metrics
-from xai.models.cnn import CnnParams
-from xai.models.vit import VitParams
+from xai.models.families import NetworkParams
+from xai.papers.families import AnyModel, classifier_stages
 from xai.papers.vectors.base import ModelParams
 from xai.report.headline import compared
 from xai.report.present import Told, present, source_of
@@ -44,7 +42,7 @@ class CompareSettings(StudySettings):
         rank_by: The column that says which explainer to trust.
     """
 
-    model: ModelParams | VitParams | CnnParams
+    model: AnyModel
     checkpoint: str | None
     classifier: ClassifierParams
     surrogate: SurrogateParams
@@ -81,11 +79,8 @@ def _opened(asked: CompareSettings, runtime: Runtime, data: OpenData) -> Explain
     if isinstance(asked.model, ModelParams):
         return clip_of_file(runtime, asked.model, data, _needed(checkpoint, asked.model.name))
     params = replace(asked.classifier, checkpoint=asked.checkpoint)
-    networks: VitStages | CnnStages
-    if isinstance(asked.model, CnnParams):
-        networks = CnnStages(runtime, asked.model, data, params, asked.seed)
-    else:
-        networks = VitStages(runtime, asked.model, data, params, asked.surrogate, asked.seed)
+    assert isinstance(asked.model, NetworkParams)
+    networks = classifier_stages(runtime, asked.model, data, params, asked.surrogate, asked.seed)
     if not networks.is_published:
         _needed(checkpoint, asked.model.name)
     return explained(networks)

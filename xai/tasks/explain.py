@@ -22,14 +22,13 @@ from xai.data.images import read_image, to_tensor
 from xai.explainers.rows import load_row
 from xai.models import files
 from xai.models.clip import SelfExplainingClip
-from xai.models.cnn import CnnParams, maskable_cnn, published_classes, published_cnn
 from xai.models.dense import DenseExplainer
 from xai.models.explainer import SalvageNetwork
-from xai.models.factory import ClipParams
+from xai.models.families import NetworkParams, published_classes
+from xai.models.geometry import Geometry
 from xai.models.maskable import MaskableClassifier
-from xai.models.spec import AnyShape, Spec, shape_of
-from xai.models.vit import VitParams
-from xai.papers.vectors.base import ModelParams
+from xai.models.spec import Spec
+from xai.papers.families import AnyModel
 from xai.ranking.objective import ObjectiveParams
 from xai.ranking.refinement import RefinementParams
 from xai.report.figures import to_bytes
@@ -56,7 +55,7 @@ class ExplainSettings(Common):
         objective: What that improves, and by which references maps are measured.
     """
 
-    model: ModelParams | VitParams | CnnParams
+    model: AnyModel
     checkpoint: str | None
     image: str | tuple[str, ...]
     target: str | int | float | bool | None
@@ -107,7 +106,7 @@ class Explanation:
 
 
 def explain_image(
-    model: ClipParams | VitParams | CnnParams,
+    model: Geometry,
     checkpoint: Path | None,
     image: Path,
     target: str | None,
@@ -121,7 +120,7 @@ def explain_image(
 
     Args:
         model: The model, where there is no file to say it.
-        checkpoint: A file of ours; None takes a CNN as it was published.
+        checkpoint: A file of ours; None takes a network as it was published.
         image: The picture.
         target: Name of a class.
         trainer: Device and precision.
@@ -133,14 +132,14 @@ def explain_image(
     """
     picture, removal = read_image(image), post_hoc.row.params.classifier_removal
     if checkpoint is None:
-        if not isinstance(model, CnnParams) or model.embedded:
+        classes = published_classes()
+        if not isinstance(model, NetworkParams) or not model.is_published_for(classes):
             raise UserError(
                 f"model={model.name} needs a checkpoint: give checkpoint=FILE, or model=efficientnet_lite0, which "
                 "comes trained"
             )
-        published = maskable_cnn(model, published_cnn(model), removal)
-        pixels = _as_seen(picture, shape_of(model))
-        return _from_outside(published, published_classes(), pixels, target, trainer, post_hoc)
+        published = model.maskable(model.published(model.outputs(len(classes))), removal)
+        return _from_outside(published, classes, _as_seen(picture, model), target, trainer, post_hoc)
     made = files.load(checkpoint, model, removal)
     pixels, classes, network = _as_seen(picture, made.spec.model), made.spec.classes, made.network
     if isinstance(network, SelfExplainingClip | SalvageNetwork):
@@ -154,10 +153,10 @@ def explain_image(
     return _from_outside(made.classifier, classes, pixels, target, trainer, post_hoc, own)
 
 
-def _as_seen(image: Image.Image, shape: AnyShape) -> Tensor:
+def _as_seen(image: Image.Image, shape: Geometry) -> Tensor:
     """The middle of a picture, [3, H, W], as a network takes it."""
     size = shape.image_size
-    resized = to_tensor(image, round(size / shape.crop))
+    resized = to_tensor(image, shape.resized)
     edge = (resized.shape[-1] - size) // 2
     return resized[:, edge : edge + size, edge : edge + size]
 

@@ -24,9 +24,8 @@ from xai.data.catalogue import open_data
 from xai.explainers import registry
 from xai.explainers.registry import Prepared, Row, refusal
 from xai.explainers.rows import load_row
-from xai.models.cnn import CnnParams
 from xai.models.vit import VitParams
-from xai.papers.families import classifier_stages
+from xai.papers.families import AnyNetwork, classifier_stages
 from xai.study.case import Case, CaseParams, ExplainedModel
 from xai.tasks.registry import Task
 
@@ -45,7 +44,7 @@ class ClassifierTraining(Common):
     """
 
     method: str
-    model: VitParams | CnnParams
+    model: AnyNetwork
     data: Any
     classifier: ClassifierParams
 

@@ -14,9 +14,7 @@ from xai.core.settings import FieldError, settings
 from xai.data.catalogue import open_data
 from xai.explainers.registry import Row
 from xai.explainers.rows import load_row
-from xai.models.cnn import CnnParams
-from xai.models.vit import VitParams
-from xai.papers.families import classifier_stages
+from xai.papers.families import AnyNetwork, classifier_stages
 from xai.papers.ranking.explainers import RankingSettings, RefinedSettings
 from xai.papers.ranking.shortcut import Shortcut, ShortcutParams
 from xai.study.case import Case, check_images
@@ -39,7 +37,7 @@ class RankingStudy(StudySettings):
         shortcut: The mark that Figure 5 looks for; null looks for none.
     """
 
-    model: VitParams | CnnParams
+    model: AnyNetwork
     classifier: ClassifierParams
     surrogate: SurrogateParams
     path_steps: tuple[Annotated[int, Field(ge=3)], ...]

@@ -63,7 +63,7 @@ def open_study(asked: SalvageStudy, runtime: Runtime) -> Study:
         if isinstance(row.params, SalvageSettings | VitShapleySettings):
             for share in asked.lengths:
                 shortened(row.params.fit, share)
-    networks = VitStages(runtime, asked.model, data, asked.classifier, asked.surrogate, asked.seed)
+    networks = VitStages(runtime, asked.model, data, asked.classifier, asked.seed, asked.surrogate)
     surrogate, classifier = explained(networks, "surrogate"), explained(networks, "classifier")
     case = Case(runtime, surrogate, data, asked.case, asked.seed, compared=classifier)
     cases: list[tuple[Case, Sequence[Chosen]]] = [(case, [each for each in metrics if each.metric.name != PROBE])]

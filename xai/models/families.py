@@ -1,0 +1,161 @@
+"""Families of models: their settings, how a network is built from them, and which classifier that is.
+
+    @register("tiny_mlp", about="a small MLP", example="mlp_small")
+    @settings
+    class MlpParams(NetworkParams):
+        hidden: Count
+
+        def build(self, outputs: int, seed: int = 0) -> nn.Module: ...
+
+is a family of one's own: `family: tiny_mlp` in the YAML of a model says that its other settings are these.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from torch import nn
+
+from xai.core import plugins
+from xai.core.errors import UserError
+from xai.core.settings import build, settings, unknown
+from xai.data.folder import imagenet_names
+from xai.models.geometry import Geometry
+from xai.models.maskable import MaskableClassifier, Removal
+from xai.models.painted import PaintedClassifier
+
+T = TypeVar("T", bound=type[Geometry])
+
+
+@settings
+class NetworkParams(Geometry):
+    """Settings of a network that classifies by itself; a family has to say how it is built, and may say the rest."""
+
+    def build(self, outputs: int, seed: int = 0) -> nn.Module:
+        """The network of normalised images [B, 3, H, W] to logits [B, `outputs`], with random weights of a seed."""
+        raise NotImplementedError
+
+    def maskable(self, network: Any, removal: Removal | None = None) -> MaskableClassifier:
+        """The network as a classifier that answers with patches removed: they are painted over in its input."""
+        return PaintedClassifier(network, (self.grid, self.grid), self.mean, self.std, removal)
+
+    def outputs(self, classes: int) -> int:
+        """Width of the head for so many classes."""
+        return outputs_of(classes, binary=False)
+
+    @property
+    def file(self) -> Path | None:
+        """The file that its weights come from; None where there is none."""
+        return None
+
+    def start(self, outputs: int, seed: int = 0) -> nn.Module:
+        """The network with the weights that a training starts from."""
+        return self.build(outputs, seed)
+
+    def is_published_for(self, classes: Sequence[str]) -> bool:
+        """Whether it comes trained, to tell these very classes apart."""
+        return False
+
+    def published(self, outputs: int) -> nn.Module:
+        """The network as it was published, head included."""
+        return self.start(outputs)
+
+
+@dataclass(frozen=True)
+class Family:
+    """A family of models.
+
+    Args:
+        name: What files and configurations call it.
+        settings: Of its models.
+        about: What messages call it.
+        example: One of its models.
+        telling: Settings that no other family has; where a configuration does not name its family, they tell it.
+    """
+
+    name: str
+    settings: type[Geometry]
+    about: str
+    example: str
+    telling: frozenset[str] = frozenset()
+
+
+_FAMILIES: dict[str, Family] = {}
+
+
+def register(name: str, *, about: str, example: str, telling: Sequence[str] = ()) -> Callable[[T], T]:
+    """Register settings as those of a family; see `Family`.
+
+    Raises:
+        UserError: The name is taken.
+    """
+    if name in _FAMILIES:
+        raise UserError(f"a family of models is called {name} already: choose another name")
+
+    def add(kind: T) -> T:
+        _FAMILIES[name] = Family(name, kind, about, example, frozenset(telling))
+        return kind
+
+    return add
+
+
+def families() -> list[Family]:
+    """All families, those of this framework first."""
+    return list(_FAMILIES.values())
+
+
+def named(name: Any) -> Family:
+    """A family by its name.
+
+    Raises:
+        UserError: Nobody has registered it.
+    """
+    plugins.load()
+    if name not in _FAMILIES:
+        more = "; one of your own is registered by plugins=[your_module]"
+        raise UserError(unknown(f"model.family={name}", str(name), _FAMILIES, "family of models", "choose from") + more)
+    return _FAMILIES[name]
+
+
+def family_of(model: Geometry | Mapping[str, Any]) -> Family:
+    """The family that settings are of, made or not; a CLIP where they do not tell."""
+    if isinstance(model, Geometry):
+        found = [each for each in families() if isinstance(model, each.settings)]
+        return max(found, key=lambda each: len(each.settings.__mro__))
+    if "family" in model:
+        return named(model["family"])
+    found = [each for each in families() if each.telling & set(model)]
+    return found[0] if len(found) == 1 else named("clip")
+
+
+def open_model(values: Any, kind: type[Geometry] | None = None) -> Geometry:
+    """The settings of a model from a configuration, of the family that it is of unless `kind` says which.
+
+    Raises:
+        UserError: A setting is wrong.
+    """
+    if isinstance(values, Geometry):
+        return values
+    if not isinstance(values, Mapping):
+        raise UserError(f"model={values} must be a group of settings: use model=vit_tiny, or another of conf/model")
+    own = {key: value for key, value in values.items() if key != "family"}
+    return build(kind or family_of(values).settings, own, "model")
+
+
+def published_classes() -> tuple[str, ...]:
+    """What published networks tell apart: ImageNet-1k, its classes called as data=imagenet calls them."""
+    return tuple(imagenet_names().values())
+
+
+def outputs_of(classes: int, binary: bool) -> int:
+    """Width of a head: a single logit for a binary classifier (sigmoid), else one a class (softmax).
+
+    Raises:
+        UserError: For a binary classifier of another number of classes than two, or fewer than two classes.
+    """
+    if classes < 2:
+        raise UserError(f"a classifier of {classes} class has nothing to tell apart: use a data set of two or more")
+    if binary and classes != 2:
+        raise UserError(f"model.binary=true needs a data set of two classes, this one has {classes}")
+    return 1 if binary else classes
