@@ -5,6 +5,7 @@ that was stopped goes on, and jobs on other machines may fill the same store mea
 """
 
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -43,7 +44,8 @@ def main(arguments: Sequence[str]) -> None:
     path = Path(arguments[0])
     sweep = read_sweep(path)
     folders = run_all(sweep, path.stem, arguments[1:])
-    page = show(sweep, folders, Path("outputs") / path.stem)
+    typed = shlex.join(["python", "-m", "xai.sweep", *arguments])
+    page = show(sweep, folders, Path("outputs") / path.stem, typed)
     console.print(f"report: [bold]{escape(str(page))}[/]", highlight=False, soft_wrap=True)
 
 

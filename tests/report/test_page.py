@@ -14,7 +14,7 @@ from xai.report.page import Page, Part, Picture, write_page
 from xai.report.pictures import Gallery, sheets
 from xai.report.sheets import claim_notes, claim_sheets, cost_sheets, sheet_of
 from xai.report.tables import build_tables
-from xai.study.claims import Claim, Claims, judge
+from xai.study.claims import Claim, Claims, judge, table_of
 from xai.study.statistics import Best
 
 _VOID = {"meta", "link", "img", "br"}
@@ -61,10 +61,10 @@ def full_page() -> Page:
     maps = {"SALVAGE": torch.rand(2, 4, 4), "RISE": torch.rand(2, 4, 4)}
     (sheet,) = sheets(Gallery(torch.rand(2, 3, 16, 16), maps, ["cat", "dog"], ["cat", "cow"]))
     claims = [Claim(["srg"], ["salvage"], [below], "Table 1") for below in ("rise", "vit_cx")]
-    findings = judge(source.scores, Claims(claims), COLUMNS)
+    findings = table_of(judge(source.scores, Claims(claims), COLUMNS))
     parts = [
         Part("The tables", [sheet_of(table) for table in build_tables(source.scores, TableParams(), COLUMNS)]),
-        Part("The claims", claim_sheets(findings), notes=claim_notes(findings)),
+        Part("The claims", claim_sheets(findings, COLUMNS), notes=claim_notes(findings)),
         Part("The figures", pictures=[Picture.of_drawn(each) for each in drawn], notes=missing),
         Part("What the maps look like", pictures=[Picture.of(sheet, "Two images with their maps.")]),
         Part("What it costs", cost_sheets(source.costs)),

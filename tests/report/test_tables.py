@@ -14,7 +14,7 @@ from xai.core.settings import build
 from xai.report.layout import Group, Normalisation, Published, RowParams, Symbol, TableParams, read_table
 from xai.report.sheets import as_html, as_markdown, as_rich, claim_notes, claim_sheets, sheet_of
 from xai.report.tables import Reasons, as_frame, build_tables, by_parameter, published_table
-from xai.study.claims import Claim, Claims, judge
+from xai.study.claims import Claim, Claims, judge, table_of
 
 TABLES = sorted((Path(__file__).resolve().parents[2] / "conf" / "table").glob("*.yaml"))
 MEASURED = drawn({"ours": 0.5, "rise": 0.3, "grad_cam": 0.31, "random": 0.0})
@@ -215,14 +215,14 @@ def test_claims_are_a_grid_or_a_line_each():
         Claim(["srg"], ["ours"], ["vit_cx"], "Table 2"),
         Claim(["srg"], ["rise"], ["ours"], "Table 3"),
     ]
-    findings = judge(MEASURED, Claims(claims), COLUMNS)
-    grid, others = claim_sheets(findings)
+    findings = table_of(judge(MEASURED, Claims(claims), COLUMNS))
+    grid, others = claim_sheets(findings, COLUMNS)
     assert grid.title == "Ours less the others · cluttered · vit_tiny"
     assert [(line.names[0], [entry.text[-1] for entry in line.entries]) for line in grid.parts[0].lines] == [
         ("RISE", ["✓", "–"]),
         ("RANDOM", ["✓", "–"]),
     ]
-    assert grid.parts[0].lines[0].entries[0].text.startswith(f"+{100 * findings[0].difference.mean:.1f}")
+    assert grid.parts[0].lines[0].entries[0].text.startswith(f"+{100 * findings['difference'][0]:.1f}")
     assert [line.entries[1].text for line in others.parts[0].lines] == ["not measured –", "does not hold ✗"]
     notes = claim_notes(findings)
     assert notes[0] == "Of 6 comparisons: 2 hold, 1 do not hold, 0 undecided, 3 not measured."

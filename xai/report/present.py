@@ -21,7 +21,7 @@ from xai.report.layout import read_table
 from xai.report.page import Page, Part, Picture, write_page
 from xai.report.pictures import sheets as picture_sheets
 from xai.report.tables import Reasons, Table, as_frame, build_tables, published_table
-from xai.study.claims import Finding, judge, read_claims, table_of
+from xai.study.claims import judge, read_claims, table_of
 from xai.study.files import write_frames
 from xai.study.frame import Frames
 from xai.study.params import StudySettings
@@ -37,7 +37,7 @@ class Shown:
 
     Args:
         tables: By the name of their file.
-        findings: Verdicts of claims.
+        claims: Verdicts, and the numbers behind them.
         figures: Those that could be drawn.
         missing: A line for each that could not, and for each row that was left out.
         summary: What it comes to, a sentence each.
@@ -46,7 +46,7 @@ class Shown:
     """
 
     tables: Mapping[str, Sequence[Table]]
-    findings: Sequence[Finding] = ()
+    claims: pd.DataFrame = field(default_factory=pd.DataFrame)
     figures: Sequence[Drawn] = ()
     missing: Sequence[str] = ()
     summary: Sequence[str] = ()
@@ -148,8 +148,8 @@ def write(shown: Shown, frames: Frames, output: Path) -> None:
         write_atomically(output / f"{name}.md", "\n".join(texts).encode())
         values = pd.concat([as_frame(table).assign(table=table.title) for table in tables])
         write_atomically(output / f"{name}.csv", values.to_csv(index=False).encode())
-    if shown.findings:
-        write_atomically(output / "claims.csv", table_of(shown.findings).to_csv(index=False).encode())
+    if len(shown.claims):
+        write_atomically(output / "claims.csv", shown.claims.to_csv(index=False).encode())
     for drawn in shown.figures:
         save(drawn.figure, output / "figures", drawn.name)
     if shown.pictures:
@@ -161,9 +161,9 @@ def write(shown: Shown, frames: Frames, output: Path) -> None:
 def say(shown: Shown) -> None:
     """In the terminal."""
     tables = [sheets.sheet_of(table) for tables in shown.tables.values() for table in tables]
-    for sheet in [*tables, *sheets.claim_sheets(shown.findings)]:
+    for sheet in [*tables, *sheets.claim_sheets(shown.claims, metrics.columns())]:
         console.print(sheets.as_rich(sheet, console.width))
-    for note in sheets.claim_notes(shown.findings):
+    for note in sheets.claim_notes(shown.claims):
         console.print(note, highlight=False, style="dim")
     for line in shown.missing:
         console.print(f"  {line}", highlight=False, markup=False, style="dim")
@@ -177,7 +177,9 @@ def as_page(shown: Shown, title: str, about: str, made: Mapping[str, str]) -> Pa
     figures = [Picture.of_drawn(drawn) for drawn in shown.figures]
     parts = [
         Part("The table" if len(tables) == 1 else "The tables", tables),
-        Part("The claims", sheets.claim_sheets(shown.findings), notes=sheets.claim_notes(shown.findings)),
+        Part(
+            "The claims", sheets.claim_sheets(shown.claims, metrics.columns()), notes=sheets.claim_notes(shown.claims)
+        ),
         Part("The figures", pictures=figures, notes=[f"Not shown: {line}." for line in shown.missing]),
         Part("What the maps look like", pictures=shown.pictures),
         Part("What it costs", sheets.cost_sheets(shown.costs)),
@@ -223,10 +225,12 @@ def tables_of(frames: Frames, name: str, unfit: Mapping[str, str]) -> list[Table
     return made + ([] if published is None else [published])
 
 
-def verdicts(frames: Frames, names: Sequence[str]) -> list[Finding]:
+def verdicts(frames: Frames, names: Sequence[str]) -> pd.DataFrame:
     """What the claims of some files of conf/claim come to."""
     columns, scores = metrics.columns(), usual(frames.scores)
-    return [found for name in names for found in judge(scores, read_claims(config_file("claim", name)), columns)]
+    return table_of(
+        [found for name in names for found in judge(scores, read_claims(config_file("claim", name)), columns)]
+    )
 
 
 def usual(frame: pd.DataFrame) -> pd.DataFrame:

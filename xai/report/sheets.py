@@ -1,9 +1,10 @@
 """Sheets: text in rows and columns, for a terminal, as Markdown and as HTML; tables and claims are shown as sheets."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import jinja2
 import pandas as pd
@@ -15,8 +16,8 @@ from rich.text import Text
 
 from xai.report.layout import Symbol
 from xai.report.tables import Cell, Row, Table
-from xai.study.claims import FAILS, HOLDS, NOT_MEASURED, RULE, UNDECIDED, Finding
-from xai.study.columns import COSTS, Column, after_point, arrow, number, scale, signed
+from xai.study.claims import FAILS, HOLDS, NOT_MEASURED, RULE, UNDECIDED
+from xai.study.columns import COSTS, Column, after_point, arrow, column_of, number, scale, signed
 
 SIGNS = {HOLDS: "✓", FAILS: "✗", UNDECIDED: "?", NOT_MEASURED: "–"}
 _LEGEND = ", ".join(f"{sign} {verdict}" for verdict, sign in SIGNS.items()) + "."
@@ -92,32 +93,33 @@ def sheet_of(table: Table) -> Sheet:
     return Sheet(table.title, head, 1, parts, table.notes)
 
 
-def claim_sheets(findings: Sequence[Finding]) -> list[Sheet]:
-    """For each data set the claims of one heading as a grid of rows and metrics, and the others one a line."""
+def claim_sheets(claims: pd.DataFrame, columns: Mapping[str, Column]) -> list[Sheet]:
+    """For each data set the claims of one heading as a grid of rows and metrics, and the others one a line.
+
+    Args:
+        claims: What `xai.study.claims.table_of` gives.
+        columns: Of the registry of metrics, by name.
+    """
     sheets = []
-    for where in dict.fromkeys(each.where for each in findings):
-        mine = [each for each in findings if each.where == where]
-        headings = dict.fromkeys(each.claim.heading for each in mine if each.claim.heading)
-        sheets += [_grid(heading, [each for each in mine if each.claim.heading == heading]) for heading in headings]
-        others = [each for each in mine if not each.claim.heading]
+    for where, mine in claims.groupby("where", sort=False) if len(claims) else ():
+        for heading, part in mine[mine["heading"] != ""].groupby("heading", sort=False):
+            sheets.append(_grid(f"{heading} · {where}", part, columns))
+        others = mine[mine["heading"] == ""].to_dict("records")
         if others:
-            names = ("Claim", "Paper", "Difference [95 %]", "Verdict")
-            part = Part("", tuple(_claim_line(each) for each in others))
-            sheets.append(Sheet(f"Claims · {where}", tuple((name, "") for name in names), 2, (part,)))
+            head = tuple((name, "") for name in ("Claim", "Paper", "Difference [95 %]", "Verdict"))
+            lines = tuple(_claim_line(each, column_of(each["metric"], columns)) for each in others)
+            sheets.append(Sheet(f"Claims · {where}", head, 2, (Part("", lines),)))
     return sheets
 
 
-def claim_notes(findings: Sequence[Finding]) -> list[str]:
+def claim_notes(claims: pd.DataFrame) -> list[str]:
     """How many claims came out which way, what keeps them open, and how a verdict is reached; nothing of no claims."""
-    if not findings:
+    if claims.empty:
         return []
-    counts = [f"{sum(each.verdict == verdict for each in findings)} {text}" for verdict, text in _TALLY.items()]
-    reasons: dict[tuple[str, str], dict[str, None]] = {}
-    for each in findings:
-        if each.why:
-            reasons.setdefault((each.verdict, each.why), {})[each.lacks] = None
-    told = [f"{verdict.capitalize()}: {why} {', '.join(lacks)}".strip() for (verdict, why), lacks in reasons.items()]
-    return [f"Of {len(findings)} comparisons: {', '.join(counts)}.", _LEGEND, *(f"{each}." for each in told), RULE]
+    counts = [f"{(claims['verdict'] == verdict).sum()} {text}" for verdict, text in _TALLY.items()]
+    reasons = claims.loc[claims["why"] != "", ["verdict", "why"]].drop_duplicates()
+    told = [f"{verdict.capitalize()}: {why}." for verdict, why in reasons.itertuples(index=False)]
+    return [f"Of {len(claims)} comparisons: {', '.join(counts)}.", _LEGEND, *told, RULE]
 
 
 def cost_sheets(costs: pd.DataFrame) -> list[Sheet]:
@@ -199,32 +201,29 @@ def _entry(cell: Cell, digits: int, spread: str) -> Entry:
     return Entry(number(cell.mean, digits), "" if math.isnan(around) else number(around, digits), cell.mark)
 
 
-def _grid(heading: str, findings: Sequence[Finding]) -> Sheet:
-    columns = {each.metric.name: each.metric for each in findings}
-    labels = {each.below: each.labels[1] for each in findings}
-    of = {(each.below, each.metric.name): each for each in findings}
-    lines = tuple(
-        Line((label,), tuple(_claim_entry(of.get((row, name))) for name in columns), row)
+def _grid(title: str, claims: pd.DataFrame, columns: Mapping[str, Column]) -> Sheet:
+    shown = {name: column_of(name, columns) for name in claims["metric"].unique()}
+    of = {(each["below"], each["metric"]): each for each in claims.to_dict("records")}
+    labels = dict(zip(claims["below"], claims["label"], strict=True))
+    lines = (
+        Line((label,), tuple(_claim_entry(of.get((row, name)), column) for name, column in shown.items()), row)
         for row, label in labels.items()
     )
-    head = (("", ""), *((f"{column.label} {arrow(column)}".strip(), column.about) for column in columns.values()))
-    return Sheet(f"{heading} · {findings[0].where}", head, 1, (Part("", lines),))
+    head = (("", ""), *((f"{column.label} {arrow(column)}".strip(), column.about) for column in shown.values()))
+    return Sheet(title, head, 1, (Part("", tuple(lines)),))
 
 
-def _claim_entry(finding: Finding | None) -> Entry:
-    if finding is None or finding.difference is None:
-        return Entry(SIGNS[NOT_MEASURED], mark=NOT_MEASURED if finding else "")
-    return Entry(f"{_points(finding.difference.mean, finding.metric)} {SIGNS[finding.verdict]}", mark=finding.verdict)
+def _claim_entry(claim: Mapping[Any, Any] | None, column: Column) -> Entry:
+    if claim is None or claim["verdict"] == NOT_MEASURED:
+        return Entry(SIGNS[NOT_MEASURED], mark=NOT_MEASURED if claim else "")
+    return Entry(f"{_points(claim['difference'], column)} {SIGNS[claim['verdict']]}", mark=claim["verdict"])
 
 
-def _claim_line(finding: Finding) -> Line:
-    text = "–"
-    if finding.difference is not None:
-        interval = [_points(value, finding.metric) for value in finding.difference.interval]
-        mean = _points(finding.difference.mean, finding.metric)
-        text = mean if any(map(math.isnan, finding.difference.interval)) else f"{mean} [{', '.join(interval)}]"
-    verdict = Entry(f"{finding.verdict} {SIGNS[finding.verdict]}", mark=finding.verdict)
-    return Line((finding.text, finding.claim.paper), (Entry(text), verdict))
+def _claim_line(claim: Mapping[Any, Any], column: Column) -> Line:
+    mean, low, high = (_points(claim[name], column) for name in ("difference", "low", "high"))
+    text = mean if pd.isna(claim["low"]) else f"{mean} [{low}, {high}]"
+    verdict = Entry(f"{claim['verdict']} {SIGNS[claim['verdict']]}", mark=claim["verdict"])
+    return Line((claim["claim"], claim["paper"]), (Entry(text), verdict))
 
 
 def _points(value: float, column: Column) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 from xai.core.settings import build, settings
 from xai.report.present import hand_over, views
+from xai.report.results import Origin, write_results
 from xai.study.claims import read_yaml
 from xai.study.files import read_frames
 from xai.study.frame import join
@@ -49,18 +50,21 @@ def read_sweep(path: Path) -> Sweep:
     return build(Sweep, read_yaml(path, "sweep file"), path.name)
 
 
-def show(sweep: Sweep, folders: Sequence[Path], output: Path) -> Path:
+def show(sweep: Sweep, folders: Sequence[Path], output: Path, typed: str) -> Path:
     """Print the joint tables, verdicts and figures of some runs, and write them and a page into a folder.
 
     Args:
         sweep: What is wanted of them.
         folders: Of the runs; each holds frames.
         output: The folder.
+        typed: The command that made the runs.
 
     Returns:
         The page.
     """
     frames = join([read_frames(folder) for folder in folders])
     shown = replace(views(frames, sweep.tables, sweep.claims, sweep.figures, {}), summary=[sweep.about])
+    origin = Origin.here(typed, len(folders), sorted(int(seed) for seed in frames.scores["seed"].unique()))
+    write_results(output / "results", shown, origin)
     runs = {folder.name: str(folder) for folder in folders}
     return hand_over(shown, frames, output, sweep.title, f"{len(folders)} runs", runs)

@@ -75,6 +75,11 @@ class Table:
     notes: tuple[str, ...]
     spread: str = "interval"
 
+    @property
+    def is_published(self) -> bool:
+        """Whether nothing of it was measured."""
+        return not any(cell.runs for section in self.sections for row in section.rows for cell in row.cells)
+
     def cell(self, row: str, column: str) -> Cell:
         """UserError when the table has no such row or column."""
         rows = {each.name: each for section in self.sections for each in section.rows}
@@ -200,6 +205,23 @@ def as_frame(table: Table) -> pd.DataFrame:
             for column, cell in zip(table.columns, row.cells, strict=True)
         ]
     )
+
+
+def table_of_frame(
+    frame: pd.DataFrame, title: str, params: TableParams, columns: Mapping[str, Column], notes: Sequence[str]
+) -> Table:
+    """The table that `as_frame` gave the frame of."""
+    shown = tuple(column_of(name, columns) for name in frame["column"].unique())
+    names = ["mean", "low", "high", "spread", "n_images", "runs", "over", "mark"]
+    sections = []
+    for heading, part in frame.groupby("group", sort=False):
+        rows = [
+            _row(str(name), str(label), tuple(Cell(*line) for line in lines[names].itertuples(index=False)), params)
+            for (name, label), lines in part.groupby(["row", "label"], sort=False)
+        ]
+        sections.append(Section(str(heading), tuple(rows)))
+    digits = tuple(params.after_point(column) for column in shown)
+    return Table(title, shown, digits, tuple(sections), tuple(notes), params.spread)
 
 
 def _with_costs(frame: pd.DataFrame, costs: pd.DataFrame | None) -> pd.DataFrame:

@@ -23,6 +23,12 @@ DIRECTIONS = ("higher", "lower")
 KINDS = ("post-hoc", "trained", "refined", "control", "classifier")
 """What an explainer's row may be; in place of a row's name it stands for all rows of that kind."""
 
+_COLUMNS = [
+    *("claim", "paper", "heading", "where", "metric", "than", "above", "below", "label", "margin"),
+    *("difference", "low", "high", "seeds", "low_seeds", "high_seeds"),
+    *("over_images", "low_images", "high_images", "n_images", "p", "verdict", "why"),
+]
+
 RULE = (
     f"A claim holds where the difference lies beyond its margin in every seed, of at least {MINIMUM_SEEDS}, and the "
     "95 % interval of the mean over images (differences of the same image, averaged over seeds that share their "
@@ -88,16 +94,10 @@ class Claims:
 class Finding:
     """One comparison of a claim on one data set.
 
-    Attributes:
-        claim: What was claimed.
-        text: In words.
-        where: Model, data and source, as far as they are not pooled.
-        metric: The column; `above`, `below`: names of the rows; `labels`: what they are called.
-        sign: 1 where `above` is claimed to be higher, -1 where lower.
-        difference: `above` less `below`; None where not measured.
-        p: Of the difference from the margin, after Holm's correction.
-        verdict: One of VERDICTS.
-        why: What keeps it undecided or unmeasured; `lacks`: the row or metric that is not there.
+    `where` names model, data and source, as far as they are not pooled; `labels` are those of the rows `above` and
+    `below`; `sign` is 1 where `above` is claimed to be higher, else -1; `difference` is `above` less `below`; `p`, of
+    its difference from the margin, is after Holm's correction; `why` says what keeps it undecided or unmeasured, and
+    `lacks` names the row or metric that is not there.
     """
 
     claim: Claim
@@ -183,23 +183,25 @@ def parts(frame: pd.DataFrame, pool: Sequence[str] = ()) -> Iterator[tuple[str, 
 
 
 def table_of(findings: Sequence[Finding]) -> pd.DataFrame:
-    """Every number behind the verdicts, one line a comparison, in the unit of the frame."""
+    """Verdicts and every number behind them, one line a comparison, in the unit of the frame.
+
+    Columns: claim, paper, heading, where, metric, than, above, below, label (of `below`), margin; `difference` and its
+    95 % interval `low` to `high`; seeds and the interval over them; n_images, the mean over them and its interval; p,
+    verdict, why.
+    """
     lines = []
     for each in findings:
-        line: dict[str, Any] = {
-            "claim": each.text,
-            "paper": each.claim.paper,
-            "where": each.where,
-            "metric": each.metric.name,
-        }
-        line |= {"than": each.claim.than, "above": each.above, "below": each.below, "margin": each.claim.margin}
-        if each.difference is not None:
-            seeds, images = each.difference.over_runs, each.difference.over_images
-            line |= {"difference": each.difference.mean, "seeds": each.difference.seeds}
-            line |= {"low_seeds": seeds[0], "high_seeds": seeds[1], "n_images": each.difference.images}
-            line |= {"over_images": images[0], "low_images": images[1], "high_images": images[2], "p": each.p}
+        claim, found = each.claim, each.difference
+        line: dict[str, Any] = {"claim": each.text, "paper": claim.paper, "heading": claim.heading, "where": each.where}
+        line |= {"metric": each.metric.name, "than": claim.than, "above": each.above, "below": each.below}
+        line |= {"label": each.labels[1], "margin": claim.margin}
+        if found is not None:
+            line |= {"difference": found.mean, "low": found.interval[0], "high": found.interval[1]}
+            line |= {"seeds": found.seeds, "low_seeds": found.over_runs[0], "high_seeds": found.over_runs[1]}
+            line |= dict(zip(("over_images", "low_images", "high_images"), found.over_images, strict=True))
+            line |= {"n_images": found.images, "p": each.p}
         lines.append(line | {"verdict": each.verdict, "why": f"{each.why} {each.lacks}".strip()})
-    return pd.DataFrame(lines)
+    return pd.DataFrame(lines, columns=_COLUMNS)
 
 
 class _Wides:

@@ -1,0 +1,50 @@
+"""Fill the tables of README.md and docs/*.md with what sweeps measured: `make docs-tables`.
+
+A sweep leaves its results in outputs/<sweep>/results. They are copied to docs/results/<sweep>, where they are kept, and
+every block of Markdown that shows them is written anew.
+"""
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import yaml
+
+from xai.cli import report_errors
+from xai.report.results import filled
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "docs" / "results"
+
+
+def take(outputs: Path) -> None:
+    """Copy the results of sweeps that are not older than those that are kept."""
+    for found in sorted(outputs.glob("*/results/about.yaml")):
+        kept = RESULTS / found.parents[1].name
+        old, new = (
+            yaml.safe_load(path.read_text())["date"] if path.is_file() else "" for path in (kept / found.name, found)
+        )
+        if new >= old:
+            shutil.copytree(found.parent, kept, dirs_exist_ok=True)
+            print(f"took {os.path.relpath(found.parent)}")
+
+
+def documents() -> list[Path]:
+    """Where blocks of results may be."""
+    return [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def main() -> None:
+    """Take what there is in outputs/, and fill every document."""
+    take(ROOT / "outputs")
+    for path in documents():
+        before = path.read_text(encoding="utf-8")
+        after = filled(before, RESULTS)
+        if after != before:
+            path.write_text(after, encoding="utf-8")
+            print(f"filled {os.path.relpath(path)}")
+
+
+if __name__ == "__main__":
+    sys.exit(report_errors(main))

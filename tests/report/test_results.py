@@ -1,0 +1,107 @@
+"""Blocks of Markdown say what the results of a sweep say, and nothing else."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from tests.study.frames import drawn, frame
+from xai.core.composing import config_file
+from xai.core.errors import UserError
+from xai.metrics import registry as metrics
+from xai.report.layout import read_table
+from xai.report.present import Shown
+from xai.report.results import EARLIER, Origin, filled, machine, write_results
+from xai.report.sheets import as_markdown, sheet_of
+from xai.report.tables import build_tables, published_table
+from xai.study.claims import Claim, Claims, judge, table_of
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+ORIGIN = Origin("python -m xai.sweep sweeps/toy.yaml", 6, [0, 1, 2], "0.1", "abc", "2 cores of a machine", "2026-01-01")
+BLOCK = "<!-- results: {{sweep: toy, data: cluttered{more}}} -->\n{body}<!-- end of results -->\n"
+
+
+@pytest.fixture
+def results(tmp_path):
+    """The results of a sweep over two data sets."""
+    given = frame(*(drawn({"salvage": 0.5, "rise": 0.4, "random": 0.0}, data=name) for name in ("cluttered", "other")))
+    params, columns = read_table(config_file("table", "salvage_table1")), metrics.columns()
+    tables = build_tables(given, params, columns)
+    published = published_table(params, columns)
+    claims = table_of(judge(given, Claims([Claim(["srg"], ["salvage"], ["rise", "random"], "Table 1")]), columns))
+    shown = Shown({"salvage_table1": [*tables, published]}, claims)
+    write_results(tmp_path / "toy", shown, ORIGIN)
+    return tmp_path, tables
+
+
+def block(body: str = "", more: str = "") -> str:
+    return f"before\n{BLOCK.format(body=body, more=more)}after\n"
+
+
+def test_a_block_is_the_table_that_was_measured_with_what_made_it(results):
+    folder, tables = results
+    text = filled(block("| 99.9 |\n", ", table: salvage_table1"), folder)
+    assert as_markdown(sheet_of(tables[0])) in text
+    assert str(ORIGIN) in text
+    assert "SALVAGE, Table 1 · cluttered" in text
+    assert "99.9" not in text
+    assert text.startswith("before\n<!-- results")
+    assert text.endswith("<!-- end of results -->\nafter\n")
+
+
+def test_a_number_that_was_written_by_hand_does_not_stay(results):
+    folder, _ = results
+    text = filled(block(more=", table: salvage_table1"), folder)
+    assert filled(text, folder) == text
+    (number,) = {line.split("|")[2].split()[0] for line in text.splitlines() if line.startswith("| SALVAGE ")}
+    assert filled(text.replace(number, "**<ins>77.7"), folder) == text
+
+
+def test_verdicts_are_a_block_too(results):
+    folder, _ = results
+    text = filled(block(), folder)
+    assert "| SALVAGE is ahead of RISE in SRG | Table 1 | +" in text
+    assert "Of 2 comparisons: 2 hold" in text
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (block(more=", table: salvage_table2"), "no salvage_table2 of data 'cluttered'"),
+        (block(more=", table: salvage_table1").replace("cluttered", "mnist"), "data 'mnist'"),
+        (block().replace("data: cluttered", "table: salvage_table1"), "data"),
+        (block().replace("<!-- end of results -->", ""), "has no end"),
+        (block(body="| 1 |\n").replace("toy", "unheard_of"), "does not say what measured it"),
+    ],
+)
+def test_a_block_of_what_there_is_not_is_refused(results, text, said):
+    with pytest.raises(UserError, match=said):
+        filled(text, results[0])
+
+
+def test_a_sweep_that_was_not_run_leaves_what_was_measured_before(results):
+    text = block(f"{EARLIER}abc1234; `make toy` measures it anew.\n\n| 1 |\n").replace("toy", "unheard_of")
+    assert filled(text, results[0]) == text
+
+
+def test_no_digit_is_lost_on_the_way(results):
+    folder, tables = results
+    kept = pd.read_csv(folder / "toy" / "tables.csv")
+    cells = [cell.mean for table in tables for s in table.sections for row in s.rows for cell in row.cells]
+    assert kept["mean"].dropna().tolist() == [value for value in cells if value == value]
+    assert set(kept["table"]) == {"salvage_table1"}, "what the paper printed was not measured"
+    assert yaml.safe_load((folder / "toy" / "about.yaml").read_text())["seeds"] == [0, 1, 2]
+
+
+def test_the_origin_names_this_machine():
+    origin = Origin.here("make toy", 1, [0])
+    assert machine() in str(origin)
+    assert origin.commit in str(origin)
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_the_documents_show_what_the_results_say(path):
+    text = path.read_text(encoding="utf-8")
+    assert filled(text, ROOT / "docs" / "results") == text, "make docs-tables writes the blocks"
