@@ -15,7 +15,7 @@ PYTHON = $(XAI_PYTHON)
 XAI_TEST_WORKERS ?= $(shell test "$$(getconf _NPROCESSORS_ONLN)" -ge 2 && echo 2 || echo 0)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo vectors-table1 vectors-figure3 salvage-table1 salvage-table2 salvage-table3 salvage-table4 salvage-figures rank-table rank-figures bench bench-estimators test lint format clean distclean
+.PHONY: help install demo vectors-table1 vectors-figure3 salvage-table1 salvage-table2 salvage-table3 salvage-table4 salvage-figures rank-table rank-figures bench bench-estimators docs-tables test lint format clean distclean
 
 help:  ## this list
 	@awk 'BEGIN { FS = ":.*## " } \
@@ -72,6 +72,9 @@ bench: $(STAMP)  ## speed and memory beside shap, captum, ViT-Shapley and plain 
 
 bench-estimators: $(STAMP)  ## error of Shapley estimators against forward passes (half an hour; ARGS="--help" for less)
 	$(BIN)/python -m benchmarks.estimators $(ARGS)
+
+docs-tables: $(STAMP)  ## fill the tables of README and docs with what sweeps in outputs/ measured
+	$(BIN)/python docs/tables.py
 
 lint: $(STAMP)  ## what CI demands of the code: ruff, its formatting, layers of imports, dependencies, types
 	$(BIN)/ruff check .

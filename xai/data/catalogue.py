@@ -33,7 +33,7 @@ def open_data(settings: Mapping[str, Any], where: str) -> OpenData:
     """Open a registered data set.
 
     Args:
-        settings: `name` and the parameters of that data set.
+        settings: `name` and the parameters of that data set; `title`, where it goes by another name at these.
         where: The name of the configuration group, for messages.
 
     Raises:
@@ -44,8 +44,8 @@ def open_data(settings: Mapping[str, Any], where: str) -> OpenData:
     if not isinstance(name, str):
         raise UserError(f"{where}.name is not set: choose from {', '.join(registry.names())}")
     entry = registry.entry(name)
-    params: Any = build(entry.params, {key: value for key, value in settings.items() if key != "name"}, where)
+    params: Any = build(entry.params, {key: v for key, v in settings.items() if key not in ("name", "title")}, where)
     source = entry.open(params)
     check_classes(source.classes)
     spec = {"name": name, **asdict(params), "fingerprint": getattr(source, "fingerprint", None)}
-    return OpenData(name, spec, source)
+    return OpenData(str(settings.get("title", name)), spec, source)

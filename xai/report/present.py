@@ -19,8 +19,9 @@ from xai.report.figures import Drawn, Source, draw_all, save
 from xai.report.gallery import gallery
 from xai.report.layout import read_table
 from xai.report.page import Page, Part, Picture, write_page
+from xai.report.parts import Reasons, Table, as_frame
 from xai.report.pictures import sheets as picture_sheets
-from xai.report.tables import Reasons, Table, as_frame, build_tables, published_table
+from xai.report.tables import build_tables, published_table
 from xai.study.claims import judge, read_claims, table_of
 from xai.study.files import write_frames
 from xai.study.frame import Frames

@@ -24,8 +24,9 @@ from xai.core.settings import build
 from xai.metrics import registry as metrics
 from xai.report import sheets
 from xai.report.layout import read_table
+from xai.report.parts import as_frame
 from xai.report.present import Shown
-from xai.report.tables import as_frame, table_of_frame
+from xai.report.tables import table_of_frame
 from xai.study.claims import read_yaml
 
 EARLIER = "Measured by commit "
@@ -161,7 +162,8 @@ def filled(text: str, results: Path) -> str:
 
 
 def _of_data(titles: Mapping[str, Any], block: Block) -> str:
-    found = [title for title in titles if block.data in title.split(" · ")]
+    wanted = set(block.data.split(", "))
+    found = [title for title in titles if any(wanted == set(part.split(", ")) for part in title.split(" · "))]
     if len(found) != 1:
         what = block.table or "claims"
         raise UserError(f"the results of {block.sweep} have no {what} of data {block.data!r}: there are {list(titles)}")

@@ -15,7 +15,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from xai.report.layout import Symbol
-from xai.report.tables import Cell, Row, Table
+from xai.report.parts import Cell, Row, Table
 from xai.study.claims import FAILS, HOLDS, NOT_MEASURED, RULE, UNDECIDED
 from xai.study.columns import COSTS, Column, after_point, arrow, column_of, number, scale, signed
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from xai.core.settings import build, settings
-from xai.report.present import hand_over, views
+from xai.report.present import hand_over, tables_of, views
 from xai.report.results import Origin, write_results
 from xai.study.claims import read_yaml
 from xai.study.files import read_frames
@@ -26,6 +26,7 @@ class Sweep:
         tables: Files of conf/table.
         claims: Files of conf/claim.
         figures: Registered figures, by name or with settings.
+        documented: Further files of conf/table, which are not shown but left for the documentation.
     """
 
     title: str
@@ -35,6 +36,7 @@ class Sweep:
     tables: list[str] = field(default_factory=list)
     claims: list[str] = field(default_factory=list)
     figures: list[str | dict[str, Any]] = field(default_factory=list)
+    documented: list[str] = field(default_factory=list)
 
     def runs(self) -> list[list[str]]:
         """The overrides of every run."""
@@ -65,6 +67,7 @@ def show(sweep: Sweep, folders: Sequence[Path], output: Path, typed: str) -> Pat
     frames = join([read_frames(folder) for folder in folders])
     shown = replace(views(frames, sweep.tables, sweep.claims, sweep.figures, {}), summary=[sweep.about])
     origin = Origin.here(typed, len(folders), sorted(int(seed) for seed in frames.scores["seed"].unique()))
-    write_results(output / "results", shown, origin)
+    more = {name: tables_of(frames, name, {}) for name in sweep.documented}
+    write_results(output / "results", replace(shown, tables={**shown.tables, **more}), origin)
     runs = {folder.name: str(folder) for folder in folders}
     return hand_over(shown, frames, output, sweep.title, f"{len(folders)} runs", runs)

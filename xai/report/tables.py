@@ -5,114 +5,19 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any
 
 import pandas as pd
 
 from xai.core.errors import UserError
-from xai.report.layout import SPREADS, Group, Symbol, TableParams
-from xai.study.claims import KINDS, parts
+from xai.report.layout import Group, TableParams
+from xai.report.notes import notes_on_numbers, notes_on_rows, units
+from xai.report.parts import CHANCE, Cell, Reasons, Row, Section, Table
+from xai.study.claims import parts
 from xai.study.columns import COSTS, Column, column_of, scale
-from xai.study.statistics import LEVEL, WHOLE, Best, best_and_ties, normalised, summary, wide
-
-CHANCE = "chance"
-"""The row of what knowing nothing scores."""
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One metric of one row, in the unit that is shown; NaN where there is none.
-
-    `how` says what interval and spread are over: "seeds", "images" or "". `mark` is `best` for the best of the compared
-    rows, `tied` for those not shown to differ from it, else empty.
-    """
-
-    mean: float = math.nan
-    low: float = math.nan
-    high: float = math.nan
-    spread: float = math.nan
-    n_images: int = 0
-    runs: int = 0
-    how: str = ""
-    mark: str = ""
-
-    def shown_spread(self, spread: str) -> float:
-        """What stands behind the ±; of a single run always its interval over images."""
-        return self.spread if spread == "deviation" and self.how == "seeds" else (self.high - self.low) / 2
-
-
-@dataclass(frozen=True)
-class Row:
-    """A row with a cell for each column."""
-
-    name: str
-    label: str
-    cells: tuple[Cell, ...]
-    about: str = ""
-    symbol: Symbol | None = None
-    highlighted: bool = False
-
-
-@dataclass(frozen=True)
-class Section:
-    """Rows under one heading; `muted` where they do not compete."""
-
-    heading: str
-    rows: tuple[Row, ...]
-    muted: bool = False
-
-
-@dataclass(frozen=True)
-class Table:
-    """Sections of rows over common columns; `after_point` are the digits of each, `notes` say how to read it."""
-
-    title: str
-    columns: tuple[Column, ...]
-    after_point: tuple[int, ...]
-    sections: tuple[Section, ...]
-    notes: tuple[str, ...]
-    spread: str = "interval"
-
-    @property
-    def is_published(self) -> bool:
-        """Whether nothing of it was measured."""
-        return not any(cell.runs for section in self.sections for row in section.rows for cell in row.cells)
-
-    def cell(self, row: str, column: str) -> Cell:
-        """UserError when the table has no such row or column."""
-        rows = {each.name: each for section in self.sections for each in section.rows}
-        names = [each.name for each in self.columns]
-        if row not in rows or column not in names:
-            raise UserError(
-                f"the table has no cell {row}, {column}: its rows are {', '.join(rows)}, its columns {', '.join(names)}"
-            )
-        return rows[row].cells[names.index(column)]
-
-
-@dataclass(frozen=True)
-class Reasons:
-    """Why something is not there.
-
-    Args:
-        left_out: Frame of metrics that rows cannot have: explainer, metric (its family, or a column), reason.
-        unfit: Why rows were not measured, by name.
-        families: Metric family of each column.
-    """
-
-    left_out: pd.DataFrame = field(default_factory=pd.DataFrame)
-    unfit: Mapping[str, str] = field(default_factory=dict)
-    families: Mapping[str, str] = field(default_factory=dict)
-
-    def of(self, row: str, column: str) -> str:
-        """Why the row has no such value."""
-        if len(self.left_out):
-            named = self.left_out["metric"].isin([column, self.families.get(column, column)])
-            found = self.left_out.loc[named & (self.left_out["explainer"] == row), "reason"]
-            if len(found):
-                return str(found.iloc[0])
-        return "undefined or not measured"
+from xai.study.statistics import WHOLE, Best, best_and_ties, normalised, summary, wide
 
 
 def build_tables(
@@ -139,7 +44,7 @@ def build_tables(
         raise UserError(f"nothing in the frame has {' or '.join(named)}: measure it, or choose other columns")
     tables = [_table(where, part, params, shown, reasons or Reasons()) for where, part in parts(lines, params.pool)]
     measured = frozenset(frame["explainer"])
-    more = [(*_notes_on_rows(table, measured, params, reasons or Reasons()), *params.notes) for table in tables]
+    more = [(*notes_on_rows(table, measured, params, reasons or Reasons()), *params.notes) for table in tables]
     return [replace(table, notes=(*table.notes, *notes)) for table, notes in zip(tables, more, strict=True)]
 
 
@@ -168,7 +73,7 @@ def published_table(params: TableParams, columns: Mapping[str, Column]) -> Table
         made.append(_row(row, "", tuple(cells), params))
     after_point = tuple(params.after_point(each) for each in shown)
     title = f"{params.title}: published ({params.published.about})"
-    return Table(title, named, after_point, (Section("", tuple(made)),), tuple(_units(shown, params)), "deviation")
+    return Table(title, named, after_point, (Section("", tuple(made)),), tuple(units(shown, params)), "deviation")
 
 
 def by_parameter(frame: pd.DataFrame, name: str, symbol: str, chosen: float | None = None) -> pd.DataFrame:
@@ -191,20 +96,6 @@ def by_parameter(frame: pd.DataFrame, name: str, symbol: str, chosen: float | No
     values = frame[name]
     named = frame.assign(explainer=values.map(lambda value: f"{name}={value:g}"), label=values.map(labels))
     return named.sort_values(name, kind="stable", ignore_index=True)
-
-
-def as_frame(table: Table) -> pd.DataFrame:
-    """Every cell in full precision, one line for row x column, in the unit of the table; `to_csv` writes it."""
-    return pd.DataFrame(
-        [
-            {"group": section.heading, "row": row.name, "label": row.label, "column": column.name, "mean": cell.mean}
-            | {"low": cell.low, "high": cell.high, "spread": cell.spread, "over": cell.how}
-            | {"n_images": cell.n_images, "runs": cell.runs, "mark": cell.mark}
-            for section in table.sections
-            for row in section.rows
-            for column, cell in zip(table.columns, row.cells, strict=True)
-        ]
-    )
 
 
 def table_of_frame(
@@ -269,8 +160,7 @@ def _table(where: str, frame: pd.DataFrame, params: TableParams, columns: Sequen
         (),
         params.spread,
     )
-    notes = (*_notes_on_runs(made, frame), *_notes_on_marks(made, best), *_notes_on_gaps(made, reasons))
-    return replace(made, notes=(*_units(columns, params), *notes))
+    return replace(made, notes=notes_on_numbers(made, frame, params, best, reasons))
 
 
 def _chance_of(frame: pd.DataFrame, column: Column) -> float:
@@ -332,71 +222,3 @@ def _published_cell(figure: float | list[float] | None) -> Cell:
         return Cell()
     mean, deviation = figure if isinstance(figure, list) else (figure, math.nan)
     return Cell(mean, spread=deviation, how="seeds")
-
-
-def _units(columns: Sequence[Column], params: TableParams) -> list[str]:
-    if params.normalisation is not None:
-        start = params.normalisation.zero
-        way = f"from {start} (0) to {params.normalisation.one} (1)" if start else f"of {params.normalisation.one}"
-        return [f"Values are shares {'of the way ' * bool(start)}{way}, in each run."]
-    others = list(dict.fromkeys(column.label for column in columns if column.unit != "%"))
-    if not params.percent or len(others) == len(set(column.label for column in columns)):
-        return []
-    return [f"In percent, but for {' and '.join(others)}." if others else "In percent."]
-
-
-def _notes_on_runs(table: Table, frame: pd.DataFrame) -> list[str]:
-    seeds = frame["seed"].nunique()
-    cells = [(row, cell) for section in table.sections for row in section.rows for cell in row.cells if cell.runs]
-    most = max((cell.runs for _, cell in cells), default=0)
-    images = max((cell.n_images for _, cell in cells), default=0)
-    over = f" of {images:,} images" if images else ""
-    if most < 2:
-        told = "half the 95 % interval over images (bootstrap)"
-        return [
-            f"One seed{over}: ± is {told}, and says nothing of how seeds differ." if seeds == 1 else f"One run{over}."
-        ]
-    notes = [f"Mean ± {SPREADS[table.spread]} over {most} runs ({seeds} seed{'s' * (seeds > 1)}){over}."]
-    fewer: dict[int, dict[str, None]] = {}
-    for row, cell in cells:
-        if cell.runs < most and row.name != CHANCE:
-            fewer.setdefault(cell.runs, {})[row.label] = None
-    return notes + [f"Over {n} run{'s' * (n > 1)}: {', '.join(labels)}." for n, labels in sorted(fewer.items())]
-
-
-def _notes_on_marks(table: Table, best: Mapping[str, Best]) -> list[str]:
-    found = [each for each in best.values() if each.name is not None]
-    if not found:
-        return []
-    headings = " and ".join(section.heading.lower() for section in table.sections if not section.muted) or "rows"
-    notes = [f"Bold and underlined: the best of the {headings}."]
-    for over in dict.fromkeys(each.over for each in found if each.over):
-        runs = max(each.runs for each in found if each.over == over)
-        where = f"{runs} runs" if over == "runs" else "the images of the one run"
-        notes.append(
-            f"Bold: not shown to differ from it (paired t-test over {where}, Holm's correction, p ≥ {LEVEL:g})."
-        )
-    return [" ".join(notes)]
-
-
-def _notes_on_gaps(table: Table, reasons: Reasons) -> list[str]:
-    """For each reason the columns that it leaves empty, in all rows or in those it names."""
-    found: dict[str, dict[str, set[str]]] = {}
-    for section in table.sections:
-        for row in (row for row in section.rows if row.name != CHANCE):
-            for column, cell in zip(table.columns, row.cells, strict=True):
-                if math.isnan(cell.mean):
-                    reason = reasons.of(row.name, column.name)
-                    found.setdefault(reason, {}).setdefault(column.label, set()).add(row.label)
-    return [f"–: {reason} ({', '.join(columns)})." for reason, columns in found.items()]
-
-
-def _notes_on_rows(table: Table, measured: frozenset[str], params: TableParams, reasons: Reasons) -> list[str]:
-    """Which rows are not there: left out with a reason, without any of the columns, or not measured at all."""
-    notes = [f"Left out: {params.row(name).label or name}: {why}." for name, why in reasons.unfit.items()]
-    shown = {CHANCE, *reasons.unfit, *(row.name for section in table.sections for row in section.rows)}
-    named = dict.fromkeys(n for group in params.groups for n in group.rows if n not in shown and "*" not in n)
-    for told, there in (("Without any of these columns", True), ("Not measured", False)):
-        rows = [name for name in named if (name in measured) == there and (there or name not in KINDS)]
-        notes += [f"{told}: {'; '.join(params.row(name).label or name for name in rows)}."] * bool(rows)
-    return notes

@@ -7,8 +7,9 @@ from xai.metrics import registry as metrics
 from xai.papers.vectors.study import TransferStudy
 from xai.report.headline import transferred
 from xai.report.layout import TableParams
+from xai.report.parts import Table
 from xai.report.present import OTHER_SETTINGS, Told, source_of, usual
-from xai.report.tables import Table, build_tables, by_parameter
+from xai.report.tables import build_tables, by_parameter
 from xai.study.frame import Frames
 
 _SWEEP = TableParams(

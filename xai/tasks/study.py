@@ -61,9 +61,8 @@ def run_study(settings: StudySettings, output: Path) -> None:
     """Measure what is missing, and show everything."""
     model: Any = getattr(settings, "model")  # noqa: B009 - each study has a model of a family of its own
     runtime = open_runtime(settings, output, small=model.embedded)
-    source = getattr(settings, "source", None)
-    between = f"{source['name']} -> " if source else ""
-    say_heading(between + settings.data["name"], model.name, seed=settings.seed)
+    names = [data.get("title", data["name"]) for data in (getattr(settings, "source", None), settings.data) if data]
+    say_heading(" -> ".join(names), model.name, seed=settings.seed)
     paper = STUDIES[settings.study]
     study = paper.open(settings, runtime)
     frames = study.run()
