@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from xai.rounding import is_constant
+
 SMALLEST_WEIGHT = 1e-6
 """Weights end here: min-max scores hold exact zeros, and what has no weight at all has no order among its like."""
 
@@ -18,10 +20,12 @@ def importance_weights(phi: Tensor) -> Tensor:
         phi: [..., M]; higher is more important.
 
     Returns:
-        [..., M] in [0, 1]; 0.5 throughout where a map is constant: that and one minus it weigh all patches alike.
+        [..., M] in [0, 1]; 0.5 throughout where a map is constant but for rounding: that and one minus it weigh all
+        patches alike.
     """
     low, high = phi.amin(-1, keepdim=True), phi.amax(-1, keepdim=True)
-    return torch.where(high > low, (phi - low) / (high - low).clamp(min=torch.finfo(phi.dtype).tiny), 0.5)
+    scaled = (phi - low) / (high - low).clamp(min=torch.finfo(phi.dtype).tiny)
+    return scaled.masked_fill(is_constant(phi)[..., None], 0.5)
 
 
 def weighted_ranks(weights: Tensor, generator: torch.Generator) -> Tensor:
@@ -40,7 +44,7 @@ def weighted_ranks(weights: Tensor, generator: torch.Generator) -> Tensor:
     uniform = torch.rand(weights.shape, generator=generator, device=generator.device, dtype=torch.float64)
     gumbel = -(-uniform.log()).log()
     keys = weights.double().clamp(min=SMALLEST_WEIGHT).log() + gumbel.to(weights.device)
-    return keys.argsort(-1, descending=True).argsort(-1)
+    return keys.argsort(dim=-1, descending=True, stable=True).argsort(-1)
 
 
 def ranks_with_random_ties(values: Tensor, generator: torch.Generator) -> Tensor:
@@ -55,7 +59,8 @@ def ranks_with_random_ties(values: Tensor, generator: torch.Generator) -> Tensor
     Returns:
         Integers [B, N].
     """
-    shuffled = torch.rand(values.shape, generator=generator, device=generator.device, dtype=torch.float64).argsort(-1)
+    shuffled = torch.rand(values.shape, generator=generator, device=generator.device, dtype=torch.float64)
+    shuffled = shuffled.argsort(dim=-1, stable=True)
     shuffled = shuffled.to(values.device)
     order = shuffled.gather(1, values.gather(1, shuffled).argsort(dim=-1, descending=True, stable=True))
     places = torch.arange(values.shape[1], device=values.device).expand_as(order)

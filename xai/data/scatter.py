@@ -97,7 +97,7 @@ def scatter_groups(objects: Tensor, params: ScatterParams, generator: torch.Gene
         The scenes, with regions [N, K, H, W] and corners [N, K, 2] in the order of the objects.
     """
     (n, k), side = objects.shape[:2], params.canvas
-    places = torch.rand(n, params.cells**2, generator=generator).argsort(1)[:, :k]
+    places = torch.rand(n, params.cells**2, generator=generator).argsort(dim=1, stable=True)[:, :k]
     cell = torch.stack([places // params.cells, places % params.cells], dim=2) * (side // params.cells)
     corners = cell + torch.randint(params.jitter + 1, (n, k, 2), generator=generator)
     ink = _place(objects.flatten(0, 1), corners.flatten(0, 1), side)

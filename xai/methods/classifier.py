@@ -30,7 +30,7 @@ def focused_patches(
     touched = F.adaptive_max_pool2d(regions[:, None].float(), grid).flatten(1) > 0
     order = torch.rand(touched.shape, generator=generator, device=generator.device if generator else None)
     order = order.to(touched.device).masked_fill(touched, 2.0)
-    return touched | (order.argsort(1).argsort(1) < background)
+    return touched | (order.argsort(dim=1, stable=True).argsort(1) < background)
 
 
 def visible_background(step: int, steps: int, focus: float, patches: int) -> int | None:

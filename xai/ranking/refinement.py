@@ -9,6 +9,7 @@ from xai.core.settings import Count, NonNegative, Positive, Whole, settings
 from xai.ranking.areas import Classify
 from xai.ranking.objective import ObjectiveParams, Question, draw, judge
 from xai.ranking.paths import smooth
+from xai.rounding import is_constant
 
 
 @settings
@@ -60,9 +61,8 @@ def refine_maps(
     Returns:
         T + 1 maps [B, H, W]: the first is what came, the last is refined most.
     """
-    # A map of one value only has a deviation of rounding errors.
     flat = maps.flatten(1)
-    spread = torch.where(flat.amax(1) > flat.amin(1), flat.std(1), 1.0)
+    spread = flat.std(1).masked_fill(is_constant(flat), 1.0)
     length = spread[:, None, None] * params.size
     tell = on_map or _nobody
     refined = [maps.detach()]
@@ -85,7 +85,8 @@ def in_units(maps: Tensor, scale: float | None) -> Tensor:
         return maps
     centred = maps - maps.mean((1, 2), keepdim=True)
     spread = centred.flatten(1).std(1)[:, None, None]
-    return torch.where(spread > 0, centred / spread.clamp(min=torch.finfo(maps.dtype).tiny), 0.0) * scale
+    constant = is_constant(maps.flatten(1))[:, None, None]
+    return (centred / spread.clamp(min=torch.finfo(maps.dtype).tiny)).masked_fill(constant, 0.0) * scale
 
 
 def refine_network(

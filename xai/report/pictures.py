@@ -25,6 +25,7 @@ from torch import Tensor
 from xai.core.errors import UserError
 from xai.metrics.functional.agreement import largest
 from xai.report.figures.style import BLUE, GREY, ORANGE, YELLOW
+from xai.rounding import is_constant
 
 Floats = NDArray[np.float64]
 
@@ -167,15 +168,15 @@ def _scaled(gallery: Gallery, column: _Shown, row: int) -> Floats:
     together = [gallery.maps[column.label][row]]
     if column.paired:
         together.append(gallery.second[column.label][row])
-    values = torch.cat([each.detach().cpu().double().flatten() for each in together]).nan_to_num(0.0, 0.0, 0.0)
+    known = torch.cat([each.detach().cpu().flatten() for each in together]).nan_to_num(0.0, 0.0, 0.0)
+    values = known.double()
     own = column.maps[row].detach().cpu().double().nan_to_num(0.0, 0.0, 0.0)
     lowest = float(values.min())
     zero = 0.0 if lowest < 0 else lowest
     distances = (values - zero).abs()
     limit = float(distances.quantile(0.99)) if _MANY <= len(values) <= 2**24 else float(distances.max())
     limit = limit or float(distances.max())
-    # What differs by rounding only says nothing.
-    if limit <= 1e-9 * float(values.abs().max()):
+    if is_constant(known):
         return np.zeros(tuple(own.shape))
     scaled: Floats = ((own - zero) / limit).clamp(-1, 1).numpy()
     return scaled

@@ -75,7 +75,7 @@ class Design:
 
 def random_coalitions(players: int, sizes: Tensor, generator: torch.Generator) -> Tensor:
     """Bool [S, M]: for each of `sizes` [S], one of the coalitions of that size, every one alike."""
-    ranks = torch.rand(len(sizes), players, generator=generator).argsort(1).argsort(1)
+    ranks = torch.rand(len(sizes), players, generator=generator).argsort(dim=1, stable=True).argsort(1)
     return ranks < sizes[:, None]
 
 

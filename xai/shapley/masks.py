@@ -29,7 +29,9 @@ def random_masks(images: int, players: int, sizes: Tensor, generator: torch.Gene
         Bool [B, S, M].
     """
     shape = (images, sizes.shape[-1], players)
-    ranks = torch.rand(shape, generator=generator, device=generator.device).argsort(-1).argsort(-1)
+    drawn = torch.rand(shape, generator=generator, device=generator.device)
+    # Stable, because equal numbers occur, and the order of those would be the processor's own.
+    ranks = drawn.argsort(dim=-1, stable=True).argsort(-1)
     return ranks < sizes.to(ranks.device)[..., None]
 
 

@@ -6,7 +6,6 @@ from xai.metrics.functional.agreement import (
     correlation,
     e_rmse,
     iou_at_k,
-    is_constant,
     kendall,
     normalise,
     squared_explanation_error,
@@ -36,6 +35,7 @@ from xai.metrics.functional.removal import (
     sampled_curves,
     scores,
 )
+from xai.rounding import is_constant
 
 __all__ = [
     "PerturbationCurves",

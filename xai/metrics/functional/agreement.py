@@ -8,9 +8,7 @@ from torch import Tensor
 
 from xai.core.errors import UserError
 from xai.metrics.functional.checks import check_pair
-
-_ROUNDING_STEPS = 16
-"""A map that varies by no more than this many machine epsilons of its largest magnitude varies by rounding only."""
+from xai.rounding import at_least_float32, is_constant, tolerance
 
 _PAIR_BUDGET = 2**20
 """Patch pairs held at once in `kendall`; below 2^24, so that float32 counts them exactly."""
@@ -30,14 +28,8 @@ def normalise(u: Tensor) -> Tensor:
     """
     if u.ndim == 0 or u.shape[-1] == 0:
         raise UserError(f"cannot normalise maps of shape {tuple(u.shape)}; they need M >= 1 patches, [..., M]")
-    wide = _at_least_float32(u)
+    wide = at_least_float32(u)
     return _standardise(wide, is_constant(wide))
-
-
-def is_constant(u: Tensor) -> Tensor:
-    """Bool [...]: whether the map u [..., M] varies by no more than the rounding of its own dtype."""
-    wide = _at_least_float32(u.detach())
-    return _spread(wide) <= _tolerance(u) * wide.abs().amax(-1)
 
 
 def squared_explanation_error(pred: Tensor, ref: Tensor) -> Tensor:
@@ -193,14 +185,6 @@ def largest(u: Tensor, k: int) -> Tensor:
     return u.sort(dim=1, descending=True, stable=True).indices[:, :k]
 
 
-def _at_least_float32(u: Tensor) -> Tensor:
-    return u if u.dtype in (torch.float32, torch.float64) else u.float()
-
-
-def _tolerance(u: Tensor) -> float:
-    return _ROUNDING_STEPS * torch.finfo(torch.float64 if u.dtype == torch.float64 else torch.float32).eps
-
-
 def _spread(u: Tensor) -> Tensor:
     return u.amax(-1) - u.amin(-1)
 
@@ -220,7 +204,7 @@ def _standardise(u: Tensor, constant: Tensor) -> Tensor:
 
 def _ranks(u: Tensor) -> tuple[Tensor, Tensor]:
     """Ranks as float32 [N, M], equal for equal values, and the number of tied pairs as float64 [N]."""
-    values = _at_least_float32(u.detach()).contiguous()
+    values = at_least_float32(u.detach()).contiguous()
     ordered = values.sort(-1).values
     below = torch.searchsorted(ordered, values)
     not_above = torch.searchsorted(ordered, values, right=True)
@@ -233,14 +217,14 @@ def _without_mean_map(u: Tensor) -> tuple[Tensor, Tensor]:
     mean = wide.mean(0, keepdim=True)
     rest = wide - mean
     magnitude = torch.maximum(wide.abs().amax(-1), mean.abs().amax(-1))
-    return rest, _spread(rest) <= _tolerance(u) * magnitude
+    return rest, _spread(rest) <= tolerance(u) * magnitude
 
 
 def _difference(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     """The difference a - b of maps [N, M], in float64, and where [N] it is no more than rounding."""
     rest = a.double() - b.double()
     magnitude = torch.maximum(a.abs().amax(-1), b.abs().amax(-1)).double()
-    return rest, _spread(rest) <= _tolerance(a) * magnitude
+    return rest, _spread(rest) <= tolerance(a) * magnitude
 
 
 def _correlation(a: Tensor, flat_a: Tensor, b: Tensor, flat_b: Tensor) -> Tensor:

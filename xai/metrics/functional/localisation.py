@@ -7,8 +7,9 @@ float64 [N], NaN where an image has no region or its map says nothing.
 import torch
 from torch import Tensor
 
-from xai.metrics.functional.agreement import is_constant, largest
+from xai.metrics.functional.agreement import largest
 from xai.metrics.functional.checks import check_grid
+from xai.rounding import is_constant
 
 _PIXEL_BUDGET = 2**24
 """Pixels of the masks widened to a number at once in `patch_coverage`."""

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from xai.core.errors import UserError
-from xai.metrics.functional.agreement import is_constant
+from xai.rounding import is_constant
 from xai.sampling import ranks_with_random_ties
 
 Classify = Callable[[Tensor], Tensor]
@@ -156,7 +156,9 @@ def enlarge_map(maps: Tensor, size: tuple[int, int]) -> Tensor:
         raise UserError(f"a map of {h} x {w} cannot be enlarged to {height} x {width}: give at least its own size")
     if (h, w) == (height, width):
         return maps
-    return F.interpolate(maps[:, None], (height, width), mode="bilinear", align_corners=False)[:, 0]
+    # Along the border pixels have the same value; which of them rounding would put first is the processor's own.
+    wide = F.interpolate(maps[:, None].double(), (height, width), mode="bilinear", align_corners=False)[:, 0]
+    return wide.to(maps.dtype)
 
 
 def _shown(pixels: int, steps: int, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from xai.core.errors import UserError
-from xai.metrics.functional.agreement import is_constant
 from xai.metrics.functional.checks import check_finite
+from xai.rounding import is_constant
 from xai.sampling import importance_weights, ranks_with_random_ties, weighted_ranks
 
 Value = Callable[[Tensor], Tensor]
