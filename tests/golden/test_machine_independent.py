@@ -3,7 +3,9 @@
 Whole numbers and truth values are kept as digests and must be the same bit by bit. Pixels and scores are kept as a few
 sums, because the normal deviates and the matrix products behind them are rounded differently from one processor to the
 next. The fonts of `glyphs_scattered` and what draws them come inside the wheels of matplotlib and Pillow: those numbers
-are the same on every machine, and another version of the two may change them. `python -m tests.golden.test_machine_independent` writes the file anew.
+are the same on every machine, and another version of the two may change them.
+
+`python -m tests.golden.test_machine_independent` writes the file anew.
 """
 
 import hashlib
