@@ -7,9 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
 from tests.explainers.settings import small_clip, small_pictures
 from xai.explainers import registry
@@ -67,8 +69,10 @@ def test_the_page_is_about_one_of_each() -> None:
         "ideas/concentration.py",
         "ideas/occlusion.py",
         "ideas/stripes.py",
+        "ideas/textures.py",
         "my_conf/data/stripes.yaml",
         "my_conf/explainer/occlusion.yaml",
+        "my_conf/model/textures_small.yaml",
         "my_conf/table/ideas.yaml",
     ]
     assert len([line for line in FILES["ideas/occlusion.py"].splitlines() if line.strip()]) <= 15
@@ -91,6 +95,36 @@ def test_what_is_added_is_a_row_and_a_column_of_studies_and_of_a_comparison(fold
     others = "plugins=[ideas.concentration,ideas.stripes]"
     run(folder, *kept, "task=compare", others, f"checkpoint={classifier}", *FAST)
     check(folder / "outputs" / "compare")
+
+
+@pytest.mark.slow
+def test_a_family_of_models_is_trained_explained_and_compared(folder: Path) -> None:
+    common = ("--config-dir", "my_conf", "plugins=[ideas.textures,ideas.stripes]", "data=stripes", "trainer=cpu")
+    common = (*common, "trainer.threads=1", "logger=none")
+    run(
+        folder,
+        *common,
+        "task=train",
+        "method=classifier",
+        "model=textures_small",
+        "classifier.fit.epochs=1",
+        "classifier.focus=0",
+    )
+    file = folder / "outputs" / "classifier" / "classifier.safetensors"
+    few = ("case.images=4", "case.block=2", "pictures=0", "metric.removal.masks=2", "explainers.rise.masks=20")
+    run(folder, *common, "task=compare", f"checkpoint={file}", *few, "explainers.kernel_shap.coalitions=80")
+    scores = pd.read_csv(folder / "outputs" / "compare" / "scores.csv")
+    assert {"grad_cam", "saliency", "rise", "kernel_shap", "random"} <= set(scores.explainer)
+    assert {"srg", "r_srg", "deletion_auc", "insertion_auc"} <= set(scores.metric[scores.value.notna()])
+    Image.fromarray(np.full((50, 60, 3), 90, np.uint8)).save(folder / "photo.png")
+    run(folder, *common, "task=explain", f"checkpoint={file}", "image=photo.png", "row=saliency")
+    assert (folder / "photo.explained.png").exists()
+    # Who has not registered the family hears what is missing.
+    asked = [sys.executable, str(ROOT / "run.py"), "task=explain", f"checkpoint={file}", "image=photo.png"]
+    done = subprocess.run(asked, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "textures is not a known family of models" in done.stderr
+    assert "plugins=[" in done.stderr
 
 
 def test_the_explainer_shown_does_what_it_says(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

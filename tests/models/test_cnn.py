@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from xai.core.errors import UserError
 from xai.core.settings import build
 from xai.data.images import to_tensor
-from xai.models.cnn import CnnParams, build_cnn, published_cnn, start_weights
+from xai.models.cnn import CnnParams, build_cnn, published_cnn
 from xai.models.cnn_packages import PACKAGES, package_file, package_weights
 from xai.models.families import published_classes
 from xai.models.maskable import Removal
@@ -114,9 +114,8 @@ def published(path: Path, **settings: Any) -> dict[str, Tensor]:
 
 
 def test_published_weights_start_all_but_the_head(tmp_path: Path) -> None:
-    given, network = published(tmp_path / "w"), build_cnn(TINY, 5, 0)
-    own = {name: value.clone() for name, value in network.state_dict().items()}
-    network.load_state_dict(start_weights(replace(TINY, weights=str(tmp_path / "w")), network))
+    given, own = published(tmp_path / "w"), build_cnn(TINY, 5, 0).state_dict()
+    network = replace(TINY, weights=str(tmp_path / "w")).start(5, 0)
     for name, value in network.state_dict().items():
         assert torch.equal(value, own[name] if name.startswith("classifier.") else given[name]), name
     whole = published_cnn(replace(TINY, weights=str(tmp_path / "w"))).state_dict()
@@ -129,14 +128,14 @@ def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     published(tmp_path / "w", num_classes=10)
     assert "classifier.weight is [10,256] here, model=tiny needs [1000,256]" in refusal(published_cnn, model)
     save_file({"other": torch.zeros(1)}, tmp_path / "w")
-    for line in (refusal(published_cnn, model), refusal(start_weights, model, build_cnn(TINY, 5, 0))):
+    for line in (refusal(published_cnn, model), refusal(model.start, 5)):
         assert line.startswith(f"weights {tmp_path / 'w'} does not fit model=tiny")
 
 
 def test_weights_that_cannot_be_fetched_are_said_to_be() -> None:
     message = refusal(published_cnn, replace(TINY, pretrained=True))
     assert message.startswith("the weights of test_efficientnet could not be fetched")
-    assert message.endswith("give the file: model.pretrained=false model.weights=model.safetensors")
+    assert message.endswith("as checkpoint=FILE, or its start as model.pretrained=false model.weights=FILE")
 
 
 def test_a_package_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

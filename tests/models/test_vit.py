@@ -11,9 +11,10 @@ from timm.layers import resample_abs_pos_embed
 from torch import Tensor
 
 from xai.core.errors import UserError
+from xai.models.backbone import read_body
 from xai.models.families import outputs_of
 from xai.models.maskable import Removal
-from xai.models.vit import SmallVit, VitParams, build_vit, maskable, start_weights
+from xai.models.vit import SmallVit, VitParams, build_vit, maskable
 
 TOWER = SmallVit(width=16, depth=2, heads=2, mlp_ratio=2.0, registers=3, position_scale=0.3)
 SMALL = VitParams("small", 12, 4, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), tower=TOWER)
@@ -106,7 +107,12 @@ def test_an_architecture_that_does_not_fit_is_refused(settings: dict[str, Any], 
 def test_weights_that_cannot_be_fetched_are_said_to_be() -> None:
     message = refusal(build_vit, replace(TIMM, pretrained=True), 3, 0, published=True)
     assert message.startswith("the weights of test_vit could not be fetched")
-    assert message.endswith("give the file: model.pretrained=false model.weights=model.safetensors")
+    assert message.endswith("as checkpoint=FILE, or its start as model.pretrained=false model.weights=FILE")
+
+
+def body(path: Path, network: Any) -> dict[str, Tensor]:
+    """The weights of a file, as a training starts from them."""
+    return read_body(network, path, what=f"weights {path}", model=TIMM.name)
 
 
 def published(path: Path, side: int, **settings: Any) -> dict[str, Tensor]:
@@ -124,7 +130,7 @@ def test_published_weights_start_all_but_the_head_and_positions_are_interpolated
     path = tmp_path / "model.safetensors"
     given, network = published(path, side), build_vit(TIMM, 3, 0)
     own = {name: value.clone() for name, value in network.state_dict().items()}
-    network.load_state_dict(start_weights(replace(TIMM, weights=str(path)), network))
+    network.load_state_dict(body(path, network))
     found = network.state_dict()
     prefix = network.num_prefix_tokens
     for name, value in found.items():
@@ -137,36 +143,12 @@ def test_published_weights_start_all_but_the_head_and_positions_are_interpolated
     assert torch.equal(found["pos_embed"], given["pos_embed"]) == (side == 48)
 
 
-def test_weights_in_the_layout_of_dinov2_with_registers_start_its_timm_twin(tmp_path: Path) -> None:
-    shape = {"embed_dim": 24, "depth": 1, "num_heads": 2, "num_classes": 0, "img_size": 56}
-    with torch.random.fork_rng():
-        torch.manual_seed(7)
-        twin = timm.create_model("vit_small_patch14_reg4_dinov2", **shape)
-        other = timm.create_model("vit_small_patch14_reg4_dinov2", **{**shape, "img_size": 28})
-    state = {name: value + 0.1 for name, value in twin.state_dict().items()}
-    # As its authors publish it: position and class token apart, and a token for what masked pre-training hides.
-    layout = {name: value for name, value in state.items() if name != "reg_token"}
-    layout["register_tokens"], layout["mask_token"] = state["reg_token"], torch.zeros(1, 24)
-    layout["pos_embed"] = torch.cat([torch.full((1, 1, 24), 0.5), state["pos_embed"]], dim=1)
-    layout["cls_token"] = state["cls_token"] - 0.5
-    save_file(layout, tmp_path / "dinov2")
-    params = replace(TIMM, image_size=28, patch_size=14, architecture="vit_small_patch14_reg4_dinov2")
-    other.load_state_dict(start_weights(replace(params, weights=str(tmp_path / "dinov2")), other))
-    found = other.state_dict()
-    torch.testing.assert_close(found["cls_token"], state["cls_token"])
-    torch.testing.assert_close(found["reg_token"], state["reg_token"])
-    torch.testing.assert_close(found["blocks.0.attn.qkv.weight"], state["blocks.0.attn.qkv.weight"])
-    expected = resample_abs_pos_embed(state["pos_embed"], (2, 2), num_prefix_tokens=0)
-    torch.testing.assert_close(found["pos_embed"], expected)
-
-
 def test_both_heads_of_a_distilled_network_stay_as_they_are(tmp_path: Path) -> None:
     shape = {"embed_dim": 24, "depth": 1, "num_heads": 2, "img_size": 32}
     given = timm.create_model("deit_tiny_distilled_patch16_224", num_classes=1000, **shape).state_dict()
     network = timm.create_model("deit_tiny_distilled_patch16_224", num_classes=3, **shape)
     save_file(given, tmp_path / "deit")
-    params = replace(TIMM, image_size=32, architecture="deit_tiny_distilled_patch16_224")
-    found = start_weights(replace(params, weights=str(tmp_path / "deit")), network)
+    found = body(tmp_path / "deit", network)
     assert found["head_dist.weight"].shape == (3, 24)
     assert torch.equal(found["norm.weight"], given["norm.weight"])
     network.load_state_dict(found)
@@ -175,9 +157,8 @@ def test_both_heads_of_a_distilled_network_stay_as_they_are(tmp_path: Path) -> N
 def test_weights_of_another_architecture_are_refused(tmp_path: Path) -> None:
     network = build_vit(TIMM, 3, 0)
     path = tmp_path / "model.safetensors"
-    params = replace(TIMM, weights=str(path))
-    assert "does not exist" in refusal(start_weights, params, network)
+    assert "does not exist" in refusal(body, path, network)
     published(path, 48, depth=2)
-    assert "are missing" in refusal(start_weights, params, network)
+    assert "are missing" in refusal(body, path, network)
     save_file({"mask_token": torch.zeros(1, 3), "pos_embed": torch.zeros(7)}, path)
-    assert refusal(start_weights, params, network) == f"weights {path} are not those of a vision transformer of timm"
+    assert refusal(body, path, network) == f"weights {path} are not those of a VisionTransformer of timm"

@@ -22,6 +22,7 @@ from xai.data.catalogue import OpenData
 from xai.data.module import ImageDataModule, load_images
 from xai.methods.classifier import Classifier
 from xai.models import files
+from xai.models.families import seeded
 from xai.models.maskable import MaskableClassifier, Removal
 from xai.models.spec import describe
 from xai.models.weights import load_weights, match_weights, read_weights
@@ -122,7 +123,8 @@ class ClassifierStages:
         spec = {**self._common, **self._given, "focus": params.focus, "fit": asdict(params.fit)}
 
         def make(workdir: Path) -> None:
-            network = self.model.start(self.outputs, self.seed)
+            with seeded(self.seed):
+                network = self.model.start(self.outputs, self.seed)
             stage = f"classifier/{self.data.name}"
             module = Classifier(self.model.maskable(network), params.fit, params.focus, self.seed, stage)
             self._fit(module, params.fit, workdir, "classifier")

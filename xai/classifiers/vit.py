@@ -4,7 +4,6 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 
-import torch
 from pytorch_lightning import LightningModule
 
 from xai.classifiers.networks import FILES, REVISION, ClassifierStages
@@ -14,6 +13,7 @@ from xai.methods.salvage import Salvage
 from xai.methods.surrogate import Surrogate
 from xai.methods.vit_shapley import VitShapley
 from xai.models.explainer import ExplainerNetwork, SalvageNetwork, ShapleyNetwork
+from xai.models.families import seeded
 from xai.models.maskable import Removal
 from xai.models.segmenter import build_decoder
 from xai.models.timm_vit import MaskableVit
@@ -110,8 +110,7 @@ class VitStages(ClassifierStages):
     def _untrained(self, kind: str, params: SalvageParams | VitShapleyParams) -> ExplainerNetwork:
         backbone = build_vit(self.model, self.outputs, self.seed)
         scores = self.outputs * (2 if kind == "salvage" else 1)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
+        with seeded(self.seed):
             decoder = build_decoder(params.decoder, backbone.embed_dim, scores, params.depth, params.heads)
         made: type[ExplainerNetwork] = SalvageNetwork if kind == "salvage" else ShapleyNetwork
         return made(backbone, decoder, self.model.mean, self.model.std)

@@ -5,16 +5,16 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import timm
-import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from xai.core.errors import UserError
 from xai.core.settings import FieldError, settings
+from xai.models.backbone import body_of, not_fetched
 from xai.models.cnn_packages import check_package, package_file, package_weights
-from xai.models.families import NetworkParams, published_classes
+from xai.models.families import NetworkParams, published_classes, seeded
 from xai.models.geometry import Text, check_architecture
-from xai.models.weights import match_weights, read_weights, without_prefix
+from xai.models.weights import load_weights, read_weights
 
 _PLAIN = "resnet50"
 _VITS = "model=vit_tiny or model=vit_b14_dinov2"
@@ -83,7 +83,8 @@ class CnnParams(NetworkParams):
         """The network with published weights, except for its head; with random ones where there are none."""
         network = build_cnn(self, outputs, seed)
         if not self.embedded:
-            network.load_state_dict(start_weights(self, network))
+            weights = published_weights(self)
+            network.load_state_dict(body_of(network, weights, what=f"weights {_source(self)}", model=self.name))
         return network
 
     def is_published_for(self, classes: Sequence[str]) -> bool:
@@ -135,49 +136,23 @@ def published_cnn(params: CnnParams) -> nn.Module:
         UserError: There are no weights, or they do not fit: of another architecture, or of other classes.
     """
     network = build_cnn(params, len(published_classes()), 0)
-    network.load_state_dict(_checked(params, network, published_weights(params)))
+    load_weights(network, published_weights(params), what=f"weights {_source(params)}", model=params.name)
     return network
 
 
-def start_weights(params: CnnParams, network: nn.Module) -> dict[str, Tensor]:
-    """The weights of a published network that another starts from; its own head stays as it is.
-
-    Raises:
-        UserError: They cannot be read, or are of another architecture.
-    """
-    heads = _heads(network)
-    own = {name: value for name, value in network.state_dict().items() if name.startswith(heads)}
-    backbone = [name for name in network.state_dict() if not name.startswith(heads)]
-    given = without_prefix(published_weights(params), backbone)
-    state = {name: value for name, value in given.items() if not name.startswith(heads)}
-    return _checked(params, network, {**state, **own})
-
-
-def _checked(params: CnnParams, network: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    source = params.package or params.weights or params.architecture
-    expected = {name: value.shape for name, value in network.state_dict().items()}
-    return match_weights(state, expected, what=f"weights {source}", model=params.name)
-
-
-def _heads(network: nn.Module) -> tuple[str, ...]:
-    """What the names of the tensors of the head begin with."""
-    named = network.pretrained_cfg["classifier"]  # type: ignore[index]
-    return tuple(f"{name}." for name in ([named] if isinstance(named, str) else named))
+def _source(params: CnnParams) -> str:
+    return params.package or params.weights or params.architecture
 
 
 def _of_timm(params: CnnParams, seed: int, **settings: Any) -> nn.Module:
     if params.output_stride is not None:
         settings["output_stride"] = params.output_stride
     try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded(seed):
             network: nn.Module = timm.create_model(params.architecture, **settings)
     except Exception as error:  # whatever a hundred builders, and a network, make of settings that they do not have
         if settings.get("pretrained"):
-            raise UserError(
-                f"the weights of {params.architecture} could not be fetched ({type(error).__name__}); without a "
-                "network give the file: model.pretrained=false model.weights=model.safetensors"
-            ) from error
+            raise not_fetched(params.architecture, error) from error
         asked = "" if params.output_stride is None else f" with output_stride={params.output_stride}"
         raise UserError(
             f"model.architecture={params.architecture} cannot be built{asked} ({' '.join(str(error).split())[:120]}): "

@@ -15,6 +15,7 @@ from torch import Tensor
 from xai.core.errors import UserError
 from xai.core.settings import FieldError, settings
 from xai.models.clip import SelfExplainingClip, Tokenizer
+from xai.models.families import seeded
 from xai.models.geometry import Depth, Geometry, Heads, Scale, Text, Width
 from xai.models.maskable import Removal
 from xai.models.tokenizer import WordTokenizer
@@ -123,8 +124,7 @@ def build_clip(params: ClipParams, seed: int = 0) -> CLIP:
     Returns:
         The model, in training mode.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         clip = _build_small(params, params.towers) if params.towers is not None else _build_open_clip(params)
     if not isinstance(clip.visual, VisionTransformer):
         raise UserError(_NO_VIT.format(params.architecture))

@@ -10,11 +10,13 @@
 is a family of one's own: `family: tiny_mlp` in the YAML of a model says that its other settings are these.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 from torch import nn
 
 from xai.core import plugins
@@ -28,12 +30,23 @@ from xai.models.painted import PaintedClassifier
 T = TypeVar("T", bound=type[Geometry])
 
 
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Random weights that depend on a seed alone, and leave the generator of all others as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
 @settings
 class NetworkParams(Geometry):
     """Settings of a network that classifies by itself; a family has to say how it is built, and may say the rest."""
 
     def build(self, outputs: int, seed: int = 0) -> nn.Module:
-        """The network of normalised images [B, 3, H, W] to logits [B, `outputs`], with random weights of a seed."""
+        """The network of normalised images [B, 3, H, W] to logits [B, `outputs`], with random weights.
+
+        Where it is called to be trained, torch is seeded: a family of one's own need not look at `seed`.
+        """
         raise NotImplementedError
 
     def maskable(self, network: Any, removal: Removal | None = None) -> MaskableClassifier:

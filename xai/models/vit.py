@@ -8,19 +8,17 @@ import timm
 import torch
 from open_clip.pos_embed import get_2d_sincos_pos_embed
 from pydantic import Field
-from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
-from torch import Tensor
+from timm.models.vision_transformer import VisionTransformer
 
 from xai.core.errors import UserError
 from xai.core.settings import FieldError, settings
-from xai.models.families import NetworkParams, outputs_of, published_classes
+from xai.models.backbone import not_fetched, read_body
+from xai.models.families import NetworkParams, outputs_of, published_classes, seeded
 from xai.models.geometry import Depth, Heads, Scale, Text, check_architecture
 from xai.models.maskable import Removal
 from xai.models.timm_vit import MaskableVit
-from xai.models.weights import match_weights, read_weights, without_prefix
 
 _PLAIN = "vit_base_patch14_reg4_dinov2"
-_HEADS = ("head.", "head_dist.")  # the second is that of DeiT's distillation token
 
 
 @settings
@@ -105,7 +103,7 @@ class VitParams(NetworkParams):
         """The network with its weights; with random ones where there are none."""
         network = build_vit(self, outputs, seed, published=self.pretrained)
         if self.weights is not None:
-            network.load_state_dict(start_weights(self, network))
+            network.load_state_dict(read_body(network, self.weights, what=f"weights {self.weights}", model=self.name))
         return network
 
     def is_published_for(self, classes: Sequence[str]) -> bool:
@@ -133,8 +131,7 @@ def build_vit(params: VitParams, outputs: int, seed: int, *, published: bool = F
         UserError: Where the weights cannot be fetched, the architecture is no plain ViT, or cuts images in another way
             than the settings say.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         network = (
             _small(params, params.tower, outputs) if params.tower is not None else _of_timm(params, outputs, published)
         )
@@ -162,10 +159,7 @@ def _of_timm(params: VitParams, outputs: int, published: bool) -> torch.nn.Modul
                 f"model.architecture={params.architecture} cannot be built for {params.image_size} px "
                 f"({' '.join(str(error).split())[:120]}): use a plain vision transformer such as {_PLAIN}"
             ) from error
-        raise UserError(
-            f"the weights of {params.architecture} could not be fetched ({type(error).__name__}); without a network "
-            "give the file: model.pretrained=false model.weights=model.safetensors"
-        ) from error
+        raise not_fetched(params.architecture, error) from error
     return network
 
 
@@ -188,28 +182,6 @@ def _small(params: VitParams, tower: SmallVit, outputs: int) -> VisionTransforme
             tower.position_scale * torch.from_numpy(positions).float()
         )
     return network
-
-
-def start_weights(params: VitParams, network: VisionTransformer) -> dict[str, Tensor]:
-    """The weights of a published ViT that a network starts from; its head stays as it is.
-
-    Position embeddings of another grid are interpolated, as timm does it.
-
-    Raises:
-        UserError: The file is missing, broken, or of another architecture.
-    """
-    assert params.weights is not None
-    tensors = read_weights(Path(params.weights), what="weights", require_finite=True).tensors
-    own = network.state_dict()
-    tensors = without_prefix(tensors, [name for name in own if not name.startswith(_HEADS)])
-    try:
-        state = checkpoint_filter_fn(tensors, network)
-    except Exception as error:  # timm looks for a dozen layouts by the names in them, and trusts the shapes
-        raise UserError(f"weights {params.weights} are not those of a vision transformer of timm") from error
-    state = {name: value for name, value in state.items() if not name.startswith(_HEADS) and name != "mask_token"}
-    expected = {name: value.shape for name, value in own.items() if not name.startswith(_HEADS)}
-    match_weights(state, expected, what=f"weights {params.weights}", model=params.name)
-    return {**{name: own[name] for name in own if name.startswith(_HEADS)}, **state}
 
 
 def maskable(params: VitParams, network: VisionTransformer, removal: Removal | None = None) -> MaskableVit:

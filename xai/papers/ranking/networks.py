@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import timm
-import torch
 from torch import nn
 
 from xai.classifiers.networks import ClassifierStages
@@ -19,12 +18,12 @@ from xai.core.training import fit
 from xai.data.module import ImageDataModule
 from xai.methods.ranking import Ranking
 from xai.models import files
-from xai.models.backbone import headless
+from xai.models.backbone import headless, read_body
 from xai.models.dense import DenseExplainer
+from xai.models.families import seeded
 from xai.models.features import FrozenFeatures
 from xai.models.maskable import MaskableClassifier, Removal
 from xai.models.spec import describe
-from xai.models.weights import load_weights, read_weights, without_prefix
 from xai.papers.ranking.params import BackboneParams, RankingParams, numbers_of
 
 FILE = "ranking.safetensors"
@@ -135,8 +134,7 @@ class RankingStages:
             mean, std = backbone.mean, backbone.std
         features = FrozenFeatures(network, params.levels, mean, std, model.image_size)
         explained = self.classifier() if params.decoder.gradient else None
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.stages.seed)
+        with seeded(self.stages.seed):
             return DenseExplainer(features, params.decoder, len(self.classes), explained, model.mean)
 
     def _write(self, path: Path, explainer: DenseExplainer, params: RankingParams) -> None:
@@ -166,15 +164,7 @@ def _of_timm(backbone: BackboneParams, size: int, seed: int) -> nn.Module:
     published = backbone.pretrained and backbone.weights is None
     network = headless(backbone.architecture, size, seed, published=published)
     if backbone.weights is not None:
-        _load(network, backbone.weights, backbone.architecture)
+        what = f"ranking.backbone.weights={backbone.weights}"
+        weights = read_body(network, backbone.weights, what=what, model=backbone.architecture)
+        network.load_state_dict(weights)
     return network
-
-
-def _load(network: nn.Module, path: str, architecture: str) -> None:
-    tensors = read_weights(Path(path), what="weights", require_finite=True).tensors
-    named: Any = network.pretrained_cfg["classifier"]  # type: ignore[index]
-    heads = tuple(f"{name}." for name in ([named] if isinstance(named, str) else named))
-    own = network.state_dict()
-    tensors = without_prefix(tensors, own)
-    state = {name: value for name, value in tensors.items() if name in own or not name.startswith(heads)}
-    load_weights(network, state, what=f"ranking.backbone.weights={path}", model=architecture)
