@@ -22,6 +22,7 @@ os.environ.update(
     WANDB_DIR=_SCRATCH.name,
     WANDB_MODE="offline",
     WANDB_SILENT="true",
+    XDG_CACHE_HOME=os.path.join(_SCRATCH.name, "cache"),
     # Small tensors gain nothing from threads, and two workers with two threads each lose to one another.
     MKL_NUM_THREADS="1",
     OMP_NUM_THREADS="1",

@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 from xai.core.composing import compose_choice
 from xai.core.errors import UserError
 from xai.core.settings import build
+from xai.data.augment import Augmentation
 from xai.data.disk import DiskParams
 from xai.data.fashion import FashionParams
 from xai.data.marked import MarkParams
@@ -25,7 +26,15 @@ from xai.tasks.registry import choose
 CONF = Path(__file__).parents[1] / "conf"
 
 GROUPS: dict[type, tuple[dict[str, Any], dict[str, list[Any]]]] = {
-    DiskParams: ({"root": "x", "size": 8}, {"size": [0], "fit": ["stretch"]}),
+    Augmentation: (
+        {},
+        {
+            **dict.fromkeys(("crop", "horizontal", "vertical", "jitter", "brightness", "contrast"), [-0.1, 1.1]),
+            "saturation": [math.nan],
+            "hue": [-0.1, 0.6],
+        },
+    ),
+    DiskParams: ({"root": "x", "size": 8}, {"size": [0], "fit": ["stretch"], "resize": [0, 7], "splits": ["mine"]}),
     FashionParams: ({}, {"images": [29], "cells": [0]}),
     MarkParams: ({"radius": 0.1}, {"radius": [0.0, 0.5, math.nan], "level": [1.5, -0.1]}),
     PairParams: ({"object_size": 10}, {"cells": [1]}),

@@ -10,10 +10,14 @@ from PIL import Image
 
 from xai.core.errors import UserError
 from xai.data.disk_set import DiskSet
-from xai.data.on_disk import open_disk_set
-from xai.data.splits import SPLITS
+from xai.data.on_disk import Cut, splits_of
+from xai.data.registry import SPLITS
 
 RNG = np.random.default_rng(0)
+
+
+def open_disk_set(name: str, root: Path | str | None, split: str, cut: Cut = "official") -> DiskSet:
+    return splits_of(name, root, cut)(split)
 
 
 def noise(*shape: int) -> np.ndarray:
@@ -36,7 +40,7 @@ def folders(root: Path, counts: dict[str, int]) -> dict[str, np.ndarray]:
 
 def content(data: DiskSet) -> list[tuple[bytes, str]]:
     """What the set holds, whatever the order: pixels and class name of each picture."""
-    pixels = [np.asarray(data.image(index)) for index in range(len(data))]
+    pixels = [np.asarray(data.records.image(index)) for index in range(len(data))]
     return sorted((p.tobytes(), data.classes[label]) for p, label in zip(pixels, data.labels.tolist(), strict=True))
 
 
@@ -53,13 +57,13 @@ def refusal(name: str, root: Path | str | None, split: str = "train") -> str:
     return message
 
 
-def sizes(name: str, root: Path) -> list[int]:
-    return [len(open_disk_set(name, root, split)) for split in SPLITS]
+def sizes(name: str, root: Path, cut: Cut = "official") -> list[int]:
+    return [len(open_disk_set(name, root, split, cut)) for split in SPLITS]
 
 
 def train_and_validation(name: str, root: Path) -> tuple[list[tuple[bytes, str]], DiskSet]:
     """All of official train by its two parts, which must not overlap; and validation."""
-    train, validation = open_disk_set(name, root, "train"), open_disk_set(name, root, "val")
+    train, validation = open_disk_set(name, root, "train"), open_disk_set(name, root, "validation")
     assert not {c[0] for c in content(train)} & {c[0] for c in content(validation)}
     return sorted(content(train) + content(validation)), validation
 

@@ -7,9 +7,9 @@ import torch
 from PIL import Image
 
 from xai.core.errors import UserError
-from xai.data import catalogue, registry
+from xai.data import catalogue, disk, registry
 from xai.data.disk import DiskParams, DiskSource
-from xai.data.on_disk import DISK_SETS
+from xai.data.disk_set import DISK_SETS
 
 
 @pytest.fixture
@@ -83,20 +83,23 @@ def test_the_fingerprint_changes_with_the_pictures_and_only_then(root: Path) -> 
     assert changed()
 
 
-def test_pictures_in_memory_are_bounded(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    read: list[int] = []
-    original = DiskSource._read_one
+def test_a_set_is_kept_whole_or_not_at_all(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    original = disk.to_pixels
 
-    def counted(self: DiskSource, split: str, index: int) -> tuple[torch.Tensor, torch.Tensor | None]:
-        read.append(index)
-        return original(self, split, index)
+    def counted(picture: Image.Image, size: int, fit: str) -> torch.Tensor:
+        read.append(fit)
+        return original(picture, size, fit)
 
-    monkeypatch.setattr(DiskSource, "_read_one", counted)
-    monkeypatch.setattr("xai.data.disk._CACHE_BYTES", 2 * 3 * 9 * 9 * 4)
-    source = opened(root)
-    for rows in ([0, 1], [1, 0], [2], [2, 0, 1]):
-        source.images("train", torch.tensor(rows), 0)
-    assert read == [0, 1, 2, 1]
+    monkeypatch.setattr(disk, "to_pixels", counted)
+    needed = 12 * 4 * 9 * 9
+    for room, reads in ((needed, 4), (needed - 1, 12)):
+        monkeypatch.setattr(disk, "_KEPT_BYTES", room)
+        source = opened(root)
+        read.clear()
+        epochs = [source.images("train", torch.tensor(rows), 0).pixels for rows in ([2, 0, 3, 1],) * 3]
+        assert len(read) == reads
+        assert torch.equal(epochs[0], epochs[2])
 
 
 def test_workers_can_be_sent_the_data_set(root: Path) -> None:

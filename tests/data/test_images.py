@@ -12,7 +12,8 @@ from PIL import Image
 from torchvision import transforms
 
 from xai.core.errors import UserError
-from xai.data.images import load, read_image, read_labels, region_to_tensor, to_rgb, to_tensor
+from xai.data import images
+from xai.data.images import read_image, read_labels, region_to_tensor, to_rgb, to_tensor
 
 RNG = np.random.default_rng(0)
 COLOURS = RNG.integers(0, 256, (5, 7, 3), dtype=np.uint8)
@@ -29,9 +30,9 @@ def pixels(path: Path) -> np.ndarray:
     return np.asarray(image)
 
 
-def refusal(path: Path, **options: int) -> str:
+def refusal(path: Path) -> str:
     with pytest.raises(UserError) as caught:
-        read_image(path, **options)
+        read_image(path)
     message = str(caught.value)
     assert "\n" not in message
     assert str(path)[:100] in message
@@ -170,7 +171,7 @@ def test_what_is_no_file_with_bytes(tmp_path: Path) -> None:
     assert "0 bytes" in refusal(tmp_path / "empty.png")
     os.mkfifo(tmp_path / "pipe.png")
     assert "no regular file" in refusal(tmp_path / "pipe.png")
-    assert "cannot be opened" in refusal(tmp_path / ("x" * 5000))
+    refusal(tmp_path / ("x" * 5000))
 
 
 def test_what_is_no_picture(tmp_path: Path) -> None:
@@ -191,7 +192,8 @@ def test_cut_short_anywhere_is_one_line(tmp_path: Path, name: str) -> None:
         refusal(cut)
 
 
-def test_flipped_bytes_never_escape_as_another_error(tmp_path: Path) -> None:
+def test_flipped_bytes_never_escape_as_another_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "MAX_PIXELS", 10_000)
     for name in ("a.png", "a.tif", "a.gif", "a.webp"):
         whole = bytearray(saved(Image.fromarray(COLOURS), tmp_path / name).read_bytes())
         for position in range(0, len(whole), 3):
@@ -200,7 +202,7 @@ def test_flipped_bytes_never_escape_as_another_error(tmp_path: Path) -> None:
             path = tmp_path / f"broken_{name}"
             path.write_bytes(broken)
             try:
-                assert read_image(path, max_pixels=10_000).mode == "RGB"
+                assert read_image(path).mode == "RGB"
             except UserError as error:
                 assert str(path) in str(error)  # noqa: PT017 - either outcome is right, depending on the byte
 
@@ -220,18 +222,18 @@ def test_gigantic_is_refused_from_the_header(tmp_path: Path) -> None:
     assert "100,000,000" in refusal(path)
 
 
-def test_max_pixels_is_the_last_size_that_is_read(tmp_path: Path) -> None:
+def test_max_pixels_is_the_last_size_that_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = saved(Image.fromarray(COLOURS), tmp_path / "a.png")
-    assert read_image(path, max_pixels=35).size == (7, 5)
-    assert "at most 34" in refusal(path, max_pixels=34)
+    monkeypatch.setattr(images, "MAX_PIXELS", 35)
+    assert read_image(path).size == (7, 5)
+    monkeypatch.setattr(images, "MAX_PIXELS", 34)
+    assert "at most 34" in refusal(path)
 
 
 def test_no_pixels(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(png_header(0, 5) + struct.pack(">I", 0) + b"IDAT" + struct.pack(">I", zlib.crc32(b"IDAT")))
     assert "without pixels" in refusal(path)
-    with pytest.raises(UserError, match="at least one pixel"):
-        to_tensor(Image.new("RGB", (0, 5)), 4)
 
 
 @pytest.mark.parametrize("shape", [(40, 30), (30, 40), (31, 64), (97, 33), (16, 16), (5, 37), (200, 30)])
@@ -284,22 +286,6 @@ def test_a_long_strip_shows_its_middle() -> None:
     strip = np.zeros((2, 1001), dtype=np.uint8)
     strip[:, 490:510] = 255
     assert to_tensor(Image.fromarray(strip), 16).min() == 1.0
-
-
-def test_bad_size_and_fit() -> None:
-    image = Image.fromarray(COLOURS)
-    for size, why in ((0, "too small"), (-3, "too small"), (2.5, "whole number")):
-        with pytest.raises(UserError, match=why):
-            to_tensor(image, size)  # type: ignore[arg-type]
-    with pytest.raises(UserError, match="crop, squash"):
-        to_tensor(image, 4, fit="stretch")
-
-
-def test_load_is_read_then_tensor(tmp_path: Path) -> None:
-    path = saved(Image.fromarray(COLOURS[:, :5]), tmp_path / "a.png")
-    expected = torch.from_numpy(COLOURS[:, :5].copy()).permute(2, 0, 1).float() / 255
-    torch.testing.assert_close(load(path, 5), expected)
-    torch.testing.assert_close(load(str(path), 5, fit="squash"), expected)
 
 
 def test_label_maps_are_read_as_numbers(tmp_path: Path) -> None:

@@ -1,8 +1,13 @@
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tests.data.disk_forms import picture
 from xai.core.epochs import EpochSampler, StepSampler
 from xai.core.errors import UserError
 from xai.data.module import Batch, ImageDataModule, load_images
@@ -148,6 +153,17 @@ def test_unsupervised_images_change_with_the_epoch_unless_they_are_fixed() -> No
         assert sorted(row for batch in batches for row in rows_of(batch)) == list(range(10))
 
 
+def test_workers_read_what_one_process_reads_and_stay() -> None:
+    data = ImageDataModule(Numbered(), 6, 4, seed=0, workers=2)
+    loader, alone = data.train_dataloader(), ImageDataModule(Numbered(), 6, 4, seed=0).train_dataloader()
+    assert loader.persistent_workers
+    for epoch in (0, 1):
+        for each in (loader, alone):
+            each.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
+        for one, other in zip(loader, alone, strict=True):
+            assert torch.equal(one.pixels, other.pixels)
+
+
 def test_images_are_resized_with_their_regions() -> None:
     class Fixed(Numbered):
         def images(self, split: str, indices: Tensor, epoch: int) -> Images:
@@ -201,3 +217,33 @@ def test_a_resumed_run_begins_with_the_epoch_it_stopped_at() -> None:
     data.first_epoch = 6
     assert set.union(*(epochs_of(batch) for batch in data.train_dataloader())) == {6}
     assert [len(batch.labels) for batch in data.val_dataloader()] == [5, 2]
+
+
+_PEAKS = """
+import resource, sys
+from xai.data import disk
+from xai.data.disk import DiskParams, DiskSource
+from xai.data.module import in_order
+
+disk._KEPT_BYTES = 0  # as if the set were larger than what is kept
+for count in (200, 2000):
+    source = DiskSource("folder", DiskParams(f"{sys.argv[1]}/{count}", 112))
+    seen = sum(len(batch.labels) for batch in in_order(source, "test", 112, 20))
+    print(seen, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+
+
+@pytest.mark.slow
+def test_peak_memory_does_not_grow_with_the_number_of_images(tmp_path: Path) -> None:
+    picture(tmp_path / "one.png")
+    for count in (200, 2000):
+        for name in [*(f"test/{number % 2}/{number}.png" for number in range(count)), "train/0/a.png", "train/1/a.png"]:
+            for split in ("train", "val") if name.startswith("train") else ("test",):
+                link = tmp_path / str(count) / name.replace("train", split)
+                link.parent.mkdir(parents=True, exist_ok=True)
+                link.hardlink_to(tmp_path / "one.png")
+    run = subprocess.run([sys.executable, "-c", _PEAKS, str(tmp_path)], capture_output=True, text=True, check=True)
+    (few, before), (many, after) = (map(int, line.split()) for line in run.stdout.splitlines())
+    assert (few, many) == (200, 2000)
+    # In MiB; as float32 the 1,800 further images take 258.
+    assert after - before < 40

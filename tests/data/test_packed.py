@@ -11,8 +11,7 @@ import pytest
 import torch
 from scipy.io import savemat
 
-from tests.data.disk_forms import Trap, content, expected, noise, refusal, train_and_validation
-from xai.data.on_disk import open_disk_set
+from tests.data.disk_forms import Trap, content, expected, noise, open_disk_set, refusal, train_and_validation
 
 
 def test_svhn(tmp_path: Path) -> None:

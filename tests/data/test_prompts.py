@@ -2,9 +2,9 @@
 
 import pytest
 
+import xai.data.on_disk  # noqa: F401  (fills DISK_SETS)
 from xai.core.errors import UserError
-from xai.data.disk_set import check_classes
-from xai.data.on_disk import DISK_SETS
+from xai.data.disk_set import DISK_SETS, check_classes
 from xai.data.prompts import (
     EUROSAT_NAMES,
     FASHION,

@@ -2,17 +2,27 @@
 
 import itertools
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from tests.data.disk_forms import content, expected, folders, noise, picture, refusal, sizes, train_and_validation
+from tests.data.disk_forms import (
+    content,
+    expected,
+    folders,
+    noise,
+    open_disk_set,
+    picture,
+    refusal,
+    sizes,
+    train_and_validation,
+)
 from xai.core.errors import UserError
-from xai.data.disk import DiskParams, DiskSource
+from xai.data.disk import DiskSource, RegionParams
 from xai.data.disk_set import Files
-from xai.data.on_disk import open_disk_set
 from xai.data.prompts import IMAGENETTE_NAMES, WBC_NAMES
 from xai.data.registry import SPLITS
 
@@ -144,13 +154,14 @@ def test_pet(tmp_path: Path, inside: str) -> None:
     assert content(open_disk_set("pet", tmp_path, "test")) == expected(made["test"])
 
 
-def opened(root: Path, size: int = 8, fit: str = "crop") -> DiskSource:
-    return DiskSource("pet", DiskParams(str(root), size, fit))
+def opened(root: Path, **given: Any) -> DiskSource:
+    return DiskSource("pet", RegionParams(str(root), **{"size": 8, **given}))
 
 
-def test_pets_regions_are_the_animal_and_its_border_where_the_picture_is_cropped(tmp_path: Path) -> None:
+@pytest.mark.parametrize("border", [False, True])
+def test_pets_regions_are_the_animal_where_the_picture_is_cropped(tmp_path: Path, border: bool) -> None:
     make_pets(tmp_path)
-    source = opened(tmp_path)
+    source = opened(tmp_path, border=border)
     for split in SPLITS:
         rows = torch.arange(len(source.labels(split))).flip(0)
         images, regions = source.images(split, rows, 0)
@@ -162,8 +173,61 @@ def test_pets_regions_are_the_animal_and_its_border_where_the_picture_is_cropped
                 Image.open(tmp_path / "annotations" / "trimaps" / f"{Path(records.names[row]).stem}.png")
             )
             colours = np.asarray(Image.open(tmp_path / records.names[row]))
-            np.testing.assert_array_equal(region.numpy(), trimap[:, 2:10] != 2)
+            np.testing.assert_array_equal(region.numpy(), np.isin(trimap[:, 2:10], (1, 3) if border else (1,)))
             np.testing.assert_allclose(image.numpy(), colours[:, 2:10].transpose(2, 0, 1) / 255, atol=1e-6)
+
+
+def test_the_border_of_a_trimap_is_left_out_unless_it_is_asked_for(tmp_path: Path) -> None:
+    # As on the authors' disk: 8-bit grey, 1 the animal, 2 the background, and a band of 3 along the outline.
+    make_pets(tmp_path)
+    down, across = np.mgrid[:200, :300]
+    distance = np.hypot((down - 100) / 80, (across - 150) / 120)
+    trimap = np.select([distance < 0.9, distance < 1.1], [1, 3], 2).astype(np.uint8)
+    for path in (tmp_path / "images").iterdir():
+        picture(path, noise(200, 300, 3))
+        picture(tmp_path / "annotations" / "trimaps" / f"{path.stem}.png", trimap)
+    # Areas of the ellipses, in a picture of 200 x 300 squashed to 100 x 100.
+    for border, radius in ((False, 0.9), (True, 1.1)):
+        regions = opened(tmp_path, size=100, fit="squash", border=border).images("test", torch.arange(6), 0).regions
+        assert regions is not None
+        assert regions.float().mean().item() == pytest.approx(np.pi * 80 * 120 * radius**2 / (200 * 300), abs=0.005)
+
+
+def test_pets_pooled_are_cut_anew_and_imagenettes_val_is_halved(tmp_path: Path) -> None:
+    made = make_pets(tmp_path / "pet")
+    assert sizes("pet", tmp_path / "pet", "pooled") == [30, 3, 3]
+    parts = [open_disk_set("pet", tmp_path / "pet", split, "pooled") for split in SPLITS]
+    assert sorted(itertools.chain(*map(content, parts))) == expected(made["trainval"] + made["test"])
+    records, regions = parts[2].records, parts[2].regions
+    assert isinstance(records, Files)
+    assert regions is not None
+    assert [Path(name).stem for name in records.names] == [Path(name).stem for name in regions.files.names]
+
+    root = tmp_path / "nette"
+    made_files = folders(
+        root, {f"train/{key}": 3 for key in IMAGENETTE_NAMES} | {f"val/{key}": 5 for key in IMAGENETTE_NAMES}
+    )
+    # The larger half is the test, as published: 1,963 of 3,925.
+    assert sizes("imagenette", root, "halved") == [30, 20, 30]
+    halves = [content(open_disk_set("imagenette", root, split, "halved")) for split in ("validation", "test")]
+    pairs = [(pixels, IMAGENETTE_NAMES[name.split("/")[1]]) for name, pixels in made_files.items() if name[0] == "v"]
+    assert sorted(itertools.chain(*halves)) == expected(pairs)
+
+
+def test_pooled_patients_stay_on_one_side(tmp_path: Path) -> None:
+    make_mura(tmp_path)
+    names = []
+    for split in SPLITS:
+        records = open_disk_set("mura", tmp_path, split, "pooled").records
+        assert isinstance(records, Files)
+        names.append({name.split("/")[2] for name in records.names})
+    assert sum(map(len, names)) == len(set.union(*names)) == 44
+
+
+def test_a_set_in_one_piece_has_nothing_to_halve(tmp_path: Path) -> None:
+    folders(tmp_path, dict.fromkeys(WBC_NAMES, 10))
+    with pytest.raises(UserError, match="comes in one piece: use splits=official"):
+        open_disk_set("wbc", tmp_path, "test", "halved")
 
 
 def test_pets_fingerprint_changes_with_the_trimaps(tmp_path: Path) -> None:

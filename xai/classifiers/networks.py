@@ -19,7 +19,7 @@ from xai.core.runtime import Runtime
 from xai.core.store import Artifact
 from xai.core.training import fit
 from xai.data.catalogue import OpenData
-from xai.data.module import ImageDataModule, load_images
+from xai.data.module import ImageDataModule, in_order
 from xai.methods.classifier import Classifier
 from xai.models import files
 from xai.models.families import seeded
@@ -97,16 +97,18 @@ class ClassifierStages:
         """Accuracy on the validation split, by what is shown: all patches, and a random half of them."""
         # Before inference mode: what is not in the store is trained now.
         network, source, device = self.network(kind), self.data.source, self.runtime.trainer.device
-        labels, generator = source.labels("validation"), torch.Generator().manual_seed(self.seed)
+        generator = torch.Generator().manual_seed(self.seed)
         correct = {"whole images": 0, "half of the patches": 0}
-        for rows in torch.arange(len(labels)).split(_EVALUATION_BATCH):
-            images = load_images(source, "validation", rows, 0, self.model.image_size, self.runtime.trainer.workers)
-            half = random_masks(len(rows), network.players, torch.tensor([network.players // 2]), generator)[:, 0]
+        workers = self.runtime.trainer.workers
+        for batch in in_order(source, "validation", self.model.image_size, _EVALUATION_BATCH, workers):
+            half = random_masks(len(batch.labels), network.players, torch.tensor([network.players // 2]), generator)[
+                :, 0
+            ]
             for shown, keep in zip(correct, (None, half.to(device)), strict=True):
                 with torch.inference_mode(), self.runtime.trainer.autocast():
-                    predicted = network(images.pixels.to(device), keep).argmax(1).cpu()
-                correct[shown] += int((predicted == labels[rows]).sum())
-        return {shown: count / len(labels) for shown, count in correct.items()}
+                    predicted = network(batch.pixels.to(device), keep).argmax(1).cpu()
+                correct[shown] += int((predicted == batch.labels).sum())
+        return {shown: count / len(source.labels("validation")) for shown, count in correct.items()}
 
     def _check_focus(self) -> None:
         """Refuse a curriculum that the data set cannot have, before anything is trained."""

@@ -4,7 +4,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from rich.markup import escape
+
 from xai.core.errors import UserError
+from xai.core.progress import console
 from xai.core.settings import build
 from xai.data import registry
 from xai.data.disk_set import check_classes
@@ -30,7 +33,7 @@ class OpenData:
 
 
 def open_data(settings: Mapping[str, Any], where: str) -> OpenData:
-    """Open a registered data set.
+    """Open a registered data set; of a user's folder its classes and counts are printed.
 
     Args:
         settings: `name` and the parameters of that data set; `title`, where it goes by another name at these.
@@ -47,5 +50,7 @@ def open_data(settings: Mapping[str, Any], where: str) -> OpenData:
     params: Any = build(entry.params, {key: v for key, v in settings.items() if key not in ("name", "title")}, where)
     source = entry.open(params)
     check_classes(source.classes)
+    if name == "folder":
+        console.print(f"{where}: {escape(getattr(source, 'summary', ''))}", highlight=False)
     spec = {"name": name, **asdict(params), "fingerprint": getattr(source, "fingerprint", None)}
     return OpenData(str(settings.get("title", name)), spec, source)

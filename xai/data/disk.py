@@ -1,117 +1,167 @@
 """The data sets of the papers, and any folder of pictures, as entries of the registry."""
 
 import hashlib
-from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from xai.core.errors import UserError
-from xai.core.settings import Count, settings
-from xai.data.disk_set import DiskSet, Files
-from xai.data.images import region_to_tensor, to_tensor
-from xai.data.on_disk import DISK_SETS, open_disk_set
+from xai.core.settings import Count, FieldError, settings
+from xai.data.augment import Augmentation, augmented
+from xai.data.contents import hashes
+from xai.data.disk_set import DISK_SETS, DiskSet, Files
+from xai.data.folder import folder_parts, unread_folders
+from xai.data.images import region_to_tensor, to_pixels
+from xai.data.on_disk import Cut, splits_of
 from xai.data.prompts import PROMPTS
 from xai.data.registry import SPLITS, Images, register
 
-_CACHE_BYTES = 1 << 29
-"""Memory for pictures that have been read, in each process that reads; at 224 px that is about 890 of them."""
+_KEPT_BYTES = 1 << 28
+"""A set whose pictures all fit is kept in memory by each process that reads it; of a larger one none is, for a shuffled
+order would throw each picture out before it is asked for again."""
+_MOST_CLASSES_NAMED = 20
 
 
 @settings
 class DiskParams:
-    """Where a data set lies and how its pictures are fitted.
+    """Where a data set lies, how it is split, and how its pictures become squares.
 
     Args:
         root: Its folder.
-        size: Side of the square the pictures are brought to, in pixels.
-        fit: `crop` (short side to size, centre crop) or `squash`.
+        size: Side of the squares, in pixels.
+        fit: `crop` brings the short side to `resize` and cuts out the centre; `squash` brings both sides to it.
+        resize: The side before the centre of `size` is cut out; null: `size`.
+        splits: `official`; `pooled`: 80 / 10 / 10 % of all pictures; `halved`: the test part is cut into two halves,
+            validation and test, and training keeps all of train.
+        augment: How training pictures are varied; null leaves them as they are.
     """
 
     root: str
     size: Count
     fit: Literal["crop", "squash"] = "crop"
+    resize: Count | None = None
+    splits: Cut = "official"
+    augment: Augmentation | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse to cut out more than there is."""
+        if self.side < self.size:
+            raise FieldError("resize", f"must be at least size={self.size}, which is cut out of it")
+
+    @property
+    def side(self) -> int:
+        """Of a picture before its centre is cut out."""
+        return self.size if self.resize is None else self.resize
+
+
+@settings
+class RegionParams(DiskParams):
+    """The same of a data set with regions.
+
+    Args:
+        border: Whether the band along the outline, which its authors left unclassified, is part of the object.
+    """
+
+    border: bool = False
 
 
 class DiskSource:
-    """A data set on disk, its pictures read when they are asked for."""
+    """A data set on disk, its pictures read when they are asked for.
 
-    varies = False
+    Args:
+        name: Of the data set.
+        params: Where it lies and how it is read; all three splits are opened, so that what is missing is known before
+            any work.
+    """
 
     def __init__(self, name: str, params: DiskParams) -> None:
-        """Open all three splits, so that what is missing is known before any work."""
-        self._splits = {split: open_disk_set(name, params.root, split) for split in SPLITS}
-        self._params = params
+        opened = splits_of(name, params.root, params.splits)
+        self._splits = {split: opened(split) for split in SPLITS}
+        self._name, self._params = name, params
+        self.varies = params.augment is not None
         self.classes = self._splits["train"].classes
         self.templates = PROMPTS.get(name, PROMPTS["default"])
-        self._read = self._cached()
+        self._kept: dict[tuple[str, int], tuple[Tensor, Tensor | None]] | None = None
+        if sum(map(len, self._splits.values())) * 4 * params.side**2 <= _KEPT_BYTES:
+            self._kept = {}
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything but the pictures in memory, so that workers can be sent the data set."""
-        return {name: value for name, value in vars(self).items() if name != "_read"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
-        self._read = self._cached()
+        return vars(self) | {"_kept": None if self._kept is None else {}}
 
     @property
     def fingerprint(self) -> str:
-        """Changes when pictures are added, removed, renamed, relabelled or resized on disk."""
+        """Changes with the names, the labels and the contents of pictures and label maps."""
         digest = hashlib.sha256()
         for split in SPLITS:
             digest.update(repr(_identity(self._splits[split])).encode())
         return digest.hexdigest()[:20]
+
+    @property
+    def summary(self) -> str:
+        """How many pictures of which class are in each split, in a line, and which folders are not read."""
+        counts = [torch.bincount(self.labels(split), minlength=len(self.classes)).tolist() for split in SPLITS]
+        named = [f"{name} {a}/{b}/{c}" for name, a, b, c in zip(self.classes, *counts, strict=True)]
+        if len(named) > _MOST_CLASSES_NAMED:
+            named[_MOST_CLASSES_NAMED:] = [f"and {len(named) - _MOST_CLASSES_NAMED} more"]
+        whole = " + ".join(f"{sum(count)} {split}" for split, count in zip(SPLITS, counts, strict=True))
+        root = Path(self._params.root).expanduser()
+        others = [] if self._name != "folder" or folder_parts(root) == ("whole",) else unread_folders(root)
+        unread = f"; not read: {', '.join(others)}" if others else ""
+        return f"{root}: {len(self.classes)} classes, {whole}: {', '.join(named)}{unread}"
 
     def labels(self, split: str) -> Tensor:
         """Class indices [N] of a split."""
         return self._splits[split].labels
 
     def images(self, split: str, indices: Tensor, epoch: int) -> Images:
-        """The pictures at `indices`, [B, 3, size, size] in [0, 1], and regions where known; the same in every epoch."""
-        pixels, regions = zip(*(self._read(split, int(i)) for i in indices), strict=True)
+        """The pictures at `indices`, [B, 3, size, size] in [0, 1], and regions where known.
+
+        They are the same in every epoch, but for those of train where they are augmented.
+        """
+        pixels, regions = zip(*(self._image(split, int(index), epoch) for index in indices), strict=True)
         known = self._splits[split].regions is not None
-        return Images(torch.stack(pixels), torch.stack(regions) if known else None)
+        return Images(torch.stack(pixels).float().div_(255.0), torch.stack(regions) if known else None)
 
-    def _cached(self) -> Callable[[str, int], tuple[Tensor, Tensor | None]]:
-        return lru_cache(maxsize=_CACHE_BYTES // (12 * self._params.size**2))(self._read_one)
+    def _image(self, split: str, index: int, epoch: int) -> tuple[Tensor, Tensor | None]:
+        pixels, region = self._read(split, index)
+        size = self._params.size
+        if self._params.augment is not None and split == "train":
+            return augmented(pixels, region, size, self._params.augment, f"{epoch} {index}")
+        edge = (self._params.side - size) // 2
+        middle = slice(edge, edge + size)
+        return pixels[:, middle, middle], None if region is None else region[middle, middle]
 
-    def _read_one(self, split: str, index: int) -> tuple[Tensor, Tensor | None]:
-        data, size, fit = self._splits[split], self._params.size, self._params.fit
-        picture = data.image(index)
-        if data.regions is None:
-            return to_tensor(picture, size, fit), None
-        region = data.regions.region(index)
-        if region.shape != (picture.height, picture.width):
-            file = data.regions.files.folder / data.regions.files.names[index]
-            raise UserError(
-                f"{file} is {region.shape[1]} x {region.shape[0]} and its picture {picture.width} x {picture.height}; "
-                "they must be of one size: unpack the data set again"
-            )
-        return to_tensor(picture, size, fit), region_to_tensor(region, size, fit)
+    def _read(self, split: str, index: int) -> tuple[Tensor, Tensor | None]:
+        """A picture as bytes [3, side, side] and its region [side, side], before its centre is cut out."""
+        if self._kept is not None and (split, index) in self._kept:
+            return self._kept[split, index]
+        data, side, fit = self._splits[split], self._params.side, self._params.fit
+        picture = data.records.image(index)
+        region = None
+        if data.regions is not None:
+            border = isinstance(self._params, RegionParams) and self._params.border
+            region = region_to_tensor(data.regions.region(index, picture.size, border), side, fit)
+        found = to_pixels(picture, side, fit), region
+        if self._kept is not None:
+            self._kept[split, index] = found
+        return found
 
 
 def _identity(data: DiskSet) -> tuple[object, ...]:
-    labels = hashlib.sha256(data.labels.numpy().tobytes()).hexdigest()
     if isinstance(data.records, Files):
-        regions = () if data.regions is None else (data.regions.inside, _sizes(data.regions.files))
-        return labels, data.classes, _sizes(data.records), *regions
-    return (
-        labels,
-        data.classes,
-        data.records.pixels.shape,
-        hashlib.sha256(data.records.rows.numpy().tobytes()).hexdigest(),
-    )
-
-
-def _sizes(files: Files) -> list[tuple[str, int]]:
-    return [(name, (files.folder / name).stat().st_size) for name in files.names]
-
-
-def _open(name: str, params: DiskParams) -> DiskSource:
-    return DiskSource(name, params)
+        files = [data.records] if data.regions is None else [data.records, data.regions.files]
+        held: Any = [(each.names, hashes(each.folder, each.names)) for each in files]
+    else:
+        digest = hashlib.sha256()
+        for rows in data.records.rows.split(1000):
+            digest.update(data.records.pixels[rows.numpy()].tobytes())
+        held = digest.hexdigest()
+    return data.classes, hashlib.sha256(data.labels.numpy().tobytes()).hexdigest(), held
 
 
 for _info in DISK_SETS.values():
-    register(_info.name, _info.description, DiskParams)(partial(_open, _info.name))
+    _params = RegionParams if _info.name == "pet" else DiskParams
+    register(_info.name, _info.about, _params)(partial(DiskSource, _info.name))

@@ -2,39 +2,38 @@
 
 import os
 import unicodedata
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from scipy.io import loadmat
 from torch import Tensor
 
 from xai.core.errors import UserError
 from xai.data.images import read_image, read_labels
-from xai.data.splits import SPLIT_SEED, stratified_parts
-
-# The share of train that becomes validation where a data set has none of its own.
-HELD_OUT = 0.1
 
 
 class MissingError(UserError):
-    """Part of a data set is not where it should be; `open_disk_set` adds the layout that was expected."""
+    """Part of a data set is not where it should be; whoever opens the set adds the layout that was expected."""
 
 
 class Files:
-    """Pictures in files, by names relative to one folder (short strings, since a set may have a million)."""
+    """Pictures in files, by names relative to one folder (short strings, since a set may have a million).
+
+    Args:
+        folder: Where they lie.
+        names: Relative to it, with forward slashes.
+    """
 
     def __init__(self, folder: Path, names: Sequence[str]) -> None:
-        """`names` are relative to `folder`, with forward slashes."""
-        self.folder = folder
-        self.names = tuple(names)
+        self.folder, self.names = folder, tuple(names)
 
     def __len__(self) -> int:
-        """Number of pictures."""
         return len(self.names)
 
     def image(self, index: int) -> Image.Image:
@@ -46,33 +45,19 @@ class Files:
         return Files(self.folder, [self.names[row] for row in rows.tolist()])
 
 
-class Regions:
-    """Where the object of each picture is: label maps in files beside the pictures, one of the same size for each."""
-
-    def __init__(self, files: Files, inside: Sequence[int]) -> None:
-        """`inside` are the numbers of a label map that mean the object."""
-        self.files = files
-        self.inside = tuple(inside)
-
-    def region(self, index: int) -> NDArray[np.bool_]:
-        """The region of picture `index`, [H, W]; UserError naming the file when it cannot be read."""
-        return np.isin(read_labels(self.files.folder / self.files.names[index]), self.inside)
-
-    def take(self, rows: Tensor) -> "Regions":
-        """The regions of these rows, in their order."""
-        return Regions(self.files.take(rows), self.inside)
-
-
 class Packed:
-    """Pictures packed in one array, which may be a file mapped into memory; rows are picked without copying it."""
+    """Pictures packed in one array, which may be a file mapped into memory; rows are picked without copying it.
+
+    Args:
+        pixels: uint8 [K, H, W] grey or [K, H, W, 3] RGB.
+        rows: [N] of the K; None takes all.
+    """
 
     def __init__(self, pixels: NDArray[np.uint8], rows: Tensor | None = None) -> None:
-        """`pixels` is [K, H, W] grey or [K, H, W, 3] RGB; `rows` [N] picks among K, None = all."""
         self.pixels = pixels
         self.rows = torch.arange(len(pixels)) if rows is None else rows
 
     def __len__(self) -> int:
-        """Number of pictures."""
         return len(self.rows)
 
     def image(self, index: int) -> Image.Image:
@@ -85,58 +70,137 @@ class Packed:
 
 
 @dataclass(frozen=True)
-class DiskSet:
-    """One split of a data set.
+class Regions:
+    """Where the object of each picture is: label maps in files, one of the picture's size for each.
 
-    `classes` are names fit for a prompt, C of them; `labels` is int64 [N] in [0, C); `records` hold the N pictures,
-    `regions` where the object of each is, for the sets that know.
+    Args:
+        files: The label maps.
+        inside: The numbers of a label map that mean the object.
+        border: Those that mean a band around it, which may be counted as the object or not.
+    """
+
+    files: Files
+    inside: tuple[int, ...]
+    border: tuple[int, ...] = ()
+
+    def region(self, index: int, size: tuple[int, int], border: bool) -> NDArray[np.bool_]:
+        """The region of picture `index`, [H, W]; UserError naming the file when it cannot be read or has another size.
+
+        Args:
+            index: Of the picture.
+            size: Its width and height.
+            border: Whether the band around the object is part of it.
+        """
+        file = self.files.folder / self.files.names[index]
+        numbers = read_labels(file)
+        if numbers.shape[::-1] != size:
+            raise UserError(
+                f"{file} is {numbers.shape[1]} x {numbers.shape[0]} and its picture {size[0]} x {size[1]}; "
+                "they must be of one size: unpack the data set again"
+            )
+        return np.isin(numbers, self.inside + (self.border if border else ()))
+
+
+@dataclass(frozen=True)
+class DiskSet:
+    """Labelled pictures.
+
+    Args:
+        classes: C names fit for a prompt.
+        labels: int64 [N] in [0, C).
+        records: The N pictures.
+        regions: Where the object of each is, for the sets that know.
+        groups: int64 [N]; pictures of one group (a film, a patient) are never shared out between splits.
 
     Raises:
-        UserError: no pictures, a label out of range, fewer than two classes, or two class names that differ only in
-            case, spaces or underscores.
+        UserError: a label out of range, fewer than two classes, or class names that clash.
     """
 
     classes: tuple[str, ...]
     labels: Tensor
     records: Files | Packed
     regions: Regions | None = None
+    groups: Tensor | None = None
 
     def __post_init__(self) -> None:
         """Refuse what could not be trained on."""
         check_classes(self.classes)
         if len(self.labels) != len(self.records):
-            raise UserError(f"there are {len(self.records)} pictures but {len(self.labels)} labels; one each is needed")
-        if len(self.labels) == 0:
-            raise UserError("the split has no pictures; at least one is needed")
-        low, high = int(self.labels.min()), int(self.labels.max())
-        if low < 0 or high >= len(self.classes):
-            wrong = low if low < 0 else high
-            raise UserError(f"class number {wrong} is out of range; there are {len(self.classes)} classes, from 0")
+            raise UserError(f"there are {len(self.labels)} labels for {len(self.records)} pictures; get the set again")
+        wrong = self.labels[(self.labels < 0) | (self.labels >= len(self.classes))].tolist()
+        if wrong:
+            raise UserError(f"class number {wrong[0]} is outside its {len(self.classes)} classes; get the set again")
 
     def __len__(self) -> int:
-        """Number of pictures."""
         return len(self.records)
-
-    def image(self, index: int) -> Image.Image:
-        """Picture `index`, RGB; UserError naming the file when it cannot be read."""
-        return self.records.image(index)
 
     def take(self, rows: Tensor) -> "DiskSet":
         """The same classes with only these rows, in their order."""
-        regions = None if self.regions is None else self.regions.take(rows)
-        return DiskSet(self.classes, self.labels[rows], self.records.take(rows), regions)
+        regions = self.regions and Regions(self.regions.files.take(rows), self.regions.inside, self.regions.border)
+        groups = None if self.groups is None else self.groups[rows]
+        return DiskSet(self.classes, self.labels[rows], self.records.take(rows), regions, groups)
 
 
-def train_part(whole: DiskSet, split: str, groups: Tensor | None = None) -> DiskSet:
-    """Train or validation of a set whose official train has no validation split: nine tenths and one tenth of it."""
-    train, validation = stratified_parts(whole.labels, (HELD_OUT,), seed=SPLIT_SEED, groups=groups)
-    return whole.take(validation if split == "validation" else train)
+def joined(parts: Sequence[DiskSet]) -> DiskSet:
+    """Parts of one data set as one, in their order; groups of different parts stay different."""
+    if len(parts) == 1:
+        return parts[0]
+    groups, start = [], 0
+    for part in parts:
+        groups.append((torch.arange(len(part)) if part.groups is None else part.groups) + start)
+        start = int(groups[-1].max()) + 1
+    first = parts[0]
+    regions = None
+    if first.regions is not None:
+        files = _joined_files([part.regions.files for part in parts if part.regions is not None])
+        regions = Regions(files, first.regions.inside, first.regions.border)
+    records: Files | Packed = _joined_files([part.records for part in parts if isinstance(part.records, Files)])
+    arrays = [part.records.pixels[part.records.rows] for part in parts if isinstance(part.records, Packed)]
+    if arrays:
+        records = Packed(np.concatenate(arrays))
+    return DiskSet(first.classes, torch.cat([part.labels for part in parts]), records, regions, torch.cat(groups))
 
 
-def any_part(whole: DiskSet, split: str) -> DiskSet:
-    """A split of a set that comes in one piece: eight, one and one tenth."""
-    train, validation, test = stratified_parts(whole.labels, (HELD_OUT, HELD_OUT), seed=SPLIT_SEED)
-    return whole.take({"train": train, "validation": validation, "test": test}[split])
+def _joined_files(parts: Sequence[Files]) -> Files:
+    if not parts:
+        return Files(Path(), ())
+    root = Path(os.path.commonpath([part.folder for part in parts]))
+    return Files(root, [(part.folder / name).relative_to(root).as_posix() for part in parts for name in part.names])
+
+
+@dataclass(frozen=True)
+class DiskSetInfo:
+    """A data set on disk.
+
+    Args:
+        name: Of the data set.
+        about: One line of what it is.
+        layout: How it must lie on disk; shown where it does not.
+        parts: Which official parts it has below a folder: train and test, with validation or without; or `whole`.
+        read: Reads one of them.
+    """
+
+    name: str
+    about: str
+    layout: str
+    parts: Callable[[Path], Sequence[str]]
+    read: Callable[[Path, str], DiskSet]
+
+
+DISK_SETS: dict[str, DiskSetInfo] = {}
+Reader = Callable[[Path, str], DiskSet]
+
+
+def disk_set(
+    name: str, about: str, layout: str, parts: Sequence[str] | Callable[[Path], Sequence[str]] = ("train", "test")
+) -> Callable[[Reader], Reader]:
+    """Add a data set on disk: decorates the function that reads one of its official parts from its folder."""
+
+    def add(read: Reader) -> Reader:
+        DISK_SETS[name] = DiskSetInfo(name, about, layout, parts if callable(parts) else lambda root: parts, read)
+        return read
+
+    return add
 
 
 def tidy_name(name: str) -> str:
@@ -155,8 +219,7 @@ def check_classes(classes: Sequence[str]) -> None:
         raise UserError(f"there is {only}; a classifier needs at least two")
     seen: dict[str, str] = {}
     for name in classes:
-        key = unicodedata.normalize("NFKC", name).casefold().replace("_", "")
-        key = "".join(key.split())
+        key = "".join(unicodedata.normalize("NFKC", name).casefold().replace("_", "").split())
         if not key:
             raise UserError(f"class name {name!r} is empty; every class needs a name")
         if key in seen:
@@ -170,15 +233,25 @@ def locate(root: Path, marks: Iterable[str], inside: Iterable[str] = ()) -> Path
     Raises:
         MissingError: naming what the best candidate lacks.
     """
-    marks = tuple(marks)
-    best: list[str] = list(marks)
+    best = list(marks)
     for base in (root, *(root / name for name in inside)):
         absent = [mark for mark in marks if not (base / mark).exists()]
         if not absent:
             return base
-        if len(absent) < len(best):
-            best = absent
+        best = min(best, absent, key=len)
     raise MissingError(f"needs {' and '.join(best)}; not found in {root}")
+
+
+def first_of(places: Iterable[Path], what: str) -> Path:
+    """The first of some places where there is something.
+
+    Raises:
+        MissingError: There is nothing at any of them; `what` says what is needed, and where.
+    """
+    found = next((place for place in places if place.exists()), None)
+    if found is None:
+        raise MissingError(f"needs {what}")
+    return found
 
 
 def check_present(files: Files, source: str) -> None:
@@ -190,19 +263,16 @@ def check_present(files: Files, source: str) -> None:
         MissingError: how many of how many are absent, and the first of them.
     """
     listing: dict[str, set[str]] = {}
-    absent: Counter[str] = Counter()
+    absent = []
     for name in files.names:
         folder, _, leaf = name.rpartition("/")
         if folder not in listing:
-            try:
-                listing[folder] = set(os.listdir(files.folder / folder))
-            except OSError:
-                listing[folder] = set()
+            there = files.folder / folder
+            listing[folder] = set(os.listdir(there)) if there.is_dir() else set()
         if leaf not in listing[folder]:
-            absent[name] += 1
+            absent.append(files.folder / name)
     if absent:
-        first = files.folder / next(iter(absent))
-        raise MissingError(f"lacks {absent.total()} of the {len(files)} pictures named in {source}, first {first}")
+        raise MissingError(f"lacks {len(absent)} of the {len(files)} pictures named in {source}, first {absent[0]}")
 
 
 def read_lines(path: Path) -> list[str]:
@@ -219,3 +289,22 @@ def read_lines(path: Path) -> list[str]:
     if not lines:
         raise UserError(f"{path} is empty; unpack the data set again")
     return lines
+
+
+def read_mat(path: Path, *variables: str) -> list[Any]:
+    """Variables of a MATLAB file (version 4 to 7), without axes of length one; nothing that it brings along is run.
+
+    Raises:
+        UserError: broken, cut short, of version 7.3 (which is HDF5), or without one of the variables.
+    """
+    try:
+        content = loadmat(path, variable_names=list(variables), squeeze_me=True)
+    except NotImplementedError:
+        raise UserError(f"{path} is a MATLAB 7.3 file; save it with -v7") from None
+    except Exception as error:  # the parser meets broken bytes with whatever error comes first
+        why = " ".join(str(error).split())[:120] or type(error).__name__
+        raise UserError(f"{path} cannot be read as a MATLAB file ({why}); unpack the data set again") from None
+    absent = [name for name in variables if name not in content]
+    if absent:
+        raise UserError(f'{path} has no variable "{absent[0]}"; unpack the data set again')
+    return [content[name] for name in variables]

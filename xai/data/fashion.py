@@ -6,15 +6,16 @@ from typing import Annotated
 
 import torch
 from pydantic import Field
-from torch import Tensor
 
 from xai.core.errors import UserError
 from xai.core.settings import settings
+from xai.data.disk_set import MissingError
 from xai.data.packaged import PackagedSet, resize
-from xai.data.packed import read_idx
+from xai.data.packed import find_idx, read_idx
 from xai.data.prompts import FASHION
 from xai.data.registry import register
 from xai.data.scatter import ScatterParams
+from xai.data.splits import SPLIT_SEED, rank_in_class
 
 _PACKAGE = "dataset-fashion-mnist"
 _FEWEST = 3 * len(FASHION)
@@ -27,7 +28,7 @@ class FashionParams(ScatterParams):
 
     Args:
         root: Folder of the IDX files, gzipped or not; Debian's package puts them where the default says.
-        images: How many of the training images are used, the same number of each class, the first in the file.
+        images: How many of the training images are used, drawn with a fixed seed, the same number of each class.
     """
 
     root: str = "/usr/share/datasets/fashion-mnist"
@@ -52,10 +53,12 @@ def open_fashion_scattered(params: FashionParams) -> FashionSet:
     Raises:
         UserError: files that are not there, broken, or of fewer images than asked for.
     """
-    root = Path(params.root).expanduser()
-    paths = [_idx_file(root, f"train-{kind}-ubyte") for kind in ("images-idx3", "labels-idx1")]
+    root, count = Path(params.root).expanduser(), params.images // len(FASHION)
     try:
+        paths = find_idx(root, "train-images", 3), find_idx(root, "train-labels", 1)
         pixels, labels = (torch.from_numpy(read_idx(path, d).copy()) for path, d in zip(paths, (3, 1), strict=True))
+    except MissingError as error:
+        raise UserError(f"data=fashion_scattered {error}; apt install {_PACKAGE}, or set data.root=...") from None
     except UserError as error:
         raise UserError(f"data=fashion_scattered: {error}") from None
     if len(pixels) != len(labels) or int(labels.max()) >= len(FASHION):
@@ -63,26 +66,10 @@ def open_fashion_scattered(params: FashionParams) -> FashionSet:
             f"data=fashion_scattered: {paths[1]} must have one label from 0 to {len(FASHION) - 1} for each of the "
             f"{len(pixels)} images in {paths[0].name}; get them again"
         )
-    rows = _first_of_each_class(labels.long(), params.images // len(FASHION), paths[1])
+    if int(torch.bincount(labels, minlength=len(FASHION)).min()) < count:
+        raise UserError(
+            f"data=fashion_scattered: {paths[1]} has fewer than {count} images of some class: lower data.images"
+        )
+    rows = (rank_in_class(labels.long(), SPLIT_SEED) < count).nonzero().flatten()
     objects = resize(pixels[rows].float() / 255, params.object_size)
     return FashionSet(objects, labels[rows].long(), "fashion", params, FASHION)
-
-
-def _idx_file(root: Path, leaf: str) -> Path:
-    found = next((path for path in (root / leaf, root / f"{leaf}.gz") if path.is_file()), None)
-    if found is None:
-        raise UserError(
-            f"data=fashion_scattered needs {leaf}.gz; not found in {root}; apt install {_PACKAGE}, or set data.root=..."
-        )
-    return found
-
-
-def _first_of_each_class(labels: Tensor, count: int, source: Path) -> Tensor:
-    """Rows of the first `count` images of every class, in the order of the file."""
-    place = (labels[:, None] == torch.arange(len(FASHION))).cumsum(0).gather(1, labels[:, None])[:, 0]
-    rows = (place <= count).nonzero().flatten()
-    if len(rows) < count * len(FASHION):
-        raise UserError(
-            f"data=fashion_scattered: {source} has fewer than {count} images of some class: lower data.images"
-        )
-    return rows

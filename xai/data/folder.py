@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -12,111 +12,69 @@ from xai.data.disk_set import (
     DiskSet,
     Files,
     MissingError,
-    any_part,
     check_present,
+    disk_set,
+    first_of,
     locate,
     read_lines,
     tidy_name,
-    train_part,
 )
+from xai.data.images import SUFFIXES, UNREADABLE, check_link
 from xai.data.prompts import EUROSAT_NAMES, IMAGENETTE_NAMES, WBC_NAMES
+from xai.data.registry import SPLITS
 
-SUFFIXES = frozenset(
-    ".jpg .jpeg .jpe .png .ppm .pgm .pbm .pnm .bmp .gif .tif .tiff .webp .avif .jp2 .tga".split()  # noqa: SIM905
+_SPLIT_WORDS = {"train": "train", "training": "train", "test": "test", "testing": "test"} | dict.fromkeys(
+    ("val", "valid", "validation", "validate", "dev"), "validation"
 )
-# Folder names that are read as a split; the first found counts.
-_SPLIT_FOLDERS = {"train": ("train", "training"), "validation": ("validation", "val", "valid"), "test": ("test",)}
+_FILLING = {"set", "data", "dataset", "images", "imgs", "split", "samples"}
 # open_clip calls two pairs of classes alike; these are WordNet's other words for the second of each pair.
 _IMAGENET_OTHER_WORDS = {744: "projectile", 837: "dark glasses"}
+_MARK = ".hydra"
+"""What lies in a folder that a run wrote to."""
+_HEAT_MAP = ".explained.png"
+"""How the names of the heat maps end that task=explain wrote beside pictures."""
 
 
-def image_folder(root: Path, split: str) -> DiskSet:
-    """A split of any folder of pictures, classes in alphabetical order.
+def folder_parts(root: Path) -> tuple[str, ...]:
+    """The parts of any folder of pictures: its split folders, or `whole`."""
+    return tuple(_split_folders(root)) or ("whole",)
 
-    Two layouts: `root/<split>/<class>/...` and `root/<class>/...`. With split folders, a set that has train and val but
-    no test uses val as its test, and a set without its own validation gives a tenth of train to it. Without split
-    folders, eight, one and one tenth of each class are drawn with a fixed seed.
+
+@disk_set(
+    "folder",
+    "any folder of pictures, one folder per class",
+    "<class>/*.jpg, or train/<class>/*.jpg and test/<class>/*.jpg",
+    folder_parts,
+)
+def image_folder(root: Path, part: str) -> DiskSet:
+    """A part of any folder of pictures, classes in alphabetical order.
+
+    Two layouts: `root/<split>/<class>/...` and `root/<class>/...`; a split folder may be called `Training`, `test_set`,
+    `val` and the like. A set that has train and val but no test uses val as its test. Classes are those of train.
 
     Raises:
-        UserError: no class folders, a class folder without pictures, one class only, clashing names, a split that is
-            not there, or a class that train does not have.
+        UserError: no class folders, a class folder without pictures, one class only, clashing names, a class that train
+            does not have, folders that may be splits or classes, or pictures that cannot be read.
     """
     folders = _split_folders(root)
-    if not folders:
-        return any_part(_folder_set(root, _class_names(root)), split)
-    if "test" not in folders and "validation" in folders:
-        folders["test"] = folders.pop("validation")
-    wanted = split if split in folders else "train" if split == "validation" else split
-    if wanted not in folders:
-        there = ", ".join(str(folder.name) for folder in folders.values())
-        raise MissingError(f"needs a folder {wanted} beside {there}; not found in {root}")
-    names = _class_names(folders.get("train", folders[wanted]))
-    whole = _folder_set(folders[wanted], names)
-    if wanted == "train" and "validation" not in folders:
-        return train_part(whole, split)
-    return whole
+    base = folders.get(part, root)
+    return _folder_set(base, _class_names(folders.get("train", base)))
 
 
-def eurosat(root: Path, split: str) -> DiskSet:
-    """EuroSAT (RGB), ten classes; it has no official split: eight, one and one tenth of each class, fixed seed."""
-    base = locate(root, ("AnnualCrop", "SeaLake"), ("2750", "EuroSAT_RGB", "eurosat/2750", "EuroSAT/2750"))
-    return any_part(_named_set(base, EUROSAT_NAMES), split)
-
-
-def imagenette(root: Path, split: str) -> DiskSet:
-    """ImageNette (Howard and Gugger 2020), ten classes: `val/` is the test split; validation is a tenth of train.
-
-    The full size and the versions of 320 and 160 pixels lie in folders of different names and are read alike.
-    """
-    wanted = "val" if split == "test" else "train"
-    base = locate(root, (wanted,), ("imagenette2", "imagenette2-320", "imagenette2-160"))
-    whole = _named_set(base / wanted, IMAGENETTE_NAMES)
-    return whole if split == "test" else train_part(whole, split)
-
-
-def wbc(root: Path, split: str) -> DiskSet:
-    """White blood cells (Bodzas et al. 2023): single cells in nine class folders; 8:1:1 of each class, fixed seed.
-
-    The set has no official split, and its files do not say which patient a cell is from. The class folders may lie in
-    a folder of their own.
-    """
-    base = locate(root, ("Lymphoblast", "Normoblast"), _subfolders(root))
-    return any_part(_named_set(base, WBC_NAMES), split)
-
-
-def resisc45(root: Path, split: str) -> DiskSet:
-    """NWPU-RESISC45: the common lists `resisc45-{train,val,test}.txt` where they are there, else 8:1:1, fixed seed."""
-    base = root / "NWPU-RESISC45" if (root / "NWPU-RESISC45").is_dir() else root
-    names = _class_names(base)
-    listed = f"resisc45-{'val' if split == 'validation' else split}.txt"
-    source = next((folder / listed for folder in (root, base) if (folder / listed).is_file()), None)
-    if source is None:
-        return any_part(_folder_set(base, names), split)
-    number = {name: index for index, name in enumerate(names)}
-    # A picture is called <class>_<number>.jpg, and a class may hold underscores itself.
-    leaves = read_lines(source)
-    folders = [leaf.rpartition("_")[0] for leaf in leaves]
-    wrong = next((leaf for leaf, folder in zip(leaves, folders, strict=True) if folder not in number), None)
-    if wrong is not None:
-        raise UserError(
-            f'{source} names "{wrong:.80}", which is in no class folder; expected lines like airport_001.jpg'
-        )
-    files = Files(base, [f"{folder}/{leaf}" for folder, leaf in zip(folders, leaves, strict=True)])
-    check_present(files, source.name)
-    labels = torch.tensor([number[folder] for folder in folders])
-    return DiskSet(tuple(tidy_name(name) for name in names), labels, files)
-
-
-def imagenet(root: Path, split: str) -> DiskSet:
+@disk_set(
+    "imagenet",
+    "ImageNet-1k: 1000 kinds of things, 1.28 million photographs",
+    "train/n01440764/*.JPEG ... and val/n01440764/*.JPEG ...",
+)
+def imagenet(root: Path, part: str) -> DiskSet:
     """ImageNet-1k (or a subset of its classes), folders by WordNet id in `train/` and `val/`, open_clip's class names.
 
-    The labels of the official test pictures are not public, so `val/` is the test split, as everywhere; validation is a
-    tenth of train.
+    The labels of the official test pictures are not public, so `val/` is the test split, as everywhere.
 
     Raises:
         UserError: folders that are no ImageNet-1k ids, `val/` not sorted into folders, and as `image_folder`.
     """
-    wanted = "val" if split == "test" else "train"
+    wanted = "val" if part == "test" else "train"
     base = locate(root, (wanted,), ("ILSVRC/Data/CLS-LOC", "imagenet", "ILSVRC2012"))
     if _is_flat(base / wanted):
         raise UserError(
@@ -127,8 +85,85 @@ def imagenet(root: Path, split: str) -> DiskSet:
     strange = next((name for name in ids if name not in names), None)
     if strange is not None:
         raise UserError(f"{base / 'train' / strange} is no ImageNet-1k class; folders are called by id, like n01440764")
-    whole = _folder_set(base / wanted, ids, tuple(names[name] for name in ids))
-    return whole if split == "test" else train_part(whole, split)
+    return _folder_set(base / wanted, ids, [names[name] for name in ids])
+
+
+@disk_set(
+    "imagenette",
+    "ImageNette: 10 easy classes of ImageNet, 13,394 photographs",
+    "imagenette2/train/n01440764/*.JPEG ... and imagenette2/val/n01440764/*.JPEG ...",
+)
+def imagenette(root: Path, part: str) -> DiskSet:
+    """ImageNette (Howard and Gugger 2020), ten classes: `val/` is the test part.
+
+    The full size and the versions of 320 and 160 pixels lie in folders of different names and are read alike.
+    """
+    wanted = "val" if part == "test" else "train"
+    base = locate(root, (wanted,), ("imagenette2", "imagenette2-320", "imagenette2-160"))
+    return _named_set(base / wanted, IMAGENETTE_NAMES)
+
+
+@disk_set(
+    "eurosat",
+    "EuroSAT (RGB): 10 uses of land, 27,000 satellite pictures",
+    "2750/AnnualCrop/*.jpg ... 2750/SeaLake/*.jpg",
+    ("whole",),
+)
+def eurosat(root: Path, part: str) -> DiskSet:
+    """EuroSAT (RGB), ten classes, without official splits."""
+    base = locate(root, ("AnnualCrop", "SeaLake"), ("2750", "EuroSAT_RGB", "eurosat/2750", "EuroSAT/2750"))
+    return _named_set(base, EUROSAT_NAMES)
+
+
+@disk_set(
+    "wbc",
+    "white blood cells of Bodzas et al.: 9 kinds, 16,027 micrographs",
+    "Basophile/*.bmp, Eosinophile/*.bmp ... Neutrophile Segment/*.bmp, Normoblast/*.bmp",
+    ("whole",),
+)
+def wbc(root: Path, part: str) -> DiskSet:
+    """White blood cells (Bodzas et al. 2023): single cells in nine class folders, which may lie in one of their own.
+
+    The set has no official split, and its files do not say which patient a cell is from.
+    """
+    return _named_set(locate(root, ("Lymphoblast", "Normoblast"), _subfolders(root)), WBC_NAMES)
+
+
+def _resisc45_parts(root: Path) -> tuple[str, ...]:
+    return SPLITS if any(_resisc45_list(root, part).is_file() for part in SPLITS) else ("whole",)
+
+
+def _resisc45_base(root: Path) -> Path:
+    return root / "NWPU-RESISC45" if (root / "NWPU-RESISC45").is_dir() else root
+
+
+def _resisc45_list(root: Path, part: str) -> Path:
+    leaf = f"resisc45-{'val' if part == 'validation' else part}.txt"
+    return root / leaf if (root / leaf).is_file() else _resisc45_base(root) / leaf
+
+
+@disk_set(
+    "resisc45",
+    "NWPU-RESISC45: 45 kinds of scenes from above, 31,500 pictures",
+    "NWPU-RESISC45/<class>/*.jpg and, if you have them, resisc45-train.txt, resisc45-val.txt, resisc45-test.txt",
+    _resisc45_parts,
+)
+def resisc45(root: Path, part: str) -> DiskSet:
+    """NWPU-RESISC45, by the common lists `resisc45-{train,val,test}.txt` where they are there, else in one piece."""
+    base, source = _resisc45_base(root), _resisc45_list(root, part)
+    names = _class_names(base)
+    if part == "whole":
+        return _folder_set(base, names)
+    leaves = read_lines(first_of([source], f"{source.name} beside the other lists; not found in {root}"))
+    number = {name: index for index, name in enumerate(names)}
+    # A picture is called <class>_<number>.jpg, and a class may hold underscores itself.
+    folders = [leaf.rpartition("_")[0] for leaf in leaves]
+    wrong = next((leaf for leaf, folder in zip(leaves, folders, strict=True) if folder not in number), None)
+    if wrong is not None:
+        raise UserError(f'{source} names "{wrong:.80}", which is in no class folder; expected lines like airport_1.jpg')
+    files = Files(base, [f"{folder}/{leaf}" for folder, leaf in zip(folders, leaves, strict=True)])
+    check_present(files, source.name)
+    return DiskSet(tuple(map(tidy_name, names)), torch.tensor([number[folder] for folder in folders]), files)
 
 
 def imagenet_names() -> dict[str, str]:
@@ -140,15 +175,56 @@ def imagenet_names() -> dict[str, str]:
     return dict(zip(ImageNetInfo().label_names(), names, strict=True))
 
 
+def pictures_in(base: Path) -> list[Path]:
+    """Every picture below a folder, sorted; links are followed, no folder is entered twice, what we wrote is left out.
+
+    Raises:
+        UserError: a picture of a kind that is not read, or a link to nothing.
+    """
+    found: list[Path] = []
+    entered: set[str] = set()
+    for here, inner, leaves in os.walk(base, followlinks=True):
+        real = os.path.realpath(here)
+        if real in entered or is_ours(Path(here)):
+            inner.clear()
+            continue
+        entered.add(real)
+        inner[:] = sorted(name for name in inner if not _hidden(name))
+        found += _pictures(Path(here), leaves)
+    return sorted(found)
+
+
+def _pictures(folder: Path, leaves: Sequence[str]) -> Iterator[Path]:
+    for leaf in leaves:
+        path, suffix = folder / leaf, os.path.splitext(leaf)[1].lower()
+        if _hidden(leaf) or leaf.endswith(_HEAT_MAP):
+            continue
+        if suffix in UNREADABLE:
+            raise UserError(f"{path} is of a kind that is not read; convert it to JPEG or PNG, or move it away")
+        if suffix in SUFFIXES:
+            check_link(path)
+            yield path
+
+
+def is_ours(folder: Path) -> bool:
+    """Whether runs of this framework wrote a folder: what is in it is no data."""
+    return (folder / _MARK).exists() or (folder.name == "outputs" and any(folder.glob(f"*/{_MARK}")))
+
+
+def unread_folders(root: Path) -> list[str]:
+    """Folders beside the split folders of `root`."""
+    return [name for name in _subfolders(root) if (_split_word(name) or ("", " "))[1]]
+
+
 def _named_set(base: Path, names: Mapping[str, str]) -> DiskSet:
     """A set whose class folders are known: `names` say how each is called in a prompt."""
     absent = [folder for folder in names if not (base / folder).is_dir()]
     if absent:
         raise MissingError(f"needs the class folder {absent[0]}; not found in {base}")
-    return _folder_set(base, list(names), tuple(names.values()))
+    return _folder_set(base, list(names), list(names.values()))
 
 
-def _folder_set(base: Path, folders: Sequence[str], classes: tuple[str, ...] | None = None) -> DiskSet:
+def _folder_set(base: Path, folders: Sequence[str], classes: Sequence[str] | None = None) -> DiskSet:
     """Every picture below `base/<folder>/`, labelled by the folder's place in `folders`."""
     there = _subfolders(base)
     strange = next((name for name in there if name not in set(folders)), None)
@@ -159,14 +235,24 @@ def _folder_set(base: Path, folders: Sequence[str], classes: tuple[str, ...] | N
     for label, folder in enumerate(folders):
         if folder not in there:
             continue
-        found = _pictures_below(base, folder)
+        found = [path.relative_to(base).as_posix() for path in pictures_in(base / folder)]
         if not found:
             raise UserError(f"class folder {base / folder} has no pictures; add some or remove the folder")
+        _check_inner(base / folder)
         names += found
         labels += [label] * len(found)
-    if classes is None:
-        classes = tuple(tidy_name(folder) for folder in folders)
-    return DiskSet(classes, torch.tensor(labels, dtype=torch.long), Files(base, names))
+    tidy = tuple(map(tidy_name, folders)) if classes is None else tuple(classes)
+    return DiskSet(tidy, torch.tensor(labels, dtype=torch.long), Files(base, names))
+
+
+def _check_inner(folder: Path) -> None:
+    """Refuse a class whose pictures are split below it: they would be taken together in silence."""
+    splits = {inner for inner in _subfolders(folder) if (word := _split_word(inner)) and not word[1]}
+    if splits:
+        raise UserError(
+            f"class folder {folder} holds {' and '.join(sorted(splits))}, which sound like splits; put the split above "
+            f"the class: {min(splits)}/{folder.name}/"
+        )
 
 
 def _class_names(base: Path) -> list[str]:
@@ -176,51 +262,86 @@ def _class_names(base: Path) -> list[str]:
     return names
 
 
+def _split_word(name: str) -> tuple[str, str] | None:
+    """The split that a folder's name speaks of, and what else it says: `seg_train` is (train, seg)."""
+    words = [word for word in re.split(r"[^a-z]+", name.lower()) if word]
+    rest = [word for word in words if word not in _FILLING]
+    for word in rest[:1] + rest[-1:]:
+        if word in _SPLIT_WORDS:
+            rest.remove(word)
+            return _SPLIT_WORDS[word], " ".join(rest)
+    # Written together: trainset, testdata.
+    whole = re.fullmatch(rf"({'|'.join(_SPLIT_WORDS)})({'|'.join(_FILLING)})", "".join(words))
+    return (_SPLIT_WORDS[whole.group(1)], "") if whole else None
+
+
 def _split_folders(root: Path) -> dict[str, Path]:
-    """The split folders of `root`; a class that happens to be called "train" holds pictures, not folders."""
-    found: dict[str, Path] = {}
-    for split, names in _SPLIT_FOLDERS.items():
-        folder = next((root / name for name in names if (root / name).is_dir()), None)
-        if folder is not None and not _is_flat(folder):
-            found[split] = folder
+    """The split folders of `root` by split; none where its folders are classes, one of which may be called "train".
+
+    Raises:
+        UserError: Folders that sound like splits and cannot be used as such.
+    """
+    spoken: dict[str, dict[str, list[str]]] = {}
+    for name in _subfolders(root):
+        if word := _split_word(name):
+            spoken.setdefault(word[1], {}).setdefault(word[0], []).append(name)
+    for rest, splits in spoken.items():
+        names = [name for several in splits.values() for name in several]
+        if (rest and len(splits) > 1) or (not rest and (twice := [n for n in splits.values() if len(n) > 1])):
+            shown = names if rest else twice[0]
+            raise UserError(
+                f"{root} holds {' and '.join(shown)}, which sound like splits; call one train, one validation and one "
+                "test, with a folder a class in each"
+            )
+    found = {split: root / names[0] for split, names in spoken.get("", {}).items()}
+    flat = [folder for folder in found.values() if _is_flat(folder)]
+    if len(flat) == len(found) < 2:
+        return {}
+    if flat:
+        raise UserError(
+            f"{flat[0]} sounds like a split and holds pictures side by side; sort them into folders by class: "
+            f"{flat[0].name}/<class>/"
+        )
+    if len(found) == 1 and (others := unread_folders(root)):
+        raise UserError(
+            f"{root} holds {' and '.join(others)} beside {next(iter(found.values())).name}, which may be a split or a "
+            "class; keep split folders apart from classes"
+        )
+    if "test" not in found and "validation" in found:
+        found["test"] = found.pop("validation")
     return found
 
 
 def _subfolders(base: Path) -> list[str]:
+    """Names of the folders in a folder, sorted, without hidden ones and what we wrote.
+
+    Raises:
+        UserError: A folder that cannot be listed, a link to nothing, a name that is no text.
+    """
+    found = []
     try:
         with os.scandir(base) as entries:
-            return sorted(entry.name for entry in entries if not _hidden(entry.name) and entry.is_dir())
+            for entry in entries:
+                if _hidden(entry.name):
+                    continue
+                if entry.is_dir() and not is_ours(Path(entry.path)):
+                    found.append(entry.name)
+                elif entry.is_symlink() and not os.path.splitext(entry.name)[1]:
+                    check_link(Path(entry.path))
     except OSError as error:
         raise MissingError(f"needs a folder it may read; {base} is none ({error.strerror})") from None
+    strange = next((name for name in found if not name.isascii() and "\\udc" in ascii(name)), None)
+    if strange is not None:
+        raise UserError(f"the folder {strange!a} in {base} has a name that is no UTF-8; rename it")
+    return sorted(found)
 
 
 def _is_flat(folder: Path) -> bool:
     """Whether pictures lie in the folder itself and no folders do."""
-    with os.scandir(folder) as entries:
-        kinds = [(entry.is_dir(), _is_picture(entry.name)) for entry in entries if not _hidden(entry.name)]
-    return any(picture and not inner for inner, picture in kinds) and not any(inner for inner, _ in kinds)
-
-
-def _pictures_below(base: Path, folder: str) -> list[str]:
-    """Names relative to `base`, sorted; links are followed, but no folder is entered twice."""
-    found: list[str] = []
-    entered: set[str] = set()
-    for here, inner, leaves in os.walk(base / folder, followlinks=True):
-        real = os.path.realpath(here)
-        if real in entered:
-            inner.clear()
-            continue
-        entered.add(real)
-        inner[:] = sorted(name for name in inner if not _hidden(name))
-        prefix = Path(here).relative_to(base).as_posix()
-        found += [f"{prefix}/{leaf}" for leaf in leaves if not _hidden(leaf) and _is_picture(leaf)]
-    return sorted(found)
+    if _subfolders(folder):
+        return False
+    return any(os.path.splitext(leaf)[1].lower() in SUFFIXES for leaf in os.listdir(folder))
 
 
 def _hidden(name: str) -> bool:
     return name.startswith(".") or name == "__MACOSX"
-
-
-def _is_picture(name: str) -> bool:
-    suffix = re.search(r"\.[^.]+$", name)
-    return suffix is not None and suffix.group().lower() in SUFFIXES

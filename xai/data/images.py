@@ -1,12 +1,9 @@
-"""One picture from a file to RGB, and from RGB to the square tensor a model takes.
+"""One picture: from a file to upright 8-bit RGB, and from there to the square that a model takes.
 
-Every way a picture can be stored ends as 8-bit RGB, upright; every way a file can be unusable ends as one line.
 Colour profiles are not applied: the numbers in the file are taken as sRGB, as CLIP's own pre-processing does.
 """
 
 import difflib
-import itertools
-import operator
 import os
 import warnings
 from collections.abc import Callable
@@ -23,40 +20,31 @@ from xai.core.errors import UserError
 
 # A closed list, because some of Pillow's readers hand the file to an outside program (EPS to Ghostscript).
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "PPM", "WEBP", "JPEG2000", "AVIF", "TGA", "ICO")
+_READ = "jpg jpeg jpe jfif jif pjpeg png apng ppm pgm pbm pnm bmp dib gif tif tiff webp avif jp2 j2k tga ico"
+_UNREAD = "heic heif hif jxl raw dng cr2 cr3 nef arw orf rw2 raf psd xcf svg eps pdf exr hdr dcm nii npy"
+SUFFIXES, UNREADABLE = (frozenset(f".{kind}" for kind in kinds.split(" ")) for kinds in (_READ, _UNREAD))
+"""Of files that are read as pictures; and of pictures that are refused by name, and not passed over in silence."""
 MAX_PIXELS = 100_000_000
-FITS = ("crop", "squash")
 # A resized side may be this many times the other before the ends, which the crop drops anyway, are cut off first.
 _LONGEST = 8
 
 T = TypeVar("T")
 
 
-def read_image(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Read a picture as upright 8-bit RGB.
+def read_image(path: str | os.PathLike[str]) -> Image.Image:
+    """Read a picture as upright 8-bit RGB, in memory.
 
-    EXIF rotation is applied; of an animation the first frame is taken; transparency is laid on white, which is what
-    viewers show; 16-bit grey is scaled, not clipped (see `to_rgb` for the other depths).
-
-    Args:
-        path: the file.
-        max_pixels: the largest width x height that is decoded; judged from the header, before any decoding.
-
-    Returns:
-        An RGB image with the pixels in memory and the file closed.
+    EXIF rotation is applied; of an animation the first frame is taken; see `to_rgb` for transparency and depth.
 
     Raises:
-        UserError: the file is missing, no regular file, empty, broken, truncated, not a picture, without pixels, or
-            larger than `max_pixels`.
+        UserError: the file is missing, no regular file, empty, broken, truncated, not a picture, without pixels, or of
+            more than `MAX_PIXELS`, which its header says before anything is decoded.
     """
-    return _read(Path(path), max_pixels, lambda image: to_rgb(_upright(image)))
+    return _read(Path(path), lambda image: to_rgb(_upright(image)))
 
 
-def read_labels(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
+def read_labels(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
     """Read a label map (a trimap, say): a grey or palette picture whose pixels are small whole numbers, not colours.
-
-    Args:
-        path: the file.
-        max_pixels: as of `read_image`.
 
     Returns:
         uint8 [H, W], the numbers as they are stored: of a palette picture the entry, not its colour.
@@ -64,29 +52,33 @@ def read_labels(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -
     Raises:
         UserError: as `read_image`; or more than one channel, or more than 8 bits.
     """
-    return _read(Path(path), max_pixels, _numbers)
+    return _read(Path(path), _numbers)
 
 
-def _read(path: Path, max_pixels: int, convert: Callable[[Image.Image], T]) -> T:
-    _check_file(path)
+def _read(path: Path, convert: Callable[[Image.Image], T]) -> T:
     try:
+        _check_file(path)
         with warnings.catch_warnings():
             # Pillow warns of sizes below our own limit, and of damaged notes about the picture in many lines.
             warnings.simplefilter("ignore")
             with Image.open(path, formats=FORMATS) as image:
-                _check_size(path, image.size, max_pixels)
+                width, height = image.size
+                if width * height > MAX_PIXELS:
+                    raise UserError(
+                        f"{path} is {width} x {height} = {width * height:,} pixels; at most {MAX_PIXELS:,} are read, "
+                        "scale it down first"
+                    )
                 image.load()
                 return convert(image)
     except UserError as error:
         raise error if str(path) in str(error) else UserError(f"{path}: {error}") from None
     except UnidentifiedImageError:
         raise UserError(f"{path} is not a picture, or one without pixels; give one of {', '.join(FORMATS)}") from None
-    except Image.DecompressionBombError:
-        raise UserError(f"{path} is too large; at most {max_pixels:,} pixels are read, scale it down first") from None
-    except MemoryError:
-        raise UserError(f"{path} does not fit in memory; scale it down first") from None
+    except (Image.DecompressionBombError, MemoryError):
+        raise UserError(f"{path} is too large; at most {MAX_PIXELS:,} pixels are read, scale it down first") from None
     except Exception as error:  # decoders meet broken bytes with whatever error comes first
-        raise UserError(f"{path} is broken or cut short ({_one_line(error)}); give a whole picture") from None
+        why = " ".join(str(error).split())[:200] or type(error).__name__
+        raise UserError(f"{path!s:.200} is broken or cut short ({why}); give a whole picture") from None
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -118,89 +110,61 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def to_tensor(image: Image.Image, size: int, fit: str = "crop") -> Tensor:
-    """A picture as a square float tensor.
+def to_pixels(image: Image.Image, size: int, fit: str = "crop") -> Tensor:
+    """A picture as a square of bytes, uint8 [3, size, size].
 
-    `crop` is CLIP's pre-processing without its normalisation: the short side is resized to `size` (bicubic,
-    antialiased), then the centre is cut out. `squash` resizes both sides to `size` and keeps the whole picture.
-
-    Args:
-        image: any mode, at least one pixel.
-        size: side of the result in pixels, at least 1.
-        fit: "crop" or "squash".
-
-    Returns:
-        float32 [3, size, size], RGB in [0, 1].
-
-    Raises:
-        UserError: `size` below 1 or no whole number, unknown `fit`, an image without pixels.
+    `crop` is CLIP's pre-processing: the short side is resized to `size` (bicubic, antialiased), then the centre is cut
+    out. `squash` resizes both sides to `size` and keeps the whole picture.
     """
-    try:
-        size = operator.index(size)
-    except TypeError:
-        raise UserError(f"image size {size!r} is not a whole number; give pixels, for example 224") from None
-    if size < 1:
-        raise UserError(f"image size {size} is too small; give at least 1 pixel")
-    if fit not in FITS:
-        raise UserError(f"fit={fit!r} is unknown; give one of {', '.join(FITS)}")
-    if 0 in image.size:
-        raise UserError(f"the picture is {image.width} x {image.height}; at least one pixel is needed")
-    image = _square(to_rgb(image), size, fit, Image.Resampling.BICUBIC)
-    pixels = torch.from_numpy(np.array(image, dtype=np.uint8))
-    return pixels.permute(2, 0, 1).contiguous().float().div_(255.0)
+    square = _square(to_rgb(image), size, fit, Image.Resampling.BICUBIC)
+    return torch.from_numpy(np.array(square, dtype=np.uint8)).permute(2, 0, 1).contiguous()
+
+
+def to_tensor(image: Image.Image, size: int, fit: str = "crop") -> Tensor:
+    """A picture as `to_pixels` has it, as float32 [3, size, size] in [0, 1]."""
+    return to_pixels(image, size, fit).float().div_(255.0)
 
 
 def region_to_tensor(region: NDArray[np.bool_], size: int, fit: str = "crop") -> Tensor:
-    """A region of a picture, brought to where `to_tensor` brings the picture: bool [size, size].
+    """A region [H, W] of a picture, brought to where `to_pixels` brings the picture: bool [size, size].
 
     A pixel belongs to it when half of the area it came from does.
-
-    Args:
-        region: [H, W], at the size of the picture.
-        size: side of the result in pixels, at least 1.
-        fit: as given to `to_tensor`.
     """
     mask = _square(Image.fromarray(region.astype(np.uint8) * 255), size, fit, Image.Resampling.BOX)
     return torch.from_numpy(np.array(mask) > 127)
 
 
-def load(path: str | os.PathLike[str], size: int, fit: str = "crop") -> Tensor:
-    """`read_image`, then `to_tensor`: float32 [3, size, size] in [0, 1]. Raises what the two raise."""
-    return to_tensor(read_image(path), size, fit)
+def check_link(path: Path) -> None:
+    """Refuse a link that points at nothing.
+
+    Raises:
+        UserError: naming the link and what it should have led to.
+    """
+    if path.is_symlink() and not path.exists():
+        raise UserError(f"{path} is a link to {os.readlink(path)}, which is not there; mend or remove the link")
 
 
 def _check_file(path: Path) -> None:
-    try:
-        if path.is_dir():
-            raise UserError(f"{path} is a folder; give one picture")
-        if not path.exists():
-            raise UserError(f"{path} does not exist{_near(path)}")
-        # A pipe or a device would be waited on for ever.
-        if not path.is_file():
-            raise UserError(f"{path} is no regular file; give one picture")
-        if path.stat().st_size == 0:
-            raise UserError(f"{path} is empty (0 bytes); give a whole picture")
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path!s:.200} cannot be opened ({_one_line(error)}); give a readable picture") from None
+    check_link(path)
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; give one picture")
+    if not path.exists():
+        raise UserError(f"{path} does not exist{_near(path)}")
+    # A pipe or a device would be waited on for ever.
+    if not path.is_file():
+        raise UserError(f"{path} is no regular file; give one picture")
+    if path.stat().st_size == 0:
+        raise UserError(f"{path} is empty (0 bytes); give a whole picture")
+    if path.suffix.lower() in UNREADABLE:
+        raise UserError(f"{path} is of a kind that is not read; convert it to JPEG or PNG")
 
 
 def _near(path: Path) -> str:
     """What the user may have meant, as the end of a sentence."""
     if not path.parent.is_dir():
         return f"; there is no folder {path.parent}"
-    with os.scandir(path.parent) as entries:
-        names = [entry.name for entry in itertools.islice(entries, 10_000)]
-    close = difflib.get_close_matches(path.name, names, n=3)
+    close = difflib.get_close_matches(path.name, os.listdir(path.parent), n=3)
     return f"; did you mean {' or '.join(close)}?" if close else f"; look into {path.parent}"
-
-
-def _check_size(path: Path, size: tuple[int, int], max_pixels: int) -> None:
-    width, height = size
-    if width * height > max_pixels:
-        raise UserError(
-            f"{path} is {width} x {height} = {width * height:,} pixels; "
-            f"at most {max_pixels:,} are read, scale it down first"
-        )
 
 
 def _numbers(image: Image.Image) -> NDArray[np.uint8]:
@@ -234,6 +198,17 @@ def _to_byte(values: NDArray[np.generic], white: float) -> NDArray[np.uint8]:
     return np.floor(values.astype(np.float64) * 255.0 / white + 0.5).astype(np.uint8)
 
 
+def _square(image: Image.Image, size: int, fit: str, resample: Image.Resampling) -> Image.Image:
+    if fit == "squash":
+        return image.resize((size, size), resample)
+    image = _cut_long_ends(image)
+    width, height = image.size
+    short = min(width, height)
+    image = image.resize((max(size, size * width // short), max(size, size * height // short)), resample)
+    left, top = round((image.width - size) / 2), round((image.height - size) / 2)
+    return image.crop((left, top, left + size, top + size))
+
+
 def _cut_long_ends(image: Image.Image) -> Image.Image:
     """A strip a thousand times longer than wide would be blown up to a thousand crops; keep the middle of it."""
     width, height = image.size
@@ -242,25 +217,3 @@ def _cut_long_ends(image: Image.Image) -> Image.Image:
         return image
     left, top = max(width - reach, 0) // 2, max(height - reach, 0) // 2
     return image.crop((left, top, left + min(width, reach), top + min(height, reach)))
-
-
-def _square(image: Image.Image, size: int, fit: str, resample: Image.Resampling) -> Image.Image:
-    if fit == "squash":
-        return image.resize((size, size), resample)
-    image = _resize_short_side(_cut_long_ends(image), size, resample)
-    left = round((image.width - size) / 2)
-    top = round((image.height - size) / 2)
-    return image.crop((left, top, left + size, top + size))
-
-
-def _resize_short_side(image: Image.Image, size: int, resample: Image.Resampling) -> Image.Image:
-    width, height = image.size
-    if width <= height:
-        shape = (size, max(size, int(size * height / width)))
-    else:
-        shape = (max(size, int(size * width / height)), size)
-    return image.resize(shape, resample)
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

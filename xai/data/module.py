@@ -59,6 +59,33 @@ class _Batches(Dataset[Batch]):
         return Batch(pixels, self._labels[chosen], regions, reference)
 
 
+def in_order(source: ImageSource, split: str, size: int, batch_size: int, workers: int = 0) -> DataLoader[Batch]:
+    """Every image of a split once, in order, as in epoch 0; no more than a few batches are in memory.
+
+    Args:
+        source: The data set.
+        split: Of it.
+        size: Side of the images in pixels.
+        batch_size: Images a batch.
+        workers: Processes that read images.
+    """
+    rows = torch.arange(len(source.labels(split)))
+    data = _Batches(source, split, rows, size, True, None)
+    return _loader(data, EpochSampler(len(rows), batch_size, None), workers)
+
+
+def _loader(data: Dataset[Batch], sampler: EpochSampler, workers: int) -> DataLoader[Batch]:
+    # Workers outlive an epoch: starting them again costs seconds, and what they keep in memory.
+    return DataLoader(
+        data,
+        batch_size=None,
+        sampler=sampler,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=torch.cuda.is_available(),
+    )
+
+
 class ImageDataModule(EpochDataModule):
     """Batches of a registered data set.
 
@@ -95,20 +122,12 @@ class ImageDataModule(EpochDataModule):
         data = _Batches(self._source, "train", self._rows, self._size, self._fixed, self._attributions)
         sampler = EpochSampler(len(self._rows), self._batch_size, self._seed, self.rank, self.ranks)
         sampler.set_epoch(self.first_epoch)
-        return self._loader(data, sampler)
+        return _loader(data, sampler, self._workers)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """The validation split, in order."""
-        return self._in_order("validation")
+        return in_order(self._source, "validation", self._size, self._batch_size, self._workers)
 
     def test_dataloader(self) -> DataLoader[Batch]:
         """The test split, in order."""
-        return self._in_order("test")
-
-    def _in_order(self, split: str) -> DataLoader[Batch]:
-        rows = torch.arange(len(self._source.labels(split)))
-        data = _Batches(self._source, split, rows, self._size, True, None)
-        return self._loader(data, EpochSampler(len(rows), self._batch_size, None))
-
-    def _loader(self, data: Dataset[Batch], sampler: EpochSampler) -> DataLoader[Batch]:
-        return DataLoader(data, batch_size=None, sampler=sampler, num_workers=self._workers)
+        return in_order(self._source, "test", self._size, self._batch_size, self._workers)

@@ -1,159 +1,88 @@
-"""The data sets a user brings along: which there are, how each must lie on disk, and the one way to open them.
+"""The data sets a user brings along, opened: the official parts of a set become train, validation and test.
 
 Nothing is downloaded, and nothing is unpickled.
 """
 
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
+from typing import Literal
 
+import xai.data.folder
+import xai.data.listed
+import xai.data.packed  # noqa: F401  (they fill DISK_SETS)
 from xai.core.errors import UserError
-from xai.data import folder, listed, packed
-from xai.data.disk_set import DiskSet, MissingError
-from xai.data.splits import check_split
+from xai.data.disk_set import DISK_SETS, DiskSet, MissingError, joined
+from xai.data.registry import SPLITS
+from xai.data.splits import stratified_parts
+
+Cut = Literal["official", "pooled", "halved"]
+"""How official parts become splits.
+
+    official: as they are; where there is no validation part, a stratified tenth of train is it, and a set in one piece
+        is cut into 80 / 10 / 10 % of every class;
+    pooled: all parts together, cut into 80 / 10 / 10 % of every class;
+    halved: all of train, and the test part cut into two halves, validation and test.
+
+All draws have a fixed seed. The last two are ViT-Shapley's for Pet and ImageNette, and so SALVAGE's.
+"""
+
+HELD_OUT = 0.1
 
 
-@dataclass(frozen=True)
-class DiskSetInfo:
-    """A data set on disk: what it is, how it lies there (`layout`, shown in errors), and what reads one split of it."""
-
-    name: str
-    description: str
-    layout: str
-    read: Callable[[Path, str], DiskSet]
-
-
-_ALL = (
-    DiskSetInfo(
-        "folder",
-        "any folder of pictures, one folder per class",
-        "<class>/*.jpg, or train/<class>/*.jpg and test/<class>/*.jpg",
-        folder.image_folder,
-    ),
-    DiskSetInfo(
-        "imagenet",
-        "ImageNet-1k: 1000 kinds of things, 1.28 million photographs",
-        "train/n01440764/*.JPEG ... and val/n01440764/*.JPEG ...",
-        folder.imagenet,
-    ),
-    DiskSetInfo(
-        "imagenette",
-        "ImageNette: 10 easy classes of ImageNet, 13,394 photographs",
-        "imagenette2/train/n01440764/*.JPEG ... and imagenette2/val/n01440764/*.JPEG ...",
-        folder.imagenette,
-    ),
-    DiskSetInfo(
-        "cars",
-        "Stanford Cars: 196 models of cars, 16,185 photographs",
-        "devkit/cars_meta.mat, devkit/cars_train_annos.mat, cars_test_annos_withlabels.mat, cars_train/ and cars_test/",
-        listed.cars,
-    ),
-    DiskSetInfo(
-        "dtd",
-        "Describable Textures: 47 textures, 5,640 pictures",
-        "labels/train1.txt, labels/val1.txt, labels/test1.txt and images/<class>/*.jpg",
-        listed.dtd,
-    ),
-    DiskSetInfo(
-        "eurosat",
-        "EuroSAT (RGB): 10 uses of land, 27,000 satellite pictures",
-        "2750/AnnualCrop/*.jpg ... 2750/SeaLake/*.jpg",
-        folder.eurosat,
-    ),
-    DiskSetInfo(
-        "gtsrb",
-        "German traffic signs: 43 signs, 51,839 photographs",
-        "GTSRB/Training/00000/*.ppm ..., GTSRB/Final_Test/Images/*.ppm and GT-final_test.csv",
-        listed.gtsrb,
-    ),
-    DiskSetInfo(
-        "mura",
-        "MURA v1.1: radiographs of the upper limb, normal or abnormal, 40,005 pictures",
-        "MURA-v1.1/train_image_paths.csv, valid_image_paths.csv and train/XR_ELBOW/patient00011/study1_negative/*.png",
-        listed.mura,
-    ),
-    DiskSetInfo(
-        "pet",
-        "Oxford-IIIT Pet: 37 breeds of cats and dogs, 7,349 photographs, with regions",
-        "images/*.jpg, annotations/trainval.txt, annotations/test.txt and annotations/trimaps/*.png",
-        listed.pet,
-    ),
-    DiskSetInfo(
-        "resisc45",
-        "NWPU-RESISC45: 45 kinds of scenes from above, 31,500 pictures",
-        "NWPU-RESISC45/<class>/*.jpg and, if you have them, resisc45-train.txt, resisc45-val.txt, resisc45-test.txt",
-        folder.resisc45,
-    ),
-    DiskSetInfo(
-        "sun397",
-        "SUN397: 397 kinds of places, 39,700 photographs in the first partition",
-        "ClassName.txt, Training_01.txt, Testing_01.txt and <letter>/<class>/*.jpg",
-        listed.sun397,
-    ),
-    DiskSetInfo(
-        "wbc",
-        "white blood cells of Bodzas et al.: 9 kinds, 16,027 micrographs",
-        "Basophile/*.bmp, Eosinophile/*.bmp ... Neutrophile Segment/*.bmp, Normoblast/*.bmp",
-        folder.wbc,
-    ),
-    DiskSetInfo(
-        "svhn",
-        "Street View House Numbers: 10 digits, 99,289 photographs of 32 x 32",
-        "train_32x32.mat and test_32x32.mat",
-        packed.svhn,
-    ),
-    DiskSetInfo(
-        "mnist",
-        "MNIST: 10 handwritten digits, 70,000 pictures of 28 x 28",
-        "train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte, t10k-labels-idx1-ubyte (or .gz)",
-        packed.mnist,
-    ),
-    DiskSetInfo(
-        "cifar100",
-        "CIFAR-100: 100 kinds of things, 60,000 photographs of 32 x 32",
-        "cifar-100-binary/train.bin, cifar-100-binary/test.bin and cifar-100-binary/fine_label_names.txt",
-        packed.cifar100,
-    ),
-    DiskSetInfo(
-        "stl10",
-        "STL-10: 10 kinds of things, 13,000 labelled photographs of 96 x 96",
-        "stl10_binary/train_X.bin, train_y.bin, test_X.bin, test_y.bin and class_names.txt",
-        packed.stl10,
-    ),
-)
-
-DISK_SETS: dict[str, DiskSetInfo] = {info.name: info for info in _ALL}
-
-
-def open_disk_set(name: str, root: str | os.PathLike[str] | None, split: str) -> DiskSet:
-    """One split of a data set on disk: its index in memory, its pictures read when asked for.
-
-    Official splits are kept. Where there is no validation split, a stratified tenth of train (fixed seed) is it.
+def splits_of(name: str, root: str | os.PathLike[str] | None, cut: Cut = "official") -> Callable[[str], DiskSet]:
+    """Opens splits of a data set on disk; parts that several of them are cut from are read once.
 
     Args:
         name: a key of `DISK_SETS`.
         root: the folder that holds the layout of `DISK_SETS[name]`; `~` is understood.
-        split: "train", "validation" (or "val") or "test".
+        cut: how parts become splits.
 
-    Raises:
-        UserError: unknown name or split; a folder, file or picture that is not there; a list or archive that is broken;
-            classes that are fewer than two or clash. One line that starts with `data=<name>`.
+    Returns:
+        A function of the split's name. It and this one raise UserError, one line that starts with `data=<name>`: a
+        folder, file or picture that is not there; a list or archive that is broken; a split without pictures; classes
+        that are fewer than two or clash.
     """
-    if name not in DISK_SETS:
-        raise UserError(f"data={name} is no data set on disk; give one of {', '.join(DISK_SETS)}")
     info = DISK_SETS[name]
-    split = check_split(split)
-    if root is None or not str(root).strip():
-        raise UserError(f"data={name} needs a folder with {info.layout}; none is given; set data.root=...")
-    base = Path(root).expanduser()
-    if not base.is_dir():
-        raise UserError(f"data={name} needs a folder with {info.layout}; not found at {base}; set data.root=...")
-    try:
-        return info.read(base, split)
-    except MissingError as error:
-        raise UserError(f"data={name} {error}; expected {info.layout}; set data.root=...") from None
-    except UserError as error:
-        raise UserError(f"data={name}: {error}") from None
-    except OSError as error:
-        raise UserError(f"data={name} cannot be read from {base} ({error}); check the permissions") from None
+    base = Path(root or "").expanduser()
+    if root is None or not str(root).strip() or not base.is_dir():
+        where = f"not found at {base}" if root and str(root).strip() else "none is given"
+        raise UserError(f"data={name} needs a folder with {info.layout}; {where}; set data.root=...")
+    parts = cache(lambda: tuple(info.parts(base)))
+    read = cache(lambda part: info.read(base, part))
+
+    def split(wanted: str) -> DiskSet:
+        try:
+            found = _cut(parts(), read, wanted, cut)
+            if not len(found):
+                folder = getattr(found.records, "folder", base)
+                raise UserError(f"the {wanted} split has no pictures: none, or too few of a class, are in {folder}")
+            return found
+        except MissingError as error:
+            raise UserError(f"data={name} {error}; expected {info.layout}; set data.root=...") from None
+        except UserError as error:
+            raise UserError(f"data={name}: {error}") from None
+        except OSError as error:
+            raise UserError(f"data={name} cannot be read from {base} ({error}); check the permissions") from None
+
+    return split
+
+
+def _cut(parts: Sequence[str], read: Callable[[str], DiskSet], split: str, cut: Cut) -> DiskSet:
+    if cut == "pooled" or "whole" in parts:
+        if cut == "halved":
+            raise UserError("splits=halved needs a test part, and this set comes in one piece: use splits=official")
+        return _part(joined([read(part) for part in parts]), split, SPLITS, (HELD_OUT, HELD_OUT))
+    if cut == "halved" and split != "train":
+        return _part(read("test"), split, ("test", "validation"), (0.5,))
+    part = "train" if split == "validation" and "validation" not in parts else split
+    if part not in parts:
+        raise MissingError(f"has no {part} split beside {', '.join(parts)}")
+    if cut == "official" and part == "train" and "validation" not in parts:
+        return _part(read("train"), split, ("train", "validation"), (HELD_OUT,))
+    return read(part)
+
+
+def _part(whole: DiskSet, split: str, names: Sequence[str], shares: Sequence[float]) -> DiskSet:
+    return whole.take(stratified_parts(whole.labels, shares, groups=whole.groups)[names.index(split)])

@@ -10,43 +10,54 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
+from numpy.typing import ArrayLike, NDArray
 
 from xai.core.errors import UserError
-from xai.data.disk_set import DiskSet, MissingError, Packed, locate, read_lines, tidy_name, train_part
-from xai.data.mat import read_mat_variables
+from xai.data.disk_set import DiskSet, MissingError, Packed, disk_set, first_of, locate, read_lines, read_mat, tidy_name
 from xai.data.prompts import DIGITS
 
 
-def mnist(root: Path, split: str) -> DiskSet:
-    """MNIST in the idx files, packed with gzip or not; official train and test, validation a tenth of train."""
-    stem = "t10k" if split == "test" else "train"
-    images, labels = _idx_file(root, f"{stem}-images", 3), _idx_file(root, f"{stem}-labels", 1)
-    pixels = read_idx(images, 3)
-    return _official(DIGITS, pixels, _long(read_idx(labels, 1)), split, labels)
+@disk_set(
+    "mnist",
+    "MNIST: 10 handwritten digits, 70,000 pictures of 28 x 28",
+    "train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte, t10k-labels-idx1-ubyte (or .gz)",
+)
+def mnist(root: Path, part: str) -> DiskSet:
+    """MNIST in the idx files, packed with gzip or not."""
+    stem = "t10k" if part == "test" else "train"
+    images, labels = find_idx(root, f"{stem}-images", 3), find_idx(root, f"{stem}-labels", 1)
+    return _packed_set(DIGITS, read_idx(images, 3), read_idx(labels, 1), labels)
 
 
-def svhn(root: Path, split: str) -> DiskSet:
-    """SVHN, cropped digits of 32 x 32: official train and test, validation a tenth of train."""
-    leaf = "test_32x32.mat" if split == "test" else "train_32x32.mat"
+@disk_set(
+    "svhn",
+    "Street View House Numbers: 10 digits, 99,289 photographs of 32 x 32",
+    "train_32x32.mat and test_32x32.mat",
+)
+def svhn(root: Path, part: str) -> DiskSet:
+    """SVHN, cropped digits of 32 x 32."""
+    leaf = f"{part}_32x32.mat"
     path = locate(root, (leaf,), ("svhn", "SVHN")) / leaf
-    pixels, labels = (np.asarray(value) for value in read_mat_variables(path, ("X", "y")))
+    pixels, labels = (np.asarray(value) for value in read_mat(path, "X", "y"))
     if pixels.ndim == 3:
         pixels = pixels[..., None]
     if pixels.ndim != 4 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
         raise UserError(f"{path} holds X of {pixels.dtype} {pixels.shape}; expected uint8 (32, 32, 3, N)")
-    numbers = _long(np.atleast_1d(labels))
-    if bool(((numbers < 1) | (numbers > 10)).any()):
+    labels = np.atleast_1d(labels).astype(np.int64)
+    if ((labels < 1) | (labels > 10)).any():
         raise UserError(f"{path} has a label outside 1 to 10; unpack the data set again")
     # The files call the digit 0 class 10.
-    return _official(DIGITS, pixels.transpose(3, 0, 1, 2), numbers % 10, split, path)
+    return _packed_set(DIGITS, pixels.transpose(3, 0, 1, 2), labels % 10, path)
 
 
-def cifar100(root: Path, split: str) -> DiskSet:
-    """CIFAR-100, binary version, fine classes: official train and test, validation a tenth of train."""
-    leaf = "test.bin" if split == "test" else "train.bin"
-    folder = "cifar-100-binary"
+@disk_set(
+    "cifar100",
+    "CIFAR-100: 100 kinds of things, 60,000 photographs of 32 x 32",
+    "cifar-100-binary/train.bin, cifar-100-binary/test.bin and cifar-100-binary/fine_label_names.txt",
+)
+def cifar100(root: Path, part: str) -> DiskSet:
+    """CIFAR-100, binary version, fine classes."""
+    leaf, folder = f"{part}.bin", "cifar-100-binary"
     try:
         base = locate(root, (leaf, "fine_label_names.txt"), (folder, f"cifar100/{folder}"))
     except MissingError:
@@ -58,20 +69,23 @@ def cifar100(root: Path, split: str) -> DiskSet:
         raise
     # A record: coarse label, fine label, then the red, green and blue planes.
     records = _mapped(base / leaf, 2 + 3 * 32 * 32)
-    classes = tuple(tidy_name(name) for name in read_lines(base / "fine_label_names.txt"))
     pixels = records[:, 2:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
-    return _official(classes, pixels, _long(records[:, 1]), split, base / leaf)
+    return _packed_set(read_lines(base / "fine_label_names.txt"), pixels, records[:, 1], base / leaf)
 
 
-def stl10(root: Path, split: str) -> DiskSet:
-    """STL-10, labelled pictures of 96 x 96: official train and test, validation a tenth of train."""
-    stem = "test" if split == "test" else "train"
-    base = locate(root, (f"{stem}_X.bin", f"{stem}_y.bin", "class_names.txt"), ("stl10_binary", "stl10/stl10_binary"))
-    classes = tuple(tidy_name(name) for name in read_lines(base / "class_names.txt"))
+@disk_set(
+    "stl10",
+    "STL-10: 10 kinds of things, 13,000 labelled photographs of 96 x 96",
+    "stl10_binary/train_X.bin, train_y.bin, test_X.bin, test_y.bin and class_names.txt",
+)
+def stl10(root: Path, part: str) -> DiskSet:
+    """STL-10, labelled pictures of 96 x 96."""
+    marks = (f"{part}_X.bin", f"{part}_y.bin", "class_names.txt")
+    base = locate(root, marks, ("stl10_binary", "stl10/stl10_binary"))
     # Three planes, each stored column by column.
-    pixels = _mapped(base / f"{stem}_X.bin", 3 * 96 * 96).reshape(-1, 3, 96, 96).transpose(0, 3, 2, 1)
-    labels = _long(_mapped(base / f"{stem}_y.bin", 1)[:, 0]) - 1
-    return _official(classes, pixels, labels, split, base / f"{stem}_y.bin")
+    pixels = _mapped(base / marks[0], 3 * 96 * 96).reshape(-1, 3, 96, 96).transpose(0, 3, 2, 1)
+    labels = _mapped(base / marks[1], 1)[:, 0].astype(np.int64) - 1
+    return _packed_set(read_lines(base / marks[2]), pixels, labels, base / marks[1])
 
 
 def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
@@ -88,12 +102,9 @@ def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
                 raise UserError(f"{path} is no idx file of {dimensions} dimensions; unpack the data set again")
             shape = struct.unpack(f">{dimensions}I", head[4:])
             size = int(np.prod(shape, dtype=object))
-            if not packed:
-                left = path.stat().st_size - len(head)
-            else:
-                # One byte more than announced tells a longer file without unpacking all of it.
-                body = file.read(size + 1)
-                left = len(body)
+            # One byte more than announced tells a longer file without unpacking all of it.
+            body = file.read(size + 1) if packed else b""
+            left = len(body) if packed else path.stat().st_size - len(head)
     except (OSError, EOFError, zlib.error, MemoryError, OverflowError) as error:
         raise UserError(f"{path} is broken ({error!s:.120}); unpack the data set again") from None
     if left != size:
@@ -105,13 +116,16 @@ def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
     return np.memmap(path, dtype=np.uint8, mode="r", offset=len(head), shape=shape)
 
 
-def _idx_file(root: Path, stem: str, dimensions: int) -> Path:
+def find_idx(root: Path, stem: str, dimensions: int) -> Path:
+    """Where an idx file lies, packed or not.
+
+    Raises:
+        MissingError: Nowhere.
+    """
     leaves = [f"{stem}{sign}idx{dimensions}-ubyte{end}" for sign in "-." for end in ("", ".gz")]
-    for folder in (root, root / "MNIST" / "raw", root / "raw", root / "mnist"):
-        for leaf in leaves:
-            if (folder / leaf).is_file():
-                return folder / leaf
-    raise MissingError(f"needs {leaves[0]} or {leaves[1]}; not found in {root}")
+    folders = (root, root / "MNIST" / "raw", root / "raw", root / "mnist")
+    places = [folder / leaf for folder in folders for leaf in leaves]
+    return first_of(places, f"{leaves[0]} or {leaves[1]}; not found in {root}")
 
 
 def _mapped(path: Path, record: int) -> NDArray[np.uint8]:
@@ -122,14 +136,11 @@ def _mapped(path: Path, record: int) -> NDArray[np.uint8]:
     return np.memmap(path, dtype=np.uint8, mode="r", shape=(size // record, record))
 
 
-def _official(classes: tuple[str, ...], pixels: NDArray[np.uint8], labels: Tensor, split: str, source: Path) -> DiskSet:
-    if len(labels) != len(pixels):
-        raise UserError(f"{source} has {len(labels)} labels for {len(pixels)} pictures; get the data set again")
-    if int(labels.min()) < 0 or int(labels.max()) >= len(classes):
-        raise UserError(f"{source} has a label outside its {len(classes)} classes; get the data set again")
-    whole = DiskSet(classes, labels, Packed(pixels))
-    return whole if split == "test" else train_part(whole, split)
-
-
-def _long(values: NDArray[np.generic]) -> Tensor:
-    return torch.from_numpy(np.array(values, dtype=np.int64))
+def _packed_set(
+    names: tuple[str, ...] | list[str], pixels: NDArray[np.uint8], labels: ArrayLike, source: Path
+) -> DiskSet:
+    numbers = torch.from_numpy(np.array(labels, dtype=np.int64))
+    try:
+        return DiskSet(tuple(map(tidy_name, names)), numbers, Packed(pixels))
+    except UserError as error:
+        raise UserError(f"{source}: {error}") from None

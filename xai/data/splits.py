@@ -1,27 +1,11 @@
-"""Stratified splits that are the same every time they are asked for."""
+"""Stratified splits and draws that are the same every time they are asked for."""
 
-import itertools
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from xai.core.errors import UserError
-from xai.data.registry import SPLITS
-
 SPLIT_SEED = 0
-
-
-def check_split(split: str) -> str:
-    """`split` itself, "val" read as "validation".
-
-    Raises:
-        UserError: no split of that name.
-    """
-    split = "validation" if split == "val" else split
-    if split not in SPLITS:
-        raise UserError(f"split={split!r} is unknown; give one of {', '.join(SPLITS)}")
-    return split
 
 
 def stratified_parts(
@@ -36,8 +20,8 @@ def stratified_parts(
         labels: class of each row, [N] int64, at least 0.
         shares: size of each part, in (0, 1), one or two of them, at most 0.5 in all.
         seed: of the draw.
-        groups: [N] int64; rows of one class and group (frames of one film, say) stay in the same part, and n then
-            counts groups. None: every row by itself.
+        groups: [N] int64; rows of one group (frames of one film, pictures of one patient) stay in the same part, n then
+            counts groups, and a group is of the highest class of its rows. None: every row by itself.
 
     Returns:
         len(shares) + 1 tensors of row numbers, each sorted; the rest first. Together they are every row once.
@@ -50,9 +34,10 @@ def stratified_parts(
     if groups is None:
         unit_labels, unit_of_row = labels, torch.arange(len(labels))
     else:
-        units, unit_of_row = torch.unique(torch.stack([labels, groups]), dim=1, return_inverse=True)
-        unit_labels = units[0]
-    rank, counts = _rank_in_class(unit_labels, seed)
+        units, unit_of_row = torch.unique(groups, return_inverse=True)
+        unit_labels = torch.zeros(len(units), dtype=torch.long).scatter_reduce(0, unit_of_row, labels, "amax")
+    rank = rank_in_class(unit_labels, seed)
+    counts = torch.bincount(unit_labels)
     part = torch.zeros(len(unit_labels), dtype=torch.long)
     taken = torch.zeros_like(counts)
     for number, share in enumerate(shares, start=1):
@@ -74,19 +59,17 @@ def stratified_sample(labels: Tensor, count: int, seed: int) -> Tensor:
         count: rows that are wanted; more than there are takes all.
         seed: of the draw.
     """
-    rank, counts = _rank_in_class(labels, seed)
     # Evenly spaced within each class, and in a random order where classes tie: of more classes than rows not the first.
     shuffled = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
-    place = ((rank + 0.5) / counts[labels])[shuffled]
+    place = ((rank_in_class(labels, seed) + 0.5) / torch.bincount(labels)[labels])[shuffled]
     return shuffled[place.argsort(stable=True)[:count]].sort().values
 
 
-def _rank_in_class(labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-    """Each row's place in a random order of its class, and the size of each class."""
+def rank_in_class(labels: Tensor, seed: int) -> Tensor:
+    """Each row's place [N], from 0, in a random order of its class: the first k of each class are a fair draw."""
     shuffled = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
     order = shuffled[torch.argsort(labels[shuffled], stable=True)]
-    counts = torch.bincount(labels)
-    starts = torch.tensor([0, *itertools.accumulate(counts.tolist())][:-1] or [0], dtype=torch.long)
+    starts = torch.bincount(labels).cumsum(0) - torch.bincount(labels)
     rank = torch.empty(len(labels), dtype=torch.long)
     rank[order] = torch.arange(len(labels)) - starts[labels[order]]
-    return rank, counts
+    return rank

@@ -3,12 +3,11 @@
 import copy
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.markup import escape
 from torch import Tensor
 
@@ -20,8 +19,8 @@ from xai.core.progress import console
 from xai.core.runtime import Runtime
 from xai.core.settings import FieldError, settings
 from xai.data.catalogue import OpenData, open_data
-from xai.data.module import load_images
-from xai.metrics.evaluation import evaluate_maps
+from xai.data.module import Batch, in_order
+from xai.metrics.streaming import torchmetric
 from xai.models import files
 from xai.models.clip import SelfExplainingClip, load_parameters, trainable
 from xai.models.factory import build_explainer
@@ -35,6 +34,9 @@ from xai.papers.vectors.vector import transferred
 from xai.tasks.registry import Task
 
 log = logging.getLogger(__name__)
+
+_BATCH = 128
+"""Images a pass, and in memory at a time."""
 
 
 @settings
@@ -142,9 +144,8 @@ def apply_vector(
             )
         start = {name: value for name, value in base.clip.state_dict().items() if name.startswith("visual.")}
         explained = transferred(start, theta, tau, params.lambda1, params.lambda2)
-    labels = data.source.labels("test")
-    pixels, regions = load_images(data.source, "test", torch.arange(len(labels)), 0, model.image_size)
-    metrics = [_measure(runtime, network, parameters, pixels, regions, labels) for parameters in (theta, explained)]
+    batches = in_order(data.source, "test", model.image_size, _BATCH, runtime.trainer.workers)
+    metrics = [_measure(runtime, network, parameters, batches) for parameters in (theta, explained)]
     # Nobody knows the base of another's file, and the vector's would be a guess that passes for knowledge later.
     spec = describe(model, "self_explaining", data.name, data.source.classes)
     if info:
@@ -167,16 +168,21 @@ def _network(
 
 
 def _measure(
-    runtime: Runtime,
-    network: SelfExplainingClip,
-    theta: dict[str, Tensor],
-    pixels: Tensor,
-    regions: Tensor | None,
-    labels: Tensor,
+    runtime: Runtime, network: SelfExplainingClip, theta: dict[str, Tensor], batches: Iterable[Batch]
 ) -> dict[str, float]:
+    """Accuracy, and where the objects are known how the maps of the true classes fit them."""
     load_parameters(network, theta)
-    network.to(runtime.trainer.device).eval()
-    maps = self_explanation(network, pixels, labels)
-    network.cpu()
     assert set(trainable(network)) == set(theta)
-    return evaluate_maps(maps.attributions, None, regions, maps.logits, labels)
+    network.to(runtime.trainer.device).eval()
+    accuracy, placed = torchmetric("accuracy"), {name: torchmetric(name) for name in ("rma", "pointing_game")}
+    located = False
+    for batch in batches:
+        maps = self_explanation(network, batch.pixels, batch.labels)
+        accuracy.update(logits=maps.logits, labels=batch.labels)
+        if batch.regions is not None:
+            located = True
+            for metric in placed.values():
+                metric.update(maps=maps.attributions, regions=batch.regions)
+    network.cpu()
+    measured = {"accuracy": accuracy} | (placed if located else {})
+    return {name: float(metric.compute()) for name, metric in measured.items()}

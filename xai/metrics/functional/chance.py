@@ -23,7 +23,7 @@ def chance_levels(
         ks: The k of iou@k; those above M are left out.
 
     Returns:
-        Values by metric name, in the order of `xai.metrics.evaluation.evaluate_maps`; NaN where no image has a region.
+        Values by metric name; NaN where no image has a region.
 
     Raises:
         UserError: Not a grid, or one that does not divide the regions.
