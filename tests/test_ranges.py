@@ -29,7 +29,7 @@ GROUPS: dict[type, tuple[dict[str, Any], dict[str, list[Any]]]] = {
     Augmentation: (
         {},
         {
-            **dict.fromkeys(("crop", "horizontal", "vertical", "jitter", "brightness", "contrast"), [-0.1, 1.1]),
+            **{key: [-0.1, 1.1] for key in ("crop", "horizontal", "vertical", "jitter", "brightness", "contrast")},
             "saturation": [math.nan],
             "hue": [-0.1, 0.6],
         },

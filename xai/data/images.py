@@ -155,8 +155,6 @@ def _check_file(path: Path) -> None:
         raise UserError(f"{path} is no regular file; give one picture")
     if path.stat().st_size == 0:
         raise UserError(f"{path} is empty (0 bytes); give a whole picture")
-    if path.suffix.lower() in UNREADABLE:
-        raise UserError(f"{path} is of a kind that is not read; convert it to JPEG or PNG")
 
 
 def _near(path: Path) -> str:
