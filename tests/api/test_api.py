@@ -1,0 +1,171 @@
+"""`import xai`: load, wrap, explain, compare, show, fit."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import matplotlib.figure
+import pytest
+import timm
+import torch
+import torchvision
+from PIL import Image
+
+import xai
+from tests.api.networks import MEAN, SIZE, STD, Plain, images, vit
+from xai.core.errors import UserError
+
+SHORT = {"epochs": 1, "batch_size": 4, "learning_rate": 1e-4, "weight_decay": 0.05, "warmup": 0.1, "clip": 1.0}
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    return xai.wrap(Plain(), mean=MEAN, std=STD, image_size=SIZE, grid=(4, 4), classes=["cat", "cow", "fox"])
+
+
+def test_the_package_is_imported_at_once_and_the_rest_when_it_is_used() -> None:
+    code = "import sys, xai; assert 'torch' not in sys.modules and 'hydra' not in sys.modules; print(dir(xai))"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "explain" in run.stdout
+    with pytest.raises(AttributeError, match="explane"):
+        xai.explane  # noqa: B018
+
+
+@pytest.mark.parametrize("builder", [timm.create_model, torchvision.models.get_model])
+@pytest.mark.parametrize("wrap", [dict, lambda state: {"model": {f"_orig_mod.{name}": state[name] for name in state}}])
+def test_a_state_dict_of_a_named_architecture_is_loaded(builder: Any, wrap: Any, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = builder("resnet18", num_classes=2).eval()
+    torch.save(wrap(network.state_dict()), tmp_path / "mine.pt")
+    model = xai.load(tmp_path / "mine.pt", architecture="resnet18", classes=["cat", "dog"], image_size=64)
+    pixels = torch.rand(2, 3, 64, 64)
+    mean, std = (torch.tensor(each).reshape(3, 1, 1) for each in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    torch.testing.assert_close(model.predict(pixels), network((pixels - mean) / std).softmax(1), atol=1e-5, rtol=1e-4)
+    assert model.classes == ("cat", "dog")
+
+
+def test_an_architecture_of_torchvision_alone_is_loaded(tmp_path: Path) -> None:
+    network = torchvision.models.get_model("shufflenet_v2_x0_5", num_classes=4)
+    torch.save(network.state_dict(), tmp_path / "mine.pt")
+    assert len(xai.load(tmp_path / "mine.pt", architecture="shufflenet_v2_x0_5", image_size=64).classes) == 4
+
+
+def test_a_picture_is_cut_as_the_network_was_evaluated(tmp_path: Path) -> None:
+    model = xai.load(architecture="efficientnet_lite0")
+    picture = Image.new("RGB", (640, 480), "red")
+    assert model.crop == 0.875
+    assert model.pixels(picture).shape == (1, 3, 224, 224)
+    assert len(model.classes) == 1000
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({}, "architecture="),
+        ({"architecture": "resnet81"}, "resnet"),
+        ({"architecture": "resnet50"}, "resnet50"),
+        ({"architecture": "resnet18", "classes": ["a", "b"]}, "2 classes"),
+        ({"architecture": "resnet18", "classes": "nowhere.txt"}, "nowhere.txt"),
+    ],
+)
+def test_a_file_and_an_architecture_that_do_not_fit_are_refused(settings: Any, said: str, tmp_path: Path) -> None:
+    torch.save(timm.create_model("resnet18", num_classes=3).state_dict(), tmp_path / "mine.pt")
+    with pytest.raises(UserError, match=said):
+        xai.load(tmp_path / "mine.pt", **settings)
+
+
+@pytest.mark.parametrize("name", ["rise", "kernel_shap", "grad_cam", "saliency", "input_x_gradient_pixels", "random"])
+def test_maps_are_the_same_whoever_asks_and_whenever(model: Any, name: str) -> None:
+    maps = xai.explain(model, images(), name)
+    side = SIZE if name.endswith("pixels") else 4
+    assert maps.shape == (2, side, side)
+    assert torch.equal(maps, xai.explain(model, images(), name))
+    assert torch.equal(maps, xai.explain(model, images(), name, targets=model.predict(images()).argmax(1)))
+
+
+def test_settings_are_the_explainers_own(model: Any) -> None:
+    assert not torch.equal(
+        xai.explain(model, images(), "rise", masks=20), xai.explain(model, images(), "rise", masks=40)
+    )
+    with pytest.raises(UserError, match="maks"):
+        xai.explain(model, images(), "rise", maks=20)
+    with pytest.raises(UserError, match="rise"):
+        xai.explain(model, images(), "ryse")
+
+
+def test_an_explainer_that_does_not_fit_says_why(model: Any) -> None:
+    with pytest.raises(UserError, match="attention"):
+        xai.explain(model, images(), "attention_rollout")
+    listed = xai.explainers(model)
+    assert listed.loc["rise", "fits"]
+    assert not listed.loc["attention_rollout", "fits"]
+    assert "attention" in listed.loc["attention_rollout", "why_not"]
+    assert "rise" in xai.explainers().index
+
+
+def test_a_comparison_has_a_line_for_explainer_metric_and_image(model: Any) -> None:
+    frame = xai.compare(model, images(3), explainers=["saliency", "random"], metrics=["srg", "deletion"])
+    assert sorted(frame.groupby(["explainer", "metric"]).size().items()) == [
+        ((explainer, metric), 3) for explainer in ("random", "saliency") for metric in ("deletion_auc", "srg")
+    ]
+    assert frame.value.between(-1, 1).all()
+    assert set(frame.attrs["milliseconds"]) == {"saliency", "random"}
+    assert {"srg", "deletion_auc"} <= set(xai.metrics().index)
+
+
+def test_labels_are_what_is_explained_where_they_are_known(model: Any) -> None:
+    wrong = (model.predict(images()).argmax(1) + 1) % 3
+    frames = [
+        xai.compare(model, images(), labels, explainers=["saliency"], metrics=["deletion"]) for labels in (None, wrong)
+    ]
+    assert not frames[0].value.equals(frames[1].value)
+
+
+def test_an_object_of_ones_own_is_an_explainer(model: Any) -> None:
+    class Corner:
+        def attribute(self, images: Any, targets: Any, generator: Any = None) -> Any:
+            maps = torch.zeros(len(images), 4, 4)
+            maps[:, 0, 0] = 1
+            return maps
+
+    assert xai.explain(model, images(), Corner())[0, 0, 0] == 1
+    assert set(xai.compare(model, images(), explainers=[Corner()], metrics=["deletion"]).explainer) == {"Corner"}
+
+
+def test_what_cannot_be_measured_is_said(model: Any) -> None:
+    with pytest.raises(UserError, match="objects"):
+        xai.compare(model, images(), explainers=["saliency"], metrics=["rma"])
+    with pytest.raises(UserError, match="attention"):
+        xai.compare(model, images(), explainers=["attention_last"], metrics=["deletion"])
+    with pytest.raises(UserError, match="saliency"):
+        xai.compare(model, images(), explainers=["random"], settings={"saliency": {}}, metrics=["deletion"])
+
+
+def test_maps_are_shown_over_what_they_are_of(model: Any) -> None:
+    pictures = [Image.new("RGB", (50, 40), colour) for colour in ("red", "blue")]
+    maps = xai.explain(model, pictures, "saliency")
+    assert isinstance(xai.show(pictures, maps), matplotlib.figure.Figure)
+    assert isinstance(xai.show(pictures, {"one": maps / 2}, model=model), matplotlib.figure.Figure)
+    with pytest.raises(UserError, match="model="):
+        xai.show(pictures, maps / 2)
+
+
+@pytest.mark.parametrize(("name", "more"), [("salvage", {"heads": 3}), ("vit_shapley", {"heads": 3})])
+def test_an_explainer_is_trained_and_then_known_by_name_and_as_an_object(name: str, more: Any) -> None:
+    model = xai.wrap(vit(), image_size=SIZE, classes=["a", "b", "c"])
+    mine = xai.fit(name, model, images(8), surrogate={"fit": SHORT}, fit=SHORT, masks=4, **more)
+    by_name, as_object = xai.explain(model, images(), name), xai.explain(model, images(), mine)
+    assert by_name.shape == (2, 2, 2)
+    assert torch.equal(by_name, as_object)
+    assert set(xai.compare(model, images(), explainers=[name, "random"], metrics=["deletion"]).explainer) == {
+        name,
+        "random",
+    }
+
+
+def test_what_cannot_be_trained_is_refused(model: Any) -> None:
+    with pytest.raises(UserError, match="timm"):
+        xai.fit("salvage", model, images(4))
+    with pytest.raises(UserError, match="learns nothing"):
+        xai.fit("rise", model, images(4))

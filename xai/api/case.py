@@ -1,0 +1,131 @@
+"""Images in memory as a case of a study, so that what measures a data set measures them too."""
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from xai.api.model import Model
+from xai.core.composing import choices
+from xai.core.errors import UserError
+from xai.core.runtime import Runtime
+from xai.core.settings import unknown
+from xai.core.store import Store
+from xai.core.training import TrainerParams
+from xai.data.catalogue import OpenData
+from xai.data.registry import Images
+from xai.explainers import registry
+from xai.explainers.block import BlockExplainer, Explainer
+from xai.explainers.registry import Entry, ExplainerParams, Info, Prepared, Row
+from xai.explainers.rows import load_row, open_row
+from xai.study.case import Case, CaseParams, ExplainedModel
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Images in memory as a data set whose splits are all the same; see `ImageSource`.
+
+    Args:
+        classes: Names of the classes.
+        pixels: [N, 3, H, W] in [0, 1].
+        known: True classes [N], None where they are not known.
+    """
+
+    classes: Sequence[str]
+    pixels: Tensor
+    known: Tensor | None = None
+    templates: Sequence[str] = ("a photo of a {}.",)
+    varies: bool = False
+
+    @property
+    def labelled(self) -> bool:
+        """Whether true classes are known."""
+        return self.known is not None
+
+    def labels(self, split: str) -> Tensor:
+        """True classes [N]; zeros where they are not known."""
+        return torch.zeros(len(self.pixels), dtype=torch.int64) if self.known is None else self.known
+
+    def images(self, split: str, indices: Tensor, epoch: int) -> Images:
+        """The images at `indices` [B]; where the objects are is not known."""
+        return Images(self.pixels[indices], None)
+
+    @cached_property
+    def opened(self) -> OpenData:
+        """As the engine has data sets."""
+        return OpenData("images", {"name": "images"}, self)
+
+
+@contextmanager
+def workplace(device: torch.device) -> Iterator[Runtime]:
+    """A runtime whose store is gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="xai-") as folder:
+        yield Runtime(Store(Path(folder)), TrainerParams("cpu" if device.type == "cpu" else "auto"))
+
+
+def case_of(
+    runtime: Runtime, model: Model, source: Pictures, *, targets: str = "predicted", block: int = 10, seed: int = 0
+) -> Case:
+    """What is explained: these images, by this model."""
+    explained = ExplainedModel(
+        name=model.name,
+        identity=model.name,
+        image_size=model.image_size,
+        mean=model.mean,
+        classes=model.classes,
+        make=model.network,
+    )
+    params = CaseParams("test", None, block, targets)  # type: ignore[arg-type]
+    return Case(runtime, explained, source.opened, params, seed)
+
+
+def row_of(model: Model, explainer: Any, settings: Mapping[str, Any]) -> Row:
+    """An explainer as a row.
+
+    Args:
+        model: Whose trained explainers are known by name too.
+        explainer: A name: of conf/explainer, of the registry, or of what was trained for the model; what `xai.fit`
+            returned; or any object with `attribute(images, targets)`.
+        settings: Those that replace the explainer's own. Patches are removed as the model does it, unless `removal`
+            says otherwise.
+
+    Raises:
+        UserError: There is no such explainer, or no such setting.
+    """
+    if isinstance(explainer, str) and explainer in model.fitted:
+        explainer = model.fitted[explainer]
+    if not isinstance(explainer, str):
+        if settings:
+            raise UserError(f"{explainer!r} is ready made and takes no settings: leave {', '.join(settings)} out")
+        return _ready(explainer)
+    if explainer in choices("explainer"):
+        row = load_row(explainer, {explainer: dict(settings)})
+    elif explainer in registry.names():
+        row = open_row(explainer, dict(settings))
+    else:
+        known = {*choices("explainer"), *registry.names(), *model.fitted}
+        raise UserError(unknown(f"explainer {explainer!r}", explainer, known, "explainer", "choose from"))
+    if "removal" not in settings and any(each.name == "removal" for each in fields(row.params)):
+        row = replace(row, params=replace(row.params, removal=None))  # type: ignore[call-arg]
+    return row
+
+
+def _ready(explainer: Any) -> Row:
+    if not isinstance(explainer, (Explainer, BlockExplainer)):
+        raise UserError(
+            f"{type(explainer).__name__} is no explainer: give a name, what xai.fit returned, or an object with "
+            "attribute(images, targets, generator) -> maps"
+        )
+    name = getattr(explainer, "name", type(explainer).__name__)
+    info = Info(str(name), str(getattr(explainer, "label", name)), "an object of the user's", "post-hoc")
+
+    def prepare(context: Any, params: Any) -> Prepared:
+        return Prepared({"object": f"{name}-{id(explainer)}"}, lambda: explainer)
+
+    return Row(info.name, info.label, Entry(info, ExplainerParams, __name__, of_context=prepare), ExplainerParams())

@@ -1,0 +1,138 @@
+"""Which explainer to trust: several of them, several metrics, one frame. And what there is of both."""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+import torch
+import yaml
+
+from xai.api.case import Pictures, case_of, row_of, workplace
+from xai.api.model import Model
+from xai.core.composing import CONF, choices
+from xai.core.errors import UserError
+from xai.explainers import registry as explainer_registry
+from xai.explainers.registry import refusal
+from xai.metrics import registry as metric_registry
+from xai.study.params import open_metrics
+from xai.study.study import Study
+
+_SHORT = {name: f"{name}_auc" for name in ("deletion", "insertion", "difference")}
+_COLUMNS = ["explainer", "label", "kind", "metric", "image", "value", "chance"]
+
+
+def compare(
+    model: Model,
+    images: Any,
+    labels: Any = None,
+    explainers: Sequence[Any] | None = None,
+    metrics: Sequence[str] = ("srg", "difference"),
+    *,
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
+    metric: Mapping[str, Mapping[str, Any]] | None = None,
+    normalised: bool = False,
+    block: int = 10,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Score explainers of a classifier on images.
+
+    Args:
+        model: Of `xai.load` or `xai.wrap`.
+        images: Pictures (PIL, or paths), uint8, or floats [B, 3, H, W] in [0, 1].
+        labels: True classes, numbers or names, where they are known; then these are explained, else the predicted ones.
+        explainers: As `xai.explain` takes them; None takes those of `task=compare` that fit, controls among them.
+        metrics: As `xai.metrics()` lists them; `deletion`, `insertion` and `difference` are the areas under curves.
+        settings: By explainer, settings instead of its own.
+        metric: By metric family, settings instead of its own.
+        normalised: Whether the floats have been normalised as the model does, which is undone.
+        block: Images that are explained together.
+        seed: Of all that is drawn.
+
+    Returns:
+        One line for explainer, metric and image: explainer, label, kind, metric, image, value, chance (what knowing
+        nothing would score; NaN where nobody has said). `frame.attrs` has `milliseconds` an image by explainer, and
+        `left_out`: why explainers or metrics are not there.
+
+    Raises:
+        UserError: What was asked for by name does not fit; in one line.
+    """
+    shipped = yaml.safe_load((CONF / "task" / "compare.yaml").read_text(encoding="utf-8"))
+    pixels = model.pixels(images, normalised=normalised)
+    known = None if labels is None else model.targets(labels, pixels)
+    own = {**shipped["explainers"], **(settings or {})}
+    asked = list(shipped["rows"] if explainers is None else explainers)
+    rows = [row_of(model, each, own.get(each, {}) if isinstance(each, str) else {}) for each in asked]
+    spare = sorted(set(settings or {}) - {row.name for row in rows})
+    if spare:
+        raise UserError(f"settings of {', '.join(spare)}, which is not among the explainers: leave them out")
+    chosen = open_metrics([_SHORT.get(name, name) for name in metrics], {**shipped["metric"], **(metric or {})})
+    with workplace(model.device) as runtime:
+        targets = "predicted" if known is None else "label"
+        case = case_of(runtime, model, Pictures(model.classes, pixels, known), targets=targets, block=block, seed=seed)
+        study = Study(rows, [(case, chosen)], strict=explainers is not None)
+        found = study.run()
+    wanted = {_SHORT.get(name, name) for name in metrics}
+    frame = found.scores
+    reasons = dict(study.unfit)
+    for line in found.left_out.to_dict("records"):
+        reasons[f"{line['explainer']}, {line['metric']}"] = str(line["reason"])
+    if not len(frame):
+        raise UserError("nothing could be measured: " + "; ".join(f"{name}: {why}" for name, why in reasons.items()))
+    families = {name for name in wanted if name in metric_registry.names()}
+    if not families:
+        frame = frame[frame.metric.isin(wanted)]
+    frame = frame[_COLUMNS].reset_index(drop=True)
+    frame.attrs["milliseconds"] = dict(zip(found.costs.explainer, found.costs.milliseconds, strict=True))
+    frame.attrs["left_out"] = reasons
+    absent = sorted(wanted - families - set(frame.metric))
+    if absent:
+        warnings.warn(f"no explainer could be scored by {', '.join(absent)}: see frame.attrs['left_out']", stacklevel=2)
+    return frame
+
+
+def explainers(model: Model | None = None) -> pd.DataFrame:
+    """The explainers there are, and of a model which of them fit.
+
+    Args:
+        model: Of `xai.load` or `xai.wrap`; None asks for no model.
+
+    Returns:
+        One line for each, by name: label, kind, about, class_specific, and with a model `fits` and `why_not`.
+    """
+    lines = []
+    names = sorted({*explainer_registry.names(), *(model.fitted if model else ())})
+    with workplace(torch.device("cpu")) as runtime:
+        for name in names:
+            fitted = model is not None and name in model.fitted
+            if not fitted and name not in choices("explainer"):
+                # It has settings without defaults: a row of a study gives them.
+                info, reason = explainer_registry.entry(name).info, "it is a row of a study: settings are needed"
+            else:
+                row = row_of(model, name, {}) if model else row_of(_NOBODY, name, {})
+                info, reason = row.entry.info, None
+                if model is not None:
+                    blank = torch.full((1, 3, model.image_size, model.image_size), 0.5)
+                    case = case_of(runtime, model, Pictures(model.classes, blank))
+                    reason = refusal(row.entry, row.params, case)
+            line = {"name": name, "label": info.label, "kind": info.kind, "about": info.about}
+            line["class_specific"] = info.class_specific
+            lines.append(line if model is None else {**line, "fits": reason is None, "why_not": reason or ""})
+    return pd.DataFrame(lines).set_index("name")
+
+
+def metrics() -> pd.DataFrame:
+    """The metrics there are: by name label, about, better (`higher` or `lower`), and what each needs."""
+    lines = []
+    for name, column in metric_registry.columns().items():
+        needs = metric_registry.metric_of(name).needs | column.needs
+        line = {"name": name, "label": column.label, "about": column.about, "better": column.better or ""}
+        lines.append({**line, "needs": ", ".join(sorted(needs))})
+    return pd.DataFrame(lines).set_index("name")
+
+
+class _Nobody:
+    fitted: Mapping[str, Any] = {}
+
+
+_NOBODY: Any = _Nobody()

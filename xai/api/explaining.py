@@ -1,0 +1,83 @@
+"""Heat maps of images in memory."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from xai.api.case import Pictures, case_of, row_of, workplace
+from xai.api.door import one_line
+from xai.api.model import Model
+from xai.core.errors import UserError
+from xai.explainers import block as blocks
+from xai.explainers.block import Block
+from xai.explainers.registry import refusal
+from xai.study.blocks import block_generator
+
+seen: Any = WeakTensorKeyDictionary()
+"""By maps that `explain` returned, the images as the classifier saw them; forgotten with the maps."""
+
+
+def explain(
+    model: Model,
+    images: Any,
+    explainer: Any = "rise",
+    *,
+    targets: Any = None,
+    normalised: bool = False,
+    block: int = 16,
+    seed: int = 0,
+    **settings: Any,
+) -> Tensor:
+    """Explain what a classifier says of images.
+
+    Args:
+        model: Of `xai.load` or `xai.wrap`.
+        images: Pictures (PIL, or paths), uint8, or floats [B, 3, H, W] in [0, 1].
+        explainer: A name (`xai.explainers(model)` lists them), what `xai.fit` returned, or an object with
+            `attribute(images, targets)`.
+        targets: The class that is explained: one for all images or one for each, numbers or names; None explains the
+            predicted class of each.
+        normalised: Whether the floats have been normalised as the model does, which is undone.
+        block: Images that are explained together.
+        seed: Of all that is drawn.
+        settings: Of the explainer, instead of its own: `masks=500`, ...
+
+    Returns:
+        Maps [B, h, w] on the patch grid, or [B, H, W] of pixels, float32, on the CPU; higher is more evidence for the
+        target.
+
+    Raises:
+        UserError: Images, targets, settings or the explainer do not fit; in one line.
+    """
+    pixels = model.pixels(images, normalised=normalised)
+    chosen = model.targets(targets, pixels)
+    row = row_of(model, explainer, settings)
+    parts = []
+    with workplace(model.device) as runtime:
+        case = case_of(runtime, model, Pictures(model.classes, pixels), block=block, seed=seed)
+        reason = refusal(row.entry, row.params, case)
+        if reason is not None:
+            raise UserError(reason)
+        prepared = row.entry.prepare(case, row.params)
+        made = prepared.build()
+        for number, positions in enumerate(torch.arange(len(pixels)).split(block)):
+            what = Block(
+                pixels[positions].to(model.device),
+                chosen[positions].to(model.device),
+                None,
+                None,
+                positions,
+                block_generator(seed, number),
+            )
+            with one_line(f"{row.name} on {model.name}"):
+                maps = blocks.explain(made, what).maps
+            if maps is None:
+                raise UserError(f"{row.name} classifies and makes no maps: choose an explainer that does")
+            parts.append((maps if prepared.pick is None else maps[:, prepared.pick]).detach().float().cpu())
+    found = torch.cat(parts)
+    if not found.isfinite().all():
+        raise UserError(f"{row.name} gives NaN or infinite maps: outputs or gradients of {model.name} are not finite")
+    seen[found] = pixels
+    return found

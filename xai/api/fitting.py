@@ -1,0 +1,165 @@
+"""Explainers that are trained: for a classifier, on images, to be used by name or as what comes back."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+import yaml
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from xai.api.case import Pictures, case_of, row_of, workplace
+from xai.api.model import Model
+from xai.classifiers.cnn import CnnStages
+from xai.classifiers.networks import ClassifierStages
+from xai.classifiers.params import ClassifierParams, SurrogateParams
+from xai.classifiers.vit import VitStages
+from xai.core.composing import CONF
+from xai.core.errors import UserError
+from xai.core.optimisation import FitParams
+from xai.core.runtime import Runtime
+from xai.core.settings import build
+from xai.explainers import block as blocks
+from xai.explainers.block import Block, BlockExplainer, Explainer, Explanation
+from xai.explainers.registry import refusal
+from xai.models import files
+from xai.models.cnn import CnnParams
+from xai.models.spec import ModelSettings, describe
+from xai.models.vit import VitParams
+
+_FILE = "given.safetensors"
+
+
+@dataclass(frozen=True, repr=False)
+class Fitted:
+    """An explainer that was trained for a model.
+
+    Args:
+        name: By which the model knows it from now on.
+        label: What tables call it.
+        made: The explainer.
+        pick: Which stage of a path its maps are, where it makes several.
+    """
+
+    name: str
+    label: str
+    made: Explainer | BlockExplainer
+    pick: int | None
+
+    def explain(self, block: Block) -> Explanation:
+        """Maps of a block, and logits where it classifies as well."""
+        found = blocks.explain(self.made, block)
+        if self.pick is None or found.maps is None:
+            return found
+        return Explanation(found.maps[:, self.pick], found.logits)
+
+    def attribute(self, images: Tensor, targets: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Maps [B, h, w] of images [B, 3, H, W] in [0, 1] for the classes `targets` [B]."""
+        draws = generator or torch.Generator().manual_seed(0)
+        maps = self.explain(Block(images, targets, None, None, torch.arange(len(images)), draws)).maps
+        assert maps is not None
+        return maps
+
+    def __repr__(self) -> str:
+        return f"Fitted({self.name})"
+
+
+def fit(
+    explainer: str,
+    model: Model,
+    images: Any,
+    labels: Any = None,
+    *,
+    normalised: bool = False,
+    seed: int = 0,
+    surrogate: Mapping[str, Any] | None = None,
+    **settings: Any,
+) -> Fitted:
+    """Train an explainer of a model on images: what their parts make the classifier say.
+
+    Args:
+        explainer: A trained one: `salvage`, `vit_shapley` (both for vision transformers), `ranking`.
+        model: Of `xai.load` or `xai.wrap`; a plain vision transformer or a convolutional network of timm, or a
+            checkpoint of this framework.
+        images: What it learns from: pictures (PIL, or paths), uint8, or floats [N, 3, H, W] in [0, 1].
+        labels: Their classes, numbers or names; None takes what the model predicts.
+        normalised: Whether the floats have been normalised as the model does, which is undone.
+        seed: Of all that is drawn.
+        surrogate: Settings of the fine-tuning on masked images that comes first, instead of conf/method/surrogate.yaml.
+        settings: Of the explainer, instead of those of conf/explainer.
+
+    Returns:
+        The explainer. `model.fitted` has it by its name, so that `xai.explain(model, images, "salvage")` finds it.
+
+    Raises:
+        UserError: It cannot be trained for this model; in one line, before anything is trained.
+    """
+    pixels = model.pixels(images, normalised=normalised)
+    source = Pictures(model.classes, pixels, model.targets(labels, pixels))
+    plain = replace(model, fitted={})
+    row = row_of(plain, explainer, settings)
+    if row.entry.info.kind != "trained":
+        raise UserError(f"{explainer} is {row.entry.info.kind} and learns nothing: use xai.explain(model, images, ...)")
+    with workplace(model.device) as runtime:
+        networks = _networks(model, runtime, source, seed, surrogate or {})
+        case = case_of(runtime, model, source, targets="label", seed=seed)
+        case = replace(case, model=replace(case.model, networks=networks))
+        reason = refusal(row.entry, row.params, case)
+        if reason is not None:
+            raise UserError(reason)
+        prepared = row.entry.prepare(case, row.params)
+        made = prepared.build()
+    found = Fitted(explainer, row.label, made, prepared.pick)
+    model.fitted[explainer] = found
+    return found
+
+
+def _networks(
+    model: Model, runtime: Runtime, source: Pictures, seed: int, surrogate: Mapping[str, Any]
+) -> ClassifierStages:
+    """What trains explainers of the model; the classifier itself is a file by now."""
+    if isinstance(model.source, Path):
+        path, spec = model.source, files.read_spec(model.source)
+        assert spec is not None
+        params: Any = spec.model.settings()
+    else:
+        params = _settings(model)
+        path = runtime.store.root / _FILE
+        files.write(path, model.source, describe(params, "classifier", "images", model.classes))
+    classifier = ClassifierParams(focus=0.0, fit=_fit_of("classifier"), checkpoint=str(path))
+    if isinstance(params, VitParams):
+        given = {**_method("surrogate")["surrogate"], **surrogate}
+        own = build(SurrogateParams, given, "surrogate")
+        return VitStages(runtime, params, source.opened, classifier, own, seed)
+    if isinstance(params, CnnParams):
+        return CnnStages(runtime, params, source.opened, classifier, seed)
+    raise UserError(f"{model.name} is a CLIP: xai.fit trains explainers of vision transformers and CNNs of timm")
+
+
+def _settings(model: Model) -> ModelSettings:
+    """The settings of a network of timm, by what it says of itself."""
+    network: nn.Module = model.source
+    config = getattr(network, "pretrained_cfg", None) or {}
+    architecture = config.get("architecture") or ""
+    if not timm.is_model(architecture):
+        raise UserError(
+            f"{model.name} is no network of timm: explainers are trained for those (xai.load(path, "
+            "architecture=<timm's name>)), and for the checkpoints of this framework"
+        )
+    shape: dict[str, Any] = {"name": architecture, "image_size": model.image_size, "mean": model.mean, "std": model.std}
+    if isinstance(network, VisionTransformer):
+        return VitParams(**shape, patch_size=network.patch_embed.patch_size[0], architecture=architecture)
+    down, _ = model.network().grid
+    return CnnParams(**shape, patch_size=model.image_size // down, architecture=architecture, crop=model.crop)
+
+
+def _method(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load((CONF / "method" / f"{name}.yaml").read_text(encoding="utf-8"))
+    return found
+
+
+def _fit_of(name: str) -> Any:
+    return build(FitParams, _method(name)[name]["fit"], f"{name}.fit")

@@ -1,0 +1,196 @@
+"""A classifier from a file: one of ours, which says everything itself, or weights of an architecture that is named."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from xai.api.model import Model, wrap
+from xai.core.errors import UserError
+from xai.core.settings import unknown
+from xai.models import files
+from xai.models.cnn import published_classes
+from xai.models.cnn_packages import PACKAGES, package_weights
+from xai.models.maskable import MaskableClassifier, Removal
+from xai.models.spec import Spec
+from xai.models.weights import load_weights, read_weights, without_prefix
+
+
+def load(
+    path: str | Path | None = None,
+    *,
+    architecture: str | None = None,
+    classes: Sequence[str] | str | Path | None = None,
+    device: str | torch.device = "cpu",
+    **settings: Any,
+) -> Model:
+    """A classifier that can be explained, from a file.
+
+    Args:
+        path: A checkpoint of this framework, which needs no other argument; or weights (safetensors, or a torch file of
+            tensors, whatever was wrapped around them) of `architecture`. None takes the published weights of
+            `architecture`, from an installed package where one ships them.
+        architecture: A name of timm or torchvision, such as `resnet18`.
+        classes: Names of the classes, or a text file with one a line; None numbers them.
+        device: Where it computes.
+        settings: Those of `xai.wrap`, where timm's own for the architecture are not right: `mean`, `std`,
+            `image_size`, `crop`, `grid`, `removal`, ...
+
+    Raises:
+        UserError: There is no such file or architecture, or they do not fit each other; in one line.
+    """
+    if path is not None:
+        path = Path(path)
+        spec = files.read_spec(path)
+        if spec is not None:
+            return _of_ours(path, spec, architecture, device, settings)
+    if architecture is None:
+        what = "give a path, or architecture=" if path is None else f"{path} says nothing of itself: give architecture="
+        raise UserError(f"{what}<a name of timm or torchvision, such as resnet18>")
+    names = _class_names(classes)
+    tensors = None if path is None else read_weights(path, what="checkpoint", require_finite=True).tensors
+    if tensors is None:
+        network = _published(architecture)
+        names = names or _published_names(network)
+    else:
+        network = _with_weights(architecture, tensors, f"checkpoint {path}")
+    if not getattr(network, "pretrained_cfg", None):
+        # What torchvision's own weights were trained with.
+        settings = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225), "crop": 0.875, **settings}
+    return wrap(network, **{"classes": names, "device": device, "name": architecture, **settings})
+
+
+def _of_ours(
+    path: Path, spec: Spec, architecture: str | None, device: str | torch.device, settings: Mapping[str, Any]
+) -> Model:
+    given = sorted(settings) + (["architecture"] if architecture is not None else [])
+    if given:
+        raise UserError(f"{path} says itself what it is: leave {', '.join(given)} out")
+    if files.load(path).classifier is None:
+        raise UserError(f"{path} is a {spec.kind} without the classifier that it explains: give the file of that")
+
+    def make(removal: Removal | None) -> MaskableClassifier:
+        classifier = files.load(path, None, removal).classifier
+        assert classifier is not None
+        return classifier
+
+    shape = spec.model
+    return Model(
+        shape.name,
+        spec.classes,
+        shape.image_size,
+        shape.mean,
+        shape.std,
+        shape.crop,
+        make,
+        torch.device(device),
+        source=path,
+    )
+
+
+def _with_weights(architecture: str, tensors: Mapping[str, Tensor], what: str) -> nn.Module:
+    """A network with weights, by timm or torchvision, whichever knows their names; as wide as its head is there."""
+    known = False
+    fault: UserError | None = None
+    for build in (_timm, _torchvision):
+        with torch.device("meta"):
+            shell = build(architecture, None)
+        if shell is None:
+            continue
+        known = True
+        expected = shell.state_dict()
+        named = without_prefix(tensors, expected.keys())
+        head = _head(shell)
+        if head not in named:
+            fault = fault or _misfit(named, shell, what, architecture)
+            continue
+        network = build(architecture, len(named[head]))
+        assert network is not None
+        try:
+            load_weights(network, named, what=what, model=architecture)
+        except UserError as error:
+            fault = fault or error
+            continue
+        return network
+    if not known:
+        raise UserError(_unknown(architecture))
+    assert fault is not None
+    raise fault
+
+
+def _misfit(named: Mapping[str, Tensor], shell: nn.Module, what: str, architecture: str) -> UserError:
+    try:
+        load_weights(shell, dict(named), what=what, model=architecture)
+    except UserError as error:
+        return error
+    return UserError(f"{what} has no head that architecture={architecture} has")
+
+
+def _published(architecture: str) -> nn.Module:
+    for name, package in PACKAGES.items():
+        if architecture in (name, package.architecture):
+            network = timm.create_model(package.architecture)
+            load_weights(network, package_weights(name), what=f"weights of {name}", model=architecture)
+            return network
+    if not timm.is_model(architecture):
+        if _torchvision(architecture, None) is None:
+            raise UserError(_unknown(architecture))
+        raise UserError(f"the weights of {architecture} are torchvision's: give a file of them, xai.load(path, ...)")
+    try:
+        return timm.create_model(architecture, pretrained=True)
+    except Exception as error:  # no network, no such weights
+        raise UserError(
+            f"the weights of {architecture} could not be fetched ({type(error).__name__}): give a file of them, "
+            f"xai.load(path, architecture={architecture!r}), or architecture={next(iter(PACKAGES))!r}, which is "
+            "installed"
+        ) from error
+
+
+def _published_names(network: nn.Module) -> tuple[str, ...] | None:
+    names = published_classes()
+    return names if getattr(network, "num_classes", None) == len(names) else None
+
+
+def _timm(architecture: str, outputs: int | None) -> nn.Module | None:
+    if not timm.is_model(architecture):
+        return None
+    width: dict[str, Any] = {} if outputs is None else {"num_classes": outputs}
+    return timm.create_model(architecture, **width)
+
+
+def _torchvision(architecture: str, outputs: int | None) -> nn.Module | None:
+    if architecture not in torchvision.models.list_models(module=torchvision.models):
+        return None
+    width = {} if outputs is None else {"num_classes": outputs}
+    return torchvision.models.get_model(architecture, weights=None, **width)
+
+
+def _head(network: nn.Module) -> str:
+    """Name of the tensor whose rows are the classes."""
+    config = getattr(network, "pretrained_cfg", None) or {}
+    named = config.get("classifier")
+    if isinstance(named, str):
+        return f"{named}.weight"
+    linear = [name for name, module in network.named_modules() if isinstance(module, (nn.Linear, nn.Conv2d))]
+    return f"{linear[-1]}.weight"
+
+
+def _unknown(architecture: str) -> str:
+    names = [*timm.list_models(), *torchvision.models.list_models(module=torchvision.models)]
+    return unknown(f"architecture={architecture}", architecture, names, "architecture of timm or torchvision")
+
+
+def _class_names(classes: Sequence[str] | str | Path | None) -> tuple[str, ...] | None:
+    if classes is None:
+        return None
+    if not isinstance(classes, (str, Path)):
+        return tuple(classes)
+    try:
+        lines = Path(classes).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"classes={classes} cannot be read ({error}): give a list, or a text file of names") from None
+    return tuple(line.strip() for line in lines if line.strip())

@@ -1,0 +1,243 @@
+"""A classifier that can be explained, and how any network becomes one."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from xai.api.door import Answers, Output, admit, copied
+from xai.api.pixels import as_pixels
+from xai.core.errors import UserError
+from xai.models.maskable import MaskableClassifier, Removal, class_logits
+from xai.models.normalisation import Normalisation
+from xai.models.painted import PaintedClassifier
+from xai.models.timm_vit import MaskableVit
+
+_BATCH = 32
+_CELLS = 7
+_DRIFT = 1e-3
+
+
+@dataclass(frozen=True)
+class Model:
+    """A classifier that can be explained; `wrap` and `load` make it.
+
+    Args:
+        name: What tables call it.
+        classes: Names of its classes, C.
+        image_size: Side of its images in pixels.
+        mean: What it normalises with, three channels.
+        std: The same.
+        crop: Share of a picture's short side that it sees.
+        make: Makes the network that answers with patches removed; the removal None is its own.
+        device: Where it computes.
+        fitted: Explainers that were trained for it, by name.
+        source: What it was made from; a trained explainer starts there.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    image_size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    crop: float
+    make: Callable[[Removal | None], MaskableClassifier]
+    device: torch.device
+    fitted: dict[str, Any] = field(default_factory=dict)
+    source: Any = None
+
+    def pixels(self, images: Any, *, normalised: bool = False) -> Tensor:
+        """Images as the classifier sees them, [B, 3, H, W] in [0, 1], on the CPU.
+
+        Args:
+            images: Pictures (PIL, or paths), uint8, or floats in [0, 1]; see `xai.api.pixels`.
+            normalised: Whether floats have been normalised with `mean` and `std`, which is undone.
+
+        Raises:
+            UserError: What came is none of these.
+        """
+        by = (self.mean, self.std) if normalised else None
+        return as_pixels(images, self.image_size, crop=self.crop, normalised=by)
+
+    def network(self, removal: Removal | None = None) -> MaskableClassifier:
+        """The classifier on its device, frozen and in evaluation mode; it answers with patches removed."""
+        return self.make(removal).to(self.device).eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def predict(self, images: Any, *, normalised: bool = False) -> Tensor:
+        """Probabilities [B, C] of images, on the CPU.
+
+        Raises:
+            UserError: As `pixels`, or where the network does not give finite numbers.
+        """
+        network = self.network()
+        parts = self.pixels(images, normalised=normalised).split(_BATCH)
+        logits = torch.cat([network(part.to(self.device)).float().cpu() for part in parts])
+        if not logits.isfinite().all():
+            raise UserError(f"{self.name} gives NaN or infinity for these images: its outputs have to be finite")
+        return logits.softmax(1)
+
+    def targets(self, wanted: Any, images: Tensor) -> Tensor:
+        """Class numbers [B] for images [B, 3, H, W].
+
+        Args:
+            wanted: None (the predicted class of each), one class for all or one for each: numbers or names.
+            images: In [0, 1].
+
+        Raises:
+            UserError: A class that the classifier does not know, or another number of them than of images.
+        """
+        if wanted is None:
+            return self.predict(images).argmax(1)
+        listed = wanted.tolist() if isinstance(wanted, Tensor) or hasattr(wanted, "tolist") else wanted
+        if not isinstance(listed, (list, tuple)):
+            listed = [listed] * len(images)
+        found = [self._number(each) for each in listed]
+        if len(found) != len(images):
+            raise UserError(f"{len(found)} targets for {len(images)} images: give one for each, or one for all")
+        return torch.tensor(found)
+
+    def _number(self, wanted: Any) -> int:
+        if isinstance(wanted, str):
+            if wanted not in self.classes:
+                few = ", ".join(self.classes[:5]) + (", ..." if len(self.classes) > 5 else "")
+                raise UserError(f"target {wanted!r} is none of the {len(self.classes)} classes: they are {few}")
+            return self.classes.index(wanted)
+        if isinstance(wanted, bool) or not isinstance(wanted, int) or not 0 <= wanted < len(self.classes):
+            raise UserError(
+                f"target {wanted!r} is no class: they are numbered 0 to {len(self.classes) - 1}, or give a name"
+            )
+        return wanted
+
+    def __repr__(self) -> str:
+        return f"Model({self.name}, {len(self.classes)} classes, {self.image_size} px, {self.device})"
+
+
+def wrap(
+    network: nn.Module,
+    *,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    image_size: int | None = None,
+    grid: tuple[int, int] | None = None,
+    classes: Sequence[str] | None = None,
+    crop: float | None = None,
+    output: Output = None,
+    channels: int = 3,
+    probabilities: bool = False,
+    removal: str | float = "mean",
+    device: str | torch.device = "cpu",
+    name: str | None = None,
+) -> Model:
+    """Make a classifier that can be explained of any network. The network itself stays as it is: a copy is asked.
+
+    Args:
+        network: Images [B, 3, H, W], normalised, to logits [B, C], or to one logit a image (a sigmoid's).
+        mean: Channel means that it normalises with; None takes timm's, where the network is timm's.
+        std: Channel deviations.
+        image_size: Side of its images; None takes timm's, else 224.
+        grid: Patches down and across that are removed as wholes, where the network has none of its own; None: 7 x 7, or
+            the nearest that divides the image.
+        classes: Names of its classes; None numbers them.
+        crop: Share of a picture's short side that it sees; None takes timm's, else 1.
+        output: Which part of what it returns are the logits: a key, attribute, position, or a function of it.
+        channels: 1 for a network of grey images.
+        probabilities: Whether its output are probabilities.
+        removal: What a removed patch shows: `mean`, `black`, `blur` or a grey level; `tokens` drops the patch's token,
+            which a plain vision transformer of timm can.
+        device: Where it computes.
+        name: What tables call it; None takes the class of the network.
+
+    Raises:
+        UserError: It cannot be explained as it is; in one line that says what would be right.
+    """
+    config = getattr(network, "pretrained_cfg", None) or {}
+    mean = config.get("mean") if mean is None else mean
+    std = config.get("std") if std is None else std
+    if mean is None or std is None:
+        raise UserError(
+            "say what the network normalises with: mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225) for most; "
+            "mean=(0, 0, 0), std=(1, 1, 1) where it takes pixels in [0, 1]"
+        )
+    mean, std = _three("mean", mean), _three("std", std)
+    size = image_size or (config.get("input_size") or (3, 224, 224))[-1]
+    share = crop or config.get("crop_pct") or 1.0
+    twin: Any = copied(network)
+    answers = Answers(twin, output, channels, probabilities).eval()
+    outputs = admit(answers, size)
+    names = _names(classes, 2 if outputs == 1 else outputs)
+    label = name or type(network).__name__
+    plain = output is None and channels == 3 and not probabilities and _is_plain(twin, mean, std, size)
+    if not plain and removal == "tokens":
+        raise UserError(
+            f"removal='tokens' needs a plain vision transformer of timm, and {type(network).__name__} is none, or does "
+            "more than one: use removal='mean'"
+        )
+    own = Removal("tokens") if removal == "tokens" else Removal("pixels", str(removal))
+    cells = grid or _default_grid(size)
+    if not plain and (size % cells[0] or size % cells[1]):
+        raise UserError(f"grid={cells} does not divide images of {size} x {size} px: give one that does")
+
+    def make(asked: Removal | None) -> MaskableClassifier:
+        wanted = asked or own
+        if plain:
+            return MaskableVit(twin, mean, std, wanted)
+        if wanted.kind == "tokens":
+            wanted = Removal("pixels", "mean")
+        return _Painted(answers, cells, mean, std, wanted)
+
+    return Model(label, names, size, mean, std, share, make, torch.device(device), source=twin)
+
+
+class _Painted(PaintedClassifier):
+    """A painted classifier whose network may be binary."""
+
+    def decode(self, encoded: Any, rows: Any) -> Tensor:
+        return class_logits(super().decode(encoded, rows))
+
+
+def _is_plain(network: nn.Module, mean: tuple[float, ...], std: tuple[float, ...], size: int) -> bool:
+    """Whether the fast pass of a vision transformer gives what the network itself gives; a hook may see to it."""
+    if not isinstance(network, VisionTransformer):
+        return False
+    try:
+        fast = MaskableVit(network, mean, std)
+        images = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            own = class_logits(network(Normalisation(mean, std, Removal())(images)))
+            found = fast(images)
+    except (UserError, ValueError, RuntimeError):
+        return False
+    hooked = any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())
+    return not hooked and torch.allclose(found, own, rtol=_DRIFT, atol=_DRIFT * float(own.abs().max()))
+
+
+def _default_grid(size: int) -> tuple[int, int]:
+    """The number of patches nearest to seven that divides a side."""
+    cells = min((n for n in range(1, size + 1) if size % n == 0), key=lambda n: (abs(n - _CELLS), -n))
+    return cells, cells
+
+
+def _names(classes: Sequence[str] | None, outputs: int) -> tuple[str, ...]:
+    if classes is None:
+        return tuple(map(str, range(outputs)))
+    if isinstance(classes, str):
+        raise UserError(f"classes={classes!r} is one text: give a list of names")
+    names = tuple(classes)
+    if len(names) != outputs:
+        raise UserError(f"{len(names)} classes for a network of {outputs} outputs: give {outputs} names")
+    if len(set(names)) != len(names) or not all(isinstance(each, str) and each for each in names):
+        raise UserError("classes need names that differ: some are empty, no text, or come twice")
+    return names
+
+
+def _three(what: str, values: Sequence[float]) -> tuple[float, ...]:
+    found = tuple(float(value) for value in (values.tolist() if isinstance(values, Tensor) else values))
+    if len(found) == 1:
+        found *= 3
+    if len(found) != 3 or (what == "std" and min(found) <= 0):
+        raise UserError(f"{what}={values!r} needs three numbers, one a channel" + (" above 0" * (what == "std")))
+    return found

@@ -1,0 +1,106 @@
+"""Pictures of any kind as what a classifier sees: [B, 3, H, W] in [0, 1]. What they are is said, never guessed."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from xai.core.errors import UserError
+from xai.data.images import read_image, to_tensor
+
+_SHAPES = "pictures (PIL, or paths), uint8 [B, 3, H, W] or [B, H, W, 3], or floats [B, 3, H, W] in [0, 1]"
+
+
+def as_pixels(
+    images: Any,
+    size: int,
+    *,
+    crop: float = 1.0,
+    normalised: tuple[Sequence[float], Sequence[float]] | None = None,
+) -> Tensor:
+    """Images as a classifier sees them.
+
+    Args:
+        images: One picture or several: PIL images or paths, of any size; uint8 arrays or tensors, 0 to 255,
+            [B, 3, H, W] or [B, H, W, 3]; floats [B, 3, H, W] in [0, 1]. One image needs no B.
+        size: Side of the classifier's images. Pictures are brought to it: their short side is resized to `size / crop`,
+            the middle is cut out. Arrays and tensors have to have it.
+        crop: Share of the short side that is seen.
+        normalised: Mean and deviation of the channels, where floats have been normalised with them.
+
+    Returns:
+        float32 [B, 3, size, size] in [0, 1], on the CPU, a copy.
+
+    Raises:
+        UserError: What came is none of these, or its values are out of range; it says what came.
+    """
+    if isinstance(images, (str, Path, Image.Image)):
+        images = [images]
+    if isinstance(images, (list, tuple)):
+        if not images:
+            raise UserError("there are no images: give at least one")
+        if all(isinstance(each, (str, Path, Image.Image)) for each in images):
+            return torch.stack([_picture(each, size, crop) for each in images])
+        if not all(isinstance(each, (np.ndarray, Tensor)) for each in images):
+            kinds = ", ".join(sorted({type(each).__name__ for each in images}))
+            raise UserError(f"images are a list of {kinds}: give {_SHAPES}")
+        parts = [as_pixels(each, size, crop=crop, normalised=normalised) for each in images]
+        return torch.cat(parts)
+    if not isinstance(images, (np.ndarray, Tensor)):
+        raise UserError(f"images are a {type(images).__name__}: give {_SHAPES}")
+    return _tensor(torch.as_tensor(images), size, normalised)
+
+
+def _picture(image: str | Path | Image.Image, size: int, crop: float) -> Tensor:
+    picture = image if isinstance(image, Image.Image) else read_image(image)
+    resized = to_tensor(picture, round(size / crop))
+    edge = (resized.shape[-1] - size) // 2
+    return resized[:, edge : edge + size, edge : edge + size]
+
+
+def _tensor(images: Tensor, size: int, normalised: tuple[Sequence[float], Sequence[float]] | None) -> Tensor:
+    came = f"{str(images.dtype).removeprefix('torch.')} {list(images.shape)}"
+    images = images.detach().cpu()
+    if images.ndim == 3:
+        images = images[None]
+    if images.ndim != 4 or not len(images):
+        raise UserError(f"images are {came}: give {_SHAPES}")
+    is_bytes = images.dtype == torch.uint8
+    if is_bytes and images.shape[1] != 3 and images.shape[-1] == 3:
+        images = images.permute(0, 3, 1, 2)
+    if images.shape[1] != 3:
+        raise UserError(f"images are {came}: three channels are needed, as {_SHAPES}")
+    if not (is_bytes or images.is_floating_point()):
+        raise UserError(f"images are {came}: give {_SHAPES}")
+    if tuple(images.shape[-2:]) != (size, size):
+        raise UserError(
+            f"images are {came}, and this classifier sees {size} x {size} px: resize them, or give pictures (PIL, or "
+            "paths), which are brought to size as it needs them"
+        )
+    if is_bytes:
+        if normalised is not None:
+            raise UserError("images are uint8, which nobody normalises: leave normalised out, or give the floats")
+        return images.float() / 255
+    images = images.float().clone()
+    if normalised is not None:
+        mean, std = (torch.tensor(channel).reshape(3, 1, 1) for channel in normalised)
+        images = images * std + mean
+    return _in_range(images, undone=normalised is not None)
+
+
+def _in_range(images: Tensor, *, undone: bool) -> Tensor:
+    if not images.isfinite().all():
+        raise UserError(f"{int((~images.isfinite()).sum())} pixels are NaN or infinite: give finite ones")
+    low, high = float(images.min()), float(images.max())
+    # Whoever normalised in half precision comes back with an error of this size.
+    if low >= -0.01 and high <= 1.01:
+        return images.clamp(0, 1)
+    found = f"floats from {low:.3g} to {high:.3g}"
+    if undone:
+        raise UserError(f"images are {found} once mean and std are undone, not in [0, 1]: they were not normalised so")
+    advice = "divide them by 255, or give them as uint8" if low >= 0 and high <= 256 else "say normalised=True"
+    raise UserError(f"images are {found}, where [0, 1] is needed: {advice}")
