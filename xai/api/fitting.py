@@ -13,10 +13,8 @@ from torch import Tensor, nn
 
 from xai.api.case import Pictures, case_of, row_of, workplace
 from xai.api.model import Model
-from xai.classifiers.cnn import CnnStages
 from xai.classifiers.networks import ClassifierStages
 from xai.classifiers.params import ClassifierParams, SurrogateParams
-from xai.classifiers.vit import VitStages
 from xai.core.composing import CONF
 from xai.core.errors import UserError
 from xai.core.optimisation import FitParams
@@ -27,8 +25,10 @@ from xai.explainers.block import Block, BlockExplainer, Explainer, Explanation
 from xai.explainers.registry import refusal
 from xai.models import files
 from xai.models.cnn import CnnParams
-from xai.models.spec import ModelSettings, describe
+from xai.models.families import NetworkParams
+from xai.models.spec import describe
 from xai.models.vit import VitParams
+from xai.papers.families import classifier_stages
 
 _FILE = "given.safetensors"
 
@@ -124,22 +124,19 @@ def _networks(
     if isinstance(model.source, Path):
         path, spec = model.source, files.read_spec(model.source)
         assert spec is not None
-        params: Any = spec.model.settings()
+        params: Any = spec.model
+        if not isinstance(params, NetworkParams):
+            raise UserError(f"{model.name} is a CLIP: xai.fit trains explainers of classifiers of other families")
     else:
         params = _settings(model)
         path = runtime.store.root / _FILE
         files.write(path, model.source, describe(params, "classifier", "images", model.classes))
     classifier = ClassifierParams(focus=0.0, fit=_fit_of("classifier"), checkpoint=str(path))
-    if isinstance(params, VitParams):
-        given = {**_method("surrogate")["surrogate"], **surrogate}
-        own = build(SurrogateParams, given, "surrogate")
-        return VitStages(runtime, params, source.opened, classifier, own, seed)
-    if isinstance(params, CnnParams):
-        return CnnStages(runtime, params, source.opened, classifier, seed)
-    raise UserError(f"{model.name} is a CLIP: xai.fit trains explainers of vision transformers and CNNs of timm")
+    own = build(SurrogateParams, {**_method("surrogate")["surrogate"], **surrogate}, "surrogate")
+    return classifier_stages(runtime, params, source.opened, classifier, own, seed)
 
 
-def _settings(model: Model) -> ModelSettings:
+def _settings(model: Model) -> NetworkParams:
     """The settings of a network of timm, by what it says of itself."""
     network: nn.Module = model.source
     config = getattr(network, "pretrained_cfg", None) or {}

@@ -85,7 +85,7 @@ def _of_ours(
         shape.image_size,
         shape.mean,
         shape.std,
-        shape.crop,
+        shape.image_size / shape.resized,
         make,
         torch.device(device),
         source=path,
