@@ -151,7 +151,7 @@ def test_maps_are_shown_over_what_they_are_of(model: Any) -> None:
         xai.show(pictures, maps / 2)
 
 
-@pytest.mark.parametrize(("name", "more"), [("salvage", {"heads": 3}), ("vit_shapley", {"heads": 3})])
+@pytest.mark.parametrize(("name", "more"), [("salvage", {}), ("vit_shapley", {"heads": 3})])
 def test_an_explainer_is_trained_and_then_known_by_name_and_as_an_object(name: str, more: Any) -> None:
     model = xai.wrap(vit(), image_size=SIZE, classes=["a", "b", "c"])
     mine = xai.fit(name, model, images(8), surrogate={"fit": SHORT}, fit=SHORT, masks=4, **more)

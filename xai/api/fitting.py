@@ -31,6 +31,8 @@ from xai.models.vit import VitParams
 from xai.papers.families import classifier_stages
 
 _FILE = "given.safetensors"
+_PRETRAINED = "training/vit_b14_dinov2"
+"""The settings of SALVAGE's paper for vision transformers that come pre-trained."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -99,12 +101,15 @@ def fit(
     """
     pixels = model.pixels(images, normalised=normalised)
     source = Pictures(model.classes, pixels, model.targets(labels, pixels))
+    shape = _shape(model)
+    shipped = _training(shape)
     plain = replace(model, fitted={})
-    row = row_of(plain, explainer, settings)
+    row = row_of(plain, explainer, {**shipped.get("explainers", {}).get(explainer, {}), **settings})
     if row.entry.info.kind != "trained":
         raise UserError(f"{explainer} is {row.entry.info.kind} and learns nothing: use xai.explain(model, images, ...)")
     with workplace(model.device) as runtime:
-        networks = _networks(model, runtime, source, seed, surrogate or {})
+        given = {**_conf("method/surrogate")["surrogate"], **shipped.get("surrogate", {}), **(surrogate or {})}
+        networks = _networks(model, shape, runtime, source, seed, build(SurrogateParams, given, "surrogate"))
         case = case_of(runtime, model, source, targets="label", seed=seed)
         case = replace(case, model=replace(case.model, networks=networks))
         reason = refusal(row.entry, row.params, case)
@@ -118,26 +123,30 @@ def fit(
 
 
 def _networks(
-    model: Model, runtime: Runtime, source: Pictures, seed: int, surrogate: Mapping[str, Any]
+    model: Model, shape: NetworkParams, runtime: Runtime, source: Pictures, seed: int, surrogate: SurrogateParams
 ) -> ClassifierStages:
     """What trains explainers of the model; the classifier itself is a file by now."""
-    if isinstance(model.source, Path):
-        path, spec = model.source, files.read_spec(model.source)
-        assert spec is not None
-        params: Any = spec.model
-        if not isinstance(params, NetworkParams):
-            raise UserError(f"{model.name} is a CLIP: xai.fit trains explainers of classifiers of other families")
-    else:
-        params = _settings(model)
+    path = model.source
+    if not isinstance(path, Path):
         path = runtime.store.root / _FILE
-        files.write(path, model.source, describe(params, "classifier", "images", model.classes))
-    classifier = ClassifierParams(focus=0.0, fit=_fit_of("classifier"), checkpoint=str(path))
-    own = build(SurrogateParams, {**_method("surrogate")["surrogate"], **surrogate}, "surrogate")
-    return classifier_stages(runtime, params, source.opened, classifier, own, seed)
+        files.write(path, model.source, describe(shape, "classifier", "images", model.classes))
+    how = build(FitParams, _conf("method/classifier")["classifier"]["fit"], "classifier.fit")
+    classifier = ClassifierParams(focus=0.0, fit=how, checkpoint=str(path))
+    return classifier_stages(runtime, shape, source.opened, classifier, surrogate, seed)
 
 
-def _settings(model: Model) -> NetworkParams:
-    """The settings of a network of timm, by what it says of itself."""
+def _shape(model: Model) -> NetworkParams:
+    """The settings of a model, by what its file or its network says of itself.
+
+    Raises:
+        UserError: It is of no family that explainers are trained for.
+    """
+    if isinstance(model.source, Path):
+        spec = files.read_spec(model.source)
+        assert spec is not None
+        if not isinstance(spec.model, NetworkParams):
+            raise UserError(f"{model.name} is a CLIP: xai.fit trains explainers of classifiers of other families")
+        return spec.model
     network: nn.Module = model.source
     config = getattr(network, "pretrained_cfg", None) or {}
     architecture = config.get("architecture") or ""
@@ -153,10 +162,16 @@ def _settings(model: Model) -> NetworkParams:
     return CnnParams(**shape, patch_size=model.image_size // down, architecture=architecture, crop=model.crop)
 
 
-def _method(name: str) -> dict[str, Any]:
-    found: dict[str, Any] = yaml.safe_load((CONF / "method" / f"{name}.yaml").read_text(encoding="utf-8"))
+def _training(shape: NetworkParams) -> dict[str, Any]:
+    """How explainers of a large network are trained, where that is not what small ones need."""
+    if not isinstance(shape, VitParams) or shape.embedded:
+        return {}
+    found = _conf(_PRETRAINED)
+    for each in found["explainers"].values():
+        each["heads"] = shape.build(2).blocks[0].attn.num_heads  # type: ignore[union-attr, index]
     return found
 
 
-def _fit_of(name: str) -> Any:
-    return build(FitParams, _method(name)[name]["fit"], f"{name}.fit")
+def _conf(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load((CONF / f"{name}.yaml").read_text(encoding="utf-8"))
+    return found
