@@ -101,12 +101,13 @@ def fit(
     """
     pixels = model.pixels(images, normalised=normalised)
     source = Pictures(model.classes, pixels, model.targets(labels, pixels))
+    plain = replace(model, fitted={})
+    kind = row_of(plain, explainer, {}).entry.info.kind
+    if kind != "trained":
+        raise UserError(f"{explainer} is {kind} and learns nothing: use xai.explain(model, images, ...)")
     shape = _shape(model)
     shipped = _training(shape)
-    plain = replace(model, fitted={})
     row = row_of(plain, explainer, {**shipped.get("explainers", {}).get(explainer, {}), **settings})
-    if row.entry.info.kind != "trained":
-        raise UserError(f"{explainer} is {row.entry.info.kind} and learns nothing: use xai.explain(model, images, ...)")
     with workplace(model.device) as runtime:
         given = {**_conf("method/surrogate")["surrogate"], **shipped.get("surrogate", {}), **(surrogate or {})}
         networks = _networks(model, shape, runtime, source, seed, build(SurrogateParams, given, "surrogate"))
@@ -168,7 +169,7 @@ def _training(shape: NetworkParams) -> dict[str, Any]:
         return {}
     found = _conf(_PRETRAINED)
     for each in found["explainers"].values():
-        each["heads"] = shape.build(2).blocks[0].attn.num_heads  # type: ignore[union-attr, index]
+        each["heads"] = shape.build(2).blocks[0].attn.num_heads  # type: ignore[union-attr]
     return found
 
 
