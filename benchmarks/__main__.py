@@ -15,10 +15,10 @@ from xai.core.errors import UserError
 
 SCRIPTS = {
     "kernel_shap": kernel_shap.run,
-    "masked_forward": masked_forward.run,
-    "explainer_step": explainer_step.run,
-    "ranking_step": ranking_step.run,
-    "sinkhorn": sinkhorn.run,
+    "masked_forward": masked_forward.BENCHMARK.run,
+    "explainer_step": explainer_step.BENCHMARK.run,
+    "ranking_step": ranking_step.BENCHMARK.run,
+    "sinkhorn": sinkhorn.BENCHMARK.run,
 }
 
 

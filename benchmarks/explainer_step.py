@@ -9,18 +9,14 @@ coalitions for it alone, as Algorithm 3 of SALVAGE has it, where all images of a
 """
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 import torch
-import yaml
 from torch import Tensor, nn
 
-from benchmarks.harness import Child, Contender, Measurement, Process, in_child, measure
-from benchmarks.host import Prepare, Work
+from benchmarks.harness import Benchmark, Contender, Group, Measurement, Report
+from benchmarks.host import Work
 from benchmarks.learned import (
     CLASSES,
     AttentionMasked,
@@ -31,9 +27,8 @@ from benchmarks.learned import (
     explainer_of,
     surrogate_of,
 )
-from benchmarks.machine import matmul_rate
-from benchmarks.setup import Setup
-from benchmarks.tables import Report, mebibytes, ratio, share, table
+from benchmarks.setup import Setup, shipped
+from benchmarks.tables import failed, mebibytes, products, ratio, share, table
 from xai.classifiers.params import SalvageParams
 from xai.core.settings import build
 from xai.data.module import Batch
@@ -48,8 +43,6 @@ _SAME = "attention masking"
 
 _TOKENS = {"cpu": 1 << 11, "cuda": 1 << 16}
 """Tokens in a pass of the floor; games of ours decode as many at once."""
-
-_CONF = Path(__file__).resolve().parents[1] / "conf"
 
 
 @dataclass(frozen=True)
@@ -78,8 +71,8 @@ class Case:
 
 def cases(setup: Setup, small: bool = False) -> list[Case]:
     """The settings of a device; `small` ones are done in a moment and show that everything runs."""
-    tiny = build(VitParams, _configured("model/vit_tiny"), "model")
-    own = {key: value for key, value in _configured("explainer/salvage").items() if key != "name"}
+    tiny = build(VitParams, shipped("model/vit_tiny"), "model")
+    own = {key: value for key, value in shipped("explainer/salvage").items() if key != "name"}
     settings = build(SalvageParams, own, "explainers.salvage")
     if small:
         tower = SmallVit(width=16, depth=2, heads=2, mlp_ratio=2.0, registers=1, position_scale=0.3)
@@ -96,10 +89,6 @@ def cases(setup: Setup, small: bool = False) -> list[Case]:
         Case("`vit_tiny` (42 px)", tiny, settings, steps=16, rounds=3),
         Case("ViT-S/16 (224 px)", large, published, steps=4, rounds=3),
     ]
-
-
-def _configured(name: str) -> Any:
-    return yaml.safe_load((_CONF / f"{name}.yaml").read_text(encoding="utf-8"))
 
 
 class Step(Work):
@@ -212,49 +201,17 @@ CONTENDERS = (
 """Everybody: the floor, SALVAGE, ViT-Shapley, and SALVAGE without one of its savings."""
 
 
-def run(
-    setup: Setup,
-    rounds: int | None,
-    small: bool,
-    say: Callable[[str], None],
-    start: Callable[[Prepare], Child] = Process,
-) -> Iterator[Report]:
-    """Measure.
-
-    Args:
-        setup: The device, its precision, and threads.
-        rounds: Rounds of every case; None leaves it to the settings.
-        small: The settings that show that everything runs.
-        say: Told what is going on.
-        start: Starts a contender.
-
-    Yields:
-        A report for each setting, as soon as it is there.
-    """
-    chosen = cases(setup, small)
-    peak = in_child(setup, matmul_rate, setup) if setup.device == "cuda" else None
-    found = measure(CONTENDERS, chosen, setup, [rounds or case.rounds for case in chosen], say, start)
-    for case, rows in zip(chosen, found, strict=True):
-        yield report(case, setup, rows, peak)
-
-
-def report(case: Case, setup: Setup, rows: Sequence[Measurement], peak: float | None = None) -> Report:
-    """One case as a table.
-
-    Args:
-        case: What was measured.
-        setup: Where.
-        rows: In the order of `CONTENDERS`.
-        peak: FLOP/s of large matrix products, where the share achieved is to be shown.
-    """
+def report(found: Group, setup: Setup, peak: float | None = None) -> Report:
+    """One case as a table; the share of the rate of matrix products [FLOP/s] is shown where that is given."""
+    ((case, rows),) = found
     floor, ours, rival = rows[:3]
     head = ["contender", "× floor", "× ViT-Shapley", "steps/s", "peak memory", "first loss"]
     head += [] if peak is None else ["of matmul rate"]
-    lines, faults, where = [], [], f"{case.title}, {setup.title}"
+    where = f"{case.title}, {setup.title}"
+    lines, faults = [], failed(rows, where)
     for row in rows:
         if row.failure is not None:
             lines.append([row.name, "failed", *["–"] * (len(head) - 2)])
-            faults.append(f"{where}: {row.name} failed: {row.failure}")
             continue
         ratios = ["1" if row is to else "?" if to.failure is not None else ratio(row, to) for to in (floor, rival)]
         loss = "–" if row.answer is None else f"{float(row.answer):.5f}"
@@ -270,10 +227,13 @@ def report(case: Case, setup: Setup, rows: Sequence[Measurement], peak: float | 
     params, count = case.params, case.params.fit.batch_size
     title = f"### Training step, {case.title}, M = {case.players}, {count} images, {params.masks} masks: {setup.title}"
     note = f"First loss: before any training, in float32; that of `{_SAME}` has to be that of `{ours.name}`."
-    note += "" if peak is None else f" Large matrix products: {peak / 1e12:.3g} TFLOP/s."
+    note += products(peak)
     return Report(f"{title}\n\n{table(head, lines)}\n\n{note}", tuple(faults))
 
 
 def _difference(row: Measurement, ours: Measurement) -> float:
     """How far the losses of two contenders are apart; 0 where one of them has none because it failed."""
     return 0.0 if row.answer is None or ours.answer is None else float((row.answer - ours.answer).abs())
+
+
+BENCHMARK = Benchmark(CONTENDERS, cases, report)

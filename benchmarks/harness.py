@@ -5,6 +5,7 @@ what is compared is seconds of the same round, and the order rotates so that nob
 contender lives in a fresh interpreter: its peak memory is its own, and nothing it imports or patches reaches another.
 """
 
+import itertools
 import multiprocessing
 import statistics
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +17,7 @@ from typing import Any, Protocol, TypeVar
 from torch import Tensor
 
 from benchmarks.host import Prepare, serve
+from benchmarks.machine import matmul_rate
 from benchmarks.setup import Setup, small_pools
 
 T = TypeVar("T")
@@ -69,6 +71,19 @@ class Measurement:
         return statistics.median(self.seconds.values())
 
 
+@dataclass(frozen=True)
+class Report:
+    """What came of a measurement.
+
+    Args:
+        text: Markdown.
+        faults: What went wrong, one line each; a goal that is missed is none.
+    """
+
+    text: str
+    faults: tuple[str, ...] = ()
+
+
 class FailedError(Exception):
     """A contender could not do what it was asked; the message is one line."""
 
@@ -119,6 +134,56 @@ def in_child(setup: Setup, function: Callable[..., T], *args: Any) -> T:
     """Result of a function of a module, called in a fresh interpreter."""
     with small_pools(setup.threads), ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         return pool.submit(function, *args).result()
+
+
+Group = list[tuple[Any, list[Measurement]]]
+"""Cases of one table, each with a measurement of every contender, in their order."""
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """Contenders, what they are measured on, and the tables that come of it.
+
+    Args:
+        contenders: Everybody; what the others are compared with comes first.
+        cases: The settings of a device; `small` ones are done in a moment and show that everything runs. Each has a
+            number of `rounds`.
+        report: Of the cases of one table, the setup, and the FLOP/s of large matrix products where there is a card.
+        together: Cases that follow one another and agree in this share a table; None gives each its own.
+    """
+
+    contenders: Sequence[Contender]
+    cases: Callable[[Setup, bool], Sequence[Any]]
+    report: Callable[[Group, Setup, float | None], Report]
+    together: Callable[[Any], Any] = id
+
+    def run(
+        self,
+        setup: Setup,
+        rounds: int | None,
+        small: bool,
+        say: Callable[[str], None],
+        start: Callable[[Prepare], Child] | None = None,
+    ) -> Iterator[Report]:
+        """Measure.
+
+        Args:
+            setup: The device, its precision, and threads.
+            rounds: Rounds of every case; None leaves it to the settings.
+            small: The settings that show that everything runs.
+            say: Told what is going on.
+            start: Starts a contender; None in a process of its own.
+
+        Yields:
+            A report for each table, as soon as it is there.
+        """
+        chosen = self.cases(setup, small)
+        peak = in_child(setup, matmul_rate, setup) if setup.device == "cuda" else None
+        counts = [rounds or case.rounds for case in chosen]
+        found = measure(self.contenders, chosen, setup, counts, say, start or Process)
+        pairs = zip(chosen, found, strict=True)
+        for _, group in itertools.groupby(pairs, key=lambda pair: self.together(pair[0])):
+            yield self.report(list(group), setup, peak)
 
 
 def measure(

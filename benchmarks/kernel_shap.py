@@ -6,7 +6,7 @@ from the sequence. shap and captum are given open_clip's forward pass in batches
 """
 
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -14,12 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.harness import Child, Contender, Measurement, Process, in_child, measure
+from benchmarks.harness import Benchmark, Child, Contender, Group, Measurement, Report, in_child
 from benchmarks.host import Prepare, Work
-from benchmarks.machine import matmul_rate
 from benchmarks.models import Model, best_batches, checked_game, configured, images, paint, reference, targets_of
 from benchmarks.setup import Setup
-from benchmarks.tables import Report, mebibytes, ratio, share, table
+from benchmarks.tables import failed, mebibytes, products, ratio, share, table
 from xai.models.maskable import Kind, Removal
 from xai.shapley.kernel_shap import kernel_shap
 
@@ -225,58 +224,35 @@ def run(
     rounds: int | None,
     small: bool,
     say: Callable[[str], None],
-    start: Callable[[Prepare], Child] = Process,
+    start: Callable[[Prepare], Child] | None = None,
 ) -> Iterator[Report]:
-    """Measure.
-
-    Args:
-        setup: The device, its precision, and threads.
-        rounds: Rounds for everybody; None leaves it to the settings, and the public packages do one.
-        small: The settings that show that everything runs.
-        say: Told what is going on.
-        start: Starts a contender.
-
-    Yields:
-        A report for each setting, as soon as it is there.
-    """
+    """`Benchmark.run` with the best batches; the public packages do one round, where no number is asked for."""
     chosen = cases(setup, small)
-    if rounds is not None:
-        chosen = [replace(case, rounds=rounds) for case in chosen]
     if not small:
         say("which batches suit the plain passes best?")
-        models = [case.model for case in chosen]
-        batches = in_child(setup, best_batches, models, _BATCHES[setup.device], setup)
+        batches = in_child(setup, best_batches, [case.model for case in chosen], _BATCHES[setup.device], setup)
         chosen = [replace(case, batch=batch) for case, batch in zip(chosen, batches, strict=True)]
-    peak = in_child(setup, matmul_rate, setup) if setup.device == "cuda" else None
-    field = contenders(rounds or 1)
-    found = measure(field, chosen, setup, [case.rounds for case in chosen], say, start)
-    for case, rows in zip(chosen, found, strict=True):
-        yield report(case, setup, rows, peak)
+    benchmark = Benchmark(contenders(rounds or 1), lambda setup, small: chosen, report)
+    return benchmark.run(setup, rounds, small, say, start)
 
 
-def report(case: Case, setup: Setup, rows: Sequence[Measurement], peak: float | None = None) -> Report:
-    """One case as a table.
-
-    Args:
-        case: What was measured.
-        setup: Where.
-        rows: The plain passes, then ours that paint pixels, then the others.
-        peak: FLOP/s of large matrix products, where the share achieved is to be shown.
-    """
+def report(found: Group, setup: Setup, peak: float | None = None) -> Report:
+    """One case as a table; the share of the rate of matrix products [FLOP/s] is shown where that is given."""
+    ((case, rows),) = found
     plain, ours, model = rows[0], rows[1], case.model
     head = ["contender", "× plain passes", "goal", "explained images/s", "peak memory", "agreement"]
     head += [] if peak is None else ["of matmul rate"]
-    lines, faults = [], []
+    where = f"{case.title}, {setup.title}"
+    lines, faults = [], failed(rows, where)
     for row in rows:
         if row.failure is not None:
             lines.append([row.name, "failed", *["–"] * (len(head) - 2)])
-            faults.append(f"{case.title}, {setup.title}: {row.name} failed: {row.failure}")
             continue
         agreement = _agreement(row, ours)
         # Written so that NaN is a fault as well.
         if agreement is not None and not agreement > ALIKE:
             faults.append(
-                f"{case.title}, {setup.title}: attributions of {row.name} correlate {agreement:.2f} with those of "
+                f"{where}: attributions of {row.name} correlate {agreement:.2f} with those of "
                 f"{ours.name}, and above {ALIKE} is expected: they do not do the same work"
             )
         compared = ["?", "?"] if plain.failure is not None else [ratio(row, plain), _goal(row, plain)]
@@ -291,7 +267,7 @@ def report(case: Case, setup: Setup, rows: Sequence[Measurement], peak: float | 
         f"Agreement: correlation of the attributions with those of `{ours.name}`. "
         f"Batches of {case.batch} for the plain passes, shap and captum, batched."
     )
-    note += "" if peak is None else f" Large matrix products: {peak / 1e12:.3g} TFLOP/s."
+    note += products(peak)
     return Report(f"{title}\n\n{table(head, lines)}\n\n{note}", tuple(faults))
 
 

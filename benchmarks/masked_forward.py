@@ -6,21 +6,18 @@ patch tokens and two class tokens, so nothing is computed for removed patches, a
 Coalitions are complementary pairs drawn from the Shapley kernel, the same for everybody.
 """
 
-import itertools
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from benchmarks.harness import Child, Contender, Measurement, Process, in_child, measure
-from benchmarks.host import Prepare, Work
-from benchmarks.machine import matmul_rate
+from benchmarks.harness import Benchmark, Contender, Group, Measurement, Report
+from benchmarks.host import Work
 from benchmarks.models import Model, checked_game, configured, images, reference, targets_of
 from benchmarks.setup import Setup
-from benchmarks.tables import Report, mebibytes, ratio, share, table
+from benchmarks.tables import failed, mebibytes, ratio, share, table
 from xai.models.factory import ClipParams
 from xai.models.maskable import Kind, Removal
 from xai.shapley.coalitions import paired_coalitions
@@ -160,45 +157,13 @@ CONTENDERS = (
 """Everybody, the plain passes first."""
 
 
-def run(
-    setup: Setup,
-    rounds: int | None,
-    small: bool,
-    say: Callable[[str], None],
-    start: Callable[[Prepare], Child] = Process,
-) -> Iterator[Report]:
-    """Measure.
-
-    Args:
-        setup: The device, its precision, and threads.
-        rounds: Rounds of every case; None leaves it to the settings.
-        small: The settings that show that everything runs.
-        say: Told what is going on.
-        start: Starts a contender.
-
-    Yields:
-        A report for each tower, as soon as it is there.
-    """
-    chosen = cases(setup, small)
-    peak = in_child(setup, matmul_rate, setup) if setup.device == "cuda" else None
-    found = measure(CONTENDERS, chosen, setup, [rounds or case.rounds for case in chosen], say, start)
-    for _, tower in itertools.groupby(zip(chosen, found, strict=True), key=lambda pair: pair[0].title):
-        yield report(list(tower), setup, peak)
-
-
-def report(found: Sequence[tuple[Case, Sequence[Measurement]]], setup: Setup, peak: float | None = None) -> Report:
-    """One tower as a table: a row for each number of patches, a column for each contender.
-
-    Args:
-        found: Each case with its measurements, the plain passes first.
-        setup: Where.
-        peak: FLOP/s of large matrix products, where the share achieved is to be shown.
-    """
+def report(found: Group, setup: Setup, peak: float | None = None) -> Report:
+    """One tower as a table: a row for each number of patches, a column for each contender."""
     names = [row.name for row in found[0][1]]
     lines, faults = [], []
     for case, rows in found:
         plain, where = rows[0], f"M = {case.model.players}, {case.title}, {setup.title}"
-        faults += [f"{where}: {row.name} failed: {row.failure}" for row in rows if row.failure is not None]
+        faults += failed(rows, where)
         lines.append([str(case.model.players), *(_cell(row, plain, peak) for row in rows)])
     case = found[0][0]
     title = f"### Masked forward passes, {case.title}, {case.coalitions} coalitions: {setup.title}"
@@ -212,3 +177,6 @@ def _cell(row: Measurement, plain: Measurement, peak: float | None) -> str:
         return "failed" if row.failure is not None else "?"
     first = f"{row.images / row.median:.3g}/s" if row is plain else ratio(row, plain)
     return ", ".join([first, mebibytes(row), *([] if peak is None else [share(row, peak)])])
+
+
+BENCHMARK = Benchmark(CONTENDERS, cases, report, together=lambda case: case.title)

@@ -5,16 +5,14 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-import yaml
 from open_clip.model import CLIP
 from torch import Tensor, nn
 
-from benchmarks.setup import Setup
+from benchmarks.setup import Setup, shipped
 from xai.core.settings import build
 from xai.games import PatchGame
 from xai.models.factory import ClipParams, build_clip, build_explainer
@@ -23,8 +21,6 @@ from xai.shapley.coalitions import paired_coalitions
 
 _ROUNDING = 5e-3
 """Logits are cosines times about 14; float32 computes them to within less than this."""
-
-_CONF = Path(__file__).resolve().parents[1] / "conf" / "model"
 
 
 @dataclass(frozen=True)
@@ -47,7 +43,7 @@ class Model:
 
 def configured(name: str, **changes: Any) -> ClipParams:
     """The model of a file in conf/model, with random weights and, where asked for, another shape."""
-    values = yaml.safe_load((_CONF / f"{name}.yaml").read_text(encoding="utf-8"))
+    values = shipped(f"model/{name}")
     known = {field.name for field in dataclasses.fields(ClipParams)}
     own = {key: value for key, value in values.items() if key in known} | {"pretrained": None, "random_weights": True}
     return build(ClipParams, own | changes, "model")

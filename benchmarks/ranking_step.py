@@ -11,23 +11,20 @@ explainer of `task=train method=ranking`, and the step ends with new weights of 
 import copy
 import statistics
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-import yaml
 from torch import Tensor, nn
 
-from benchmarks.harness import Child, Contender, Measurement, Process, in_child, measure
-from benchmarks.host import Prepare, Work
+from benchmarks.harness import Benchmark, Contender, Group, Measurement, Report
+from benchmarks.host import Work
 from benchmarks.learned import CLASSES, surrogate_of
-from benchmarks.machine import matmul_rate
 from benchmarks.published import published_loss
-from benchmarks.setup import Setup
-from benchmarks.tables import Report, mebibytes, ratio, share, table
+from benchmarks.setup import Setup, shipped
+from benchmarks.tables import failed, mebibytes, products, ratio, share, table
 from xai.core.settings import build
 from xai.models.dense import DenseExplainer
 from xai.models.dpt import DecoderParams
@@ -51,8 +48,6 @@ _CHECKED = 4
 
 _TEMPERATURE = 0.65
 """Of the soft order: the middle of the training."""
-
-_CONF = Path(__file__).resolve().parents[1] / "conf"
 
 _PAPER = ObjectiveParams(
     steps=16,
@@ -95,7 +90,7 @@ class Case:
 
 def cases(setup: Setup, small: bool = False) -> list[Case]:
     """The settings of a device; `small` ones are done in a moment and show that everything runs."""
-    tiny = build(VitParams, yaml.safe_load((_CONF / "model/vit_tiny.yaml").read_text(encoding="utf-8")), "model")
+    tiny = build(VitParams, shipped("model/vit_tiny"), "model")
     narrow = DecoderParams(channels=32, fusion=32, head=16, refinement=16, resize=(4, 2, 1, 0.5), dropout=0)
     if small:
         tower = SmallVit(width=16, depth=4, heads=2, mlp_ratio=2.0, registers=1, position_scale=0.3)
@@ -277,49 +272,17 @@ CONTENDERS = (
 _OURS = ("ours", "ours, in chunks")
 
 
-def run(
-    setup: Setup,
-    rounds: int | None,
-    small: bool,
-    say: Callable[[str], None],
-    start: Callable[[Prepare], Child] = Process,
-) -> Iterator[Report]:
-    """Measure.
-
-    Args:
-        setup: The device, its precision, and threads.
-        rounds: Rounds of every case; None leaves it to the settings.
-        small: The settings that show that everything runs.
-        say: Told what is going on.
-        start: Starts a contender.
-
-    Yields:
-        A report for each setting, as soon as it is there.
-    """
-    chosen = cases(setup, small)
-    peak = in_child(setup, matmul_rate, setup) if setup.device == "cuda" else None
-    found = measure(CONTENDERS, chosen, setup, [rounds or case.rounds for case in chosen], say, start)
-    for case, rows in zip(chosen, found, strict=True):
-        yield report(case, setup, rows, peak)
-
-
-def report(case: Case, setup: Setup, rows: Sequence[Measurement], peak: float | None = None) -> Report:
-    """One case as a table.
-
-    Args:
-        case: What was measured.
-        setup: Where.
-        rows: In the order of `CONTENDERS`.
-        peak: FLOP/s of large matrix products, where the share achieved is to be shown.
-    """
+def report(found: Group, setup: Setup, peak: float | None = None) -> Report:
+    """One case as a table; the share of the rate of matrix products [FLOP/s] is shown where that is given."""
+    ((case, rows),) = found
     floor, published = rows[:2]
     head = ["contender", "× floor", "× published", "steps/s", "goal", "peak memory", "of published", "goal", "loss"]
     head += ["gradient off", *([] if peak is None else ["of matmul rate"])]
-    lines, faults, where = [], [], f"{case.title}, {setup.title}"
+    where = f"{case.title}, {setup.title}"
+    lines, faults = [], failed(rows, where)
     for row in rows:
         if row.failure is not None:
             lines.append([row.name, "failed", *["–"] * (len(head) - 2)])
-            faults.append(f"{where}: {row.name} failed: {row.failure}")
             continue
         times = ["1" if row is to else "?" if to.failure is not None else ratio(row, to) for to in (floor, published)]
         cells = [row.name, *times, f"{len(case.grids) / row.median:.3g}", *_compared(row, published)]
@@ -334,7 +297,7 @@ def report(case: Case, setup: Setup, rows: Sequence[Measurement], peak: float | 
         f"Goals: {1 / FASTER:.1f} times faster, half the memory. Loss and gradient: of the first maps, in float32. "
         f"Chunks of {case.chunk} for the floor and `ours, in chunks`."
     )
-    note += "" if peak is None else f" Large matrix products: {peak / 1e12:.3g} TFLOP/s."
+    note += products(peak)
     return Report(f"{title}\n\n{table(head, lines)}\n\n{note}", tuple(faults))
 
 
@@ -371,3 +334,6 @@ def _faults(row: Measurement, published: Measurement) -> Iterator[str]:
                 f"the first {what} of {row.name} is off by {off:.2g} from that of {published.name}, and {most:g} is "
                 "the most expected: they do not do the same work"
             )
+
+
+BENCHMARK = Benchmark(CONTENDERS, cases, report)

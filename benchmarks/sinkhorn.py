@@ -1,15 +1,15 @@
 """Sinkhorn's normalisation, forwards and backwards: `xai.ranking.sinkhorn` beside the loop that autograd follows."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from benchmarks.harness import Child, Contender, Measurement, Process, measure
-from benchmarks.host import Prepare, Work
+from benchmarks.harness import Benchmark, Contender, Group, Measurement, Report
+from benchmarks.host import Work
 from benchmarks.setup import Setup
-from benchmarks.tables import Report, mebibytes, ratio, table
+from benchmarks.tables import failed, mebibytes, ratio, table
 from xai.ranking.sinkhorn import plain_sinkhorn, sinkhorn
 from xai.ranking.sorting import assignment_scores, gumbel_noise
 
@@ -38,7 +38,9 @@ class Case:
 
 
 def cases(setup: Setup, small: bool = False) -> list[Case]:
-    """The settings of a device; `small` ones are done in a moment."""
+    """The settings of a device; `small` ones are done in a moment. None in bfloat16, which changes nothing here."""
+    if setup.bf16:
+        return []
     if small:
         return [Case(4, 2, 2, 2), Case(9, 2, 1, 2)]
     many = 16 if setup.device == "cuda" else 1
@@ -100,47 +102,16 @@ CONTENDERS = (Contender("plain", Plain), Contender("ours", Ours))
 """The loop and ours."""
 
 
-def run(
-    setup: Setup,
-    rounds: int | None,
-    small: bool,
-    say: Callable[[str], None],
-    start: Callable[[Prepare], Child] = Process,
-) -> Iterator[Report]:
-    """Measure.
-
-    Args:
-        setup: The device and threads.
-        rounds: Rounds of every case; None leaves it to the settings.
-        small: The settings that show that everything runs.
-        say: Told what is going on.
-        start: Starts a contender.
-
-    Yields:
-        One report. None for a setup in bfloat16, which changes nothing here.
-    """
-    if setup.bf16:
-        return
-    chosen = cases(setup, small)
-    found = measure(CONTENDERS, chosen, setup, [rounds or case.rounds for case in chosen], say, start)
-    yield report(list(zip(chosen, found, strict=True)), setup)
-
-
-def report(found: Sequence[tuple[Case, Sequence[Measurement]]], setup: Setup) -> Report:
-    """All sizes as one table.
-
-    Args:
-        found: Each case with its measurements, the plain loop first.
-        setup: Where.
-    """
+def report(found: Group, setup: Setup, peak: float | None = None) -> Report:
+    """All sizes as one table."""
     head = ["d", "plain, passes/s", "ours × plain", "plain, memory", "ours, memory", "value off", "gradient off"]
     lines, faults = [], []
     for case, (plain, ours) in found:
         where = f"Sinkhorn, d = {case.cells}, {setup.title}"
-        failed = [row for row in (plain, ours) if row.failure is not None]
-        faults += [f"{where}: {row.name} failed: {row.failure}" for row in failed]
-        if failed:
-            lines.append([str(case.cells), *["failed" if row in failed else "?" for row in (plain, ours)], *["–"] * 4])
+        faults += failed((plain, ours), where)
+        if any(row.failure for row in (plain, ours)):
+            said = ["failed" if row.failure else "?" for row in (plain, ours)]
+            lines.append([str(case.cells), *said, *["–"] * 4])
             continue
         off = _off(ours, plain)
         # Written so that NaN is a fault as well.
@@ -163,3 +134,6 @@ def _off(ours: Measurement, plain: Measurement) -> list[float]:
     assert plain.answer is not None
     difference = (ours.answer - plain.answer).abs().flatten(1).amax(1)
     return (difference / plain.answer.abs().flatten(1).amax(1)).tolist()
+
+
+BENCHMARK = Benchmark(CONTENDERS, cases, report, together=lambda case: None)

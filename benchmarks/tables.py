@@ -2,22 +2,8 @@
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from benchmarks.harness import Measurement
-
-
-@dataclass(frozen=True)
-class Report:
-    """What a script found.
-
-    Args:
-        text: Markdown.
-        faults: What went wrong, one line each; a goal that is missed is none.
-    """
-
-    text: str
-    faults: tuple[str, ...] = ()
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -44,6 +30,16 @@ def ratio(row: Measurement, reference: Measurement) -> str:
 def mebibytes(row: Measurement) -> str:
     """Peak memory."""
     return f"{row.peak / 2**20:.0f} MiB"
+
+
+def failed(rows: Sequence[Measurement], where: str) -> list[str]:
+    """One line for each contender that failed."""
+    return [f"{where}: {row.name} failed: {row.failure}" for row in rows if row.failure is not None]
+
+
+def products(peak: float | None) -> str:
+    """A sentence on the rate of matrix products of the card, where there is one."""
+    return "" if peak is None else f" Large matrix products: {peak / 1e12:.3g} TFLOP/s."
 
 
 def share(row: Measurement, peak: float) -> str:

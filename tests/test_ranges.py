@@ -222,6 +222,7 @@ def test_a_setting_out_of_range_is_refused_by_its_path(method: str) -> None:
 
 @pytest.mark.parametrize("row", ROWS)
 def test_a_setting_of_a_row_out_of_range_is_refused_by_its_path(row: str) -> None:
+    load_row(row)
     for path, value in leaves(ROWS[row]):
         given = changed(OmegaConf.to_container(compose_choice("explainer", row)), path, value)  # type: ignore[arg-type]
         with pytest.raises(UserError) as caught:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from tests.orders import coalition_probabilities, min_max, order_probabilities
 from tests.shapley.tables import codes
+from tests.toolbox import seeded
 from xai.sampling import common_and_own, importance_weights, step_generator, weighted_ranks
 
 WEIGHTS = {
@@ -18,10 +19,6 @@ WEIGHTS = {
     "equal": [0.5, 0.5, 0.5, 0.5],
     "more than one": [3.0, 70.0, 40.0, 5.0],
 }
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def drawn(weights: list[float], draws: int, seed: int = 0) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.harness import FailedError
+from benchmarks.harness import FailedError, Report
 from benchmarks.host import Host, Prepare, Work, one_line
 from benchmarks.setup import Setup
 
@@ -59,3 +59,19 @@ class Fragile(Echo):
 class Dying(Echo):
     def round(self) -> None:
         os._exit(3)
+
+
+def cells(line: str) -> list[str]:
+    """What stands in a line of a markdown table."""
+    return [cell.strip() for cell in line.split("|")][1:-1]
+
+
+def row(text: str, name: str) -> list[str]:
+    """The cells of the line that begins with a name."""
+    (line,) = (line for line in text.splitlines() if line.startswith(f"| {name} "))
+    return cells(line)
+
+
+def small(run: Any, rounds: int | None = None) -> list[Report]:
+    """The tables of a small run on one processor, everybody in this very process."""
+    return list(run(Setup(), rounds, True, lambda line: None, Here))

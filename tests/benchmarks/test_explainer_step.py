@@ -5,21 +5,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from benchmarks.explainer_step import ALIKE, CONTENDERS, Floor, Step, Training, cases, report, run
+from benchmarks.explainer_step import ALIKE, BENCHMARK, CONTENDERS, Floor, Step, Training, cases, report
 from benchmarks.harness import Contender, Measurement
 from benchmarks.learned import AttentionMasked, SalvageStep
 from benchmarks.setup import Setup
-from tests.benchmarks.fakes import Here
+from tests.benchmarks.fakes import row, small
 from xai.models.maskable import Encoded, Rows
 
 CPU = Setup()
 (CASE,) = cases(CPU, small=True)
 NAMES = [contender.name for contender in CONTENDERS]
-
-
-def row(text: str, name: str) -> list[str]:
-    (line,) = (line for line in text.splitlines() if line.startswith(f"| {name} "))
-    return [cell.strip() for cell in line.split("|")][1:-1]
 
 
 def measured(seconds: float = 1.0, loss: float = 0.5) -> list[Measurement]:
@@ -29,7 +24,7 @@ def measured(seconds: float = 1.0, loss: float = 0.5) -> list[Measurement]:
 
 
 def test_small_runs_end_to_end_with_a_row_for_everybody() -> None:
-    (found,) = run(CPU, None, True, lambda line: None, Here)
+    (found,) = small(BENCHMARK.run)
     assert found.faults == ()
     assert "M = 9, 4 images, 4 masks: CPU, float32, 1 thread" in found.text
     for name in NAMES:
@@ -44,7 +39,7 @@ def test_attention_masking_that_hides_nothing_is_a_fault(monkeypatch: pytest.Mon
         return decode(game, encoded, rows._replace(keep=torch.ones_like(rows.keep)))
 
     monkeypatch.setattr(AttentionMasked, "decode", careless)
-    (found,) = run(CPU, 1, True, lambda line: None, Here)
+    (found,) = small(BENCHMARK.run, 1)
     (fault,) = found.faults
     assert "the first loss of attention masking is off by" in fault
     assert "they do not do the same work" in fault
@@ -106,7 +101,7 @@ def test_the_first_loss_is_that_before_any_training() -> None:
 def test_a_row_is_compared_with_the_floor_and_with_vit_shapley() -> None:
     rows = measured()
     rows[1].seconds, rows[2].seconds = {0: 3.0}, {0: 4.0}
-    text = report(CASE, CPU, rows).text
+    text = report([(CASE, rows)], CPU).text
     assert row(text, "floor")[1:] == ["1", "0.25", "2", "3 MiB", "–"]
     assert row(text, "SALVAGE")[1:] == ["3.00", "0.75", "0.667", "3 MiB", "0.50000"]
     assert row(text, "ViT-Shapley")[1:3] == ["4.00", "1"]
@@ -116,35 +111,19 @@ def test_a_row_is_compared_with_the_floor_and_with_vit_shapley() -> None:
 def test_losses_of_the_same_coalitions_have_to_agree(loss: float, faults: int) -> None:
     rows = measured()
     rows[NAMES.index("attention masking")].answer = torch.tensor(loss)
-    assert len(report(CASE, CPU, rows).faults) == faults
+    assert len(report([(CASE, rows)], CPU).faults) == faults
 
 
 def test_other_methods_have_losses_of_their_own() -> None:
     rows = measured()
     rows[NAMES.index("own sizes")].answer = rows[NAMES.index("ViT-Shapley")].answer = torch.tensor(2.0)
-    assert report(CASE, CPU, rows).faults == ()
+    assert report([(CASE, rows)], CPU).faults == ()
 
 
 def test_who_fails_has_a_row_and_a_line_and_others_their_numbers() -> None:
     rows = measured()
     rows[0] = Measurement("floor", failure="no memory")
-    found = report(CASE, CPU, rows)
+    found = report([(CASE, rows)], CPU)
     assert found.faults == ("two narrow layers, CPU, float32, 1 thread: floor failed: no memory",)
     assert row(found.text, "floor")[1] == "failed"
     assert row(found.text, "SALVAGE")[1:3] == ["?", "1.00"]
-
-
-def test_a_card_shows_the_share_of_its_matrix_products() -> None:
-    rows = measured(seconds=4.0)
-    rows[1].flops = 10**12
-    text = report(CASE, Setup("cuda"), rows, peak=1e12).text
-    assert row(text, "SALVAGE")[6] == "25 %"
-    assert "1 TFLOP/s" in text
-
-
-def test_the_settings_are_the_embedded_explainer_and_a_published_shape() -> None:
-    tiny, large = cases(CPU)
-    shapes = [(case.players, case.params.fit.batch_size, case.params.masks) for case in (tiny, large)]
-    assert shapes == [(36, 32, 8), (196, 2, 8)]
-    assert large.params.decoder == "mask_transformer"
-    assert [case.params.fit.batch_size for case in cases(Setup("cuda"))] == [32, 64]

@@ -5,11 +5,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks import kernel_shap
 from benchmarks.harness import Measurement
 from benchmarks.kernel_shap import Captum, Explain, Ours, Plain, Shap, cases, contenders, report, run
 from benchmarks.setup import Setup
-from tests.benchmarks.fakes import Here
+from tests.benchmarks.fakes import Here, row, small
 from xai.games import PatchGame
 
 CPU = Setup()
@@ -22,13 +21,8 @@ def measured(name: str, *seconds: float, answer: float = 1.0) -> Measurement:
     return Measurement(name, 4, dict(enumerate(seconds)), 3 << 20, answer=None if name == "plain" else phi)
 
 
-def row(text: str, name: str) -> list[str]:
-    (line,) = (line for line in text.splitlines() if line.startswith(f"| {name} "))
-    return [cell.strip() for cell in line.split("|")][1:-1]
-
-
 def test_small_runs_end_to_end_with_a_row_for_everybody() -> None:
-    (found,) = run(CPU, None, True, lambda line: None, Here)
+    (found,) = small(run)
     assert found.faults == ()
     for contender in contenders(1):
         assert re.fullmatch(r"1|\d+\.\d\d( \(.*\))?", row(found.text, contender.name)[1])
@@ -76,7 +70,7 @@ def test_a_goal_is_met_up_to_its_number_by_the_median_of_ratios() -> None:
         measured("ours, pixels", 1.05, 2.0, 3.0),
         measured("ours, tokens", 0.61, 6.2, 0.1),
     ]
-    text = report(CASE, CPU, rows).text
+    text = report([(CASE, rows)], CPU).text
     assert row(text, "ours, pixels")[1:3] == ["1.05 (0.20–3.00)", "≤ 1.05: met"]
     assert row(text, "ours, tokens")[1:3] == ["0.61 (0.10–0.62)", "≤ 0.60: missed"]
     assert row(text, "plain")[1:6] == ["1", "–", "4", "3 MiB", "–"]
@@ -84,19 +78,19 @@ def test_a_goal_is_met_up_to_its_number_by_the_median_of_ratios() -> None:
 
 def test_who_explains_another_game_is_a_fault() -> None:
     rows = [measured("plain", 1.0), measured("ours, pixels", 1.0), measured("shap", 2.0)]
-    assert report(CASE, CPU, rows).faults == ()
-    assert row(report(CASE, CPU, rows).text, "shap")[5] == "1.000"
+    assert report([(CASE, rows)], CPU).faults == ()
+    assert row(report([(CASE, rows)], CPU).text, "shap")[5] == "1.000"
     rows[2].answer = -torch.ones(2, 9).cumsum(1)
-    (fault,) = report(CASE, CPU, rows).faults
+    (fault,) = report([(CASE, rows)], CPU).faults
     rows[2].answer = torch.zeros(2, 9)
-    assert "correlate nan" in report(CASE, CPU, rows).faults[0]
+    assert "correlate nan" in report([(CASE, rows)], CPU).faults[0]
     assert "attributions of shap correlate" in fault
     assert "they do not do the same work" in fault
 
 
 def test_who_fails_has_a_row_and_a_line_and_others_their_numbers() -> None:
     rows = [measured("plain", 1.0), measured("ours, pixels", 2.0), replace(measured("shap"), failure="no memory")]
-    found = report(CASE, CPU, rows)
+    found = report([(CASE, rows)], CPU)
     assert found.faults == ("two narrow layers, CPU, float32, 1 thread: shap failed: no memory",)
     assert row(found.text, "shap")[1] == "failed"
     assert row(found.text, "ours, pixels")[1] == "2.00"
@@ -104,21 +98,14 @@ def test_who_fails_has_a_row_and_a_line_and_others_their_numbers() -> None:
 
 def test_without_the_plain_passes_there_are_no_ratios() -> None:
     rows = [replace(measured("plain"), failure="no memory"), measured("ours, pixels", 2.0)]
-    found = report(CASE, CPU, rows)
+    found = report([(CASE, rows)], CPU)
     assert len(found.faults) == 1
     assert row(found.text, "ours, pixels")[1] == "?"
 
 
 def test_a_card_shows_the_share_of_its_matrix_products() -> None:
     rows = [measured("plain", 2.0), replace(measured("ours, pixels", 4.0), flops=10**12)]
-    text = report(CASE, Setup("cuda"), rows, peak=1e12).text
+    text = report([(CASE, rows)], Setup("cuda"), peak=1e12).text
     assert row(text, "ours, pixels")[6] == "25 %"
     assert row(text, "plain")[6] == "–"
     assert "1 TFLOP/s" in text
-
-
-def test_the_settings_are_those_the_goals_are_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    tiny, large = cases(CPU)
-    assert (tiny.model.players, tiny.coalitions, tiny.images) == (49, 256, 64)
-    assert (large.model.players, large.coalitions, large.images) == (49, 500, 1)
-    assert kernel_shap.GOALS == {"ours, pixels": 1.05, "ours, tokens": 0.60}

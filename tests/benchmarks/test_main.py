@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from benchmarks import __main__ as command
-from benchmarks.tables import Report
+from benchmarks.harness import Report
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -4,23 +4,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks import masked_forward
 from benchmarks.harness import Measurement
-from benchmarks.masked_forward import CONTENDERS, Packed, cases, report, run
+from benchmarks.masked_forward import BENCHMARK, CONTENDERS, Packed, cases, report
 from benchmarks.models import Reference
 from benchmarks.setup import Setup
-from tests.benchmarks.fakes import Here
+from tests.benchmarks.fakes import cells, small
 
 CPU = Setup()
 CASE = cases(CPU, small=True)[0]
 
 
-def cells(line: str) -> list[str]:
-    return [cell.strip() for cell in line.split("|")][1:-1]
-
-
 def test_small_runs_end_to_end_with_a_column_for_everybody() -> None:
-    (found,) = run(CPU, 2, True, lambda line: None, Here)
+    (found,) = small(BENCHMARK.run, 2)
     assert found.faults == ()
     head, _, *lines = [line for line in found.text.splitlines() if line.startswith("|")]
     assert cells(head) == ["M", *(contender.name for contender in CONTENDERS)]
@@ -28,21 +23,13 @@ def test_small_runs_end_to_end_with_a_column_for_everybody() -> None:
     assert all("MiB" in cell for line in lines for cell in cells(line)[1:])
 
 
-def test_each_tower_has_a_table_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_tower_has_a_table_of_its_own() -> None:
     towers = [replace(CASE, title=title, rounds=1) for title in ("first", "first", "second")]
-    monkeypatch.setattr(masked_forward, "cases", lambda setup, small: towers)
-    found = run(CPU, None, True, lambda line: None, Here)
+    found = small(replace(BENCHMARK, cases=lambda setup, small: towers).run)
     assert [(report.text.split(", ")[1], report.text.count("| 4 ")) for report in found] == [
         ("first", 2),
         ("second", 1),
     ]
-
-
-def test_the_settings_are_two_towers_of_five_sizes() -> None:
-    chosen = cases(CPU)
-    assert [case.model.players for case in chosen] == [16, 49, 100, 196, 256] * 2
-    widths = [(t.width, t.layers) for case in chosen if (t := case.model.params.towers) is not None]
-    assert widths == [(96, 3)] * 5 + [(384, 6)] * 5
 
 
 def test_a_cell_is_the_ratio_in_the_same_round_and_its_memory() -> None:

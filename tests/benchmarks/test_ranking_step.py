@@ -10,6 +10,7 @@ from benchmarks.harness import Contender, Measurement
 from benchmarks.ranking_step import (
     ALIKE,
     ALIKE_GRADIENT,
+    BENCHMARK,
     CONTENDERS,
     Floor,
     Ours,
@@ -17,19 +18,13 @@ from benchmarks.ranking_step import (
     Step,
     cases,
     report,
-    run,
 )
 from benchmarks.setup import Setup
-from tests.benchmarks.fakes import Here
+from tests.benchmarks.fakes import row, small
 
 CPU = Setup()
 MAPS, WHOLE = cases(CPU, small=True)
 NAMES = [contender.name for contender in CONTENDERS]
-
-
-def row(text: str, name: str) -> list[str]:
-    (line,) = (line for line in text.splitlines() if line.startswith(f"| {name} "))
-    return [cell.strip() for cell in line.split("|")][1:-1]
 
 
 def measured(loss: float = 0.5, gradient: float = 1.0) -> list[Measurement]:
@@ -49,7 +44,7 @@ def passes(work: Step, monkeypatch: pytest.MonkeyPatch, drawn: int = 1) -> list[
 
 
 def test_small_runs_end_to_end_with_a_row_for_everybody() -> None:
-    reports = list(run(CPU, 1, True, lambda line: None, Here))
+    reports = list(small(BENCHMARK.run, 1))
     assert [found.faults for found in reports] == [(), ()]
     for found in reports:
         assert "2 images, S = 5, grids 3, 5: CPU, float32, 1 thread" in found.text
@@ -137,8 +132,7 @@ def test_a_published_way_that_leaves_a_point_out_is_a_fault(monkeypatch: pytest.
         return masks
 
     monkeypatch.setattr(published, "_interpolated_sums", careless)
-    monkeypatch.setattr(ranking_step, "cases", lambda setup, small: [MAPS])
-    (found,) = run(CPU, 1, True, lambda line: None, Here)
+    (found,) = small(replace(BENCHMARK, cases=lambda setup, small: [MAPS]).run, 1)
     assert any("gradient of ours is off by" in fault and "not do the same work" in fault for fault in found.faults)
 
 
@@ -152,7 +146,7 @@ def test_a_published_way_that_leaves_a_point_out_is_a_fault(monkeypatch: pytest.
     ],
 )
 def test_losses_and_gradients_have_to_agree(loss: float, gradient: float, faults: list[str]) -> None:
-    found = report(MAPS, CPU, measured(loss, gradient)).faults
+    found = report([(MAPS, measured(loss, gradient))], CPU).faults
     assert [re.search(r"the first (\w+) of ours", fault)[1] for fault in found] == faults
 
 
@@ -160,7 +154,7 @@ def test_ours_is_compared_with_the_published_way_in_time_and_memory() -> None:
     rows = measured()
     rows[1].seconds, rows[1].peak = {0: 4.0}, 8 << 20
     rows[3].seconds, rows[3].peak = {0: 3.0}, 4 << 20
-    text = report(MAPS, CPU, rows).text
+    text = report([(MAPS, rows)], CPU).text
     assert row(text, "as published")[1:] == ["4.00", "1", "0.5", "–", "8 MiB", "1", "–", "0.50000", "–"]
     assert row(text, "ours")[1:7] == ["1.00", "0.25", "2", "≤ 0.56: met", "3 MiB", "0.38"]
     assert row(text, "ours, in chunks")[2:8] == ["0.75", "0.667", "≤ 0.56: missed", "4 MiB", "0.50", "≤ 0.50: met"]
@@ -169,27 +163,7 @@ def test_ours_is_compared_with_the_published_way_in_time_and_memory() -> None:
 def test_who_fails_has_a_row_and_a_line_and_others_their_numbers() -> None:
     rows = measured()
     rows[1] = Measurement("as published", failure="no memory")
-    found = report(MAPS, CPU, rows)
+    found = report([(MAPS, rows)], CPU)
     assert found.faults == ("four narrow layers, CPU, float32, 1 thread: as published failed: no memory",)
     assert row(found.text, "as published")[1] == "failed"
     assert row(found.text, "ours")[1:3] == ["1.00", "?"]
-
-
-def test_a_card_shows_the_share_of_its_matrix_products() -> None:
-    rows = [replace(each, flops=10**12) for each in measured()]
-    text = report(MAPS, Setup("cuda"), rows, peak=4e12).text
-    assert row(text, "ours")[10] == "25 %"
-    assert "4 TFLOP/s" in text
-
-
-def test_the_settings_are_the_embedded_classifier_and_a_published_one_with_and_without_a_decoder() -> None:
-    chosen = cases(CPU)
-    shapes = [(case.model.grid**2, case.images, case.grids, case.decoder is None) for case in chosen]
-    assert shapes == [
-        (36, 32, (4, 9, 14), True),
-        (36, 32, (4, 9, 14), False),
-        (49, 1, (7, 14, 28), True),
-        (49, 1, (14,), False),
-    ]
-    card = cases(Setup("cuda", bf16=True))[2]
-    assert (card.model.grid**2, card.images, card.objective.steps, card.objective.iterations) == (196, 32, 16, 30)

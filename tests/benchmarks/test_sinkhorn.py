@@ -5,15 +5,11 @@ from torch import Tensor
 from benchmarks import sinkhorn
 from benchmarks.harness import Measurement
 from benchmarks.setup import Setup
-from benchmarks.sinkhorn import ALIKE, Ours, Plain, cases, report, run
-from tests.benchmarks.fakes import Here
+from benchmarks.sinkhorn import ALIKE, BENCHMARK, Ours, Plain, cases, report
+from tests.benchmarks.fakes import cells, small
 
 CPU = Setup()
 CASE = cases(CPU, small=True)[1]
-
-
-def cells(line: str) -> list[str]:
-    return [cell.strip() for cell in line.split("|")][1:-1]
 
 
 def measured(off: float = 0.0) -> list[Measurement]:
@@ -25,7 +21,7 @@ def measured(off: float = 0.0) -> list[Measurement]:
 
 
 def test_small_runs_end_to_end_with_a_line_for_every_size() -> None:
-    (found,) = run(CPU, 1, True, lambda line: None, Here)
+    (found,) = small(BENCHMARK.run, 1)
     assert found.faults == ()
     lines = [cells(line) for line in found.text.splitlines() if line.startswith("|")][2:]
     assert [line[0] for line in lines] == ["4", "9"]
@@ -54,7 +50,7 @@ def test_an_iteration_left_out_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> No
         return sinkhorn.plain_sinkhorn(scores, 1)
 
     monkeypatch.setattr(Ours, "normalise", staticmethod(lazy))
-    (found,) = run(CPU, 1, True, lambda line: None, Here)
+    (found,) = small(BENCHMARK.run, 1)
     assert any("d = 9" in fault and "value off by" in fault for fault in found.faults)
 
 
@@ -75,8 +71,4 @@ def test_who_fails_has_a_line() -> None:
 
 
 def test_half_precision_is_no_case_of_its_own() -> None:
-    assert list(run(Setup("cuda", bf16=True), 1, True, lambda line: None, Here)) == []
-
-
-def test_the_sizes_are_grids_of_7_14_and_28() -> None:
-    assert [(case.cells, case.batch) for case in cases(CPU)] == [(49, 8), (196, 8), (784, 8)]
+    assert cases(Setup("cuda", bf16=True)) == []

@@ -20,6 +20,7 @@ import yaml
 from torch import Tensor
 
 from tests.metrics.test_registry import everything
+from tests.toolbox import seeded
 from xai.data.catalogue import open_data
 from xai.data.marked import MarkedSet, MarkParams
 from xai.data.registry import SPLITS, subset
@@ -38,10 +39,6 @@ ON_DISK = ("root", "folder", "file", "path")
 
 CLOSE = 1e-4
 """Sums agree to this share of their size."""
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def digest(*values: Tensor) -> str:

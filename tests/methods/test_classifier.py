@@ -4,16 +4,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tests.methods.tiny_salvage import FIT, batch, classifier, copied, same, train
+from tests.toolbox import seeded
 from xai.core.errors import UserError
 from xai.data.module import Batch
 from xai.methods.classifier import Classifier, focused_patches, visible_background
 from xai.models.timm_vit import MaskableVit
 
 pytestmark = pytest.mark.filterwarnings("ignore:You are trying to .self.log")
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def touched_by(regions: Tensor, grid: tuple[int, int]) -> Tensor:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from tests.models.tiny_clip import CLASSES, classifier, pictures
+from tests.toolbox import randn
 from xai.core.errors import UserError
 from xai.core.optimisation import FitParams
 from xai.data.module import Batch
@@ -21,10 +22,6 @@ from xai.models.clip import trainable_names
 FIT = FitParams(1, 4, 1e-3, 0.0, 0.1, 1.0)
 LABELS = torch.tensor([0, 3, 1, 4])
 pytestmark = pytest.mark.filterwarnings("ignore:You are trying to .self.log")
-
-
-def draw(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def entropy_loop(logits: Tensor, labels: Tensor) -> float:
@@ -47,7 +44,7 @@ def explanation_loop(attributions: Tensor, labels: Tensor, reference: Tensor) ->
 
 
 def test_losses_against_loops_in_float64() -> None:
-    logits, attributions, reference = draw(4, CLASSES), draw(4, 16, CLASSES, seed=1), draw(4, 16, seed=2)
+    logits, attributions, reference = randn(4, CLASSES), randn(4, 16, CLASSES, seed=1), randn(4, 16, seed=2)
     classification = classification_loss(logits, LABELS)
     explanation = explanation_loss(attributions, LABELS, reference)
     assert float(classification) == pytest.approx(entropy_loop(logits, LABELS), rel=1e-12)
@@ -58,7 +55,7 @@ def test_losses_against_loops_in_float64() -> None:
 
 
 def test_only_the_column_of_the_true_class_counts() -> None:
-    attributions, reference = draw(4, 16, CLASSES, seed=1).requires_grad_(), draw(4, 16, seed=2)
+    attributions, reference = randn(4, 16, CLASSES, seed=1).requires_grad_(), randn(4, 16, seed=2)
     explanation_loss(attributions, LABELS, reference).backward()  # type: ignore[no-untyped-call]
     assert attributions.grad is not None
     reached = attributions.grad.abs().sum(1) > 0
@@ -66,7 +63,7 @@ def test_only_the_column_of_the_true_class_counts() -> None:
 
 
 def test_the_explanation_loss_ignores_scale_and_shift_and_has_its_known_values() -> None:
-    attributions, reference = draw(4, 16, CLASSES, seed=1), draw(4, 16, seed=2)
+    attributions, reference = randn(4, 16, CLASSES, seed=1), randn(4, 16, seed=2)
     plain = explanation_loss(attributions, LABELS, reference)
     torch.testing.assert_close(explanation_loss(7 * attributions - 3, LABELS, 0.1 * reference + 9), plain)
     own = attributions[torch.arange(4), :, LABELS]
@@ -76,10 +73,10 @@ def test_the_explanation_loss_ignores_scale_and_shift_and_has_its_known_values()
 
 
 def test_gradients_of_constant_maps_are_finite() -> None:
-    attributions = draw(4, 16, CLASSES, seed=1)
+    attributions = randn(4, 16, CLASSES, seed=1)
     attributions[0], attributions[1] = 0.25, 0.0
     attributions.requires_grad_()
-    reference = draw(4, 16, seed=2)
+    reference = randn(4, 16, seed=2)
     reference[2] = 3.0
     loss = explanation_loss(attributions, LABELS, reference)
     loss.backward()  # type: ignore[no-untyped-call]
@@ -102,14 +99,14 @@ def test_alpha_1_is_pure_cross_entropy_and_asks_for_no_supervision() -> None:
     loss = module.training_step(batch(None), 0)
     logits = module.model(batch(None).pixels)
     assert float(loss.detach()) == pytest.approx(entropy_loop(logits.detach(), LABELS), rel=1e-5)
-    supervised = SelfExplainer(module.model, FIT, 1.0, "test").training_step(batch(draw(4, 16).float()), 0)
+    supervised = SelfExplainer(module.model, FIT, 1.0, "test").training_step(batch(randn(4, 16).float()), 0)
     assert torch.equal(supervised, loss)
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.1, 0.9])
 def test_a_step_is_equation_4(alpha: float) -> None:
     module = SelfExplainer(classifier().float().requires_grad_(True), FIT, alpha, "test")
-    reference = draw(4, 16, seed=5).float()
+    reference = randn(4, 16, seed=5).float()
     loss = module.training_step(batch(reference), 0)
     logits, attributions = (x.detach().double() for x in module.model.explain(batch(None).pixels))
     entropy = entropy_loop(logits, LABELS)

@@ -4,6 +4,7 @@ from torch import Tensor
 
 from tests.methods.tiny_salvage import FIT, PLAYERS, batch, classifier, copied, explainer, same, train
 from tests.shapley.tables import TableGame, all_rows, random_table, shapley_by_permutations
+from tests.toolbox import randn
 from xai.core.errors import UserError
 from xai.explainers.learned.vit_shapley import VitShapleyExplainer
 from xai.methods.vit_shapley import (
@@ -18,10 +19,6 @@ from xai.shapley.exact import exact_shapley
 pytestmark = pytest.mark.filterwarnings("ignore:You are trying to .self.log")
 
 
-def draw(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
 def vit_shapley(outputs: int = 3, masks: int = 4) -> VitShapley:
     network = explainer(ShapleyNetwork, outputs, parts=1)
     return VitShapley(network, classifier(outputs, seed=1), FIT, masks, seed=3, stage="test")
@@ -29,7 +26,7 @@ def vit_shapley(outputs: int = 3, masks: int = 4) -> VitShapley:
 
 @pytest.mark.parametrize("classes", [(3,), ()], ids=["of every class", "of one"])
 def test_normalised_values_add_up_and_keep_their_differences(classes: tuple[int, ...]) -> None:
-    values, grand, null = draw(5, 9, *classes), draw(5, *classes, seed=1), draw(5, *classes, seed=2)
+    values, grand, null = randn(5, 9, *classes), randn(5, *classes, seed=1), randn(5, *classes, seed=2)
     found = efficient(values, grand, null)
     torch.testing.assert_close(found.sum(1), grand - null, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(found - found[:, :1], values - values[:, :1], rtol=1e-12, atol=1e-12)
@@ -37,7 +34,7 @@ def test_normalised_values_add_up_and_keep_their_differences(classes: tuple[int,
 
 
 def test_the_loss_is_equation_2_coalition_by_coalition() -> None:
-    values, answers, null = draw(2, 5, 3), draw(2, 4, 3, seed=1), draw(2, 3, seed=2)
+    values, answers, null = randn(2, 5, 3), randn(2, 4, 3, seed=1), randn(2, 3, seed=2)
     keep = torch.rand(2, 4, 5, generator=torch.Generator().manual_seed(3)) < 0.5
     squares = [
         float(answers[b, s, c] - null[b, c] - sum(values[b, m, c] for m in range(5) if keep[b, s, m])) ** 2
@@ -49,7 +46,7 @@ def test_the_loss_is_equation_2_coalition_by_coalition() -> None:
 
 
 def test_autocast_does_not_touch_the_loss() -> None:
-    values, answers, null = draw(2, 64, 3).float(), draw(2, 4, 3, seed=1).float(), draw(2, 3, seed=2).float()
+    values, answers, null = randn(2, 64, 3).float(), randn(2, 4, 3, seed=1).float(), randn(2, 3, seed=2).float()
     keep = torch.rand(2, 4, 64, generator=torch.Generator().manual_seed(3)) < 0.5
     expected = fast_shap_loss(values, keep, answers, null)
     with torch.autocast("cpu", torch.bfloat16):

@@ -16,14 +16,11 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputSoftmaxTarget
 from scipy.stats import chisquare
 from torch import Tensor, nn
 
+from tests.toolbox import randn, seeded
 from xai.core.errors import UserError
 from xai.metrics import functional as F
 
 TARGETS = torch.tensor([[4, 1], [0, 0], [2, 3]])
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def pictures(count: int = 3, height: int = 5, width: int = 7) -> Tensor:
@@ -31,7 +28,7 @@ def pictures(count: int = 3, height: int = 5, width: int = 7) -> Tensor:
 
 
 def maps(count: int = 3, height: int = 5, width: int = 7) -> Tensor:
-    return torch.randn(count, height, width, generator=seeded(1), dtype=torch.float64)
+    return randn(count, height, width, seed=1)
 
 
 class Network(nn.Module):

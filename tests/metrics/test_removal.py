@@ -11,19 +11,12 @@ from torch import Tensor
 from tests.models import tiny_vit
 from tests.orders import coalition_probabilities, min_max
 from tests.shapley.tables import all_rows, codes
+from tests.toolbox import randn, seeded
 from xai.core.errors import UserError
 from xai.games import PatchGame
 from xai.metrics import functional as F
 from xai.metrics.functional import removal
 from xai.models.maskable import Removal
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def maps(images: int, players: int, seed: int = 0) -> Tensor:
-    return torch.randn(images, players, generator=seeded(seed), dtype=torch.float64)
 
 
 class TableGame:
@@ -69,7 +62,7 @@ def algorithm_2(table: Tensor, phi: list[float], metric: str) -> tuple[Tensor, T
 
 @pytest.mark.parametrize("players", [2, 3, 8, 9])
 def test_lif_and_mif_are_algorithm_1(players: int) -> None:
-    game, phi = TableGame(4, players), maps(4, players)
+    game, phi = TableGame(4, players), randn(4, players)
     lif, mif = F.ranked_curves(game.value, phi, seeded())
     assert lif.dtype == mif.dtype == torch.float64
     for image in range(4):
@@ -125,7 +118,7 @@ def test_every_size_is_drawn_on_its_own() -> None:
 
 def test_curves_are_means_over_the_masks_that_were_drawn() -> None:
     # With a mask for each size and curve, what was asked is all there is to average.
-    game, phi = TableGame(1, 6), maps(1, 6)
+    game, phi = TableGame(1, 6), randn(1, 6)
     r_lif, r_mif = F.sampled_curves(game.value, phi, 1, seeded())
     asked = torch.cat(game.asked, 1)[0]
     for size in range(1, 7):
@@ -134,7 +127,7 @@ def test_curves_are_means_over_the_masks_that_were_drawn() -> None:
 
 
 def test_all_four_curves_are_those_of_the_two_functions() -> None:
-    game, phi = TableGame(3, 7), maps(3, 7)
+    game, phi = TableGame(3, 7), randn(3, 7)
     curves = F.removal_curves(game.value, phi, 5, seeded())
     generator = seeded()
     apart = [*F.ranked_curves(game.value, phi, generator), *F.sampled_curves(game.value, phi, 5, generator)]
@@ -153,7 +146,7 @@ def test_scores_are_the_means_and_equations_7_and_8() -> None:
 
 def test_the_engine_answers_as_full_passes_under_a_mask() -> None:
     network = tiny_vit.network(**tiny_vit.FAMILIES["registers"])
-    images, targets, phi = tiny_vit.pictures(network, 2), torch.tensor([3, 1]), maps(2, 16)
+    images, targets, phi = tiny_vit.pictures(network, 2), torch.tensor([3, 1]), randn(2, 16)
 
     def full_passes(coalitions: Tensor) -> Tensor:
         rows = coalitions.flatten(0, 1)
@@ -184,7 +177,7 @@ def asked_of(game: TableGame) -> list[Counter[int]]:
 @pytest.mark.parametrize("players", [1, 2, 3, 6, 9, 17])
 def test_ranked_curves_cost_what_is_said(players: int) -> None:
     game = TableGame(1, players)
-    F.ranked_curves(game.value, maps(1, players), seeded(), "random")
+    F.ranked_curves(game.value, randn(1, players), seeded(), "random")
     (asked,) = asked_of(game)
     assert max(asked.values()) == 1
     assert len(asked) <= F.passes(players, 1)["ranked_curves"] <= 2 * players - 1
@@ -194,7 +187,7 @@ def test_ranked_curves_cost_what_is_said(players: int) -> None:
 @pytest.mark.parametrize("masks", [1, 3, 40, 1000])
 def test_no_coalition_of_an_image_is_asked_twice(masks: int) -> None:
     game = TableGame(1, 5)
-    F.removal_curves(game.value, maps(1, 5), masks, seeded())
+    F.removal_curves(game.value, randn(1, 5), masks, seeded())
     (asked,) = asked_of(game)
     assert max(asked.values()) == 1
     assert len(asked) <= F.passes(5, masks)["removal_curves"]
@@ -227,7 +220,7 @@ def test_an_image_with_few_different_coalitions_goes_with_others_at_no_extra_cos
 def test_coalitions_are_held_within_the_budget_and_the_numbers_stay(
     budget: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    game, phi = TableGame(2, 8), maps(2, 8)
+    game, phi = TableGame(2, 8), randn(2, 8)
     whole = F.removal_curves(game.value, phi, 9, seeded())
     assert len(game.asked) == 1
     monkeypatch.setattr(removal, "_COALITION_BUDGET", budget)
@@ -241,7 +234,7 @@ def test_coalitions_are_held_within_the_budget_and_the_numbers_stay(
 
 
 def test_the_generator_alone_decides() -> None:
-    game, phi = TableGame(2, 9), maps(2, 9)
+    game, phi = TableGame(2, 9), randn(2, 9)
     state = torch.random.get_rng_state()
     first = F.removal_curves(game.value, phi, 3, seeded(1))
     again, other = (F.removal_curves(game.value, phi, 3, seeded(seed)) for seed in (1, 2))
@@ -253,7 +246,7 @@ def test_the_generator_alone_decides() -> None:
 
 
 def test_scale_shift_and_type_of_a_map_change_nothing() -> None:
-    game, phi = TableGame(2, 6), maps(2, 6).bfloat16()
+    game, phi = TableGame(2, 6), randn(2, 6).bfloat16()
     expected = F.removal_curves(game.value, phi.double(), 4, seeded())
     for same in (phi, phi.float().requires_grad_(), phi.double() * 4, phi.double() - 8):
         curves = F.removal_curves(game.value, same, 4, seeded())
@@ -287,14 +280,14 @@ CALLS = {
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 def test_what_cannot_be_scored_is_refused_before_the_game_is_asked(call: Callable[..., object]) -> None:
     game = TableGame(3, 4)
-    flat, broken = maps(3, 4), maps(3, 4)
+    flat, broken = randn(3, 4), randn(3, 4)
     flat[1:], broken[2, 0] = 0.25, torch.nan
     refused = {
         r"image 1 of the batch \(counted from 0\) are constant .* constant=random": (flat,),
         "1 of 3 images hold NaN": (broken,),
-        r"have to be \[B, M\]": (maps(3, 4).reshape(3, 2, 2),),
-        r"are \(0, 4\)": (maps(3, 4)[:0],),
-        "constant=zero is unknown: use refuse or random": (maps(3, 4), "zero"),
+        r"have to be \[B, M\]": (randn(3, 4).reshape(3, 2, 2),),
+        r"are \(0, 4\)": (randn(3, 4)[:0],),
+        "constant=zero is unknown: use refuse or random": (randn(3, 4), "zero"),
     }
     for message, arguments in refused.items():
         with pytest.raises(UserError, match=message) as caught:
@@ -307,12 +300,12 @@ def test_what_cannot_be_scored_is_refused_before_the_game_is_asked(call: Callabl
 def test_fewer_than_one_mask_is_refused(masks: int) -> None:
     for curves in (F.sampled_curves, F.removal_curves):
         with pytest.raises(UserError, match=f"masks={masks}; .* at least 1"):
-            curves(TableGame(1, 4).value, maps(1, 4), masks, seeded())
+            curves(TableGame(1, 4).value, randn(1, 4), masks, seeded())
 
 
 def test_a_game_without_targets_is_refused() -> None:
     with pytest.raises(ValueError, match=r"with \[2, 7, 5\], not with \[2, 7\]"):
-        F.ranked_curves(lambda coalitions: torch.zeros(*coalitions.shape[:2], 5), maps(2, 4), seeded())
+        F.ranked_curves(lambda coalitions: torch.zeros(*coalitions.shape[:2], 5), randn(2, 4), seeded())
 
 
 @pytest.mark.parametrize("shape", [(2, 3), (2, 3, 3), (2, 5)])

@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.ranking.toys import Toy, randn, seeded
+from tests.ranking.toys import Toy
+from tests.toolbox import randn, seeded
 from xai.ranking.areas import confidence, path_areas, peak_penalty, trapezoid_weights
 from xai.ranking.paths import enlarge, perturb
 

@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 from scipy import ndimage
 
-from tests.ranking.toys import randn
+from tests.toolbox import randn
 from xai.ranking.axes import apply_axes, cells_to_pixels, moving_mean, pixels_to_cells
 
 LIKE = torch.empty(0, dtype=torch.float64)

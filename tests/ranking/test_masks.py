@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from tests.ranking.toys import published_masks, randn
+from tests.ranking.toys import published_masks
+from tests.toolbox import randn
 from xai.core.errors import UserError
 from xai.ranking.masks import percentiles, soft_masks
 from xai.ranking.sinkhorn import plain_sinkhorn

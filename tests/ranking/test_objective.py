@@ -2,7 +2,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.ranking.toys import MEAN, Toy, drawn, params, published_step, question, randn, seeded
+from tests.ranking.toys import MEAN, Toy, drawn, params, published_step, question
+from tests.toolbox import randn, seeded
 from xai.core.errors import UserError
 from xai.ranking.areas import peak_penalty
 from xai.ranking.objective import Draw, Judgement, ObjectiveParams, Question, draw, judge, training_targets

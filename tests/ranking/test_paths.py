@@ -4,7 +4,8 @@ import torch.nn.functional as F
 from scipy import ndimage
 from torchvision.transforms.v2.functional import gaussian_blur
 
-from tests.ranking.toys import MEAN, randn, seeded
+from tests.ranking.toys import MEAN
+from tests.toolbox import randn, seeded
 from xai.core.errors import UserError
 from xai.ranking.paths import check_grid, enlarge, open_reference, perturb, smooth
 

@@ -3,7 +3,8 @@ import torch
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
-from tests.ranking.toys import MEAN, Toy, params, question, randn, seeded
+from tests.ranking.toys import MEAN, Toy, params, question
+from tests.toolbox import randn, seeded
 from xai.ranking.objective import draw, judge
 from xai.ranking.refinement import RefinementParams, refine_maps, refine_network
 

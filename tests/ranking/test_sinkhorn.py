@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.ranking.toys import randn
+from tests.toolbox import randn
 from xai.ranking import sinkhorn as module
 from xai.ranking.sinkhorn import plain_sinkhorn, sinkhorn
 from xai.ranking.sorting import assignment_scores

@@ -6,7 +6,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from scipy.stats import kstest
 
-from tests.ranking.toys import randn, seeded
+from tests.toolbox import randn, seeded
 from xai.core.errors import UserError
 from xai.ranking.sinkhorn import plain_sinkhorn
 from xai.ranking.sorting import assignment_scores, check_finite_scores, gumbel_noise, soft_sort

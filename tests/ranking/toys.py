@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.transforms.v2.functional import gaussian_blur
 
+from tests.toolbox import randn, seeded
 from xai.ranking.areas import confidence
 from xai.ranking.objective import Draw, Judgement, ObjectiveParams, Question
 from xai.ranking.sinkhorn import plain_sinkhorn
@@ -27,14 +28,6 @@ PARAMS = ObjectiveParams(
 
 def params(**changes: object) -> ObjectiveParams:
     return replace(PARAMS, **changes)
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def randn(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=seeded(seed), dtype=torch.float64)
 
 
 class Toy(nn.Module):

@@ -7,13 +7,10 @@ from torch import Tensor
 
 from tests.orders import coalition_probabilities, min_max
 from tests.shapley.tables import codes
+from tests.toolbox import seeded
 from xai.shapley.informed import informed_coalitions, uniform_sizes
 
 PHI = [0.7, -0.2, 0.1, 0.4]
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def algorithm_3(phi: list[float], *, important: bool) -> Tensor:

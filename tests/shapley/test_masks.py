@@ -6,11 +6,8 @@ import torch
 from torch import Tensor
 
 from tests.shapley.tables import codes
+from tests.toolbox import seeded
 from xai.shapley.masks import kernel_sizes, paired_masks, random_masks
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def kernel_of(players: int) -> list[float]:
