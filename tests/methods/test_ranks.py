@@ -80,7 +80,7 @@ def salvage_masks(sampling: str) -> Callable[[Any], Tensor]:
     def masks(place: Any) -> Tensor:
         learner._trainer = place
         given = batch(IMAGES)
-        return learner._coalitions(network.parts(given.pixels), given.labels)
+        return learner._coalitions(network.parts(given.pixels), given.labels, 7)
 
     return masks
 
@@ -88,7 +88,7 @@ def salvage_masks(sampling: str) -> Callable[[Any], Tensor]:
 def surrogate_masks(place: Any) -> Tensor:
     learner = Surrogate(classifier(), classifier(), FIT, "classifier", 8, 3, "test")
     learner._trainer = place
-    return learner._masks(IMAGES)[:, None]
+    return learner._masks(IMAGES, 7)[:, None]
 
 
 def vit_shapley_masks(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], Tensor]:
@@ -133,7 +133,7 @@ def test_ranks_show_backgrounds_of_their_own() -> None:
 
     def shown(rank: int) -> Tensor:
         learner._trainer = at(rank)
-        keep = learner._shown(given)
+        keep = learner._shown(given, 7)
         assert keep is not None
         return keep
 

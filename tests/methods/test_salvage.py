@@ -52,13 +52,13 @@ def test_a_step_is_equation_5(outputs: int, temperature: float) -> None:
     with torch.no_grad():
         learner.network.decoder.patch_projection.weight.normal_(generator=torch.Generator().manual_seed(2))
         parts = learner.network.parts(given.pixels)
-        keep = learner._coalitions(parts, given.labels)
+        keep = learner._coalitions(parts, given.labels, learner.global_step)
         expected = []
         for image in range(6):
             for row in keep[image]:
                 total = parts.present[image][row].double().sum(0) + parts.absent[image][~row].double().sum(0)
                 u = (total / temperature).softmax(-1)
-                v = learner._surrogate[0](given.pixels[image : image + 1], row[None]).double().softmax(-1)[0]
+                v = learner._frozen[0](given.pixels[image : image + 1], row[None]).double().softmax(-1)[0]
                 expected.append(scipy.spatial.distance.jensenshannon(u.numpy(), v.numpy()) ** 2)
     loss = learner.training_step(given, 0)
     assert loss.item() == pytest.approx(sum(expected) / len(expected), rel=1e-4)
@@ -70,7 +70,7 @@ def test_a_step_draws_the_same_in_a_resumed_run_and_one_size_a_slot(sampling: st
     phi, labels = torch.randn(6, PLAYERS, 3, generator=torch.Generator().manual_seed(1)), torch.arange(6) % 3
 
     def drawn(step: int) -> Tensor:
-        return at_step(salvage(sampling, masks=32), step)._coalitions(parts_of(phi), labels)
+        return at_step(salvage(sampling, masks=32), step)._coalitions(parts_of(phi), labels, step)
 
     assert torch.equal(drawn(7), drawn(7))
     assert not torch.equal(drawn(7), drawn(8))
@@ -89,7 +89,7 @@ def test_informed_masks_follow_the_current_map_of_the_true_class() -> None:
         phi[image, :, label] = 0
         phi[image, image, :] = -5
         phi[image, image, label] = 1
-    keep = at_step(salvage(masks=400), 0)._coalitions(parts_of(phi), labels)
+    keep = at_step(salvage(masks=400), 0)._coalitions(parts_of(phi), labels, 0)
     smaller = keep[0].sum(1) < PLAYERS
     important = torch.arange(400) < 200
     for image in range(3):
@@ -104,7 +104,7 @@ def test_an_untrained_explainer_draws_patches_evenly(sampling: str) -> None:
     parts = learner.network.parts(given.pixels)
     seen = torch.zeros(16, dtype=torch.long)
     for step in range(20):
-        seen += codes(at_step(learner, step)._coalitions(parts, given.labels)).flatten().bincount(minlength=16)
+        seen += codes(at_step(learner, step)._coalitions(parts, given.labels, step)).flatten().bincount(minlength=16)
     rows = torch.arange(16)[:, None] >> torch.arange(PLAYERS) & 1
     for size in (1, 2, 3):
         assert scipy.stats.chisquare(seen[rows.sum(1) == size]).pvalue > 0.001
@@ -113,7 +113,7 @@ def test_an_untrained_explainer_draws_patches_evenly(sampling: str) -> None:
 def test_which_patches_come_first_does_not_depend_on_how_many() -> None:
     learner, labels = salvage("uniform", masks=2), torch.zeros(1, dtype=torch.long)
     parts = parts_of(torch.zeros(1, PLAYERS, 3))
-    first = torch.stack([at_step(learner, step)._coalitions(parts, labels)[0, 0] for step in range(1500)])
+    first = torch.stack([at_step(learner, step)._coalitions(parts, labels, step)[0, 0] for step in range(1500)])
     for size in (1, 3):
         observed = first[first.sum(1) == size].sum(0)
         if size == 3:
@@ -139,7 +139,7 @@ def test_an_untrained_explainer_predicts_the_uniform_distribution_and_reaches_it
 @pytest.mark.parametrize("outputs", [3, 1])
 def test_it_learns_and_its_surrogate_stays_as_it_was(divergence: str, outputs: int) -> None:
     learner, given = salvage("uniform", outputs, divergence=divergence), batch(classes=max(outputs, 2))
-    surrogate = learner._surrogate[0]
+    surrogate = learner._frozen[0]
     before, start = copied(surrogate), copied(learner.network)
     losses, checkpoint = train(learner, [given] * 40)
     assert sum(losses[-5:]) < 0.6 * sum(losses[:5])

@@ -35,7 +35,7 @@ def test_the_loss_and_its_gradient_stay_finite_however_sure_both_are(dtype: torc
 
 def test_a_step_asks_the_classifier_about_whole_images_and_the_surrogate_about_masked_ones() -> None:
     learner, given = surrogate(sizes=6), batch()
-    keep = learner._masks(6)
+    keep = learner._masks(6, learner.global_step)
     expected = surrogate_loss(learner.model(given.pixels, keep), classifier()(given.pixels))
     torch.testing.assert_close(learner.training_step(given, 0), expected)
     assert keep.any()
@@ -44,7 +44,7 @@ def test_a_step_asks_the_classifier_about_whole_images_and_the_surrogate_about_m
 
 def test_labels_can_teach_instead() -> None:
     learner, given = surrogate("labels", sizes=6), batch()
-    expected = F.cross_entropy(learner.model(given.pixels, learner._masks(6)), given.labels)
+    expected = F.cross_entropy(learner.model(given.pixels, learner._masks(6, learner.global_step)), given.labels)
     torch.testing.assert_close(learner.training_step(given, 0), expected)
 
 
@@ -52,7 +52,7 @@ def test_masks_have_a_few_sizes_a_batch_from_none_to_all() -> None:
     learner, found = surrogate(sizes=3), []
     for step in range(600):
         learner.__dict__["_seed"] = step
-        sizes = learner._masks(9).sum(1)
+        sizes = learner._masks(9, learner.global_step).sum(1)
         assert torch.equal(sizes, sizes[:3].repeat(3))
         found.append(sizes[:3])
     counts = torch.cat(found).bincount(minlength=PLAYERS + 1)
@@ -63,7 +63,7 @@ def test_masks_have_a_few_sizes_a_batch_from_none_to_all() -> None:
 @pytest.mark.parametrize("teacher", ["classifier", "labels"])
 def test_it_learns_and_its_teacher_stays_as_it_was(teacher: str) -> None:
     learner, given = surrogate(teacher), batch()
-    frozen = learner._classifier[0]
+    frozen = learner._frozen[0]
     before, start = copied(frozen), copied(learner.model)
     keep = torch.ones(6, PLAYERS, dtype=torch.bool)
 

@@ -110,7 +110,7 @@ def test_attributions_add_up_to_what_the_image_makes_of_the_prediction(outputs: 
 
 def test_it_learns_and_its_surrogate_stays_as_it_was() -> None:
     learner, given = vit_shapley(), batch()
-    surrogate = learner._surrogate[0]
+    surrogate = learner._frozen[0]
     before, start = copied(surrogate), copied(learner.network)
 
     def distance() -> float:

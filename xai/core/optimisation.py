@@ -1,6 +1,7 @@
 """How everything is optimised: AdamW, a linear warm-up, a cosine down to zero."""
 
 import math
+from typing import Literal
 
 import torch
 from pytorch_lightning import LightningModule
@@ -21,6 +22,7 @@ class FitParams:
         warmup: Share of the steps over which the rate rises from zero.
         clip: Largest gradient norm; 0 leaves gradients as they are.
         steps: Steps in all, however many passes over the images they make.
+        keep: Which weights: the `last`, or those of the epoch that was `best`, by the loss on the validation split.
     """
 
     epochs: Count | None
@@ -30,6 +32,7 @@ class FitParams:
     warmup: Share
     clip: NonNegative
     steps: Count | None = None
+    keep: Literal["last", "best"] = "last"
 
     def __post_init__(self) -> None:
         """Refuse a training of two lengths, or of none."""

@@ -9,7 +9,7 @@ import math
 import os
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,11 +21,13 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins.environments import LightningEnvironment
 from pytorch_lightning.strategies import DDPStrategy
+from pytorch_lightning.utilities.model_helpers import is_overridden
 from torch import Tensor
 
 from xai.core.batch_norm import share_batch_norms
 from xai.core.epochs import EpochDataModule
 from xai.core.errors import UserError
+from xai.core.kept import BEST, Keep, kept_weights
 from xai.core.optimisation import FitParams
 from xai.core.processes import Parcel, Tell, run_group
 from xai.core.progress import bar
@@ -160,6 +162,7 @@ class _Plan:
     trainer: TrainerParams
     workdir: Path
     resume: bool
+    shares: Sequence[float] = ()
 
     @property
     def checkpoint(self) -> Path:
@@ -174,6 +177,7 @@ def fit(
     workdir: Path,
     title: str,
     logger: Logger | Literal[False],
+    shares: Sequence[float] = (),
 ) -> None:
     """Train a module in `workdir`, from its last checkpoint there if a killed run has left one.
 
@@ -187,12 +191,17 @@ def fit(
         workdir: Where checkpoints go; the store removes them when the stage is whole.
         title: What the progress bar says.
         logger: Where curves go.
+        shares: After which shares of the steps the weights of that moment are kept in `workdir`, as `xai.core.kept`
+            calls them.
 
     Raises:
-        UserError: Where the loss becomes NaN or infinite; no checkpoint of that epoch is written.
+        UserError: Where the loss becomes NaN or infinite; no checkpoint of that epoch is written. Where the best epoch
+            is to be kept, and the module has no validation loss.
     """
+    if params.keep == "best" and not is_overridden("validation_step", module):
+        raise UserError(f"{title}: keep=best needs a loss on the validation split, which this has not: use keep=last")
     finished = _last_epoch(workdir / CHECKPOINT)
-    plan = _Plan(params, trainer, workdir, finished is not None)
+    plan = _Plan(params, trainer, workdir, finished is not None, shares)
     data.first_epoch, data.ranks = 0 if finished is None else finished + 1, trainer.devices
     data.setup("fit")
     with bar(title, params.total(len(data.train_dataloader())), "steps") as advance:
@@ -200,6 +209,8 @@ def fit(
             _train(plan, module, data, advance, logger)
         else:
             _train_in_processes(plan, module, data, advance, logger)
+    if (workdir / BEST).exists():
+        module.load_state_dict(kept_weights(workdir, BEST))
     module.cpu().eval()
 
 
@@ -213,6 +224,8 @@ def _train(
 ) -> None:
     index = plan.trainer.device.index
     where: dict[str, Any] = {"devices": 1 if index is None else [index], **distribution}
+    best, total = plan.params.keep == "best", plan.params.total(len(data.train_dataloader()))
+    keep = Keep(plan.workdir, best, plan.shares, total)
     with _quiet_lightning():
         engine = pl.Trainer(
             **where,
@@ -222,13 +235,13 @@ def _train(
             precision=plan.trainer.precision,
             gradient_clip_val=plan.params.clip or None,
             logger=logger,
-            callbacks=[_StopOnNaN(), _Bar(advance), _Checkpoint(plan.checkpoint)],
+            callbacks=[_StopOnNaN(), _Bar(advance), keep, _Checkpoint(plan.checkpoint)],
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
             use_distributed_sampler=False,
             num_sanity_val_steps=0,
-            limit_val_batches=0,
+            limit_val_batches=1.0 if best else 0,
             log_every_n_steps=10,
             default_root_dir=plan.workdir,
         )

@@ -2,13 +2,12 @@
 
 import torch
 import torch.nn.functional as F
-from pytorch_lightning import LightningModule
-from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
 from xai.core.errors import UserError
-from xai.core.optimisation import FitParams, adamw
+from xai.core.optimisation import FitParams
 from xai.data.module import Batch
+from xai.methods.learner import Learner
 from xai.models.maskable import MaskableClassifier
 from xai.sampling import step_generator
 
@@ -43,7 +42,7 @@ def visible_background(step: int, steps: int, focus: float, patches: int) -> int
     return None if step >= rising else int(patches * step / rising)
 
 
-class Classifier(LightningModule):
+class Classifier(Learner):
     """Cross-entropy; for a binary classifier that is the logistic loss.
 
     A small ViT that starts from nothing does not find a small object on a large canvas within minutes. Where the
@@ -59,30 +58,23 @@ class Classifier(LightningModule):
     """
 
     def __init__(self, model: MaskableClassifier, params: FitParams, focus: float, seed: int, stage: str) -> None:
-        super().__init__()
+        super().__init__(params, seed, stage)
         if not 0 <= focus <= 1:
             raise UserError(f"focus={focus} is a share of the steps: it must lie between 0 and 1")
-        self.model = model
-        self._params, self._focus, self._seed, self._stage = params, focus, seed, stage
+        self.model, self._focus = model, focus
 
-    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
-        """One step of the cross-entropy."""
-        loss = F.cross_entropy(self.model(batch.pixels, self._shown(batch)).float(), batch.labels)
-        self.log(f"{self._stage}/loss", loss)
-        return loss
+    def loss(self, batch: Batch, step: int) -> Tensor:
+        """The cross-entropy."""
+        return F.cross_entropy(self.model(batch.pixels, self._shown(batch, step)).float(), batch.labels)
 
-    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """AdamW with warm-up and cosine."""
-        return adamw(self, self._params)
-
-    def _shown(self, batch: Batch) -> Tensor | None:
-        if not self._focus:
+    def _shown(self, batch: Batch, step: int) -> Tensor | None:
+        if not (self._focus and self.training):
             return None
         if batch.regions is None:
             raise UserError("focus needs the regions of the objects, and this data set has none: set focus=0")
         steps = int(self.trainer.estimated_stepping_batches)
-        background = visible_background(self.global_step, steps, self._focus, self.model.players)
+        background = visible_background(step, steps, self._focus, self.model.players)
         if background is None:
             return None
-        generator = step_generator(self._seed, self.global_step, batch.pixels.device, self.global_rank)
+        generator = step_generator(self._seed, step, batch.pixels.device, self.global_rank)
         return focused_patches(batch.regions, self.model.grid, background, generator)

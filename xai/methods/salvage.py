@@ -3,14 +3,13 @@
 import math
 
 import torch
-from pytorch_lightning import LightningModule
-from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
 from xai.core.errors import UserError
-from xai.core.optimisation import FitParams, adamw
+from xai.core.optimisation import FitParams
 from xai.data.module import Batch
 from xai.games import PatchGame
+from xai.methods.learner import Learner
 from xai.models.explainer import SalvageNetwork, ShapleyParts, column
 from xai.models.maskable import MaskableClassifier
 from xai.sampling import common_and_own
@@ -21,7 +20,7 @@ from xai.shapley.masks import kernel_sizes, random_masks
 SAMPLINGS = ("informed", "shapley_kernel", "uniform")
 
 
-class Salvage(LightningModule):
+class Salvage(Learner):
     """Trains phi+ and phi- on the game of the surrogate.
 
     Args:
@@ -49,7 +48,7 @@ class Salvage(LightningModule):
         seed: int,
         stage: str,
     ) -> None:
-        super().__init__()
+        super().__init__(params, seed, stage, surrogate)
         check_masks(masks)
         if sampling not in SAMPLINGS:
             raise UserError(f"sampling={sampling} is unknown: use {', '.join(SAMPLINGS)}")
@@ -57,38 +56,25 @@ class Salvage(LightningModule):
             raise UserError(f"temperature={temperature} must be above 0")
         if divergence not in DIVERGENCES:
             raise UserError(f"divergence={divergence} is unknown: use {' or '.join(DIVERGENCES)}")
-        self.network = network
-        # In a list, so that Lightning neither trains it, nor writes it into every checkpoint.
-        self._surrogate = [surrogate]
-        self._params, self._masks, self._sampling = params, masks, sampling
+        self.network, self._masks, self._sampling = network, masks, sampling
         self._temperature, self._divergence = temperature, divergence
-        self._seed, self._stage = seed, stage
 
-    def on_fit_start(self) -> None:
-        """Bring the frozen surrogate to the device of the training."""
-        self._surrogate[0].to(self.device)
-
-    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
-        """One step of equation 5."""
+    def loss(self, batch: Batch, step: int) -> Tensor:
+        """Equation 5."""
         parts = self.network.parts(batch.pixels)
-        coalitions = self._coalitions(parts, batch.labels)
-        log_v = log_predictions(self._surrogate[0], batch.pixels, coalitions)
-        loss = distribution_loss(*parts, coalitions, log_v, self._temperature, self._divergence)
-        self.log(f"{self._stage}/loss", loss)
-        return loss
-
-    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """AdamW with warm-up and cosine."""
-        return adamw(self, self._params)
+        coalitions = self._coalitions(parts, batch.labels, step)
+        log_v = log_predictions(self._frozen[0], batch.pixels, coalitions)
+        return distribution_loss(*parts, coalitions, log_v, self._temperature, self._divergence)
 
     @torch.no_grad()
-    def _coalitions(self, parts: ShapleyParts, labels: Tensor) -> Tensor:
+    def _coalitions(self, parts: ShapleyParts, labels: Tensor, step: int) -> Tensor:
         """Bool [B, S, M]; one size a slot for all images, so that sequences of one length are computed together."""
         players = parts.present.shape[1]
-        common, own = common_and_own(self._seed, self.global_step, labels.device, self.global_rank)
+        common, own = common_and_own(self._seed, step, labels.device, self.global_rank)
         draw_sizes = kernel_sizes if self._sampling == "shapley_kernel" else uniform_sizes
         sizes = draw_sizes(players, self._masks, common)
-        if self._sampling == "informed":
+        # Not to validate: losses over masks that each network chooses for itself do not compare.
+        if self._sampling == "informed" and self.training:
             return informed_coalitions(column(parts.present - parts.absent, labels), sizes, own)
         return random_masks(len(labels), players, sizes, own)
 

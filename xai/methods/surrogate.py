@@ -5,13 +5,12 @@ Frye et al. 2021; Covert et al. 2023 (ViT-Shapley), section 3; SALVAGE, section 
 
 import torch
 import torch.nn.functional as F
-from pytorch_lightning import LightningModule
-from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
 from xai.core.errors import UserError
-from xai.core.optimisation import FitParams, adamw
+from xai.core.optimisation import FitParams
 from xai.data.module import Batch
+from xai.methods.learner import Learner
 from xai.models.maskable import MaskableClassifier
 from xai.sampling import common_and_own
 from xai.shapley.masks import random_masks
@@ -32,7 +31,7 @@ def surrogate_loss(masked: Tensor, full: Tensor) -> Tensor:
     return F.kl_div(masked.float().log_softmax(1), full.float().log_softmax(1), reduction="batchmean", log_target=True)
 
 
-class Surrogate(LightningModule):
+class Surrogate(Learner):
     """Fine-tunes a classifier on randomly masked images.
 
     Args:
@@ -55,38 +54,24 @@ class Surrogate(LightningModule):
         seed: int,
         stage: str,
     ) -> None:
-        super().__init__()
+        super().__init__(params, seed, stage, classifier)
         if teacher not in TEACHERS:
             raise UserError(f"surrogate.teacher={teacher} is unknown: use {' or '.join(TEACHERS)}")
-        self.model = model
-        # In a list, so that Lightning neither trains it, nor writes it into every checkpoint.
-        self._classifier = [classifier]
-        self._params, self._teacher, self._sizes, self._seed, self._stage = params, teacher, sizes, seed, stage
+        self.model, self._teacher, self._sizes = model, teacher, sizes
 
-    def on_fit_start(self) -> None:
-        """Bring the frozen classifier to the device of the training."""
-        self._classifier[0].to(self.device)
-
-    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
-        """One step on masked images."""
-        keep = self._masks(len(batch.pixels)).to(self.device)
+    def loss(self, batch: Batch, step: int) -> Tensor:
+        """What masked images lose."""
+        keep = self._masks(len(batch.pixels), step).to(self.device)
         masked = self.model(batch.pixels, keep)
         if self._teacher == "labels":
-            loss = F.cross_entropy(masked.float(), batch.labels)
-        else:
-            with torch.no_grad():
-                full = self._classifier[0](batch.pixels)
-            loss = surrogate_loss(masked, full)
-        self.log(f"{self._stage}/loss", loss)
-        return loss
+            return F.cross_entropy(masked.float(), batch.labels)
+        with torch.no_grad():
+            full = self._frozen[0](batch.pixels)
+        return surrogate_loss(masked, full)
 
-    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """AdamW with warm-up and cosine."""
-        return adamw(self, self._params)
-
-    def _masks(self, images: int) -> Tensor:
+    def _masks(self, images: int, step: int) -> Tensor:
         """Bool [B, M], of sizes from none to all; a batch has few of them, because each length is a pass of its own."""
-        common, own = common_and_own(self._seed, self.global_step, torch.device("cpu"), self.global_rank)
+        common, own = common_and_own(self._seed, step, torch.device("cpu"), self.global_rank)
         drawn = torch.randint(self.model.players + 1, (self._sizes,), generator=common)
         sizes = drawn[torch.arange(images) % self._sizes]
         return random_masks(images, self.model.players, sizes[:, None], own)[:, 0]

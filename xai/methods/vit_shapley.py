@@ -1,12 +1,11 @@
 """ViT-Shapley (Covert et al. 2023): learning Shapley values by the weighted least squares that characterises them."""
 
 import torch
-from pytorch_lightning import LightningModule
-from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
-from xai.core.optimisation import FitParams, adamw
+from xai.core.optimisation import FitParams
 from xai.data.module import Batch
+from xai.methods.learner import Learner
 from xai.methods.salvage import check_masks, log_predictions
 from xai.models.explainer import ShapleyNetwork
 from xai.models.maskable import MaskableClassifier
@@ -49,7 +48,7 @@ def fast_shap_loss(values: Tensor, coalitions: Tensor, answers: Tensor, null: Te
     return values.shape[1] * (predicted - answers).square().mean()
 
 
-class VitShapley(LightningModule):
+class VitShapley(Learner):
     """Trains phi on the game of the surrogate, with paired masks from the Shapley kernel.
 
     Args:
@@ -70,31 +69,18 @@ class VitShapley(LightningModule):
         seed: int,
         stage: str,
     ) -> None:
-        super().__init__()
+        super().__init__(params, seed, stage, surrogate)
         check_masks(masks)
-        self.network = network
-        # In a list, so that Lightning neither trains it, nor writes it into every checkpoint.
-        self._surrogate = [surrogate]
-        self._params, self._masks, self._seed, self._stage = params, masks, seed, stage
+        self.network, self._masks = network, masks
 
-    def on_fit_start(self) -> None:
-        """Bring the frozen surrogate to the device of the training."""
-        self._surrogate[0].to(self.device)
-
-    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
-        """One step of the FastSHAP objective, on normalised values."""
-        players = self._surrogate[0].players
-        common, own = common_and_own(self._seed, self.global_step, batch.pixels.device, self.global_rank)
+    def loss(self, batch: Batch, step: int) -> Tensor:
+        """The FastSHAP objective, on normalised values."""
+        players = self._frozen[0].players
+        common, own = common_and_own(self._seed, step, batch.pixels.device, self.global_rank)
         coalitions = paired_masks(len(batch.pixels), players, self._masks // 2, common, own)
-        answers, grand, null = predictions_with_ends(self._surrogate[0], batch.pixels, coalitions)
+        answers, grand, null = predictions_with_ends(self._frozen[0], batch.pixels, coalitions)
         values = efficient(self.network.values(batch.pixels), grand, null)
-        loss = fast_shap_loss(values, coalitions, answers, null)
-        self.log(f"{self._stage}/loss", loss)
-        return loss
-
-    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """AdamW with warm-up and cosine."""
-        return adamw(self, self._params)
+        return fast_shap_loss(values, coalitions, answers, null)
 
 
 def predictions_with_ends(

@@ -1,0 +1,107 @@
+"""Weights of the best epoch, and of a network on its way, also where a run was killed and went on."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.core.test_training import CPU, KilledError, Moving, network
+from tests.methods.tiny_salvage import batch, classifier, copied
+from xai.core.errors import UserError
+from xai.core.kept import BEST, kept_weights, on_the_way
+from xai.core.optimisation import FitParams
+from xai.core.training import fit
+from xai.data.module import ImageDataModule
+from xai.data.registry import Images
+from xai.methods.classifier import Classifier
+from xai.methods.self_explainer import SelfExplainer
+
+FIT = FitParams(6, 5, 3e-2, 0.0, 0.0, 0.0, keep="best")
+SHARES = (0.25, 0.5)
+STEPS = 12
+
+
+class Fixed:
+    """Twelve images to learn by heart, and twelve others of the same labels, of which nothing can be learned."""
+
+    classes = ("a", "b", "c")
+
+    def __init__(self, deadline: int | None = None) -> None:
+        self.deadline, self.read = deadline, 0
+
+    def labels(self, split: str) -> Tensor:
+        return torch.arange(12) % 3
+
+    def images(self, split: str, indices: Tensor, epoch: int) -> Images:
+        if split == "train":
+            self.read += 1
+        if self.read == self.deadline:
+            raise KilledError
+        pixels = batch(12, seed={"train": 0, "validation": 5}[split]).pixels
+        return Images(pixels[indices], None)
+
+
+class Watched(Classifier):
+    """Remembers its weights after every step, and what they say of the other images after every epoch."""
+
+    def __init__(self, params: FitParams) -> None:
+        super().__init__(classifier().requires_grad_(True), params, 0.0, 3, "test")
+        self.states: dict[int, dict[str, Tensor]] = {}
+        self.losses: dict[int, float] = {}
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        self.states[self.global_step] = copied(self)
+
+    def on_train_epoch_end(self) -> None:
+        source = Fixed()
+        pixels = source.images("validation", torch.arange(12), 0).pixels
+        with torch.no_grad():
+            chances = self.model(pixels).double().softmax(1)[torch.arange(12), source.labels("validation")]
+        self.losses[self.global_step] = float(-chances.log().mean())
+
+
+def trained(folder: Path, source: Fixed, params: FitParams = FIT) -> Watched:
+    module = Watched(params)
+    data = ImageDataModule(source, 8, params.batch_size, seed=3)  # type: ignore[arg-type]
+    fit(module, data, params, CPU, folder, "training", False, shares=SHARES)
+    return module
+
+
+def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_the_best_epoch_is_what_is_left_and_the_last_where_that_is_asked_for(tmp_path: Path) -> None:
+    module = trained(tmp_path / "best", Fixed())
+    best = min(module.losses, key=lambda step: module.losses[step])
+    assert len(module.losses) == 6
+    assert best < STEPS, "the last epoch is the best: nothing is shown"
+    assert same(copied(module), module.states[best])
+    last = trained(tmp_path / "last", Fixed(), FitParams(6, 5, 3e-2, 0.0, 0.0, 0.0))
+    assert same(copied(last), module.states[STEPS])
+    assert not (tmp_path / "last" / BEST).exists()
+
+
+def test_the_network_on_its_way_is_that_of_the_one_training(tmp_path: Path) -> None:
+    module = trained(tmp_path, Fixed())
+    for share in SHARES:
+        assert same(kept_weights(tmp_path, on_the_way(share)), module.states[round(share * STEPS)])
+
+
+@pytest.mark.parametrize("deadline", [2, 5, 8, 12])
+def test_a_run_that_was_killed_keeps_the_same(tmp_path: Path, deadline: int) -> None:
+    expected = trained(tmp_path / "undisturbed", Fixed())
+    with pytest.raises(KilledError):
+        trained(tmp_path / "killed", Fixed(deadline))
+    found = trained(tmp_path / "killed", Fixed())
+    assert same(copied(found), copied(expected))
+    for name in (BEST, *map(on_the_way, SHARES)):
+        assert same(*(kept_weights(tmp_path / run, name) for run in ("undisturbed", "killed")))
+
+
+def test_a_training_without_a_validation_loss_has_no_best_epoch(tmp_path: Path) -> None:
+    data = ImageDataModule(Moving(), 16, 5, seed=3)
+    with pytest.raises(UserError, match="keep=best needs a loss on the validation split"):
+        fit(SelfExplainer(network(), FIT, 1.0, "t"), data, FIT, CPU, tmp_path, "training", False)

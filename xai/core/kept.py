@@ -1,0 +1,67 @@
+"""Weights that are kept beside those of the last step: of the best epoch, and of the network on its way."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback
+from torch import Tensor
+
+from xai.core.files import write_atomically
+
+BEST = "checkpoint-best.ckpt"
+
+
+def on_the_way(share: float) -> str:
+    """The file of the weights after a share of the steps."""
+    return f"checkpoint-{share:g}.ckpt"
+
+
+class Keep(Callback):
+    """Writes weights into the folder of a training. A resumed run writes what the killed one would have written.
+
+    Args:
+        folder: Where to.
+        best: Whether those of the epoch with the smallest validation loss are kept.
+        shares: After which shares of the steps those of that moment are kept.
+        total: Steps in all.
+    """
+
+    def __init__(self, folder: Path, best: bool, shares: Sequence[float], total: int) -> None:
+        self._folder, self._best = folder, best
+        self._moments = {max(1, round(share * total)): share for share in shares}
+        self._least = math.inf
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *_: Any) -> None:
+        """Keep what has come to one of the moments."""
+        if trainer.global_step in self._moments:
+            self._write(trainer, module, on_the_way(self._moments[trainer.global_step]))
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Keep the best; the validation of this epoch is over."""
+        found = [value for name, value in trainer.callback_metrics.items() if name.endswith("/validation_loss")]
+        if self._best and found and float(found[0]) < self._least:
+            self._least = float(found[0])
+            self._write(trainer, module, BEST)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the next checkpoint remembers: a file that is newer than it is written again, and the same."""
+        return {"least": self._least}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from there."""
+        self._least = state_dict["least"]
+
+    def _write(self, trainer: pl.Trainer, module: pl.LightningModule, name: str) -> None:
+        if trainer.is_global_zero:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            write_atomically(self._folder / name, lambda path: torch.save(module.state_dict(), path))
+
+
+def kept_weights(folder: Path, name: str) -> dict[str, Tensor]:
+    """Weights of the module that `Keep` has written."""
+    found: dict[str, Tensor] = torch.load(folder / name, weights_only=True)  # noqa: TID251 - weights only
+    return found

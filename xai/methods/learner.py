@@ -1,0 +1,53 @@
+"""What the trainings around a maskable classifier share: one loss of a batch, for training and for validation."""
+
+from pytorch_lightning import LightningModule
+from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor
+
+from xai.core.optimisation import FitParams, adamw
+from xai.data.module import Batch
+from xai.models.maskable import MaskableClassifier
+
+_VALIDATION = 1 << 31
+"""Number of the first batch of the validation split, where a step counts: no training is that long."""
+
+
+class Learner(LightningModule):
+    """A training whose loss depends on a batch and on the number of the step, from which all that is drawn follows.
+
+    Args:
+        params: The optimisation.
+        seed: Of what is drawn.
+        stage: Prefix of the logged names.
+        frozen: A classifier that is asked, and learns nothing.
+    """
+
+    def __init__(self, params: FitParams, seed: int, stage: str, frozen: MaskableClassifier | None = None) -> None:
+        super().__init__()
+        self._params, self._seed, self._stage = params, seed, stage
+        # In a list, so that Lightning neither trains it, nor writes it into every checkpoint.
+        self._frozen = [frozen] if frozen is not None else []
+
+    def loss(self, batch: Batch, step: int) -> Tensor:
+        """The scalar loss of a batch; in evaluation mode the one by which trainings, and epochs of one, compare."""
+        raise NotImplementedError
+
+    def on_fit_start(self) -> None:
+        """Bring the frozen classifier to the device of the training."""
+        for network in self._frozen:
+            network.to(self.device)
+
+    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+        """One step."""
+        loss = self.loss(batch, self.global_step)
+        self.log(f"{self._stage}/loss", loss)
+        return loss
+
+    def validation_step(self, batch: Batch, batch_index: int) -> None:
+        """The loss of a batch of the validation split, with the same draws after every epoch."""
+        loss = self.loss(batch, _VALIDATION + batch_index)
+        self.log(f"{self._stage}/validation_loss", loss, batch_size=len(batch.labels))
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """AdamW with warm-up and cosine."""
+        return adamw(self, self._params)
