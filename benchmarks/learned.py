@@ -123,9 +123,9 @@ class OwnSizes(SalvageStep):
     """SALVAGE with coalitions whose sizes every image draws for itself."""
 
     @torch.no_grad()
-    def _coalitions(self, parts: ShapleyParts, labels: Tensor) -> Tensor:
+    def _coalitions(self, parts: ShapleyParts, labels: Tensor, step: int) -> Tensor:
         images, players = parts.present.shape[:2]
-        generator = step_generator(self._seed, self.global_step, labels.device)
+        generator = step_generator(self._seed, step, labels.device)
         sizes = uniform_sizes(players, images * self._masks, generator).reshape(images, self._masks)
         return informed_coalitions(column(parts.present - parts.absent, labels), sizes, generator)
 

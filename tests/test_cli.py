@@ -205,6 +205,8 @@ def test_wrong_settings(run: Cli, arguments: list[str], wanted: list[str]) -> No
         (["explainers.rise=3"], ["explainers.rise", "group of settings"]),
         (["-m", "explainers.rise.masks=one,two"], ["explainers.rise.masks=one", "whole number"]),
         (["model.binary=true"], ["model.binary=true", "two classes", "10"]),
+        (["lengths=[0.3]"], ["salvage keeps no network after 0.3", "explainers.salvage.snapshots"]),
+        (["explainers.salvage.share=0.3"], ["explainers.salvage.share=0.3", "choose 0.25, 0.5, 1"]),
         (["model=clip_tiny"], ["model=clip_tiny is a CLIP", "study=salvage", "model=vit_tiny"]),
     ],
 )

@@ -26,6 +26,7 @@ from xai.classifiers.params import ClassifierParams
 from xai.classifiers.vit import VitStages
 from xai.core.errors import UserError
 from xai.data.catalogue import OpenData
+from xai.methods.salvage import Salvage
 from xai.models import files
 from xai.models.explainer import SalvageNetwork, ShapleyNetwork
 from xai.models.maskable import Removal
@@ -80,6 +81,26 @@ def test_what_is_made_is_read_again_as_it_was(tmp_path: Path, trained: Trained) 
     torch.testing.assert_close(again.network("classifier")(TEST), expected, rtol=1e-4, atol=1e-5)
     assert not any(value.requires_grad for value in again.network("surrogate").parameters())
     assert not again.network("surrogate").training
+
+
+def test_the_network_after_a_share_of_the_training_lies_beside_the_trained_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[int, dict[str, Tensor]] = {}
+
+    def remember(module: Salvage, *_: Any) -> None:
+        seen[module.global_step] = {name: value.clone() for name, value in module.network.state_dict().items()}
+
+    monkeypatch.setattr(Salvage, "on_train_batch_end", remember)
+    params = replace(SALVAGE, fit=replace(FIT, epochs=2), snapshots=(0.5,))
+    stage = stages(tmp_path)
+    artifact = stage.salvage(params)
+    steps = max(seen)
+    assert steps >= 4
+    for share in (0.5, 1.0):
+        found = stage.explainer("salvage", params, artifact, share).state_dict()
+        assert found.keys() == seen[steps].keys()
+        assert all(torch.equal(value, seen[round(share * steps)][name]) for name, value in found.items())
 
 
 CHANGES: list[tuple[dict[str, Any], list[str]]] = [

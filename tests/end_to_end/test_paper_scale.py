@@ -97,7 +97,8 @@ def test_the_numbers_of_salvage(data: str, epochs: int, binary: bool) -> None:
     (removal,) = (each for each in open_metrics(settings.metrics, settings.metric) if each.metric.name == "removal")
     assert (settings.case.split, settings.case.images, removal.params.masks) == ("test", None, 128)
     assert ("object_mask" in settings.rows) == (data == "pet")
-    assert all(round(share * epochs) == share * epochs for share in settings.lengths)
+    assert set(settings.lengths) <= set(salvage.snapshots) == set(shapley.snapshots)
+    assert {stage.fit.keep for stage in stages} == {"best"}
 
 
 def composed(*overrides: str) -> DictConfig:

@@ -11,9 +11,8 @@ from torch import Tensor, nn
 from tests.methods import tiny_salvage
 from tests.models import test_dense, tiny_clip
 from xai.explainers.block import Block, explain
-from xai.explainers.learned.networks import Classifies, Ranking, Salvage, SelfExplaining
+from xai.explainers.learned.networks import Classifies, Ranking, Salvage, SelfExplaining, VitShapleyExplainer
 from xai.explainers.learned.refined import RefinedDecoder, RefinedMaps
-from xai.explainers.learned.vit_shapley import VitShapleyExplainer
 from xai.metrics.functional.perturbation import enlarge_map
 from xai.models.explainer import SalvageNetwork, ShapleyNetwork
 from xai.models.maskable import MaskableClassifier
@@ -80,6 +79,16 @@ def test_maps_and_logits_come_from_one_pass_without_gradients(
     torch.testing.assert_close(maps, ours.attribute(pictures(8), TARGETS))
     if isinstance(network, SalvageNetwork):
         torch.testing.assert_close(maps, network.attribute(pictures(8), TARGETS).detach())
+
+
+def test_vit_shapley_as_its_authors_read_it_classifies_as_the_surrogate() -> None:
+    network, _ = vit_shapley()
+    surrogate = tiny_salvage.classifier(seed=1)
+    raw, read = (explain(VitShapleyExplainer(network, surrogate, how), block(8)) for how in (False, True))
+    assert raw.maps is not None and read.maps is not None and read.logits is not None  # noqa: PT018
+    assert torch.equal(raw.maps, read.maps)
+    torch.testing.assert_close(read.logits, surrogate(pictures(8)).softmax(1))
+    assert not torch.allclose(read.logits, raw.logits)
 
 
 def test_a_self_explaining_clip_gives_the_column_of_the_class_and_its_logits() -> None:

@@ -35,6 +35,10 @@ for rounding, as that of ViT-Shapley's class token; and what is made from them. 
 the others, so that all that they share with these is held tightly.
 """
 
+SUPERSEDED = ("length/",)
+"""Numbers that stood for something else than they said: a share of a training was a training of that length, with a
+learning rate that ended there, and is now a moment of the one training."""
+
 
 def tolerance(leaf: Leaf, scale: float) -> float:
     """How far a number may be from the golden one, where the largest of its list is `scale`."""
@@ -87,7 +91,7 @@ def test_a_study_gives_its_golden_numbers(study: str, tmp_path: Path) -> None:
 
     found = dict(leaves(measure(STUDIES[study], SUPERVISE[study], tmp_path)))
 
-    wanted = dict(leaves(golden))
+    wanted = {leaf: value for leaf, value in leaves(golden) if not leaf[1].startswith(SUPERSEDED)}
     assert not wanted.keys() - found.keys()
     wrong = {"/".join(leaf): far for leaf, value in wanted.items() if (far := distance(leaf, value, found[leaf]))}
     assert not wrong, "\n".join(f"{leaf}: {far}" for leaf, far in list(wrong.items())[:40])

@@ -6,7 +6,7 @@ from tests.methods.tiny_salvage import FIT, PLAYERS, batch, classifier, copied, 
 from tests.shapley.tables import TableGame, all_rows, random_table, shapley_by_permutations
 from tests.toolbox import randn
 from xai.core.errors import UserError
-from xai.explainers.learned.vit_shapley import VitShapleyExplainer
+from xai.explainers.learned.networks import VitShapleyExplainer
 from xai.methods.vit_shapley import (
     VitShapley,
     efficient,

@@ -1,7 +1,7 @@
 """What the stages of all families of classifiers share: networks that are trained once, found again and handed over."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -189,21 +189,25 @@ class ClassifierStages:
             kind, self.runtime.with_precision(spec), make, title=f"{kind} of {self.data.name}"
         )
 
-    def _fit(self, module: LightningModule, params: FitParams, workdir: Path, what: str) -> None:
+    def _fit(
+        self, module: LightningModule, params: FitParams, workdir: Path, what: str, shares: Sequence[float] = ()
+    ) -> None:
         size, workers = self.model.image_size, self.runtime.trainer.workers
         batches = ImageDataModule(self.data.source, size, params.batch_size, self.seed, workers=workers)
         title = f"{what} of {self.data.name}"
-        fit(module, batches, params, self.runtime.trainer, workdir, title, self.runtime.logger)
+        fit(module, batches, params, self.runtime.trainer, workdir, title, self.runtime.logger, shares)
 
     def _loaded(self, tensors: dict[str, Tensor]) -> nn.Module:
         network = self._blank()
         load_weights(network, tensors, what="classifier", model=self.model.name)
         return network
 
-    def _write(self, workdir: Path, kind: str, network: nn.Module, **more: Any) -> None:
-        """Write a network; `more` is what is to be said of an explainer's decoder."""
+    def _write(self, workdir: Path, kind: str, network: nn.Module, name: str | None = None, **more: Any) -> None:
+        """Write a network, None: under its usual name; `more` is what is to be said of an explainer's decoder."""
         if kind == "surrogate":
             # It has learned to answer with tokens missing, and with nothing else.
             more["removal"] = Removal("tokens")
         spec = describe(self.model, kind, self.data.name, self.data.source.classes, seed=self.seed, **more)
-        files.write(workdir / FILES[kind], network, spec)
+        path = workdir / (name or FILES[kind])
+        path.parent.mkdir(exist_ok=True)
+        files.write(path, network, spec)

@@ -1,10 +1,14 @@
 """Settings of what is trained around a vision transformer: classifier, surrogate, and the two learned explainers."""
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from xai.core.optimisation import FitParams
 from xai.core.settings import Count, EvenCount, Positive, Share, settings
 from xai.models.segmenter import Decoder
+
+Portion = Annotated[float, Field(gt=0, le=1)]
 
 
 @settings
@@ -48,6 +52,7 @@ class ExplainerFit:
         depth: Its blocks.
         heads: Attention heads of each.
         fit: Its optimisation.
+        snapshots: Shares of the steps after which its network is kept as well.
     """
 
     masks: EvenCount
@@ -55,6 +60,7 @@ class ExplainerFit:
     depth: Count
     heads: Count
     fit: FitParams
+    snapshots: tuple[Portion, ...] = ()
 
 
 @settings

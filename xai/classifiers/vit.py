@@ -8,6 +8,7 @@ from pytorch_lightning import LightningModule
 
 from xai.classifiers.networks import FILES, REVISION, ClassifierStages
 from xai.classifiers.params import SalvageParams, SurrogateParams, VitShapleyParams
+from xai.core.kept import kept_weights, on_the_way
 from xai.core.store import Artifact
 from xai.methods.salvage import Salvage
 from xai.methods.surrogate import Surrogate
@@ -74,10 +75,12 @@ class VitStages(ClassifierStages):
         assert isinstance(network, MaskableVit)
         return network
 
-    def explainer(self, kind: str, params: SalvageParams | VitShapleyParams, artifact: Artifact) -> ExplainerNetwork:
-        """A trained explainer from the store, on the device, in evaluation mode."""
+    def explainer(
+        self, kind: str, params: SalvageParams | VitShapleyParams, artifact: Artifact, share: float = 1.0
+    ) -> ExplainerNetwork:
+        """An explainer from the store after a share of its training, on the device, in evaluation mode."""
         network = self._untrained(kind, params)
-        tensors = read_weights(artifact.file(FILES[kind]), what=kind).tensors
+        tensors = read_weights(artifact.file(FILES[kind] if share == 1 else _snapshot(share)), what=kind).tensors
         load_weights(network, tensors, what=kind, model=self.model.name)
         return network.to(self.runtime.trainer.device).eval().requires_grad_(False)
 
@@ -90,9 +93,13 @@ class VitStages(ClassifierStages):
             backbone = surrogate.network.state_dict()
             own = {name: value for name, value in backbone.items() if not name.startswith("head.")}
             network.backbone.load_state_dict(own)
-            self._fit(self._module(network, surrogate, params), params.fit, workdir, kind)
+            module = self._module(network, surrogate, params)
+            self._fit(module, params.fit, workdir, kind, params.snapshots)
             decoder = {"kind": params.decoder, "depth": params.depth, "heads": params.heads}
             self._write(workdir, kind, network, decoder=decoder)
+            for share in params.snapshots:
+                module.load_state_dict(kept_weights(workdir, on_the_way(share)))
+                self._write(workdir, kind, network, _snapshot(share), decoder=decoder)
 
         return self._get(kind, spec, make)
 
@@ -114,3 +121,8 @@ class VitStages(ClassifierStages):
             decoder = build_decoder(params.decoder, backbone.embed_dim, scores, params.depth, params.heads)
         made: type[ExplainerNetwork] = SalvageNetwork if kind == "salvage" else ShapleyNetwork
         return made(backbone, decoder, self.model.mean, self.model.std)
+
+
+def _snapshot(share: float) -> str:
+    """The file of an explainer after a share of its training."""
+    return f"snapshots/{share:g}.safetensors"

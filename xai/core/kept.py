@@ -32,13 +32,14 @@ class Keep(Callback):
 
     def __init__(self, folder: Path, best: bool, shares: Sequence[float], total: int) -> None:
         self._folder, self._best = folder, best
-        self._moments = {max(1, round(share * total)): share for share in shares}
+        self._moments = {share: max(1, round(share * total)) for share in shares}
         self._least = math.inf
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *_: Any) -> None:
         """Keep what has come to one of the moments."""
-        if trainer.global_step in self._moments:
-            self._write(trainer, module, on_the_way(self._moments[trainer.global_step]))
+        for share, moment in self._moments.items():
+            if trainer.global_step == moment:
+                self._write(trainer, module, on_the_way(share))
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Keep the best; the validation of this epoch is over."""

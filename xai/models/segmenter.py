@@ -4,6 +4,7 @@ The last layer computes in float32 under autocast too: bfloat16 has eight bits, 
 about which a softmax does not care, would take most of them away from what tells patches apart.
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Literal, get_args
 
 import torch
@@ -48,7 +49,7 @@ class MaskTransformer(nn.Module):
         count = patches.shape[1]
         tokens = torch.cat([self.project(patches), self.class_tokens.expand(len(patches), -1, -1)], dim=1)
         tokens = _unrounded(self.blocks(tokens))
-        with torch.autocast(tokens.device.type, enabled=False):
+        with _exact(tokens):
             patches, classes = self.norm(tokens).split([count, self.class_tokens.shape[1]], dim=1)
             scores = self.patch_projection(patches) @ self.class_projection(classes).transpose(1, 2)
         return scores * patches.shape[-1] ** -0.5
@@ -68,7 +69,7 @@ class LinearDecoder(nn.Module):
     def forward(self, patches: Tensor) -> Tensor:
         """Scores [B, M, K], never in half precision, of patch tokens [B, M, D]."""
         tokens = _unrounded(self.blocks(patches))
-        with torch.autocast(tokens.device.type, enabled=False):
+        with _exact(tokens):
             scores: Tensor = self.head(self.norm(tokens))
         return scores
 
@@ -89,6 +90,12 @@ def build_decoder(kind: str, width: int, scores: int, depth: int, heads: int) ->
 
 def _blocks(width: int, depth: int, heads: int) -> nn.Sequential:
     return nn.Sequential(*(Block(width, heads, mlp_ratio=4.0, qkv_bias=True) for _ in range(depth)))
+
+
+def _exact(tokens: Tensor) -> AbstractContextManager[None]:
+    """Without autocast, where the device has it at all; that of shapes without numbers has not."""
+    device = tokens.device.type
+    return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
 
 
 def _unrounded(tokens: Tensor) -> Tensor:

@@ -1,62 +1,84 @@
 """Trained networks as explainers: each gives in one forward pass what its training has put into it."""
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import Tensor
 
 from xai.explainers.block import Block, Explanation
+from xai.methods.vit_shapley import efficient, predictions_with_ends
 from xai.models.clip import SelfExplainingClip
 from xai.models.dense import DenseExplainer
-from xai.models.explainer import SalvageNetwork, column
+from xai.models.explainer import SalvageNetwork, ShapleyNetwork, column
 from xai.models.maskable import MaskableClassifier
 
 
-class Salvage:
-    """SALVAGE (Naouar et al. 2025): maps phi+ - phi-, and a classifier of its own.
+class ExplainingClassifier(ABC):
+    """A network that explains patches and classifies, from the same pass."""
+
+    grid: tuple[int, int]
+
+    @abstractmethod
+    def values(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Attributions [B, M, C] and logits [B, C] of images [B, 3, H, W]."""
+
+    @torch.no_grad()
+    def attribute(self, images: Tensor, targets: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Maps [B, h, w] of images [B, 3, H, W] for the classes `targets` [B]."""
+        return column(self.values(images)[0], targets).reshape(-1, *self.grid)
+
+    @torch.no_grad()
+    def explain(self, block: Block) -> Explanation:
+        """Maps [B, h, w] and logits [B, C]."""
+        values, logits = self.values(block.images)
+        return Explanation(column(values, block.targets).reshape(-1, *self.grid), logits)
+
+
+class Salvage(ExplainingClassifier):
+    """SALVAGE (Naouar et al. 2025): maps phi+ - phi-, and the logits of equation 6."""
+
+    def __init__(self, network: SalvageNetwork) -> None:
+        self._network, self.grid = network, network.grid
+
+    def values(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """phi+ - phi-, and the sum of phi+."""
+        present, absent = self._network.parts(images)
+        return present - absent, present.sum(1)
+
+
+class VitShapleyExplainer(ExplainingClassifier):
+    """ViT-Shapley (Covert et al. 2023): values normalised with two answers of the surrogate, so that they add up.
 
     Args:
         network: The trained network.
+        surrogate: What it was trained to explain.
+        normalised: Whether it classifies by v of no patch and the sum of its normalised values, as its authors read it;
+            else by the raw sum that Table 4 of SALVAGE judges.
     """
 
-    def __init__(self, network: SalvageNetwork) -> None:
-        self._network = network
+    def __init__(self, network: ShapleyNetwork, surrogate: MaskableClassifier, normalised: bool = False) -> None:
+        self._network, self._surrogate, self._normalised = network, surrogate, normalised
+        self.grid = network.grid
 
-    def attribute(self, images: Tensor, targets: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Maps [B, h, w] of images [B, 3, H, W] for the classes `targets` [B]."""
-        return self._explained(images, targets)[0]
-
-    def explain(self, block: Block) -> Explanation:
-        """Maps [B, h, w] and the logits [B, C] of equation 6, from one pass."""
-        return Explanation(*self._explained(block.images, block.targets))
-
-    @torch.no_grad()
-    def _explained(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        present, absent = self._network.parts(images)
-        maps = column(present - absent, targets).reshape(-1, *self._network.grid)
-        return maps, present.sum(1)
+    def values(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Shapley values, and their sum."""
+        none = torch.empty(len(images), 0, self._surrogate.players, dtype=torch.bool, device=images.device)
+        _, grand, null = predictions_with_ends(self._surrogate, images, none)
+        raw = self._network.values(images)
+        values = efficient(raw, grand, null)
+        return values, null + values.sum(1) if self._normalised else raw.sum(1)
 
 
-class SelfExplaining:
-    """A CLIP that has learned to explain itself, or was given the ability by an explainability vector.
-
-    Args:
-        network: The classifier.
-    """
+class SelfExplaining(ExplainingClassifier):
+    """A CLIP that has learned to explain itself, or was given the ability by an explainability vector."""
 
     def __init__(self, network: SelfExplainingClip) -> None:
-        self._network = network
+        self._network, self.grid = network, network.grid
 
-    def attribute(self, images: Tensor, targets: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Maps [B, h, w] of images [B, 3, H, W] for the classes `targets` [B]."""
-        return self._explained(images, targets)[0]
-
-    def explain(self, block: Block) -> Explanation:
-        """Maps [B, h, w] and logits [B, C], from one pass."""
-        return Explanation(*self._explained(block.images, block.targets))
-
-    @torch.no_grad()
-    def _explained(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    def values(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """What it says of itself, and of the image."""
         logits, attributions = self._network.explain(images)
-        return column(attributions, targets).reshape(-1, *self._network.grid), logits
+        return attributions, logits
 
 
 class Ranking:

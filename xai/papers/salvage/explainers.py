@@ -1,51 +1,53 @@
 """SALVAGE and ViT-Shapley as explainers of a case whose classifier is a vision transformer: trained when asked for."""
 
-from dataclasses import fields, replace
-from typing import Annotated, TypeVar
+from dataclasses import fields
+from functools import partial
+from typing import Any, Literal, cast
 
-from pydantic import Field
-
-from xai.classifiers.params import SalvageParams, VitShapleyParams
+from xai.classifiers.params import ExplainerFit, Portion, SalvageParams, VitShapleyParams
 from xai.classifiers.vit import VitStages
 from xai.core.errors import UserError
-from xai.core.optimisation import FitParams
-from xai.core.settings import settings
-from xai.core.store import Artifact
-from xai.explainers.learned.networks import Classifies, Salvage
-from xai.explainers.learned.vit_shapley import VitShapleyExplainer
+from xai.core.settings import FieldError, settings
+from xai.explainers.learned.networks import Classifies, Salvage, VitShapleyExplainer
 from xai.explainers.registry import Context, ExplainerParams, Prepared, explainer
 from xai.models.explainer import SalvageNetwork, ShapleyNetwork
 
-T = TypeVar("T")
-Portion = Annotated[float, Field(gt=0, le=1)]
-
 
 @settings
-class SalvageSettings(SalvageParams, ExplainerParams):
-    """SALVAGE as a row; see `SalvageParams`.
+class LearnedSettings(ExplainerFit, ExplainerParams):
+    """What both rows have beside their training.
 
     Args:
-        share: Of the training's epochs (Figure 7).
+        share: The network after this share of its training, one of `snapshots` (Figure 7); 1 is the trained one.
     """
 
     share: Portion = 1.0
 
+    def __post_init__(self) -> None:
+        """Refuse a share at which no network was kept."""
+        if self.share not in (1, *self.snapshots):
+            kept = ", ".join(f"{share:g}" for share in (*self.snapshots, 1))
+            raise FieldError("share", f"is not kept of this training: choose {kept}, or add it to snapshots")
+
 
 @settings
-class VitShapleySettings(VitShapleyParams, ExplainerParams):
+class SalvageSettings(SalvageParams, LearnedSettings):
+    """SALVAGE as a row; see `SalvageParams`."""
+
+
+@settings
+class VitShapleySettings(VitShapleyParams, LearnedSettings):
     """ViT-Shapley as a row; see `VitShapleyParams`.
 
     Args:
-        share: Of the training's epochs (Figure 7).
+        reading: What it says as a classifier: the `raw` sum of its values, as SALVAGE judges it, or that of the
+            `normalised` ones and v of no patch, as its authors read it, which is what the surrogate says.
     """
 
-    share: Portion = 1.0
+    reading: Literal["raw", "normalised"] = "raw"
 
 
-Settings = SalvageSettings | VitShapleySettings
-
-
-def vit_networks(context: Context, asked: str, heads: int) -> VitStages:
+def vit_networks(context: Context, asked: str, heads: int = 1) -> VitStages:
     """The networks around the vision transformer of a case.
 
     Raises:
@@ -62,110 +64,77 @@ def vit_networks(context: Context, asked: str, heads: int) -> VitStages:
     return networks
 
 
-def _check(context: Context, params: Settings) -> None:
-    vit_networks(context, "it", params.heads)
-    shortened(params.fit, params.share)
+_learned = partial(
+    explainer,
+    kind="trained",
+    needs={"training"},
+    classifies=True,
+    check=lambda context, params: vit_networks(context, "it", params.heads),
+)
+_classifier = partial(explainer, kind="classifier", passes=lambda params, players: 1.0, classifies=True)
 
 
-@explainer(
+@_learned(
     "salvage",
     label="SALVAGE",
     about="one pass of a network that learned what the classifier says of masked images",
     params=SalvageSettings,
-    kind="trained",
-    needs={"training"},
     passes=lambda params, players: 1.0,
-    classifies=True,
-    check=_check,
 )
 def salvage(context: Context, params: SalvageSettings) -> Prepared:
     """SALVAGE, trained on the data set of the case against the surrogate of its classifier."""
-    networks, trained = vit_networks(context, "salvage", params.heads), _trained(SalvageParams, params)
-    artifact = networks.salvage(trained)
-
-    def build() -> Salvage:
-        network = networks.explainer("salvage", trained, artifact)
-        assert isinstance(network, SalvageNetwork)
-        return Salvage(network)
-
-    return Prepared({"salvage": artifact.key}, build, notes=_notes(params, trained, artifact))
+    return _prepared(context, "salvage", params, lambda network, _: Salvage(cast(SalvageNetwork, network)))
 
 
-@explainer(
+@_learned(
     "vit_shapley",
     label="ViT-Shapley",
     about="one pass of a network that learned Shapley values by weighted least squares",
     params=VitShapleySettings,
-    kind="trained",
-    needs={"training"},
     passes=lambda params, players: 3.0,
-    classifies=True,
-    check=_check,
 )
 def vit_shapley(context: Context, params: VitShapleySettings) -> Prepared:
     """ViT-Shapley, trained on the data set of the case against the surrogate of its classifier."""
-    networks, trained = vit_networks(context, "vit_shapley", params.heads), _trained(VitShapleyParams, params)
-    artifact = networks.vit_shapley(trained)
 
-    def build() -> VitShapleyExplainer:
-        network = networks.explainer("vit_shapley", trained, artifact)
-        assert isinstance(network, ShapleyNetwork)
-        return VitShapleyExplainer(network, networks.network("surrogate"))
+    def build(network: Any, networks: VitStages) -> VitShapleyExplainer:
+        surrogate = networks.network("surrogate")
+        return VitShapleyExplainer(cast(ShapleyNetwork, network), surrogate, params.reading == "normalised")
 
-    return Prepared({"vit_shapley": artifact.key}, build, notes=_notes(params, trained, artifact))
+    return _prepared(context, "vit_shapley", params, build)
 
 
-@explainer(
-    "classifier",
-    label="Classifier",
-    about="the classifier by itself, without maps",
-    kind="classifier",
-    passes=lambda params, players: 1.0,
-    classifies=True,
-)
+@_classifier("classifier", label="Classifier", about="the classifier by itself, without maps")
 def classifier(context: Context, params: ExplainerParams) -> Prepared:
     """The classifier before it was fine-tuned on masked images, where that is what is explained."""
     model = getattr(context, "compared", None) or context.model
     return Prepared({"classifier": model.identity}, lambda: Classifies(model.make(None)))
 
 
-@explainer(
+@_classifier(
     "surrogate",
     label="Surrogate",
     about="the classifier after it was fine-tuned on masked images, without maps",
-    kind="classifier",
-    passes=lambda params, players: 1.0,
-    classifies=True,
-    check=lambda context, params: vit_networks(context, "surrogate", 1),
+    check=lambda context, params: vit_networks(context, "surrogate"),
 )
 def surrogate(context: Context, params: ExplainerParams) -> Prepared:
     """What is asked about masked images."""
-    networks = vit_networks(context, "surrogate", 1)
+    networks = vit_networks(context, "surrogate")
     artifact = networks.surrogate
     notes = {"train_seconds": artifact.seconds}
     return Prepared({"classifier": artifact.key}, lambda: Classifies(networks.network("surrogate")), notes=notes)
 
 
-def _trained(schema: type[T], params: Settings) -> T:
-    """The settings of the training itself, over a share of its epochs."""
-    own = {field.name: getattr(params, field.name) for field in fields(schema)}  # type: ignore[arg-type]
-    return schema(**{**own, "fit": shortened(params.fit, params.share)})
-
-
-def _notes(params: Settings, trained: SalvageParams | VitShapleyParams, artifact: Artifact) -> dict[str, float]:
-    unit, count = trained.fit.length
-    return {"share": params.share, unit: float(count), "train_seconds": artifact.seconds}
-
-
-def shortened(fit: FitParams, share: float) -> FitParams:
-    """The same training over a share of its epochs or steps.
-
-    Raises:
-        UserError: It is no whole number of them.
-    """
-    unit, count = fit.length
-    part = count * share
-    # 0.29 of 100 is 28.999999999999996 in floating point, and 29 to whoever typed it.
-    if abs(part - round(part)) > 1e-9 or round(part) < 1:
-        raise UserError(f"share={share} of {count} {unit} is no whole number of {unit}: choose another share")
-    return replace(fit, **{unit: round(part)})
+def _prepared(context: Context, kind: str, params: LearnedSettings, wrap: Any) -> Prepared:
+    """A row from the artifact of its training; `wrap` makes the explainer of its network and those around it."""
+    networks = vit_networks(context, kind, params.heads)
+    schema = SalvageParams if kind == "salvage" else VitShapleyParams
+    trained: Any = schema(**{field.name: getattr(params, field.name) for field in fields(schema)})
+    artifact = getattr(networks, kind)(trained)
+    unit, count = params.fit.length
+    notes = {"share": params.share, unit: count * params.share, "train_seconds": artifact.seconds * params.share}
+    made_from = {kind: artifact.key} | ({"share": params.share} if params.share < 1 else {})
+    if getattr(params, "reading", "raw") != "raw":
+        made_from["reading"] = "normalised"
+    return Prepared(
+        made_from, lambda: wrap(networks.explainer(kind, trained, artifact, params.share), networks), notes=notes
+    )

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from xai.classifiers.explained import explained
-from xai.classifiers.params import ClassifierParams, SurrogateParams
+from xai.classifiers.params import ClassifierParams, Portion, SurrogateParams
 from xai.classifiers.vit import VitStages
 from xai.core.errors import UserError
 from xai.core.runtime import Runtime
@@ -14,7 +14,7 @@ from xai.data.catalogue import OpenData, open_data
 from xai.data.pair import PairSet
 from xai.explainers.registry import Row
 from xai.models.vit import VitParams
-from xai.papers.salvage.explainers import Portion, SalvageSettings, VitShapleySettings, shortened
+from xai.papers.salvage.explainers import LearnedSettings
 from xai.study.case import Case, check_images
 from xai.study.params import StudySettings, open_metrics, open_rows
 from xai.study.scores import Chosen
@@ -34,7 +34,7 @@ class SalvageStudy(StudySettings):
         surrogate: How it is fine-tuned on masked images.
         probe: The data set of pairs, null where there is no probe.
         probe_images: Images of it; even, for two ask about one picture.
-        lengths: Shares of the training at which Figure 7 looks.
+        lengths: Shares of the training at which Figure 7 looks, of the `snapshots` of its rows.
     """
 
     model: VitParams
@@ -59,10 +59,7 @@ def open_study(asked: SalvageStudy, runtime: Runtime) -> Study:
     check_images(data, asked.case)
     if probe is not None:
         _check_probe(probe, data)
-    for row in rows:
-        if isinstance(row.params, SalvageSettings | VitShapleySettings):
-            for share in asked.lengths:
-                shortened(row.params.fit, share)
+    shorter = over_length(rows, asked.lengths)
     networks = VitStages(runtime, asked.model, data, asked.classifier, asked.seed, asked.surrogate)
     surrogate, classifier = explained(networks, "surrogate"), explained(networks, "classifier")
     case = Case(runtime, surrogate, data, asked.case, asked.seed, compared=classifier)
@@ -70,18 +67,27 @@ def open_study(asked: SalvageStudy, runtime: Runtime) -> Study:
     pairs = [each for each in metrics if each.metric.name == PROBE]
     if probe is not None:
         cases.append((_probed(case, probe, asked.probe_images), pairs))
-    return Study([*rows, *over_length(rows, asked.lengths)], cases)
+    return Study([*rows, *shorter], cases)
 
 
 def over_length(rows: Sequence[Row], lengths: Sequence[float]) -> list[Row]:
-    """Figure 7: the trained rows again, trained for shares of the usual length."""
-    trained = [(row, row.params) for row in rows if row.name in ("salvage", "salvage_uniform", "vit_shapley")]
-    return [
-        replace(row, name=f"{row.name}@{share:g}", params=replace(params, share=share))
-        for row, params in trained
-        if isinstance(params, SalvageSettings | VitShapleySettings)
-        for share in lengths
-    ]
+    """Figure 7: the rows that it shows again, after shares of the one training.
+
+    Raises:
+        UserError: No network was kept after such a share.
+    """
+    found = []
+    for row in rows:
+        if isinstance(row.params, LearnedSettings) and row.name in ("salvage", "salvage_uniform", "vit_shapley"):
+            for share in lengths:
+                if share not in (1, *row.params.snapshots):
+                    raise UserError(
+                        f"lengths: {row.name} keeps no network after {share:g} of its training: add it to "
+                        f"explainers.{row.name}.snapshots"
+                    )
+                name = f"{row.name}@{share:g}"
+                found.append(replace(row, name=name, params=replace(row.params, share=share)))
+    return found
 
 
 def _probed(case: Case, probe: OpenData, images: int) -> Case:
