@@ -148,6 +148,24 @@ def test_the_claims_of_the_papers_can_be_read_and_judged(path):
     assert {each.verdict for each in findings} == {"not measured"}
 
 
+@pytest.mark.parametrize("path", CLAIMS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("seeds", [1, 2, 3])
+def test_with_one_seed_nothing_holds_however_clear_it_is(path, seeds):
+    claims = read_claims(path)
+    named = sorted({row for each in claims.claims for row in (*each.above, *each.below)})
+    metrics = {name for each in claims.claims for name in (*each.metrics, *([each.than] if each.than else []))}
+    # Every row is far from every other one, in every image and seed.
+    given = frame(
+        *(
+            drawn({row: place + at / 2 for at, row in enumerate(named)}, name, seeds, deviation=1e-3)
+            for place, name in enumerate(sorted(metrics))
+        )
+    )
+    verdicts = {each.verdict for each in judge(given, claims, {m: COLUMNS["srg"] for m in metrics})}
+    assert "undecided" in verdicts if seeds < 3 else verdicts & {"holds", "does not hold"}
+    assert not verdicts & {"holds", "does not hold"} or seeds == 3
+
+
 def test_salvage_is_compared_with_every_rival_but_never_with_the_object_itself_where_that_is_the_truth():
     (path,) = (path for path in CLAIMS if path.stem == "salvage")
     against = {metric: set(each.below) for each in read_claims(path).claims if each.heading for metric in each.metrics}

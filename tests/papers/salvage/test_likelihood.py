@@ -1,0 +1,28 @@
+"""Figure 6: how far single masks are from one half, before anything is averaged."""
+
+import torch
+from torch import Tensor
+
+from xai.metrics import registry
+from xai.metrics.streaming import measured
+from xai.papers.salvage.likelihood import LikelihoodParams
+
+
+class HopelessOrCertain:
+    """Four patches; the class is certain where the first is present, and else ruled out."""
+
+    players = 4
+
+    def value(self, coalitions: Tensor) -> Tensor:
+        return coalitions[..., 0].double()
+
+
+def test_the_spread_is_that_of_single_masks_and_not_of_their_mean() -> None:
+    maps = torch.tensor([[[0.3, 0.2], [0.1, 0.4]]]).expand(3, 2, 2)
+    block = measured(maps=maps, game=HopelessOrCertain(), generator=torch.Generator().manual_seed(0))
+    found = registry.compute(registry.entry("mask_likelihood"), block, LikelihoodParams(masks=400))
+    # Every mask is hopeless or certain, though their mean likelihood over masks of one size is near one half.
+    assert found["spread_random"].tolist() == found["spread_informed"].tolist() == [0.5] * 3
+    torch.testing.assert_close(
+        found["likelihood_random"].mean(0), torch.tensor([0.25, 0.5, 0.75, 1.0]).double(), atol=0.06, rtol=0
+    )
