@@ -12,6 +12,7 @@ from xai.report.headline import compared, transferred
 from xai.report.layout import TableParams
 from xai.report.page import Page, Part, Picture, write_page
 from xai.report.pictures import Gallery, sheets
+from xai.report.present import Shown, as_page, say, say_all
 from xai.report.sheets import claim_notes, claim_sheets, cost_sheets, sheet_of
 from xai.report.tables import build_tables
 from xai.study.claims import Claim, Claims, judge, table_of
@@ -50,7 +51,7 @@ def read(path) -> Reader:
     return reader
 
 
-FOUND = Best("salvage", over="images")
+FOUND = Best("salvage", over="runs")
 
 
 def full_page() -> Page:
@@ -118,7 +119,7 @@ def test_the_headline_says_what_to_trust_and_what_it_costs():
 
 
 def test_the_headline_names_a_cheaper_one_that_is_as_good():
-    first, cost, _ = compared(study(), "srg", Best("kernel_shap", frozenset({"salvage", "rise"}), over="images"))
+    first, cost, _ = compared(study(), "srg", Best("kernel_shap", frozenset({"salvage", "rise"}), over="runs"))
     assert "rise and salvage cannot be told from it" in first
     assert "A map of kernel shap takes 1.5 s; salvage, not told from it, takes 6 ms, 250 times less." in cost
 
@@ -172,3 +173,45 @@ def test_a_transfer_without_its_rows_says_which_are_missing():
     source = Source(only[only["explainer"] == "ft_target"], columns=COLUMNS)
     assert "there is no E-RMSE of proposed" in transferred(source, {}, "Kernel SHAP")[0]
     assert "No control was measured" in transferred(transfer(), {}, "Kernel SHAP")[1]
+
+
+def test_the_terminal_shows_the_first_table_and_the_tally_and_a_sweep_all(capsys):
+    source = study()
+    tables = {name: build_tables(source.scores, TableParams(name, columns=["srg"]), COLUMNS) for name in ("One", "Two")}
+    claims = table_of(judge(source.scores, Claims([Claim(["srg"], ["salvage"], ["rise"], "Table 1")]), COLUMNS))
+    shown = Shown(tables, claims, missing=["a row was left out"], summary=["It holds."])
+    say(shown)
+    said = " ".join(capsys.readouterr().out.split())
+    for part in ("One ·", "Claims: Of 1 comparisons: 1 hold", "On the page: 1 more tables.", "left out", "- It holds."):
+        assert part in said
+    for part in ("Two ·", "A claim holds where", "is ahead of"):
+        assert part not in said
+    say_all(shown)
+    said = " ".join(capsys.readouterr().out.split())
+    for part in ("One ·", "Two ·", "A claim holds where", "is ahead of"):
+        assert part in said
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_few_seeds_leave_every_claim_open_wherever_it_is_shown(tmp_path, seeds, capsys):
+    frame = study().scores
+    few = frame[frame["seed"] < seeds]
+    claims = table_of(
+        judge(few, Claims([Claim(["srg"], ["salvage", "random"], ["rise", "vit_cx"], "Table 1")]), COLUMNS)
+    )
+    assert set(claims["verdict"]) == {"undecided", "not measured"}
+    say_all(Shown({}, claims))
+    printed = capsys.readouterr().out
+    page = write_page(tmp_path / "a.html", as_page(Shown({}, claims), "A", "", {})).read_text()
+    for said in (printed, page):
+        assert "0 hold, 0 do not hold, 2 undecided" in " ".join(said.split())
+        assert "✓" not in said.replace("✓ holds", "")
+        assert "✗" not in said.replace("✗ does not hold", "")
+
+
+def test_few_images_are_too_few_to_trust_anything_by():
+    frame = study().scores
+    few = Source(frame[(frame["seed"] == 0) & (frame["image"] < 4)], columns=COLUMNS)
+    first, *_, reach = compared(few, "srg", Best("salvage", over="images"))
+    assert first == "salvage has the best SRG (48.4 %), on 4 images: too few to say which to trust."
+    assert "with fewer than 30 images only large differences show" in reach

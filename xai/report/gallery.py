@@ -12,7 +12,7 @@ from xai.study.case import Case
 from xai.study.maps import explain
 
 
-def gallery(case: Case, rows: Sequence[Row], count: int) -> Gallery | None:
+def gallery(case: Case, rows: Sequence[Row], count: int, second: bool = True) -> Gallery | None:
     """A few images, the maps that were measured, and beside them those of each image's second class.
 
     A third of the images are ones the classifier is wrong about, where there are so many: their second class is the
@@ -22,6 +22,7 @@ def gallery(case: Case, rows: Sequence[Row], count: int) -> Gallery | None:
         case: What was explained.
         rows: Whose maps; those without maps are passed over.
         count: How many images.
+        second: Whether maps of the second class stand beside them, where they differ.
 
     Returns:
         None where no image or no map is wanted.
@@ -33,15 +34,15 @@ def gallery(case: Case, rows: Sequence[Row], count: int) -> Gallery | None:
     chosen = chosen_images(right, count)
     few = replace(case, only=tuple(case.rows[chosen].tolist()))
     names = case.model.classes
-    maps, second = {}, {}
+    maps, others = {}, {}
     for row in explaining:
         found = explain(case, row).attributions
         assert found is not None
         maps[row.label] = found[chosen]
-        if row.entry.info.class_specific and row.entry.info.kind != "control":
+        if second and row.entry.info.class_specific and row.entry.info.kind != "control":
             other = explain(few.second, row).attributions
             assert other is not None
-            second[row.label] = other
+            others[row.label] = other
     pixels = torch.cat([few.images(number).pixels for number in range(len(few.blocks))])
     regions = [few.images(number).regions for number in range(len(few.blocks))]
     return Gallery(
@@ -50,8 +51,8 @@ def gallery(case: Case, rows: Sequence[Row], count: int) -> Gallery | None:
         [names[target] for target in few.targets.tolist()],
         true=[names[label] for label in few.labels.tolist()] if case.is_labelled else None,
         predicted=[names[label] for label in few.logits.argmax(1).tolist()],
-        second=second,
-        second_classes=[names[target] for target in few.second.targets.tolist()] if second else None,
+        second=others,
+        second_classes=[names[target] for target in few.second.targets.tolist()] if others else None,
         regions=torch.cat([each for each in regions if each is not None]) if case.has_regions else None,
     )
 

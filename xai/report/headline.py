@@ -44,6 +44,8 @@ def compared(source: Source, metric: str, best: Best) -> list[str]:
         )
     elif not best.over:
         first = f"{label} has the best {value}; with nothing to test that by, it may be chance."
+    elif best.over == "images" and _images(lines) < FEW_IMAGES:
+        first = f"{label} has the best {value}, on {_images(lines)} images: too few to say which to trust."
     elif tied:
         first = f"{label} has the best {value}; {_list([labels[name] for name in tied])} cannot be told from it."
     else:

@@ -1,6 +1,6 @@
 """What a person gets from a study: tables and verdicts in the terminal, files of everything, and one page."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -63,11 +63,13 @@ class Told:
         summary: What it comes to, a sentence each; printed first on the page.
         tables: Further ones, by the name of their file.
         made: How it was made, by name.
+        pictures: Makes further sheets of maps, of so many images.
     """
 
     summary: Sequence[str] = ()
     tables: Mapping[str, Sequence[Table]] = field(default_factory=dict)
     made: Mapping[str, str] = field(default_factory=dict)
+    pictures: Callable[[int], Iterable[Picture]] = lambda count: ()
 
 
 def present(study: Study, frames: Frames, asked: StudySettings, output: Path, told: Told | None = None) -> Path:
@@ -89,7 +91,7 @@ def present(study: Study, frames: Frames, asked: StudySettings, output: Path, to
         shown,
         tables={**shown.tables, **told.tables},
         summary=told.summary,
-        pictures=pictures_of(study, asked.pictures),
+        pictures=[*told.pictures(asked.pictures), *pictures_of(study, asked.pictures)],
     )
     case = study.cases[0][0]
     model, data = case.model, case.data
@@ -128,10 +130,12 @@ def views(
     )
 
 
-def hand_over(shown: Shown, frames: Frames, output: Path, title: str, about: str, made: Mapping[str, str]) -> Path:
-    """Print, write the files and the page; returns the page."""
+def hand_over(
+    shown: Shown, frames: Frames, output: Path, title: str, about: str, made: Mapping[str, str], whole: bool = False
+) -> Path:
+    """Print the first table or the `whole` of it, write the files and the page; returns the page."""
     write(shown, frames, output)
-    say(shown)
+    (say_all if whole else say)(shown)
     return write_page(output / "report.html", as_page(shown, title, about, made))
 
 
@@ -159,13 +163,34 @@ def write(shown: Shown, frames: Frames, output: Path) -> None:
         write_atomically(output / "figures" / f"pictures{number}.png", picture.png)
 
 
-def say(shown: Shown) -> None:
-    """In the terminal."""
+def say_all(shown: Shown) -> None:
+    """All tables and verdicts in the terminal."""
     tables = [sheets.sheet_of(table) for tables in shown.tables.values() for table in tables]
-    for sheet in [*tables, *sheets.claim_sheets(shown.claims, metrics.columns())]:
+    _print([*tables, *sheets.claim_sheets(shown.claims, metrics.columns())], sheets.claim_notes(shown.claims))
+    _print_lines(shown)
+
+
+def say(shown: Shown) -> None:
+    """What it comes to, in the terminal: the first table, how many claims came out which way, what is missing."""
+    measured = [[each for each in tables if not each.is_published] for tables in shown.tables.values()]
+    measured = [tables for tables in measured if tables]
+    tally = [f"Claims: {note}" for note in sheets.claim_notes(shown.claims)[:1]]
+    there = {"more tables": len(measured) - 1, "figures": len(shown.figures), "sheets of maps": len(shown.pictures)}
+    listed = ", ".join(f"{count} {what}" for what, count in there.items() if count > 0)
+    _print(
+        [sheets.sheet_of(table) for table in (measured or [[]])[0]], tally + [f"On the page: {listed}."] * bool(listed)
+    )
+    _print_lines(shown)
+
+
+def _print(printed: Sequence[sheets.Sheet], notes: Sequence[str]) -> None:
+    for sheet in printed:
         console.print(sheets.as_rich(sheet, console.width))
-    for note in sheets.claim_notes(shown.claims):
-        console.print(note, highlight=False, style="dim")
+    for note in notes:
+        console.print(note, highlight=False, markup=False, style="dim")
+
+
+def _print_lines(shown: Shown) -> None:
     for line in shown.missing:
         console.print(f"  {line}", highlight=False, markup=False, style="dim")
     for sentence in shown.summary:

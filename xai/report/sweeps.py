@@ -70,4 +70,4 @@ def show(sweep: Sweep, folders: Sequence[Path], output: Path, typed: str) -> Pat
     more = {name: tables_of(frames, name, {}) for name in sweep.documented}
     write_results(output / "results", replace(shown, tables={**shown.tables, **more}), origin)
     runs = {folder.name: str(folder) for folder in folders}
-    return hand_over(shown, frames, output, sweep.title, f"{len(folders)} runs", runs)
+    return hand_over(shown, frames, output, sweep.title, f"{len(folders)} runs", runs, whole=True)

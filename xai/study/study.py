@@ -8,7 +8,10 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
+from rich.markup import escape
+
 from xai.core.errors import Busy, UserError
+from xai.core.progress import console
 from xai.explainers.registry import Row, refusal
 from xai.study.case import Case
 from xai.study.frame import Frames, Measurement, frames
@@ -18,6 +21,7 @@ from xai.study.scores import Chosen, Compared, missing, score
 log = logging.getLogger(__name__)
 
 _PAUSE = 0.5
+_WORTH_A_LINE = 1.0
 
 T = TypeVar("T")
 
@@ -64,7 +68,14 @@ class Study:
             UserError: No row fits; or `strict`, and one does not.
         """
         self._leave_out()
-        return frames(together([self._measuring(case, row) for case, row in self._pairs], self._store))
+        start = time.perf_counter()
+        found = together([self._measuring(case, row) for case, row in self._pairs], self._store)
+        seconds = time.perf_counter() - start
+        if seconds >= _WORTH_A_LINE:
+            case = self.cases[0][0]
+            what = f"{len(self.measured_rows)} rows on {len(case.rows)} images of {case.data.name} {case.split}"
+            console.print(f"  [green]measured[/] {escape(what)} [dim]({seconds:.0f} s)[/]", highlight=False)
+        return frames(found)
 
     @property
     def measured_rows(self) -> list[Row]:

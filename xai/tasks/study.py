@@ -19,6 +19,7 @@ from xai.papers.salvage.study import open_study as open_salvage
 from xai.papers.vectors.study import VectorsStudy
 from xai.papers.vectors.study import open_study as open_vectors
 from xai.report.present import Told, present
+from xai.report.ranking import told as tell_of_ranking
 from xai.report.vectors import told as tell_of_vectors
 from xai.study.frame import Frames
 from xai.study.params import StudySettings
@@ -36,7 +37,7 @@ class Paper:
 
 
 STUDIES = {
-    "ranking": Paper(RankingStudy, open_ranking),
+    "ranking": Paper(RankingStudy, open_ranking, tell_of_ranking),
     "salvage": Paper(SalvageStudy, open_salvage),
     "vectors": Paper(VectorsStudy, open_vectors, tell_of_vectors),
 }
