@@ -96,7 +96,7 @@ clean:  ## remove outputs, logs and caches; the store and .venv stay
 	@find . \( -path ./$(VENV) -o -path ./.git \) -prune -o -type d -name __pycache__ -exec rm -rf {} +
 
 distclean: clean  ## remove the store and .venv as well: back to a fresh clone
-	rm -rf outputs $(VENV) xai.egg-info
+	rm -rf outputs $(VENV)
 
 # Installation.
 #

@@ -19,8 +19,9 @@ from omegaconf import DictConfig, OmegaConf
 from xai.core.errors import UserError
 from xai.core.settings import unknown
 
-CONF = Path(__file__).resolve().parents[2] / "conf"
-"""The configuration that comes with the framework."""
+_PACKAGE = Path(__file__).resolve().parents[1]
+CONF = next((found for found in (_PACKAGE / "conf", _PACKAGE.parent / "conf") if found.is_dir()), _PACKAGE / "conf")
+"""The configuration that comes with the framework: inside the package of a wheel, beside it in a clone."""
 
 Source = tuple[str, str]
 """A provider and a path, as Hydra's search path has them."""
