@@ -1,5 +1,6 @@
 """What every explainer promises that is made from a classifier alone; with the settings of the row of its name."""
 
+import copy
 from typing import Any
 
 import pytest
@@ -83,11 +84,21 @@ def test_a_caller_without_gradients_gets_the_same_maps(name: str, mode: type, ma
 
 @EACH
 def test_the_classifier_is_left_as_it_was(name: str, maps: dict[str, Tensor]) -> None:
-    model = small_clip().requires_grad_(True)
-    found = explained(name, model, small_pictures(IMAGES), TARGETS, regions())
+    model, images = small_clip().train(), small_pictures(IMAGES).requires_grad_()
+    weights = list(model.parameters())
+    for number, weight in enumerate(weights):
+        weight.requires_grad_(number % 2 == 0)
+        weight.grad = torch.full_like(weight, 3.0) if number % 3 == 0 else None
+    before = copy.deepcopy(model.state_dict())
+    found = explained(name, model, images, TARGETS, regions())
     torch.testing.assert_close(found, maps[name], rtol=1e-5, atol=1e-6)
-    assert all(weight.requires_grad and weight.grad is None for weight in model.parameters())
-    assert not any(part._forward_hooks or part._backward_hooks or part.training for part in model.modules())
+    assert images.grad is None
+    assert all(new is old for new, old in zip(model.parameters(), weights, strict=True))
+    assert [weight.requires_grad for weight in weights] == [number % 2 == 0 for number in range(len(weights))]
+    assert all((w.grad is None) if n % 3 else bool((w.grad == 3).all()) for n, w in enumerate(weights))
+    torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)
+    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    assert all(part.training and not any(getattr(part, kind) for kind in hooks) for part in model.modules())
 
 
 @EACH

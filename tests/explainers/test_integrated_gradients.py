@@ -23,32 +23,24 @@ def baseline(case: Case, name: str) -> Tensor:
     ("output", "start", "steps"),
     [("logit", "black", 50), ("probability", "black", 7), ("logit", "mean", 4), ("logit", "blur", 1)],
 )
-def test_it_is_captums_added_up_within_patches(name: str, output: str, start: str, steps: int) -> None:
-    case = CASES[name]()
-    integrated = captum.attr.IntegratedGradients(Answers(case, output)).attribute(
-        case.images, baseline(case, start), TARGETS, n_steps=steps, method="gausslegendre"
-    )
-    expected = [[float(patch.sum()) for patch in image] for image in patches(case, integrated.sum(1))]
-    found = explainer("integrated_gradients", case.model, output=output, baseline=start, steps=steps)
-    maps = found.attribute(case.images, TARGETS)
-    assert maps.shape == (4, *case.model.grid)
-    # Captum keeps the weights of the quadrature in float32.
-    torch.testing.assert_close(maps.flatten(1), torch.tensor(expected, dtype=torch.float64), rtol=1e-5, atol=1e-7)
-
-
-@pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize(("output", "start", "steps"), [("logit", "black", 20), ("probability", "mean", 7)])
-def test_at_the_resolution_of_pixels_it_is_captums_added_up_over_channels(
+def test_it_is_captums_added_up_over_channels_and_within_patches(
     name: str, output: str, start: str, steps: int
 ) -> None:
     case = CASES[name]()
     integrated = captum.attr.IntegratedGradients(Answers(case, output)).attribute(
         case.images, baseline(case, start), TARGETS, n_steps=steps, method="gausslegendre"
     )
-    settings = {"output": output, "baseline": start, "steps": steps, "resolution": "pixel"}
-    maps = explainer("integrated_gradients", case.model, **settings).attribute(case.images, TARGETS)
-    assert maps.lt(0).any()
-    torch.testing.assert_close(maps, integrated.sum(1), rtol=1e-5, atol=1e-7)
+    settings = {"output": output, "baseline": start, "steps": steps}
+    pixels, maps = (
+        explainer("integrated_gradients", case.model, resolution=resolution, **settings).attribute(case.images, TARGETS)
+        for resolution in ("pixel", "patch")
+    )
+    assert pixels.lt(0).any()
+    # Captum keeps the weights of the quadrature in float32.
+    torch.testing.assert_close(pixels, integrated.sum(1), rtol=1e-5, atol=1e-7)
+    expected = [[float(patch.sum()) for patch in image] for image in patches(case, integrated.sum(1))]
+    assert maps.shape == (4, *case.model.grid)
+    torch.testing.assert_close(maps.flatten(1), torch.tensor(expected, dtype=torch.float64), rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize("name", CASES)

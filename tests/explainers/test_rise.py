@@ -6,24 +6,26 @@ import torch
 from torch import Tensor
 
 from tests.explainers.settings import configured, explainer, small_clip, small_pictures
+from tests.shapley.tables import all_rows, codes
+from tests.toolbox import seeded
 from xai.explainers.posthoc.rise import RiseParams, rise
 from xai.models.maskable import Removal
 
 TARGETS = torch.tensor([4, 0])
-EVERY = torch.tensor(list(itertools.product([False, True], repeat=9)))
+EVERY = all_rows(9)
 
 
 def table_game(games: int = 2, seed: int = 0) -> Tensor:
     """Answers [B, 2^9] of games that are nothing but tables."""
-    return torch.rand(games, 512, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return torch.rand(games, 512, generator=seeded(seed), dtype=torch.float64)
 
 
 def drawn(masks: int, keep_probability: float, seed: int) -> Tensor:
-    return torch.rand(masks, 9, generator=torch.Generator().manual_seed(seed)) < keep_probability
+    return torch.rand(masks, 9, generator=seeded(seed)) < keep_probability
 
 
 def answers(table: Tensor, masks: Tensor) -> Tensor:
-    return table[:, (masks * 2 ** torch.arange(8, -1, -1)).sum(1)]
+    return table[:, codes(masks)]
 
 
 def expectation(table: Tensor, keep_probability: float) -> Tensor:

@@ -1,5 +1,3 @@
-import itertools
-import math
 from dataclasses import replace
 
 import pytest
@@ -7,6 +5,7 @@ import torch
 from torch import Tensor
 
 from tests.explainers.settings import colour_clip, coloured, configured, explainer, small_clip, small_pictures
+from tests.shapley.tables import all_rows, shapley_by_dividends
 from xai.core.errors import UserError
 from xai.explainers.posthoc.kernel_shap import KernelShapParams
 from xai.games import PatchGame
@@ -15,25 +14,12 @@ from xai.models.maskable import Removal
 from xai.shapley.kernel_shap import kernel_shap
 
 TARGETS = torch.tensor([4, 0])
-EVERY = torch.tensor(list(itertools.product([False, True], repeat=9)))
 
 
 def answers(model: SelfExplainingClip, image: Tensor, target: int, output: str) -> Tensor:
     """Float64 values [2^9] of all coalitions of one image, by the classifier's own forward pass."""
-    logits = model(image.expand(len(EVERY), -1, -1, -1), EVERY)
+    logits = model(image.expand(512, -1, -1, -1), all_rows(9))
     return (logits.softmax(1) if output == "probability" else logits)[:, target]
-
-
-def shapley_by_definition(values: Tensor) -> Tensor:
-    """Equation 4 of Lundberg and Lee 2017: marginal contributions, weighted by |S|! (M - |S| - 1)! / M!."""
-    table, phi = values.reshape((2,) * 9), []
-    sizes = EVERY.sum(1).reshape((2,) * 9)
-    for player in range(9):
-        without, within = table.unbind(player)
-        size = sizes.select(player, 0).double()
-        weight = torch.exp(torch.lgamma(size + 1) + torch.lgamma(9 - size) - math.lgamma(10))
-        phi.append((weight * (within - without)).sum())
-    return torch.stack(phi).reshape(3, 3)
 
 
 @pytest.mark.parametrize("output", ["logit", "probability"])
@@ -41,8 +27,8 @@ def test_exact_shapley_is_the_definition(output: str) -> None:
     removal = Removal("pixels", "0.25")
     model, images = small_clip(removal), small_pictures(2)
     found = explainer("exact_shapley", model, output=output).attribute(images, TARGETS)
-    values = answers(model, images[1], 0, output)
-    torch.testing.assert_close(found[1].double(), shapley_by_definition(values), rtol=1e-4, atol=1e-5)
+    expected = shapley_by_dividends(answers(model, images[1], 0, output)[None]).reshape(3, 3)
+    torch.testing.assert_close(found[1].double(), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_a_dictator_gets_everything() -> None:
