@@ -29,8 +29,10 @@ help:  ## this list
 install: $(STAMP)  ## .venv with everything in it (once: 6 GB on Linux, half a minute on a fast line)
 	@echo "$(VENV) is ready"
 
+# Two processes, one for each core: the second takes what the first is not at, and needs not come to an end.
 demo: $(STAMP)  ## the whole idea on real images, with controls and a report (minutes on two cores)
-	$(BIN)/python run.py experiment=demo $(ARGS)
+	@$(BIN)/python run.py experiment=demo $(ARGS) name=demo_helper >/dev/null 2>&1 & helper=$$!; \
+	trap "kill $$helper 2>/dev/null" EXIT; $(BIN)/python run.py experiment=demo $(ARGS)
 
 ##@ The papers' tables and figures
 

@@ -19,7 +19,7 @@ from tests.end_to_end.jobs import ROOT, run, start
 from tests.end_to_end.runs import Run, artifacts, link_store, measured, times
 
 MODELS = ("zero_shot", "ft_source", "ft_source_x", "ft_target", "proposed", "ft_target_x")
-CONTROLS = ("random_vector", "other_class", "source_prior", "brightness", "constant")
+CONTROLS = ("random_vector", "other_class", "class_mean", "source_prior", "brightness", "constant")
 MAPS_ONLY = ("source_prior", "brightness", "constant")
 VECTOR = "explainability_vector.safetensors"
 

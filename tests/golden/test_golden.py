@@ -4,6 +4,9 @@ Two runs on one machine agree in every digit. On another processor sums are roun
 amplifies that, Adam most where a gradient is nearly nothing, and what goes by ranks or by the largest logit then jumps
 for single images. The tolerances are about three times what was measured between the kernels of AVX-512 and of SSE 4,
 and wide only where there is a reason for it.
+
+Two numbers are other ones than at first, which were wrong: `risk` and `risk_random` of the transfer, which were of the
+first training images, all of one class.
 """
 
 import json

@@ -44,6 +44,7 @@ class Shown:
         summary: What it comes to, a sentence each.
         pictures: Sheets of maps.
         costs: The frame of costs.
+        opening: Pictures that the page opens with.
     """
 
     tables: Mapping[str, Sequence[Table]]
@@ -53,6 +54,7 @@ class Shown:
     summary: Sequence[str] = ()
     pictures: Sequence[Picture] = ()
     costs: pd.DataFrame = field(default_factory=pd.DataFrame)
+    opening: Sequence[Picture] = ()
 
 
 @dataclass(frozen=True)
@@ -64,12 +66,14 @@ class Told:
         tables: Further ones, by the name of their file.
         made: How it was made, by name.
         pictures: Makes further sheets of maps, of so many images.
+        opening: Pictures that the page opens with.
     """
 
     summary: Sequence[str] = ()
     tables: Mapping[str, Sequence[Table]] = field(default_factory=dict)
     made: Mapping[str, str] = field(default_factory=dict)
     pictures: Callable[[int], Iterable[Picture]] = lambda count: ()
+    opening: Sequence[Picture] = ()
 
 
 def present(study: Study, frames: Frames, asked: StudySettings, output: Path, told: Told | None = None) -> Path:
@@ -92,6 +96,7 @@ def present(study: Study, frames: Frames, asked: StudySettings, output: Path, to
         tables={**shown.tables, **told.tables},
         summary=told.summary,
         pictures=[*told.pictures(asked.pictures), *pictures_of(study, asked.pictures)],
+        opening=told.opening,
     )
     case = study.cases[0][0]
     model, data = case.model, case.data
@@ -157,9 +162,10 @@ def write(shown: Shown, frames: Frames, output: Path) -> None:
         write_atomically(output / "claims.csv", shown.claims.to_csv(index=False).encode())
     for drawn in shown.figures:
         save(drawn.figure, output / "figures", drawn.name)
-    if shown.pictures:
+    pictures = [*shown.opening, *shown.pictures]
+    if pictures:
         (output / "figures").mkdir(exist_ok=True)
-    for number, picture in enumerate(shown.pictures, start=1):
+    for number, picture in enumerate(pictures, start=1):
         write_atomically(output / "figures" / f"pictures{number}.png", picture.png)
 
 
@@ -202,6 +208,7 @@ def as_page(shown: Shown, title: str, about: str, made: Mapping[str, str]) -> Pa
     tables = [sheets.sheet_of(table) for tables in shown.tables.values() for table in tables]
     figures = [Picture.of_drawn(drawn) for drawn in shown.figures]
     parts = [
+        Part("Two classes of one image", pictures=shown.opening),
         Part("The table" if len(tables) == 1 else "The tables", tables),
         Part(
             "The claims", sheets.claim_sheets(shown.claims, metrics.columns()), notes=sheets.claim_notes(shown.claims)
@@ -213,9 +220,9 @@ def as_page(shown: Shown, title: str, about: str, made: Mapping[str, str]) -> Pa
     return Page(title, about, shown.summary, parts, command(), made)
 
 
-def pictures_of(study: Study, count: int) -> list[Picture]:
-    """Sheets of a few images of the main case under all of its rows, the reference first."""
-    rows = [row for row in study.measured_rows if OTHER_SETTINGS not in row.name]
+def pictures_of(study: Study, count: int, only: Sequence[str] = ()) -> list[Picture]:
+    """Sheets of a few images of the main case under all of its rows, or `only` some, the reference first."""
+    rows = [row for row in study.measured_rows if row.name in only or (not only and OTHER_SETTINGS not in row.name)]
     if study.reference is not None:
         rows.insert(0, replace(study.reference, label=f"{study.reference.label} (reference)"))
     found = gallery(study.cases[0][0], rows, count)

@@ -21,7 +21,9 @@ from xai.explainers.learned.networks import SelfExplaining
 from xai.explainers.registry import refusal
 from xai.explainers.rows import load_row, open_row
 from xai.papers.vectors import study as vectors_study
+from xai.papers.vectors.choice import Choice, choose
 from xai.papers.vectors.explainers import OtherClass
+from xai.papers.vectors.fine_tuning import parameters
 from xai.papers.vectors.study import TransferStudy, VectorsStudy, open_study
 from xai.papers.vectors.transfer import with_coalitions
 from xai.report.vectors import sweep_tables, told
@@ -30,8 +32,8 @@ from xai.study.frame import Frames
 from xai.study.maps import explain
 
 ROWS = ("zero_shot", "ft_source", "ft_source_x", "ft_target", "proposed", "ft_target_x", "random_vector")
-CONTROLS = ("other_class", "source_prior", "brightness", "constant")
-METRICS = ("agreement_with_reference", "centred_correlation", "localisation", "classification")
+CONTROLS = ("other_class", "class_mean", "source_prior", "brightness", "constant")
+METRICS = ("agreement_with_reference", "contrast", "centred_correlation", "localisation", "classification")
 SOURCE = OpenData("source", {"name": "source"}, Shades())
 
 
@@ -51,7 +53,7 @@ def opened(folder: Path, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> Tra
         "data": {},
         "source": {},
         "supervision": "kernel_shap",
-        "transfer": PARAMS,
+        "transfer": replace(PARAMS, alpha=None),
         "rows": (*ROWS, *CONTROLS),
         "explainers": {"kernel_shap": {"coalitions": 40, "evaluation_coalitions": 60}},
         "metrics": METRICS,
@@ -81,10 +83,12 @@ def test_every_row_is_measured_on_the_test_images(measured: tuple[TransferStudy,
     has_accuracy = set(lines.loc[lines["metric"] == "accuracy", "explainer"])
     assert has_accuracy.isdisjoint({"source_prior", "brightness", "constant"})
     assert set(lines.loc[lines["lambda2"].notna(), "explainer"]) == {
-        *("proposed", "random_vector", "other_class", "proposed@lambda2=0.4", "proposed@lambda2=0.8")
+        *("proposed", "random_vector", "other_class", "class_mean"),
+        *("proposed@lambda2=0.4", "proposed@lambda2=0.8"),
     }
     keys = frames.costs.loc[frames.costs["split"] == "test"].set_index("explainer")["maps"]
-    assert keys["proposed"] == keys[f"proposed@lambda2={study.lambda2:g}"]
+    assert study.choice is not None
+    assert keys["proposed"] == keys[f"proposed@lambda2={study.choice.lambda2:g}"]
     assert keys.nunique() == len(keys) - 1
 
 
@@ -104,16 +108,64 @@ def test_scores_are_against_the_supervision_of_ft_target(measured: tuple[Transfe
     assert torch.allclose(torch.tensor(lines["chance"].to_numpy()), torch.tensor(math.sqrt(2)).double())
 
 
-def test_lambda2_is_chosen_on_validation_images_alone(measured: tuple[TransferStudy, Frames]) -> None:
+def test_the_choice_is_made_on_validation_images_alone(measured: tuple[TransferStudy, Frames]) -> None:
     study, frames = measured
     lines = frames.scores[frames.scores["split"] == "validation"]
-    assert set(lines["explainer"]) == {"ft_target@validation", "proposed@lambda2=0.4", "proposed@lambda2=0.8"}
-    sweep = lines[lines["lambda2"].notna()]
-    error = sweep[sweep["metric"] == "e_rmse"].groupby("lambda2")["value"].apply(lambda v: (v**2).mean() ** 0.5)
-    accuracy = sweep[sweep["metric"] == "accuracy"].groupby("lambda2")["value"].mean()
-    before = lines[(lines["metric"] == "accuracy") & lines["lambda2"].isna()]["value"].mean()
-    kept = error[accuracy >= (1 - 0.02) * before]
-    assert study.lambda2 == (kept.idxmin() if len(kept) else accuracy.idxmax())
+    names = [f"proposed@alpha={alpha:g},lambda2={lambda2:g}" for alpha in (0.1, 0.5) for lambda2 in (0.4, 0.8)]
+    assert set(lines["explainer"]) == {"ft_target@validation", *names}
+    values = {
+        metric: lines[lines["metric"] == metric].pivot(index="image", columns="explainer", values="value")
+        for metric in ("e_rmse", "accuracy")
+    }
+    before = values["accuracy"].pop("ft_target@validation").to_numpy()
+    error, right = (values[metric][names].to_numpy() for metric in values)
+    candidates = [(0.1, 0.4), (0.1, 0.8), (0.5, 0.4), (0.5, 0.8)]
+    assert study.choice == choose(candidates, error**2, right, before, 0.02)
+    assert study.transfer.alpha == study.choice.alpha
+    assert "contrast" not in set(lines["metric"])
+
+
+def test_maps_of_the_chosen_alpha_are_measured(measured: tuple[TransferStudy, Frames]) -> None:
+    study, frames = measured
+    assert study.choice is not None
+    tau = load_file(study.transfer.vector.file("explainability_vector.safetensors"))
+    plain, explained = (parameters(each) for each in (study.transfer.ft_source, study.transfer.ft_source_x))
+    for name, value in tau.items():
+        torch.testing.assert_close(value, explained[name] - plain[name])
+    lines = frames.scores[frames.scores["split"] == "test"]
+    assert set(lines.loc[lines["explainer"] == "proposed", "alpha"]) == {study.choice.alpha}
+
+
+def test_the_class_mean_map_and_the_contrast_by_hand(measured: tuple[TransferStudy, Frames]) -> None:
+    study, frames = measured
+    case, reference = study.cases[0][0], study.reference
+    assert study.choice is not None
+    assert reference is not None
+    network = study.transfer.network(study.transfer.theta(study.choice.lambda2))
+    images = torch.cat([case.images(number).pixels for number in range(len(case.blocks))])
+    columns = network.explain(images).attributions.double()  # [N, M, C]
+    rows = {row.name: row for row in study.rows}
+    found = explain(case, rows["class_mean"]).attributions
+    assert found is not None
+    torch.testing.assert_close(found.double().flatten(1), columns.sum(2) / columns.shape[2], rtol=1e-4, atol=1e-6)
+    logits = case.logits
+    other = [
+        max((c for c in range(logits.shape[1]) if c != label), key=lambda c: float(logits[row, c]))
+        if int(logits[row].argmax()) == label
+        else int(logits[row].argmax())
+        for row, label in enumerate(case.labels.tolist())
+    ]
+    assert case.second.targets.tolist() == other
+    references = [explain(each, reference).attributions for each in (case, case.second)]
+    lines = frames.scores[(frames.scores["metric"] == "contrast") & (frames.scores["split"] == "test")]
+    said = lines.pivot(index="image", columns="explainer", values="value")
+    for row, (label, second) in enumerate(zip(case.labels.tolist(), other, strict=True)):
+        ours = columns[row, :, label] - columns[row, :, second]
+        true, false = (each[row].double().flatten() for each in references if each is not None)
+        wanted = float(torch.corrcoef(torch.stack([ours, true - false]))[0, 1])
+        assert float(said["proposed"].iloc[row]) == pytest.approx(wanted, abs=1e-4)
+    for name in ("class_mean", "source_prior", "brightness", "constant"):
+        assert said[name].isna().all()  # the same for both classes
 
 
 def test_another_study_of_the_same_finds_everything(
@@ -131,30 +183,38 @@ def test_another_lambda2_trains_nothing(
     study, _ = measured
     folder = study.transfer.runtime.store.root.parent
     other = opened(
-        folder, monkeypatch, transfer=replace(PARAMS, lambda2=0.6), rows=("ft_target", "proposed", "random_vector")
+        folder,
+        monkeypatch,
+        transfer=replace(PARAMS, alpha=0.1, lambda2=0.6),
+        rows=("ft_target", "proposed", "random_vector"),
     )
     lines = other.run().scores
     assert set(lines.loc[lines["explainer"].isin(["proposed", "random_vector"]), "lambda2"]) == {0.6}
+    assert other.choice == Choice(0.1, 0.6)
     assert {artifact.kind for artifact in other.transfer.runtime.store.made} == {"maps", "scores"}
 
 
 def test_what_is_told_and_handed_over(measured: tuple[TransferStudy, Frames], tmp_path: Path) -> None:
     study, frames = measured
-    assert study.lambda2 is not None
+    choice = study.choice
+    assert choice is not None
     found = told(study, frames, tmp_path)
-    assert f"λ2 = {study.lambda2:g}" in found.summary[0]
-    assert "chosen on the validation split" in found.made["λ2"]
+    assert f"λ2 = {choice.lambda2:g}" in found.summary[0]
+    assert "this machine's own" in found.summary[-1]
+    assert f"{choice.alpha:g} and {choice.lambda2:g}, chosen on {SIZES['validation']}" in found.made["α and λ2"]
     assert len(found.made) == 5
-    (table,) = sweep_tables(frames, study.lambda2)
+    assert len(found.opening) == 1
+    assert "Proposed" in found.opening[0].alt
+    (table,) = sweep_tables(frames, choice.lambda2)
     labels = [row.label for section in table.sections for row in section.rows]
     assert sorted(labels) == sorted(
-        f"λ2 = {value:g}" + " (chosen)" * (value == study.lambda2) for value in PARAMS.lambda2_grid
+        f"λ2 = {value:g}" + " (chosen)" * (value == choice.lambda2) for value in PARAMS.lambda2_grid
     )
     files = {path.name: load_file(path) for path in tmp_path.iterdir()}
     assert sorted(files) == ["classifier.safetensors", "explainability_vector.safetensors", "model.safetensors"]
     moved = files["model.safetensors"]
     for name, tau in files["explainability_vector.safetensors"].items():
-        by_hand = files["classifier.safetensors"][name].double() + study.lambda2 * tau.double()
+        by_hand = files["classifier.safetensors"][name].double() + choice.lambda2 * tau.double()
         torch.testing.assert_close(moved[name].double(), by_hand, rtol=1e-5, atol=1e-7)
 
 
@@ -162,7 +222,7 @@ def test_the_rows_of_a_transfer_are_refused_elsewhere(measured: tuple[TransferSt
     study, _ = measured
     case = study.cases[0][0]
     elsewhere = replace(case, model=replace(case.model, networks=None))
-    for name in ("ft_source", "random_vector", "other_class", "source_prior"):
+    for name in ("ft_source", "random_vector", "other_class", "class_mean", "source_prior"):
         row = load_row(name)
         assert "study=vectors" in str(refusal(row.entry, row.params, elsewhere))
 

@@ -70,6 +70,16 @@ class OtherClass:
         return self._of.explain(block._replace(targets=(block.targets + shifts) % self._classes))
 
 
+class ClassMean(SelfExplaining):
+    """Gives each image the mean of its maps over all classes, whichever class it is asked about."""
+
+    @torch.no_grad()
+    def explain(self, block: Block) -> Explanation:
+        """Mean maps [B, h, w], and logits [B, C]."""
+        logits, attributions = self._network.explain(block.images)
+        return Explanation(attributions.mean(2).reshape(-1, *self._network.grid), logits)
+
+
 def networks_of(context: Context) -> Transfer:
     """The transfer that a case is about.
 
@@ -104,7 +114,7 @@ def self_explanation(context: Context, params: SelfExplanationSettings) -> Prepa
         return SelfExplaining(networks.network(None if fine_tuned is None else parameters(fine_tuned)))
 
     model = networks.base.artifact if fine_tuned is None else fine_tuned
-    return Prepared({"self_explanation": model.key}, build, notes={"alpha": networks.params.alpha})
+    return Prepared({"self_explanation": model.key}, build, notes={"alpha": networks.alpha})
 
 
 @explainer(
@@ -151,6 +161,26 @@ def other_class(context: Case, params: MovedSettings) -> Prepared:
 
 
 @explainer(
+    "class_mean",
+    label="Class-mean map",
+    about="the mean over all classes of the transferred model's maps of the image: what they have in common",
+    params=MovedSettings,
+    kind="control",
+    class_specific=False,
+    needs={"training"},
+    passes=lambda params, players: 1.0,
+    classifies=True,
+    check=lambda context, params: networks_of(context),
+)
+def class_mean(context: Context, params: MovedSettings) -> Prepared:
+    """What is left of the explanation when the class is not named."""
+    networks = networks_of(context)
+    return _moved(
+        networks, params, lambda factor: ClassMean(networks.network(networks.theta(factor))), column="class_mean"
+    )
+
+
+@explainer(
     "source_prior",
     label="Position prior",
     about="the mean explanation of the source's training images, the same map for every image",
@@ -175,6 +205,6 @@ def _moved(
     factor = params.lambda2
     if factor is None:
         raise UserError("lambda2 is not set: give a number, or let study=vectors choose it")
-    notes = {"alpha": networks.params.alpha, "lambda1": networks.params.lambda1, "lambda2": factor}
+    notes = {"alpha": networks.alpha, "lambda1": networks.params.lambda1, "lambda2": factor}
     made_from = {**networks.made_from(factor), **more}
     return Prepared({"self_explanation": made_from}, lambda: build(factor), notes=notes)

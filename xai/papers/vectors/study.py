@@ -1,8 +1,10 @@
-"""The study of explainability vectors: lambda2 is chosen on validation images, everything else is measured on test."""
+"""The study of explainability vectors: alpha and lambda2 are chosen on validation images, the rest on test images."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
+
+import pandas as pd
 
 from xai.core.runtime import Runtime
 from xai.core.settings import settings
@@ -10,18 +12,17 @@ from xai.data.catalogue import open_data
 from xai.data.registry import subset
 from xai.explainers.registry import Row
 from xai.explainers.rows import load_row
-from xai.metrics import registry as metrics
 from xai.papers.vectors.base import ModelParams
+from xai.papers.vectors.choice import Choice, choose
 from xai.papers.vectors.explainers import MovedSettings
-from xai.papers.vectors.params import TransferParams, choose_lambda2
+from xai.papers.vectors.params import TransferParams
 from xai.papers.vectors.transfer import Transfer
 from xai.study.case import Case, check_images
 from xai.study.frame import Frames, join
 from xai.study.params import StudySettings, open_metrics, open_rows
-from xai.study.statistics import run_means
 from xai.study.study import Study
 
-_CHOOSING = ("agreement_with_reference", "classification")
+_CHOOSING = ("e_rmse", "accuracy")
 _REFERENCE = "ft_target@validation"
 
 
@@ -44,39 +45,49 @@ class VectorsStudy(StudySettings):
 
 @dataclass(kw_only=True)
 class TransferStudy(Study):
-    """A study whose lambda2 is chosen on the way.
+    """A study whose alpha and lambda2 are chosen on the way.
 
     Args:
-        transfer: The networks.
-        validation: The sweep over lambda2 on validation images, and what it is chosen by.
-        lambda2: The one of the rows that name none; None: chosen by `run`.
+        transfer: The networks; at the alpha of the choice as soon as there is one.
+        choosing: By alpha, the sweep over lambda2 on validation images; the first measures ft target beside it.
+        choice: What the rows are at that name no lambda2; None: chosen by `run`.
     """
 
     transfer: Transfer
-    validation: Study
-    lambda2: float | None
+    choosing: Mapping[float, Study]
+    choice: Choice | None
 
     def run(self) -> Frames:
-        """Choose lambda2, then measure; frames of both splits.
+        """Choose, then measure; frames of both splits.
 
         Raises:
             UserError: No row fits.
         """
         frames = []
-        if self.lambda2 is None:
-            frames.append(self.validation.run())
-            self.lambda2 = self._chosen(frames[0])
-        self.rows = [_at(row, self.lambda2) for row in self.rows]
+        if self.choice is None:
+            frames = [each.run() for each in self.choosing.values()]
+            self.choice = _chosen(join(frames).scores, self.transfer.params.accuracy_tolerance)
+        self.transfer = self.transfer.at(self.choice.alpha)
+        self.cases = [(_of(case, self.transfer), asked) for case, asked in self.cases]
+        self.rows = [_at(row, self.choice.lambda2) for row in self.rows]
         self.tell()
         return join([super().run(), *frames])
 
-    def _chosen(self, frames: Frames) -> float:
-        squared = [column.name for column in metrics.columns().values() if column.quadratic]
-        means = run_means(frames.scores, ["lambda2"], squared)
-        is_reference = means["explainer"] == _REFERENCE
-        before = means.loc[is_reference & (means["metric"] == "accuracy"), "value"].to_numpy()[0]
-        table = means[~is_reference].set_index(["lambda2", "metric"])["value"].unstack("metric")
-        return choose_lambda2(table, (1 - self.transfer.params.accuracy_tolerance) * float(before))
+
+def _of(case: Case, transfer: Transfer) -> Case:
+    return replace(case, model=replace(case.model, networks=transfer))
+
+
+def _chosen(scores: pd.DataFrame, tolerance: float) -> Choice:
+    by_candidate = ["alpha", "lambda2"]
+    of_rows, reference = scores[scores["explainer"] != _REFERENCE], scores[scores["explainer"] == _REFERENCE]
+    error, right = (
+        of_rows[of_rows["metric"] == metric].pivot_table("value", "image", by_candidate)
+        for metric in ("e_rmse", "accuracy")
+    )
+    before = reference[reference["metric"] == "accuracy"].set_index("image")["value"].loc[right.index]
+    candidates = [(float(each[0]), float(each[1])) for each in right.columns]
+    return choose(candidates, error.to_numpy() ** 2, right.to_numpy(), before.to_numpy(), tolerance)
 
 
 def open_study(asked: VectorsStudy, runtime: Runtime) -> TransferStudy:
@@ -93,31 +104,41 @@ def open_study(asked: VectorsStudy, runtime: Runtime) -> TransferStudy:
     # Before anything is trained.
     check_images(target, asked.case)
     subset(target.source, "validation", asked.transfer.validation_images, asked.seed)
-    transfer = Transfer(runtime, asked.model, source, target, supervision, asked.case.block, asked.transfer, asked.seed)
-    model = transfer.explained(target, transfer.ft_target)
-    case = Case(runtime, model, target, asked.case, asked.seed, source=source.name)
-    validation = replace(
-        case,
-        name="validation",
-        params=replace(asked.case, split="validation", images=asked.transfer.validation_images),
+    params = asked.transfer
+    alphas = params.alpha_grid if params.alpha is None else (params.alpha,)
+    lambdas = params.lambda2_grid if params.lambda2 is None else (params.lambda2,)
+    transfer = Transfer(
+        runtime, asked.model, source, target, supervision, asked.case.block, params, alphas[0], asked.seed
     )
-    sweep = over_lambda2(proposed, asked.transfer.lambda2_grid)
-    choosing = open_metrics([*asked.metrics, *_CHOOSING], asked.metric)
+    transfer.train_classifiers()
+    case = Case(
+        runtime, transfer.explained(target, transfer.ft_target), target, asked.case, asked.seed, source=source.name
+    )
+    validation = replace(
+        case, name="validation", params=replace(asked.case, split="validation", images=params.validation_images)
+    )
+    # Maps of a second class have references of their own, which the choice does without.
+    measured = [each for each in open_metrics([*asked.metrics, *_CHOOSING], asked.metric) if "second" not in each.needs]
+    choosing: dict[float, Study] = {}
+    for alpha in alphas:
+        settings = f"alpha={alpha:g}," if len(alphas) > 1 else ""
+        sweep = over_lambda2(proposed, lambdas, settings)
+        if not choosing:
+            sweep.append(replace(ft_target, name=_REFERENCE))
+        choosing[alpha] = Study(sweep, [(_of(validation, transfer.at(alpha)), measured)], reference=supervision)
     return TransferStudy(
-        [*rows, *sweep],
+        [*rows, *over_lambda2(proposed, params.lambda2_grid)],
         [(case, chosen)],
         reference=supervision,
         transfer=transfer,
-        validation=Study(
-            [*sweep, replace(ft_target, name=_REFERENCE)], [(validation, choosing)], reference=supervision
-        ),
-        lambda2=asked.transfer.lambda2,
+        choosing=choosing,
+        choice=Choice(alphas[0], lambdas[0]) if len(alphas) == len(lambdas) == 1 else None,
     )
 
 
-def over_lambda2(row: Row, grid: Sequence[float]) -> list[Row]:
+def over_lambda2(row: Row, grid: Sequence[float], settings: str = "") -> list[Row]:
     """Figure 3: the row at every lambda2."""
-    return [replace(_at(row, value, always=True), name=f"{row.name}@lambda2={value:g}") for value in grid]
+    return [replace(_at(row, value, always=True), name=f"{row.name}@{settings}lambda2={value:g}") for value in grid]
 
 
 def _at(row: Row, lambda2: float, always: bool = False) -> Row:

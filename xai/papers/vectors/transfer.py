@@ -26,6 +26,7 @@ from xai.papers.vectors.vector import FILE as VECTOR_FILE
 from xai.papers.vectors.vector import explainability_vector, transferred
 from xai.study.case import Case, CaseParams, ExplainedModel
 from xai.study.maps import Maps, explain
+from xai.study.study import together
 
 Parameters = dict[str, Tensor]
 FineTuned = Literal["ft_source", "ft_source_x", "ft_target", "ft_target_x"]
@@ -43,6 +44,7 @@ class Transfer:
         supervision: The row whose maps are learned from ("+X").
         block: Images that it explains together.
         params: How all is trained.
+        alpha: Balance of equation 4 for the explained models.
         seed: Of everything that is drawn.
     """
 
@@ -53,12 +55,25 @@ class Transfer:
     supervision: Row
     block: int
     params: TransferParams
+    alpha: float
     seed: int
 
     def __post_init__(self) -> None:
         """Refuse more images than there are now, and not after hours of training."""
         subset(self.source.source, "train", self.params.source_images, self.seed)
-        subset(self.target.source, "train", self.params.target_images, self.seed)
+        for images in (self.params.target_images, self.params.bound_images):
+            subset(self.target.source, "train", images, self.seed)
+
+    def at(self, alpha: float) -> "Transfer":
+        """The same transfer at another alpha; they share the networks that do not depend on it."""
+        other = replace(self, alpha=alpha)
+        shared = ("base", "ft_source", "ft_target", "source_supervision")
+        other.__dict__ |= {name: self.__dict__[name] for name in shared if name in self.__dict__}
+        return other
+
+    def train_classifiers(self) -> None:
+        """Train the two that wait for nothing but theta_base, side by side with whatever process does the same."""
+        together([lambda: self.ft_target, lambda: self.ft_source], self.runtime.store.impatient)
 
     @cached_property
     def base(self) -> base_stage.Base:
@@ -87,7 +102,7 @@ class Transfer:
     @cached_property
     def ft_source_x(self) -> Artifact:
         """theta_ft* of the source."""
-        return self._on_source(alpha=self.params.alpha, supervision=self.source_supervision.artifact)
+        return self._on_source(alpha=self.alpha, supervision=self.source_supervision.artifact)
 
     @cached_property
     def vector(self) -> Artifact:
@@ -99,7 +114,7 @@ class Transfer:
             self.ft_source_x,
             model=self.model.name,
             source=self.source.name,
-            alpha=self.params.alpha,
+            alpha=self.alpha,
             seed=self.seed,
         )
 
@@ -107,7 +122,8 @@ class Transfer:
     def ft_target_x(self) -> Artifact:
         """theta_ft* of the target: the bound, which has what the transfer does without."""
         p = self.params
-        case = self.case(self.ft_target, self.target, "train", p.target_images)
+        images = p.target_images if p.bound_images is None else p.bound_images
+        case = self.case(self.ft_target, self.target, "train", images)
         return fine_tune(
             self.runtime,
             self.model,
@@ -115,8 +131,8 @@ class Transfer:
             self.target,
             p.bound_fit,
             self.seed,
-            images=p.target_images,
-            alpha=p.alpha,
+            images=images,
+            alpha=self.alpha,
             supervision=explain(case, with_coalitions(self.supervision, p.bound_coalitions)).artifact,
         )
 
