@@ -80,7 +80,9 @@ class PatchGame:
         order, groups = sort_rows(keep)
         keep, order = keep[order].to(self._device), order.to(self._device)
         rows = Rows(keep, order.div(coalitions.shape[1], rounding_mode="floor"), groups)
-        sorted_values = torch.cat(_map(self._decode, list(split(rows, self._classifier.cost, self._tokens))))
+        sorted_values = torch.cat(
+            _map(self._decode, list(split(rows, self._classifier.cost, self._tokens)), not self._classifier.foreign)
+        )
         values = torch.empty_like(sorted_values)
         values[order] = sorted_values
         return values.reshape(self._images, coalitions.shape[1], *values.shape[1:])
@@ -147,14 +149,15 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _map(function: Callable[[Rows], Tensor], chunks: list[Rows]) -> list[Tensor]:
+def _map(function: Callable[[Rows], Tensor], chunks: list[Rows], by_threads: bool) -> list[Tensor]:
     """Apply a function to chunks of work, on the processor cores that torch's own threads leave idle.
 
     A small network does not fill two cores from within: its operations are over before a second thread has started.
-    Whole chunks side by side do. Inference mode and autocast belong to a thread, so every worker enters them anew.
+    Whole chunks side by side do. Inference mode and autocast belong to a thread, so every worker enters them anew. A
+    foreign network may keep something while it runs, and is left to one thread.
     """
     device = chunks[0].keep.device.type
-    workers = 1 if device != "cpu" else max(1, _cores() // torch.get_num_threads())
+    workers = 1 if device != "cpu" or not by_threads else max(1, _cores() // torch.get_num_threads())
     if workers == 1 or len(chunks) == 1:
         return [function(chunk) for chunk in chunks]
     precision, mixed = torch.get_autocast_dtype(device), torch.is_autocast_enabled(device)

@@ -128,7 +128,7 @@ class ClassifierStages:
             with seeded(self.seed):
                 network = self.model.start(self.outputs, self.seed)
             stage = f"classifier/{self.data.name}"
-            module = Classifier(self.model.maskable(network), params.fit, params.focus, self.seed, stage)
+            module = Classifier(self.model.maskable(network).train(), params.fit, params.focus, self.seed, stage)
             self._fit(module, params.fit, workdir, "classifier")
             self._write(workdir, "classifier", network)
 

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from xai.core.errors import UserError
 from xai.models import packed
-from xai.models.maskable import Encoded, MaskableClassifier, Removal, Rows, check_size
+from xai.models.maskable import Encoded, Removal, Rows
 from xai.models.normalisation import Normalisation
+from xai.models.transformer import TransformerClassifier
 
 
 class Tokenizer(Protocol):
@@ -56,7 +57,7 @@ def class_embeddings(clip: CLIP, tokenizer: Tokenizer, classes: Sequence[str], t
     return torch.stack(columns, dim=1)
 
 
-class SelfExplainingClip(MaskableClassifier):
+class SelfExplainingClip(TransformerClassifier):
     """A CLIP image classifier that can also explain itself, if its parameters have learned to.
 
     Args:
@@ -83,17 +84,16 @@ class SelfExplainingClip(MaskableClassifier):
         removal: Removal | None = None,
         reference: Tensor | None = None,
     ) -> None:
-        super().__init__()
         if getattr(visual, "attn_pool", None) is not None or visual.pool_type != "tok" or visual.final_ln_after_pool:
             raise UserError(
                 "a self-explaining CLIP needs a visual tower that pools by its [CLS] token, such as ViT-B-32"
             )
+        normalisation = Normalisation(mean, std, removal or Removal(), reference)
+        super().__init__(normalisation, visual.grid_size, visual.image_size, prefix=1)
         self.visual = visual
-        self.grid = (int(visual.grid_size[0]), int(visual.grid_size[1]))
-        self.removal = removal or Removal()
-        self.normalisation = Normalisation(mean, std, self.removal, reference)
         self.register_buffer("head", head)
         self.register_buffer("logit_scale", torch.tensor(float(logit_scale)))
+        self.eval()
 
     def explain(self, images: Tensor) -> Explained:
         """Predict and explain in one forward pass (Figure 1, right).
@@ -108,29 +108,25 @@ class SelfExplainingClip(MaskableClassifier):
         features = self._project(tokens)
         return Explained(self._logits(features[:, 0]), features[:, 1:] @ self.head)
 
-    def encode(self, images: Tensor) -> Encoded:
-        """Embedded tokens of the images and, for `pixels` removal, of their reference; see `packed.encode`.
-
-        Raises:
-            UserError: For images of another size than the tower's.
-        """
-        check_size(images, self.visual.image_size)
-        return packed.encode(
-            self._layers, [self.visual._embeds(version) for version in self.normalisation.versions(images)]
-        )
-
     def decode(self, encoded: Encoded, rows: Rows) -> Tensor:
         """Logits [N, C] of N coalitions of encoded images."""
-        tokens, inputs, groups = packed.select(encoded, rows, prefix=1)
-        return self._logits(self._project(packed.run(self._layers, tokens, inputs, groups, read=1)))
-
-    def cost(self, kept: int) -> int:
-        """Tokens of a coalition."""
-        return 1 + (kept if self.removal.kind == "tokens" else self.players)
+        tokens, inputs, groups = packed.select(encoded, rows, self._prefix)
+        return self._logits(self._project(self._run(tokens, inputs, groups, read=1)))
 
     @property
-    def _layers(self) -> list[packed.Layer]:
-        return packed.layers(self.visual.transformer.resblocks)
+    def _transformer(self) -> Any:
+        return self.visual.transformer
+
+    @property
+    def _blocks(self) -> Any:
+        return self.visual.transformer.resblocks
+
+    def _embed(self, images: Tensor) -> Tensor:
+        return self.visual._embeds(images)
+
+    def _plain(self, images: Tensor) -> Tensor:
+        features = self.visual(images)
+        return self._logits(features[0] if isinstance(features, tuple) else features)
 
     def _project(self, tokens: Tensor) -> Tensor:
         return self.visual.ln_post(tokens) @ self.visual.proj

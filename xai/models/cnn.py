@@ -14,6 +14,7 @@ from xai.models.backbone import body_of, not_fetched
 from xai.models.cnn_packages import check_package, package_file, package_weights
 from xai.models.families import NetworkParams, published_classes, seeded
 from xai.models.geometry import Text, check_architecture
+from xai.models.maskable import MaskableClassifier, Removal, of_ours
 from xai.models.weights import load_weights, read_weights
 
 _PLAIN = "resnet50"
@@ -78,6 +79,10 @@ class CnnParams(NetworkParams):
     def build(self, outputs: int, seed: int = 0) -> nn.Module:
         """See `build_cnn`."""
         return build_cnn(self, outputs, seed)
+
+    def maskable(self, network: Any, removal: Removal | None = None) -> MaskableClassifier:
+        """A network that is painted over; timm's may be run by several threads."""
+        return of_ours(super().maskable(network, removal))
 
     def start(self, outputs: int, seed: int = 0) -> nn.Module:
         """The network with published weights, except for its head; with random ones where there are none."""

@@ -17,7 +17,7 @@ from xai.core.settings import FieldError, settings
 from xai.models.clip import SelfExplainingClip, Tokenizer
 from xai.models.families import seeded
 from xai.models.geometry import Depth, Geometry, Heads, Scale, Text, Width
-from xai.models.maskable import Removal
+from xai.models.maskable import Removal, of_ours
 from xai.models.tokenizer import WordTokenizer
 from xai.models.weights import match_weights, read_weights
 
@@ -183,7 +183,7 @@ def build_tokenizer(params: ClipParams) -> Tokenizer:
 def build_explainer(params: ClipParams, clip: CLIP, head: Tensor, removal: Removal | None = None) -> SelfExplainingClip:
     """The self-explaining classifier of a CLIP: its visual tower and the class embeddings `head` [K, C]."""
     scale = float(clip.logit_scale.detach().exp())
-    return SelfExplainingClip(clip.visual, head, scale, params.mean, params.std, removal)
+    return of_ours(SelfExplainingClip(clip.visual, head, scale, params.mean, params.std, removal))
 
 
 def base_weights_file(params: ClipParams) -> Path:

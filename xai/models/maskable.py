@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Annotated, Literal, NamedTuple, get_args
+from typing import Annotated, Literal, NamedTuple, TypeVar, get_args
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from xai.core.errors import UserError
 from xai.core.settings import FieldError, settings
 
+T = TypeVar("T", bound="MaskableClassifier")
 Kind = Literal["tokens", "pixels"]
 Reference = Literal["black", "mean", "blur"]
 References = Annotated[tuple[Reference, ...], Field(min_length=1)]
@@ -98,6 +99,8 @@ class MaskableClassifier(nn.Module, ABC):
 
     grid: tuple[int, int]
     """Patches down and across; M is their product, patches are numbered row by row."""
+    foreign: bool = True
+    """Whether nobody here has built the network: it is run by one thread at a time, and its fast pass is checked."""
 
     @property
     def players(self) -> int:
@@ -133,6 +136,12 @@ class MaskableClassifier(nn.Module, ABC):
         order, groups = sort_rows(keep)
         logits = self.decode(encoded, Rows(keep[order], order, groups))
         return logits[order.argsort()]
+
+
+def of_ours(classifier: T) -> T:
+    """A classifier whose network is built here, as its library built it."""
+    classifier.foreign = False
+    return classifier
 
 
 def check_size(images: Tensor, size: Sequence[int]) -> None:

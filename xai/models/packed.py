@@ -164,9 +164,9 @@ def run(layers: Sequence[Layer], tokens: Tensor, inputs: Tensor, groups: Groups,
         if number:
             inputs = each.attention_input(tokens)
         wanted = read if number == len(layers) - 1 else None
-        joined = [_attend(each, part, wanted) for part in _parts(inputs, groups)]
+        joined = [_attend(each, part, wanted) for part in sequences(inputs, groups)]
         if wanted is not None:
-            tokens = _join([part[:, :wanted].flatten(0, 1) for part in _parts(tokens, groups)])
+            tokens = _join([part[:, :wanted].flatten(0, 1) for part in sequences(tokens, groups)])
         tokens = tokens + each.attention_output(_join(joined))
         tokens = tokens + each.feed_forward(tokens)
     return tokens
@@ -180,7 +180,7 @@ def class_tokens(layers: Sequence[Layer], tokens: Tensor) -> Tensor:
 
 def pool(tokens: Tensor, groups: Groups, skip: int) -> Tensor:
     """Mean over each sequence without its first `skip` tokens: [T, D] to [N, D]; zero where nothing is left."""
-    rest = [part[:, skip:] for part in _parts(tokens, groups)]
+    rest = [part[:, skip:] for part in sequences(tokens, groups)]
     return torch.cat([part.sum(1) / max(1, part.shape[1]) for part in rest])
 
 
@@ -193,8 +193,8 @@ def _attend(each: Layer, inputs: Tensor, read: int | None) -> Tensor:
     return joined.transpose(1, 2).flatten(2).flatten(0, 1)
 
 
-def _parts(tokens: Tensor, groups: Groups) -> list[Tensor]:
-    """The sequences of each group, [n, length, ...]."""
+def sequences(tokens: Tensor, groups: Groups) -> list[Tensor]:
+    """Tokens [T, ...] that lie end to end, as the sequences of each group: [n, length, ...]."""
     parts = tokens.split([count * length for count, length in groups])
     return [part.unflatten(0, group) for part, group in zip(parts, groups, strict=True)]
 

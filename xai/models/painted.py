@@ -13,7 +13,7 @@ _PIXELS_A_TOKEN = 256
 
 
 class PaintedClassifier(MaskableClassifier):
-    """A network, a CNN for example, that answers for images with patches painted over.
+    """A network, a CNN for example, that answers for images with patches painted over; it is put into evaluation mode.
 
     Args:
         network: Normalised images [B, 3, H, W] to logits [B, C].
@@ -52,6 +52,7 @@ class PaintedClassifier(MaskableClassifier):
         self.grid = grid
         self.normalisation = Normalisation(mean, std, removal, reference)
         self._pixels = 0
+        self.eval()
 
     def encode(self, images: Tensor) -> Encoded:
         """The normalised images and their references, both [B, 3, H, W]."""

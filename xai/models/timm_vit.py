@@ -9,12 +9,13 @@ from torch import Tensor
 
 from xai.core.errors import UserError
 from xai.models import packed
-from xai.models.maskable import Encoded, MaskableClassifier, Removal, Rows, check_size, class_logits
+from xai.models.maskable import Encoded, Removal, Rows, class_logits
 from xai.models.normalisation import Normalisation
+from xai.models.transformer import TransformerClassifier
 
 
-class MaskableVit(MaskableClassifier):
-    """A timm ViT that can answer with patches removed.
+class MaskableVit(TransformerClassifier):
+    """A timm ViT that can answer with patches removed; it is put into evaluation mode, and so is the network.
 
     In training mode dropout is timm's own, except that paths, patches and attention weights are never dropped. Where
     the network averages its patch tokens, the average is over the visible ones, and zero where there are none.
@@ -32,8 +33,6 @@ class MaskableVit(MaskableClassifier):
     """
 
     network: Any
-    normalisation: Normalisation
-    removal: Removal
 
     def __init__(
         self,
@@ -43,7 +42,6 @@ class MaskableVit(MaskableClassifier):
         removal: Removal | None = None,
         reference: Tensor | None = None,
     ) -> None:
-        super().__init__()
         kind: type[object] = type(network)
         # Other subclasses embed, pool or number their tokens in ways of their own.
         if kind is not VisionTransformer and kind is not VisionTransformerDistilled:
@@ -55,41 +53,34 @@ class MaskableVit(MaskableClassifier):
             pooling = network.global_pool or "none"
             raise UserError(f"a ViT with global_pool={pooling} cannot drop tokens: use one that pools by token or avg")
         packed.layers(network.blocks)
+        normalisation = Normalisation(mean, std, removal or Removal(), reference)
+        patches = network.patch_embed
+        super().__init__(normalisation, patches.grid_size, patches.img_size, network.num_prefix_tokens)
         self.network = network
-        self.normalisation = Normalisation(mean, std, removal or Removal(), reference)
-        down, across = network.patch_embed.grid_size
-        self.grid = (int(down), int(across))
-        self.removal = self.normalisation.removal
-
-    def encode(self, images: Tensor) -> Encoded:
-        """Embedded tokens of the images and, for `pixels` removal, of their reference; see `packed.encode`.
-
-        Raises:
-            UserError: For images of another size than the network's, even where it could adapt: M is fixed.
-        """
-        check_size(images, self.network.patch_embed.img_size)
-        return packed.encode(self._layers, [self._embed(version) for version in self.normalisation.versions(images)])
+        self.eval()
 
     def decode(self, encoded: Encoded, rows: Rows) -> Tensor:
         """Logits [N, C] of N coalitions of encoded images."""
-        network, prefix = self.network, self.network.num_prefix_tokens
-        tokens, inputs, groups = packed.select(encoded, rows, prefix)
+        network = self.network
+        tokens, inputs, groups = packed.select(encoded, rows, self._prefix)
         if network.global_pool == "token":
             read = 2 if isinstance(network, VisionTransformerDistilled) else 1
-            tokens = packed.run(self._layers, tokens, inputs, groups, read)
+            tokens = self._run(tokens, inputs, groups, read)
             return class_logits(network.forward_head(network.norm(tokens).unflatten(0, (-1, read))))
-        tokens = network.norm(packed.run(self._layers, tokens, inputs, groups))
-        pooled = packed.pool(tokens, groups, skip=0 if network.pool_include_prefix else prefix)
+        tokens = network.norm(self._run(tokens, inputs, groups))
+        pooled = packed.pool(tokens, groups, skip=0 if network.pool_include_prefix else self._prefix)
         return class_logits(network.head(network.head_drop(network.fc_norm(pooled))))
 
-    def cost(self, kept: int) -> int:
-        """Tokens of a coalition."""
-        # Without a class token nothing may be left of an image.
-        return max(1, self.network.num_prefix_tokens + (kept if self.removal.kind == "tokens" else self.players))
+    @property
+    def _transformer(self) -> Any:
+        return self.network.blocks
 
     @property
-    def _layers(self) -> list[packed.Layer]:
-        return packed.layers(self.network.blocks)
+    def _blocks(self) -> Any:
+        return self.network.blocks
 
     def _embed(self, images: Tensor) -> Tensor:
         return self.network.norm_pre(self.network._pos_embed(self.network.patch_embed(images)))
+
+    def _plain(self, images: Tensor) -> Tensor:
+        return class_logits(self.network(images))

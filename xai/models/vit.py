@@ -15,7 +15,7 @@ from xai.core.settings import FieldError, settings
 from xai.models.backbone import not_fetched, read_body
 from xai.models.families import NetworkParams, outputs_of, published_classes, seeded
 from xai.models.geometry import Depth, Heads, Scale, Text, check_architecture
-from xai.models.maskable import Removal
+from xai.models.maskable import Removal, of_ours
 from xai.models.timm_vit import MaskableVit
 
 _PLAIN = "vit_base_patch14_reg4_dinov2"
@@ -186,4 +186,4 @@ def _small(params: VitParams, tower: SmallVit, outputs: int) -> VisionTransforme
 
 def maskable(params: VitParams, network: VisionTransformer, removal: Removal | None = None) -> MaskableVit:
     """A ViT as a maskable classifier; patches are dropped tokens unless `removal` says otherwise."""
-    return MaskableVit(network, params.mean, params.std, removal or Removal("tokens"))
+    return of_ours(MaskableVit(network, params.mean, params.std, removal or Removal("tokens")))
