@@ -46,9 +46,9 @@ class PatchGame:
             )
         self._classifier, self._output = classifier, output
         self.players = classifier.players
-        self._images, self._device = len(images), images.device
-        self._targets = None if targets is None else targets.to(self._device)
-        self._tokens = tokens or _TOKENS_AT_ONCE.get(self._device.type, _TOKENS_AT_ONCE["cuda"])
+        self._images, self.device = len(images), images.device
+        self._targets = None if targets is None else targets.to(self.device)
+        self._tokens = tokens or _TOKENS_AT_ONCE.get(self.device.type, _TOKENS_AT_ONCE["cuda"])
         with torch.inference_mode():
             self._encoded = self._encode(images)
 
@@ -78,7 +78,7 @@ class PatchGame:
         keep = coalitions.reshape(-1, self.players)
         # Coalitions of one size lie side by side: no padding is computed.
         order, groups = sort_rows(keep)
-        keep, order = keep[order].to(self._device), order.to(self._device)
+        keep, order = keep[order].to(self.device), order.to(self.device)
         rows = Rows(keep, order.div(coalitions.shape[1], rounding_mode="floor"), groups)
         sorted_values = torch.cat(
             _map(self._decode, list(split(rows, self._classifier.cost, self._tokens)), not self._classifier.foreign)

@@ -67,6 +67,14 @@ def ranks_with_random_ties(values: Tensor, generator: torch.Generator) -> Tensor
     return torch.empty_like(order).scatter_(1, order, places)
 
 
+def generator_on(device: torch.device, generator: torch.Generator) -> torch.Generator:
+    """A source of draws on a device, seeded by one of `generator`, or that itself where it is there."""
+    if generator.device.type == device.type:
+        return generator
+    seed = int(torch.randint(1 << 62, (), generator=generator, device=generator.device))
+    return torch.Generator(device).manual_seed(seed)
+
+
 def step_generator(seed: int, step: int, device: torch.device, rank: int = 0) -> torch.Generator:
     """The source of what a training step draws; a resumed run draws at a step what the killed one would have drawn.
 

@@ -69,6 +69,7 @@ def _curves(params: PerturbationParams) -> list[str]:
     curves=_curves,
     needs=("maps", "network"),
     params=PerturbationParams,
+    passes=lambda params, players: (2 * params.steps - 2) * len(params.references) * len(_CLASSES),
 )
 def perturbation(block: Measured, params: PerturbationParams) -> dict[str, Tensor]:
     """Areas [B] under deletion and insertion, by reference and averaged over them, and the curves [B, S].

@@ -220,6 +220,8 @@ class Metric:
         level: `patch` where it takes maps of patches only, else `any`.
         whole: Whether it is asked once about all images of a split, and not block by block. Its values are [N], or [1]
             where there is one for them all.
+        passes: From its settings and M patches, how many changed images the classifier is asked about for one image and
+            row, at most; None where it is none.
     """
 
     name: str
@@ -230,6 +232,7 @@ class Metric:
     params: type
     level: str
     whole: bool
+    passes: Callable[[Any, int], float] | None = None
 
     def settings(self, values: Mapping[str, Any] | None = None) -> Any:
         """Its settings from plain values; a UserError names what is not one."""
@@ -249,6 +252,7 @@ def metric(
     curves: Iterable[str] | Callable[[Any], Iterable[str]] = (),
     level: str = "any",
     whole: bool = False,
+    passes: Callable[[Any, int], float] | None = None,
 ) -> Callable[[Compute], Compute]:
     """Register the function below as a metric; see `Metric`. Columns and curves may depend on the settings.
 
@@ -258,7 +262,7 @@ def metric(
     _fill()
 
     def add(function: Compute) -> Compute:
-        entry = Metric(name, function, _of(columns), _of(curves), frozenset(needs), params, level=level, whole=whole)
+        entry = Metric(name, function, _of(columns), _of(curves), frozenset(needs), params, level, whole, passes)
         filled = entry.columns_of(params())
         asked = entry.needs.union(*(column.needs for column in filled))
         if not asked <= set(NEEDS):

@@ -8,6 +8,7 @@ from torch import Tensor
 from xai.core.settings import Count, settings
 from xai.metrics import functional
 from xai.metrics.registry import Measured, given, metric, percent, refuse_broken
+from xai.sampling import generator_on
 
 _NO_GAIN: dict[str, Any] = {"chance": 0.0, "control": "random"}
 
@@ -58,15 +59,17 @@ class RemovalParams:
     needs=("maps", "game"),
     params=RemovalParams,
     level="patch",
+    passes=lambda params, players: functional.passes(players, params.masks)["removal_curves"],
 )
 def removal(block: Measured, params: RemovalParams) -> dict[str, Tensor]:
     """All six scores of Algorithms 1 and 2, and the four curves [B, M] they are means of.
 
-    An image costs what `functional.passes` says. Every row is given the same draws.
+    Every row is given the same draws; on a GPU they are made there, and are others than those of the CPU.
     """
     game, maps = block.game(), given(block.maps)
     functional.check_players(maps, game.players)
-    curves = functional.removal_curves(game.value, maps.flatten(1), params.masks, block.generator, params.constant)
+    generator = generator_on(getattr(game, "device", torch.device("cpu")), block.generator)
+    curves = functional.removal_curves(game.value, maps.flatten(1), params.masks, generator, params.constant)
     refuse_broken("classifier's answers with patches removed", torch.stack(list(curves), dim=1), block.rows)
     return functional.scores(curves) | {f"curve_{name}": curve for name, curve in curves._asdict().items()}
 

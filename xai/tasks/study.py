@@ -10,6 +10,7 @@ from rich.markup import escape
 
 from xai.core.errors import UserError
 from xai.core.job import open_runtime, say_end, say_heading
+from xai.core.progress import console
 from xai.core.runtime import Runtime
 from xai.core.settings import unknown
 from xai.papers.ranking.study import RankingStudy
@@ -21,6 +22,7 @@ from xai.papers.vectors.study import open_study as open_vectors
 from xai.report.present import Told, present
 from xai.report.ranking import told as tell_of_ranking
 from xai.report.vectors import told as tell_of_vectors
+from xai.study.cost import asked_of, cost_line
 from xai.study.frame import Frames
 from xai.study.params import StudySettings
 from xai.study.study import Study
@@ -66,6 +68,7 @@ def run_study(settings: StudySettings, output: Path) -> None:
     say_heading(" -> ".join(names), model.name, seed=settings.seed)
     paper = STUDIES[settings.study]
     study = paper.open(settings, runtime)
+    console.print(f"  {cost_line(asked_of(study, model.grid**2))}", highlight=False, style="dim")
     frames = study.run()
     page = present(study, frames, settings, output, paper.tell and paper.tell(study, frames, output))
     say_end(runtime, f"report: [bold]{escape(os.path.relpath(page))}[/]")

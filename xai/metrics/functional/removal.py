@@ -10,9 +10,10 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
-import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from xai.core.errors import UserError
 from xai.metrics.functional.checks import check_finite
@@ -20,7 +21,7 @@ from xai.rounding import is_constant
 from xai.sampling import importance_weights, ranks_with_random_ties, weighted_ranks
 
 Value = Callable[[Tensor], Tensor]
-"""A game with a target class: coalitions, Bool [B, S, M] on the CPU, to values [B, S]; `PatchGame.value` is one."""
+"""A game with a target class: coalitions, Bool [B, S, M], to values [B, S]; `PatchGame.value` is one."""
 
 _COALITION_BUDGET = 2**26
 """Entries of the coalitions [B, R, sizes, M] held at once, a byte each; one size is held whatever it takes."""
@@ -59,7 +60,7 @@ def ranked_curves(
         UserError: Maps are not [B, M], not finite, or constant where that is refused.
         ValueError: The game does not answer with [B, S].
     """
-    phi = _usable(attributions, constant)
+    phi = _usable(attributions, constant, generator)
     ranks = _ranks(phi, generator)
     lif, mif = _curves(value, phi.shape[1], lambda: ranks).unbind(1)
     return lif, mif
@@ -90,7 +91,7 @@ def sampled_curves(
         UserError: Maps are not [B, M], not finite, or constant where that is refused; or masks is below 1.
         ValueError: The game does not answer with [B, S].
     """
-    phi = _usable(attributions, constant)
+    phi = _usable(attributions, constant, generator)
     weights = _weights(phi, masks)
     return _means(_curves(value, phi.shape[1], lambda: weighted_ranks(weights, generator)))
 
@@ -103,7 +104,7 @@ def removal_curves(
     Arguments and errors are those of `sampled_curves`; the curves are what `ranked_curves` and then `sampled_curves`
     give with the same generator.
     """
-    phi = _usable(attributions, constant)
+    phi = _usable(attributions, constant, generator)
     weights = _weights(phi, masks)
     ranks = _ranks(phi, generator)
     curves = _curves(value, phi.shape[1], lambda: torch.cat([ranks, weighted_ranks(weights, generator)], dim=1))
@@ -142,8 +143,8 @@ def check_players(attributions: Tensor, players: int) -> None:
         raise UserError(f"attributions of shape {shape} belong to another grid: the game has {players} patches")
 
 
-def _usable(attributions: Tensor, constant: str) -> Tensor:
-    """Maps [B, M] in float64, all zeros where they are constant."""
+def _usable(attributions: Tensor, constant: str, generator: torch.Generator) -> Tensor:
+    """Maps [B, M] in float64 where draws are made, all zeros where they are constant."""
     if attributions.ndim != 2 or not attributions.numel():
         raise UserError(
             f"attributions are {tuple(attributions.shape)}; they have to be [B, M], M patches of B >= 1 images"
@@ -158,7 +159,7 @@ def _usable(attributions: Tensor, constant: str) -> Tensor:
             f"the attributions of image {image} of the batch (counted from 0) are constant and rank no patch; "
             "use constant=random to score them as a random order"
         )
-    return attributions.detach().double().masked_fill(flat[:, None], 0)
+    return attributions.detach().double().masked_fill(flat[:, None], 0).to(generator.device)
 
 
 def _ranks(phi: Tensor, generator: torch.Generator) -> Tensor:
@@ -185,7 +186,7 @@ def _curves(value: Value, players: int, draw: Callable[[], Tensor]) -> Tensor:
     curves: list[Tensor] = []
     waiting: list[Tensor] = []
     for size in range(1, players + 1):
-        waiting.append((draw() < size).cpu())
+        waiting.append(draw() < size)
         if size == players or (len(waiting) + 1) * waiting[0].numel() > _COALITION_BUDGET:
             curves.append(_ask(value, torch.stack(waiting, dim=2)))
             waiting = []
@@ -218,9 +219,14 @@ def _distinct(rows: Tensor) -> tuple[Tensor, Tensor]:
         Bool [B, S', M] and indices [B, S] into it. S' is the largest number of different rows of an image; the others
         are filled up with their row 0, which should be the cheapest.
     """
-    packed = np.packbits(rows.numpy(), axis=-1)
-    found = [np.unique(codes, return_index=True, return_inverse=True) for codes in packed.view(f"V{packed.shape[-1]}")]
-    longest = max(len(first) for _, first, _ in found)
-    kept = np.stack([np.pad(first, (0, longest - len(first))) for _, first, _ in found])
-    place = np.stack([inverse.reshape(-1) for _, _, inverse in found])
-    return rows[torch.arange(len(rows))[:, None], torch.from_numpy(kept)], torch.from_numpy(place)
+    bits = F.pad(rows, (0, -rows.shape[-1] % 64)).to(torch.uint8).unflatten(-1, (-1, 8))
+    codes = (bits << torch.arange(8, dtype=torch.uint8, device=rows.device)).sum(-1, dtype=torch.uint8).view(torch.int64)
+    places = torch.arange(rows.shape[1], device=rows.device)
+    kept, found = [], []
+    for own in codes:
+        different, place = torch.unique(own, dim=0, return_inverse=True)
+        first = places.new_full((len(different),), len(places)).scatter_reduce(0, place, places, "amin")
+        kept.append(first)
+        found.append(place)
+    # Filled up with row 0.
+    return rows.gather(1, pad_sequence(kept, True)[..., None].expand(-1, -1, rows.shape[2])), torch.stack(found)

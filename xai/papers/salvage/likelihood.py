@@ -32,6 +32,7 @@ class LikelihoodParams:
     params=LikelihoodParams,
     level="patch",
     curves=("likelihood_random", "likelihood_informed"),
+    passes=lambda params, players: 2 * params.masks * players,
 )
 def mask_likelihood(block: Measured, params: LikelihoodParams) -> dict[str, Tensor]:
     """Likelihood of the explained class by the number of patches that are present, 1 ... M.

@@ -1,0 +1,56 @@
+"""What a study will ask of its classifiers, in forward passes, before any of them is asked."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from xai.explainers.registry import Row
+from xai.study.scores import Chosen
+from xai.study.study import Study
+
+
+class Asked(NamedTuple):
+    """How often the images of one case are asked about: by all of its rows, or by one metric for each row."""
+
+    name: str
+    an_image: float
+    times: int
+
+    @property
+    def total(self) -> float:
+        """Passes in all."""
+        return self.an_image * self.times
+
+
+def asked_of(study: Study, players: int) -> list[Asked]:
+    """Passes of explaining, and of each metric, where the store has nothing yet; in passes of a whole image at most.
+
+    Args:
+        study: What is measured.
+        players: M, the patches of an image.
+    """
+    found = []
+    for case, metrics in study.cases:
+        images = case.params.images or len(case.data.source.labels(case.split))
+        images = images if case.only is None else len(case.only)
+        found += _of_case(study.measured_rows, metrics, images, players)
+    return found
+
+
+def _of_case(rows: Sequence[Row], metrics: Sequence[Chosen], images: int, players: int) -> list[Asked]:
+    classes = 2 if any("second" in each.needs for each in metrics) else 1
+    maps = [row for row in rows if row.entry.info.kind != "classifier"]
+    explaining = [classes * row.entry.info.passes(row.params, players) for row in rows if row.entry.info.passes]
+    found = [Asked("explaining", sum(explaining), images)]
+    for each in metrics:
+        if each.metric.passes is not None:
+            found.append(Asked(each.metric.name, each.metric.passes(each.params, players), images * len(maps)))
+    return found
+
+
+def cost_line(asked: Sequence[Asked]) -> str:
+    """One line of them."""
+    parts = [f"{each.name} {each.an_image:,.0f}" for each in asked if each.total]
+    return (
+        f"forward passes an image, at most: {', '.join(parts)} (of each row, but for explaining); "
+        f"{sum(each.total for each in asked):,.0f} in all, less what the store has"
+    )
