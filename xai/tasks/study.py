@@ -21,6 +21,7 @@ from xai.papers.vectors.study import VectorsStudy
 from xai.papers.vectors.study import open_study as open_vectors
 from xai.report.present import Told, present
 from xai.report.ranking import told as tell_of_ranking
+from xai.report.salvage import told as tell_of_salvage
 from xai.report.vectors import told as tell_of_vectors
 from xai.study.cost import asked_of, cost_line
 from xai.study.frame import Frames
@@ -40,7 +41,7 @@ class Paper:
 
 STUDIES = {
     "ranking": Paper(RankingStudy, open_ranking, tell_of_ranking),
-    "salvage": Paper(SalvageStudy, open_salvage),
+    "salvage": Paper(SalvageStudy, open_salvage, tell_of_salvage),
     "vectors": Paper(VectorsStudy, open_vectors, tell_of_vectors),
 }
 """By the name of a file of conf/study."""

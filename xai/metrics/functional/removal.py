@@ -220,7 +220,9 @@ def _distinct(rows: Tensor) -> tuple[Tensor, Tensor]:
         are filled up with their row 0, which should be the cheapest.
     """
     bits = F.pad(rows, (0, -rows.shape[-1] % 64)).to(torch.uint8).unflatten(-1, (-1, 8))
-    codes = (bits << torch.arange(8, dtype=torch.uint8, device=rows.device)).sum(-1, dtype=torch.uint8).view(torch.int64)
+    codes = (
+        (bits << torch.arange(8, dtype=torch.uint8, device=rows.device)).sum(-1, dtype=torch.uint8).view(torch.int64)
+    )
     places = torch.arange(rows.shape[1], device=rows.device)
     kept, found = [], []
     for own in codes:
