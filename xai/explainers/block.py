@@ -1,9 +1,13 @@
 """What one call of an explainer is about, and what it gives back."""
 
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
+
+from xai.models.maskable import MaskableClassifier
+
+P = TypeVar("P")
 
 
 class Block(NamedTuple):
@@ -67,6 +71,19 @@ class BlockExplainer(Protocol):
         ...
 
 
+class OfClassifier(Generic[P]):
+    """An explainer that is made of a classifier and settings, and keeps both.
+
+    Args:
+        classifier: To explain, on its device. Its parameters may or may not require gradients; neither that, nor the
+            gradients they hold, nor its mode is changed.
+        params: The settings.
+    """
+
+    def __init__(self, classifier: MaskableClassifier, params: P) -> None:
+        self.classifier, self.params = classifier, params
+
+
 def explain(explainer: Explainer | BlockExplainer, block: Block) -> Explanation:
     """Explain a block with either kind of explainer; `explain` goes before `attribute` where there are both."""
     if isinstance(explainer, BlockExplainer):
@@ -77,3 +94,15 @@ def explain(explainer: Explainer | BlockExplainer, block: Block) -> Explanation:
 def source(generator: torch.Generator | None) -> torch.Generator:
     """What an explainer draws from: what it is given, or a generator that always starts alike."""
     return torch.Generator().manual_seed(0) if generator is None else generator
+
+
+def check_targets(images: Tensor, targets: Tensor) -> None:
+    """Refuse anything but one class for each of one or more images.
+
+    Raises:
+        ValueError: With the shapes that came.
+    """
+    if not len(images) or targets.shape != (len(images),):
+        raise ValueError(
+            f"images are {list(images.shape)} and targets {list(targets.shape)}: one class an image is needed"
+        )

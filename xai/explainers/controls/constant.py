@@ -4,13 +4,13 @@ import torch
 from torch import Tensor
 
 from xai.core.settings import settings
-from xai.explainers.controls.params import ControlParams
+from xai.explainers.block import OfClassifier
+from xai.explainers.params import MapParams
 from xai.explainers.registry import explainer
-from xai.models.maskable import MaskableClassifier
 
 
 @settings
-class ConstantParams(ControlParams):
+class ConstantParams(MapParams):
     """What the map is of, and what it says.
 
     Args:
@@ -29,18 +29,10 @@ class ConstantParams(ControlParams):
     class_specific=False,
     passes=lambda params, patches: 0,
 )
-class Constant:
-    """One value everywhere.
-
-    Args:
-        classifier: Whose patch grid the maps are on.
-        params: Patches or pixels.
-    """
-
-    def __init__(self, classifier: MaskableClassifier, params: ConstantParams) -> None:
-        self._grid, self._params = classifier.grid, params
+class Constant(OfClassifier[ConstantParams]):
+    """One value everywhere."""
 
     def attribute(self, images: Tensor, targets: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """The value, [B, h, w] or [B, H, W], for images [B, 3, H, W]."""
-        size = images.shape[-2:] if self._params.of_pixels else self._grid
-        return images.new_full((len(images), *size), self._params.value)
+        size = images.shape[-2:] if self.params.of_pixels else self.classifier.grid
+        return images.new_full((len(images), *size), self.params.value)

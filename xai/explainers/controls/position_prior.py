@@ -1,13 +1,11 @@
 """One map for all images: the mean of another explainer's maps, which knows where objects tend to be."""
 
-from dataclasses import KW_ONLY
-
 import torch
 from torch import Tensor
 
 from xai.core.errors import UserError
 from xai.core.settings import Count, settings
-from xai.explainers.controls.params import ControlParams
+from xai.explainers.params import MapParams
 from xai.explainers.registry import Context, Prepared, explainer, refusal
 
 SPLIT = "validation"
@@ -15,7 +13,7 @@ SPLIT = "validation"
 
 
 @settings
-class PositionPriorParams(ControlParams):
+class PositionPriorParams(MapParams):
     """Whose mean it is.
 
     Args:
@@ -24,7 +22,6 @@ class PositionPriorParams(ControlParams):
         images: Over how many validation images at most; null takes all.
     """
 
-    _: KW_ONLY
     of: str
     images: Count | None = None
 

@@ -1,11 +1,13 @@
 """The image that says nothing, from which explainers by gradients measure an image."""
 
+from typing import TypeVar
+
 import torch
 from torch import Tensor
 
 from xai.core.errors import UserError
 from xai.core.settings import FieldError, settings
-from xai.explainers.posthoc.gradients import GradientParams
+from xai.explainers.posthoc.gradients import GradientParams, PixelExplainer
 from xai.models.maskable import REFERENCES, MaskableClassifier, Removal, reference_image
 from xai.models.normalisation import Normalisation
 
@@ -33,18 +35,18 @@ class BaselineParams(GradientParams):
         object.__setattr__(self, "baseline", reference)
 
 
-class Baseline:
-    """Makes the baselines of images.
+P = TypeVar("P", bound=BaselineParams)
 
-    Args:
-        classifier: Whose mean it may be.
-        params: Which.
+
+class BaselineExplainer(PixelExplainer[P]):
+    """Measures images from a baseline.
 
     Raises:
-        UserError: For the mean, where the classifier's normalisation is not known.
+        UserError: For the mean as a baseline, where the classifier's normalisation is not known.
     """
 
-    def __init__(self, classifier: MaskableClassifier, params: BaselineParams) -> None:
+    def __init__(self, classifier: MaskableClassifier, params: P) -> None:
+        super().__init__(classifier, params)
         self._removal, self._mean = Removal("pixels", params.baseline), torch.zeros(3)
         normalisation = getattr(classifier, "normalisation", None)
         if isinstance(normalisation, Normalisation):
@@ -55,6 +57,6 @@ class Baseline:
                 "black, blur or a grey level"
             )
 
-    def __call__(self, images: Tensor) -> Tensor:
+    def baseline(self, images: Tensor) -> Tensor:
         """Baselines [B or 1, 3, H, W] of images [B, 3, H, W]."""
         return reference_image(images, self._removal, self._mean)

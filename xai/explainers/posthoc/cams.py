@@ -1,18 +1,21 @@
 """What class activation maps share: pytorch-grad-cam run on a classifier, and its pixels averaged in patches."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from xai.explainers.block import OfClassifier, check_targets
 from xai.explainers.posthoc.cam_targets import cam_target
 from xai.explainers.posthoc.frozen import Frozen
 from xai.models.maskable import MaskableClassifier
 
+P = TypeVar("P")
 
-class PatchCam:
+
+class PatchCam(OfClassifier[P]):
     """Class activation maps of a classifier, on its patch grid.
 
     A map is made as the library makes it: the positive part of what the method computes at the layer, stretched to
@@ -20,43 +23,36 @@ class PatchCam:
     are then averaged within each patch. So maps of different images are not on one scale, and evidence against a class
     is not told from no evidence.
 
-    Args:
-        classifier: The classifier to explain, on its device. Its parameters may or may not require gradients; neither
-            that, nor the gradients they hold, nor the mode of the classifier is changed.
+    Attributes:
+        gradients: Whether the method asks for them; the backward pass ends at the layer looked at.
 
     Raises:
         UserError: Where the layer to look at is not known for this family of classifiers.
     """
 
-    def __init__(self, classifier: MaskableClassifier) -> None:
-        self._grid, self._target = classifier.grid, cam_target(classifier)
+    gradients = False
 
-    def maps(self, method: Callable[..., Any], images: Tensor, targets: Tensor, *, gradients: bool) -> Tensor:
-        """Explain.
+    def __init__(self, classifier: MaskableClassifier, params: P) -> None:
+        super().__init__(classifier, params)
+        self._target = cam_target(classifier)
 
-        Args:
-            method: A class of the library, of (network, layers, how their outputs lie on the grid).
-            images: [B, 3, H, W] in [0, 1].
-            targets: [B] class indices.
-            gradients: Whether the method asks for them; the backward pass ends at the layer looked at.
+    def method(self) -> Callable[..., Any]:
+        """A class of the library, of (network, layers, how their outputs lie on the grid)."""
+        raise NotImplementedError
 
-        Returns:
-            [B, h, w] in [0, 1], float32.
+    def attribute(self, images: Tensor, targets: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Maps [B, h, w] in [0, 1], float32, of images [B, 3, H, W] for the classes `targets` [B].
 
         Raises:
             UserError: Where a network that is not of a known family turns out to have no layer to look at.
             ValueError: Where there is not one target for each of one or more images.
         """
-        if not len(images) or targets.shape != (len(images),):
-            raise ValueError(
-                f"images are {list(images.shape)} and targets {list(targets.shape)}: a class activation map needs one "
-                "class an image"
-            )
+        check_targets(images, targets)
         # Here, because it imports plotting and learning libraries that no other explainer waits for.
         from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
         network, layer, to_grid = self._target
-        with torch.inference_mode(False), torch.set_grad_enabled(gradients):
+        with torch.inference_mode(False), torch.set_grad_enabled(self.gradients):
             # What was made in inference mode cannot take part in a graph.
             images = images.detach().clone()
             frozen = Frozen(network, images.device)
@@ -64,13 +60,13 @@ class PatchCam:
                 layer = layer(frozen, images[:1])
             with layer.register_forward_hook(_start_gradients):
                 # In float32: the library goes through NumPy, which has no bfloat16.
-                cam = method(frozen, [layer], lambda output: to_grid(output).float())
+                cam = self.method()(frozen, [layer], lambda output: to_grid(output).float())
                 try:
                     pixels = cam(images, [ClassifierOutputTarget(target) for target in targets.tolist()])
                 finally:
                     # What the library's `with` does too; but that one prints an IndexError and carries on.
                     cam.activations_and_grads.release()
-        return F.adaptive_avg_pool2d(torch.from_numpy(pixels), self._grid).to(images.device)
+        return F.adaptive_avg_pool2d(torch.from_numpy(pixels), self.classifier.grid).to(images.device)
 
 
 def _start_gradients(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:

@@ -3,13 +3,10 @@
 from typing import Any, Literal
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from xai.core.settings import settings
 from xai.explainers.posthoc.cams import PatchCam
 from xai.explainers.registry import ExplainerParams, explainer
-from xai.models.maskable import MaskableClassifier
 
 
 @settings
@@ -33,33 +30,18 @@ class EigenCamParams(ExplainerParams):
     needs={"features"},
     passes=lambda params, patches: 1,
 )
-class EigenCam:
+class EigenCam(PatchCam[EigenCamParams]):
     """Explains with one forward pass: where the activations differ most from their mean over the patches.
 
     Neither the class nor any gradient takes part. As in the library, and unlike in the paper, the activations of an
     image are centred before they are decomposed: what is projected are deviations, of both signs.
-
-    Args:
-        classifier: The classifier to explain, on its device; see `PatchCam`.
-        params: The sign of the component.
-
-    Raises:
-        UserError: Where the layer to look at is not known for this family of classifiers.
     """
 
-    def __init__(self, classifier: MaskableClassifier, params: EigenCamParams) -> None:
-        self._cam, self._params = PatchCam(classifier), params
-
-    def attribute(self, images: Tensor, targets: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Eigen-CAM averaged within patches, [B, h, w] in [0, 1], of images [B, 3, H, W]; `targets` [B] are unused.
-
-        Raises:
-            ValueError: Where there is not one target for each of one or more images.
-        """
+    def method(self) -> type[Any]:
+        """Eigen-CAM with the sign that the settings say."""
         from pytorch_grad_cam import EigenCAM
 
-        method = EigenCAM if self._params.sign == "library" else _with_largest_positive(EigenCAM)
-        return self._cam.maps(method, images, targets, gradients=False)
+        return EigenCAM if self.params.sign == "library" else _with_largest_positive(EigenCAM)
 
 
 def _with_largest_positive(method: type[Any]) -> type[Any]:

@@ -2,15 +2,17 @@
 
 from collections.abc import Callable
 from dataclasses import KW_ONLY
-from typing import Literal
+from functools import partial
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from xai.core.errors import UserError
 from xai.core.settings import FieldError, NonNegative, settings
+from xai.explainers.block import OfClassifier, check_targets
+from xai.explainers.params import MapParams, OutputParams
 from xai.explainers.posthoc.frozen import Frozen
-from xai.explainers.posthoc.params import OutputParams
 from xai.models.maskable import MaskableClassifier
 from xai.ranking.paths import smooth
 
@@ -19,16 +21,14 @@ _PIXELS_AT_ONCE = {"cpu": 1 << 19, "cuda": 1 << 21}
 
 
 @settings
-class GradientParams(OutputParams):
+class GradientParams(MapParams, OutputParams):
     """Which output is differentiated, and what the map is of.
 
     Args:
-        resolution: `patch` for a map on the classifier's patch grid, `pixel` for one of the size of the image.
         sigma: Of the Gaussian that smooths a map of pixels, in pixels; 0 leaves it as it comes.
     """
 
     _: KW_ONLY
-    resolution: Literal["patch", "pixel"] = "patch"
     sigma: NonNegative = 0.0
 
     def __post_init__(self) -> None:
@@ -36,10 +36,8 @@ class GradientParams(OutputParams):
         if self.sigma and not self.of_pixels:
             raise FieldError("sigma", "smooths maps of pixels: set resolution=pixel")
 
-    @property
-    def of_pixels(self) -> bool:
-        """Whether maps are of pixels."""
-        return self.resolution == "pixel"
+
+P = TypeVar("P", bound=GradientParams)
 
 
 class PixelGradients:
@@ -72,28 +70,35 @@ class PixelGradients:
         return _in_single(gradients)
 
 
-def in_parts(images: Tensor, targets: Tensor, compute: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-    """Apply a function of images [b, 3, H, W] and classes [b] to as many images at a time as memory is meant for.
+class PixelExplainer(OfClassifier[P]):
+    """Attributions of pixels that are taken together within patches, unless pixels are asked for.
 
-    Raises:
-        ValueError: Where there is not one target for each of one or more images.
+    A subclass says what a pixel gets (`pixels`), and how those of a patch are taken together (`within`).
     """
-    check_targets(images, targets)
-    size = images_at_once(images)
-    parts = zip(images.split(size), targets.split(size), strict=True)
-    return torch.cat([compute(part, classes) for part, classes in parts])
 
+    within: Callable[..., Tensor] = torch.sum
 
-def check_targets(images: Tensor, targets: Tensor) -> None:
-    """Refuse anything but one class for each of one or more images.
+    def pixels(self, gradients: PixelGradients, images: Tensor, targets: Tensor) -> Tensor:
+        """Attributions [b, H, W] of images [b, 3, H, W], as many as memory is meant for."""
+        raise NotImplementedError
 
-    Raises:
-        ValueError: With the shapes that came.
-    """
-    if not len(images) or targets.shape != (len(images),):
-        raise ValueError(
-            f"images are {list(images.shape)} and targets {list(targets.shape)}: gradients need one class an image"
-        )
+    @torch.no_grad()
+    def attribute(self, images: Tensor, targets: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Attributions of images [B, 3, H, W] for the classes `targets` [B].
+
+        Returns:
+            [B, h, w] of patches, or [B, H, W] of pixels.
+
+        Raises:
+            ValueError: Where there is not one target for each of one or more images.
+        """
+        check_targets(images, targets)
+        compute = partial(self.pixels, PixelGradients(self.classifier, self.params.output, images.device))
+        size = images_at_once(images)
+        pixels = torch.cat([compute(*part) for part in zip(images.split(size), targets.split(size), strict=True)])
+        if not self.params.of_pixels:
+            return type(self).within(by_patch(pixels, self.classifier.grid), (3, 4))
+        return smooth(pixels, self.params.sigma) if self.params.sigma else pixels
 
 
 def images_at_once(images: Tensor) -> int:
@@ -112,11 +117,6 @@ def by_patch(pixels: Tensor, grid: tuple[int, int]) -> Tensor:
     if height % grid[0] or width % grid[1]:
         raise UserError(f"a grid of {grid[0]} x {grid[1]} does not divide an image of {height} x {width}")
     return pixels.unflatten(2, (grid[1], -1)).unflatten(1, (grid[0], -1)).transpose(2, 3)
-
-
-def smoothed(pixels: Tensor, sigma: float) -> Tensor:
-    """Maps [B, H, W] after a Gaussian of `sigma` pixels, reflected at the border; untouched by one of 0."""
-    return smooth(pixels, sigma) if sigma else pixels
 
 
 def _in_single(values: Tensor) -> Tensor:

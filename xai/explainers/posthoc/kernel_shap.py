@@ -8,11 +8,10 @@ from pydantic import Field
 from torch import Tensor
 
 from xai.core.settings import Count, FieldError, settings
-from xai.explainers.block import source
-from xai.explainers.posthoc.params import GameParams
+from xai.explainers.block import OfClassifier, source
+from xai.explainers.params import GameParams
 from xai.explainers.registry import explainer
 from xai.games import PatchGame
-from xai.models.maskable import MaskableClassifier
 from xai.shapley.kernel_shap import kernel_shap
 
 Several = Annotated[int, Field(ge=2)]
@@ -57,20 +56,11 @@ class KernelShapParams(GameParams):
     needs={"game"},
     passes=lambda params, patches: params.coalitions + 2,
 )
-class KernelShap:
-    """Explains all images of a call with one design of coalitions.
-
-    Args:
-        classifier: The classifier to explain, on its device.
-        params: The estimator.
-    """
-
-    def __init__(self, classifier: MaskableClassifier, params: KernelShapParams) -> None:
-        self._classifier, self._params = classifier, params
+class KernelShap(OfClassifier[KernelShapParams]):
+    """Explains all images of a call with one design of coalitions."""
 
     def attribute(self, images: Tensor, targets: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Shapley values [B, h, w] of images [B, 3, H, W] for the classes `targets` [B]."""
-        game = PatchGame(self._classifier, images, targets, output=self._params.output)
-        params = self._params
+        game, params = PatchGame(self.classifier, images, targets, output=self.params.output), self.params
         phi = kernel_shap(game, params.coalitions, source(generator), sampler=params.sampler, select=params.select)
-        return phi.reshape(-1, *self._classifier.grid)
+        return phi.reshape(-1, *self.classifier.grid)

@@ -7,11 +7,10 @@ from pydantic import Field
 from torch import Tensor
 
 from xai.core.settings import settings
-from xai.explainers.block import source
-from xai.explainers.posthoc.params import GameParams
+from xai.explainers.block import OfClassifier, source
+from xai.explainers.params import GameParams
 from xai.explainers.registry import explainer
 from xai.games import PatchGame
-from xai.models.maskable import MaskableClassifier
 
 
 @settings
@@ -37,27 +36,20 @@ class RiseParams(GameParams):
     needs={"game"},
     passes=lambda params, patches: params.masks,
 )
-class Rise:
+class Rise(OfClassifier[RiseParams]):
     """Explains all images of a call with one set of masks.
 
     The paper draws masks on a coarse grid and scales them up to smooth ones at random offsets; here a mask is a
     coalition of patches, as for all other explainers that play the game.
-
-    Args:
-        classifier: The classifier to explain, on its device.
-        params: The estimator.
     """
-
-    def __init__(self, classifier: MaskableClassifier, params: RiseParams) -> None:
-        self._classifier, self._params = classifier, params
 
     def attribute(self, images: Tensor, targets: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Mean answers [B, h, w] of images [B, 3, H, W] for the classes `targets` [B]."""
-        params = self._params
-        game = PatchGame(self._classifier, images, targets, output=params.output)
+        params = self.params
+        game = PatchGame(self.classifier, images, targets, output=params.output)
         masks = torch.rand(params.masks, game.players, generator=source(generator)) < params.keep_probability
         found = rise(game.value(masks), masks, None if params.normalise else params.keep_probability)
-        return found.reshape(-1, *self._classifier.grid)
+        return found.reshape(-1, *self.classifier.grid)
 
 
 def rise(values: Tensor, masks: Tensor, keep_probability: float | None = None) -> Tensor:

@@ -6,11 +6,10 @@ import torch
 from torch import Tensor
 
 from xai.core.settings import Count, FieldError, Positive, settings
-from xai.explainers.block import source
-from xai.explainers.posthoc.params import GameParams
+from xai.explainers.block import OfClassifier, source
+from xai.explainers.params import GameParams
 from xai.explainers.registry import explainer
 from xai.games import PatchGame
-from xai.models.maskable import MaskableClassifier
 from xai.shapley.distribution import distribution_loss
 from xai.shapley.informed import uniform_sizes
 from xai.shapley.masks import random_masks
@@ -46,28 +45,21 @@ class ShapleyDistributionParams(GameParams):
     needs={"game"},
     passes=lambda params, patches: params.coalitions,
 )
-class ShapleyDistribution:
+class ShapleyDistribution(OfClassifier[ShapleyDistributionParams]):
     """phi+ and phi- of equations 4 and 5 (Naouar et al. 2025) as free numbers: no network stands between them and v.
 
     What remains wrong with such maps is due to the objective, and what a trained SALVAGE lacks beside them to its
     network and its training.
-
-    Args:
-        classifier: The classifier to explain, on its device.
-        params: The fit.
     """
-
-    def __init__(self, classifier: MaskableClassifier, params: ShapleyDistributionParams) -> None:
-        self._classifier, self._params = classifier, params
 
     def attribute(self, images: Tensor, targets: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """phi+ - phi- [B, h, w] of images [B, 3, H, W] for the classes `targets` [B]."""
-        params, players = self._params, self._classifier.players
+        params, players = self.params, self.classifier.players
         generator = source(generator)
         sizes = uniform_sizes(players, params.coalitions, generator)
         design = random_masks(1, players, sizes, generator)[0]
         with torch.inference_mode(False), torch.enable_grad():
-            logits = PatchGame(self._classifier, images, output="logit").value(design)
+            logits = PatchGame(self.classifier, images, output="logit").value(design)
             log_v = logits.clone().log_softmax(-1)
             coalitions = design.to(images.device).expand(len(images), -1, -1)
             parts = torch.zeros(2, len(images), players, log_v.shape[-1], device=images.device, requires_grad=True)
@@ -82,4 +74,4 @@ class ShapleyDistribution:
                 schedule.step()
         present, absent = parts.detach()
         index = targets[:, None, None].expand(-1, players, 1)
-        return (present - absent).gather(2, index)[..., 0].reshape(-1, *self._classifier.grid)
+        return (present - absent).gather(2, index)[..., 0].reshape(-1, *self.classifier.grid)

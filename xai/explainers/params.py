@@ -1,5 +1,6 @@
-"""Settings that several explainers share: which output is explained, and which game is played."""
+"""Settings that several explainers share: patches or pixels, which output is explained, which game is played."""
 
+from dataclasses import KW_ONLY
 from typing import Literal
 
 from xai.core.settings import settings
@@ -8,11 +9,28 @@ from xai.models.maskable import Removal
 
 
 @settings
-class OutputParams(ExplainerParams):
-    """Settings of an explainer that explains one of a class's two outputs.
+class MapParams(ExplainerParams):
+    """What a map is of.
 
     Args:
-        output: What is explained: the `logit` or the `probability` of a class.
+        resolution: `patch` for a map on the classifier's patch grid, `pixel` for one of the size of the image.
+    """
+
+    _: KW_ONLY
+    resolution: Literal["patch", "pixel"] = "patch"
+
+    @property
+    def of_pixels(self) -> bool:
+        """Whether maps are of pixels."""
+        return self.resolution == "pixel"
+
+
+@settings
+class OutputParams(ExplainerParams):
+    """What is explained.
+
+    Args:
+        output: The `logit` or the `probability` of a class.
     """
 
     output: Literal["logit", "probability"]
@@ -23,7 +41,6 @@ class GameParams(OutputParams):
     """Which game is played.
 
     Args:
-        output: Its value, what is explained: the `logit` or the `probability` of a class.
         removal: How the players that are absent, patches, are removed; null removes them as the case does in which the
             classifier is explained.
     """
