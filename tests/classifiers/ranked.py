@@ -8,7 +8,7 @@ from tests.classifiers.studying import stages
 from xai.methods.ranking import RankingLoss
 from xai.models.dpt import DecoderParams
 from xai.papers.ranking.networks import RankingStages
-from xai.papers.ranking.params import BackboneParams, RankingParams
+from xai.papers.ranking.params import BackboneParams, RankingSettings
 from xai.ranking.objective import ObjectiveParams
 
 OBJECTIVE = ObjectiveParams(
@@ -22,9 +22,9 @@ OBJECTIVE = ObjectiveParams(
     peak_window=5,
 )
 DECODER = DecoderParams(8, 4, 2, 4, (1,), "product", pixels=2)
-RANKING = RankingParams(BackboneParams(), (0,), DECODER, OBJECTIVE, RankingLoss(1.0, 0.3, 1.0, 0.3), FIT)
+RANKING = RankingSettings(BackboneParams(), (0,), DECODER, OBJECTIVE, RankingLoss(1.0, 0.3, 1.0, 0.3), FIT)
 
 
-def networks(folder: Path, params: RankingParams = RANKING, **changes: Any) -> RankingStages:
+def networks(folder: Path, params: RankingSettings = RANKING, **changes: Any) -> RankingStages:
     """The explainers of a store in `folder`; `changes` are fields of `VitStages`."""
     return RankingStages(stages(folder, **changes), params)

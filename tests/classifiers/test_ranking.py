@@ -16,7 +16,8 @@ from xai.core.optimisation import FitParams
 from xai.models import files
 from xai.models.dense import DenseExplainer
 from xai.models.spec import shape_of
-from xai.papers.ranking.params import BackboneParams, RankingParams
+from xai.papers.ranking.networks import FILE
+from xai.papers.ranking.params import BackboneParams, RankingSettings
 
 TARGETS = torch.tensor([3, 0])
 FOREIGN = replace(
@@ -36,18 +37,18 @@ def same(one: nn.Module, other: nn.Module) -> bool:
     return all(name == key and torch.equal(value, held) for (name, value), (key, held) in pairs)
 
 
-def changed(**changes: Any) -> RankingParams:
+def changed(**changes: Any) -> RankingSettings:
     """Settings with one changed; those of a group by the name of the group."""
     return replace(RANKING, **changes)
 
 
 def test_an_explainer_looks_through_the_classifier_and_is_found_again(tmp_path: Path, trained: Trained) -> None:
     made = networks(tmp_path)
-    found, again = made.explainer(RANKING), networks(tmp_path).explainer(RANKING)
+    found, again = made.explainer(), networks(tmp_path).explainer()
     assert trained.names == ["Classifier", "Ranking"]
-    assert same(found.features.network, made.classifier().network)
+    assert same(found.features.network, made.stages.network("classifier").network)
     assert same(found, again)
-    assert not same(found.decoder, made._untrained(RANKING).decoder)
+    assert not same(found.decoder, made.untrained(made.stages.network("classifier")).decoder)
     assert not any(part.training for part in found.modules())
     assert not any(value.requires_grad for value in found.parameters())
     maps = found.attribute(pictures(), TARGETS)
@@ -57,7 +58,7 @@ def test_an_explainer_looks_through_the_classifier_and_is_found_again(tmp_path: 
 
 def test_what_changes_numbers_is_trained_anew_and_what_does_not_is_not(tmp_path: Path, trained: Trained) -> None:
     made = networks(tmp_path)
-    key = made.trained(RANKING).key
+    key = made.trained.key
     others = [
         changed(decoder=replace(DECODER, pixels=0)),
         changed(decoder=replace(DECODER, gradient=True)),
@@ -66,23 +67,24 @@ def test_what_changes_numbers_is_trained_anew_and_what_does_not_is_not(tmp_path:
         changed(fit=replace(RANKING.fit, epochs=3)),
         FOREIGN,
     ]
-    keys = {key, *(made.trained(other).key for other in others)}
-    keys.add(networks(tmp_path, seed=1).trained(RANKING).key)
+    keys = {key, *(networks(tmp_path, other).trained.key for other in others)}
+    keys.add(networks(tmp_path, seed=1).trained.key)
     assert len(keys) == 8
     count = len(trained.journal)
-    assert made.trained(changed(objective=replace(OBJECTIVE, chunk=3))).key == key
+    assert networks(tmp_path, changed(objective=replace(OBJECTIVE, chunk=3))).trained.key == key
     assert len(trained.journal) == count
 
 
 def test_weights_before_the_training_are_those_of_the_seed(tmp_path: Path, trained: Trained) -> None:
-    made = networks(tmp_path)
     for params in (RANKING, FOREIGN):
-        first = made._untrained(params)
+        made = networks(tmp_path, params)
+        blank = made.stages.blank()
+        first = made.untrained(blank)
         torch.manual_seed(77)
         state = torch.get_rng_state()
-        assert same(first, made._untrained(params))
+        assert same(first, made.untrained(blank))
         assert torch.equal(torch.get_rng_state(), state)
-        assert not same(first.decoder, networks(tmp_path, seed=1)._untrained(params).decoder)
+        assert not same(first.decoder, networks(tmp_path, params, seed=1).untrained(blank).decoder)
 
 
 def weights(path: Path, seed: int) -> Path:
@@ -98,12 +100,11 @@ def test_a_backbone_of_ones_own_counts_by_its_content_and_its_head_is_left_out(
 ) -> None:
     files = [weights(tmp_path / name, seed) for name, seed in (("a", 0), ("b", 0), ("c", 1))]
     params = [replace(FOREIGN, backbone=replace(FOREIGN.backbone, weights=str(file))) for file in files]
-    made = networks(tmp_path)
-    keys = [made.trained(each).key for each in params]
+    keys = [networks(tmp_path, each).trained.key for each in params]
     assert keys[0] == keys[1] != keys[2]
     given = load_file(files[0])
     files[0].unlink()
-    seen = networks(tmp_path).explainer(params[1]).features
+    seen = networks(tmp_path, params[1]).explainer().features
     body = seen.network.state_dict()
     assert given.keys() - body.keys() == {"fc.weight", "fc.bias"}
     assert all(torch.equal(value, given[name]) for name, value in body.items())
@@ -119,24 +120,24 @@ def test_published_weights_are_fetched_once(tmp_path: Path, trained: Trained, mo
 
     monkeypatch.setattr(timm, "create_model", fake)
     params = replace(FOREIGN, backbone=replace(FOREIGN.backbone, pretrained=True))
-    made = networks(tmp_path)
-    made.trained(params)
+    made = networks(tmp_path, params)
+    assert made.trained
     assert fetched == [True]
-    made.explainer(params)
+    made.explainer()
     assert fetched == [True, False, False]
 
 
 def test_the_file_explains_alone(tmp_path: Path, trained: Trained) -> None:
     for params in (RANKING, FOREIGN):
         made = networks(tmp_path, params)
-        written = made.hand_over(tmp_path)
+        written = made.trained.file(FILE)
         alone = files.load(written)
         assert (alone.spec.data, alone.spec.classes) == ("shades", DATA.source.classes)
         assert alone.spec.model == shape_of(MODEL)
         assert alone.classifier is not None
-        assert same(alone.classifier.network, made.classifier().network)  # type: ignore[arg-type]
+        assert same(alone.classifier.network, made.stages.network("classifier").network)  # type: ignore[arg-type]
         assert isinstance(alone.network, DenseExplainer)
-        expected = made.explainer(params).attribute(pictures(), TARGETS)
+        expected = made.explainer().attribute(pictures(), TARGETS)
         torch.testing.assert_close(alone.network.attribute(pictures(), TARGETS), expected)
 
 
@@ -152,32 +153,35 @@ def test_the_file_explains_alone(tmp_path: Path, trained: Trained) -> None:
             changed(backbone=BackboneParams("test_resnett")),
             "ranking.backbone.architecture=test_resnett is not a known network of timm: did you mean test_resnet",
         ),
+        (changed(levels=(9,)), "levels: VisionTransformer has no feature level 9: there are 0 to 0"),
+        (changed(levels=()), "levels=[]: name one or more levels"),
+        (changed(decoder=replace(DECODER, resize=(1, 2))), "decoder.resize has 2 factors for 1 feature levels"),
+        (changed(decoder=replace(DECODER, resize=(0.1,))), "decoder.resize=[0.1] leaves nothing of level 0"),
+        (
+            replace(FOREIGN, backbone=replace(FOREIGN.backbone, weights="missing")),
+            "ranking.backbone.weights=missing cannot be read (No such file or directory)",
+        ),
+        (
+            replace(FOREIGN, backbone=replace(FOREIGN.backbone, weights="other")),
+            "ranking.backbone.weights=other does not fit model=test_resnet",
+        ),
     ],
-    ids=["grid", "window", "architecture"],
+    ids=["grid", "window", "architecture", "level", "none", "factors", "shrunk", "missing", "other"],
 )
 def test_what_does_not_fit_is_refused_before_anything_is_trained(
-    tmp_path: Path, trained: Trained, params: RankingParams, message: str
+    tmp_path: Path, trained: Trained, monkeypatch: pytest.MonkeyPatch, params: RankingSettings, message: str
 ) -> None:
+    monkeypatch.chdir(tmp_path)
+    save_file({"conv1.weight": torch.ones(2)}, tmp_path / "other")
     with pytest.raises(UserError) as caught:
-        networks(tmp_path, params)
+        networks(tmp_path, params).check()
     assert str(caught.value).startswith(message)
     assert trained.journal == []
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"architecture": "test_resnet"}, "ranking.backbone.architecture=test_resnet cannot be fetched"),
-        ({"weights": "missing"}, "ranking.backbone.weights=missing cannot be read (No such file or directory)"),
-        ({"weights": "other"}, "ranking.backbone.weights=other does not fit model=test_resnet"),
-    ],
-    ids=["hub", "missing", "other"],
-)
-def test_weights_that_cannot_be_had_are_refused_in_one_line(
-    tmp_path: Path, trained: Trained, monkeypatch: pytest.MonkeyPatch, changes: dict[str, str], message: str
+def test_weights_that_cannot_be_fetched_are_refused_in_one_line(
+    tmp_path: Path, trained: Trained, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    save_file({"conv1.weight": torch.ones(2)}, tmp_path / "other")
     create = timm.create_model
 
     def offline(name: str, pretrained: bool = False, **settings: Any) -> Any:
@@ -186,11 +190,9 @@ def test_weights_that_cannot_be_had_are_refused_in_one_line(
         return create(name, **settings)
 
     monkeypatch.setattr(timm, "create_model", offline)
-    params = replace(FOREIGN, backbone=replace(FOREIGN.backbone, pretrained=True, **changes))
-    with pytest.raises(UserError) as caught:
-        networks(tmp_path).trained(params)
-    assert message in str(caught.value)
-    assert "\n" not in str(caught.value)
+    params = replace(FOREIGN, backbone=replace(FOREIGN.backbone, pretrained=True))
+    with pytest.raises(UserError, match=r"^ranking.backbone.architecture=test_resnet cannot be fetched .*$"):
+        _ = networks(tmp_path, params).trained
     assert "Ranking" not in trained.names
 
 
@@ -199,6 +201,6 @@ def test_it_trains_for_real(tmp_path: Path) -> None:
     params = replace(RANKING, fit=fit, decoder=replace(DECODER, gradient=True))
     made = networks(tmp_path, params)
     made.stages.classifier_params = replace(made.stages.classifier_params, fit=fit)  # type: ignore[attr-defined]
-    found, before = made.explainer(params), made._untrained(params)
+    found, before = made.explainer(), made.untrained(made.stages.network("classifier"))
     assert not same(found.decoder, before.decoder)
     assert found.attribute(pictures(), TARGETS).isfinite().all()

@@ -53,6 +53,9 @@ class Context:
         self.asked.append(removal)
         return self.classifier or small_clip(removal)
 
+    def blank(self, removal: Removal | None = None) -> MaskableClassifier:
+        return self.network(removal)
+
     def row(self, name: str) -> Row:
         return self.rows[name]
 

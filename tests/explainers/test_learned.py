@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from tests.methods import tiny_salvage
 from tests.models import test_dense, tiny_clip
 from xai.explainers.block import Block, explain
-from xai.explainers.learned.networks import Classifies, Ranking, Salvage, SelfExplaining, VitShapleyExplainer
+from xai.explainers.learned.networks import Classifies, Salvage, SelfExplaining, VitShapleyExplainer
 from xai.explainers.learned.refined import RefinedDecoder, RefinedMaps
 from xai.metrics.functional.perturbation import enlarge_map
 from xai.models.explainer import SalvageNetwork, ShapleyNetwork
@@ -101,11 +101,6 @@ def test_a_self_explaining_clip_gives_the_column_of_the_class_and_its_logits() -
     torch.testing.assert_close(logits, expected.logits)
     for image, target in enumerate(TARGETS.tolist()):
         torch.testing.assert_close(maps[image].flatten(), expected.attributions[image, :, target])
-
-
-def test_ranking_gives_the_maps_of_its_network() -> None:
-    network = test_dense.explainer()
-    assert torch.equal(Ranking(network).attribute(pictures(16), TARGETS), network(pictures(16), TARGETS).detach())
 
 
 def test_a_classifier_has_logits_and_no_maps() -> None:

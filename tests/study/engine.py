@@ -46,7 +46,7 @@ def counted(removal: Removal | None) -> Any:
     return model
 
 
-MODEL = ExplainedModel("tiny", "weights 1", 16, PARAMS.mean, ("a", "b", "c", "d", "e"), counted)
+MODEL = ExplainedModel("tiny", lambda: "weights 1", 16, PARAMS.mean, ("a", "b", "c", "d", "e"), counted)
 
 
 @settings

@@ -84,5 +84,5 @@ def case(
     make: Callable[[Removal | None], Any] = lambda removal: Silent(),
 ) -> Case:
     """True classes of a split, asked of a classifier, with a store in `folder`."""
-    model = ExplainedModel("silent", classifier, 16, (0.5, 0.5, 0.5), tuple(data.source.classes), make)
+    model = ExplainedModel("silent", lambda: classifier, 16, (0.5, 0.5, 0.5), tuple(data.source.classes), make)
     return Case(runtime(folder), model, data, CaseParams(split, images, block), 3)

@@ -9,11 +9,10 @@ from PIL import Image
 
 from tests.classifiers.ranked import DECODER, RANKING, networks
 from tests.classifiers.studying import train_in_no_time
-from tests.tasks.test_explain import CPU, POST_HOC
+from tests.tasks.test_explain import CPU, POST_HOC, explained
 from xai.data.images import read_image, to_tensor
-from xai.papers.ranking.networks import RankingStages
+from xai.papers.ranking.networks import FILE, RankingStages
 from xai.papers.ranking.params import BackboneParams
-from xai.tasks.explain import explain_image
 
 VIT = "vit_tiny_patch16_224"
 SETTINGS = {
@@ -34,7 +33,7 @@ def photo(tmp_path: Path) -> Path:
 def handed_over(folder: Path, monkeypatch: pytest.MonkeyPatch, settings: str) -> tuple[Path, RankingStages]:
     train_in_no_time(monkeypatch)
     made = networks(folder, SETTINGS[settings])
-    return made.hand_over(folder), made
+    return made.trained.file(FILE), made
 
 
 @pytest.mark.parametrize("settings", ["own_features", "gradient"])
@@ -44,13 +43,14 @@ def test_the_map_is_the_explainers_and_the_prediction_the_classifiers(
 ) -> None:
     path, made = handed_over(tmp_path, monkeypatch, settings)
     model = made.stages.model
-    found = explain_image(model, path, photo, target, CPU, POST_HOC)
+    found = explained(model, path, photo, target, CPU, POST_HOC)
     images = to_tensor(read_image(photo), model.image_size)[None]
-    probabilities = made.classifier()(images)[0].softmax(0)
-    chosen = int(probabilities.argmax()) if target is None else made.classes.index(target)
-    assert (found.predicted, found.target) == (made.classes[int(probabilities.argmax())], made.classes[chosen])
+    probabilities = made.stages.network("classifier")(images)[0].softmax(0)
+    classes = made.stages.data.source.classes
+    chosen = int(probabilities.argmax()) if target is None else classes.index(target)
+    assert (found.predicted, found.target) == (classes[int(probabilities.argmax())], classes[chosen])
     assert found.probability == pytest.approx(float(probabilities[chosen]), abs=1e-6)
-    expected = made.explainer(made.params).attribute(images, torch.tensor([chosen]))[0]
+    expected = made.explainer().attribute(images, torch.tensor([chosen]))[0]
     torch.testing.assert_close(found.attributions, expected)
     assert [made.name for made in found.measured] == ["ranking"]
 
@@ -59,15 +59,15 @@ def test_a_backbone_of_its_own_comes_out_of_the_file(
     tmp_path: Path, photo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, made = handed_over(tmp_path, monkeypatch, "another_backbone")
-    found = explain_image(made.stages.model, path, photo, None, CPU, POST_HOC)
+    found = explained(made.stages.model, path, photo, None, CPU, POST_HOC)
     images = to_tensor(read_image(photo), made.stages.model.image_size)[None]
-    target = torch.tensor([made.classes.index(found.target)])
-    torch.testing.assert_close(found.attributions, made.explainer(made.params).attribute(images, target)[0])
+    target = torch.tensor([made.stages.data.source.classes.index(found.target)])
+    torch.testing.assert_close(found.attributions, made.explainer().attribute(images, target)[0])
 
 
 def test_refined_it_has_two_maps(tmp_path: Path, photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, made = handed_over(tmp_path, monkeypatch, "own_features")
     params = replace(POST_HOC, refinement=replace(POST_HOC.refinement, steps=2))
-    found = explain_image(made.stages.model, path, photo, None, CPU, params)
+    found = explained(made.stages.model, path, photo, None, CPU, params)
     assert [part.name for part in found.measured] == ["ranking", "ranking, T = 2"]
     assert not torch.equal(found.measured[0].attributions, found.measured[1].attributions)

@@ -35,7 +35,7 @@ def clip_of_file(runtime: Runtime, model: ClipParams, data: OpenData, path: Path
     if shape["quick_gelu"]:
         identity["quick_gelu"] = True
     size, mean = said.model.image_size, said.model.mean
-    return ExplainedModel(said.model.name, identity, size, mean, said.classes, make)
+    return ExplainedModel(said.model.name, lambda: identity, size, mean, said.classes, make)
 
 
 def check_classes(path: Path, classes: tuple[str, ...], trained_on: str, data: OpenData) -> None:

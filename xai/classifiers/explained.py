@@ -7,7 +7,7 @@ from xai.study.case import ExplainedModel
 
 
 def explained(networks: ClassifierStages, kind: str = "classifier") -> ExplainedModel:
-    """The classifier of some networks as what is explained; it is trained now, where it has to be.
+    """The classifier of some networks as what is explained; it is trained when it is asked for.
 
     Args:
         networks: Where it comes from.
@@ -16,10 +16,11 @@ def explained(networks: ClassifierStages, kind: str = "classifier") -> Explained
     model: Any = networks.model
     return ExplainedModel(
         name=model.name,
-        identity=getattr(networks, kind).key,
+        identify=lambda: getattr(networks, kind).key,
         image_size=model.image_size,
         mean=tuple(model.mean),
         classes=tuple(networks.data.source.classes),
         make=lambda removal: networks.network(kind, removal),
         networks=networks,
+        blank=networks.blank,
     )

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 MODULES = (
     "xai.explainers.posthoc",
     "xai.explainers.controls",
+    "xai.explainers.pooled",
     "xai.papers.salvage.explainers",
     "xai.papers.ranking.explainers",
     "xai.papers.vectors.explainers",
@@ -87,13 +88,19 @@ class Prepared:
         made_from: All that determines its maps beside the case: it goes into their key in the store.
         build: Makes it; called once at most, and only if something has to be computed.
         pick: Which of the K stages of a path the maps of this row are.
+        pool: Patches (h, w) that the maps of pixels are averaged in, once they are made.
         notes: Numbers for the frame: what training took, its share of the full length, ...
+        passes: As in `Info`, where it depends on another row.
+        share: Of the time that the maps take, what this row is charged: of a path, that up to its stage.
     """
 
     made_from: Mapping[str, Any]
     build: Callable[[], Explainer | BlockExplainer]
     pick: int | None = None
+    pool: tuple[int, int] | None = None
     notes: Mapping[str, float] = field(default_factory=dict)
+    passes: float | None = None
+    share: float = 1.0
 
 
 class Context(Protocol):
@@ -126,6 +133,10 @@ class Context(Protocol):
 
     def network(self, removal: Removal | None = None) -> MaskableClassifier:
         """The classifier on its device, frozen and in evaluation mode; None removes patches as the case does."""
+        ...
+
+    def blank(self, removal: Removal | None = None) -> MaskableClassifier:
+        """A classifier of the same build, with weights that may mean nothing: what can be had before any training."""
         ...
 
     def row(self, name: str) -> "Row":
@@ -191,7 +202,7 @@ class Entry:
         if self.fits is not None:
             self.fits(context, params)
         if self.of_classifier is not None:
-            self.build(context.network(params.classifier_removal), params)
+            self.build(context.blank(params.classifier_removal), params)
 
 
 @dataclass(frozen=True)
@@ -272,6 +283,14 @@ def names() -> list[str]:
     """All registered explainers, sorted."""
     _fill()
     return sorted(_ENTRIES)
+
+
+def passes_of(context: Context, row: Row, prepared: Prepared) -> float | None:
+    """What an image costs a row, in forward passes; None where nobody has said."""
+    passes = row.entry.info.passes
+    if prepared.passes is not None or passes is None:
+        return prepared.passes
+    return passes(row.params, context.blank().players)
 
 
 def refusal(entry: Entry, params: ExplainerParams, context: Context) -> str | None:

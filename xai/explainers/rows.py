@@ -1,16 +1,19 @@
 """Rows of a table: explainers with their settings, as `conf/explainer/<row>.yaml` has them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from xai.core.composing import compose_choice
+from xai.core.composing import choices, compose_choice
 from xai.core.errors import UserError
 from xai.core.settings import build, unknown
 from xai.explainers import registry
 from xai.explainers.registry import Row
+
+POOLED = "_pooled"
+"""What the name of any row of pixels may end in: its maps averaged within patches."""
 
 
 def load_row(
@@ -43,7 +46,7 @@ def load_row(
 
 def _settings(name: str, overrides: Mapping[str, Any], where: str, seen: tuple[str, ...]) -> DictConfig:
     """The settings of a row, those of the row it is a variant of below its own."""
-    own, given = compose_choice("explainer", name), overrides.get(name, {})
+    own, given = _file(name), overrides.get(name, {})
     if not isinstance(given, Mapping):
         raise UserError(f"{where}.{name}={given} must be a group of settings: {where}.{name}.<setting>=...")
     base = own.pop("variant_of", None)
@@ -55,6 +58,31 @@ def _settings(name: str, overrides: Mapping[str, Any], where: str, seen: tuple[s
     merged = OmegaConf.merge(*parts)
     assert isinstance(merged, DictConfig)
     return merged
+
+
+def _file(name: str) -> DictConfig:
+    """What `conf/explainer/<row>.yaml` says; of a row of pixels in patches there need be none."""
+    if not name.endswith(POOLED) or name in choices("explainer"):
+        return compose_choice("explainer", name)
+    of = name.removesuffix(POOLED)
+    return OmegaConf.create({"name": "pooled", "label": f"{load_row(of).label}, pooled", "of": of})
+
+
+def made_from(rows: Sequence[Row], overrides: Mapping[str, Any]) -> dict[str, Row]:
+    """The rows that rows are made from (`of`), and what those are made from, by name.
+
+    Args:
+        rows: Of a study.
+        overrides: As in `load_row`.
+    """
+    found: dict[str, Row] = {}
+    waiting = list(rows)
+    while waiting:
+        of = getattr(waiting.pop().params, "of", None)
+        if of is not None and of not in found:
+            found[of] = load_row(of, overrides)
+            waiting.append(found[of])
+    return found
 
 
 def open_row(name: str, settings: Mapping[str, Any], where: str | None = None) -> Row:

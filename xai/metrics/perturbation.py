@@ -6,7 +6,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from xai.core.settings import settings
+from xai.core.settings import Channels, settings
 from xai.metrics import functional
 from xai.metrics.registry import Column, Measured, given, metric, percent, refuse_broken
 from xai.models.maskable import References, Removal, reference_image
@@ -29,10 +29,13 @@ class PerturbationParams:
     Args:
         steps: Points of a curve; 21 are every 5 %.
         references: What stands in place of a removed pixel, of black, mean and blur; scores are averaged over them.
+        mean: Channels that the reference `mean` shows: null takes the classifier's own, of its normalisation. Name one,
+            as the paper does with ImageNet's, to compare classifiers that normalise otherwise.
     """
 
     steps: Annotated[int, Field(ge=2)] = 21
     references: References = ("black", "mean", "blur")
+    mean: Channels | None = None
 
 
 def _area(kind: str, target: str, params: PerturbationParams, reference: str = "") -> Column:
@@ -77,10 +80,10 @@ def perturbation(block: Measured, params: PerturbationParams) -> dict[str, Tenso
     Maps of patches are enlarged first. The values of the true class are those of the explained one where the two are
     the same, and else those along the map of the second class. An image costs 2 S - 2 passes a reference and class.
     """
-    of_targets = {"": [_along(block, reference, params.steps) for reference in params.references]}
+    of_targets = {"": [_along(block, params, reference) for reference in params.references]}
     if block.labels is not None and block.second is not None:
         pairs = zip(params.references, of_targets[""], strict=True)
-        of_targets["_true"] = [_of_truth(block, reference, params.steps, curves) for reference, curves in pairs]
+        of_targets["_true"] = [_of_truth(block, params, reference, curves) for reference, curves in pairs]
     values: dict[str, Tensor] = {}
     for target, of_references in of_targets.items():
         for position, kind in enumerate(("deletion", "insertion")):
@@ -115,33 +118,38 @@ def class_correlation(block: Measured, params: object) -> dict[str, Tensor]:
     return {"class_correlation": functional.correlation(first, second)}
 
 
-def _along(block: Measured, reference: str, steps: int, chosen: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Deletion and insertion curves [B, S], on the CPU, of the explained class.
+def _along(
+    block: Measured, params: PerturbationParams, reference: str, chosen: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Deletion and insertion curves [B, S], on the CPU, of the explained class; in float32 whatever autocast says.
 
     Where images are chosen (bool [B]), of those alone, along their second map and of their true class.
     """
     images, maps, targets = block.images, block.maps, block.targets
-    shown = reference_image(images, Removal("pixels", reference), torch.tensor(block.mean))
+    shown = reference_image(images, Removal("pixels", reference), torch.tensor(params.mean or block.mean))
     if chosen is not None:
         here = chosen.to(images.device)
         images, shown = images[here], shown if len(shown) == 1 else shown[here]
         maps, targets = given(block.second)[chosen], given(block.labels)[chosen]
     ranked = _enlarged(block, given(maps)).to(images)
-    found = functional.perturbation_curves(
-        given(block.network), images, ranked, targets[:, None], shown, block.generator, steps
-    )
+    with torch.autocast(images.device.type, enabled=False):
+        found = functional.perturbation_curves(
+            given(block.network), images, ranked, targets[:, None], shown, block.generator, params.steps
+        )
     rows = block.rows if chosen is None else block.rows[chosen]
     refuse_broken("classifier's answers with pixels replaced", torch.stack(list(found), dim=1), rows)
     return found.deletion[..., 0].cpu(), found.insertion[..., 0].cpu()
 
 
-def _of_truth(block: Measured, reference: str, steps: int, explained: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+def _of_truth(
+    block: Measured, params: PerturbationParams, reference: str, explained: tuple[Tensor, Tensor]
+) -> tuple[Tensor, Tensor]:
     """Curves [B, S] of the true class, each along its own map; NaN where the second class is not the true one."""
     labels, targets = given(block.labels).cpu(), block.targets.cpu()
     deletion, insertion = (curve.clone() for curve in explained)
     wrong = targets != labels
     if wrong.any():
-        other = _along(block, reference, steps, wrong)
+        other = _along(block, params, reference, wrong)
         for curve, values in zip((deletion, insertion), other, strict=True):
             curve[wrong] = values
             curve[wrong & (given(block.second_targets).cpu() != labels)] = torch.nan

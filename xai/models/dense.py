@@ -43,7 +43,7 @@ class DenseExplainer(nn.Module):
         self.features, self.classes = features, classes
         self.decoder = DptDecoder(params, features.channels, classes)
         for level, grid, factor in zip(features.levels, features.grids, params.resize, strict=True):
-            if min(grid) * factor < 1:
+            if params.resampling == "bilinear" and min(grid) * factor < 1:
                 raise UserError(
                     f"decoder.resize={list(params.resize)} leaves nothing of level {level}, which has {grid[0]} x "
                     f"{grid[1]} cells: use a factor of at least {1 / min(grid):g} there"
@@ -62,8 +62,8 @@ class DenseExplainer(nn.Module):
         return self.features(images), targets, images, evidence
 
     @torch.no_grad()
-    def attribute(self, images: Tensor, targets: Tensor) -> Tensor:
-        """As `forward`, without gradients.
+    def attribute(self, images: Tensor, targets: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """As `forward`, without gradients; nothing is drawn.
 
         Raises:
             UserError: A class that the explainer does not know.

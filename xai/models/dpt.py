@@ -1,6 +1,10 @@
-"""A dense decoder after DPT (Ranftl et al. 2021), told at every level which class to explain."""
+"""A dense decoder after DPT (Ranftl et al. 2021), told at every level which class to explain.
+
+It computes in float32 whatever autocast says: a map is read by the order of its values.
+"""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Annotated, Literal, get_args
 
 import torch
@@ -14,6 +18,7 @@ from xai.models.evidence import CHANNELS
 
 Conditioning = Literal["concat", "product"]
 Norm = Literal["batch", "group"]
+Resampling = Literal["bilinear", "learned"]
 CONDITIONINGS: tuple[Conditioning, ...] = get_args(Conditioning)
 NORMS: tuple[Norm, ...] = get_args(Norm)
 EvenWidth = Annotated[int, Field(ge=2, le=2**14, multiple_of=2)]
@@ -22,6 +27,9 @@ EvenWidth = Annotated[int, Field(ge=2, le=2**14, multiple_of=2)]
 @settings
 class DecoderParams:
     """Shape of the decoder; the values named are the paper's.
+
+    What `resampling` and the settings after it have as a default is this project's own, and what files of earlier
+    versions were made with; the published decoder is `learned`, and the opposite of each default.
 
     Args:
         channels: Of the projected levels (256).
@@ -39,6 +47,13 @@ class DecoderParams:
         gradient: Whether the stem sees the gradient of the class's logit beside the image (not in the paper). It costs
             a backward pass of the classifier for each map.
         scale: What the map is multiplied by at the end (1): Sinkhorn's sharpness is the scale of the map.
+        resampling: How levels are resized: `bilinear`, or `learned` by transposed convolutions to larger and a strided
+            one to smaller sizes.
+        align_corners: Whether bilinear steps keep the corners where they are.
+        rectify: ReLU after the 1 x 1 convolution of a fusion, and after the last before the refinement block.
+        unit_bias: Whether the convolutions of residual units have a bias.
+        idle_unit: Whether the coarsest fusion has a residual unit for the level below it, which there is not.
+        kaiming: Start weights after He et al. (2015), normal and by fan in, and biases at 0; else PyTorch's.
     """
 
     channels: EvenWidth
@@ -52,11 +67,20 @@ class DecoderParams:
     pixels: Annotated[int, Field(ge=0, le=4096)] = 0
     gradient: bool = False
     scale: Annotated[float, Field(gt=0, le=1e6)] = 1.0
+    resampling: Resampling = "bilinear"
+    align_corners: bool = False
+    rectify: bool = False
+    unit_bias: bool = True
+    idle_unit: bool = True
+    kaiming: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse a stem that is asked for and not there."""
+        """Refuse a stem that is asked for and not there, and what no convolution resizes to."""
         if self.gradient and not self.pixels:
             raise FieldError("gradient", "is for the stem that looks at pixels: set pixels=16")
+        whole = all(float(max(factor, 1 / factor)).is_integer() for factor in self.resize)
+        if self.resampling == "learned" and not whole:
+            raise FieldError("resize", "with resampling=learned takes whole factors and their inverses: 4, 2, 1, 0.5")
 
 
 class DptDecoder(nn.Module):
@@ -86,17 +110,27 @@ class DptDecoder(nn.Module):
         self.narrow = nn.ModuleList(
             nn.Sequential(nn.Conv2d(wide, fused, 3, padding=1, bias=False), nn.ReLU()) for _ in channels
         )
-        self.fusions = nn.ModuleList(_Fusion(fused) for _ in channels)
+        coarsest = len(channels) - 1
+        self.fusions = nn.ModuleList(
+            _Fusion(params, meets_coarser=params.idle_unit or level < coarsest) for level in range(len(channels))
+        )
         self.last = nn.Conv2d(fused, fused, 3, padding=1)
         self.head = nn.Sequential(
-            nn.Conv2d(fused, fused // 2, 3, padding=1), nn.Upsample(scale_factor=2, mode="bilinear")
+            nn.Conv2d(fused, fused // 2, 3, padding=1),
+            nn.Upsample(scale_factor=2, mode="bilinear", align_corners=params.align_corners),
         )
         self.output = nn.Sequential(
             nn.Conv2d(fused // 2, params.head, 3, padding=1), nn.ReLU(), nn.Conv2d(params.head, 4 * params.head, 1)
         )
+        if params.rectify:
+            self.output.append(nn.ReLU())
         self.stem = _Stem(3 + CHANNELS * params.gradient, params.pixels, 4 * params.head) if params.pixels else None
         self.refinement = _refinement(params)
-        self.resize, self.scale = params.resize, params.scale
+        self.resize = nn.ModuleList(_resize(params, factor) for factor in params.resize)
+        self.align_corners, self.scale = params.align_corners, params.scale
+        if params.kaiming:
+            self.apply(_start_as_he)
+            _start_small(self.refinement[-1])
 
     def forward(
         self, levels: Sequence[Tensor], targets: Tensor, images: Tensor, evidence: Tensor | None = None
@@ -109,21 +143,28 @@ class DptDecoder(nn.Module):
             images: [B, 3, H, W] in [0, 1], whose size the map has.
             evidence: [B, 8, H, W], where `gradient` is set; see `xai.models.evidence`.
         """
+        device = images.device.type
+        exact = torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
+        with exact:
+            dense = self._decoded([level.to(self.last.weight) for level in levels], targets, images.shape[-2:])
+            if self.stem is not None:
+                seen = torch.cat([2 * images - 1] + ([] if evidence is None else [evidence]), dim=1)
+                dense = self.stem(dense, seen.to(dense))
+            return self.refinement(dense)[:, 0].float() * self.scale
+
+    def _decoded(self, levels: Sequence[Tensor], targets: Tensor, size: Sequence[int]) -> Tensor:
         classes = self.embedding(targets)
-        maps = []
-        for features, factor, readout, project, narrow in zip(
-            levels, self.resize, self.readouts, self.projections, self.narrow, strict=True
-        ):
-            wide = project(readout(features, classes))
-            maps.append(narrow(F.interpolate(wide, scale_factor=factor, mode="bilinear") if factor != 1 else wide))
+        maps = [
+            narrow(resize(project(readout(features, classes))))
+            for features, readout, project, resize, narrow in zip(
+                levels, self.readouts, self.projections, self.resize, self.narrow, strict=True
+            )
+        ]
         fused = None
         for features, fusion in zip(reversed(maps), reversed(self.fusions), strict=True):
             fused = fusion(features, fused)
-        dense = self.output(F.interpolate(self.head(self.last(fused)), images.shape[-2:], mode="bilinear"))
-        if self.stem is not None:
-            seen = [2 * images - 1] + ([] if evidence is None else [evidence])
-            dense = self.stem(dense, torch.cat(seen, dim=1))
-        return self.refinement(dense)[:, 0].float() * self.scale
+        dense: Tensor = self.output(_to_size(self.head(self.last(fused)), size, self.align_corners))
+        return dense
 
 
 class _Readout(nn.Module):
@@ -147,30 +188,34 @@ class _Readout(nn.Module):
 class _Fusion(nn.Module):
     """Add the level below, enlarged, to this one; with a residual unit before and after."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, params: DecoderParams, *, meets_coarser: bool) -> None:
         super().__init__()
-        self.before, self.after = _ResidualUnit(channels), _ResidualUnit(channels)
+        channels, bias = params.fusion, params.unit_bias
+        self.before = _ResidualUnit(channels, bias) if meets_coarser else None
+        self.after = _ResidualUnit(channels, bias)
         self.project = nn.Conv2d(channels, channels, 1)
+        self.align_corners, self.rectify = params.align_corners, params.rectify
 
     def forward(self, features: Tensor, coarser: Tensor | None) -> Tensor:
         """Features [B, D, h, w] and those of the coarser level, if there is one, to twice the size: [B, D, 2h, 2w]."""
         if coarser is not None:
-            features = F.interpolate(coarser, features.shape[-2:], mode="bilinear") + self.before(features)
-        fused = F.interpolate(self.after(features), scale_factor=2, mode="bilinear")
-        projected: Tensor = self.project(fused)
-        return projected
+            assert self.before is not None
+            features = _to_size(coarser, features.shape[-2:], self.align_corners) + self.before(features)
+        height, width = features.shape[-2:]
+        fused: Tensor = self.project(_to_size(self.after(features), (2 * height, 2 * width), self.align_corners))
+        return fused.relu() if self.rectify else fused
 
 
 class _ResidualUnit(nn.Module):
     """Two 3 x 3 convolutions, each after its activation, beside the identity."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, bias: bool) -> None:
         super().__init__()
         self.body = nn.Sequential(
             nn.ReLU(),
-            nn.Conv2d(channels, channels, 3, padding=1),
+            nn.Conv2d(channels, channels, 3, padding=1, bias=bias),
             nn.ReLU(),
-            nn.Conv2d(channels, channels, 3, padding=1),
+            nn.Conv2d(channels, channels, 3, padding=1, bias=bias),
         )
 
     def forward(self, features: Tensor) -> Tensor:
@@ -195,8 +240,7 @@ class _Stem(nn.Module):
 def _refinement(params: DecoderParams) -> nn.Sequential:
     wide, narrow = 4 * params.head, params.refinement
     last = nn.Conv2d(narrow, 1, 3, padding=1)
-    nn.init.normal_(last.weight, std=0.01)
-    nn.init.zeros_(last.bias)  # type: ignore[arg-type]
+    _start_small(last)
     return nn.Sequential(
         nn.Dropout2d(params.dropout),
         _norm(params.norm, wide),
@@ -209,3 +253,31 @@ def _refinement(params: DecoderParams) -> nn.Sequential:
 
 def _norm(kind: str, channels: int) -> nn.Module:
     return nn.BatchNorm2d(channels) if kind == "batch" else nn.GroupNorm(1, channels)
+
+
+def _resize(params: DecoderParams, factor: float) -> nn.Module:
+    """What resizes a level by a factor."""
+    wide = params.channels
+    if factor == 1:
+        return nn.Identity()
+    if params.resampling == "bilinear":
+        return nn.Upsample(scale_factor=factor, mode="bilinear", align_corners=params.align_corners)
+    if factor > 1:
+        return nn.ConvTranspose2d(wide, wide, round(factor), round(factor))
+    return nn.Conv2d(wide, wide, 3, round(1 / factor), padding=1)
+
+
+def _to_size(features: Tensor, size: Sequence[int], align_corners: bool) -> Tensor:
+    return F.interpolate(features, tuple(size), mode="bilinear", align_corners=align_corners)
+
+
+def _start_as_he(part: nn.Module) -> None:
+    if isinstance(part, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+        nn.init.kaiming_normal_(part.weight, nonlinearity="relu")
+        if part.bias is not None:
+            nn.init.zeros_(part.bias)
+
+
+def _start_small(last: nn.Conv2d) -> None:
+    nn.init.normal_(last.weight, std=0.01)
+    nn.init.zeros_(last.bias)  # type: ignore[arg-type]

@@ -92,8 +92,9 @@ class _PathAreas(torch.autograd.Function):
             mine = owner[rows]
             with torch.set_grad_enabled(wanted):
                 cells = flat[rows].requires_grad_(wanted)
-                pixels = enlarge(cells[:, None], height + margin, width + margin, sigma)
-                pixels = pixels[..., down : down + height, across : across + width]
+                # Columns of a soft order add up to 1 only as far as Sinkhorn has come.
+                pixels = enlarge(cells[:, None].clamp(0, 1), height + margin, width + margin, sigma)
+                pixels = pixels[..., down : down + height, across : across + width].clamp(0, 1)
                 logits = classify(perturb(images[mine], reference[mine], pixels)[:, 0])
                 value = confidence(logits, targets[mine])
                 values.append(value.detach())

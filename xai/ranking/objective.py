@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor
 
 from xai.core.errors import UserError
-from xai.core.settings import Count, FieldError, NonNegative, Whole, settings
+from xai.core.settings import Channels, Count, FieldError, NonNegative, Whole, settings
 from xai.models.dense import check_classes
 from xai.models.maskable import References
 from xai.ranking.areas import Classify, confidence, path_areas, peak_penalty, trapezoid_weights
@@ -27,6 +27,8 @@ class ObjectiveParams:
         grid_min: Smallest grid that a map is averaged to, cells a side.
         grid_max: Largest; the grid of a step is drawn from all between.
         references: What is shown instead; one is drawn for each step.
+        mean: Channels that the reference `mean` shows: null takes the classifier's own, of its normalisation; the paper
+            takes ImageNet's, whatever the classifier.
         iterations: Of Sinkhorn's normalisation.
         sigma: Smoothing of the masks, in pixels.
         peak_weight: Weight of the peak penalty.
@@ -45,6 +47,7 @@ class ObjectiveParams:
     peak_window: Count
     shift: bool = False
     chunk: Whole = 0
+    mean: Channels | None = None
 
     def __post_init__(self) -> None:
         """Refuse grids and windows that cannot be."""
@@ -61,6 +64,10 @@ class ObjectiveParams:
                 f"objective.peak_window={self.peak_window} does not fit an image of {height} x {width} px: use at most "
                 f"{2 * min(height, width) - 1}"
             )
+
+    def mean_of(self, classifier: Tensor) -> Tensor:
+        """Channels [3] that the reference `mean` shows, from those of the classifier."""
+        return classifier if self.mean is None else torch.tensor(self.mean)
 
 
 class Draw(NamedTuple):
@@ -149,7 +156,7 @@ def judge(
         maps: [B, H, W], higher is more important.
         question: The images and classes.
         classify: The classifier, differentiable in its input.
-        mean: [3], the mean of its normalisation.
+        mean: [3], the mean of its normalisation, where `params` names no other.
         params: The objective.
         drawn: The randomness of the step.
         temperature: tau of the soft order.
@@ -164,7 +171,7 @@ def judge(
     check_grid(drawn.grid, height, width)
     check_finite_scores(maps)
     maps = maps.to(torch.promote_types(maps.dtype, torch.float32))
-    reference = open_reference(images, drawn.reference, mean)
+    reference = open_reference(images, drawn.reference, params.mean_of(mean))
     with torch.no_grad():
         # One reference that all images share is asked about once.
         logits = classify(reference)

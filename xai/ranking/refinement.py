@@ -41,7 +41,6 @@ def refine_maps(
     objective: ObjectiveParams,
     params: RefinementParams,
     generator: torch.Generator,
-    on_map: Callable[[], None] | None = None,
 ) -> list[Tensor]:
     """Move the maps themselves along the gradient of the objective.
 
@@ -56,7 +55,6 @@ def refine_maps(
         objective: What is improved.
         params: How.
         generator: Source of grids, references and noise.
-        on_map: Called whenever one more of the maps is there.
 
     Returns:
         T + 1 maps [B, H, W]: the first is what came, the last is refined most.
@@ -64,15 +62,12 @@ def refine_maps(
     flat = maps.flatten(1)
     spread = flat.std(1).masked_fill(is_constant(flat), 1.0)
     length = spread[:, None, None] * params.size
-    tell = on_map or _nobody
     refined = [maps.detach()]
-    tell()
     for _ in range(params.steps):
         gradient = _gradient(refined[-1], question, classify, mean, objective, params, generator)
         gradient = smooth(gradient, params.sigma)
         norm = gradient.flatten(1).std(1).clamp(min=torch.finfo(gradient.dtype).tiny)
         refined.append(refined[-1] - length * gradient / norm[:, None, None])
-        tell()
     return refined
 
 
@@ -98,7 +93,6 @@ def refine_network(
     objective: ObjectiveParams,
     params: RefinementParams,
     generator: torch.Generator,
-    on_map: Callable[[], None] | None = None,
 ) -> list[Tensor]:
     """Move the parameters that a map comes from, by Adam; the caller gives a copy that may be changed.
 
@@ -111,19 +105,16 @@ def refine_network(
         objective: What is improved.
         params: How.
         generator: Source of grids, references and noise.
-        on_map: Called whenever one more of the maps is there.
 
     Returns:
         T + 1 maps [B, H, W], the first before any step.
     """
     optimiser = torch.optim.Adam(parameters, lr=params.learning_rate)
-    tell = on_map or _nobody
     refined = []
     with torch.inference_mode(False), torch.enable_grad():
         for _ in range(params.steps):
             maps = explain()
             refined.append(maps.detach())
-            tell()
             gradient = _gradient(refined[-1], question, classify, mean, objective, params, generator)
             optimiser.zero_grad()
             # Nothing else that the maps come from is to collect gradients.
@@ -131,12 +122,7 @@ def refine_network(
             optimiser.step()
     with torch.no_grad():
         refined.append(explain())
-        tell()
     return refined
-
-
-def _nobody() -> None:
-    """Nobody counts the maps."""
 
 
 def _gradient(

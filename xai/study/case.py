@@ -29,21 +29,29 @@ class ExplainedModel:
 
     Args:
         name: What tables call it.
-        identity: What tells it from all others: a key of the store, or a fingerprint.
+        identify: Says what tells it from all others, a key of the store or a fingerprint; where it is not there yet, it
+            is trained then.
         image_size: Side of its images in pixels.
         mean: What it normalises with, three channels; what a removed pixel shows where the reference is `mean`.
         classes: Names of its classes.
         make: Makes it on its device, in evaluation mode and frozen, with a way to remove patches.
         networks: Where it comes from; what a trained explainer needs beside the classifier stands there.
+        blank: Makes one of the same build whose weights may mean nothing, without training anything; None: `make`.
     """
 
     name: str
-    identity: Any
+    identify: Callable[[], Any]
     image_size: int
     mean: tuple[float, ...]
     classes: tuple[str, ...]
     make: Callable[[Removal | None], MaskableClassifier]
     networks: Any = None
+    blank: Callable[[Removal | None], MaskableClassifier] | None = None
+
+    @cached_property
+    def identity(self) -> Any:
+        """What tells it from all others."""
+        return self.identify()
 
 
 @settings
@@ -187,6 +195,14 @@ class Case:
     def network(self, removal: Removal | None = None) -> MaskableClassifier:
         """The classifier, on the device, in evaluation mode; `removal` None: as the model removes by itself."""
         return self._networks(removal)
+
+    def blank(self, removal: Removal | None = None) -> MaskableClassifier:
+        """A classifier of the same build, whose weights may mean nothing; nothing is trained."""
+        return self._blanks(removal)
+
+    @cached_property
+    def _blanks(self) -> Callable[[Removal | None], MaskableClassifier]:
+        return self._networks if self.model.blank is None else cache(self.model.blank)
 
     @cached_property
     def _networks(self) -> Callable[[Removal | None], MaskableClassifier]:

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from xai.explainers.registry import Row
+from xai.explainers.registry import Row, passes_of
 from xai.study.case import Case
 from xai.study.maps import Maps
 from xai.study.scores import Scores
@@ -84,7 +84,7 @@ def _common(measured: Measurement) -> dict[str, Any]:
         "source": case.source,
         "seed": case.seed,
         "split": case.split,
-        **measured.maps.notes,
+        **measured.maps.prepared.notes,
     }
 
 
@@ -109,15 +109,13 @@ def _curve_lines(measured: Measurement) -> pd.DataFrame:
 
 
 def _cost_line(measured: Measurement) -> dict[str, Any]:
-    info, players = measured.row.entry.info, measured.case.network().players
-    passes = None if info.passes is None else info.passes(measured.row.params, players)
     maps = measured.maps
     return {
         **_common(measured),
-        "passes": passes,
+        "passes": passes_of(measured.case, measured.row, maps.prepared),
         "milliseconds": maps.milliseconds,
         "maps": maps.artifact.key,
-        "stage": maps.pick,
+        "stage": maps.prepared.pick,
     }
 
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+import torch.nn.functional as F
 from torch import Tensor
 
 from xai.core.errors import UserError
@@ -25,22 +26,20 @@ class Maps:
         artifact: Where it lies.
         attributions: [N, h, w] on the patch grid or [N, H, W] of pixels; None for a row that only classifies.
         logits: [N, C], where the explainer is a classifier too.
-        pick: Which stage of a path of maps this is, None where there is no path.
-        notes: Numbers that the row is labelled with: how long it was trained, a share, a step.
+        prepared: What they were made by: which stage of a path this is, what it cost, notes for the frame.
     """
 
     artifact: Artifact
     attributions: Tensor | None
     logits: Tensor | None
-    pick: int | None
-    notes: dict[str, float]
+    prepared: Prepared
 
     @property
     def milliseconds(self) -> float:
-        """What explaining an image took."""
+        """What explaining an image took; of a path, what its passes up to this stage are of all of them."""
         values = self.attributions if self.attributions is not None else self.logits
         assert values is not None
-        return 1000 * self.artifact.seconds / len(values)
+        return 1000 * self.artifact.seconds * self.prepared.share / len(values)
 
 
 def explain(case: Case, row: Row) -> Maps:
@@ -72,12 +71,14 @@ def _spec(case: Case, prepared: Prepared) -> dict[str, Any]:
 
 
 def read(artifact: Artifact, prepared: Prepared) -> Maps:
-    """The maps of an artifact; of a path of maps the stage that the row is about."""
+    """The maps of an artifact; of a path of maps the stage that the row is about, and in patches where it says so."""
     tensors = read_blocks(artifact)
     attributions = tensors.get("attributions")
     if attributions is not None and prepared.pick is not None:
         attributions = attributions[:, prepared.pick]
-    return Maps(artifact, attributions, tensors.get("logits"), prepared.pick, dict(prepared.notes))
+    if attributions is not None and prepared.pool is not None:
+        attributions = F.adaptive_avg_pool2d(attributions, prepared.pool)
+    return Maps(artifact, attributions, tensors.get("logits"), prepared)
 
 
 class _Explaining:

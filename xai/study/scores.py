@@ -154,7 +154,11 @@ class _Given:
     def identity(self) -> Mapping[str, Any]:
         """Of the maps, in the key of the scores."""
         named = {"maps": self.maps, "second": self.second, "reference": self.reference}
-        return {name: {"key": maps.artifact.key, "pick": maps.pick} for name, maps in named.items() if maps is not None}
+        return {
+            name: {"key": maps.artifact.key, "pick": maps.prepared.pick, "pool": maps.prepared.pool}
+            for name, maps in named.items()
+            if maps is not None
+        }
 
 
 class _Measured:

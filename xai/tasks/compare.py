@@ -16,6 +16,7 @@ from xai.core.job import open_runtime, say_end, say_heading
 from xai.core.runtime import Runtime
 from xai.core.settings import settings
 from xai.data.catalogue import OpenData, open_data
+from xai.explainers.rows import made_from
 from xai.metrics import registry as metrics
 from xai.models.families import NetworkParams
 from xai.papers.families import AnyModel, classifier_stages
@@ -63,7 +64,8 @@ def run(asked: CompareSettings, output: Path) -> None:
     runtime = open_runtime(asked, output, small=model.embedded)
     say_heading(data.name, model.name, seed=asked.seed)
     check_images(data, asked.case)
-    study = Study(rows, [(Case(runtime, _opened(asked, runtime, data), data, asked.case, asked.seed), chosen)])
+    case = Case(runtime, _opened(asked, runtime, data), data, asked.case, asked.seed)
+    study = Study(rows, [(case, chosen)], made_from(rows, asked.explainers))
     frames = study.run()
     page = present(study, frames, asked, output, Told(headline(frames, asked.rank_by)))
     say_end(runtime, f"report: [bold]{escape(os.path.relpath(page))}[/]")

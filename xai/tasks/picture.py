@@ -1,28 +1,37 @@
-"""A picture explained from outside: any explainer of a classifier, refined by steps of deletion and insertion."""
+"""A picture explained by a classifier that explains itself, or from outside by any explainer, refined by some steps."""
 
+import difflib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from pathlib import Path
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from xai.core.errors import UserError
+from xai.core.settings import unknown
 from xai.core.training import TrainerParams
+from xai.data.images import read_image, to_tensor
+from xai.explainers.block import Block, BlockExplainer, Explainer, Explanation, explain
+from xai.explainers.learned.networks import Salvage, SelfExplaining
+from xai.explainers.learned.refined import RefinedMaps
 from xai.explainers.registry import Row
 from xai.metrics.functional.perturbation import area, enlarge_map, perturbation_curves
+from xai.models import files
+from xai.models.clip import SelfExplainingClip
+from xai.models.dense import DenseExplainer
+from xai.models.explainer import SalvageNetwork
+from xai.models.families import NetworkParams, published_classes
+from xai.models.geometry import Geometry
 from xai.models.maskable import MaskableClassifier
-from xai.models.normalisation import Normalisation
-from xai.ranking.areas import confidence
-from xai.ranking.objective import ObjectiveParams, Question
+from xai.ranking.objective import ObjectiveParams
 from xai.ranking.paths import open_reference
-from xai.ranking.refinement import RefinementParams, in_units, refine_maps
+from xai.ranking.refinement import RefinementParams
 
 _CHUNK = 64
-
-Explain = Callable[[Tensor, Tensor], Tensor]
-"""Images [B, 3, H, W] and classes [B] to maps [B, h, w]."""
+_MOST_CLASSES_NAMED = 20
 
 
 @dataclass(frozen=True)
@@ -40,6 +49,29 @@ class PostHocParams:
     objective: ObjectiveParams
     refinement: RefinementParams
     seed: int
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A classifier of pictures, and what explains it.
+
+    Args:
+        shape: How it takes a picture.
+        classes: Names of its classes.
+        logits: Images [B, 3, H, W] to [B, C].
+        explainer: What gives the first map.
+        classifier: What a map from outside is measured and refined with; None where it explains itself.
+        name: Of the explainer from outside.
+        explains: Whether it has learned to explain; True where an explainer does it for it.
+    """
+
+    shape: Geometry
+    classes: tuple[str, ...]
+    logits: Callable[[Tensor], Tensor]
+    explainer: Explainer | BlockExplainer
+    classifier: MaskableClassifier | None = None
+    name: str = ""
+    explains: bool = True
 
 
 @dataclass(frozen=True)
@@ -61,102 +93,196 @@ class Measured:
     seconds: float
 
 
-def explain_post_hoc(
-    classifier: MaskableClassifier,
-    images: Tensor,
-    target: int,
-    params: PostHocParams,
-    trainer: TrainerParams,
-    own: tuple[str, Explain] | None = None,
-) -> list[Measured]:
-    """Explain one picture for one class, first by an explainer and then by its refined map.
+@dataclass(frozen=True)
+class Explained:
+    """What is said of a picture.
 
     Args:
-        classifier: In evaluation mode, on the device, removing patches as the explainer wants it.
-        images: [1, 3, H, W] in [0, 1], on the device.
-        target: The class.
-        params: How.
-        trainer: Device and precision.
-        own: Name of a trained explainer of this classifier, and what makes its maps; it takes the place of the post-hoc
-            one.
+        pixels: [3, H, W] in [0, 1], as the classifier saw it.
+        attributions: [h, w] of the explained class; of several maps the last.
+        target: Name of the explained class.
+        predicted: Name of the predicted class.
+        probability: Of the explained class.
+        measured: Maps that were made from outside, in the order they came in: of the explainer, and refined. Empty for
+            a classifier that explains itself.
+    """
 
-    Returns:
-        The explainer's map and, where there are steps to be taken, the refined one.
+    pixels: Tensor
+    attributions: Tensor
+    target: str
+    predicted: str
+    probability: float
+    measured: tuple[Measured, ...] = ()
+
+
+def open_classifier(
+    model: Geometry, checkpoint: Path | None, trainer: TrainerParams, how: PostHocParams
+) -> Opened:
+    """What explains pictures, read once for all of them.
+
+    A self-explaining CLIP and a SALVAGE explainer are classifiers, so their own prediction is what they explain. Any
+    other classifier is explained from outside.
+
+    Args:
+        model: The model, where there is no file to say it.
+        checkpoint: A file of ours; None takes a network as it was published.
+        trainer: Device and precision.
+        how: How a classifier is explained that does not explain itself.
 
     Raises:
-        UserError: The explainer is none for this classifier, its map is not finite, or a setting does not fit the size
-            of the image.
+        UserError: A checkpoint that cannot be read or has no classifier, or an explainer that is none for it.
     """
-    height, width = images.shape[-2:]
-    params.objective.check_size(height, width)
-    picture = _Picture(classifier, images, torch.tensor([[target]], device=images.device), params, trainer)
-    name, steps = own[0] if own else params.row.name, params.refinement.steps
+    removal, device = how.row.params.classifier_removal, trainer.device
+    if checkpoint is None:
+        classes = published_classes()
+        if not isinstance(model, NetworkParams) or not model.is_published_for(classes):
+            raise UserError(
+                f"model={model.name} needs a checkpoint: give checkpoint=FILE, or model=efficientnet_lite0, which "
+                "comes trained"
+            )
+        published = model.maskable(model.published(model.outputs(len(classes))), removal)
+        return _from_outside(model, classes, published.to(device), how)
+    made = files.load(checkpoint, model, removal)
+    shape, classes, network = made.spec.model, made.spec.classes, made.network.to(device)
+    if isinstance(network, SelfExplainingClip):
+        clip, explains = network, made.spec.explains
+        return Opened(
+            shape, classes, lambda images: clip.explain(images).logits, SelfExplaining(clip), explains=explains
+        )
+    if isinstance(network, SalvageNetwork):
+        return Opened(shape, classes, network.classify, Salvage(network))
+    if made.classifier is None:
+        raise UserError(
+            f"{checkpoint} is a {made.spec.kind}: give the classifier.safetensors of task=train method=classifier, the "
+            "salvage.safetensors of task=train method=salvage or the ranking.safetensors of task=train method=ranking"
+        )
+    own = network if isinstance(network, DenseExplainer) else None
+    return _from_outside(shape, classes, made.classifier.to(device), how, own)
+
+
+def _from_outside(
+    shape: Geometry,
+    classes: tuple[str, ...],
+    classifier: MaskableClassifier,
+    how: PostHocParams,
+    own: DenseExplainer | None = None,
+) -> Opened:
+    """By a trained explainer of its own, where there is one, or the post-hoc one that is asked for."""
+    how.objective.check_size(shape.image_size, shape.image_size)
+    classifier = classifier.eval().requires_grad_(False)
+    if own is not None:
+        return Opened(shape, classes, classifier, own, classifier, "ranking")
+    explainer = how.row.entry.build(classifier, how.row.params.for_split("test"))
+    return Opened(shape, classes, classifier, explainer, classifier, how.row.name)
+
+
+def explain_picture(
+    opened: Opened, image: Path, target: str | None, trainer: TrainerParams, how: PostHocParams
+) -> Explained:
+    """Explain a picture for the predicted class, or for the class called `target`.
+
+    Raises:
+        UserError: For a picture that cannot be read, a class the classifier does not know, or an explainer that cannot
+            explain it.
+    """
+    asked = None if target is None else _index_of(target, opened.classes)
+    pixels = as_seen(read_image(image), opened.shape)
+    images = pixels[None].to(trainer.device)
+    with torch.no_grad(), trainer.autocast():
+        probabilities = opened.logits(images)[0].float().softmax(0)
+    predicted = int(probabilities.argmax())
+    chosen = predicted if asked is None else asked
+    block = Block(
+        images,
+        torch.tensor([chosen], device=images.device),
+        None,
+        None,
+        torch.zeros(1, dtype=torch.long),
+        torch.Generator().manual_seed(how.seed),
+    )
+    measured = () if opened.classifier is None else tuple(_measured(opened, opened.classifier, block, trainer, how))
+    if measured:
+        attributions = measured[-1].attributions
+    else:
+        with trainer.autocast():
+            attributions = _map(opened.explainer, block)[0].cpu()
+    names = opened.classes
+    return Explained(pixels, attributions, names[chosen], names[predicted], float(probabilities[chosen]), measured)
+
+
+def _measured(
+    opened: Opened, classifier: MaskableClassifier, block: Block, trainer: TrainerParams, how: PostHocParams
+) -> list[Measured]:
+    """The explainer's map and, where there are steps to be taken, the refined one."""
+    mean, steps = classifier.normalisation.mean.flatten(), how.refinement.steps  # type: ignore[union-attr, operator]
     started = time.perf_counter()
-    first = picture.explain(own[1] if own else None)
-    made = [(name, first, time.perf_counter() - started)]
+    with trainer.autocast():
+        first = _map(opened.explainer, block)
+    if not first.isfinite().all():
+        raise UserError(f"{opened.name} gives NaN or infinity for this picture: use another, as in explainer=saliency")
+    made = [(opened.name, first, time.perf_counter() - started)]
     if steps:
         started = time.perf_counter()
-        refined = picture.refine(enlarge_map(first, (height, width)))
-        made.append((f"{name}, T = {steps}", refined, time.perf_counter() - started))
-    return [Measured(label, maps[0].cpu(), *picture.areas(maps), seconds) for label, maps, seconds in made]
+        # A soft order reads how large the numbers are, and every explainer has a scale of its own. Only the class that
+        # is explained counts: what a training takes the second class from, the label, is not known.
+        refined = RefinedMaps(_Known(first), classifier, mean, how.objective, how.refinement, scale=1.0)
+        with trainer.autocast():
+            path = _map(refined, block)
+        made.append((f"{opened.name}, T = {steps}", path[:, -1], time.perf_counter() - started))
+    means = how.objective.mean_of(mean)
+    return [
+        Measured(name, maps[0].cpu(), *_areas(classifier, block, maps, means, how), seconds)
+        for name, maps, seconds in made
+    ]
 
 
 @dataclass(frozen=True)
-class _Picture:
-    """One picture [1, 3, H, W] and the class [1, 1] that it is explained for."""
+class _Known:
+    """A map that is there already, as an explainer."""
 
-    classifier: MaskableClassifier
-    images: Tensor
-    target: Tensor
-    params: PostHocParams
-    trainer: TrainerParams
+    maps: Tensor
 
-    def explain(self, own: Explain | None) -> Tensor:
-        """The map of the explainer, [1, h, w]."""
-        row = self.params.row
-        if own is None:
-            generator = torch.Generator().manual_seed(self.params.seed)
-            own = partial(row.entry.build(self.classifier, row.params.for_split("test")).attribute, generator=generator)
-        with self.trainer.autocast():
-            maps = own(self.images, self.target[:, 0]).detach().float()
-        if not maps.isfinite().all():
-            raise UserError(f"{row.name} gives NaN or infinity for this picture: use another, as in explainer=saliency")
-        return maps
+    def explain(self, block: Block) -> Explanation:
+        return Explanation(self.maps)
 
-    def refine(self, maps: Tensor) -> Tensor:
-        """A refined map of pixels [1, H, W].
 
-        Only the class that is explained counts: what a training takes the second class from, the label, is not known.
-        """
-        with torch.no_grad():
-            question = Question(self.images, self.target, confidence(self._classify(self.images), self.target))
-        # A soft order reads how large the numbers are, and every explainer has a scale of its own.
-        start = in_units(maps, 1.0)
-        objective, how = self.params.objective, self.params.refinement
-        return refine_maps(start, question, self._classify, self._mean, objective, how, self._generator())[-1]
+def _map(explainer: Explainer | BlockExplainer, block: Block) -> Tensor:
+    maps = explain(explainer, block).maps
+    assert maps is not None
+    return maps.detach().float()
 
-    def areas(self, maps: Tensor) -> tuple[float, float]:
-        """Areas under the deletion and the insertion curve of a map [1, h, w], means over the references."""
-        height, width = self.images.shape[-2:]
-        pixels, found = enlarge_map(maps, (height, width)), []
-        for name in self.params.objective.references:
-            reference = open_reference(self.images, name, self._mean)
-            curves = perturbation_curves(
-                self._classify, self.images, pixels, self.target, reference, self._generator(), chunk=_CHUNK
-            )
-            found.append(torch.stack([area(curve[0, :, 0]) for curve in curves]))
-        deletion, insertion = torch.stack(found).mean(0).tolist()
-        return deletion, insertion
 
-    def _classify(self, images: Tensor) -> Tensor:
-        with self.trainer.autocast():
-            return self.classifier(images)
+def _areas(
+    classifier: MaskableClassifier, block: Block, maps: Tensor, mean: Tensor, how: PostHocParams
+) -> tuple[float, float]:
+    """Areas under the deletion and the insertion curve of a map [1, h, w], means over the references."""
+    images, found = block.images, []
+    height, width = images.shape[-2:]
+    for name in how.objective.references:
+        reference, pixels = open_reference(images, name, mean), enlarge_map(maps, (height, width))
+        generator = torch.Generator(images.device).manual_seed(how.seed)
+        curves = perturbation_curves(
+            classifier, images, pixels, block.targets[:, None], reference, generator, chunk=_CHUNK
+        )
+        found.append(torch.stack([area(curve[0, :, 0]) for curve in curves]))
+    deletion, insertion = torch.stack(found).mean(0).tolist()
+    return deletion, insertion
 
-    def _generator(self) -> torch.Generator:
-        return torch.Generator(self.images.device).manual_seed(self.params.seed)
 
-    @property
-    def _mean(self) -> Tensor:
-        """What the classifier takes off each channel: one of the references."""
-        normalisation: Normalisation = self.classifier.normalisation  # type: ignore[assignment]
-        return normalisation.mean.flatten()
+def as_seen(image: Image.Image, shape: Geometry) -> Tensor:
+    """The middle of a picture, [3, H, W], as a network takes it."""
+    size = shape.image_size
+    resized = to_tensor(image, shape.resized)
+    edge = (resized.shape[-1] - size) // 2
+    return resized[:, edge : edge + size, edge : edge + size]
+
+
+def _index_of(target: str, classes: Sequence[str]) -> int:
+    """The number of a class; one that is unknown is refused without naming a thousand others."""
+    if target in classes:
+        return classes.index(target)
+    if len(classes) <= _MOST_CLASSES_NAMED:
+        raise UserError(unknown(f"target={target}", target, classes, "class"))
+    near = difflib.get_close_matches(target, classes, 3) + [name for name in classes if target in name.split()]
+    hint = f"did you mean {' or '.join(dict.fromkeys(near[:3]))}?" if near else f"one of them is {classes[0]}"
+    raise UserError(f"target={target} is none of the {len(classes)} classes of this classifier: {hint}")

@@ -3,7 +3,6 @@
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from xai.explainers.registry import Prepared, Row, refusal
 from xai.explainers.rows import load_row
 from xai.models.vit import VitParams
 from xai.papers.families import AnyNetwork, classifier_stages
-from xai.study.case import Case, CaseParams, ExplainedModel
+from xai.study.case import Case, CaseParams
 from xai.tasks.registry import Task
 
 _BLOCK = 50
@@ -124,21 +123,10 @@ def _open(asked: ClassifierTraining, output: Path) -> tuple[Runtime, ClassifierS
 
 
 def _prepared(row: Row, runtime: Runtime, networks: ClassifierStages, seed: int) -> Prepared:
-    model: Any = networks.model
-    # What tells the classifier from others is its key, and to ask for that would train it.
-    blank = ExplainedModel(
-        model.name,
-        None,
-        model.image_size,
-        tuple(model.mean),
-        tuple(networks.data.source.classes),
-        lambda removal: networks.network("classifier", removal),
-        networks,
-    )
-    case = Case(runtime, blank, networks.data, CaseParams("validation", None, _BLOCK), seed)
+    case = Case(runtime, explained(networks), networks.data, CaseParams("validation", None, _BLOCK), seed)
     if reason := refusal(row.entry, row.params, case):
         raise UserError(f"method={row.name}: {reason}")
-    return row.entry.prepare(replace(case, model=explained(networks)), row.params)
+    return row.entry.prepare(case, row.params)
 
 
 def _hand_over(store: Store, prepared: Prepared, output: Path) -> list[Path]:

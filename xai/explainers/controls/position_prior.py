@@ -48,6 +48,8 @@ def check(context: Context, params: PositionPriorParams) -> None:
         UserError: Where the other row does not fit the classifier, or its maps are of another kind.
     """
     row = context.row(params.of)
+    if row.entry.info.kind == "classifier":
+        raise UserError(f"position_prior: of={params.of} gives no maps: name a row that explains")
     if reason := refusal(row.entry, row.params, context):
         raise UserError(f"position_prior is the mean of {params.of}, which cannot be had here: {reason}")
     if row.params.of_pixels != params.of_pixels:
@@ -69,5 +71,6 @@ def position_prior(context: Context, params: PositionPriorParams) -> Prepared:
     """The mean over maps of the classes that the case explains."""
     row = context.row(params.of)
     source = row.entry.prepare(context, row.params)
-    made_from = {"name": "position_prior", "of": dict(source.made_from), "pick": source.pick, "images": params.images}
+    made_from = {"name": "position_prior", "of": dict(source.made_from), "images": params.images}
+    made_from |= {"pick": source.pick, "pool": source.pool}
     return Prepared(made_from, lambda: SameMap(context.maps_of(params.of, SPLIT, params.images).float().mean(0)))

@@ -8,7 +8,6 @@ from torch import Tensor
 from xai.explainers.block import Block, Explanation
 from xai.methods.vit_shapley import efficient, predictions_with_ends
 from xai.models.clip import SelfExplainingClip
-from xai.models.dense import DenseExplainer
 from xai.models.explainer import SalvageNetwork, ShapleyNetwork, column
 from xai.models.maskable import MaskableClassifier
 
@@ -79,25 +78,6 @@ class SelfExplaining(ExplainingClassifier):
         """What it says of itself, and of the image."""
         logits, attributions = self._network.explain(images)
         return attributions, logits
-
-
-class Ranking:
-    """Learn to Rank (Schinagl et al. 2026): maps of pixels, ordered by what their removal does.
-
-    Args:
-        network: The trained explainer.
-    """
-
-    def __init__(self, network: DenseExplainer) -> None:
-        self.network = network
-
-    def attribute(self, images: Tensor, targets: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Maps [B, H, W] of images [B, 3, H, W] for the classes `targets` [B].
-
-        Raises:
-            UserError: For a class that the explainer does not know.
-        """
-        return self.network.attribute(images, targets)
 
 
 class Classifies:

@@ -1,17 +1,19 @@
 """The networks of a Learn to Rank experiment: the explainer beside the classifier it explains, trained once."""
 
 import copy
-import shutil
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import timm
+import torch
 from torch import nn
 
 from xai.classifiers.networks import ClassifierStages
 from xai.core.errors import UserError
-from xai.core.files import fingerprint_file, write_atomically
+from xai.core.files import fingerprint_file
 from xai.core.settings import unknown
 from xai.core.store import Artifact
 from xai.core.training import fit
@@ -22,17 +24,17 @@ from xai.models.backbone import headless, read_body
 from xai.models.dense import DenseExplainer
 from xai.models.families import seeded
 from xai.models.features import FrozenFeatures
-from xai.models.maskable import MaskableClassifier, Removal
+from xai.models.maskable import MaskableClassifier
 from xai.models.spec import describe
-from xai.papers.ranking.params import BackboneParams, RankingParams, numbers_of
+from xai.papers.ranking.params import BackboneParams, RankingSettings
 
 FILE = "ranking.safetensors"
-_REVISION = 1
+_REVISION = 2
 
 
 @dataclass
 class RankingStages:
-    """Explainers of one classifier; each is made when it is first asked for.
+    """The explainer of one classifier, made when it is first asked for.
 
     Args:
         stages: Where the classifier comes from.
@@ -40,76 +42,62 @@ class RankingStages:
     """
 
     stages: ClassifierStages
-    params: RankingParams
+    params: RankingSettings
 
-    def __post_init__(self) -> None:
-        """Refuse what would only show after the training before it."""
-        size = self.stages.model.image_size
+    def check(self) -> None:
+        """Refuse what would only show after the training of the classifier, by building the explainer of a blank one.
+
+        Raises:
+            UserError: A level, a factor, a grid or weights that do not fit, or no network of timm.
+        """
+        size, backbone = self.stages.model.image_size, self.params.backbone
         self.params.objective.check_size(size, size)
-        backbone = self.params.backbone
-        if backbone.architecture is not None and not timm.is_model(backbone.architecture):
-            name = backbone.architecture
+        name = backbone.architecture
+        if name is not None and not timm.is_model(name):
             raise UserError(
                 unknown(f"ranking.backbone.architecture={name}", name, timm.list_models(), "network of timm")
             )
+        blank = self.stages.blank()
+        # Neither memory nor time goes into weights that nobody looks at.
+        with nullcontext() if name is None else torch.device("meta"):
+            network = None if name is None else headless(name, size)
+            self._built(blank, network)
+        if backbone.weights is not None and network is not None:
+            _fingerprint(backbone.weights)
+            _body(backbone, network)
 
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Names of the classes."""
-        return tuple(self.stages.data.source.classes)
-
-    def classifier(self, removal: Removal | None = None) -> MaskableClassifier:
-        """What is explained."""
-        network: MaskableClassifier = self.stages.network("classifier", removal)
-        return network
-
-    def trained(self, params: RankingParams) -> Artifact:
-        """A trained explainer."""
-        stages, backbone = self.stages, params.backbone
+    @cached_property
+    def trained(self) -> Artifact:
+        """The trained explainer."""
+        stages, params = self.stages, self.params
+        title = f"ranking of {stages.data.name}"
         spec: dict[str, Any] = {
             "classifier": stages.classifier.key,
             "data": stages.data.spec,
-            "ranking": numbers_of(params),
+            "ranking": params.numbers,
             "seed": stages.seed,
             "revision": _REVISION,
         }
-        if backbone.weights is not None:
-            spec["weights"] = _fingerprint(backbone.weights)
+        if params.backbone.weights is not None:
+            spec["weights"] = _fingerprint(params.backbone.weights)
 
         def make(workdir: Path) -> None:
-            explainer = self._untrained(params)
-            model, seed, name = stages.model, stages.seed, stages.data.name
-            module = Ranking(
-                explainer,
-                self.classifier(),
-                model.mean,
-                params.fit,
-                params.objective,
-                params.loss,
-                seed,
-                f"ranking/{name}",
-            )
-            workers = stages.runtime.trainer.workers
+            model, seed, runtime = stages.model, stages.seed, stages.runtime
+            classifier = stages.network("classifier")
+            explainer = self.untrained(classifier)
+            how = (params.fit, params.objective, params.loss, seed, f"ranking/{stages.data.name}")
+            module = Ranking(explainer, classifier, model.mean, *how)
             batches = ImageDataModule(
-                stages.data.source, model.image_size, params.fit.batch_size, seed, workers=workers
+                stages.data.source, model.image_size, params.fit.batch_size, seed, workers=runtime.trainer.workers
             )
-            fit(
-                module,
-                batches,
-                params.fit,
-                stages.runtime.trainer,
-                workdir,
-                f"ranking of {name}",
-                stages.runtime.logger,
-            )
-            self._write(workdir / FILE, explainer, params)
+            fit(module, batches, params.fit, runtime.trainer, workdir, title, runtime.logger)
+            self._write(workdir / FILE, explainer, classifier)
 
-        title = f"ranking of {stages.data.name}"
         return stages.runtime.store.get("ranking", stages.runtime.with_precision(spec), make, title=title)
 
-    def explainer(self, params: RankingParams) -> DenseExplainer:
-        """A trained explainer from the store, on the device, in evaluation mode, frozen."""
-        made = files.load(self.trained(params).file(FILE), self.stages.model)
+    def explainer(self) -> DenseExplainer:
+        """The trained explainer from the store, on the device, in evaluation mode, frozen."""
+        made = files.load(self.trained.file(FILE), self.stages.model)
         device = self.stages.runtime.trainer.device
         assert isinstance(made.network, DenseExplainer)
         assert made.classifier is not None
@@ -117,36 +105,37 @@ class RankingStages:
         made.classifier.to(device)
         return made.network.to(device)
 
-    def hand_over(self, folder: Path) -> Path:
-        """Copy the file of the explainer into a folder; returns where it lies."""
-        artifact = self.trained(self.params)
-        write_atomically(folder / FILE, lambda path: shutil.copyfile(artifact.file(FILE), path))
-        return folder / FILE
-
-    def _untrained(self, params: RankingParams) -> DenseExplainer:
-        """An explainer before its training."""
-        model, backbone = self.stages.model, params.backbone
+    def untrained(self, classifier: MaskableClassifier) -> DenseExplainer:
+        """The explainer of a classifier before its training."""
+        backbone = self.params.backbone
         if backbone.architecture is None:
-            classifier: Any = self.classifier()
-            network, mean, std = copy.deepcopy(classifier.network).cpu(), model.mean, model.std
-        else:
-            network = _of_timm(backbone, model.image_size, self.stages.seed)
-            mean, std = backbone.mean, backbone.std
-        features = FrozenFeatures(network, params.levels, mean, std, model.image_size)
-        explained = self.classifier() if params.decoder.gradient else None
-        with seeded(self.stages.seed):
-            return DenseExplainer(features, params.decoder, len(self.classes), explained, model.mean)
+            return self._built(classifier, None)
+        published = backbone.pretrained and backbone.weights is None
+        network = headless(backbone.architecture, self.stages.model.image_size, self.stages.seed, published=published)
+        if backbone.weights is not None:
+            network.load_state_dict(_body(backbone, network))
+        return self._built(classifier, network)
 
-    def _write(self, path: Path, explainer: DenseExplainer, params: RankingParams) -> None:
-        model, backbone = self.stages.model, params.backbone
-        classifier: Any = self.classifier()
+    def _built(self, classifier: Any, backbone: nn.Module | None) -> DenseExplainer:
+        model, params, seed = self.stages.model, self.params, self.stages.seed
+        if backbone is None:
+            backbone, mean, std = copy.deepcopy(classifier.network).cpu(), model.mean, model.std
+        else:
+            mean, std = params.backbone.mean, params.backbone.std
+        features = FrozenFeatures(backbone, params.levels, mean, std, model.image_size)
+        with seeded(seed):
+            classes = len(self.stages.data.source.classes)
+            return DenseExplainer(features, params.decoder, classes, classifier, model.mean)
+
+    def _write(self, path: Path, explainer: DenseExplainer, classifier: Any) -> None:
+        model, backbone, data = self.stages.model, self.params.backbone, self.stages.data
         networks: dict[str, nn.Module] = {"classifier": classifier.network, "decoder": explainer.decoder}
         through = None
         if backbone.architecture is not None:
             networks["backbone"] = explainer.features.network
             through = {"architecture": backbone.architecture, "mean": backbone.mean, "std": backbone.std}
-        ranking = {"levels": params.levels, "decoder": params.decoder, "backbone": through}
-        spec = describe(model, "ranking", self.stages.data.name, self.classes, seed=self.stages.seed, ranking=ranking)
+        shape = {"levels": self.params.levels, "decoder": self.params.decoder, "backbone": through}
+        spec = describe(model, "ranking", data.name, tuple(data.source.classes), seed=self.stages.seed, ranking=shape)
         files.write(path, networks, spec)
 
 
@@ -158,13 +147,6 @@ def _fingerprint(path: str) -> str:
         raise UserError(f"{why}: give a file of weights") from error
 
 
-def _of_timm(backbone: BackboneParams, size: int, seed: int) -> nn.Module:
-    """A network of timm without its head, with the weights asked for."""
-    assert backbone.architecture is not None
-    published = backbone.pretrained and backbone.weights is None
-    network = headless(backbone.architecture, size, seed, published=published)
-    if backbone.weights is not None:
-        what = f"ranking.backbone.weights={backbone.weights}"
-        weights = read_body(network, backbone.weights, what=what, model=backbone.architecture)
-        network.load_state_dict(weights)
-    return network
+def _body(backbone: BackboneParams, network: nn.Module) -> dict[str, torch.Tensor]:
+    what = f"ranking.backbone.weights={backbone.weights}"
+    return read_body(network, str(backbone.weights), what=what, model=str(backbone.architecture))

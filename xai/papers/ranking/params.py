@@ -1,10 +1,11 @@
-"""Settings of Learn to Rank: the explainer, and its refinement."""
+"""Settings of Learn to Rank: the explainer, and the refinement of maps at test time."""
 
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Literal
 
 from xai.core.optimisation import FitParams
-from xai.core.settings import Channels, Deviations, settings
+from xai.core.settings import Channels, Deviations, FieldError, Positive, Whole, settings
+from xai.explainers.registry import ExplainerParams
 from xai.methods.ranking import RankingLoss
 from xai.models.dpt import DecoderParams
 from xai.ranking.objective import ObjectiveParams
@@ -30,8 +31,15 @@ class BackboneParams:
     weights: str | None = None
 
 
+class _OfPixels(ExplainerParams):
+    @property
+    def of_pixels(self) -> bool:
+        """Its maps are of pixels."""
+        return True
+
+
 @settings
-class RankingParams:
+class RankingSettings(_OfPixels):
     """The explainer.
 
     Args:
@@ -50,27 +58,46 @@ class RankingParams:
     loss: RankingLoss
     fit: FitParams
 
+    @property
+    def numbers(self) -> dict[str, Any]:
+        """Settings that change numbers: how many images pass at once, and where weights lie, do not."""
+        values = asdict(self)
+        values["objective"].pop("chunk")
+        values["backbone"].pop("weights")
+        return values
+
 
 @settings
-class RefinementSettings(RefinementParams):
-    """How maps are refined, and by what.
+class RefinedSettings(RefinementParams, _OfPixels):
+    """Maps of another row after some gradient steps.
 
     Args:
-        steps: T, gradient steps; the most that any row asks for.
-        draws: Random grids, references and noises that a step's gradient is averaged over.
-        size: Length of a step of the map, in standard deviations of the map it starts from.
-        sigma: Smoothing of the gradient, in pixels.
-        temperature: Of the soft order.
-        learning_rate: Of Adam, where the decoder is refined.
         objective: What is improved.
+        of: The row whose maps are refined.
+        step: After how many steps; 0 is where it starts, `steps` the most that any row asks for.
+        what: `maps`, or the `decoder` of the ranking explainer that draws them.
+        scale: Deviation that the maps are brought to before the first step; null leaves them as they are.
     """
 
     objective: ObjectiveParams
+    of: str
+    step: Whole
+    what: Literal["maps", "decoder"] = "maps"
+    scale: Positive | None = None
 
+    def __post_init__(self) -> None:
+        """Refuse steps that the path does not have."""
+        if self.step > self.steps:
+            raise FieldError("step", f"must be at most steps={self.steps}: raise that")
 
-def numbers_of(params: RankingParams | RefinementSettings) -> dict[str, Any]:
-    """Settings that change numbers: how many images pass at once, and where weights lie, do not."""
-    settings = asdict(params)
-    settings["objective"].pop("chunk")
-    settings.get("backbone", {}).pop("weights", None)
-    return settings
+    @property
+    def numbers(self) -> dict[str, Any]:
+        """Settings that change the numbers of the whole path."""
+        values = {name: value for name, value in asdict(self).items() if name not in ("of", "step")}
+        values["objective"].pop("chunk")
+        return values
+
+    @property
+    def passes_a_step(self) -> int:
+        """Forward passes that a gradient step of an image costs, where a backward pass counts as two."""
+        return 3 * self.draws * 2 * self.objective.steps

@@ -212,7 +212,7 @@ class Shortcut:
 
     @cached_property
     def _model(self) -> ExplainedModel:
-        return replace(self.case.model, identity=self.classifier.key, make=self.network)
+        return replace(self.case.model, identify=lambda: self.classifier.key, make=self.network)
 
     def _whole(self, model: ExplainedModel, *, marked: bool) -> Case:
         """All images of the split."""

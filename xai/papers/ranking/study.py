@@ -9,13 +9,14 @@ from pydantic import Field
 
 from xai.classifiers.explained import explained
 from xai.classifiers.params import ClassifierParams, SurrogateParams
+from xai.core.errors import UserError
 from xai.core.runtime import Runtime
 from xai.core.settings import FieldError, settings
 from xai.data.catalogue import open_data
-from xai.explainers.registry import Row
-from xai.explainers.rows import load_row
+from xai.explainers.registry import Row, refusal
+from xai.explainers.rows import load_row, made_from
 from xai.papers.families import AnyNetwork, classifier_stages
-from xai.papers.ranking.explainers import RankingSettings, RefinedSettings
+from xai.papers.ranking.params import RankingSettings, RefinedSettings
 from xai.papers.ranking.shortcut import Shortcut, ShortcutParams
 from xai.study.case import Case, check_images
 from xai.study.frame import Frames, join
@@ -71,10 +72,14 @@ def open_study(asked: RankingStudy, runtime: Runtime) -> StudyWithShortcut:
     rows, metrics = open_rows(asked.rows, asked.explainers), open_metrics(asked.metrics, asked.metric)
     check_images(data, asked.case)
     stages = classifier_stages(runtime, asked.model, data, asked.classifier, asked.surrogate, asked.seed)
-    made_from = {row.params.of for row in rows if isinstance(row.params, RefinedSettings)} | {"ranking"}
-    others = {name: load_row(name, asked.explainers) for name in sorted(made_from | {"constant_pixels"})}
+    others = {name: load_row(name, asked.explainers) for name in ("ranking", "constant_pixels")}
+    others |= made_from(rows, asked.explainers)
     derived = [*over_steps(rows), *over_path_steps(others["ranking"], rows, asked.path_steps)]
     case = Case(runtime, explained(stages), data, asked.case, asked.seed, others=others)
+    for row in (*rows, *others.values()):
+        # What the study is about is no row to be left out: its settings are to be mended.
+        if isinstance(row.params, RankingSettings) and (reason := refusal(row.entry, row.params, case)):
+            raise UserError(f"explainers.{row.name}: {reason}")
     shortcut = None
     if asked.shortcut is not None:
         maps = [load_row(f"{start}_t1", asked.explainers) for start in ("ranking", "flat")]

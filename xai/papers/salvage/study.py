@@ -13,6 +13,7 @@ from xai.core.settings import EvenCount, settings
 from xai.data.catalogue import OpenData, open_data
 from xai.data.pair import PairSet
 from xai.explainers.registry import Row
+from xai.explainers.rows import made_from
 from xai.models.vit import VitParams
 from xai.papers.salvage.explainers import LearnedSettings
 from xai.study.case import Case, check_images
@@ -67,7 +68,7 @@ def open_study(asked: SalvageStudy, runtime: Runtime) -> Study:
     pairs = [each for each in metrics if each.metric.name == PROBE]
     if probe is not None:
         cases.append((_probed(case, probe, asked.probe_images), pairs))
-    return Study([*rows, *shorter], cases)
+    return Study([*rows, *shorter], cases, made_from(rows, asked.explainers))
 
 
 def over_length(rows: Sequence[Row], lengths: Sequence[float]) -> list[Row]:

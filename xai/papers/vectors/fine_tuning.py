@@ -143,8 +143,8 @@ def explained(
     def make(removal: Removal | None) -> SelfExplainingClip:
         return assemble(runtime, model, base, data, parameters(classifier), removal)
 
-    classes = tuple(data.source.classes)
-    return ExplainedModel(model.name, classifier.key, model.image_size, tuple(model.mean), classes, make, networks)
+    classes, mean = tuple(data.source.classes), tuple(model.mean)
+    return ExplainedModel(model.name, lambda: classifier.key, model.image_size, mean, classes, make, networks)
 
 
 def _reference(supervision: Artifact, rows: Tensor, labels: Tensor, grid: tuple[int, int]) -> Tensor:
