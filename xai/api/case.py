@@ -75,7 +75,7 @@ def case_of(
     """What is explained: these images, by this model."""
     explained = ExplainedModel(
         name=model.name,
-        identity=model.name,
+        identify=lambda: model.name,
         image_size=model.image_size,
         mean=model.mean,
         classes=model.classes,

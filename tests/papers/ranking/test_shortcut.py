@@ -75,7 +75,10 @@ def shortcut(folder: Path, params: ShortcutParams = PARAMS, **changes: Any) -> S
     """The mark on the third class."""
     classifier = replace(CLASSIFIER, focus=0.0, fit=LONG)
     networks = stages(folder, data=QUADRANTS, classifier_params=classifier, **changes)
-    ranking, flat = ranking_row(), Row("constant_pixels", "Flat", entry("constant"), ConstantParams("pixel", value=0.0))
+    ranking, flat = (
+        ranking_row(),
+        Row("constant_pixels", "Flat", entry("constant"), ConstantParams(resolution="pixel", value=0.0)),
+    )
     others = {row.name: row for row in (ranking, flat)}
     asked = CaseParams("test", 10, 64, "predicted")
     case = Case(networks.runtime, explained(networks), QUADRANTS, asked, 0, others=others)

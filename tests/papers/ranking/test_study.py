@@ -62,7 +62,7 @@ def test_what_is_refined_has_the_settings_that_the_row_would_have(tmp_path: Path
     params = study.cases[0][0].row("ranking").params
     assert isinstance(params, RankingSettings)
     assert params.levels == (0,)
-    assert trained.names == ["Classifier"]
+    assert trained.names == []
 
 
 def test_rows_that_a_cnn_cannot_have_are_left_out_before_they_are_trained(tmp_path: Path, trained: Trained) -> None:
@@ -76,7 +76,44 @@ def test_rows_that_a_cnn_cannot_have_are_left_out_before_they_are_trained(tmp_pa
     assert "attention" in str(reasons["attention_rollout"])
     assert "it refines attention_rollout, which cannot be had here" in str(reasons["rollout_t3"])
     assert "starts from a vision transformer" in str(reasons["salvage"])
-    assert trained.names == ["Classifier"]
+    assert trained.names == []
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        ("levels=[9]", "levels: VisionTransformer has no feature level 9: there are 0 to 0"),
+        ("levels=[]", "levels=[]: name one or more levels"),
+        ("decoder.resize=[1,1]", "decoder.resize has 2 factors for 1 feature levels"),
+        ("decoder.resize=[.1]", "decoder.resize=[0.1] leaves nothing of level 0"),
+        ("objective.grid_max=43", "a grid of 43 x 43 cells does not fit an image of 42 x 42 px"),
+    ],
+)
+def test_settings_of_ranking_that_do_not_fit_are_refused_before_anything_is_trained(
+    tmp_path: Path, trained: Trained, typed: str, message: str
+) -> None:
+    with pytest.raises(UserError) as caught:
+        opened(tmp_path, *SMALL, RANKING, f"explainers.ranking.{typed}", "rows=[ranking_t3]")
+    assert str(caught.value).startswith(f"explainers.ranking: {message}")
+    assert trained.names == []
+
+
+def test_a_refined_row_is_charged_the_passes_up_to_its_step(tmp_path: Path, trained: Trained) -> None:
+    study = opened(tmp_path, *SMALL, RANKING, "rows=[ranking,ranking_t1,ranking_t5]", "++explainers.refined.draws=1")
+    ranking, *refined = (explain(study.cases[0][0], row) for row in study.rows[:3])
+    assert ranking.prepared.share == 1
+    one = 1 * 3 * 2 * 6
+    assert [maps.prepared.passes for maps in refined] == [4 + one, 4 + 5 * one]
+    first, last = (maps.milliseconds for maps in refined)
+    assert first == pytest.approx(last * (4 + one) / (4 + 5 * one))
+
+
+@pytest.mark.parametrize(("of", "why"), [("ranking_t1", "is a refined row"), ("ranking_pooled", "is a pooled row")])
+def test_what_is_made_from_a_row_itself_is_not_refined(tmp_path: Path, trained: Trained, of: str, why: str) -> None:
+    study = opened(tmp_path, *SMALL, RANKING, "rows=[ranking_t3]", f"++explainers.ranking_t3.of={of}")
+    (row,) = (row for row in study.rows if row.name == "ranking_t3")
+    assert why in str(refusal(row.entry, row.params, study.cases[0][0]))
+    assert trained.names == []
 
 
 def test_a_position_prior_is_the_same_whichever_class_is_asked_about(tmp_path: Path, trained: Trained) -> None:
