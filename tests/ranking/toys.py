@@ -80,10 +80,12 @@ def published_step(
     random: Draw,
     temperature: float,
     exact_end: bool = False,
+    clamped: bool = True,
 ) -> Judgement:
     """One step, line by line: all points of both paths, and the classifier once for each class.
 
-    `exact_end` replaces the last mask, which adds up to one only as far as Sinkhorn has come, by ones.
+    `exact_end` replaces the last mask, which adds up to one only as far as Sinkhorn has come, by ones; without
+    `clamped` masks leave [0, 1] for the same reason.
     """
     (batch, height, width), grid = maps.shape, random.grid
     images = asked.images
@@ -105,8 +107,10 @@ def published_step(
         masks = published_masks(plain_sinkhorn(log_alpha / temperature, settings.iterations), shares)
         if exact_end:
             masks = torch.cat([masks[:, :-1], torch.ones_like(masks[:, -1:])], dim=1)
+        masks = masks.clamp(0, 1) if clamped else masks
         pixels = F.interpolate(masks.unflatten(2, (grid, grid)), (height + cell, width + cell), mode="nearest")
         pixels = gaussian_blur(pixels, [7, 7], [settings.sigma] * 2)
+        pixels = pixels.clamp(0, 1) if clamped else pixels
         pixels = pixels[..., down : down + height, across : across + width]
         perturbed = torch.lerp(images[:, None], reference[:, None], pixels[:, :, None])
         curves = []

@@ -80,7 +80,8 @@ class ClassifierStages:
 
     def blank(self, removal: Removal | None = None) -> MaskableClassifier:
         """A classifier whose weights mean nothing, on the device, in evaluation mode; nothing is trained."""
-        return self._maskable(self._blank(), removal).to(self.runtime.trainer.device).eval().requires_grad_(False)
+        network: MaskableClassifier = self.model.maskable(self._blank(), removal)
+        return network.to(self.runtime.trainer.device).eval().requires_grad_(False)
 
     def hand_over(self, kind: str, folder: Path, params: Any = None) -> Path:
         """Copy the file of a network into a folder.

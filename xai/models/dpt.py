@@ -278,6 +278,6 @@ def _start_as_he(part: nn.Module) -> None:
             nn.init.zeros_(part.bias)
 
 
-def _start_small(last: nn.Conv2d) -> None:
-    nn.init.normal_(last.weight, std=0.01)
+def _start_small(last: nn.Module) -> None:
+    nn.init.normal_(last.weight, std=0.01)  # type: ignore[arg-type]
     nn.init.zeros_(last.bias)  # type: ignore[arg-type]

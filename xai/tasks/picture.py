@@ -115,9 +115,7 @@ class Explained:
     measured: tuple[Measured, ...] = ()
 
 
-def open_classifier(
-    model: Geometry, checkpoint: Path | None, trainer: TrainerParams, how: PostHocParams
-) -> Opened:
+def open_classifier(model: Geometry, checkpoint: Path | None, trainer: TrainerParams, how: PostHocParams) -> Opened:
     """What explains pictures, read once for all of them.
 
     A self-explaining CLIP and a SALVAGE explainer are classifiers, so their own prediction is what they explain. Any

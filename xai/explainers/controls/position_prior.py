@@ -71,6 +71,6 @@ def position_prior(context: Context, params: PositionPriorParams) -> Prepared:
     """The mean over maps of the classes that the case explains."""
     row = context.row(params.of)
     source = row.entry.prepare(context, row.params)
-    made_from = {"name": "position_prior", "of": dict(source.made_from), "images": params.images}
-    made_from |= {"pick": source.pick, "pool": source.pool}
+    which = {"of": dict(source.made_from), "pick": source.pick, "pool": source.pool, "images": params.images}
+    made_from = {"name": "position_prior", **which}
     return Prepared(made_from, lambda: SameMap(context.maps_of(params.of, SPLIT, params.images).float().mean(0)))

@@ -26,4 +26,4 @@ class GradCam(PatchCam[ExplainerParams]):
         """Grad-CAM of the logit (equation 1)."""
         from pytorch_grad_cam import GradCAM
 
-        return GradCAM  # type: ignore[no-any-return]
+        return GradCAM
