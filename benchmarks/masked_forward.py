@@ -20,7 +20,7 @@ from benchmarks.setup import Setup
 from benchmarks.tables import failed, mebibytes, ratio, share, table
 from xai.models.factory import ClipParams
 from xai.models.maskable import Kind, Removal
-from xai.shapley.coalitions import paired_coalitions
+from xai.shapley.coalitions import paired
 
 _TOKENS = {"cpu": 1 << 12, "cuda": 1 << 18}
 """Patch tokens in a batch of the contenders that compute all of them."""
@@ -79,7 +79,7 @@ class Answer(Work):
         self.target = targets_of(self.network, self.picture)
         self.images = case.coalitions
         generator = torch.Generator().manual_seed(1)
-        self.design = paired_coalitions(case.model.players, case.coalitions, generator).to(setup.device)
+        self.design = paired(case.model.players, case.coalitions, generator).coalitions.to(setup.device)
 
     @abstractmethod
     def values(self, design: Tensor) -> None:

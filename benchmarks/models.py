@@ -17,7 +17,7 @@ from xai.core.settings import build
 from xai.games import PatchGame
 from xai.models.factory import ClipParams, build_clip, build_explainer
 from xai.models.maskable import Removal
-from xai.shapley.coalitions import paired_coalitions
+from xai.shapley.coalitions import paired
 
 _ROUNDING = 5e-3
 """Logits are cosines times about 14; float32 computes them to within less than this."""
@@ -152,7 +152,7 @@ def checked_game(model: Model, network: Reference, removal: Removal, setup: Setu
     classifier = build_explainer(model.params, clip, head, removal).to(setup.device).eval().requires_grad_(False)
     picture = images(model, 1, setup)
     target = targets_of(network, picture)
-    design = paired_coalitions(model.players, 8, torch.Generator().manual_seed(5)).to(setup.device)
+    design = paired(model.players, 8, torch.Generator().manual_seed(5)).coalitions.to(setup.device)
     with torch.inference_mode():
         if removal.kind == "tokens":
             expected = network.masked(network.embed(picture).expand(len(design), -1, -1), design)

@@ -52,12 +52,11 @@ def ranks_with_random_ties(values: Tensor, generator: torch.Generator) -> Tensor
 
     An order by position would earn points where position does.
 
-    Args:
-        values: [B, N].
-        generator: Source of the order of ties; drawn from for every entry, whether there are ties or not.
+    The generator is drawn from for every entry, whether there are ties or not.
 
-    Returns:
-        Integers [B, N].
+    Args:
+        values: [B, N]; so are the ranks.
+        generator: Source of the order of ties.
     """
     shuffled = torch.rand(values.shape, generator=generator, device=generator.device, dtype=torch.float64)
     shuffled = shuffled.argsort(dim=-1, stable=True)

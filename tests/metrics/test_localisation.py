@@ -1,7 +1,6 @@
 """Regions and chance levels, against loops over pixels and enumeration of all subsets."""
 
 import itertools
-import math
 
 import numpy as np
 import pytest
@@ -161,44 +160,4 @@ def test_regions_that_do_not_fit_are_refused(metric, attr, regions, message):
 def test_chance_iou_is_the_mean_over_all_subsets(patches, k):
     fixed = set(range(k))
     ious = [len(fixed & set(s)) / len(fixed | set(s)) for s in itertools.combinations(range(patches), k)]
-    assert F.chance_levels(None, patches, (k,))[f"iou@{k}"] == pytest.approx(np.mean(ious), rel=1e-12)
-
-
-def test_chance_levels_are_what_random_maps_get():
-    _, regions = scene(images=4000)
-    attr = torch.randn(4000, 3, 4, generator=torch.Generator().manual_seed(1))
-    ref = torch.randn(4000, 12, generator=torch.Generator().manual_seed(2))
-    chance = F.chance_levels(regions, 12)
-    assert list(chance) == [
-        *("e_rmse", "kendall", "iou@1", "iou@5", "iou@10"),
-        *("centred_correlation", "rma", "pointing_game"),
-    ]
-    pred = attr.flatten(1)
-    measured = {
-        "e_rmse": F.e_rmse(pred, ref),
-        "kendall": F.kendall(pred, ref).mean(),
-        **{f"iou@{k}": F.iou_at_k(pred, ref, k).mean() for k in (1, 5, 10)},
-        "centred_correlation": F.centred_correlation(pred, ref).mean(),
-        "rma": F.relevance_mass_accuracy(attr, regions).nanmean(),
-        "pointing_game": F.pointing_game(attr, regions).mean(),
-    }
-    for name, value in measured.items():
-        assert value.item() == pytest.approx(chance[name], abs=0.02), name
-
-
-def test_chance_levels_leave_out_what_is_not_there():
-    _, regions = scene(images=2)
-    assert list(F.chance_levels(None, 6)) == ["e_rmse", "kendall", "iou@1", "iou@5", "centred_correlation"]
-    half_empty = regions.clone()
-    half_empty[1] = False
-    assert F.chance_levels(half_empty, 12) == F.chance_levels(regions[:1], 12)
-    assert math.isnan(F.chance_levels(torch.zeros_like(regions), 12)["rma"])
-    assert F.chance_levels(regions, (3, 4)) == F.chance_levels(regions, 12)
-
-
-@pytest.mark.parametrize(
-    ("patches", "ks"), [(7, (1,)), (11, (1,)), (0, (1,)), (12, (0,)), (10**6, (1,)), ((2, 4), (1,))]
-)
-def test_chance_levels_refuse_grids_that_do_not_fit(patches, ks):
-    with pytest.raises(UserError):
-        F.chance_levels(scene(images=1)[1], patches, ks)
+    assert F.expected_iou(patches, k) == pytest.approx(np.mean(ious), rel=1e-12)

@@ -6,7 +6,7 @@ import scipy.stats
 import torch
 
 from tests.shapley.tables import codes
-from xai.shapley.coalitions import SAMPLERS, paired_coalitions, sample
+from xai.shapley.coalitions import SAMPLERS, paired, sample
 from xai.shapley.design import Design, shapley_kernel_sizes
 
 PAIRED = sorted(set(SAMPLERS) - {"shapley_kernel"})
@@ -24,7 +24,7 @@ def test_sizes_follow_the_shapley_kernel(players: int) -> None:
 
 @pytest.mark.parametrize("players", [2, 3, 9])
 def test_rows_come_in_complements_and_are_never_empty_or_full(players: int) -> None:
-    drawn = paired_coalitions(players, 500, torch.Generator().manual_seed(0))
+    drawn = paired(players, 500, torch.Generator().manual_seed(0)).coalitions
     assert drawn.shape == (500, players)
     assert drawn.dtype == torch.bool
     assert torch.equal(drawn[0::2], ~drawn[1::2])
@@ -83,7 +83,7 @@ def test_draws_with_replacement_count_alike_and_can_all_come_again() -> None:
 
 def test_the_paired_sampler_draws_what_it_has_always_drawn() -> None:
     """Attributions in a store were made with these coalitions."""
-    drawn = paired_coalitions(5, 8, torch.Generator().manual_seed(0))
+    drawn = paired(5, 8, torch.Generator().manual_seed(0)).coalitions
     assert codes(drawn).tolist() == [23, 8, 30, 1, 24, 7, 29, 2]
     assert torch.equal(sample("paired", 5, 8, torch.Generator().manual_seed(0)).coalitions, drawn)
 

@@ -16,7 +16,7 @@ from tests.shapley.tables import (
     shapley_by_permutations,
     smooth_table,
 )
-from xai.shapley.coalitions import SAMPLERS, paired_coalitions, sample
+from xai.shapley.coalitions import SAMPLERS, paired, sample
 from xai.shapley.design import Design
 from xai.shapley.distinct import all_coalitions
 from xai.shapley.regression import SOLVERS, Regression
@@ -104,7 +104,7 @@ def test_the_sum_over_players_is_the_whole_exactly_even_from_two_coalitions(name
 
 
 def test_players_that_no_coalition_tells_apart_share_alike() -> None:
-    rows = paired_coalitions(5, 40, torch.Generator().manual_seed(0))
+    rows = paired(5, 40, torch.Generator().manual_seed(0)).coalitions
     rows[:, 3] = rows[:, 1]
     rows = rows[~rows.all(1) & rows.any(1)]
     table = random_table(5)

@@ -3,7 +3,7 @@ import torch
 from torch import Tensor
 
 from tests.shapley.tables import codes, random_table, shapley_by_dividends, smooth_table
-from xai.shapley.coalitions import SAMPLERS, paired_coalitions, sample
+from xai.shapley.coalitions import SAMPLERS, paired, sample
 from xai.shapley.design import Design
 from xai.shapley.distinct import all_coalitions
 from xai.shapley.regression import SOLVERS, Regression
@@ -87,7 +87,7 @@ def test_a_single_pair_says_nothing_of_its_spread() -> None:
 
 
 def test_players_that_no_coalition_tells_apart_have_no_error_of_their_own() -> None:
-    rows = paired_coalitions(6, 80, torch.Generator().manual_seed(0))
+    rows = paired(6, 80, torch.Generator().manual_seed(0)).coalitions
     rows[:, 3] = rows[:, 1]
     kept = ~rows.all(1) & rows.any(1)
     error = fit(random_table(6), Design.drawn(rows[kept], paired=True)).standard_error()

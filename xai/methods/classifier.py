@@ -51,10 +51,8 @@ class Classifier(Learner):
 
     Args:
         model: The classifier; trained in place.
-        params: The optimisation.
         focus: Share of the steps over which the background comes back; 0 shows everything from the start.
-        seed: Of the background that is shown.
-        stage: Prefix of the logged names.
+        params, seed, stage: As of `Learner`.
     """
 
     def __init__(self, model: MaskableClassifier, params: FitParams, focus: float, seed: int, stage: str) -> None:

@@ -26,14 +26,12 @@ class Salvage(Learner):
     Args:
         network: The explainer; trained in place.
         surrogate: What answers v(S), frozen.
-        params: The optimisation.
         masks: Coalitions an image and step; even.
         sampling: `informed` (Algorithm 3, by the explainer's own attributions of the true class), `uniform` (the same
             sizes, patches at random) or `shapley_kernel` (p_w of equation 2, patches at random).
         temperature: Of equation 4.
         divergence: What brings u(S) to v(S): `jensen_shannon`, equation 5, or `kullback_leibler`.
-        seed: Of the coalitions.
-        stage: Prefix of the logged names.
+        params, seed, stage: As of `Learner`.
     """
 
     def __init__(

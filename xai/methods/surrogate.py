@@ -37,11 +37,9 @@ class Surrogate(Learner):
     Args:
         model: The surrogate, at the classifier's parameters; trained in place.
         classifier: The classifier, frozen.
-        params: The optimisation.
         teacher: `classifier` (its prediction of the whole image, as ViT-Shapley does) or `labels`.
         sizes: Different mask sizes a batch.
-        seed: Of the masks.
-        stage: Prefix of the logged names.
+        params, seed, stage: As of `Learner`.
     """
 
     def __init__(

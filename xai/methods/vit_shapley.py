@@ -54,10 +54,8 @@ class VitShapley(Learner):
     Args:
         network: The explainer; trained in place.
         surrogate: What answers v(S), frozen.
-        params: The optimisation.
         masks: Coalitions an image and step; even, for they come with their complements.
-        seed: Of the coalitions.
-        stage: Prefix of the logged names.
+        params, seed, stage: As of `Learner`.
     """
 
     def __init__(

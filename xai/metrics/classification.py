@@ -3,46 +3,14 @@
 All take logits or probabilities [N, C], of which the largest is the prediction.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torchmetrics.functional import classification
 
 from xai.core.errors import UserError
 from xai.metrics.registry import Column, Measured, given, metric, percent
-
-
-def agreement(a: Tensor, b: Tensor) -> Tensor:
-    """Share of images for which two classifiers predict the same class, a float64 scalar.
-
-    Args:
-        a: [N, C].
-        b: [N, C], on the same device.
-
-    Raises:
-        UserError: The shapes differ, or are not [N, C] with C >= 2.
-    """
-    _check_alike(a, b)
-    return (a.argmax(1) == b.argmax(1)).double().mean()
-
-
-def confusion_overlap(explainer_logits: Tensor, classifier_logits: Tensor, labels: Tensor) -> Tensor:
-    """Who is right where (Figure 4): shares of the images, which add up to 1.
-
-    Args:
-        explainer_logits: [N, C].
-        classifier_logits: [N, C].
-        labels: Integers [N] below C.
-
-    Returns:
-        Float64 [2, 2]; rows are the explainer correct and incorrect, columns the classifier correct and incorrect.
-
-    Raises:
-        UserError: Shapes do not match, C is 1, or labels are no classes.
-    """
-    _check(explainer_logits, labels)
-    _check(classifier_logits, labels)
-    wrong = [(logits.argmax(1) != labels).long() for logits in (explainer_logits, classifier_logits)]
-    return (2 * wrong[0] + wrong[1]).bincount(minlength=4).reshape(2, 2).double() / len(labels)
 
 
 def precision_recall_f1_mcc(logits: Tensor, labels: Tensor) -> dict[str, float]:
@@ -63,18 +31,10 @@ def precision_recall_f1_mcc(logits: Tensor, labels: Tensor) -> dict[str, float]:
     """
     _check(logits, labels)
     classes, predicted = logits.shape[1], logits.argmax(1)
-    if classes == 2:
-        values = {
-            "precision": classification.binary_precision(predicted, labels),
-            "recall": classification.binary_recall(predicted, labels),
-            "f1": classification.binary_f1_score(predicted, labels),
-        }
-    else:
-        values = {
-            "precision": classification.multiclass_precision(predicted, labels, classes, average="macro"),
-            "recall": classification.multiclass_recall(predicted, labels, classes, average="macro"),
-            "f1": classification.multiclass_f1_score(predicted, labels, classes, average="macro"),
-        }
+    many: dict[str, Any] = {"task": "multiclass", "num_classes": classes, "average": "macro"}
+    how = {"task": "binary"} if classes == 2 else many
+    asked = {"precision": classification.precision, "recall": classification.recall, "f1": classification.f1_score}
+    values = {name: measure(predicted, labels, **how) for name, measure in asked.items()}
     values["mcc"] = _matthews(predicted, labels, classes)
     return {name: float(value) for name, value in values.items()}
 
@@ -121,7 +81,10 @@ def correct(block: Measured, params: object) -> dict[str, Tensor]:
         _check(logits, block.labels)
         values["accuracy"] = (predicted == block.labels.to(predicted.device)).double()
     if block.classifier_logits is not None:
-        _check_alike(logits, block.classifier_logits)
+        _check_logits(block.classifier_logits)
+        if block.classifier_logits.shape != logits.shape:
+            shapes = f"{tuple(logits.shape)} and {tuple(block.classifier_logits.shape)}"
+            raise UserError(f"logits of shape {shapes}; both have to be of the same images and classes")
         others = block.classifier_logits.argmax(1).to(predicted.device)
         values["agreement"] = (predicted == others).double()
         if block.labels is not None:
@@ -171,13 +134,6 @@ def _matthews(predicted: Tensor, labels: Tensor, classes: int) -> Tensor:
     covariance = confusion.trace() * images - true @ said
     spread = (images.square() - true @ true) * (images.square() - said @ said)
     return torch.where(spread > 0, covariance / spread.clamp(min=1).sqrt(), 0.0)
-
-
-def _check_alike(a: Tensor, b: Tensor) -> None:
-    _check_logits(a)
-    _check_logits(b)
-    if a.shape != b.shape:
-        raise UserError(f"logits of shape {tuple(a.shape)} and {tuple(b.shape)}; both have to be of the same images")
 
 
 def _check_logits(logits: Tensor) -> None:

@@ -38,27 +38,10 @@ def shapley_kernel(players: int, coalitions: int, generator: torch.Generator) ->
 
 
 def paired(players: int, coalitions: int, generator: torch.Generator) -> Design:
-    """Draws from the Shapley kernel, each followed by its complement (Covert and Lee 2021): `paired_coalitions`."""
-    return Design.drawn(paired_coalitions(players, coalitions, generator), paired=True)
-
-
-def paired_coalitions(players: int, coalitions: int, generator: torch.Generator) -> Tensor:
-    """Sample coalitions from the Shapley kernel, each followed by its complement (Covert and Lee 2021).
-
-    Args:
-        players: M, at least 2.
-        coalitions: S, even.
-        generator: Source of all randomness.
-
-    Returns:
-        Bool [S, M]; rows 2i and 2i + 1 are complements. Neither the empty nor the full coalition occurs.
-
-    Raises:
-        ValueError: Where so many coalitions cannot be drawn in pairs.
-    """
+    """Draws from the Shapley kernel, each followed by its complement (Covert and Lee 2021): S is even."""
     check_pairs(players, coalitions)
     sizes = _kernel_sizes(players, coalitions // 2, generator)
-    return with_complements(random_coalitions(players, sizes, generator))
+    return Design.drawn(with_complements(random_coalitions(players, sizes, generator)), paired=True)
 
 
 def leverage(players: int, coalitions: int, generator: torch.Generator) -> Design:

@@ -46,12 +46,8 @@ class _Refined:
 class RefinedMaps(_Refined):
     """Moves the maps of another explainer along the gradient.
 
-    Args:
+    Args, beside those of `_Refined`:
         start: Whose maps.
-        classifier: What is explained, differentiable in its input.
-        mean: [3] of its input normalisation.
-        objective: What is improved.
-        params: How, and by how many steps.
         scale: Deviation that maps are brought to before the first step; None leaves them as they are.
     """
 
@@ -80,12 +76,8 @@ class RefinedMaps(_Refined):
 class RefinedDecoder(_Refined):
     """Moves the decoder of a ranking explainer, a copy for each image, by Adam.
 
-    Args:
+    Args, beside those of `_Refined`:
         start: The trained explainer; it stays as it is.
-        classifier: What is explained, differentiable in its input.
-        mean: [3] of its input normalisation.
-        objective: What is improved.
-        params: How, and by how many steps.
     """
 
     def __init__(

@@ -5,12 +5,12 @@ from xai.metrics.functional.agreement import (
     contrast,
     correlation,
     e_rmse,
+    expected_iou,
     iou_at_k,
     kendall,
     normalise,
     squared_explanation_error,
 )
-from xai.metrics.functional.chance import chance_levels, expected_iou
 from xai.metrics.functional.localisation import (
     grid_pointing_game,
     patch_coverage,
@@ -43,7 +43,6 @@ __all__ = [
     "Value",
     "area",
     "centred_correlation",
-    "chance_levels",
     "check_players",
     "contrast",
     "correlation",

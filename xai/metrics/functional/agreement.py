@@ -3,6 +3,8 @@
 Maps are [N, M], N images of M patches. Every result is float64 [N] on the maps' device. A map holding NaN gives NaN.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -235,3 +237,9 @@ def _correlation(a: Tensor, flat_a: Tensor, b: Tensor, flat_b: Tensor) -> Tensor
 
 def _broken(pred: Tensor, ref: Tensor) -> Tensor:
     return ~(pred.isfinite() & ref.isfinite()).all(-1)
+
+
+def expected_iou(patches: int, k: int) -> float:
+    """IoU@k expected of random maps: mean of i / (2k - i), the overlap i of two k-subsets being hypergeometric."""
+    ways = (math.comb(k, i) * math.comb(patches - k, k - i) * i / (2 * k - i) for i in range(1, k + 1))
+    return math.fsum(ways) / math.comb(patches, k)

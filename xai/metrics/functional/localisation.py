@@ -1,7 +1,7 @@
 """How far the maps point at a known region of each image.
 
-Maps are [N, h, w], regions boolean pixel masks [N, H, W] whose sides are multiples of the maps'. Every result is
-float64 [N], NaN where an image has no region or its map says nothing.
+Maps `attr` are [N, h, w], regions boolean pixel masks [N, H, W] whose sides are multiples of the maps'; a `UserError`
+says where they are not. Results are float64 [N] in [0, 1], NaN where an image has no region or its map says nothing.
 """
 
 import torch
@@ -24,9 +24,6 @@ def patch_coverage(regions: Tensor, grid: tuple[int, int]) -> Tensor:
 
     Returns:
         Float64 [N, h, w] in [0, 1].
-
-    Raises:
-        UserError: Regions are not boolean masks, or the grid does not divide them.
     """
     h, w = grid
     check_grid((len(regions), h, w), regions)
@@ -42,15 +39,8 @@ def relevance_mass_accuracy(attr: Tensor, regions: Tensor) -> Tensor:
 
     The map is read as if every pixel had its patch's value, so a patch counts by the share of its pixels in the region.
 
-    Args:
-        attr: [N, h, w].
-        regions: Bool [N, H, W].
 
-    Returns:
-        [N] in [0, 1]; NaN without positive attribution or with an empty region.
-
-    Raises:
-        UserError: Shapes do not match, or regions are not boolean.
+    NaN without positive attribution or with an empty region.
     """
     check_grid(tuple(attr.shape), regions)
     coverage = patch_coverage(regions, (attr.shape[1], attr.shape[2])).flatten(1)
@@ -67,15 +57,7 @@ def relevance_rank_accuracy(attr: Tensor, regions: Tensor) -> Tensor:
     are meant is open; they count by their expectation, all choices equally likely, so a constant map gets the share of
     the image that is region.
 
-    Args:
-        attr: [N, h, w].
-        regions: Bool [N, H, W].
-
-    Returns:
-        [N] in [0, 1]; NaN for a map that is not finite, or an empty region.
-
-    Raises:
-        UserError: Shapes do not match, or regions are not boolean.
+    NaN for a map that is not finite, or an empty region.
     """
     check_grid(tuple(attr.shape), regions)
     coverage = patch_coverage(regions, (attr.shape[1], attr.shape[2])).flatten(1)
@@ -99,12 +81,6 @@ def grid_pointing_game(attr: Tensor, cells: Tensor) -> Tensor:
     Args:
         attr: [N, h, w], attributions for the class of the cell.
         cells: Bool [N, H, W], the cell that shows the class.
-
-    Returns:
-        [N] in [0, 1]; NaN without positive attribution or with an empty cell.
-
-    Raises:
-        UserError: Shapes do not match, or cells are not boolean.
     """
     return relevance_mass_accuracy(attr, cells)
 
@@ -115,15 +91,7 @@ def pointing_game(attr: Tensor, regions: Tensor) -> Tensor:
     Touching is holding at least one pixel of it: a tolerance of about half a patch, where Zhang et al. allow 15 pixels
     (at 224). Of several largest patches the first in patch order is meant.
 
-    Args:
-        attr: [N, h, w].
-        regions: Bool [N, H, W].
-
-    Returns:
-        [N] of 0 and 1; NaN for a constant map, a map that is not finite, or an empty region.
-
-    Raises:
-        UserError: Shapes do not match, or regions are not boolean.
+    NaN for a constant map, a map that is not finite, or an empty region.
     """
     check_grid(tuple(attr.shape), regions)
     touches = patch_coverage(regions, (attr.shape[1], attr.shape[2])).flatten(1) > 0

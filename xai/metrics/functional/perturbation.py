@@ -59,12 +59,8 @@ def perturbation_curves(
         chunk: Perturbed images in one pass; 0 takes all at once.
         constant: What to do with a constant map: `refuse` it, or score it as a `random` order.
 
-    Returns:
-        The curves, on the device of the images.
-
     Raises:
-        UserError: Maps are of another size than the images, not finite, or constant where that is refused; a class the
-            classifier does not have; fewer than two steps; a negative chunk.
+        UserError: Maps, steps, chunk or a class do not fit.
         ValueError: Other shapes than these, or no image at all.
     """
     _check(images, maps, targets, reference, steps, chunk)
@@ -95,22 +91,10 @@ def perturbation_curves(
 
 
 def pixel_ranks(maps: Tensor, generator: torch.Generator, constant: str = "random") -> Tensor:
-    """The place of each pixel in the order of importance.
+    """The place of each pixel in the order of importance, integers [B, H * W]; 0 is the most important.
 
     Pixels of equal importance come in random order, because an order by position would earn points. A map that varies
-    by rounding only counts as constant.
-
-    Args:
-        maps: [B, H, W]; higher is more important.
-        generator: Orders the ties; drawn from for every pixel, whether there are ties or not.
-        constant: What to do with a constant map: `refuse` it, or rank it in `random` order.
-
-    Returns:
-        Integers [B, H * W], row by row from the top left; 0 is the most important.
-
-    Raises:
-        UserError: A map is not finite, or constant where that is refused.
-        ValueError: Maps are not [B, H, W] with at least one pixel.
+    by rounding only counts as constant. Arguments and errors are those of `perturbation_curves`.
     """
     if maps.ndim != 3 or not maps.numel():
         raise ValueError(f"maps are {list(maps.shape)}: they have to be [B, H, W] with at least one pixel")
@@ -126,11 +110,7 @@ def pixel_ranks(maps: Tensor, generator: torch.Generator, constant: str = "rando
 
 
 def area(curves: Tensor) -> Tensor:
-    """Areas [...] under curves [..., S] over the shares from 0 to 1, by the trapezoid rule, in float64.
-
-    Raises:
-        ValueError: A curve has fewer than two points.
-    """
+    """Areas [...] under curves [..., S], S >= 2, over the shares from 0 to 1, by the trapezoid rule, in float64."""
     if curves.ndim == 0 or curves.shape[-1] < 2:
         raise ValueError(f"curves are {list(curves.shape)}: they have to be [..., S] with S >= 2 points")
     return torch.trapezoid(curves.double(), dx=1 / (curves.shape[-1] - 1))
@@ -139,15 +119,8 @@ def area(curves: Tensor) -> Tensor:
 def enlarge_map(maps: Tensor, size: tuple[int, int]) -> Tensor:
     """Maps of patches [B, h, w] as maps of pixels [B, H, W], by bilinear interpolation, as is customary.
 
-    The value of a patch is that of its centre; beyond the outermost centres it stays what it is there.
-
-    Args:
-        maps: [B, h, w]; what already has the size is returned as it is.
-        size: (H, W).
-
-    Raises:
-        UserError: The maps are larger than that: pixels would be left out.
-        ValueError: Maps are not [B, h, w].
+    The value of a patch is that of its centre; beyond the outermost centres it stays what it is there. What already has
+    the size (H, W) is returned as it is, and what is larger refused: pixels would be left out.
     """
     if maps.ndim != 3:
         raise ValueError(f"maps are {list(maps.shape)}: they have to be [B, h, w]")

@@ -50,7 +50,7 @@ def ranked_curves(
     Args:
         value: The game.
         attributions: [B, M]; higher is more important.
-        generator: Orders the ties.
+        generator: Orders the ties; all draws are made on its device.
         constant: What to do with a constant map: `refuse` it, or score it as a `random` order.
 
     Returns:
@@ -77,19 +77,8 @@ def sampled_curves(
     as in lines 11 to 17: cutting one order at every size would have the same expectation, but neighbouring sizes would
     then err in the same direction, and the mean over sizes would be less exact for the same number of passes.
 
-    Args:
-        value: The game.
-        attributions: [B, M]; higher is more important.
-        masks: Coalitions drawn for each size and each curve: n_masks, 128 in the paper.
-        generator: Source of the draws.
-        constant: As in `ranked_curves`.
-
-    Returns:
-        R-LIF and R-MIF, each float64 [B, M]: means over the masks.
-
-    Raises:
-        UserError: Maps are not [B, M], not finite, or constant where that is refused; or masks is below 1.
-        ValueError: The game does not answer with [B, S].
+    Arguments and errors are those of `ranked_curves`; `masks` is n_masks, 128 in the paper: the coalitions drawn for
+    each size and each curve. Returns R-LIF and R-MIF, each float64 [B, M]: means over the masks.
     """
     phi = _usable(attributions, constant, generator)
     weights = _weights(phi, masks)
@@ -209,8 +198,7 @@ def _distinct(rows: Tensor) -> tuple[Tensor, Tensor]:
     """The different rows of each image, and where each row went.
 
     Where weights are far apart most draws of very few or nearly all patches are the same, and on small grids most draws
-    of any size: asking once saves about half of the tokens on 4 x 4 patches, a tenth on 7 x 7, and costs next to
-    nothing on 14 x 14, where it saves 3 in a hundred.
+    of any size: asking once saves about half of the tokens on 4 x 4 patches, and 3 in a hundred on 14 x 14.
 
     Args:
         rows: Bool [B, S, M].
