@@ -162,6 +162,5 @@ def _identity(data: DiskSet) -> tuple[object, ...]:
     return data.classes, hashlib.sha256(data.labels.numpy().tobytes()).hexdigest(), held
 
 
-for _info in DISK_SETS.values():
-    _params = RegionParams if _info.name == "pet" else DiskParams
-    register(_info.name, _info.about, _params)(partial(DiskSource, _info.name))
+for _name, _info in DISK_SETS.items():
+    register(_name, _info.about, RegionParams if _name == "pet" else DiskParams)(partial(DiskSource, _name))

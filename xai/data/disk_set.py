@@ -173,14 +173,12 @@ class DiskSetInfo:
     """A data set on disk.
 
     Args:
-        name: Of the data set.
         about: One line of what it is.
         layout: How it must lie on disk; shown where it does not.
         parts: Which official parts it has below a folder: train and test, with validation or without; or `whole`.
         read: Reads one of them.
     """
 
-    name: str
     about: str
     layout: str
     parts: Callable[[Path], Sequence[str]]
@@ -192,12 +190,17 @@ Reader = Callable[[Path, str], DiskSet]
 
 
 def disk_set(
-    name: str, about: str, layout: str, parts: Sequence[str] | Callable[[Path], Sequence[str]] = ("train", "test")
+    layout: str, parts: Sequence[str] | Callable[[Path], Sequence[str]] = ("train", "test")
 ) -> Callable[[Reader], Reader]:
-    """Add a data set on disk: decorates the function that reads one of its official parts from its folder."""
+    """Add a data set on disk: decorates the function that reads one of its official parts from its folder.
+
+    The function's name is the data set's, and the first line of its docstring says what it is.
+    """
 
     def add(read: Reader) -> Reader:
-        DISK_SETS[name] = DiskSetInfo(name, about, layout, parts if callable(parts) else lambda root: parts, read)
+        about = (read.__doc__ or "").splitlines()[0].rstrip(".")
+        found = parts if callable(parts) else lambda root: parts
+        DISK_SETS[read.__name__] = DiskSetInfo(about, layout, found, read)
         return read
 
     return add

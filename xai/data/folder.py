@@ -40,17 +40,12 @@ def folder_parts(root: Path) -> tuple[str, ...]:
     return tuple(_split_folders(root)) or ("whole",)
 
 
-@disk_set(
-    "folder",
-    "any folder of pictures, one folder per class",
-    "<class>/*.jpg, or train/<class>/*.jpg and test/<class>/*.jpg",
-    folder_parts,
-)
-def image_folder(root: Path, part: str) -> DiskSet:
-    """A part of any folder of pictures, classes in alphabetical order.
+@disk_set("<class>/*.jpg, or train/<class>/*.jpg and test/<class>/*.jpg", folder_parts)
+def folder(root: Path, part: str) -> DiskSet:
+    """Any folder of pictures, one folder per class.
 
-    Two layouts: `root/<split>/<class>/...` and `root/<class>/...`; a split folder may be called `Training`, `test_set`,
-    `val` and the like. A set that has train and val but no test uses val as its test. Classes are those of train.
+    Classes are those of train, in alphabetical order. A split folder may be called `Training`, `test_set`, `val`
+    and the like; a set that has train and val but no test uses val as its test.
 
     Raises:
         UserError: no class folders, a class folder without pictures, one class only, clashing names, a class that train
@@ -61,18 +56,15 @@ def image_folder(root: Path, part: str) -> DiskSet:
     return _folder_set(base, _class_names(folders.get("train", base)))
 
 
-@disk_set(
-    "imagenet",
-    "ImageNet-1k: 1000 kinds of things, 1.28 million photographs",
-    "train/n01440764/*.JPEG ... and val/n01440764/*.JPEG ...",
-)
+@disk_set("train/n01440764/*.JPEG ... and val/n01440764/*.JPEG ...")
 def imagenet(root: Path, part: str) -> DiskSet:
-    """ImageNet-1k (or a subset of its classes), folders by WordNet id in `train/` and `val/`, open_clip's class names.
+    """ImageNet-1k: 1000 kinds of things, 1.28 million photographs.
 
-    The labels of the official test pictures are not public, so `val/` is the test split, as everywhere.
+    Or a subset of its classes, with open_clip's names for them. The labels of the official test pictures are not
+    public, so `val/` is the test split, as everywhere.
 
     Raises:
-        UserError: folders that are no ImageNet-1k ids, `val/` not sorted into folders, and as `image_folder`.
+        UserError: folders that are no ImageNet-1k ids, `val/` not sorted into folders, and as `folder`.
     """
     wanted = "val" if part == "test" else "train"
     base = locate(root, (wanted,), ("ILSVRC/Data/CLS-LOC", "imagenet", "ILSVRC2012"))
@@ -88,43 +80,30 @@ def imagenet(root: Path, part: str) -> DiskSet:
     return _folder_set(base / wanted, ids, [names[name] for name in ids])
 
 
-@disk_set(
-    "imagenette",
-    "ImageNette: 10 easy classes of ImageNet, 13,394 photographs",
-    "imagenette2/train/n01440764/*.JPEG ... and imagenette2/val/n01440764/*.JPEG ...",
-)
+@disk_set("imagenette2/train/n01440764/*.JPEG ... and imagenette2/val/n01440764/*.JPEG ...")
 def imagenette(root: Path, part: str) -> DiskSet:
-    """ImageNette (Howard and Gugger 2020), ten classes: `val/` is the test part.
+    """ImageNette: 10 easy classes of ImageNet, 13,394 photographs.
 
-    The full size and the versions of 320 and 160 pixels lie in folders of different names and are read alike.
+    Howard and Gugger 2020. `val/` is the test part. The full size and the versions of 320 and 160 pixels lie in
+    folders of different names and are read alike.
     """
     wanted = "val" if part == "test" else "train"
     base = locate(root, (wanted,), ("imagenette2", "imagenette2-320", "imagenette2-160"))
     return _named_set(base / wanted, IMAGENETTE_NAMES)
 
 
-@disk_set(
-    "eurosat",
-    "EuroSAT (RGB): 10 uses of land, 27,000 satellite pictures",
-    "2750/AnnualCrop/*.jpg ... 2750/SeaLake/*.jpg",
-    ("whole",),
-)
+@disk_set("2750/AnnualCrop/*.jpg ... 2750/SeaLake/*.jpg", ("whole",))
 def eurosat(root: Path, part: str) -> DiskSet:
-    """EuroSAT (RGB), ten classes, without official splits."""
+    """EuroSAT (RGB): 10 uses of land, 27,000 satellite pictures."""
     base = locate(root, ("AnnualCrop", "SeaLake"), ("2750", "EuroSAT_RGB", "eurosat/2750", "EuroSAT/2750"))
     return _named_set(base, EUROSAT_NAMES)
 
 
-@disk_set(
-    "wbc",
-    "white blood cells of Bodzas et al.: 9 kinds, 16,027 micrographs",
-    "Basophile/*.bmp, Eosinophile/*.bmp ... Neutrophile Segment/*.bmp, Normoblast/*.bmp",
-    ("whole",),
-)
+@disk_set("Basophile/*.bmp, Eosinophile/*.bmp ... Neutrophile Segment/*.bmp, Normoblast/*.bmp", ("whole",))
 def wbc(root: Path, part: str) -> DiskSet:
-    """White blood cells (Bodzas et al. 2023): single cells in nine class folders, which may lie in one of their own.
+    """White blood cells of Bodzas et al.: 9 kinds, 16,027 micrographs.
 
-    The set has no official split, and its files do not say which patient a cell is from.
+    The files do not say which patient a cell is from.
     """
     return _named_set(locate(root, ("Lymphoblast", "Normoblast"), _subfolders(root)), WBC_NAMES)
 
@@ -143,13 +122,14 @@ def _resisc45_list(root: Path, part: str) -> Path:
 
 
 @disk_set(
-    "resisc45",
-    "NWPU-RESISC45: 45 kinds of scenes from above, 31,500 pictures",
     "NWPU-RESISC45/<class>/*.jpg and, if you have them, resisc45-train.txt, resisc45-val.txt, resisc45-test.txt",
     _resisc45_parts,
 )
 def resisc45(root: Path, part: str) -> DiskSet:
-    """NWPU-RESISC45, by the common lists `resisc45-{train,val,test}.txt` where they are there, else in one piece."""
+    """NWPU-RESISC45: 45 kinds of scenes from above, 31,500 pictures.
+
+    By the common lists where they are there, else in one piece.
+    """
     base, source = _resisc45_base(root), _resisc45_list(root, part)
     names = _class_names(base)
     if part == "whole":

@@ -30,12 +30,10 @@ _TRIMAP_PET, _TRIMAP_BORDER = 1, 3
 
 
 @disk_set(
-    "cars",
-    "Stanford Cars: 196 models of cars, 16,185 photographs",
     "devkit/cars_meta.mat, devkit/cars_train_annos.mat, cars_test_annos_withlabels.mat, cars_train/ and cars_test/",
 )
 def cars(root: Path, part: str) -> DiskSet:
-    """Stanford Cars, 196 classes: official train and test by the devkit's MATLAB lists."""
+    """Stanford Cars: 196 models of cars, 16,185 photographs."""
     leaf = {"train": "cars_train_annos.mat", "test": "cars_test_annos_withlabels.mat"}[part]
     base = locate(root, ("devkit/cars_meta.mat", f"cars_{part}"), ("stanford_cars", "cars"))
     source = first_of([base / leaf, base / "devkit" / leaf], f"{leaf}; not found in {base}")
@@ -51,13 +49,11 @@ def cars(root: Path, part: str) -> DiskSet:
 
 
 @disk_set(
-    "dtd",
-    "Describable Textures: 47 textures, 5,640 pictures",
     "labels/train1.txt, labels/val1.txt, labels/test1.txt and images/<class>/*.jpg",
     ("train", "validation", "test"),
 )
 def dtd(root: Path, part: str) -> DiskSet:
-    """Describable Textures, 47 classes: the first of its ten official partitions."""
+    """Describable Textures: 47 textures, 5,640 pictures; the first of its ten official partitions."""
     base = locate(root, ("labels/train1.txt", "images"), ("dtd", "dtd/dtd"))
     leaf = f"labels/{'val' if part == 'validation' else part}1.txt"
     source = first_of([base / leaf], f"{leaf}; not found in {base}")
@@ -67,13 +63,9 @@ def dtd(root: Path, part: str) -> DiskSet:
     return _listed_set(base, tuple(map(tidy_name, classes)), [f"images/{line}" for line in lines], labels, source)
 
 
-@disk_set(
-    "gtsrb",
-    "German traffic signs: 43 signs, 51,839 photographs",
-    "GTSRB/Training/00000/*.ppm ..., GTSRB/Final_Test/Images/*.ppm and GT-final_test.csv",
-)
+@disk_set("GTSRB/Training/00000/*.ppm ..., GTSRB/Final_Test/Images/*.ppm and GT-final_test.csv")
 def gtsrb(root: Path, part: str) -> DiskSet:
-    """German traffic signs, 43 classes: official train and test.
+    """German traffic signs: 43 signs, 51,839 photographs.
 
     A track is some thirty frames of one and the same sign, so whole tracks are held out: a random tenth of the frames
     would have its neighbours in train.
@@ -109,15 +101,14 @@ def _gtsrb_test(root: Path, base: Path) -> DiskSet:
 
 
 @disk_set(
-    "mura",
-    "MURA v1.1: radiographs of the upper limb, normal or abnormal, 40,005 pictures",
     "MURA-v1.1/train_image_paths.csv, valid_image_paths.csv and train/XR_ELBOW/patient00011/study1_negative/*.png",
 )
 def mura(root: Path, part: str) -> DiskSet:
-    """MURA v1.1 (Rajpurkar et al. 2018), normal or abnormal as the study's folder says.
+    """MURA v1.1: radiographs of the upper limb, normal or abnormal, 40,005 pictures.
 
-    The official test set is not public, so the official validation set is the test part. Pictures of one patient stay
-    on one side, and a patient is abnormal where one picture is.
+    Rajpurkar et al. 2018; a picture is abnormal where its study's folder says so. The official test set is not
+    public, so the official validation set is the test part. Pictures of one patient stay on one side, and a patient
+    is abnormal where one picture is.
     """
     leaf = "valid_image_paths.csv" if part == "test" else "train_image_paths.csv"
     source = locate(root, (leaf,), ("MURA-v1.1", "mura/MURA-v1.1")) / leaf
@@ -136,15 +127,11 @@ def mura(root: Path, part: str) -> DiskSet:
     return _listed_set(source.parent, ("normal", "abnormal"), names, labels, source, groups=_groups(patients))
 
 
-@disk_set(
-    "pet",
-    "Oxford-IIIT Pet: 37 breeds of cats and dogs, 7,349 photographs, with regions",
-    "images/*.jpg, annotations/trainval.txt, annotations/test.txt and annotations/trimaps/*.png",
-)
+@disk_set("images/*.jpg, annotations/trainval.txt, annotations/test.txt and annotations/trimaps/*.png")
 def pet(root: Path, part: str) -> DiskSet:
-    """Oxford-IIIT Pet (Parkhi et al. 2012), 37 breeds with the region of the animal in each picture.
+    """Oxford-IIIT Pet: 37 breeds of cats and dogs, 7,349 photographs, with regions.
 
-    Official trainval and test. Regions are class 1 of the trimaps, and the border around it where it is asked for.
+    Parkhi et al. 2012. Regions are class 1 of the trimaps, and the border around it where it is asked for.
     """
     leaf = f"annotations/{'test' if part == 'test' else 'trainval'}.txt"
     marks = (leaf, "annotations/trainval.txt", "annotations/trimaps", "images")
@@ -184,13 +171,9 @@ def _breed(name: str) -> str:
     return tidy_name(name.rpartition("_")[0])
 
 
-@disk_set(
-    "sun397",
-    "SUN397: 397 kinds of places, 39,700 photographs in the first partition",
-    "ClassName.txt, Training_01.txt, Testing_01.txt and <letter>/<class>/*.jpg",
-)
+@disk_set("ClassName.txt, Training_01.txt, Testing_01.txt and <letter>/<class>/*.jpg")
 def sun397(root: Path, part: str) -> DiskSet:
-    """SUN397: the first official partition, `Training_01.txt` and `Testing_01.txt`."""
+    """SUN397: 397 kinds of places, 39,700 photographs in the first partition."""
     base = locate(root, ("ClassName.txt",), ("SUN397",))
     leaf = "Testing_01.txt" if part == "test" else "Training_01.txt"
     places = [folder / leaf for folder in (base, base / "Partitions", root, root / "Partitions")]

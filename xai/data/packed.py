@@ -17,25 +17,17 @@ from xai.data.disk_set import DiskSet, MissingError, Packed, disk_set, first_of,
 from xai.data.prompts import DIGITS
 
 
-@disk_set(
-    "mnist",
-    "MNIST: 10 handwritten digits, 70,000 pictures of 28 x 28",
-    "train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte, t10k-labels-idx1-ubyte (or .gz)",
-)
+@disk_set("train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte, t10k-labels-idx1-ubyte (or .gz)")
 def mnist(root: Path, part: str) -> DiskSet:
-    """MNIST in the idx files, packed with gzip or not."""
+    """MNIST: 10 handwritten digits, 70,000 pictures of 28 x 28."""
     stem = "t10k" if part == "test" else "train"
     images, labels = find_idx(root, f"{stem}-images", 3), find_idx(root, f"{stem}-labels", 1)
     return _packed_set(DIGITS, read_idx(images, 3), read_idx(labels, 1), labels)
 
 
-@disk_set(
-    "svhn",
-    "Street View House Numbers: 10 digits, 99,289 photographs of 32 x 32",
-    "train_32x32.mat and test_32x32.mat",
-)
+@disk_set("train_32x32.mat and test_32x32.mat")
 def svhn(root: Path, part: str) -> DiskSet:
-    """SVHN, cropped digits of 32 x 32."""
+    """Street View House Numbers: 10 digits, 99,289 photographs of 32 x 32."""
     leaf = f"{part}_32x32.mat"
     path = locate(root, (leaf,), ("svhn", "SVHN")) / leaf
     pixels, labels = (np.asarray(value) for value in read_mat(path, "X", "y"))
@@ -50,16 +42,12 @@ def svhn(root: Path, part: str) -> DiskSet:
     return _packed_set(DIGITS, pixels.transpose(3, 0, 1, 2), labels % 10, path)
 
 
-@disk_set(
-    "cifar100",
-    "CIFAR-100: 100 kinds of things, 60,000 photographs of 32 x 32",
-    "cifar-100-binary/train.bin, cifar-100-binary/test.bin and cifar-100-binary/fine_label_names.txt",
-)
+@disk_set("cifar-100-binary/train.bin, cifar-100-binary/test.bin and cifar-100-binary/fine_label_names.txt")
 def cifar100(root: Path, part: str) -> DiskSet:
-    """CIFAR-100, binary version, fine classes."""
-    leaf, folder = f"{part}.bin", "cifar-100-binary"
+    """CIFAR-100: 100 kinds of things, 60,000 photographs of 32 x 32."""
+    leaf, inside = f"{part}.bin", "cifar-100-binary"
     try:
-        base = locate(root, (leaf, "fine_label_names.txt"), (folder, f"cifar100/{folder}"))
+        base = locate(root, (leaf, "fine_label_names.txt"), (inside, f"cifar100/{inside}"))
     except MissingError:
         if any((root / name / "meta").is_file() for name in (".", "cifar-100-python", "cifar100/cifar-100-python")):
             raise UserError(
@@ -73,13 +61,9 @@ def cifar100(root: Path, part: str) -> DiskSet:
     return _packed_set(read_lines(base / "fine_label_names.txt"), pixels, records[:, 1], base / leaf)
 
 
-@disk_set(
-    "stl10",
-    "STL-10: 10 kinds of things, 13,000 labelled photographs of 96 x 96",
-    "stl10_binary/train_X.bin, train_y.bin, test_X.bin, test_y.bin and class_names.txt",
-)
+@disk_set("stl10_binary/train_X.bin, train_y.bin, test_X.bin, test_y.bin and class_names.txt")
 def stl10(root: Path, part: str) -> DiskSet:
-    """STL-10, labelled pictures of 96 x 96."""
+    """STL-10: 10 kinds of things, 13,000 labelled photographs of 96 x 96."""
     marks = (f"{part}_X.bin", f"{part}_y.bin", "class_names.txt")
     base = locate(root, marks, ("stl10_binary", "stl10/stl10_binary"))
     # Three planes, each stored column by column.
