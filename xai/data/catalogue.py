@@ -20,7 +20,8 @@ def fill() -> None:
     import xai.data.fashion
     import xai.data.packaged
     import xai.data.pair
-    import xai.data.parity  # noqa: F401
+    import xai.data.parity
+    import xai.data.pictures  # noqa: F401
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class OpenData:
 
 
 def open_data(settings: Mapping[str, Any], where: str) -> OpenData:
-    """Open a registered data set; of a user's folder its classes and counts are printed.
+    """Open a registered data set; of a user's own pictures, classes and counts are printed.
 
     Args:
         settings: `name` and the parameters of that data set; `title`, where it goes by another name at these.
@@ -50,7 +51,7 @@ def open_data(settings: Mapping[str, Any], where: str) -> OpenData:
     params: Any = build(entry.params, {key: v for key, v in settings.items() if key not in ("name", "title")}, where)
     source = entry.open(params)
     check_classes(source.classes)
-    if name == "folder":
+    if name in ("folder", "pictures"):
         console.print(f"{where}: {escape(getattr(source, 'summary', ''))}", highlight=False)
     spec = {"name": name, **asdict(params), "fingerprint": getattr(source, "fingerprint", None)}
     return OpenData(str(settings.get("title", name)), spec, source)

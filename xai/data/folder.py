@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -159,7 +159,7 @@ def pictures_in(base: Path) -> list[Path]:
     """Every picture below a folder, sorted; links are followed, no folder is entered twice, what we wrote is left out.
 
     Raises:
-        UserError: a picture of a kind that is not read, or a link to nothing.
+        UserError: as `are_pictures`.
     """
     found: list[Path] = []
     entered: set[str] = set()
@@ -170,15 +170,20 @@ def pictures_in(base: Path) -> list[Path]:
             continue
         entered.add(real)
         inner[:] = sorted(name for name in inner if not _hidden(name))
-        found += _pictures(Path(here), leaves)
+        found += are_pictures(Path(here, leaf) for leaf in leaves)
     return sorted(found)
 
 
-def _pictures(folder: Path, leaves: Sequence[str]) -> Iterator[Path]:
-    for leaf in leaves:
-        path, suffix = folder / leaf, os.path.splitext(leaf)[1].lower()
-        if _hidden(leaf) or leaf.endswith(_HEAT_MAP):
+def are_pictures(paths: Iterable[Path]) -> Iterator[Path]:
+    """The pictures among some files, without hidden ones and heat maps that we wrote.
+
+    Raises:
+        UserError: a picture of a kind that is not read, or a link to nothing.
+    """
+    for path in paths:
+        if _hidden(path.name) or path.name.endswith(_HEAT_MAP):
             continue
+        suffix = path.suffix.lower()
         if suffix in UNREADABLE:
             raise UserError(f"{path} is of a kind that is not read; convert it to JPEG or PNG, or move it away")
         if suffix in SUFFIXES:

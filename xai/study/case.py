@@ -282,11 +282,13 @@ def facts(case: Case) -> Mapping[str, str | None]:
 
 
 def check_images(data: OpenData, params: CaseParams) -> None:
-    """Refuse images that a split has not.
+    """Refuse images that a split has not, and true classes that nobody knows.
 
     Raises:
-        UserError: The split has none, or fewer than are asked for.
+        UserError: The split has none, or fewer than are asked for; labels are asked for, and there are none.
     """
+    if params.targets == "label" and not getattr(data.source, "labelled", True):
+        raise UserError(f"case.targets=label: data={data.name} has no labels; set case.targets=predicted")
     available = len(data.source.labels(params.split))
     if not available:
         raise UserError(f"the {params.split} split of data={data.name} has no images: choose another split")

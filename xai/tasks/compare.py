@@ -18,7 +18,8 @@ from xai.core.settings import settings
 from xai.data.catalogue import OpenData, open_data
 from xai.explainers.rows import made_from
 from xai.metrics import registry as metrics
-from xai.models.families import NetworkParams
+from xai.models.families import NetworkParams, published_classes
+from xai.models.files import read_spec
 from xai.papers.families import AnyModel, classifier_stages
 from xai.papers.vectors.base import ModelParams
 from xai.report.headline import compared
@@ -57,7 +58,7 @@ def task(values: Mapping[str, Any]) -> Task:
 
 def run(asked: CompareSettings, output: Path) -> None:
     """Measure, and say which explainer to trust and what it costs."""
-    data = open_data(asked.data, "data")
+    data = open_data(with_classes(asked.data, asked.checkpoint), "data")
     rows, chosen = open_rows(asked.rows, asked.explainers), open_metrics(asked.metrics, asked.metric)
     metrics.metric_of(asked.rank_by)
     model: Any = asked.model
@@ -69,6 +70,19 @@ def run(asked: CompareSettings, output: Path) -> None:
     frames = study.run()
     page = present(study, frames, asked, output, Told(headline(frames, asked.rank_by)))
     say_end(runtime, f"report: [bold]{escape(os.path.relpath(page))}[/]")
+
+
+def with_classes(data: Mapping[str, Any], checkpoint: str | None) -> Mapping[str, Any]:
+    """Settings of data; of pictures without labels with the classes that the classifier's file says, or ImageNet's.
+
+    Raises:
+        UserError: The file is missing or broken.
+    """
+    if data.get("name") != "pictures" or data.get("classes") is not None:
+        return data
+    said = None if checkpoint is None else read_spec(Path(checkpoint))
+    classes = published_classes() if checkpoint is None else said and said.classes
+    return {**data, "classes": classes}
 
 
 def _opened(asked: CompareSettings, runtime: Runtime, data: OpenData) -> ExplainedModel:

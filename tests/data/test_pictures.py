@@ -1,0 +1,63 @@
+"""Pictures without labels: which files they are, and what is refused."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests.data.disk_forms import noise, picture
+from xai.core.errors import UserError
+from xai.data.catalogue import open_data
+from xai.study.case import CaseParams, check_images
+
+
+def opened(path: Path | str, **given: Any) -> Any:
+    return open_data({"name": "pictures", "path": str(path), "size": 4, "classes": ["cat", "dog"], **given}, "data")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("b.png", "a.JPG", "inner/c.png", "a.explained.png", ".hidden.png"):
+        picture(tmp_path / "photos" / name, noise(4, 4, 3))
+    (tmp_path / "photos" / "notes.txt").write_text("x")
+    return tmp_path / "photos"
+
+
+@pytest.mark.parametrize(
+    ("which", "names"),
+    [("", ["a.JPG", "b.png", "inner/c.png"]), ("*.*", ["a.JPG", "b.png"]), ("b.png", ["b.png"])],
+)
+def test_a_folder_a_glob_and_a_file(folder: Path, which: str, names: list[str]) -> None:
+    data = opened(folder / which if which else folder)
+    source = data.source
+    assert not source.labelled
+    assert [len(source.labels(split)) for split in ("train", "validation", "test")] == [0, 0, len(names)]
+    found = source.images("test", torch.arange(len(names)), 0)
+    assert found.regions is None
+
+    for image, name in zip(found.pixels, names, strict=True):
+        pixels = np.asarray(Image.open(folder / name)).transpose(2, 0, 1) / 255
+        np.testing.assert_allclose(image.numpy(), pixels, atol=1e-6)
+    before = data.spec["fingerprint"]
+    picture(folder / names[0], noise(4, 4, 3))
+    assert opened(folder / which if which else folder).spec["fingerprint"] != before
+
+
+def test_what_cannot_be_explained_is_refused(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="leads to no picture"):
+        opened(folder / "*.gif")
+    with pytest.raises(UserError, match=r"data\.classes is not set"):
+        opened(folder, classes=None)
+    (folder / "x.heic").write_bytes(b"x")
+    with pytest.raises(UserError, match=r"x\.heic is of a kind that is not read"):
+        opened(folder)
+    data = opened(folder / "a.JPG")
+    with pytest.raises(UserError, match=r"has no labels; set case\.targets=predicted"):
+        check_images(data, CaseParams("test", None, 1, "label"))
+    with pytest.raises(UserError, match="validation split of data=pictures has no images"):
+        check_images(data, CaseParams("validation", None, 1, "predicted"))
+    (tmp_path / "names.txt").write_text("tabby cat\n\npug\n")
+    assert opened(folder / "a.JPG", classes=str(tmp_path / "names.txt")).source.classes == ("tabby cat", "pug")
