@@ -69,10 +69,15 @@ def test_the_numbers_of_the_paper(model: str, architecture: str, patch: int, pat
 
 
 @pytest.mark.parametrize(
-    ("data", "epochs", "binary"),
-    [("imagenette", 50, False), ("pet", 100, False), ("mura", 50, True), ("wbc", 50, False)],
+    ("data", "epochs", "binary", "splits"),
+    [
+        ("imagenette", 50, False, "halved"),
+        ("pet", 100, False, "pooled"),
+        ("mura", 50, True, "official"),
+        ("wbc", 50, False, "official"),
+    ],
 )
-def test_the_numbers_of_salvage(data: str, epochs: int, binary: bool) -> None:
+def test_the_numbers_of_salvage(data: str, epochs: int, binary: bool, splits: str) -> None:
     experiment = "salvage_paper" if data == "imagenette" else f"salvage_paper_{data}"
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         values = OmegaConf.to_container(hydra.compose("config", overrides=[f"experiment={experiment}"]), resolve=True)
@@ -81,6 +86,13 @@ def test_the_numbers_of_salvage(data: str, epochs: int, binary: bool) -> None:
     wanted = {field.name for field in fields(SalvageStudy)}
     settings = build(SalvageStudy, {key: value for key, value in values.items() if key in wanted})
     assert (settings.name, settings.data["name"], settings.model.binary) == (experiment, data, binary)
+    # ViT-Shapley's published protocol: squashed to 256, 224 of it, varied in training.
+    assert [settings.data[key] for key in ("splits", "fit", "resize", "size")] == [splits, "squash", 256, 224]
+    assert settings.data["augment"] == {
+        **{"crop": 0.8, "horizontal": 0.5, "vertical": 0.5, "jitter": 0.8},
+        **{"brightness": 0.2, "contrast": 0.2, "saturation": 0.1, "hue": 0.1},
+    }
+    assert settings.data.get("border", False) is False
     assert timm.is_model_pretrained(settings.model.architecture or "")
     assert (settings.model.pretrained, settings.model.grid**2) == (True, 256)
     rows = {row.name: row.params for row in open_rows(settings.rows, settings.explainers)}

@@ -64,8 +64,12 @@ def run(asked: CompareSettings, output: Path) -> None:
     model: Any = asked.model
     runtime = open_runtime(asked, output, small=model.embedded)
     say_heading(data.name, model.name, seed=asked.seed)
-    check_images(data, asked.case)
-    case = Case(runtime, _opened(asked, runtime, data), data, asked.case, asked.seed)
+    params = asked.case
+    if data.name == "pictures" and len(data.source.labels(params.split)) < (params.images or 0):
+        # The number is there to keep a large split from being measured whole; of a few pictures all are meant.
+        params = replace(params, images=None)
+    check_images(data, params)
+    case = Case(runtime, _opened(asked, runtime, data), data, params, asked.seed)
     study = Study(rows, [(case, chosen)], made_from(rows, asked.explainers))
     frames = study.run()
     page = present(study, frames, asked, output, Told(headline(frames, asked.rank_by)))
