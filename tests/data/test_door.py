@@ -159,9 +159,9 @@ def test_a_folder_whose_name_is_no_text_is_refused(tmp_path: Path) -> None:
 def test_what_a_run_wrote_is_no_data(tmp_path: Path) -> None:
     folders(tmp_path, {"a": 10, "b": 10})
     picture(tmp_path / "a" / "000.explained.png")
-    for folder in ("outputs/explain", "a/outputs/explain", "b/maps"):
+    for folder, mark in (("outputs/explain", ".hydra"), ("a/outputs/explain", ".xai.json"), ("b/maps", ".xai.json")):
         picture(tmp_path / folder / "heat.png")
-        (tmp_path / folder / ".hydra").mkdir()
+        (tmp_path / folder / mark).touch()
     parts = [open_disk_set("folder", tmp_path, split) for split in ("train", "validation", "test")]
     assert parts[0].classes == ("a", "b")
     assert torch.bincount(torch.cat([part.labels for part in parts])).tolist() == [10, 10]

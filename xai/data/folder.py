@@ -14,7 +14,6 @@ from xai.data.disk_set import (
     MissingError,
     check_present,
     disk_set,
-    first_of,
     locate,
     read_lines,
     tidy_name,
@@ -29,7 +28,7 @@ _SPLIT_WORDS = {"train": "train", "training": "train", "test": "test", "testing"
 _FILLING = {"set", "data", "dataset", "images", "imgs", "split", "samples"}
 # open_clip calls two pairs of classes alike; these are WordNet's other words for the second of each pair.
 _IMAGENET_OTHER_WORDS = {744: "projectile", 837: "dark glasses"}
-_MARK = ".hydra"
+_MARKS = (".xai.json", ".hydra")
 """What lies in a folder that a run wrote to."""
 _HEAT_MAP = ".explained.png"
 """How the names of the heat maps end that task=explain wrote beside pictures."""
@@ -108,17 +107,14 @@ def wbc(root: Path, part: str) -> DiskSet:
     return _named_set(locate(root, ("Lymphoblast", "Normoblast"), _subfolders(root)), WBC_NAMES)
 
 
+def _resisc45_lists(root: Path) -> dict[str, Path]:
+    leaves = {part: f"resisc45-{'val' if part == 'validation' else part}.txt" for part in SPLITS}
+    places = {part: (root / leaf, root / "NWPU-RESISC45" / leaf) for part, leaf in leaves.items()}
+    return {part: path for part, both in places.items() for path in both if path.is_file()}
+
+
 def _resisc45_parts(root: Path) -> tuple[str, ...]:
-    return SPLITS if any(_resisc45_list(root, part).is_file() for part in SPLITS) else ("whole",)
-
-
-def _resisc45_base(root: Path) -> Path:
-    return root / "NWPU-RESISC45" if (root / "NWPU-RESISC45").is_dir() else root
-
-
-def _resisc45_list(root: Path, part: str) -> Path:
-    leaf = f"resisc45-{'val' if part == 'validation' else part}.txt"
-    return root / leaf if (root / leaf).is_file() else _resisc45_base(root) / leaf
+    return tuple(_resisc45_lists(root)) or ("whole",)
 
 
 @disk_set(
@@ -130,11 +126,12 @@ def resisc45(root: Path, part: str) -> DiskSet:
 
     By the common lists where they are there, else in one piece.
     """
-    base, source = _resisc45_base(root), _resisc45_list(root, part)
+    base = root / "NWPU-RESISC45" if (root / "NWPU-RESISC45").is_dir() else root
     names = _class_names(base)
     if part == "whole":
         return _folder_set(base, names)
-    leaves = read_lines(first_of([source], f"{source.name} beside the other lists; not found in {root}"))
+    source = _resisc45_lists(root)[part]
+    leaves = read_lines(source)
     number = {name: index for index, name in enumerate(names)}
     # A picture is called <class>_<number>.jpg, and a class may hold underscores itself.
     folders = [leaf.rpartition("_")[0] for leaf in leaves]
@@ -193,7 +190,8 @@ def are_pictures(paths: Iterable[Path]) -> Iterator[Path]:
 
 def is_ours(folder: Path) -> bool:
     """Whether runs of this framework wrote a folder: what is in it is no data."""
-    return (folder / _MARK).exists() or (folder.name == "outputs" and any(folder.glob(f"*/{_MARK}")))
+    inside = folder.glob("*/") if folder.name == "outputs" else ()
+    return any((each / mark).exists() for each in (folder, *inside) for mark in _MARKS)
 
 
 def unread_folders(root: Path) -> list[str]:
