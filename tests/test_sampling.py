@@ -105,6 +105,11 @@ def test_a_step_draws_the_same_whatever_was_drawn_before_it() -> None:
     assert torch.equal(of_step(3, 4), straight[4])
 
 
+def test_one_seed_does_not_draw_later_what_another_draws_first() -> None:
+    later = {of_step(0, step)[0].item() for step in range(20_000)}
+    assert later.isdisjoint(of_step(seed, 0)[0].item() for seed in range(1, 50))
+
+
 @pytest.mark.parametrize("ranks", [1, 8])
 def test_steps_seeds_and_ranks_draw_apart_and_evenly(ranks: int) -> None:
     places = [(seed, step, rank) for seed in range(3) for step in range(1000 // ranks) for rank in range(ranks)]

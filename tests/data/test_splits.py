@@ -49,6 +49,11 @@ def test_parts_refuse_shares(shares: tuple[float, ...]) -> None:
         stratified_parts(torch.zeros(5, dtype=torch.long), shares)
 
 
+def test_a_sample_of_classes_far_apart_in_size_has_their_proportions() -> None:
+    labels = torch.tensor([0, 1, 2]).repeat_interleave(torch.tensor([600, 300, 100]))
+    assert torch.bincount(labels[stratified_sample(labels, 10, 0)]).tolist() == [6, 3, 1]
+
+
 @pytest.mark.parametrize(("classes", "count"), [(10, 256), (10, 20), (43, 256), (7, 3)])
 def test_a_sample_has_every_class_in_proportion_although_the_set_is_sorted(classes: int, count: int) -> None:
     sizes = torch.arange(classes) % 3 * 20 + 100

@@ -52,8 +52,9 @@ def test_rma_on_the_upsampled_map():
 
 
 @pytest.mark.parametrize("levels", [None, 2, 4])
-def test_rra_counts_pixels_of_the_upsampled_map(levels):
-    attr, regions = scene(images=12, patch=2)
+@pytest.mark.parametrize("patch", [2, 3])  # a region of 3 patches, and one of 4 / 3
+def test_rra_counts_pixels_of_the_upsampled_map(patch, levels):
+    attr, regions = scene(images=60, patch=patch)
     attr = attr if levels is None else (attr * levels / 2).round()
     expected = []
     for pixels, region in zip(pixel_map(attr, regions), regions.numpy(), strict=True):
