@@ -143,7 +143,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
         (["study=salvge"], ["study=salvge", "salvage"]),
         (["method=classifier"], ["method=classifier", "task=train", "study="]),
         (["experiment=smok"], ["experiment=smok", "smoke"]),
-        (["supervision=kernel_shop"], ["explainer=kernel_shop", "kernel_shap"]),
+        (["supervision=kernel_shop"], ["supervision=kernel_shop", "kernel_shap"]),
         (["logger=wandbb"], ["logger=wandbb", "wandb"]),
         (["transfer.lamda2=0.4"], ["transfer.lamda2", "lambda2"]),
         (["sead=1"], ["sead", "seed"]),
@@ -175,7 +175,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
         (["task=apply_vector", "vector=v"], ["checkpoint=null", "checkpoint=FILE"]),
         (["task=supervise", "split=training"], ["split=training", "train, validation or test"]),
         (["task=supervise", "images=0"], ["images=0", "at least 1"]),
-        (["task=supervise", "supervision=kernel_shop"], ["explainer=kernel_shop", "kernel_shap"]),
+        (["task=supervise", "supervision=kernel_shop"], ["supervision=kernel_shop", "kernel_shap"]),
         (
             ["task=supervise", "supervision=grad_cam", "explainers.grad_cam.coalitions=2"],
             ["explainers.grad_cam.coalitions", "is not a known setting"],

@@ -1,16 +1,19 @@
 """A job: from what Hydra composed to the task that is asked for, its settings, and its run."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, get_type_hints
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from xai.core import plugins
 from xai.core.composing import choices, first_keys
 from xai.core.errors import UserError
-from xai.core.files import explain_disk_errors
+from xai.core.folders import run_folder
 from xai.core.settings import build, unknown
 from xai.models.families import family_of
 from xai.papers.families import about, check_family, family, settle
@@ -40,9 +43,33 @@ def run(config: DictConfig, output: Path, typed: Sequence[str] = ()) -> None:
     settings = settings_of(task, _plain(_settled(config, task, values, typed)), typed)
     from xai.core.loggers import closing_logger  # with Lightning
 
-    with closing_logger(), explain_disk_errors(output, "choose another folder with name=..."):
-        output.mkdir(parents=True, exist_ok=True)
-        task.run(settings, output)
+    with closing_logger(), run_folder(output, adds=task.adds) as folder:
+        _record(config, folder / ".hydra")
+        with _log_file(folder / "run.log"):
+            task.run(settings, folder)
+
+
+def _record(config: DictConfig, folder: Path) -> None:
+    """What the run was asked for, as Hydra writes it; not by Hydra, which knows nothing of the last good run."""
+    folder.mkdir()
+    (folder / "config.yaml").write_text(OmegaConf.to_yaml(config), encoding="utf-8")
+    if HydraConfig.initialized():
+        job = HydraConfig.get()
+        (folder / "overrides.yaml").write_text(OmegaConf.to_yaml(job.overrides.task), encoding="utf-8")
+        (folder / "hydra.yaml").write_text(OmegaConf.to_yaml({"hydra": job}), encoding="utf-8")
+
+
+@contextmanager
+def _log_file(path: Path) -> Iterator[None]:
+    """Whatever is logged goes into a file as well."""
+    handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
+    handler.setFormatter(logging.Formatter("[%(asctime)s] %(levelname)s %(name)s: %(message)s"))
+    logging.getLogger().addHandler(handler)
+    try:
+        yield
+    finally:
+        logging.getLogger().removeHandler(handler)
+        handler.close()
 
 
 def settings_of(task: Task, values: Mapping[str, Any], typed: Sequence[str] = ()) -> Any:

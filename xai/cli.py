@@ -1,58 +1,203 @@
 """From the command line to a task: Hydra composes, one line is printed for what is wrong."""
 
+import functools
 import logging
 import os
 import re
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import hydra
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from xai.core.composing import CONF, choices
-from xai.core.errors import UserError
+from xai.core.composing import CONF, choices, config_files
+from xai.core.errors import UserError, visible
+from xai.core.guard import check_config
 from xai.core.settings import unknown
+
+_TEXT = {"name", "store", "checkpoint", "image", "vector", "data.root", "source.root", "model.weights"}
+"""Settings whose value is text whatever it looks like."""
+
+_NO_MEMORY = "can't allocate memory|not enough memory|out of memory|Storage size calculation overflowed"
 
 
 def main() -> int:
-    """Run the command line; the exit status is 0, 2 for what the user can mend, 130 when interrupted."""
-    # With this Hydra lets its errors through, so that they can be told in one line.
+    """Run the command line; the exit status is 0, 2 for what the user can mend, 128 + the signal when stopped."""
+
+    def work() -> None:
+        prepare()
+        settings = _settings_in(sys.argv[1:])
+        sys.argv[1:] = [overrides([each])[0] if each in settings else each for each in sys.argv[1:]]
+        hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(_run)()
+
+    return report_errors(work)
+
+
+def prepare() -> None:
+    """Make Hydra let its errors through and refuse what it must not run, and a stop from outside an orderly one."""
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    sys.argv[1:] = overrides(sys.argv[1:])
-    try:
-        return report_errors(hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(_run))
-    except SystemExit as end:
-        return int(end.code or 0)
+    OmegaConf.register_new_resolver("xai.flat", lambda name: str(name).replace("/", "-"), replace=True)
+    if not hasattr(ConfigLoaderImpl.load_configuration, "__wrapped__"):
+        ConfigLoaderImpl.load_configuration = _guarded(ConfigLoaderImpl.load_configuration)  # type: ignore[method-assign]
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that cannot show a character is no reason to lose hours of work.
+        getattr(stream, "reconfigure", lambda **_: None)(errors="backslashreplace")
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _terminate)
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, which is to end a run in the same order as Ctrl-C does."""
+
+
+def _terminate(*_: Any) -> None:
+    raise _Terminated
+
+
+def _guarded(load: Callable[..., DictConfig]) -> Callable[..., DictConfig]:
+    @functools.wraps(load)
+    def loaded(*args: Any, **kwargs: Any) -> DictConfig:
+        try:
+            config = load(*args, **kwargs)
+        except (HydraException, OmegaConfBaseException):
+            raise
+        except Exception as error:  # whatever the parsers make of a file of the user's
+            raise UserError(f"a file of the configuration cannot be read: {_unreadable() or error}") from error
+        check_config(config)
+        return config
+
+    return loaded
+
+
+def _unreadable() -> str | None:
+    """The file that is no text, of those that this job can see; the error does not name it."""
+    for path in config_files():
+        try:
+            path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            return f"{path} is not UTF-8"
+    return None
+
+
+def _settings_in(typed: list[str]) -> list[str]:
+    """What is no flag, nor the value of one.
+
+    Raises:
+        UserError: A flag that there is not, or that would run code.
+    """
+    parser = get_args_parser()
+
+    def refuse(message: str) -> NoReturn:
+        raise UserError(f"{message}: settings are given as KEY=VALUE, and of flags there are --help, -m and --cfg job")
+
+    parser.error = refuse  # type: ignore[method-assign]
+    found = parser.parse_args(typed)
+    if found.experimental_rerun:
+        raise UserError("--experimental-rerun would run code out of a file: type the command again instead")
+    return list(found.overrides)
 
 
 def overrides(typed: Sequence[str]) -> list[str]:
-    """What was typed as Hydra is to have it: settings of a row or a metric replace those of its file, or add to it.
+    """What was typed as Hydra is to have it: in quotes what it cannot read, settings of rows and metrics as additions.
 
     The file of a row is read when the row is made, so that Hydra does not know the settings that it has.
+
+    Raises:
+        UserError: What is no setting, or a sweep over nothing.
     """
-    return [f"++{each}" if re.match(r"(explainers|metric)\.[^=]+=", each) else each for each in typed]
+    parser = OverridesParser.create()
+    given = [_readable(each, parser) for each in typed]
+    return [f"++{each}" if re.match(r"(explainers|metric)\.[^=]+=", each) else each for each in given]
+
+
+def _readable(text: str, parser: OverridesParser) -> str:
+    key, equals, value = text.partition("=")
+    quoted = [f"{key}={_quoted_parts(key, value, parser)}", f"{key}={_quoted(value)}"]
+    attempts = [text, *(quoted if equals and key.strip("+~") else [])]
+    found = next((attempt for attempt in attempts if _is_read(attempt, parser)), None)
+    if found is None:
+        raise UserError(f"{text} is no setting: settings are given as KEY=VALUE, as in seed=1")
+    parsed = parser.parse_override(found)
+    _check_group(text, key, parsed)
+    if parsed.is_sweep_override():
+        if not any(True for _ in parsed.sweep_iterator()):
+            raise UserError(f"{text} has no value: a sweep needs one at least")
+        return found
+    # A name such as 1 or true is text all the same.
+    is_other = key in _TEXT and not isinstance(parsed.value(), str | list | dict | None)
+    return f"{key}={_quoted(value)}" if is_other else found
+
+
+def _check_group(text: str, key: str, parsed: Override) -> None:
+    """Refuse as the choice of a file what is no name."""
+    group = key.lstrip("+").partition("@")[0]
+    if "=" not in text or not (CONF / group).is_dir() or not group:
+        return
+    chosen = list(parsed.sweep_iterator()) if parsed.is_sweep_override() else [parsed.value()]
+    names = [name for each in chosen for name in (each if isinstance(each, list) else [each])]
+    if not all(isinstance(name, str) and name for name in names):
+        raise UserError(f"{text} is no {group}: choose from {', '.join(choices(group))}")
+
+
+def _quoted_parts(key: str, value: str, parser: OverridesParser) -> str:
+    """A list with quotes around those of its parts that need them."""
+    if not (value.startswith("[") and value.endswith("]")):
+        return _quoted(value)
+    parts = [part.strip() for part in value[1:-1].split(",")]
+    return f"[{','.join(part if _is_read(f'{key}={part}', parser) else _quoted(part) for part in parts)}]"
+
+
+def _is_read(text: str, parser: OverridesParser) -> bool:
+    try:
+        parser.parse_override(text)
+    except (HydraException, RecursionError):
+        return False
+    return True
+
+
+def _quoted(value: str) -> str:
+    escaped = re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + ("\\'" if found[2] else ""), value)
+    return f"'{escaped}'"
 
 
 def report_errors(job: Callable[[], None]) -> int:
     """Run a job; print one line for whatever the user can mend, and return the exit status."""
     try:
         job()
+        sys.stdout.flush()
     except UserError as error:
         return _fail(str(error))
     except (HydraException, OmegaConfBaseException) as error:
         return _fail(explain_hydra(error))
+    except BrokenPipeError:
+        # Who reads has gone; Python would complain once more when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except OSError as error:
         if error.filename is None:
             raise
         return _fail(f"cannot use {error.filename}: {error.strerror}; choose another folder with name=... or store=...")
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as stop:
+        print("\nstopped; the same command goes on from here", file=sys.stderr)
+        return 128 + (signal.SIGTERM if isinstance(stop, _Terminated) else signal.SIGINT)
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and not re.search(_NO_MEMORY, str(error)):
+            raise
+        return _fail(f"there is not enough memory ({str(error) or 'MemoryError'}): choose smaller sizes")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 0 if end.code is None else _fail(str(end.code))
     return 0
 
 
@@ -68,6 +213,9 @@ def _run(config: DictConfig) -> None:
 
     status = report_errors(work)
     if status:
+        with suppress(OSError):
+            # Hydra has made it; it goes where nothing is in it.
+            os.rmdir(job.runtime.output_dir)
         # Hydra prints a line of its own before it lets an error through, and runs the rest of a sweep first.
         sys.exit(status)
 
@@ -108,7 +256,7 @@ def _fail(message: str) -> int:
     if "Original Traceback" in message:
         # A worker that reads images hands over its whole traceback as text; what the user can mend stands last.
         message = re.split(r"^[\w.]*(?:UserError|MissingError): ", message, flags=re.MULTILINE)[-1]
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    print(f"error: {visible(' '.join(message.split()))}", file=sys.stderr)
     return 2
 
 
@@ -121,6 +269,9 @@ def explain_hydra(error: Exception) -> str:
     if missing:
         group, choice = missing.groups()
         return unknown(f"{group}={choice}", choice, choices(group), group, "choose from:")
+    if ambiguous := re.search(r"Ambiguous value for argument '([^=']+)=(.*)'", text):
+        name, values = ambiguous.groups()
+        return f"{name}={values} has a comma: for a run with each value add -m, a list is {name}=[{values}]"
     key = re.search(r"Could not override '([^']+)'", text)
     if key:
         path = key.group(1)

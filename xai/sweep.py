@@ -4,19 +4,18 @@ A sweep file lists its runs as combinations of Hydra overrides. Whatever the sto
 that was stopped goes on, and jobs on other machines may fill the same store meanwhile.
 """
 
-import os
 import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import hydra
-from rich.markup import escape
 
 from xai.app import run
-from xai.cli import overrides, report_errors, typed_keys
+from xai.cli import overrides, prepare, report_errors, typed_keys
 from xai.core.composing import CONF
 from xai.core.errors import UserError
+from xai.core.folders import shown
 from xai.core.progress import console
 from xai.report.sweeps import Sweep, read_sweep, show
 
@@ -46,9 +45,9 @@ def main(arguments: Sequence[str]) -> None:
     folders = run_all(sweep, path.stem, arguments[1:])
     typed = shlex.join(["python", "-m", "xai.sweep", *arguments])
     page = show(sweep, folders, Path("outputs") / path.stem, typed)
-    console.print(f"report: [bold]{escape(str(page))}[/]", highlight=False, soft_wrap=True)
+    console.print(f"report: [bold]{shown(page)}[/]", highlight=False, soft_wrap=True)
 
 
 if __name__ == "__main__":
-    os.environ["HYDRA_FULL_ERROR"] = "1"
+    prepare()
     sys.exit(report_errors(lambda: main(sys.argv[1:])))

@@ -1,15 +1,22 @@
 import math
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from tests.models.tiny_clip import PARAMS
+from xai.core.checkpoints import CheckpointFiles, steps_done
 from xai.core.errors import UserError
 from xai.core.optimisation import FitParams
-from xai.core.training import TrainerParams, fit
+from xai.core.training import CHECKPOINT, TrainerParams, fit
 from xai.data.captions import GlyphStream
 from xai.data.module import ImageDataModule
 from xai.data.registry import Images
@@ -58,12 +65,19 @@ def _generator() -> torch.Generator:
 
 
 def train(
-    workdir: Path, source: Moving, params: FitParams = FIT, supervised: bool = False, seed: int = 1
+    workdir: Path,
+    source: Moving,
+    params: FitParams = FIT,
+    supervised: bool = False,
+    seed: int = 1,
+    trainer: TrainerParams = CPU,
 ) -> dict[str, Tensor]:
     model = network(seed)
     maps = torch.randn(12, 4, 4, generator=_generator()) if supervised else None
     data = ImageDataModule(source, 16, params.batch_size, seed=3, attributions=maps)
-    fit(SelfExplainer(model, params, 0.5 if supervised else 1.0, "t"), data, params, CPU, workdir, "training", False)
+    fit(
+        SelfExplainer(model, params, 0.5 if supervised else 1.0, "t"), data, params, trainer, workdir, "training", False
+    )
     assert not model.training
     return model.state_dict()
 
@@ -100,19 +114,89 @@ def test_a_training_may_be_measured_in_steps(tmp_path: Path, steps: int) -> None
         assert equal(train(tmp_path / "epochs", Moving(), replace(FIT, epochs=2)), found)
 
 
-def test_supervised_runs_resume_too(tmp_path: Path) -> None:
-    expected = train(tmp_path / "undisturbed", Moving(), supervised=True)
+def stopped_at(step: int) -> Moving:
+    """Somebody pulls the plug at a step."""
     source = Moving()
 
-    def stop_at_the_fifth(split: str, indices: Tensor, epoch: int) -> Images:
-        if len(source.seen) == 5:
+    def images(split: str, indices: Tensor, epoch: int) -> Images:
+        if len(source.seen) == step:
             raise KilledError
         return Moving.images(source, split, indices, epoch)
 
-    source.images = stop_at_the_fifth  # type: ignore[method-assign]
-    with pytest.raises(KilledError):
-        train(tmp_path / "killed", source, supervised=True)
-    assert equal(train(tmp_path / "killed", Moving(), supervised=True, seed=9), expected)
+    source.images = images  # type: ignore[method-assign]
+    return source
+
+
+@pytest.mark.parametrize("supervised", [False, True])
+@pytest.mark.parametrize("steps", [[1], [3], [2, 5, 6, 9], [10, 11]])
+def test_a_run_that_was_killed_within_an_epoch_goes_on_at_the_very_step(
+    tmp_path: Path, steps: list[int], supervised: bool
+) -> None:
+    long = replace(FIT, batch_size=3)
+    often = replace(CPU, checkpoint_minutes=0.0)
+    undisturbed = Moving()
+    expected = train(tmp_path / "undisturbed", undisturbed, long, supervised)
+    done = 0
+    for step in steps:
+        killed = stopped_at(step - done)
+        with pytest.raises(KilledError):
+            train(tmp_path / "killed", killed, long, supervised, seed=9 if done else 1, trainer=often)
+        assert killed.seen == undisturbed.seen[done:step]
+        # The batch that a loader has fetched ahead is not done.
+        done = steps_done(tmp_path / "killed" / CHECKPOINT, SelfExplainer(network(), long, 1.0, "t"))
+        assert done >= step - 2
+    last = Moving()
+    assert equal(train(tmp_path / "killed", last, long, supervised, seed=9 if done else 1, trainer=often), expected)
+    assert last.seen == undisturbed.seen[done:]
+
+
+def test_checkpoints_within_an_epoch_are_as_far_apart_as_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, written = iter(range(0, 10**6, 60)), []
+    monkeypatch.setattr("xai.core.training.time.monotonic", lambda: float(next(clock)))
+    save = CheckpointFiles.save_checkpoint
+
+    def noting(self: CheckpointFiles, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        written.append(checkpoint["global_step"])
+        save(self, checkpoint, path, storage_options)
+
+    monkeypatch.setattr(CheckpointFiles, "save_checkpoint", noting)
+    params = FitParams(epochs=2, batch_size=1, learning_rate=1e-3, weight_decay=0.0, warmup=0.0, clip=0.0)
+    train(tmp_path, Moving(), params, trainer=replace(CPU, checkpoint_minutes=5.0))
+    assert written == [5, 10, 12, 17, 22, 24]
+
+
+KILLED = """
+import sys, time
+from dataclasses import replace
+from pathlib import Path
+from tests.core.test_training import CPU, FIT, Moving, train
+
+class Slow(Moving):
+    def images(self, split, indices, epoch):
+        time.sleep(0.02)
+        print(len(self.seen), flush=True)
+        return super().images(split, indices, epoch)
+
+train(Path(sys.argv[1]), Slow(), replace(FIT, batch_size=1), trainer=replace(CPU, checkpoint_minutes=0.0))
+"""
+
+
+@pytest.mark.slow
+def test_kill_9_within_an_epoch_costs_no_number(tmp_path: Path) -> None:
+    expected = train(tmp_path / "undisturbed", Moving(), replace(FIT, batch_size=1))
+    for steps in (7, 11):
+        command = [sys.executable, "-c", KILLED, str(tmp_path / "killed")]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]) as process:
+            assert process.stdout is not None
+            for _ in range(steps):
+                assert process.stdout.readline()
+            process.kill()
+    resumed = Moving()
+    found = train(tmp_path / "killed", resumed, replace(FIT, batch_size=1), seed=9)
+    assert equal(found, expected)
+    assert len(resumed.seen) <= 48 - 14
 
 
 def test_a_finished_run_that_is_started_again_trains_nothing(tmp_path: Path) -> None:
@@ -222,19 +306,75 @@ def test_half_precision_without_a_gpu_is_refused() -> None:
         TrainerParams(accelerator="cpu", precision="16-mixed")
 
 
-def test_a_torn_checkpoint_is_dropped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    whole = train(tmp_path / "whole", Moving())
-    kept = tmp_path / "whole" / "checkpoint.ckpt"
-    for size in (0, 1000, kept.stat().st_size - 100):
-        folder = tmp_path / str(size)
-        folder.mkdir()
-        (folder / "checkpoint.ckpt").write_bytes(kept.read_bytes()[:size])
-        caplog.clear()
-        again = train(folder, Moving())
-        assert all(torch.equal(whole[name], again[name]) for name in whole)
-        told = [record.getMessage() for record in caplog.records if "cannot be read" in record.getMessage()]
-        assert len(told) == 1
-        assert "\n" not in told[0]
+def changed(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    found = torch.load(path, weights_only=True)
+    change(found)
+    torch.save(found, path)
+
+
+def flipped(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    weights = torch.load(path, weights_only=True)["state_dict"]["model.head"].numpy().tobytes()
+    content[content.index(weights) + 5] ^= 1
+    path.write_bytes(content)
+
+
+def a_link(path: Path) -> None:
+    path.rename(path.with_name("elsewhere"))
+    path.symlink_to("elsewhere")
+
+
+def a_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+HARM: dict[str, tuple[Callable[[Path], object], str]] = {
+    "empty": (lambda path: path.write_bytes(b""), "cannot be read"),
+    "torn": (lambda path: path.write_bytes(path.read_bytes()[:-100]), "cannot be read"),
+    "flipped": (flipped, "checksum differs"),
+    "link": (a_link, "is no file"),
+    "folder": (a_folder, "is no file"),
+    **{
+        f"no {part}": (lambda path, part=part: changed(path, lambda found: found.pop(part)), f"has no {part}")
+        for part in ("optimizer_states", "loops", "lr_schedulers", "state_dict")
+    },
+    "no moments": (
+        lambda path: changed(path, lambda found: found["optimizer_states"][0]["state"].clear()),
+        "optimiser",
+    ),
+    "other step": (lambda path: changed(path, lambda found: found.update(global_step=1)), "optimiser and loops"),
+    "other version": (lambda path: changed(path, lambda found: found["made_by"].update(torch="1")), "other versions"),
+    "other network": (lambda path: changed(path, lambda found: found["state_dict"].popitem()), "another network"),
+    "nan": (
+        lambda path: changed(path, lambda found: found["state_dict"]["model.head"].fill_(torch.nan)),
+        "NaN",
+    ),
+}
+
+
+@pytest.mark.parametrize("harm", HARM)
+def test_a_checkpoint_that_cannot_be_gone_on_from_is_put_aside(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, harm: str
+) -> None:
+    short = replace(FIT, epochs=2, batch_size=12)
+    whole = train(tmp_path, Moving(), short)
+    spoil, why = HARM[harm]
+    spoil(tmp_path / CHECKPOINT)
+    again = train(tmp_path, Moving(), short)
+    assert equal(whole, again)
+    [told] = [record.getMessage() for record in caplog.records if "starts anew" in record.getMessage()]
+    assert why in told
+    assert "\n" not in told
+    assert os.path.lexists(tmp_path / "checkpoint.damaged")
+
+
+def test_checkpoints_are_written_beside_their_target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "missing"))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_get_default_tempdir", lambda: pytest.fail("the temporary folder was asked for"))
+    train(tmp_path / "work", Moving())
+    assert [path.name for path in (tmp_path / "work").iterdir()] == [CHECKPOINT]
 
 
 def test_precision_reaches_what_is_not_training() -> None:

@@ -1,6 +1,7 @@
 """One file of a configuration group by itself, composed as Hydra would, from wherever this job's configuration is."""
 
 import warnings
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -32,18 +33,23 @@ def choices(group: str) -> list[str]:
     return sorted(_loader(_sources()).repository.get_group_options(group, ObjectType.CONFIG))
 
 
-def compose_choice(group: str, name: str) -> DictConfig:
+def compose_choice(group: str, name: str, asked: str | None = None) -> DictConfig:
     """Compose `<group>/<name>.yaml` with its defaults list, by itself; interpolations stay as they are written.
 
     The file is looked for where Hydra looks (`--config-dir`, `hydra.searchpath`), and outside a job of Hydra's in the
     configuration that comes with the framework.
+
+    Args:
+        group: The folder.
+        name: The file.
+        asked: What the user typed to choose it, where that is not the group.
 
     Raises:
         UserError: Where there is no such file.
     """
     known = choices(group)
     if name not in known:
-        raise UserError(unknown(f"{group}={name}", name, known, group, "choose from"))
+        raise UserError(unknown(f"{asked or group}={name}", name, known, group, "choose from"))
     return OmegaConf.create(_composed(_sources(), group, name))
 
 
@@ -53,13 +59,23 @@ def config_file(group: str, name: str) -> Path:
     Raises:
         UserError: There is none of this name.
     """
-    places = [place for _, place in _sources()]
-    folders = [Path(place.removeprefix("file://")) for place in places if place.startswith(("file://", "/"))]
+    folders = _folders()
     found = next((path for folder in folders if (path := folder / group / f"{name}.yaml").is_file()), None)
     if found is None:
         known = {path.stem for folder in folders for path in (folder / group).glob("*.yaml")}
         raise UserError(unknown(f"{group}={name}", name, known, group, "choose from"))
     return found
+
+
+def config_files() -> Iterator[Path]:
+    """Every file that this job can see."""
+    for folder in _folders():
+        yield from sorted(folder.rglob("*.yaml"))
+
+
+def _folders() -> list[Path]:
+    places = [place for _, place in _sources()]
+    return [Path(place.removeprefix("file://")) for place in places if place.startswith(("file://", "/"))]
 
 
 def _sources() -> tuple[Source, ...]:

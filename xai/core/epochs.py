@@ -9,7 +9,27 @@ from torch.utils.data import Sampler
 from xai.core.errors import UserError
 
 
-class EpochSampler(Sampler[tuple[int, list[int]]]):
+class _FromTheMiddle:
+    """What a sampler leaves out of the epoch that a resumed run begins with: the steps that are done."""
+
+    _epoch = 0
+    _start = (0, 0)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Lightning at the start of every epoch."""
+        self._epoch = epoch
+
+    def start_at(self, epoch: int, batch: int) -> None:
+        """Begin with this epoch, and in it with this batch."""
+        self._epoch, self._start = epoch, (epoch, batch)
+
+    @property
+    def _done(self) -> int:
+        epoch, batch = self._start
+        return batch if self._epoch == epoch else 0
+
+
+class EpochSampler(_FromTheMiddle, Sampler[tuple[int, list[int]]]):
     """Addresses (epoch, rows) of the batches of an epoch; the order depends on seed and epoch alone.
 
     Several processes share each batch: together their parts are the batch of one process with `batch_size * ranks`.
@@ -28,13 +48,9 @@ class EpochSampler(Sampler[tuple[int, list[int]]]):
     def __init__(self, length: int, batch_size: int, seed: int | None, rank: int = 0, ranks: int = 1) -> None:
         if length < ranks:
             raise UserError(f"{length} images cannot be shared by {ranks} devices: lower trainer.devices")
-        self._length, self._seed, self._epoch = length, seed, 0
+        self._length, self._seed = length, seed
         self._rank, self._part = rank, min(batch_size, length // ranks)
         self._batch_size = self._part * ranks
-
-    def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning at the start of every epoch."""
-        self._epoch = epoch
 
     def __len__(self) -> int:
         whole, rest = divmod(self._length, self._batch_size)
@@ -46,7 +62,7 @@ class EpochSampler(Sampler[tuple[int, list[int]]]):
         else:
             generator = torch.Generator().manual_seed(self._seed * 1_000_003 + self._epoch)
             order = torch.randperm(self._length, generator=generator)
-        for batch in range(len(self)):
+        for batch in range(self._done, len(self)):
             first = batch * self._batch_size + self._rank * self._part
             yield self._epoch, order[first : first + self._part].tolist()
 
@@ -59,31 +75,29 @@ class EpochDataModule(LightningDataModule):
 
     Attributes:
         first_epoch: The epoch to begin with.
+        first_batch: The batch of that epoch to begin with.
         rank: Which of the processes this is, from 0.
         ranks: How many processes share each batch.
     """
 
     first_epoch: int = 0
+    first_batch: int = 0
     rank: int = 0
     ranks: int = 1
 
 
-class StepSampler(Sampler[int]):
+class StepSampler(_FromTheMiddle, Sampler[int]):
     """The numbers of the steps of an epoch, counted over all epochs: for streams that are addressed by step.
 
     Where several processes share a step, each counts for itself: rank r of R takes the numbers r, R + r, 2R + r ...
     """
 
     def __init__(self, steps_per_epoch: int, rank: int = 0, ranks: int = 1) -> None:
-        self._steps, self._epoch, self._rank, self._ranks = steps_per_epoch, 0, rank, ranks
-
-    def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning at the start of every epoch."""
-        self._epoch = epoch
+        self._steps, self._rank, self._ranks = steps_per_epoch, rank, ranks
 
     def __len__(self) -> int:
         return self._steps
 
     def __iter__(self) -> Iterator[int]:
-        steps = range(self._epoch * self._steps, (self._epoch + 1) * self._steps)
+        steps = range(self._epoch * self._steps + self._done, (self._epoch + 1) * self._steps)
         return (step * self._ranks + self._rank for step in steps)

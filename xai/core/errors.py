@@ -10,3 +10,11 @@ class UserError(Exception):
 
 class Busy(Exception):  # noqa: N818 - no error: somebody else is at it
     """Another process is making what is wanted, and the caller said that it has other things to do meanwhile."""
+
+
+def visible(text: str) -> str:
+    """Text from anywhere as a terminal may have it: what would steer the terminal, or is no character, is spelt out."""
+    return "".join(
+        letter if letter.isprintable() or letter in "\n\t" else letter.encode("unicode_escape").decode()
+        for letter in text
+    )

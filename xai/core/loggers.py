@@ -11,6 +11,7 @@ from typing import Literal
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 
 from xai.core.errors import UserError
+from xai.core.folders import final_folder
 from xai.core.settings import settings
 
 
@@ -37,6 +38,8 @@ def build_logger(params: LoggerParams, folder: Path, name: str) -> Logger | Lite
         return False
     if params.kind == "csv":
         return CSVLogger(folder, name="csv", version="")
+    # Their files have a name of their own in each run, so they are where people watch them, and stay.
+    folder = final_folder(folder)
     if params.kind == "tensorboard":
         try:
             return TensorBoardLogger(folder, name="tensorboard", version="")

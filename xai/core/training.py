@@ -1,4 +1,4 @@
-"""One way to train: Lightning, a checkpoint after every epoch, and a resumed run that ends with the same numbers.
+"""One way to train: Lightning, checkpoints on the way, and a resumed run that ends with the same numbers.
 
 On several devices a job stays one process, which holds the store's lock and shows the progress; each device has a
 process of its own for as long as a stage trains, and the weights come back by the last checkpoint.
@@ -8,6 +8,7 @@ import logging
 import math
 import os
 import tempfile
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,21 +20,24 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import Logger
-from pytorch_lightning.plugins.environments import LightningEnvironment
+from pytorch_lightning.plugins.environments import ClusterEnvironment, LightningEnvironment
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities.model_helpers import is_overridden
 from torch import Tensor
 
 from xai.core.batch_norm import share_batch_norms
+from xai.core.checkpoints import CheckpointFiles, steps_done, weights_of
 from xai.core.epochs import EpochDataModule
 from xai.core.errors import UserError
+from xai.core.files import TEMPORARY
 from xai.core.kept import BEST, Keep, kept_weights
 from xai.core.optimisation import FitParams
 from xai.core.processes import Parcel, Tell, run_group
 from xai.core.progress import bar
-from xai.core.settings import Count, FieldError, Whole, settings
+from xai.core.settings import Count, FieldError, NonNegative, Whole, settings
 
 CHECKPOINT = "checkpoint.ckpt"
+_STEPS_BETWEEN_LOOKS, _STEPS_BETWEEN_QUESTIONS = 50, 10
 
 
 @settings
@@ -48,6 +52,7 @@ class TrainerParams:
         workers: Processes that read images from disk in training, for each device, and threads that do when a split is
             explained.
         threads: Threads of one tensor operation on the CPU; null gives small models one and others all cores.
+        checkpoint_minutes: The most work that is lost when a training is killed; 0 writes a checkpoint after each step.
     """
 
     accelerator: Literal["auto", "cpu", "gpu", "cuda"] = "auto"
@@ -55,6 +60,7 @@ class TrainerParams:
     devices: Count = 1
     workers: Whole = 0
     threads: Count | None = None
+    checkpoint_minutes: NonNegative = 5.0
 
     def __post_init__(self) -> None:
         """Refuse what this machine or Lightning does not have."""
@@ -88,46 +94,45 @@ class TrainerParams:
             yield
 
 
-class _Checkpoint(Callback):
-    """Writes the state after each epoch, so that a kill costs at most one."""
+class _Watch(Callback):
+    """Shows progress, stops where the loss is no number, and writes checkpoints of what is in order.
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    Args:
+        checkpoint: Where the last one lies.
+        minutes: The most work that a kill costs; the end of an epoch is written in any case.
+        advance: Is told how many steps are done.
+    """
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        temporary = self._path.with_suffix(".tmp")
-        # Only the first process writes; it waits here for the others, in vain where one of them stops on a NaN.
-        trainer.save_checkpoint(temporary)
-        if not trainer.is_global_zero:
-            return
-        with temporary.open("rb+") as file:
-            # After a power cut the new name must not stand for bytes that never reached the disk.
-            os.fsync(file.fileno())
-        os.replace(temporary, self._path)
-
-
-class _Bar(Callback):
-    def __init__(self, advance: Any) -> None:
-        self._advance = advance
-
-    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        self._advance(trainer.global_step)
-
-
-class _StopOnNaN(Callback):
-    """A loss that is no number trains nothing more: say so before it reaches a checkpoint."""
-
-    def __init__(self) -> None:
+    def __init__(self, checkpoint: Path, minutes: float, advance: Callable[[int], None]) -> None:
+        self._path, self._seconds, self._advance = checkpoint, 60 * minutes, advance
+        self._written = time.monotonic()
         self._sum: Tensor | float = 0.0
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, *_: Any) -> None:
+        self._advance(trainer.global_step)
         # Summed on the device and looked at now and then, because looking makes the GPU wait.
         self._sum = self._sum + outputs["loss"].detach()
-        if trainer.global_step % 50 == 0:
+        if trainer.global_step % _STEPS_BETWEEN_LOOKS == 0:
             self._check(trainer)
+        if not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch and self._is_time(trainer):
+            self._write(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self._write(trainer)
+
+    def _is_time(self, trainer: pl.Trainer) -> bool:
+        late = time.monotonic() - self._written >= self._seconds
+        if trainer.world_size == 1:
+            return late
+        # All of them write, or none; clocks differ, and to ask costs time.
+        asked = trainer.global_step % _STEPS_BETWEEN_QUESTIONS == 0
+        return asked and trainer.strategy.reduce_boolean_decision(late, all=False)
+
+    def _write(self, trainer: pl.Trainer) -> None:
         self._check(trainer)
+        # Only the first process writes; it waits here for the others, in vain where one of them stops on a NaN.
+        trainer.save_checkpoint(self._path, weights_only=False)
+        self._written = time.monotonic()
 
     def _check(self, trainer: pl.Trainer) -> None:
         total, self._sum = float(self._sum), 0.0
@@ -200,11 +205,13 @@ def fit(
     """
     if params.keep == "best" and not is_overridden("validation_step", module):
         raise UserError(f"{title}: keep=best needs a loss on the validation split, which this has not: use keep=last")
-    finished = _last_epoch(workdir / CHECKPOINT)
-    plan = _Plan(params, trainer, workdir, finished is not None, shares)
-    data.first_epoch, data.ranks = 0 if finished is None else finished + 1, trainer.devices
+    data.ranks = trainer.devices
     data.setup("fit")
-    with bar(title, params.total(len(data.train_dataloader())), "steps") as advance:
+    batches = len(data.train_dataloader())
+    done = steps_done(workdir / CHECKPOINT, module)
+    data.first_epoch, data.first_batch = divmod(done, batches)
+    plan = _Plan(params, trainer, workdir, done > 0, shares)
+    with bar(title, params.total(batches), "steps") as advance:
         if trainer.devices == 1:
             _train(plan, module, data, advance, logger)
         else:
@@ -220,6 +227,7 @@ def _train(
     data: EpochDataModule,
     advance: Callable[[int], None],
     logger: Logger | Literal[False],
+    environment: Sequence[ClusterEnvironment] = (),
     **distribution: Any,
 ) -> None:
     index = plan.trainer.device.index
@@ -235,7 +243,8 @@ def _train(
             precision=plan.trainer.precision,
             gradient_clip_val=plan.params.clip or None,
             logger=logger,
-            callbacks=[_StopOnNaN(), _Bar(advance), keep, _Checkpoint(plan.checkpoint)],
+            callbacks=[keep, _Watch(plan.checkpoint, plan.trainer.checkpoint_minutes, advance)],
+            plugins=[CheckpointFiles(), *environment],
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
@@ -246,7 +255,13 @@ def _train(
             default_root_dir=plan.workdir,
         )
         resume = str(plan.checkpoint) if plan.resume else None
-        engine.fit(module.train(), datamodule=data, ckpt_path=resume, weights_only=True)
+        try:
+            engine.fit(module.train(), datamodule=data, ckpt_path=resume, weights_only=True)
+        except SystemExit as end:
+            # Lightning makes an exit with status 1 of it, and says nothing.
+            if isinstance(end.__context__, KeyboardInterrupt):
+                raise end.__context__ from None
+            raise
 
 
 def _train_in_processes(
@@ -262,13 +277,14 @@ def _train_in_processes(
         elif logger:
             logger.log_metrics(*message)
 
-    with tempfile.TemporaryDirectory(prefix="xai-") as folder:
+    # Beside the checkpoint, where there is room for networks.
+    with tempfile.TemporaryDirectory(prefix=TEMPORARY, dir=plan.workdir) as folder:
         parcel = Parcel(module, Path(folder) / "module.safetensors")
         backend = "nccl" if plan.trainer.device.type == "cuda" else "gloo"
         run_group(_train_part, (plan, parcel, data, bool(logger)), plan.trainer.devices, backend, hear)
     if logger:
         logger.finalize("success")
-    module.load_state_dict(torch.load(plan.checkpoint, weights_only=True, mmap=True)["state_dict"])  # noqa: TID251 - weights only
+    module.load_state_dict(weights_of(plan.checkpoint))
 
 
 def _train_part(rank: int, tell: Tell, plan: _Plan, parcel: Parcel, data: EpochDataModule, logged: bool) -> None:
@@ -287,20 +303,8 @@ def _train_part(rank: int, tell: Tell, plan: _Plan, parcel: Parcel, data: EpochD
         # Some modules leave parameters of theirs alone, in some steps.
         strategy=DDPStrategy(find_unused_parameters=True),
         # Not SLURM's, which would look for tasks of its own.
-        plugins=[LightningEnvironment()],
+        environment=[LightningEnvironment()],
     )
-
-
-def _last_epoch(checkpoint: Path) -> int | None:
-    """The epoch a checkpoint was written after, or None; a file that cannot be read is removed."""
-    if not checkpoint.exists():
-        return None
-    try:
-        return int(torch.load(checkpoint, weights_only=True, mmap=True)["epoch"])  # noqa: TID251 - weights only
-    except Exception:  # torch has a different one for each way a file can be torn
-        logging.getLogger("xai").warning("%s cannot be read: this stage starts anew", checkpoint)
-        checkpoint.unlink()
-        return None
 
 
 @contextmanager

@@ -121,7 +121,7 @@ class ImageDataModule(EpochDataModule):
         """Shuffled batches of the train split."""
         data = _Batches(self._source, "train", self._rows, self._size, self._fixed, self._attributions)
         sampler = EpochSampler(len(self._rows), self._batch_size, self._seed, self.rank, self.ranks)
-        sampler.set_epoch(self.first_epoch)
+        sampler.start_at(self.first_epoch, self.first_batch)
         return _loader(data, sampler, self._workers)
 
     def val_dataloader(self) -> DataLoader[Batch]:

@@ -17,7 +17,11 @@ POOLED = "_pooled"
 
 
 def load_row(
-    name: str, overrides: Mapping[str, Any] | None = None, config: DictConfig | None = None, where: str = "explainers"
+    name: str,
+    overrides: Mapping[str, Any] | None = None,
+    config: DictConfig | None = None,
+    where: str = "explainers",
+    asked: str = "explainer",
 ) -> Row:
     """A row from its file.
 
@@ -27,11 +31,12 @@ def load_row(
             says `variant_of` starts from that row's settings, and from what replaces them.
         config: The composed configuration, for interpolations.
         where: What the user typed before the row's name.
+        asked: What the user typed to choose the row.
 
     Raises:
         UserError: Where there is no such file, or a setting is wrong.
     """
-    settings = _settings(name, overrides or {}, where, ())
+    settings = _settings(name, overrides or {}, where, (), asked)
     if config is not None:
         settings._set_parent(config)
     try:
@@ -44,9 +49,9 @@ def load_row(
     return open_row(name, values, f"{where}.{name}")
 
 
-def _settings(name: str, overrides: Mapping[str, Any], where: str, seen: tuple[str, ...]) -> DictConfig:
+def _settings(name: str, overrides: Mapping[str, Any], where: str, seen: tuple[str, ...], asked: str) -> DictConfig:
     """The settings of a row, those of the row it is a variant of below its own."""
-    own, given = _file(name), overrides.get(name, {})
+    own, given = _file(name, asked), overrides.get(name, {})
     if not isinstance(given, Mapping):
         raise UserError(f"{where}.{name}={given} must be a group of settings: {where}.{name}.<setting>=...")
     base = own.pop("variant_of", None)
@@ -54,16 +59,16 @@ def _settings(name: str, overrides: Mapping[str, Any], where: str, seen: tuple[s
         raise UserError(f"explainer={name} is a variant of itself: name the row that it starts from")
     parts = [own, OmegaConf.create(dict(given))]
     if base is not None:
-        parts.insert(0, _settings(str(base), overrides, where, (*seen, name)))
+        parts.insert(0, _settings(str(base), overrides, where, (*seen, name), asked))
     merged = OmegaConf.merge(*parts)
     assert isinstance(merged, DictConfig)
     return merged
 
 
-def _file(name: str) -> DictConfig:
+def _file(name: str, asked: str) -> DictConfig:
     """What `conf/explainer/<row>.yaml` says; of a row of pixels in patches there need be none."""
     if not name.endswith(POOLED) or name in choices("explainer"):
-        return compose_choice("explainer", name)
+        return compose_choice("explainer", name, asked)
     of = name.removesuffix(POOLED)
     return OmegaConf.create({"name": "pooled", "label": f"{load_row(of).label}, pooled", "of": of})
 

@@ -2,18 +2,17 @@
 
 import copy
 import logging
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.markup import escape
 from torch import Tensor
 
 from xai import vectors
 from xai.classifiers.clip import check_classes
 from xai.core.errors import UserError
+from xai.core.folders import shown
 from xai.core.job import Common, open_runtime
 from xai.core.progress import console
 from xai.core.runtime import Runtime
@@ -99,7 +98,7 @@ def run(asked: ApplySettings, output: Path) -> None:
     applied = apply_vector(runtime, asked.model, data, *files, asked.apply_vector, asked.seed, output)
     for name, before in applied.before.items():
         console.print(f"  {name:<14} {before:.3f} -> {applied.after[name]:.3f}", highlight=False)
-    file = escape(os.path.relpath(applied.file))
+    file = shown(applied.file)
     console.print(f"[bold]{file}[/] now explains itself; a picture of yours:", highlight=False)
     console.print(f"python run.py task=explain checkpoint={file} image=photo.png", highlight=False, soft_wrap=True)
 

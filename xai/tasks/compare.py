@@ -1,17 +1,15 @@
 """`task=compare`: any explainers of a classifier of your own, by any metrics; what is trained is asked for by name."""
 
-import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rich.markup import escape
-
 from xai.classifiers.clip import clip_of_file
 from xai.classifiers.explained import explained
 from xai.classifiers.params import ClassifierParams, SurrogateParams
 from xai.core.errors import UserError
+from xai.core.folders import shown
 from xai.core.job import open_runtime, say_end, say_heading
 from xai.core.runtime import Runtime
 from xai.core.settings import settings
@@ -73,7 +71,7 @@ def run(asked: CompareSettings, output: Path) -> None:
     study = Study(rows, [(case, chosen)], made_from(rows, asked.explainers))
     frames = study.run()
     page = present(study, frames, asked, output, Told(headline(frames, asked.rank_by)))
-    say_end(runtime, f"report: [bold]{escape(os.path.relpath(page))}[/]")
+    say_end(runtime, f"report: [bold]{shown(page)}[/]")
 
 
 def with_classes(data: Mapping[str, Any], checkpoint: str | None) -> Mapping[str, Any]:

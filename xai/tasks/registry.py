@@ -18,11 +18,13 @@ class Task:
         asked: What asks for it, in the words of the command line: `task=explain`, `study=salvage`.
         settings: What a configuration is built into.
         run: Does it, from its settings and the folder of the run.
+        adds: Whether what earlier runs wrote into that folder stays, where this one writes other names.
     """
 
     asked: str
     settings: type[Any]
     run: Callable[[Any, Path], None]
+    adds: bool = False
 
 
 TASKS = {

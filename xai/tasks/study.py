@@ -1,14 +1,12 @@
 """`task=study`: rows by metrics, as a paper has them, shown as tables, claims, figures and a page."""
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.markup import escape
-
 from xai.core.errors import UserError
+from xai.core.folders import shown
 from xai.core.job import open_runtime, say_end, say_heading
 from xai.core.progress import console
 from xai.core.runtime import Runtime
@@ -72,4 +70,4 @@ def run_study(settings: StudySettings, output: Path) -> None:
     console.print(f"  {cost_line(asked_of(study, model.grid**2))}", highlight=False, style="dim")
     frames = study.run()
     page = present(study, frames, settings, output, paper.tell and paper.tell(study, frames, output))
-    say_end(runtime, f"report: [bold]{escape(os.path.relpath(page))}[/]")
+    say_end(runtime, f"report: [bold]{shown(page)}[/]")

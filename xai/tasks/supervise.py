@@ -1,19 +1,17 @@
 """`task=supervise`: the attributions of a whole split, made by any number of processes, as files to hold."""
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from rich.markup import escape
-
 from xai.classifiers.clip import clip_of_file
 from xai.core.canonical import canonical
 from xai.core.errors import UserError
 from xai.core.files import write_atomically
+from xai.core.folders import final_folder, shown
 from xai.core.job import Common, open_runtime, say_end, say_heading
 from xai.core.provenance import provenance
 from xai.core.runtime import Runtime
@@ -78,7 +76,7 @@ def run(asked: SuperviseSettings, output: Path) -> None:
         UserError: The folder holds attributions made from something else; the checkpoint is broken, of another
             architecture or tells other classes apart; there are fewer images than asked for.
     """
-    data, row = open_data(asked.data, "data"), load_row(asked.supervision, asked.explainers)
+    data, row = open_data(asked.data, "data"), load_row(asked.supervision, asked.explainers, asked="supervision")
     if row.params.of_pixels:
         raise UserError(
             f"explainers.{row.name}.resolution=pixel: maps of patches are wanted here, use resolution=patch"
@@ -86,7 +84,7 @@ def run(asked: SuperviseSettings, output: Path) -> None:
     runtime = open_runtime(asked, output, small=asked.model.embedded)
     say_heading(f"{data.name} {asked.split}", asked.model.name, row.name, seed=asked.seed)
     images, *grid = Supervise(asked, runtime, data, row).run(output)
-    file = escape(os.path.relpath(output / FILE))
+    file = shown(output / FILE)
     line = f"safetensors.torch.load_file({str(file)!r})"
     say_end(
         runtime,
@@ -160,7 +158,7 @@ class Supervise:
 
     def _refuse_others(self, output: Path, key: str | None = None) -> None:
         """Refuse a folder that holds attributions made from something else, or of another key."""
-        held = _read_about(output)
+        held = _read_about(final_folder(output))
         if held is None:
             return
         before, now = _flat(held["made_from"]), _flat(self.made_from)
@@ -170,13 +168,12 @@ class Supervise:
             theirs, ours = before.get(name, "nothing"), now.get(name, "nothing")
             others = f" (settings that differ: {len(differing)})" if len(differing) > 1 else ""
             raise UserError(
-                f"{os.path.relpath(output)} holds attributions with {name}={theirs}, this run asks for {ours}{others}: "
-                f"{_WAY}"
+                f"{shown(output)} holds attributions with {name}={theirs}, this run asks for {ours}{others}: {_WAY}"
             )
         if key not in (None, held["key"]):
             # The settings are the same, so a file that they name has changed: the base weights.
             theirs = f"of another classifier ({held['key']}, this run makes {key})"
-            raise UserError(f"{os.path.relpath(output)} holds attributions {theirs}: {_WAY}")
+            raise UserError(f"{shown(output)} holds attributions {theirs}: {_WAY}")
 
     def _write(self, output: Path, case: Case, maps: Maps) -> tuple[int, ...]:
         assert maps.attributions is not None

@@ -1,6 +1,5 @@
 """`task=train`: a classifier, its surrogate, or an explainer learns; its file is written into the folder of the run."""
 
-import os
 import shutil
 from collections.abc import Mapping
 from functools import partial
@@ -14,6 +13,7 @@ from xai.classifiers.networks import ClassifierStages
 from xai.classifiers.params import ClassifierParams, SurrogateParams
 from xai.core.errors import UserError
 from xai.core.files import write_atomically
+from xai.core.folders import shown
 from xai.core.job import Common, open_runtime, say_end, say_heading
 from xai.core.progress import console
 from xai.core.runtime import Runtime
@@ -93,9 +93,9 @@ def train_classifier(asked: ClassifierTraining, output: Path) -> None:
     """Train a classifier, or its surrogate, where the store has it not; say how good it is."""
     runtime, networks = _open(asked, output)
     written = networks.hand_over(asked.method, output)
-    for shown, accuracy in networks.validation_accuracy(asked.method).items():
-        console.print(f"  validation accuracy, {shown:<24} {accuracy:.3f}", highlight=False)
-    say_end(runtime, f"[bold]{escape(os.path.relpath(written))}[/] is the {asked.method}")
+    for images, accuracy in networks.validation_accuracy(asked.method).items():
+        console.print(f"  validation accuracy, {images:<24} {accuracy:.3f}", highlight=False)
+    say_end(runtime, f"[bold]{shown(written)}[/] is the {asked.method}")
 
 
 def train_explainer(asked: ExplainerTraining, output: Path) -> None:
@@ -109,7 +109,7 @@ def train_explainer(asked: ExplainerTraining, output: Path) -> None:
     prepared = _prepared(row, runtime, networks, asked.seed)
     written = _hand_over(runtime.store, prepared, output)
     networks.hand_over("classifier", output)
-    found = ", ".join(escape(os.path.relpath(path)) for path in written)
+    found = ", ".join(shown(path) for path in written)
     say_end(runtime, f"[bold]{found}[/] is {escape(row.label)}, classifier.safetensors what it explains")
 
 

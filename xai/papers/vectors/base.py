@@ -105,7 +105,7 @@ class _Stream(EpochDataModule):
 
     def train_dataloader(self) -> DataLoader[CaptionedGlyphs]:
         sampler = StepSampler(_STEPS_BETWEEN_CHECKPOINTS, self.rank, self.ranks)
-        sampler.set_epoch(self.first_epoch)
+        sampler.start_at(self.first_epoch, self.first_batch)
         return DataLoader(self._stream, batch_size=None, sampler=sampler)
 
 

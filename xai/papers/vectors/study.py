@@ -99,7 +99,8 @@ def open_study(asked: VectorsStudy, runtime: Runtime) -> TransferStudy:
     source, target = open_data(asked.source, "source"), open_data(asked.data, "data")
     rows, chosen = open_rows(asked.rows, asked.explainers), open_metrics(asked.metrics, asked.metric)
     supervision, proposed, ft_target = (
-        load_row(name, asked.explainers) for name in (asked.supervision, "proposed", "ft_target")
+        load_row(name, asked.explainers, asked=typed)
+        for name, typed in ((asked.supervision, "supervision"), ("proposed", "rows"), ("ft_target", "rows"))
     )
     # Before anything is trained.
     check_images(target, asked.case)

@@ -1,0 +1,143 @@
+"""The folder of a run: its record, and whole. What a run writes is put aside until it has ended well."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import NoReturn
+
+from filelock import FileLock, Timeout
+from rich.markup import escape
+
+from xai.core.errors import UserError
+from xai.core.files import explain_disk_errors, write_atomically
+
+MARKER = ".xai.json"
+"""Says which names in a folder a run has written; nothing else in it is ever replaced or removed."""
+
+_USUAL = (".hydra", "run.log", "report.html", "scores.csv", "figures")
+"""Names that most runs write."""
+
+_LOCK, _ASIDE = ".xai.lock", ".xai-run-"
+_ADVICE = "choose another folder with name=..."
+
+
+@contextmanager
+def run_folder(final: Path, *, adds: bool = False) -> Iterator[Path]:
+    """A folder to write into; when the body has ended well, its content takes the place of what the last run wrote.
+
+    Runs that share `final` do not see each other's files: what stands there is of the one that ended last. After an
+    exception, and for who looks in after a kill, it is of the last run that ended well.
+
+    Args:
+        final: Where the run belongs.
+        adds: Whether what earlier runs wrote under other names stays.
+
+    Raises:
+        UserError: The folder cannot be written, or holds what no run has written.
+    """
+    final = Path(final).absolute()
+    with explain_disk_errors(final, _ADVICE):
+        final.mkdir(parents=True, exist_ok=True)
+        is_new = not any(final.iterdir())
+        with _lock(final):
+            _check(final)
+            _sweep(final)
+            aside = Path(mkdtemp(prefix=_ASIDE, dir=final))
+            hold = FileLock(aside / _LOCK, fallback_to_soft=False)
+            hold.acquire()
+    try:
+        with explain_disk_errors(final, _ADVICE):
+            yield aside
+            with _lock(final):
+                _publish(aside, final, adds)
+            is_new = False
+    finally:
+        hold.release()
+        shutil.rmtree(aside, ignore_errors=True)
+        if is_new:
+            _leave_nothing(final)
+
+
+def final_folder(folder: Path) -> Path:
+    """Where the content of a folder of `run_folder` will stand; other folders are what they are."""
+    return folder.parent if folder.name.startswith(_ASIDE) else folder
+
+
+def shown(path: Path) -> str:
+    """A path as a user is to read it, for the terminal: where it will stand, relative to where he is."""
+    parts = [part for part in Path(path).absolute().parts if not part.startswith(_ASIDE)]
+    return escape(os.path.relpath(Path(*parts)))
+
+
+def _lock(final: Path) -> FileLock:
+    # Half of a change lasts for some renames, so there is nothing to tell who waits.
+    return FileLock(final / _LOCK, fallback_to_soft=False)
+
+
+def _check(final: Path) -> None:
+    """Refuse a folder that holds a user's own files, before anything is done."""
+    if (final / MARKER).is_file():
+        _written(final)
+        return
+    # Other names are found when they are written; that is later, and as safe.
+    if own := [name for name in _USUAL if os.path.lexists(final / name)]:
+        _refuse(final / own[0])
+    _mark(final, [])
+
+
+def _refuse(path: Path) -> NoReturn:
+    raise UserError(f"{os.path.relpath(path)} is there already, and no run has written it: {_ADVICE}")
+
+
+def _written(final: Path) -> list[str]:
+    """The names in a folder that are a run's."""
+    try:
+        names = json.loads((final / MARKER).read_bytes())["written"]
+        if all(isinstance(name, str) and name not in ("", "..") and name == Path(name).name for name in names):
+            return list(names)
+    except (ValueError, TypeError, KeyError):
+        pass
+    raise UserError(f"{os.path.relpath(final / MARKER)} does not say what a run has written: {_ADVICE}")
+
+
+def _sweep(final: Path) -> None:
+    """Remove what killed runs have left."""
+    for aside in final.glob(f"{_ASIDE}*"):
+        try:
+            with FileLock(aside / _LOCK, timeout=0, fallback_to_soft=False):
+                shutil.rmtree(aside, ignore_errors=True)
+        except (Timeout, OSError):
+            continue
+
+
+def _publish(aside: Path, final: Path, adds: bool) -> None:
+    new = sorted(entry.name for entry in aside.iterdir() if entry.name != _LOCK)
+    before = _written(final)
+    if foreign := [name for name in new if name not in before and os.path.lexists(final / name)]:
+        _refuse(final / foreign[0])
+    old = [name for name in before if not adds or name in new]
+    kept = [name for name in before if name not in old]
+    # Nothing of two runs ever stands side by side: the old goes first, and a kill here leaves less, never a mixture.
+    _mark(final, [*before, *new])
+    bin_ = Path(mkdtemp(prefix=_ASIDE, dir=final))
+    for name in old:
+        if os.path.lexists(final / name):
+            os.rename(final / name, bin_ / name)
+    for name in new:
+        os.rename(aside / name, final / name)
+    _mark(final, [*kept, *new])
+    shutil.rmtree(bin_, ignore_errors=True)
+
+
+def _mark(final: Path, names: list[str]) -> None:
+    write_atomically(final / MARKER, (json.dumps({"written": sorted(set(names))}) + "\n").encode())
+
+
+def _leave_nothing(final: Path) -> None:
+    """Take back a folder that a refused run has made; what somebody else has put there stays."""
+    if {entry.name for entry in final.iterdir()} <= {MARKER, _LOCK}:
+        shutil.rmtree(final, ignore_errors=True)
