@@ -22,7 +22,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from xai.core.composing import CONF, choices, config_files
+from xai.core.composing import CONF, choices, config_file, config_files
 from xai.core.errors import UserError, visible
 from xai.core.guard import check_config
 from xai.core.settings import unknown
@@ -74,14 +74,15 @@ def _guarded(load: Callable[..., DictConfig]) -> Callable[..., DictConfig]:
         except (HydraException, OmegaConfBaseException):
             raise
         except Exception as error:  # whatever the parsers make of a file of the user's
-            raise UserError(f"a file of the configuration cannot be read: {_unreadable() or error}") from error
+            found = _no_text() if isinstance(error, UnicodeDecodeError) else None
+            raise UserError(f"a file of the configuration cannot be read: {found or error}") from error
         check_config(config)
         return config
 
     return loaded
 
 
-def _unreadable() -> str | None:
+def _no_text() -> str | None:
     """The file that is no text, of those that this job can see; the error does not name it."""
     for path in config_files():
         try:
@@ -125,9 +126,9 @@ def overrides(typed: Sequence[str]) -> list[str]:
 def _readable(text: str, parser: OverridesParser) -> str:
     key, equals, value = text.partition("=")
     quoted = [f"{key}={_quoted_parts(key, value, parser)}", f"{key}={_quoted(value)}"]
-    attempts = [text, *(quoted if equals and key.strip("+~") else [])]
+    attempts = [text, *(quoted if equals else [])]
     found = next((attempt for attempt in attempts if _is_read(attempt, parser)), None)
-    if found is None:
+    if found is None or not key.strip("+~"):
         raise UserError(f"{text} is no setting: settings are given as KEY=VALUE, as in seed=1")
     parsed = parser.parse_override(found)
     _check_group(text, key, parsed)
@@ -224,10 +225,12 @@ def typed_keys(overrides: Iterable[str]) -> list[str]:
     """The keys in overrides, such as `model` or `model.image_size`, and those of the model that an experiment sets."""
     pairs = [re.split(r"=", override.lstrip("+~"), maxsplit=1) for override in overrides]
     keys = [pair[0] for pair in pairs]
-    path = CONF / "experiment" / f"{dict(pair for pair in pairs if len(pair) == 2).get('experiment')}.yaml"
-    if path.is_file():
+    name = dict(pair for pair in pairs if len(pair) == 2).get("experiment")
+    if name is not None:
+        path = config_file("experiment", name)
         experiment = OmegaConf.load(path)
-        assert isinstance(experiment, DictConfig)
+        if not isinstance(experiment, DictConfig):
+            raise UserError(f"{path} is no group of settings: lines of the form key: value are wanted")
         groups = [
             str(key) for entry in experiment.get("defaults", []) if isinstance(entry, DictConfig) for key in entry
         ]

@@ -27,7 +27,8 @@ def check_config(config: DictConfig) -> None:
     """Refuse what would run code or write elsewhere, in a configuration that Hydra has composed and not yet used.
 
     Raises:
-        UserError: A class that is not among those shipped, or a name that leaves the folder of all runs.
+        UserError: A class that is not among those shipped, a name that leaves the folder of all runs, or a file that
+            was meant for the whole and is not.
     """
     for path, key, value in _leaves(OmegaConf.to_container(config, resolve=False), ""):
         refused = (
@@ -41,6 +42,9 @@ def check_config(config: DictConfig) -> None:
                 f"{path}={value} names code, which a configuration may not: leave it out (launchers and sweepers that "
                 "come with xai can be chosen; modules of your own are named in plugins)"
             )
+    for group in ("experiment", "task", "study", "method"):
+        if OmegaConf.is_dict(config.get(group)):
+            raise UserError(f"the file of {group} does not say where it belongs: begin it with # @package _global_")
     # Before Hydra makes the folder.
     check_name(config.get("name"))
     if "store" in config and not str(config.get("store") or "").strip():

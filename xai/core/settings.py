@@ -24,9 +24,10 @@ from xai.core.errors import UserError
 
 T = TypeVar("T")
 
-Count = Annotated[int, Field(ge=1)]
-Whole = Annotated[int, Field(ge=0)]
-EvenCount = Annotated[int, Field(ge=2, multiple_of=2)]
+_MOST = 2**31 - 1
+Count = Annotated[int, Field(ge=1, le=_MOST)]
+Whole = Annotated[int, Field(ge=0, le=_MOST)]
+EvenCount = Annotated[int, Field(ge=2, le=_MOST, multiple_of=2)]
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
