@@ -33,15 +33,19 @@ def opened(root: Path, **given: object) -> FashionSet:
     return open_fashion_scattered(params)  # type: ignore[return-value]
 
 
-@pytest.mark.parametrize("packed", [True, False])
-def test_as_many_images_of_each_class_are_drawn_split_and_scattered(tmp_path: Path, packed: bool) -> None:
-    write(tmp_path, packed=packed)
+@pytest.mark.parametrize(("packed", "by_class"), [(True, False), (False, False), (False, True)])
+def test_as_many_images_of_each_class_are_drawn_split_and_scattered(
+    tmp_path: Path, packed: bool, by_class: bool
+) -> None:
+    order = LABELS.argsort(kind="stable") if by_class else np.arange(300)
+    all_pixels, all_labels = PIXELS[order], LABELS[order]
+    write(tmp_path, all_pixels, all_labels, packed=packed)
     source = opened(tmp_path)
     assert source.classes[0] == "T-shirt"
     assert source.classes[9] == "ankle boot"
     # 20 of each class: 8 % and 12 %, rounded down, for validation and test.
     assert [torch.bincount(source.labels(split)).tolist() for split in SPLITS] == [[17] * 10, [1] * 10, [2] * 10]
-    wanted = torch.from_numpy(PIXELS).float()[:, None] / 255
+    wanted = torch.from_numpy(all_pixels).float()[:, None] / 255
     objects = F.interpolate(wanted, (20, 20), mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)[:, 0]
     seen = []
     for split in SPLITS:
@@ -51,11 +55,11 @@ def test_as_many_images_of_each_class_are_drawn_split_and_scattered(tmp_path: Pa
             top, left = (21 * int(region.any(axis).nonzero()[0] >= 21) for axis in (1, 0))
             place = int((objects - image[top : top + 20, left : left + 20]).abs().amax((1, 2)).argmin())
             torch.testing.assert_close(image[top : top + 20, left : left + 20], objects[place], rtol=0, atol=1e-5)
-            assert LABELS[place] == label
+            assert all_labels[place] == label
             seen.append(place)
     assert len(set(seen)) == 200
     # Drawn, not the first of a file that may be sorted in some way.
-    assert sorted(seen) != sorted(row for label in range(10) for row in np.flatnonzero(label == LABELS)[:20])
+    assert sorted(seen) != sorted(row for label in range(10) for row in np.flatnonzero(label == all_labels)[:20])
 
 
 def test_the_fingerprint_is_that_of_pixels_and_labels(tmp_path: Path) -> None:

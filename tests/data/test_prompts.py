@@ -13,7 +13,6 @@ from xai.data.prompts import (
     PROMPTS,
     WBC_NAMES,
     captions,
-    prompts_for,
 )
 
 
@@ -21,9 +20,6 @@ def test_every_set_has_prompts() -> None:
     assert DISK_SETS.keys() <= PROMPTS.keys()
     for templates in PROMPTS.values():
         assert all("cat" in caption and "{" not in caption for caption in captions(templates, "cat"))
-    assert prompts_for("digits_scattered") == PROMPTS["digits"]
-    assert prompts_for("mnist_scattered") == PROMPTS["mnist"]
-    assert prompts_for("whatever") == ("a photo of a {}.", "art of the {}.")
 
 
 def test_captions() -> None:

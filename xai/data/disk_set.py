@@ -3,7 +3,7 @@
 import os
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -136,34 +136,30 @@ class DiskSet:
 
     def take(self, rows: Tensor) -> "DiskSet":
         """The same classes with only these rows, in their order."""
-        regions = self.regions and Regions(self.regions.files.take(rows), self.regions.inside, self.regions.border)
+        regions = self.regions and replace(self.regions, files=self.regions.files.take(rows))
         groups = None if self.groups is None else self.groups[rows]
-        return DiskSet(self.classes, self.labels[rows], self.records.take(rows), regions, groups)
+        return replace(self, labels=self.labels[rows], records=self.records.take(rows), regions=regions, groups=groups)
 
 
 def joined(parts: Sequence[DiskSet]) -> DiskSet:
     """Parts of one data set as one, in their order; groups of different parts stay different."""
-    if len(parts) == 1:
-        return parts[0]
-    groups, start = [], 0
+    first, groups, start = parts[0], [], 0
     for part in parts:
         groups.append((torch.arange(len(part)) if part.groups is None else part.groups) + start)
         start = int(groups[-1].max()) + 1
-    first = parts[0]
-    regions = None
-    if first.regions is not None:
-        files = _joined_files([part.regions.files for part in parts if part.regions is not None])
-        regions = Regions(files, first.regions.inside, first.regions.border)
-    records: Files | Packed = _joined_files([part.records for part in parts if isinstance(part.records, Files)])
-    arrays = [part.records.pixels[part.records.rows] for part in parts if isinstance(part.records, Packed)]
-    if arrays:
-        records = Packed(np.concatenate(arrays))
+    records: Files | Packed
+    if isinstance(first.records, Files):
+        records = _joined_files([part.records for part in parts if isinstance(part.records, Files)])
+    else:
+        held = [part.records for part in parts if isinstance(part.records, Packed)]
+        records = Packed(np.concatenate([each.pixels[each.rows] for each in held]))
+    regions = first.regions and replace(
+        first.regions, files=_joined_files([part.regions.files for part in parts if part.regions is not None])
+    )
     return DiskSet(first.classes, torch.cat([part.labels for part in parts]), records, regions, torch.cat(groups))
 
 
 def _joined_files(parts: Sequence[Files]) -> Files:
-    if not parts:
-        return Files(Path(), ())
     root = Path(os.path.commonpath([part.folder for part in parts]))
     return Files(root, [(part.folder / name).relative_to(root).as_posix() for part in parts for name in part.names])
 

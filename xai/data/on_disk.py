@@ -73,7 +73,8 @@ def _cut(parts: Sequence[str], read: Callable[[str], DiskSet], split: str, cut: 
     if cut == "pooled" or "whole" in parts:
         if cut == "halved":
             raise UserError("splits=halved needs a test part, and this set comes in one piece: use splits=official")
-        return _part(joined([read(part) for part in parts]), split, SPLITS, (HELD_OUT, HELD_OUT))
+        whole = read(parts[0]) if len(parts) == 1 else joined([read(part) for part in parts])
+        return _part(whole, split, SPLITS, (HELD_OUT, HELD_OUT))
     if cut == "halved" and split != "train":
         return _part(read("test"), split, ("test", "validation"), (0.5,))
     part = "train" if split == "validation" and "validation" not in parts else split

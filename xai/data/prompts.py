@@ -146,12 +146,6 @@ GTSRB_NAMES: tuple[str, ...] = (
 )
 
 
-def prompts_for(name: str) -> tuple[str, ...]:
-    """The templates of data set `name`, a scattered form speaking like its plain one; else `DEFAULT_PROMPTS`."""
-    plain = name.removesuffix("_scattered")
-    return PROMPTS.get(name, PROMPTS.get(plain, DEFAULT_PROMPTS))
-
-
 def captions(templates: Iterable[str], class_name: str) -> tuple[str, ...]:
     """Each template with `class_name` in the place of its `{}`.
 
