@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from xai import vectors
@@ -22,13 +23,13 @@ from xai.data.module import Batch, in_order
 from xai.metrics.streaming import torchmetric
 from xai.models import files
 from xai.models.clip import SelfExplainingClip, load_parameters, trainable
+from xai.models.explainer import column
 from xai.models.factory import build_explainer
 from xai.models.spec import Spec, describe
 from xai.models.weights import architecture_hash
 from xai.papers.vectors import base as base_stage
 from xai.papers.vectors.base import ModelParams
 from xai.papers.vectors.params import Factor
-from xai.papers.vectors.self_explanation import self_explanation
 from xai.papers.vectors.vector import transferred
 from xai.tasks.registry import Task
 
@@ -176,12 +177,16 @@ def _measure(
     accuracy, placed = torchmetric("accuracy"), {name: torchmetric(name) for name in ("rma", "pointing_game")}
     located = False
     for batch in batches:
-        maps = self_explanation(network, batch.pixels, batch.labels)
-        accuracy.update(logits=maps.logits, labels=batch.labels)
+        with torch.inference_mode():
+            logits, attributions = (
+                each.float().cpu() for each in network.explain(batch.pixels.to(network.head.device))
+            )
+        accuracy.update(logits=logits, labels=batch.labels)
         if batch.regions is not None:
             located = True
+            maps = column(attributions, batch.labels).reshape(-1, *network.grid)
             for metric in placed.values():
-                metric.update(maps=maps.attributions, regions=batch.regions)
+                metric.update(maps=maps, regions=batch.regions)
     network.cpu()
     measured = {"accuracy": accuracy} | (placed if located else {})
     return {name: float(metric.compute()) for name, metric in measured.items()}

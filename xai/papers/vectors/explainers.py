@@ -1,6 +1,7 @@
 """The rows of Table 1: models that explain themselves, with parameters of a transfer, and its own position prior."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 import torch
@@ -92,16 +93,23 @@ def networks_of(context: Context) -> Transfer:
     return networks
 
 
-@explainer(
+_classifying = partial(
+    explainer,
+    params=MovedSettings,
+    needs={"training"},
+    passes=lambda params, players: 1.0,
+    classifies=True,
+    check=lambda context, params: networks_of(context),
+)
+"""Registers a network of a transfer, which classifies and explains in one pass."""
+
+
+@_classifying(
     "self_explanation",
     label="Self-explanation",
     about="one pass of a CLIP that explains itself, with the parameters of a transfer",
     params=SelfExplanationSettings,
     kind="trained",
-    needs={"training"},
-    passes=lambda params, players: 1.0,
-    classifies=True,
-    check=lambda context, params: networks_of(context),
 )
 def self_explanation(context: Context, params: SelfExplanationSettings) -> Prepared:
     """A model's own explanation of the class that is asked about."""
@@ -117,16 +125,11 @@ def self_explanation(context: Context, params: SelfExplanationSettings) -> Prepa
     return Prepared({"self_explanation": model.key}, build, notes={"alpha": networks.alpha})
 
 
-@explainer(
+@_classifying(
     "random_vector",
     label="Random vector",
     about="the same with a random vector of the same length in place of the explainability vector",
-    params=MovedSettings,
     kind="control",
-    needs={"training"},
-    passes=lambda params, players: 1.0,
-    classifies=True,
-    check=lambda context, params: networks_of(context),
 )
 def random_vector(context: Context, params: MovedSettings) -> Prepared:
     """What any change of the parameters of that size does."""
@@ -139,16 +142,11 @@ def random_vector(context: Context, params: MovedSettings) -> Prepared:
     )
 
 
-@explainer(
+@_classifying(
     "other_class",
     label="Another class",
     about="the transferred model asked about a wrong class, its map measured against that of the right one",
-    params=MovedSettings,
     kind="control",
-    needs={"training"},
-    passes=lambda params, players: 1.0,
-    classifies=True,
-    check=lambda context, params: networks_of(context),
 )
 def other_class(context: Case, params: MovedSettings) -> Prepared:
     """How much of the agreement is not of the class."""
@@ -160,17 +158,12 @@ def other_class(context: Case, params: MovedSettings) -> Prepared:
     return _moved(networks, params, build, column="other")
 
 
-@explainer(
+@_classifying(
     "class_mean",
     label="Class-mean map",
     about="the mean over all classes of the transferred model's maps of the image: what they have in common",
-    params=MovedSettings,
     kind="control",
     class_specific=False,
-    needs={"training"},
-    passes=lambda params, players: 1.0,
-    classifies=True,
-    check=lambda context, params: networks_of(context),
 )
 def class_mean(context: Context, params: MovedSettings) -> Prepared:
     """What is left of the explanation when the class is not named."""
