@@ -220,9 +220,9 @@ def as_page(shown: Shown, title: str, about: str, made: Mapping[str, str]) -> Pa
     return Page(title, about, shown.summary, parts, command(), made)
 
 
-def pictures_of(study: Study, count: int, only: Sequence[str] = ()) -> list[Picture]:
-    """Sheets of a few images of the main case under all of its rows, or `only` some, the reference first."""
-    rows = [row for row in study.measured_rows if row.name in only or (not only and OTHER_SETTINGS not in row.name)]
+def pictures_of(study: Study, count: int) -> list[Picture]:
+    """Sheets of a few images of the main case under all of its rows, the reference first."""
+    rows = [row for row in study.measured_rows if OTHER_SETTINGS not in row.name]
     if study.reference is not None:
         rows.insert(0, replace(study.reference, label=f"{study.reference.label} (reference)"))
     found = gallery(study.cases[0][0], rows, count)
