@@ -25,4 +25,5 @@ def refusal(call: Callable[..., Any], *args: Any, **settings: Any) -> str:
         call(*args, **settings)
     line = str(caught.value)
     assert line.isprintable()
+    assert len(line) < 400
     return line

@@ -1,6 +1,5 @@
 import gzip
 import struct
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from xai.core.errors import UserError
+from tests.toolbox import refusal
 from xai.data.fashion import FashionParams, FashionSet, open_fashion_scattered
 from xai.data.registry import SPLITS
 
@@ -72,13 +71,6 @@ def test_the_fingerprint_is_that_of_pixels_and_labels(tmp_path: Path) -> None:
     second = opened(tmp_path).fingerprint
     write(tmp_path, labels=LABELS[::-1].copy(), packed=False)
     assert len({first, second, opened(tmp_path).fingerprint}) == 3
-
-
-def refusal(action: Callable[[], object]) -> str:
-    with pytest.raises(UserError) as caught:
-        action()
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 def test_missing_files_name_the_package(tmp_path: Path) -> None:

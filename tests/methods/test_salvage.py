@@ -7,7 +7,18 @@ import scipy.stats
 import torch
 from torch import Tensor
 
-from tests.methods.tiny_salvage import FIT, PLAYERS, batch, classifier, copied, explainer, same, train
+from tests.methods.tiny_salvage import (
+    FIT,
+    PLAYERS,
+    batch,
+    check_mixed_precision,
+    check_trained,
+    check_untouched,
+    classifier,
+    copied,
+    explainer,
+    train,
+)
 from tests.shapley.tables import codes
 from xai.core.errors import UserError
 from xai.methods.salvage import SAMPLINGS, Salvage, log_predictions
@@ -143,17 +154,13 @@ def test_it_learns_and_its_surrogate_stays_as_it_was(divergence: str, outputs: i
     before, start = copied(surrogate), copied(learner.network)
     losses, checkpoint = train(learner, [given] * 40)
     assert sum(losses[-5:]) < 0.6 * sum(losses[:5])
-    assert same(before, surrogate)
-    assert all(value.grad is None for value in surrogate.parameters())
-    assert not same(start, learner.network)
-    assert set(checkpoint["state_dict"]) == {f"network.{name}" for name in learner.network.state_dict()}
+    check_untouched(surrogate, before)
+    check_trained(learner.network, start, "network", checkpoint)
 
 
 def test_steps_in_mixed_precision_are_finite() -> None:
     learner = salvage()
-    losses, _ = train(learner, [batch()] * 3, precision="bf16-mixed")
-    assert torch.tensor(losses).isfinite().all()
-    assert all(value.isfinite().all() for value in learner.parameters())
+    check_mixed_precision(learner)
 
 
 def test_gradients_of_a_step_in_mixed_precision_are_finite_and_near_those_of_single_precision() -> None:

@@ -2,7 +2,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.methods.tiny_salvage import FIT, PLAYERS, batch, classifier, copied, explainer, same, train
+from tests.methods.tiny_salvage import (
+    FIT,
+    PLAYERS,
+    batch,
+    check_mixed_precision,
+    check_trained,
+    check_untouched,
+    classifier,
+    copied,
+    explainer,
+    train,
+)
 from tests.shapley.tables import TableGame, all_rows, random_table, shapley_by_permutations
 from tests.toolbox import randn
 from xai.core.errors import UserError
@@ -125,17 +136,13 @@ def test_it_learns_and_its_surrogate_stays_as_it_was() -> None:
     losses, checkpoint = train(learner, [given] * 60)
     assert len(losses) == 60
     assert distance() < 0.5 * first
-    assert same(before, surrogate)
-    assert all(value.grad is None for value in surrogate.parameters())
-    assert not same(start, learner.network)
-    assert set(checkpoint["state_dict"]) == {f"network.{name}" for name in learner.network.state_dict()}
+    check_untouched(surrogate, before)
+    check_trained(learner.network, start, "network", checkpoint)
 
 
 def test_steps_in_mixed_precision_are_finite() -> None:
     learner = vit_shapley()
-    losses, _ = train(learner, [batch()] * 3, precision="bf16-mixed")
-    assert torch.tensor(losses).isfinite().all()
-    assert all(value.isfinite().all() for value in learner.parameters())
+    check_mixed_precision(learner)
 
 
 @pytest.mark.parametrize("masks", [0, 3])

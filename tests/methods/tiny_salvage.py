@@ -83,3 +83,22 @@ def copied(module: torch.nn.Module) -> dict[str, Tensor]:
 def same(before: dict[str, Tensor], module: torch.nn.Module) -> bool:
     after = module.state_dict()
     return before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
+
+
+def check_mixed_precision(module: pl.LightningModule) -> None:
+    """A few steps in bfloat16 leave losses and weights finite."""
+    losses, _ = train(module, [batch()] * 3, precision="bf16-mixed")
+    assert torch.tensor(losses).isfinite().all()
+    assert all(value.isfinite().all() for value in module.parameters())
+
+
+def check_trained(network: torch.nn.Module, start: dict[str, Tensor], name: str, checkpoint: Any) -> None:
+    """The network has moved from its start, and it alone is what the checkpoint holds, under a name."""
+    assert not same(start, network)
+    assert set(checkpoint["state_dict"]) == {f"{name}.{key}" for key in network.state_dict()}
+
+
+def check_untouched(network: torch.nn.Module, before: dict[str, Tensor]) -> None:
+    """The network is what it was and has collected no gradient."""
+    assert same(before, network)
+    assert all(value.grad is None for value in network.parameters())

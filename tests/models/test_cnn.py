@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from sklearn.datasets import load_sample_image
 from torch import Tensor, nn
 
-from xai.core.errors import UserError
+from tests.toolbox import refusal
 from xai.core.settings import build
 from xai.data.images import to_tensor
 from xai.models.cnn import CnnParams, build_cnn, published_cnn
@@ -36,15 +36,6 @@ LITE0 = configured("efficientnet_lite0")
 @pytest.fixture(scope="module")
 def lite0() -> nn.Module:
     return published_cnn(LITE0).eval().requires_grad_(False)
-
-
-def refusal(call: Any, *args: Any, **settings: Any) -> str:
-    with pytest.raises(UserError) as caught:
-        call(*args, **settings)
-    message = str(caught.value)
-    assert "\n" not in message
-    assert len(message) < 300
-    return message
 
 
 def test_every_tensor_of_the_package_gets_the_name_that_timm_has_for_it() -> None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from tests.models.test_dpt import TINY
 from tests.models.tiny_clip import PARAMS as CLIP
 from tests.models.tiny_clip import classifier, pictures
-from xai.core.errors import UserError
+from tests.toolbox import refusal
 from xai.core.settings import build
 from xai.models import files
 from xai.models.backbone import headless
@@ -84,13 +84,6 @@ def made(kind: str) -> tuple[Spec, nn.Module | Mapping[str, nn.Module], Callable
 
 
 KINDS = ("clip", "cnn", "classifier", "surrogate", "salvage", "vit_shapley", "ranking", "ranking with a backbone")
-
-
-def refusal(act: Callable[[], object]) -> str:
-    with pytest.raises(UserError) as caught:
-        act()
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 @pytest.mark.parametrize("kind", KINDS)

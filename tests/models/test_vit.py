@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from timm.layers import resample_abs_pos_embed
 from torch import Tensor
 
-from xai.core.errors import UserError
+from tests.toolbox import refusal
 from xai.models.backbone import read_body
 from xai.models.families import outputs_of
 from xai.models.maskable import Removal
@@ -19,15 +19,6 @@ from xai.models.vit import SmallVit, VitParams, build_vit, maskable
 TOWER = SmallVit(width=16, depth=2, heads=2, mlp_ratio=2.0, registers=3, position_scale=0.3)
 SMALL = VitParams("small", 12, 4, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), tower=TOWER)
 TIMM = VitParams("timm", 48, 16, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), architecture="test_vit")
-
-
-def refusal(call: Any, *args: Any, **settings: Any) -> str:
-    with pytest.raises(UserError) as caught:
-        call(*args, **settings)
-    message = str(caught.value)
-    assert "\n" not in message
-    assert len(message) < 300
-    return message
 
 
 def test_a_small_tower_has_the_shape_asked_for() -> None:

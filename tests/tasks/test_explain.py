@@ -58,14 +58,6 @@ def explainer(classes: int = 3, outputs: int | None = None) -> SalvageNetwork:
     return SalvageNetwork(build_vit(MODEL, outputs, 0), decoder, MODEL.mean, MODEL.std).eval()
 
 
-@pytest.fixture
-def photo(tmp_path: Path) -> Path:
-    path = tmp_path / "photo.png"
-    pixels = (torch.rand(16, 16, 3, generator=torch.Generator().manual_seed(1)) * 255).to(torch.uint8)
-    Image.fromarray(pixels.numpy()).save(path)
-    return path
-
-
 def file(tmp_path: Path, network: SalvageNetwork, classes: tuple[str, ...], binary: bool = False) -> Path:
     path = tmp_path / "salvage.safetensors"
     decoder = {"kind": "linear", "depth": 1, "heads": 2}

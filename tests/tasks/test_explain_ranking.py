@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
 
 from tests.classifiers.ranked import DECODER, RANKING, networks
 from tests.classifiers.studying import train_in_no_time
@@ -20,14 +19,6 @@ SETTINGS = {
     "gradient": replace(RANKING, decoder=replace(DECODER, gradient=True)),
     "another_backbone": replace(RANKING, backbone=BackboneParams(VIT, pretrained=False), levels=(1,)),
 }
-
-
-@pytest.fixture
-def photo(tmp_path: Path) -> Path:
-    path = tmp_path / "photo.png"
-    pixels = (torch.rand(16, 16, 3, generator=torch.Generator().manual_seed(1)) * 255).to(torch.uint8)
-    Image.fromarray(pixels.numpy()).save(path)
-    return path
 
 
 def handed_over(folder: Path, monkeypatch: pytest.MonkeyPatch, settings: str) -> tuple[Path, RankingStages]:
