@@ -91,6 +91,18 @@ def test_a_step_draws_the_same_in_a_resumed_run_and_one_size_a_slot(sampling: st
     assert (sizes == PLAYERS).any() == (sampling != "shapley_kernel")
 
 
+def test_masks_to_validate_by_are_uniform_and_do_not_follow_the_network() -> None:
+    labels = torch.arange(6) % 3
+
+    def drawn(sampling: str, seed: int, step: int = 1 << 31) -> Tensor:
+        phi = 5 * torch.randn(6, PLAYERS, 3, generator=torch.Generator().manual_seed(seed))
+        return at_step(salvage(sampling, masks=32), 0).eval()._coalitions(parts_of(phi), labels, step)
+
+    assert torch.equal(drawn("informed", 1), drawn("informed", 2))
+    assert torch.equal(drawn("informed", 1), drawn("uniform", 1))
+    assert not torch.equal(drawn("informed", 1), drawn("informed", 1, (1 << 31) + 1))
+
+
 def test_informed_masks_follow_the_current_map_of_the_true_class() -> None:
     phi = torch.zeros(3, PLAYERS, 3)
     labels = torch.tensor([2, 0, 1])

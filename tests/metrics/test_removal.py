@@ -17,6 +17,7 @@ from xai.games import PatchGame
 from xai.metrics import functional as F
 from xai.metrics.functional import removal
 from xai.models.maskable import Removal
+from xai.sampling import generator_on
 
 
 class TableGame:
@@ -315,3 +316,29 @@ def test_maps_of_another_grid_than_the_game_are_refused(shape: tuple[int, ...]) 
     F.check_players(torch.rand(2, 2, 2), 4)
     F.check_players(torch.rand(0, 4), 4)
     F.check_players(torch.rand(2, 4), 4)
+
+
+def test_rows_are_told_apart_whatever_their_length() -> None:
+    for players in (3, 63, 64, 65, 256):
+        rows = torch.rand(2, 40, players, generator=seeded()) < 0.5
+        rows[:, 20:] = rows[:, :20]
+        rows[0, 5, -1] ^= True
+        asked, place = removal._distinct(rows)
+        assert torch.equal(asked.gather(1, place[..., None].expand(-1, -1, players)), rows)
+        assert [len(own.unique(dim=0)) for own in asked] == [len(own.unique(dim=0)) for own in rows]
+        assert asked.shape[1] == max(len(own.unique(dim=0)) for own in rows)
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_draws_are_made_there() -> None:
+    game, phi, asked = TableGame(2, 9), randn(2, 9), set()
+
+    def value(coalitions: Tensor) -> Tensor:
+        asked.add(coalitions.device.type)
+        return game.value(coalitions.cpu()).cuda()
+
+    curves, again = (F.removal_curves(value, phi, 3, generator_on(torch.device("cuda"), seeded())) for _ in range(2))
+    assert asked == {"cuda"}
+    for curve, expected in zip(curves, F.ranked_curves(game.value, phi, seeded()), strict=False):
+        torch.testing.assert_close(curve.cpu(), expected)
+    assert torch.equal(curves.r_lif, again.r_lif)
