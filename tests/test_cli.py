@@ -596,6 +596,13 @@ def test_a_clip_is_no_classifier_to_explain(run: Cli, files: Files) -> None:
     assert f"{files.checkpoint} holds a CLIP, and study=salvage needs a plain vision transformer" in line
 
 
+def test_a_checkpoint_of_a_model_with_training_settings_of_its_own_asks_for_them(run: Cli) -> None:
+    model = build(VitParams, {**composed("task=train")["model"], "name": "vit_b14_dinov2"}, "model")
+    network_files.write(run.folder / "mine", build_vit(model, 10, 0), describe(model, "classifier", "x", CLASSES))
+    line = run.refused("study=salvage", f"checkpoint={run.folder / 'mine'}")
+    assert "is of model=vit_b14_dinov2, which has training settings of its own: add that" in line
+
+
 # One file, one prediction.
 
 
