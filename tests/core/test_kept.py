@@ -1,5 +1,6 @@
 """Weights of the best epoch, and of a network on its way, also where a run was killed and went on."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -62,10 +63,11 @@ class Watched(Classifier):
         self.losses[self.global_step] = float(-chances.log().mean())
 
 
-def trained(folder: Path, source: Fixed, params: FitParams = FIT) -> Watched:
+def trained(folder: Path, source: Fixed, params: FitParams = FIT, minutes: float = 5.0) -> Watched:
     module = Watched(params)
     data = ImageDataModule(source, 8, params.batch_size, seed=3)  # type: ignore[arg-type]
-    fit(module, data, params, CPU, folder, "training", False, shares=SHARES)
+    trainer = replace(CPU, checkpoint_minutes=minutes)
+    fit(module, data, params, trainer, folder, "training", False, shares=SHARES)
     return module
 
 
@@ -90,11 +92,11 @@ def test_the_network_on_its_way_is_that_of_the_one_training(tmp_path: Path) -> N
         assert same(kept_weights(tmp_path, on_the_way(share)), module.states[round(share * STEPS)])
 
 
-@pytest.mark.parametrize("deadline", [2, 5, 8, 12])
-def test_a_run_that_was_killed_keeps_the_same(tmp_path: Path, deadline: int) -> None:
+@pytest.mark.parametrize(("deadline", "minutes"), [(2, 5.0), (5, 5.0), (12, 5.0), (4, 0.0), (8, 0.0)])
+def test_a_run_that_was_killed_keeps_the_same(tmp_path: Path, deadline: int, minutes: float) -> None:
     expected = trained(tmp_path / "undisturbed", Fixed())
     with pytest.raises(KilledError):
-        trained(tmp_path / "killed", Fixed(deadline))
+        trained(tmp_path / "killed", Fixed(deadline), minutes=minutes)
     found = trained(tmp_path / "killed", Fixed())
     assert same(copied(found), copied(expected))
     for name in (BEST, *map(on_the_way, SHARES)):
