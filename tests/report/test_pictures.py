@@ -4,7 +4,7 @@ import torch
 
 from xai.core.errors import UserError
 from xai.report.figures import to_bytes
-from xai.report.pictures import Gallery, overlay, sheets, top_patches
+from xai.report.pictures import Gallery, overlay, sheets
 
 
 def gallery(rows: int = 2, images: int = 3, **more) -> Gallery:
@@ -79,18 +79,6 @@ def test_images_say_what_was_predicted_and_what_is_true():
     assert [axes.get_xlabel() for axes in panels(figure)[2::3]] == ["✓ a", "✗ b", "30 %"]
 
 
-def test_the_highest_patches_are_framed_below():
-    shown = gallery(2)
-    (figure,) = sheets(shown, top=3)
-    framed = [axes for axes in figure.axes if axes.patches and axes.get_images()]
-    assert len(framed) == 3 * 2
-    assert all(len(axes.patches) == 3 for axes in framed)
-    best = np.unravel_index(int(shown.maps["row 0"][0].argmax()), (4, 4))
-    assert top_patches(shown.maps["row 0"][0], 1)[best]
-    corners = {patch.get_xy() for patch in framed[0].patches}
-    assert (best[1] / 4, best[0] / 4) in corners
-
-
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -103,8 +91,3 @@ def test_the_highest_patches_are_framed_below():
 def test_what_does_not_belong_together_is_refused(wrong):
     with pytest.raises(UserError):
         gallery(**wrong)
-
-
-def test_more_patches_than_there_are_cannot_be_the_highest():
-    with pytest.raises(UserError, match="top 17 of 16"):
-        sheets(gallery(), top=17)

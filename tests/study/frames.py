@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 
 from xai.metrics.registry import Column
+from xai.study.statistics import difference, wide
 
 KINDS = {"ours": "trained", "rise": "post-hoc", "random": "control", "grad_cam": "post-hoc"}
 COLUMNS = {
@@ -49,3 +50,11 @@ def drawn(means, metric="srg", seeds=3, images=40, deviation=0.05, start=0, **ch
             for seed in range(seeds)
         )
     )
+
+
+def paired(given, metric, a, b, than=None, quadratic=False):
+    """What row `a` has more of a metric than row `b` has of it, or of the metric `than`; None where no run has both."""
+    mine, theirs = wide(given, metric), wide(given, than or metric)
+    if a not in mine or b not in theirs:
+        return None
+    return difference(*mine[a].align(theirs[b], join="inner"), quadratic=quadratic)

@@ -3,10 +3,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.study.frames import COLUMNS, drawn, frame, lines
+from tests.study.frames import COLUMNS, drawn, frame, lines, paired
 from xai.core.errors import UserError
 from xai.study.claims import RULE, Claim, Claims, judge, read_claims, table_of
-from xai.study.statistics import holm, paired
+from xai.study.statistics import holm
 
 CLAIMS = sorted((Path(__file__).resolve().parents[2] / "conf" / "claim").glob("*.yaml"))
 

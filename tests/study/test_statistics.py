@@ -4,14 +4,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from tests.study.frames import drawn, frame, lines
+from tests.study.frames import drawn, frame, lines, paired
 from xai.core.errors import UserError
 from xai.study.statistics import (
     best_and_ties,
     bootstrap,
     holm,
     normalised,
-    paired,
     summary,
     t_interval,
     t_test,

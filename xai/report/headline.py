@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from xai.report.figures import Source
-from xai.study.statistics import MINIMUM_SEEDS, Best
+from xai.study.statistics import MINIMUM_SEEDS, Best, of_runs, wide
 
 FEW_IMAGES = 30
 """Fewer are too few to tell explainers apart by anything but a large difference."""
@@ -210,14 +210,7 @@ def _images(lines: pd.DataFrame) -> int:
 def _by_run(source: Source, metric: str) -> pd.DataFrame:
     """Means of runs, a column for each row of the table; a row without a source has its value in all of them."""
     lines = source.of(metric)
-    if lines.empty:
-        return pd.DataFrame()
-    sources = lines["source"].dropna().unique()
-    if len(sources):
-        apart = [lines[lines["source"].isna()].assign(source=name) for name in sources]
-        lines = pd.concat([lines[lines["source"].notna()], *apart])
-    keys = ["model", "data", "source", "seed"]
-    return source.averaged(metric, lines, [*keys, "explainer"]).unstack("explainer")
+    return pd.DataFrame() if lines.empty else of_runs(wide(lines, metric), source.column(metric).quadratic)
 
 
 def _paired(values: pd.DataFrame, a: str, b: str) -> tuple[float, float]:

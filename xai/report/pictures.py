@@ -17,13 +17,11 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 from torch import Tensor
 
 from xai.core.errors import UserError
-from xai.metrics.functional.agreement import largest
 from xai.report.figures.style import BLUE, GREY, ORANGE, YELLOW
 from xai.rounding import is_constant
 
@@ -63,24 +61,21 @@ class Gallery:
 
     def __post_init__(self) -> None:
         """Refuse what does not belong together."""
-        images = self.images
-        if images.ndim != 4 or images.shape[1] != 3 or 0 in images.shape or not self.maps:
+        if self.images.ndim != 4 or self.images.shape[1] != 3 or 0 in self.images.shape or not self.maps:
             raise UserError(
-                f"images of shape {tuple(images.shape)} with maps of {len(self.maps)} rows cannot be shown: give "
-                "[N, 3, H, W] and at least one row"
+                f"images {list(self.images.shape)}, maps of {len(self.maps)} rows: give [N, 3, H, W], and one"
             )
         if self.second and self.second_classes is None:
             raise UserError("maps of a second class without its name: give second_classes")
-        parts: dict[str, Sequence[str] | Tensor | None]
-        parts = {"classes": self.classes, "true classes": self.true, "predictions": self.predicted}
-        parts |= {"second classes": self.second_classes, "regions": self.regions}
-        parts |= {f"notes of {label}": notes for label, notes in self.notes.items()}
-        parts |= {f"maps of {label}": maps for label, maps in (*self.maps.items(), *self.second.items())}
+        named = {"classes": self.classes, "true": self.true, "predicted": self.predicted, "regions": self.regions}
+        maps = {f"maps of {label}": maps for label, maps in (*self.maps.items(), *self.second.items())}
+        parts = {**named, "second_classes": self.second_classes, **self.notes, **maps}
         for name, part in parts.items():
-            if part is not None and len(part) != len(images):
-                raise UserError(f"{len(part)} {name} for {len(images)} images: give one for each")
-            if name.startswith("maps") and isinstance(part, Tensor) and (part.ndim != 3 or 0 in part.shape):
-                raise UserError(f"{name} of shape {tuple(part.shape)} cannot be shown: give [{len(images)}, h, w]")
+            if part is not None and len(part) != len(self.images):
+                raise UserError(f"{len(part)} {name} for {len(self.images)} images: give one for each")
+        for name, part in maps.items():
+            if part.ndim != 3 or 0 in part.shape:
+                raise UserError(f"{name} of shape {list(part.shape)} cannot be shown: give [{len(self.images)}, h, w]")
 
 
 @dataclass(frozen=True)
@@ -93,29 +88,20 @@ class _Shown:
     paired: bool = False
 
 
-def sheets(gallery: Gallery, across: int = 12, inches: float = 1.25, over: bool = True, top: int = 0) -> list[Figure]:
+def sheets(gallery: Gallery, across: int = 12, inches: float = 1.25) -> list[Figure]:
     """All of a gallery; the maps of two classes stand side by side.
 
     Args:
         gallery: What is shown.
         across: Maps in a line at most; more are put on further sheets.
         inches: Width of a map.
-        over: Maps over their images, else by themselves.
-        top: Below the maps of each image the so many highest of their patches; 0: without.
-
-    Raises:
-        UserError: There are fewer patches than `top`.
     """
-    pairs = [_pair(gallery, label) for label in gallery.maps]
     pages: list[list[_Shown]] = [[]]
-    for pair in pairs:
+    for pair in (_pair(gallery, label) for label in gallery.maps):
         if pages[-1] and len(pages[-1]) + len(pair) > across:
             pages.append([])
         pages[-1].extend(pair)
-    smallest = min(maps[0].numel() for maps in gallery.maps.values())
-    if not 0 <= top <= smallest:
-        raise UserError(f"the top {top} of {smallest} patches cannot be shown: give 0 to {smallest}")
-    return [_sheet(gallery, page, inches, over, top) for page in pages]
+    return [_sheet(gallery, page, inches) for page in pages]
 
 
 def _pair(gallery: Gallery, label: str) -> list[_Shown]:
@@ -127,34 +113,26 @@ def _pair(gallery: Gallery, label: str) -> list[_Shown]:
     ]
 
 
-def _sheet(gallery: Gallery, shown: Sequence[_Shown], inches: float, over: bool, top: int) -> Figure:
-    count, lines = len(gallery.images), 2 if top else 1
+def _sheet(gallery: Gallery, shown: Sequence[_Shown], inches: float) -> Figure:
+    count = len(gallery.images)
     height, width = gallery.images.shape[-2:]
     tall = min(max(inches * height / width, 0.4), 3.2 * inches)
     # Wide enough for the legend of the colours, whatever the number of maps.
     wide = max(inches * (len(shown) + 1) + 0.3, 3.6)
-    figure = Figure(figsize=(wide, count * (lines * tall + 0.34) + 1.2))
+    figure = Figure(figsize=(wide, count * (tall + 0.34) + 1.2))
     figure.set_layout_engine("constrained", w_pad=0.02, h_pad=0.02, wspace=0.02, hspace=0.02)
-    panels = figure.subplots(count * lines, len(shown) + 1, squeeze=False)
+    panels = figure.subplots(count, len(shown) + 1, squeeze=False)
     images = _as_bytes(gallery.images)
     scaled = [[_scaled(gallery, column, row) for column in shown] for row in range(count)]
     for row in range(count):
-        line = panels[row * lines]
+        line = panels[row]
         _draw(line[0], images[row])
         _outline_region(line[0], gallery, row)
         _name_image(line[0], gallery, row)
         for column, axes, values in zip(shown, line[1:], scaled[row], strict=True):
-            _draw(axes, overlay(images[row], values) if over else _COLOURS((values + 1) / 2)[..., :3])
+            _draw(axes, overlay(images[row], values))
             _outline_region(axes, gallery, row)
             _name_map(axes, gallery, column, row)
-        if top:
-            below = panels[row * lines + 1]
-            below[0].set_axis_off()
-            below[0].text(0.97, 0.5, f"top {top}\npatches", fontsize=8, ha="right", va="center", color=GREY)
-            for column, axes in zip(shown, below[1:], strict=True):
-                keep = top_patches(column.maps[row], top)
-                _draw(axes, _dimmed(images[row], keep))
-                _frame_patches(axes, keep)
     panels[0, 0].set_title("input", fontsize=8)
     for column, axes in zip(shown, panels[0, 1:], strict=True):
         axes.set_title("" if column.second else _wrapped(column.label), fontsize=8, parse_math=False)
@@ -192,13 +170,6 @@ def overlay(pixels: NDArray[np.uint8], scaled: Floats) -> Floats:
     return mixed
 
 
-def top_patches(attribution: Tensor, k: int) -> NDArray[np.bool_]:
-    """The k highest entries of a map, bool [h, w]; ties in patch order."""
-    keep = np.zeros(attribution.numel(), dtype=bool)
-    keep[largest(attribution.detach().cpu().flatten()[None], k)[0].numpy()] = True
-    return keep.reshape(tuple(attribution.shape))
-
-
 def shorten(text: str, length: int) -> str:
     """A text cut to at most `length` characters."""
     return text if len(text) <= length else text[: length - 1] + "…"
@@ -209,11 +180,6 @@ def _as_bytes(images: Tensor) -> NDArray[np.uint8]:
     if pixels.is_floating_point():
         pixels = (255 * pixels.float().clamp(0, 1)).round().to(torch.uint8)
     return pixels.permute(0, 2, 3, 1).numpy()
-
-
-def _dimmed(pixels: NDArray[np.uint8], keep: NDArray[np.bool_]) -> Floats:
-    canvas, rows, columns = _enlarged(pixels, keep.shape)
-    return np.where(keep[rows][:, columns, None], canvas, 0.3 * canvas) / 255
 
 
 def _enlarged(
@@ -246,13 +212,6 @@ def _outline_region(axes: Axes, gallery: Gallery, row: int) -> None:
     x, y = (np.arange(-1, width + 1) + 0.5) / width, (np.arange(-1, height + 1) + 0.5) / height
     lines = axes.contour(x.clip(0, 1), y.clip(0, 1), np.pad(region, 1), levels=[0.5], colors=[YELLOW], linewidths=0.9)
     lines.set_path_effects([withStroke(linewidth=2, foreground="black")])
-
-
-def _frame_patches(axes: Axes, keep: NDArray[np.bool_]) -> None:
-    rows, columns = keep.shape
-    for row, column in zip(*np.nonzero(keep), strict=True):
-        corner = (column / columns, row / rows)
-        axes.add_patch(Rectangle(corner, 1 / columns, 1 / rows, fill=False, edgecolor=YELLOW, linewidth=0.8))
 
 
 def _name_image(axes: Axes, gallery: Gallery, row: int) -> None:

@@ -152,9 +152,12 @@ def judge(frame: pd.DataFrame, claims: Claims, columns: Mapping[str, Column]) ->
         UserError: A claim without a direction, of a metric of which neither way is better.
     """
     found = []
+    named = {name for claim in claims.claims for name in (*claim.metrics, claim.than) if name}
     for where, part in parts(frame, claims.pool):
-        table = _Wides(part)
-        judged = [_compare(each, where, table, columns) for claim in claims.claims for each in _each(claim, part)]
+        labels = dict(zip(part["explainer"], part["label"], strict=True))
+        wides = {name: wide(part, name) for name in named & set(part["metric"])}
+        compared = [each for claim in claims.claims for each in _each(claim, part)]
+        judged = [_compare(each, where, labels, wides, columns) for each in compared]
         found += _corrected(judged)
     return found
 
@@ -204,20 +207,6 @@ def table_of(findings: Sequence[Finding]) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=_COLUMNS)
 
 
-class _Wides:
-    """The metrics of one part of a frame, each made wide once."""
-
-    def __init__(self, frame: pd.DataFrame) -> None:
-        self._frame = frame
-        self._made: dict[str, pd.DataFrame] = {}
-        self.labels: dict[str, str] = dict(zip(frame["explainer"], frame["label"], strict=True))
-
-    def of(self, metric: str) -> pd.DataFrame:
-        if metric not in self._made:
-            self._made[metric] = wide(self._frame, metric)
-        return self._made[metric]
-
-
 def _each(claim: Claim, frame: pd.DataFrame) -> Iterator[tuple[Claim, str, str, str]]:
     """Every comparison of a claim: metric, row above, row below."""
     rows = frame.drop_duplicates("explainer").set_index("explainer")["kind"]
@@ -240,23 +229,27 @@ def _named(names: Sequence[str], kinds: "pd.Series[str]", spared: Sequence[str])
 
 
 def _compare(
-    comparison: tuple[Claim, str, str, str], where: str, table: _Wides, columns: Mapping[str, Column]
+    comparison: tuple[Claim, str, str, str],
+    where: str,
+    called: Mapping[str, str],
+    wides: Mapping[str, pd.DataFrame],
+    columns: Mapping[str, Column],
 ) -> Finding:
     claim, name, above, below = comparison
     column = column_of(name, columns)
-    labels = (table.labels.get(above, above), table.labels.get(below, below))
+    labels = (called.get(above, above), called.get(below, below))
     text = claim.text.format(above=labels[0], below=labels[1], metric=column.label)
     finding = Finding(claim, text, where, column, above, below, labels)
     for row, metric in ((above, name), (below, claim.than or name)):
-        if row not in table.labels:
+        if row not in called:
             return replace(finding, why="there is no row", lacks=row)
-        if row not in table.of(metric):
-            return replace(finding, why=f"{table.labels[row]} has no", lacks=metric)
+        if row not in wides.get(metric, ()):
+            return replace(finding, why=f"{called[row]} has no", lacks=metric)
     direction = claim.direction or column.better
     if direction is None:
         raise UserError(f"the claim {claim.text!r} has no direction, and neither is better of {name}: give direction")
     sign = 1 if direction == "higher" else -1
-    mine, theirs = table.of(name)[above], table.of(claim.than or name)[below]
+    mine, theirs = wides[name][above], wides[claim.than or name][below]
     found = difference(*mine.align(theirs, join="inner"), null=sign * claim.margin, quadratic=column.quadratic)
     return finding if found is None else replace(finding, sign=sign, difference=found, p=found.p)
 

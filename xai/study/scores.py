@@ -170,22 +170,18 @@ class _Measured:
 
     @property
     def rows(self) -> Tensor:
-        """Numbers of the images [B] in their split."""
         return self._given.case.rows[self._positions]
 
     @cached_property
     def images(self) -> Tensor:
-        """Pixels [B, 3, H, W] in [0, 1], on the device."""
         return self._given.case.images(self._number).pixels.to(self._device)
 
     @property
     def regions(self) -> Tensor | None:
-        """Where the objects are, bool [B, H, W]."""
         return self._given.case.images(self._number).regions
 
     @property
     def cells(self) -> Tensor | None:
-        """Where the object is that is asked about, of several in an image: bool [B, H, W]."""
         case = self._given.case
         source: Any = case.data.source
         if facts(case)["cells"] is not None:
@@ -195,68 +191,55 @@ class _Measured:
 
     @property
     def labels(self) -> Tensor | None:
-        """True classes [B]."""
         case = self._given.case
         return case.labels[self._positions] if case.is_labelled else None
 
     @property
     def targets(self) -> Tensor:
-        """Classes that are explained, [B]."""
         return self._given.case.targets[self._positions]
 
     @property
     def second_targets(self) -> Tensor:
-        """Classes that the second maps are of, [B]."""
         return self._given.case.second.targets[self._positions]
 
     @property
     def maps(self) -> Tensor | None:
-        """The maps, [B, h, w] or [B, H, W], on the CPU."""
         return self._of(self._given.maps)
 
     @property
     def second(self) -> Tensor | None:
-        """Maps of the second class."""
         return self._of(self._given.second)
 
     @property
     def reference(self) -> Tensor | None:
-        """Maps that are taken for the truth."""
         return self._of(self._given.reference)
 
     @property
     def reference_second(self) -> Tensor | None:
-        """The same of the second class."""
         return self._of(self._given.reference_second)
 
     @property
     def logits(self) -> Tensor | None:
-        """What the row itself says of the images, [B, C], where it is a classifier."""
         logits = self._given.maps.logits
         return None if logits is None else logits[self._positions]
 
     @property
     def classifier_logits(self) -> Tensor:
-        """What the classifier says of them, [B, C]."""
         return self._given.case.compared_logits[self._positions]
 
     @property
     def network(self) -> MaskableClassifier:
-        """The classifier."""
         return self._given.case.network()
 
     @property
     def mean(self) -> Sequence[float]:
-        """What the classifier normalises with, three channels."""
         return self._given.case.model.mean
 
     @property
     def generator(self) -> torch.Generator:
-        """A fresh source of randomness, the same for every row."""
         return block_generator(self._given.case.seed, self._number)
 
     def game(self) -> PatchGame:
-        """The game of the images' patches, whose value is the probability of the class that is explained."""
         return PatchGame(self.network, self.images, self.targets.to(self._device))
 
     def _of(self, maps: Maps | None) -> Tensor | None:

@@ -37,6 +37,7 @@ def t_interval(values: Sequence[float] | Values, level: float = 1 - LEVEL) -> tu
     data = np.asarray(values, dtype=np.float64)
     if len(data) < 2:
         return math.nan, math.nan
+    # Not scipy's own interval, which is NaN where all values are the same.
     half = float(stats.t.ppf((1 + level) / 2, len(data) - 1)) * data.std(ddof=1) / math.sqrt(len(data))
     return float(data.mean() - half), float(data.mean() + half)
 
@@ -182,16 +183,10 @@ def wide(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
 class Difference:
     """What one row has more than another, paired over images within runs, and over runs.
 
-    Attributes:
-        by_run: Mean over the images that both rows define, run by run.
-        seeds: How many seeds the runs have.
-        over_runs: Interval (low, high) of the mean of `by_run`, by Student's t; NaN for one run.
-        p_runs: Of the paired t-test over runs; NaN where it says nothing.
-        images: How many images stand behind the next two; 0 where values are of all images together. Images that all
-            runs of a data set share count once, with their mean over runs.
-        over_images: Mean and interval (mean, low, high) over images.
-        p_images: Of the paired t-test over images.
-        quadratic: Whether `by_run` is of roots of mean squares, which differences of single images do not add up to.
+    `by_run` has the mean over the images that both rows define, run by run (of an RMSE: the difference of roots of mean
+    squares); `over_runs` is the interval of their mean, by Student's t, and `p_runs` that of the paired t-test. Of
+    single `images` (0 where values are of all together; those that all runs of a data set share count once, with their
+    mean) `over_images` has mean, low and high, and `p_images` the same test. What says nothing is NaN.
     """
 
     by_run: tuple[float, ...]
@@ -234,7 +229,7 @@ def difference(
     """
     each = a - b
     both = each.notna()
-    means = (_of_runs(a.where(both), quadratic) - _of_runs(b.where(both), quadratic)).dropna()
+    means = (of_runs(a.where(both), quadratic) - of_runs(b.where(both), quadratic)).dropna()
     if means.empty:
         return None
     by_run = means.to_numpy(dtype=np.float64)
@@ -251,16 +246,6 @@ def difference(
         p_images=t_test(images - null, scale),
         quadratic=quadratic,
     )
-
-
-def paired(
-    frame: pd.DataFrame, metric: str, a: str, b: str, than: str | None = None, quadratic: bool = False
-) -> Difference | None:
-    """What row `a` has more of `metric` than row `b` has of it, or of the metric `than`; None where no run has both."""
-    mine, theirs = wide(frame, metric), wide(frame, than or metric)
-    if a not in mine or b not in theirs:
-        return None
-    return difference(*mine[a].align(theirs[b], join="inner"), quadratic=quadratic)
 
 
 @dataclass(frozen=True)
@@ -290,7 +275,7 @@ def best_and_ties(values: pd.DataFrame, better: str, quadratic: bool = False, le
         level: Of the test.
     """
     values = values.dropna(axis=1, how="all")
-    runs = _of_runs(values, quadratic).dropna()
+    runs = of_runs(values, quadratic).dropna()
     if values.shape[1] < 2 or runs.empty:
         return Best()
     means = runs.mean()
@@ -304,7 +289,7 @@ def best_and_ties(values: pd.DataFrame, better: str, quadratic: bool = False, le
     return Best(best, tied, len(runs), over)
 
 
-def _of_runs(values: Any, quadratic: bool) -> Any:
+def of_runs(values: Any, quadratic: bool) -> Any:
     """Means of runs, of a series or a frame with the index of `wide`; NaN left out."""
     return (values**2).groupby(level=_RUN).mean() ** 0.5 if quadratic else values.groupby(level=_RUN).mean()
 

@@ -239,22 +239,8 @@ def _name_points(chart: Figure, axes: Axes, points: pd.DataFrame) -> None:
     at = axes.transData.transform(points[["cost", "mean"]].to_numpy(dtype=float))
     taken = [Bbox.from_extents(x - 5, y - 5, x + 5, y + 5) for x, y in at]
     inside = axes.get_window_extent()
-    places = [
-        (8, 0, "left"),
-        (-8, 0, "right"),
-        (0, 10, "center"),
-        (0, -10, "center"),
-        (8, 11, "left"),
-        (8, -11, "left"),
-    ]
-    places += [
-        (-8, 11, "right"),
-        (-8, -11, "right"),
-        (8, 22, "left"),
-        (8, -22, "left"),
-        (-8, 22, "right"),
-        (0, 32, "center"),
-    ]
+    across, above = ((8, "left"), (-8, "right")), (0, "center")
+    places = [(x, y, side) for y in (0, 11, -11, 22, -22) for x, side in (*across, above) if x or y]
     for label, cost, mean in zip(points["label"], points["cost"], points["mean"], strict=True):
         for dx, dy, side in places:
             text = axes.annotate(
