@@ -7,7 +7,7 @@ import pandas as pd
 from safetensors.torch import load_file
 from torch import Tensor
 
-from xai.study.files import read_frames
+from xai.study.frame import read_frames
 
 MAPS = 2
 """Images whose maps are kept."""

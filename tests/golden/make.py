@@ -34,8 +34,7 @@ from xai.metrics.registry import columns
 from xai.papers.ranking.shortcut import Shortcut
 from xai.papers.ranking.study import RankingStudy, StudyWithShortcut, open_study
 from xai.study.case import Case
-from xai.study.files import read_frames
-from xai.study.frame import Measurement
+from xai.study.frame import Measurement, read_frames
 from xai.study.maps import Maps, explain
 from xai.study.study import Study
 

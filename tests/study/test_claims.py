@@ -110,7 +110,8 @@ def test_what_is_not_in_the_frame_is_said():
     )
     assert {each.verdict for each in findings} == {"not measured"}
     reasons = [f"{each.why} {each.lacks}".strip() for each in findings]
-    assert table_of(findings)["why"].tolist() == reasons
+    table = table_of(findings)
+    assert (table["why"] + " " + table["lacks"]).str.strip().tolist() == reasons
     assert reasons == ["there is no row vit_cx", "RISE has no mif", "OURS has no rma", "no run has both"]
 
 

@@ -23,8 +23,7 @@ from xai.report.parts import Reasons, Table, as_frame
 from xai.report.pictures import sheets as picture_sheets
 from xai.report.tables import build_tables, published_table
 from xai.study.claims import judge, read_claims, table_of
-from xai.study.files import write_frames
-from xai.study.frame import Frames
+from xai.study.frame import Frames, write_frames
 from xai.study.params import StudySettings
 from xai.study.study import Study
 
@@ -275,7 +274,6 @@ def of_main(frame: pd.DataFrame) -> pd.DataFrame:
     """The lines of a frame; what was asked in another case is told of the data set of the main case."""
     if not len(frame):
         return frame
-    main = frame[frame["case"] == "main"].drop_duplicates(["model", "seed"])
-    known = {(model, seed): data for model, seed, data in zip(main["model"], main["seed"], main["data"], strict=True)}
-    where = zip(frame["model"], frame["seed"], frame["data"], frame["case"] == "main", strict=True)
-    return frame.assign(data=[own if is_main else known.get((model, seed), own) for model, seed, own, is_main in where])
+    main = frame[frame["case"] == "main"].drop_duplicates(["model", "seed"]).set_index(["model", "seed"])["data"]
+    told = main.reindex(pd.MultiIndex.from_frame(frame[["model", "seed"]])).set_axis(frame.index)
+    return frame.assign(data=frame["data"].where((frame["case"] == "main") | told.isna(), told))

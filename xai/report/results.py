@@ -31,7 +31,7 @@ from xai.study.claims import read_yaml
 
 EARLIER = "Measured by commit "
 """What a block begins with whose sweep has not been run since blocks are generated."""
-_TEXT = ("group", "row", "label", "over", "mark", "heading", "paper", "than", "why")
+_TEXT = ("group", "row", "label", "over", "mark", "heading", "paper", "than", "why", "lacks")
 _BLOCK = re.compile(r"(<!-- results: (\{[^\n]*\}) -->\n)(.*?)(<!-- end of results -->)", re.DOTALL)
 
 

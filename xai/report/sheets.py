@@ -103,6 +103,8 @@ def claim_sheets(claims: pd.DataFrame, columns: Mapping[str, Column]) -> list[Sh
     sheets = []
     for where, mine in claims.groupby("where", sort=False) if len(claims) else ():
         for heading, part in mine[mine["heading"] != ""].groupby("heading", sort=False):
+            if (part["verdict"] == NOT_MEASURED).all():
+                continue
             sheets.append(_grid(f"{heading} · {where}", part, columns))
         others = mine[mine["heading"] == ""].to_dict("records")
         if others:
@@ -117,8 +119,10 @@ def claim_notes(claims: pd.DataFrame) -> list[str]:
     if claims.empty:
         return []
     counts = [f"{(claims['verdict'] == verdict).sum()} {text}" for verdict, text in _TALLY.items()]
-    reasons = claims.loc[claims["why"] != "", ["verdict", "why"]].drop_duplicates()
-    told = [f"{verdict.capitalize()}: {why}." for verdict, why in reasons.itertuples(index=False)]
+    told = [
+        f"{str(verdict).capitalize()}: {why} {', '.join(lacks.unique())}".strip() + "."
+        for (verdict, why), lacks in claims[claims["why"] != ""].groupby(["verdict", "why"], sort=False)["lacks"]
+    ]
     return [f"Of {len(claims)} comparisons: {', '.join(counts)}.", _LEGEND, *told, RULE]
 
 
@@ -204,7 +208,9 @@ def _entry(cell: Cell, digits: int, spread: str) -> Entry:
 def _grid(title: str, claims: pd.DataFrame, columns: Mapping[str, Column]) -> Sheet:
     shown = {name: column_of(name, columns) for name in claims["metric"].unique()}
     of = {(each["below"], each["metric"]): each for each in claims.to_dict("records")}
-    labels = dict(zip(claims["below"], claims["label"], strict=True))
+    # What was not measured at all is named below, once.
+    there = claims[claims["verdict"] != NOT_MEASURED]
+    labels = dict(zip(there["below"], there["label"], strict=True))
     lines = (
         Line((label,), tuple(_claim_entry(of.get((row, name)), column) for name, column in shown.items()), row)
         for row, label in labels.items()

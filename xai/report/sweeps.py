@@ -10,8 +10,7 @@ from xai.core.settings import build, settings
 from xai.report.present import hand_over, tables_of, views
 from xai.report.results import Origin, write_results
 from xai.study.claims import read_yaml
-from xai.study.files import read_frames
-from xai.study.frame import join
+from xai.study.frame import join, read_frames
 
 
 @settings

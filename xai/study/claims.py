@@ -26,7 +26,7 @@ KINDS = ("post-hoc", "trained", "refined", "control", "classifier")
 _COLUMNS = [
     *("claim", "paper", "heading", "where", "metric", "than", "above", "below", "label", "margin"),
     *("difference", "low", "high", "seeds", "low_seeds", "high_seeds"),
-    *("over_images", "low_images", "high_images", "n_images", "p", "verdict", "why"),
+    *("over_images", "low_images", "high_images", "n_images", "p", "verdict", "why", "lacks"),
 ]
 
 RULE = (
@@ -190,7 +190,7 @@ def table_of(findings: Sequence[Finding]) -> pd.DataFrame:
 
     Columns: claim, paper, heading, where, metric, than, above, below, label (of `below`), margin; `difference` and its
     95 % interval `low` to `high`; seeds and the interval over them; n_images, the mean over them and its interval; p,
-    verdict, why.
+    verdict, why, lacks.
     """
     lines = []
     for each in findings:
@@ -203,7 +203,7 @@ def table_of(findings: Sequence[Finding]) -> pd.DataFrame:
             line |= {"seeds": found.seeds, "low_seeds": found.over_runs[0], "high_seeds": found.over_runs[1]}
             line |= dict(zip(("over_images", "low_images", "high_images"), found.over_images, strict=True))
             line |= {"n_images": found.images, "p": each.p}
-        lines.append(line | {"verdict": each.verdict, "why": f"{each.why} {each.lacks}".strip()})
+        lines.append(line | {"verdict": each.verdict, "why": each.why, "lacks": each.lacks})
     return pd.DataFrame(lines, columns=_COLUMNS)
 
 

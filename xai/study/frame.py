@@ -2,16 +2,22 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
 
+from xai.core.errors import UserError
+from xai.core.files import write_atomically
 from xai.explainers.registry import Row, passes_of
 from xai.study.case import Case
 from xai.study.maps import Maps
 from xai.study.scores import Scores
 from xai.study.statistics import WHOLE
+
+NAMES = ("scores", "curves", "costs", "left_out")
+_TEXT = ("case", "explainer", "label", "kind", "metric", "curve", "model", "data", "source", "split", "reason", "maps")
 
 
 @dataclass(frozen=True)
@@ -68,8 +74,7 @@ def frames(measurements: Sequence[Measurement]) -> Frames:
 def join(parts: Iterable[Frames]) -> Frames:
     """The frames of several studies or seeds as one; lines that came twice are kept once."""
     listed = list(parts)
-    names = ("scores", "curves", "costs", "left_out")
-    return Frames(*(_joined([getattr(part, name) for part in listed]).drop_duplicates() for name in names))
+    return Frames(*(_joined([getattr(part, name) for part in listed]).drop_duplicates() for name in NAMES))
 
 
 def _common(measured: Measurement) -> dict[str, Any]:
@@ -126,3 +131,28 @@ def _reason_lines(measured: Measurement) -> list[dict[str, Any]]:
 def _joined(parts: Iterable[pd.DataFrame]) -> pd.DataFrame:
     filled = [part for part in parts if len(part)]
     return pd.concat(filled, ignore_index=True) if filled else pd.DataFrame()
+
+
+def write_frames(folder: Path, frames: Frames) -> None:
+    """Write `scores.csv`, `curves.csv`, `costs.csv` and `left_out.csv`, each whole or not at all."""
+    for name in NAMES:
+        write_atomically(folder / f"{name}.csv", getattr(frames, name).to_csv(index=False).encode())
+
+
+def read_frames(folder: Path) -> Frames:
+    """Read what `write_frames` wrote.
+
+    Raises:
+        UserError: A file is missing or is no such table.
+    """
+    return Frames(*(_read(Path(folder) / f"{name}.csv") for name in NAMES))
+
+
+def _read(path: Path) -> pd.DataFrame:
+    try:
+        found = pd.read_csv(path, dtype=dict.fromkeys(_TEXT, "str"))
+    except pd.errors.EmptyDataError:
+        return pd.DataFrame()
+    except (OSError, ValueError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not what a study wrote ({error}): run the study again") from None
+    return found

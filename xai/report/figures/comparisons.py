@@ -1,6 +1,5 @@
 """Figures that compare rows or metrics: bars, who is right where, quality against cost, agreement of metrics."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -312,6 +311,6 @@ def _write_cells(axes: Axes, values: NDArray[np.float64], form: str, dark: NDArr
             axes.text(column, row, text, ha="center", va="center", fontsize=size, color=colour)
 
 
-def _bare(axes: Axes, sides: Sequence[str] = ("top", "right", "left", "bottom")) -> None:
+def _bare(axes: Axes) -> None:
     axes.tick_params(length=0)
-    axes.spines[list(sides)].set_visible(False)
+    axes.spines[:].set_visible(False)

@@ -1,6 +1,6 @@
 """Line plots: curves over the share of an image that is left or removed, and metrics over a parameter."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +21,6 @@ from xai.report.figures.style import (
     grid,
     intervals,
     legend_below,
-    scaling,
     tidy,
 )
 
@@ -288,11 +287,15 @@ def _draw_panel(axes: Axes, source: Source, metric: str, found: Mapping[int, pd.
         # So that a difference of a few per cent is not blown up into a cliff.
         axes.update_datalim([(ticks[0], 0.9), (ticks[-1], 1.1)])
         level = float(source.averaged(metric, reference, run_keys(reference)).mean())
-        right = axes.secondary_yaxis("right", functions=scaling(level))
+        right = axes.secondary_yaxis("right", functions=_scaling(level))
         right.set_ylabel(source.with_unit(metric), fontsize=9)
         right.tick_params(labelsize=9)
     if params.zero:
         axes.update_datalim([(ticks[0], 0.0)] if ticks else [])
+
+
+def _scaling(factor: float) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
+    return lambda share: share * factor, lambda value: value / factor
 
 
 def _draw_series(axes: Axes, series: pd.DataFrame, style: dict[str, Any], side: float, params: OverParams) -> None:

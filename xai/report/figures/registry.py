@@ -1,10 +1,8 @@
 """Figures by name: functions of what a study measured, and the files of conf/figure that say with which settings."""
 
-import importlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from fnmatch import fnmatchcase
-from functools import cache
 from typing import Any
 
 import pandas as pd
@@ -17,7 +15,6 @@ from xai.metrics.registry import Column
 from xai.study.claims import read_yaml
 from xai.study.columns import column_of, scale
 
-_MODULES = ("lines", "comparisons")
 _NAMED = ("figure", "name", "alt", "caption", "width", "joint")
 RUN = ("model", "data", "source", "seed")
 _LINE = ("case", "explainer", "label", "kind", "metric", "split", "image", "value", "chance", "curve", "x")
@@ -154,15 +151,8 @@ def figure(name: str, **about: Any) -> Callable[[Draw], Draw]:
     return register
 
 
-@cache
-def _fill() -> None:
-    for module in _MODULES:
-        importlib.import_module(f"xai.report.figures.{module}")
-
-
 def names() -> list[str]:
     """All figures: the functions, and the files of conf/figure."""
-    _fill()
     return sorted({*_REGISTERED, *choices("figure")})
 
 
@@ -172,7 +162,6 @@ def open_figure(wanted: str | Mapping[str, Any]) -> Info:
     Raises:
         UserError: An unknown figure or setting.
     """
-    _fill()
     given = {"figure": wanted} if isinstance(wanted, str) else dict(wanted)
     base = str(given.pop("figure", ""))
     if base not in names():

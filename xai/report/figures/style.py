@@ -4,7 +4,7 @@ Everything is drawn on figures of their own, never through pyplot's shared state
 """
 
 import io
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -114,11 +114,6 @@ def grid(count: int, across: int, size: tuple[float, float], sharey: bool = Fals
     for axes in panels[count:]:
         axes.set_axis_off()
     return figure, panels[:count]
-
-
-def scaling(factor: float) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
-    """There and back between a share of `factor` and the value itself."""
-    return lambda share: share * factor, lambda value: value / factor
 
 
 def to_bytes(figure: Figure, suffix: str = "png") -> bytes:
