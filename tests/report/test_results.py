@@ -1,5 +1,7 @@
 """Blocks of Markdown say what the results of a sweep say, and nothing else."""
 
+import importlib.util
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -99,6 +101,31 @@ def test_the_origin_names_this_machine():
     origin = Origin.here("make toy", 1, [0])
     assert machine() in str(origin)
     assert origin.commit in str(origin)
+
+
+def test_the_command_takes_what_is_newer_and_fills_every_document(results, tmp_path, monkeypatch, capsys):
+    spec = importlib.util.spec_from_file_location("tables_of_docs", ROOT / "docs" / "tables.py")
+    command = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(command)
+    place = tmp_path / "clone"
+    (place / "docs").mkdir(parents=True)
+    monkeypatch.setattr(command, "ROOT", place)
+    monkeypatch.setattr(command, "RESULTS", place / "docs" / "results")
+    (place / "README.md").write_text(block(more=", table: salvage_table1"))
+    (place / "docs" / "a.md").write_text("nothing to fill\n")
+    measured = place / "outputs" / "toy" / "results"
+    shutil.copytree(results[0] / "toy", measured)
+    command.main()
+    first = (place / "README.md").read_text()
+    assert str(ORIGIN) in first
+    assert "filled" in capsys.readouterr().out
+    about = measured / "about.yaml"
+    for date, taken in (("2025-12-31", False), ("2026-01-02", True)):
+        about.write_text(
+            about.read_text().replace("2 cores", "4 cores").replace(yaml.safe_load(about.read_text())["date"], date)
+        )
+        command.main()
+        assert ("4 cores" in (place / "README.md").read_text()) == taken
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
