@@ -85,7 +85,6 @@ class _Shown:
     label: str
     maps: Tensor
     second: bool = False
-    paired: bool = False
 
 
 def sheets(gallery: Gallery, across: int = 12, inches: float = 1.25) -> list[Figure]:
@@ -105,12 +104,8 @@ def sheets(gallery: Gallery, across: int = 12, inches: float = 1.25) -> list[Fig
 
 
 def _pair(gallery: Gallery, label: str) -> list[_Shown]:
-    if label not in gallery.second:
-        return [_Shown(label, gallery.maps[label])]
-    return [
-        _Shown(label, gallery.maps[label], paired=True),
-        _Shown(label, gallery.second[label], second=True, paired=True),
-    ]
+    second = [_Shown(label, gallery.second[label], second=True)] if label in gallery.second else []
+    return [_Shown(label, gallery.maps[label]), *second]
 
 
 def _sheet(gallery: Gallery, shown: Sequence[_Shown], inches: float) -> Figure:
@@ -144,7 +139,7 @@ def _sheet(gallery: Gallery, shown: Sequence[_Shown], inches: float) -> Figure:
 def _scaled(gallery: Gallery, column: _Shown, row: int) -> Floats:
     """A map in [-1, 1]: 0 says nothing, 1 is the most of the maps of this image by this explainer."""
     together = [gallery.maps[column.label][row]]
-    if column.paired:
+    if column.label in gallery.second:
         together.append(gallery.second[column.label][row])
     known = torch.cat([each.detach().cpu().flatten() for each in together]).nan_to_num(0.0, 0.0, 0.0)
     values = known.double()
@@ -227,7 +222,7 @@ def _name_image(axes: Axes, gallery: Gallery, row: int) -> None:
 
 def _name_map(axes: Axes, gallery: Gallery, column: _Shown, row: int) -> None:
     parts = []
-    if column.paired:
+    if column.label in gallery.second:
         names = gallery.second_classes if column.second else gallery.classes
         assert names is not None
         parts.append(f"for {shorten(names[row], 12)}")

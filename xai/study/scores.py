@@ -64,25 +64,14 @@ class Scores:
     chance: dict[str, Tensor]
 
 
-@dataclass(frozen=True)
-class Compared:
-    """What metrics compare maps with beside the classifier: maps of other rows of the same case.
-
-    Args:
-        reference: The row whose maps are the truth, None where there is none.
-    """
-
-    reference: Row | None = None
-
-
-def missing(case: Case, row: Row, maps: Maps, chosen: Chosen, compared: Compared) -> str | None:
-    """Why a metric cannot be had of a row, in a line; None where it can."""
+def missing(case: Case, row: Row, maps: Maps, chosen: Chosen, reference_row: Row | None) -> str | None:
+    """Why a metric cannot be had of a row, in a line; None where it can. The reference row's maps are the truth."""
     available = {"network", "game", *(name for name, reason in facts(case).items() if reason is None)}
     if maps.attributions is not None:
         available |= {"maps", "second"}
     if maps.logits is not None:
         available.add("logits")
-    if compared.reference is not None:
+    if reference_row is not None:
         available |= {"reference", "reference_second"}
     return registry.missing(chosen.metric, available, "patch" if is_of_patches(case, maps) else "pixel")
 
@@ -92,15 +81,15 @@ def is_of_patches(case: Case, maps: Maps) -> bool:
     return maps.attributions is None or tuple(maps.attributions.shape[1:]) == tuple(case.network().grid)
 
 
-def score(case: Case, row: Row, maps: Maps, chosen: Chosen, compared: Compared) -> Scores:
+def score(case: Case, row: Row, maps: Maps, chosen: Chosen, reference_row: Row | None) -> Scores:
     """The scores of a row by a metric, from the store or computed; the maps it needs besides are made first."""
     needs = chosen.needs
     second = explain(case.second, row) if "second" in needs else None
     reference = reference_second = None
-    if "reference" in needs and compared.reference is not None:
-        reference = explain(case, compared.reference)
+    if "reference" in needs and reference_row is not None:
+        reference = explain(case, reference_row)
         if "second" in needs:
-            reference_second = explain(case.second, compared.reference)
+            reference_second = explain(case.second, reference_row)
     given = _Given(case, chosen, maps, second, reference, reference_second)
     spec = {
         "metric": chosen.flat,

@@ -16,7 +16,7 @@ from xai.explainers.registry import Row, refusal
 from xai.study.case import Case
 from xai.study.frame import Frames, Measurement, frames
 from xai.study.maps import explain
-from xai.study.scores import Chosen, Compared, missing, score
+from xai.study.scores import Chosen, missing, score
 
 log = logging.getLogger(__name__)
 
@@ -105,14 +105,13 @@ class Study:
 
     def _measuring(self, case: Case, row: Row) -> Callable[[], Measurement]:
         chosen = next(metrics for each, metrics in self.cases if each is case)
-        compared = Compared(self.reference)
 
         def measure() -> Measurement:
             maps, scores, left_out = explain(case, row), {}, {}
             for each in chosen:
-                reason = missing(case, row, maps, each, compared)
+                reason = missing(case, row, maps, each, self.reference)
                 if reason is None:
-                    scores[each.metric.name] = score(case, row, maps, each, compared)
+                    scores[each.metric.name] = score(case, row, maps, each, self.reference)
                 else:
                     left_out[each.metric.name] = reason
             return Measurement(case, row, maps, scores, left_out)
