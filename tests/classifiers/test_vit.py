@@ -304,3 +304,23 @@ def test_a_published_vit_is_the_classifier_where_it_knows_the_classes(
     assert not trained.names
     assert not stages(tmp_path, model=replace(model, pretrained=False), data=PHOTOGRAPHS).is_published
     assert not stages(tmp_path, model=model, classifier_params=replace(CLASSIFIER, focus=0.0)).is_published
+
+
+def test_a_file_that_says_it_is_giant_is_compared_before_it_is_allocated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    devices, true = [], VitParams.build
+
+    def watched(*given: Any) -> Any:
+        network = true(*given)
+        devices.append(next(network.parameters()).device.type)
+        return network
+
+    monkeypatch.setattr(VitParams, "build", watched)
+    giant = replace(MODEL, tower=SmallVit(2**14, 200, 2, 2.0, 1, 1.0))
+    spec = describe(giant, "classifier", "elsewhere", ("north", "east", "south", "west"))
+    files.write(tmp_path / "giant", build_vit(MODEL, 4, 9), spec)
+    asked = replace(CLASSIFIER, checkpoint=str(tmp_path / "giant"))
+    with pytest.raises(UserError, match=r"checkpoint .*giant does not fit model=tiny"):
+        stages(tmp_path, model=giant, classifier_params=asked).classifier  # noqa: B018
+    assert set(devices) == {"meta"}

@@ -17,7 +17,7 @@ from xai.methods.self_explainer import (
     combined_loss,
     explanation_loss,
 )
-from xai.models.clip import trainable_names
+from xai.models.clip import trainable
 
 FIT = FitParams(1, 4, 1e-3, 0.0, 0.1, 1.0)
 LABELS = torch.tensor([0, 3, 1, 4])
@@ -114,7 +114,7 @@ def test_a_step_is_equation_4(alpha: float) -> None:
     assert float(loss.detach()) == pytest.approx(alpha * entropy + (1 - alpha) * explanation, rel=1e-4)
     loss.backward()  # type: ignore[no-untyped-call]
     assert all(grad is not None for grad in gradients(module))
-    assert {name for name, _ in module.model.named_parameters()} == set(trainable_names(module.model))
+    assert {name for name, _ in module.model.named_parameters()} == set(trainable(module.model))
 
 
 def test_supervision_that_is_missing_is_named() -> None:

@@ -9,7 +9,7 @@ from tests.models.tiny_vit import FAMILIES, MEAN, STD, maskable, network, normal
 from xai.core.errors import UserError
 from xai.models.attention import attentions, patch_map, transformer
 from xai.models.clip import SelfExplainingClip
-from xai.models.maskable import Removal
+from xai.models.maskable import Removal, of_ours
 from xai.models.painted import PaintedClassifier
 
 EXACT = {"rtol": 1e-10, "atol": 1e-10}
@@ -104,7 +104,7 @@ def test_a_layer_runs_when_it_is_asked_for_and_the_last_one_not_to_its_end() -> 
     built, ran = network(), []
     for number, block in enumerate(built.blocks):
         block.mlp.register_forward_hook(lambda m, inputs, output, number=number: ran.append(number))
-    layers = attentions(maskable(built), pictures(built, 1))
+    layers = attentions(of_ours(maskable(built)), pictures(built, 1))
     next(layers)
     assert ran == []
     next(layers)

@@ -54,7 +54,7 @@ class ClassifierStages:
     def __post_init__(self) -> None:
         """Refuse what would only show after the training before it."""
         self.outputs = self.model.outputs(len(self.data.source.classes))
-        self.model.maskable(self._blank())
+        self.model.maskable(self._shell())
         if not self.is_published:
             self._check_focus()
 
@@ -145,6 +145,11 @@ class ClassifierStages:
         model, outputs = self.model, self.outputs
         return self._get("classifier", spec, lambda work: self._write(work, "classifier", model.published(outputs)))
 
+    def _shell(self) -> nn.Module:
+        """A network of the model without memory for its weights: a file may have said how large it is."""
+        with torch.device("meta"):
+            return self._blank()
+
     def _blank(self) -> nn.Module:
         """A network of the model, to load weights into."""
         network: nn.Module = self.model.build(self.outputs, self.seed)
@@ -163,7 +168,7 @@ class ClassifierStages:
                 f"{path} is a {info.kind} of {len(info.classes)} classes of {info.data}: a classifier of the "
                 f"{len(classes)} classes of data={self.data.name} is needed"
             )
-        expected = {name: value.shape for name, value in self._blank().state_dict().items()}
+        expected = {name: value.shape for name, value in self._shell().state_dict().items()}
         tensors = match_weights(tensors, expected, what=f"checkpoint {path}", model=self.model.name)
         spec = {**self._common, "checkpoint": fingerprint_file(path)}
         return self._get("classifier", spec, lambda work: self._write(work, "classifier", self._loaded(tensors)))

@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from pytorch_lightning import LightningModule
 
@@ -36,7 +37,8 @@ class VitStages(ClassifierStages):
     @cached_property
     def width(self) -> int:
         """Of the tokens."""
-        return int(build_vit(self.model, self.outputs, self.seed).embed_dim)
+        shell: Any = self._shell()
+        return int(shell.embed_dim)
 
     @cached_property
     def surrogate(self) -> Artifact:

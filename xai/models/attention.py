@@ -1,59 +1,28 @@
 """What the tokens of a transformer attend to, layer by layer."""
 
-from collections.abc import Iterable, Iterator
-from functools import singledispatch
-from typing import NamedTuple
+from collections.abc import Iterator
 
 import torch
-from timm.models.deit import VisionTransformerDistilled
-from torch import Tensor, nn
+from torch import Tensor
 
 from xai.core.errors import UserError
 from xai.models import packed
-from xai.models.clip import SelfExplainingClip
 from xai.models.maskable import MaskableClassifier
-from xai.models.timm_vit import MaskableVit
+from xai.models.transformer import TransformerClassifier
 
 
-class Transformer(NamedTuple):
-    """What attention needs to know of a classifier.
-
-    Attributes:
-        blocks: The blocks that `packed.layers` takes apart; their tokens are the first that `encode` returns.
-        read: The tokens that the logits are computed from. Patches are always the last M.
-    """
-
-    blocks: Iterable[nn.Module]
-    read: slice
-
-
-@singledispatch
-def transformer(classifier: MaskableClassifier) -> Transformer:
-    """The transformer within a classifier.
-
-    A family of classifiers is added by a function of its type that is registered here: `@transformer.register`.
+def transformer(classifier: MaskableClassifier) -> TransformerClassifier:
+    """The classifier as a transformer.
 
     Raises:
-        UserError: Where nobody has registered the type of the classifier.
+        UserError: It is none that is known here.
     """
+    if isinstance(classifier, TransformerClassifier):
+        return classifier
     raise UserError(
         f"a {type(classifier).__name__} shows no attention: use a CLIP or a ViT of timm, or an explainer that "
         "needs none, such as saliency"
     )
-
-
-@transformer.register
-def _(classifier: SelfExplainingClip) -> Transformer:
-    return Transformer(classifier.visual.transformer.resblocks, slice(0, 1))
-
-
-@transformer.register
-def _(classifier: MaskableVit) -> Transformer:
-    """The class token, beside it the distillation token, or what the average is over."""
-    network = classifier.network
-    if network.global_pool == "token":
-        return Transformer(network.blocks, slice(0, 2 if isinstance(network, VisionTransformerDistilled) else 1))
-    return Transformer(network.blocks, slice(0 if network.pool_include_prefix else network.num_prefix_tokens, None))
 
 
 def attentions(classifier: MaskableClassifier, images: Tensor) -> Iterator[Tensor]:
@@ -62,7 +31,7 @@ def attentions(classifier: MaskableClassifier, images: Tensor) -> Iterator[Tenso
     One layer of many images may be large, so what is not kept is not held. Gradients flow where the caller has them on.
 
     Args:
-        classifier: Of a family that `transformer` knows.
+        classifier: A transformer.
         images: [B, 3, H, W] in [0, 1].
 
     Yields:
@@ -88,7 +57,7 @@ def patch_map(classifier: MaskableClassifier, weights: Tensor) -> Tensor:
     """How much the tokens that the logits are read from draw from each patch, the mean over these tokens.
 
     Args:
-        classifier: Of a family that `transformer` knows.
+        classifier: A transformer.
         weights: [B, L, L], what each token (row) draws from each.
 
     Returns:

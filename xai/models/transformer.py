@@ -32,6 +32,8 @@ class TransformerClassifier(MaskableClassifier):
     """
 
     normalisation: Normalisation
+    read: slice = slice(0, 1)
+    """The tokens that the logits are computed from. Patches are always the last M."""
 
     def __init__(self, normalisation: Normalisation, grid: Iterable[int], size: tuple[int, int], prefix: int) -> None:
         super().__init__()
@@ -49,8 +51,8 @@ class TransformerClassifier(MaskableClassifier):
 
     @property
     @abstractmethod
-    def _blocks(self) -> Iterable[nn.Module]:
-        """Its blocks."""
+    def blocks(self) -> Iterable[nn.Module]:
+        """The blocks that `packed.layers` takes apart; their tokens are the first that `encode` returns."""
 
     @abstractmethod
     def _embed(self, images: Tensor) -> Tensor:
@@ -78,7 +80,7 @@ class TransformerClassifier(MaskableClassifier):
 
     @property
     def _layers(self) -> list[packed.Layer]:
-        return packed.layers(self._blocks)
+        return packed.layers(self.blocks)
 
     def _run(self, tokens: Tensor, inputs: Tensor, groups: packed.Groups, read: int | None = None) -> Tensor:
         """As `packed.run`."""

@@ -1,0 +1,72 @@
+"""`task=compare` from a checkpoint alone: every explainer that fits a model gets every number."""
+
+from pathlib import Path
+from typing import Any
+
+import hydra
+import pandas as pd
+import pytest
+import torch
+import yaml
+
+from xai import app, cli
+from xai.models import files
+from xai.models.factory import ClipParams, build_clip, build_explainer
+from xai.models.families import open_model
+from xai.models.spec import describe
+
+CLASSES = tuple("0123456789")
+PIXELS = ["saliency_pixels", "integrated_gradients_pixels", "input_x_gradient_pixels"]
+EVERYWHERE = ["grad_cam", "eigen_cam", "saliency", "integrated_gradients", "input_x_gradient", "rise", "kernel_shap"]
+ATTENTION = ["attention_last", "attention_rollout"]
+CONTROLS = ["random", "brightness", "object_mask"]
+FEW = (
+    *("data=mnist_cluttered", "trainer=cpu", "trainer.threads=1", "logger=none", "pictures=1", "case.images=2"),
+    *("++metric.removal.masks=1", "++explainers.rise.masks=20", "++explainers.integrated_gradients.steps=4"),
+    *("++explainers.integrated_gradients_pixels.steps=4", "++explainers.kernel_shap.coalitions=160"),
+    "++explainers.kernel_shap.evaluation_coalitions=160",
+)
+
+
+def written(folder: Path, name: str, **changes: Any) -> Path:
+    """The file of a classifier of the shipped settings; its head, and a model without published weights, are random."""
+    values = yaml.safe_load((cli.CONF / "model" / f"{name}.yaml").read_text(encoding="utf-8"))
+    values.pop("pretraining", None)
+    params: Any = open_model({**values, **changes})
+    if isinstance(params, ClipParams):
+        network: Any = build_explainer(params, build_clip(params), torch.randn(params.towers.embed_dim, 10))  # type: ignore[union-attr]
+    else:
+        network = params.start(10)
+    files.write(folder / "classifier.safetensors", network, describe(params, "classifier", "mnist_cluttered", CLASSES))
+    return folder / "classifier.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "expected"),
+    [
+        # The weights of a Python package; a small image keeps it short.
+        ("efficientnet_lite0", {"image_size": 64}, EVERYWHERE),
+        pytest.param("cnn_tiny", {}, EVERYWHERE, marks=pytest.mark.slow),
+        pytest.param("vit_tiny", {}, EVERYWHERE + ATTENTION, marks=pytest.mark.slow),
+        pytest.param("clip_tiny", {}, EVERYWHERE + ATTENTION, marks=pytest.mark.slow),
+    ],
+)
+def test_every_explainer_that_fits_gets_every_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, changes: dict[str, Any], expected: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = written(tmp_path, name, **changes)
+    with hydra.initialize_config_dir(str(cli.CONF), version_base="1.3"):
+        config = hydra.compose("config", overrides=["task=compare", f"checkpoint={path}", "store=store", *FEW])
+    app.run(config, tmp_path / "out")
+    scores = pd.read_csv(tmp_path / "out" / "scores.csv").dropna(subset="value")
+    of_pixels = {"deletion_auc", "insertion_auc", "difference_auc", "rma", "rra"}
+    found = {row: set(values.metric) for row, values in scores.groupby("explainer")}
+    assert set(found) == {*expected, *PIXELS, *CONTROLS}
+    for row, columns in found.items():
+        assert of_pixels <= columns, row
+        assert ({"srg", "r_srg"} <= columns) == (row not in PIXELS), row
+    left_out = pd.read_csv(tmp_path / "out" / "left_out.csv")
+    assert set(left_out.explainer) == {*PIXELS, *(set(ATTENTION) - set(expected))}
+    assert left_out.reason.str.len().min() > 0
+    assert (tmp_path / "out" / "report.html").exists()
