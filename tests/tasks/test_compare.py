@@ -21,7 +21,15 @@ EVERYWHERE = ["grad_cam", "eigen_cam", "saliency", "integrated_gradients", "inpu
 ATTENTION = ["attention_last", "attention_rollout"]
 CONTROLS = ["random", "brightness", "object_mask"]
 FEW = (
-    *("data=mnist_cluttered", "trainer=cpu", "trainer.threads=1", "logger=none", "pictures=1", "case.images=2"),
+    *(
+        "data=mnist_cluttered",
+        "trainer=cpu",
+        "trainer.threads=1",
+        "logger=none",
+        "pictures=0",
+        "case.images=2",
+        "figures=[]",
+    ),
     *("++metric.removal.masks=1", "++explainers.rise.masks=20", "++explainers.integrated_gradients.steps=4"),
     *("++explainers.integrated_gradients_pixels.steps=4", "++explainers.kernel_shap.coalitions=160"),
     "++explainers.kernel_shap.evaluation_coalitions=160",
@@ -45,7 +53,7 @@ def written(folder: Path, name: str, **changes: Any) -> Path:
     ("name", "changes", "expected"),
     [
         # The weights of a Python package; a small image keeps it short.
-        ("efficientnet_lite0", {"image_size": 64}, EVERYWHERE),
+        pytest.param("efficientnet_lite0", {"image_size": 32}, EVERYWHERE, marks=pytest.mark.slow),
         pytest.param("cnn_tiny", {}, EVERYWHERE, marks=pytest.mark.slow),
         pytest.param("vit_tiny", {}, EVERYWHERE + ATTENTION, marks=pytest.mark.slow),
         pytest.param("clip_tiny", {}, EVERYWHERE + ATTENTION, marks=pytest.mark.slow),
@@ -66,7 +74,6 @@ def test_every_explainer_that_fits_gets_every_number(
     for row, columns in found.items():
         assert of_pixels <= columns, row
         assert ({"srg", "r_srg"} <= columns) == (row not in PIXELS), row
-    left_out = pd.read_csv(tmp_path / "out" / "left_out.csv")
-    assert set(left_out.explainer) == {*PIXELS, *(set(ATTENTION) - set(expected))}
-    assert left_out.reason.str.len().min() > 0
-    assert (tmp_path / "out" / "report.html").exists()
+    assert set(pd.read_csv(tmp_path / "out" / "left_out.csv").explainer) == set(PIXELS)
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert ("shows no attention" in page) == (expected is EVERYWHERE)
