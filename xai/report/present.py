@@ -65,14 +65,14 @@ class Told:
         tables: Further ones, by the name of their file.
         made: How it was made, by name.
         pictures: Makes further sheets of maps, of so many images.
-        opening: Pictures that the page opens with.
+        opening: Makes the pictures that the page opens with, of so many images.
     """
 
     summary: Sequence[str] = ()
     tables: Mapping[str, Sequence[Table]] = field(default_factory=dict)
     made: Mapping[str, str] = field(default_factory=dict)
     pictures: Callable[[int], Iterable[Picture]] = lambda count: ()
-    opening: Sequence[Picture] = ()
+    opening: Callable[[int], Iterable[Picture]] = lambda count: ()
 
 
 def present(study: Study, frames: Frames, asked: StudySettings, output: Path, told: Told | None = None) -> Path:
@@ -95,7 +95,7 @@ def present(study: Study, frames: Frames, asked: StudySettings, output: Path, to
         tables={**shown.tables, **told.tables},
         summary=told.summary,
         pictures=[*told.pictures(asked.pictures), *pictures_of(study, asked.pictures)],
-        opening=told.opening,
+        opening=list(told.opening(asked.pictures)),
     )
     case = study.cases[0][0]
     model, data = case.model, case.data

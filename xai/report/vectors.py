@@ -70,7 +70,6 @@ _CAPTION = (
     "beside them stands what they differ by, which the column contrast compares with what the references differ by. "
     "The images are spread evenly over the test split, a third of them misclassified; none was picked by its maps."
 )
-_PICTURES = 6
 
 
 def told(study: TransferStudy, frames: Frames, output: Path) -> Told:
@@ -88,17 +87,17 @@ def told(study: TransferStudy, frames: Frames, output: Path) -> Told:
         [*summary, _OWN] if transfer.model.embedded else summary,
         {"sweep": sweep_tables(frames, choice.lambda2)},
         made,
-        opening=two_classes(study),
+        opening=lambda count: two_classes(study, count),
     )
 
 
-def two_classes(study: TransferStudy) -> list[Picture]:
-    """A sheet of some images with the maps of two classes of each, and what the two differ by."""
+def two_classes(study: TransferStudy, count: int) -> list[Picture]:
+    """A sheet of `count` images with the maps of two classes of each, and what the two differ by."""
     rows = [row for row in study.measured_rows if row.name in _OPENING]
     if study.reference is None or not rows:
         return []
     reference = replace(study.reference, label=f"{study.reference.label} (reference)")
-    found = gallery(study.cases[0][0], [reference, *rows], _PICTURES)
+    found = gallery(study.cases[0][0], [reference, *rows], count)
     if found is None:
         return []
     first, second = (

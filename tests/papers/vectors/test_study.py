@@ -203,8 +203,10 @@ def test_what_is_told_and_handed_over(measured: tuple[TransferStudy, Frames], tm
     assert "this machine's own" in found.summary[-1]
     assert f"{choice.alpha:g} and {choice.lambda2:g}, chosen on {SIZES['validation']}" in found.made["α and λ2"]
     assert len(found.made) == 5
-    assert len(found.opening) == 1
-    assert "Proposed" in found.opening[0].alt
+    (opening,) = found.opening(2)
+    assert "2 images" in opening.alt
+    assert "Proposed" in opening.alt
+    assert not list(found.opening(0))
     (table,) = sweep_tables(frames, choice.lambda2)
     labels = [row.label for section in table.sections for row in section.rows]
     assert sorted(labels) == sorted(
