@@ -285,3 +285,15 @@ def test_a_table_may_be_like_another(tmp_path):
         read_table(tmp_path / "c.yaml")
     with pytest.raises(UserError, match="did you mean columns"):
         build(TableParams, {"colums": []}, "a")
+
+
+def test_a_narrow_terminal_has_no_intervals_rather_than_numbers_that_are_cut_off():
+    names = [f"metric_{n}" for n in range(10)]
+    given = frame(*(drawn({"ours": 0.5, "rise": 0.3}, name) for name in names))
+    sheet = sheet_of(only(given, TableParams(rows={"ours": RowParams(symbol=Symbol("ft"))})))
+    wide, narrow = printed(sheet, 200), printed(sheet, 80)
+    numbers = [entry.text for part in sheet.parts for line in part.lines for entry in line.entries]
+    assert all(number in narrow for number in numbers)
+    assert "±" not in narrow.split("Intervals do not fit here")[0]
+    assert "±" in wide
+    assert "Intervals do not fit" not in wide

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -26,6 +26,7 @@ _COSTS_NOTE = (
     "Passes are those of the explained classifier or the explainer, forward; a backward pass counts as two. Training "
     "is not in the time of an image, and the time is that of the device on which it was made."
 )
+_NARROW = "Intervals do not fit here: they are on the page and in the table's file."
 _STYLES = {"best": "bold underline", "tied": "bold", HOLDS: "green", FAILS: "red", UNDECIDED: "yellow"}
 
 
@@ -144,6 +145,13 @@ def cost_sheets(costs: pd.DataFrame) -> list[Sheet]:
 def as_rich(sheet: Sheet, width: int = 80) -> Group:
     """For a terminal of `width` characters; what is in small print goes on a line of its own where it does not fit."""
     flat = _width(sheet) <= width
+    if not flat and _stacked_width(sheet) > width:
+        # Rather no intervals and symbols than numbers that are cut off.
+        lines = [
+            [replace(line, entries=_without_small(line), symbol=None) for line in part.lines] for part in sheet.parts
+        ]
+        parts = (replace(part, lines=tuple(own)) for part, own in zip(sheet.parts, lines, strict=True))
+        return as_rich(replace(sheet, parts=tuple(parts), notes=(_NARROW, *sheet.notes)), max(width, 20))
     printed = RichTable(box=box.SIMPLE_HEAD, padding=(0, 1 if flat else 0), pad_edge=False, collapse_padding=True)
     for position, (name, _) in enumerate(sheet.head):
         left, narrow = position < sheet.leading, not flat and sheet.leading == 1
@@ -242,6 +250,20 @@ def _rich_entry(entry: Entry, flat: bool) -> Text:
     if entry.small:
         text.append(f" ±{entry.small}" if flat else f"\n±{entry.small}", style="dim")
     return text
+
+
+def _without_small(line: Line) -> tuple[Entry, ...]:
+    return tuple(replace(entry, small="") for entry in line.entries)
+
+
+def _stacked_width(sheet: Sheet) -> int:
+    """Characters with what is in small print on lines of its own; 0 where there is none."""
+    lines = [line for part in sheet.parts for line in part.lines]
+    if not any(entry.small for line in lines for entry in line.entries) and not sheet.has_symbols:
+        return 0
+    columns = zip(*(line.entries for line in lines), strict=True)
+    widths = [max(len(text) for entry in column for text in (entry.text, f"±{entry.small}")) for column in columns]
+    return 16 * sheet.leading + 9 * sheet.has_symbols + sum(1 + width for width in widths)
 
 
 def _width(sheet: Sheet) -> int:
