@@ -185,6 +185,25 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
         (["model.pretraining=null"], ["model=clip_tiny has no weights", "no pretraining settings"]),
         (["data=eurosat", "data.clutter=5"], ["data.clutter is no setting of what is chosen here"]),
         (["-m", "seed=one,two"], ["seed=one", "whole number"]),
+        (["-m", "seed=range(0,0)"], ["seed=range(0,0) has no value"]),
+        (["seed=1,2"], ["seed=1,2", "add -m"]),
+        (["--foo"], ["--foo", "KEY=VALUE"]),
+        (["--experimental-rerun=x"], ["--experimental-rerun", "run code"]),
+        (["--experimental-re", "x"], ["--experimental-rerun", "run code"]),
+        (["+hydra.callbacks.x._target_=sympy.sympify"], ["names code"]),
+        (["hydra.job_logging.handlers.console.class=subprocess.Popen"], ["names code"]),
+        *(([f"name={name}"], ["below outputs/"]) for name in ("", "..", "a/../../..", "store", "/tmp/x")),
+        (["store="], ["store is empty"]),
+        (["=1"], ["=1 is no setting"]),
+        (["nothing"], ["nothing is no setting"]),
+        *(
+            ([f"{group}={value}"], [f"{group}={value} is no {group}"])
+            for group in ("logger", "data", "method", "model")
+            for value in ("null", "[1]", "")
+        ),
+        (["study=salvage", "checkpoint=/a (1)/тест=it's.pt"], ["/a (1)/тест=it's.pt does not exist"]),
+        (["name=1", "sead=2"], ["sead is not"]),
+        (["task=supervise", f"block={10**21}"], ["block=10", "at most"]),
     ],
 )
 def test_wrong_settings(run: Cli, arguments: list[str], wanted: list[str]) -> None:
@@ -372,6 +391,43 @@ def test_an_error_in_a_worker_is_told_in_its_own_words(capsys: pytest.CaptureFix
     assert capsys.readouterr().err == "error: picture.png is broken: replace it\n"
 
 
+FILES = {
+    "a tab": (b"# @package _global_\n\tseed: 1\n", ["mine.yaml", "line 2"]),
+    "a key twice": (b"# @package _global_\nseed: 1\nseed: 2\n", ["mine.yaml", "duplicate key seed"]),
+    "Latin-1": (b"# @package _global_\nname: caf\xe9\n", ["mine.yaml is not UTF-8"]),
+    "no list": (b"# @package _global_\ndefaults: 5\n", ["defaults must be a list"]),
+    "no package": (b"seed: 1\n", ["@package _global_"]),
+    "a list": (b"# @package _global_\n[1, 2]\n", ["experiment/mine"]),
+    "code": (b"# @package _global_\nhydra: {callbacks: {x: {_target_: sympy.sympify}}}\n", ["names code"]),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_an_experiment_of_ones_own_that_cannot_be_read(run: Cli, name: str) -> None:
+    content, wanted = FILES[name]
+    (run.folder / "conf" / "experiment").mkdir(parents=True)
+    (run.folder / "conf" / "experiment" / "mine.yaml").write_bytes(content)
+    line = run.refused("--config-dir", "conf", "experiment=mine")
+    assert all(word in line for word in wanted), line
+
+
+@pytest.mark.parametrize(("sent", "status"), [(KeyboardInterrupt, 130), (cli._Terminated, 143)])
+def test_a_stop_says_how_to_go_on(capsys: pytest.CaptureFixture[str], sent: type[BaseException], status: int) -> None:
+    def job() -> None:
+        raise sent
+
+    assert cli.report_errors(job) == status
+    assert "the same command goes on" in capsys.readouterr().err
+
+
+def test_what_steers_a_terminal_is_spelt_out(capsys: pytest.CaptureFixture[str]) -> None:
+    def job() -> None:
+        raise UserError("class \x1b[31mred\udc80 is unknown")
+
+    assert cli.report_errors(job) == 2
+    assert capsys.readouterr().err == "error: class \\x1b[31mred\\udc80 is unknown\n"
+
+
 # Folders.
 
 
@@ -392,7 +448,7 @@ def test_a_full_disk_at_the_first_file(run: Cli, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("xai.core.store.os.fsync", full)
     line = run.refused(*SMOKE)
     assert "disk is full" in line
-    assert "store" in line
+    assert "outputs/smoke" in line
 
 
 def test_a_full_disk_at_the_weights(run: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -574,7 +630,7 @@ BAD_VITS: list[tuple[Callable[[Path], Path], str]] = [
         lambda folder: vit(folder, kind="vit_shapley", decoder=TokenDecoder(kind="linear", depth=1, heads=2)),
         "is a vit_shapley of 10 classes of mnist_scattered: a classifier",
     ),
-    (lambda folder: vit(folder, classes=tuple("abcdefghij")), "a classifier of the 10 classes of data=mnist_scattered"),
+    (lambda folder: vit(folder, classes=tuple("abcdefghij")), "a classifier of the 10 classes of data=mnist_"),
     (lambda folder: vit(folder, classes=("a", "b")), "is a classifier of 2 classes of mnist_scattered"),
     (lambda folder: bare_pickle(None, folder), "nothing was executed"),  # type: ignore[arg-type]
 ]

@@ -277,7 +277,10 @@ def test_seconds_count_interrupted_tries_up_to_their_last_write(store: Store) ->
 FOREIGN = {"identity": {"kind": "classifier", "spec": {"seed": 9}}, "seconds": 1, "started": 1}
 
 
-@pytest.mark.parametrize("left", [None, "not json", "[]", json.dumps(FOREIGN)])
+OURS = {"identity": {"kind": "classifier", "spec": SPEC}, "seconds": math.nan, "started": 1}
+
+
+@pytest.mark.parametrize("left", [None, "not json", "[]", json.dumps(FOREIGN), json.dumps(OURS)])
 def test_a_partial_of_unknown_origin_is_started_over(store: Store, left: str | None) -> None:
     workdir = store.root / "classifier" / f"{store.key('classifier', SPEC)}.partial"
     workdir.mkdir(parents=True)
@@ -290,6 +293,22 @@ def test_a_partial_of_unknown_origin_is_started_over(store: Store, left: str | N
         make_files(workdir)
 
     assert "weights.bin" in names_below(store.get("classifier", SPEC, make).path)
+
+
+@pytest.mark.parametrize("spoil", [lambda path: path.symlink_to("/dev/zero"), os.mkfifo], ids=["link", "pipe"])
+def test_what_is_no_file_beside_the_products_is_removed_and_the_work_goes_on(
+    store: Store, spoil: Callable[[Path], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    def interrupted(workdir: Path) -> None:
+        (workdir / "shard0").write_text("half")
+        spoil(workdir / "odd")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        store.get("classifier", SPEC, interrupted)
+    artifact = store.get("classifier", SPEC, make_files)
+    assert names_below(artifact.path) == {"weights.bin", "extra/log.txt", "artifact.json", "shard0"}
+    assert "neither a file nor a folder" in caplog.text
 
 
 def test_killed_between_manifest_and_rename_nothing_is_made_again(

@@ -142,6 +142,8 @@ class Shards:
             raise
         except Exception:  # whatever the parser makes of bytes from anywhere
             raise _UnfitError("is torn") from None
+        if any(value.ndim == 0 or len(value) != len(self._blocks[block]) for value in tensors.values()):
+            raise _UnfitError("is of another shape")
         for name, value in self._identity(block, tensors).items():
             if told.get(name) != value:
                 raise _UnfitError(_FAULTS[name])

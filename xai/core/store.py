@@ -13,6 +13,7 @@ import errno
 import hashlib
 import json
 import logging
+import math
 import os
 import re
 import shutil
@@ -246,8 +247,12 @@ def _prepare(wanted: _Wanted) -> float:
         # A killed try cannot say when it ended, so it is taken to have ended when it last wrote something.
         seconds = left["seconds"] + max(0.0, _last_write(workdir) - left["started"])
     (workdir / MANIFEST).unlink(missing_ok=True)
-    for path in list(workdir.rglob(f"{TEMPORARY}*")):
-        _remove(path)
+    for path in list(workdir.rglob("*")):
+        is_odd = path.is_symlink() or not (path.is_file() or path.is_dir())
+        if is_odd:
+            log.warning("%s is neither a file nor a folder, and no part of an artifact: it is removed", path)
+        if is_odd or path.name.startswith(TEMPORARY):
+            _remove(path)
     started = {"identity": _identity(wanted), "seconds": seconds, "started": time.time()}
     write_atomically(workdir / SPEC, canonical(started).encode())
     return seconds
@@ -259,7 +264,8 @@ def _left_behind(wanted: _Wanted) -> dict[str, float] | None:
         left = json.loads((wanted.workdir / SPEC).read_bytes())
         if canonical(left["identity"]) != canonical(_identity(wanted)):
             return None
-        return {name: float(left[name]) for name in ("seconds", "started")}
+        seconds = {name: float(left[name]) for name in ("seconds", "started")}
+        return seconds if all(map(math.isfinite, seconds.values())) else None
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError, TypeError, KeyError):
         return None
 
