@@ -212,6 +212,16 @@ def of_another_origin(path: Path) -> None:
     shutil.rmtree(folder)
 
 
+def of_another_shape(path: Path) -> None:
+    short = {name: value[:-1] for name, value in numbers(int(path.stem)).items()}
+    folder = path.parent / "short"
+    folder.mkdir()
+    made = Shards(folder, "origin", ROWS)
+    made._write(int(path.stem), shards._Shard(short, 0.0))
+    shutil.move(folder / path.name, path)
+    shutil.rmtree(folder)
+
+
 def of_other_rows(path: Path) -> None:
     path.write_bytes(path.with_name("000003.safetensors").read_bytes())
 
@@ -222,6 +232,7 @@ SPOILT: dict[str, tuple[Callable[[Path], None], str]] = {
     "unsigned": (unsigned, "is torn"),
     "flipped": (flip, "has changed since it was written"),
     "another origin": (of_another_origin, "belongs to other work"),
+    "other shape": (of_another_shape, "is of another shape"),
     "other rows": (of_other_rows, "is of other rows"),
 }
 
