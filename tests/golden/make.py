@@ -114,6 +114,7 @@ STUDIES: dict[str, list[str]] = {
         "++explainers.integrated_gradients_pixels.steps=4",
         "++explainers.ranking={levels:[0,1],decoder:{channels:8,fusion:8,head:2,refinement:4,resize:[1,1],pixels:2},"
         "objective:{steps:3,grid_max:5},fit:{epochs:1,batch_size:128}}",
+        "++explainers.ranking_published={decoder:{resize:[2,1]},objective:{steps:3,grid_min:4,grid_max:5}}",
         "++explainers.refined={steps:3,draws:1,objective:{steps:3,grid_max:5}}",
         "case.images=6",
         "metric.perturbation.steps=5",
