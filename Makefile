@@ -15,7 +15,7 @@ PYTHON = $(XAI_PYTHON)
 XAI_TEST_WORKERS ?= $(shell test "$$(getconf _NPROCESSORS_ONLN)" -ge 2 && echo 2 || echo 0)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo vectors-table1 vectors-figure3 salvage-table1 salvage-table2 salvage-table3 salvage-table4 salvage-figures rank-table rank-figures bench bench-estimators docs-tables test lint format clean distclean
+.PHONY: help install demo vectors-table1 vectors-figure3 salvage-table1 salvage-table2 salvage-table3 salvage-table4 salvage-figures rank-table rank-figures bench bench-estimators docs docs-tables test lint format clean distclean
 
 help:  ## this list
 	@awk 'BEGIN { FS = ":.*## " } \
@@ -74,6 +74,14 @@ bench: $(STAMP)  ## speed and memory beside shap, captum, ViT-Shapley and plain 
 
 bench-estimators: $(STAMP)  ## error of Shapley estimators against forward passes (half an hour; ARGS="--help" for less)
 	$(BIN)/python -m benchmarks.estimators $(ARGS)
+
+# Beside each other as they lie here, so that the same links hold on GitHub and in the site. Installed when asked for.
+docs: $(STAMP)  ## README, docs/ and the API reference as a site: outputs/docs-site/index.html
+	@$(BIN)/python -c 'import material, mkdocstrings_handlers.python' 2>/dev/null || { $(call INSTALL,docs); }
+	@rm -rf outputs/docs-pages && mkdir -p outputs/docs-pages
+	@cp -R README.md CONTRIBUTING.md CHANGELOG.md docs outputs/docs-pages
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --config-file docs/mkdocs.yml
+	@echo "outputs/docs-site/index.html is ready"
 
 docs-tables: $(STAMP)  ## fill the tables of README and docs with what sweeps in outputs/ measured
 	$(BIN)/python docs/tables.py
@@ -135,9 +143,9 @@ endef
 define INSTALL
 echo "Installing into $(VENV)"; \
 { $(BIN)/python -m pip install --quiet --disable-pip-version-check uv >/dev/null 2>&1 \
-	&& $(BIN)/python -m uv pip install --quiet --python $(BIN)/python --editable '.[dev]'; } \
+	&& $(BIN)/python -m uv pip install --quiet --python $(BIN)/python --editable '.[$(1)]'; } \
 || { echo "uv could not; trying pip"; \
-	$(BIN)/python -m pip install --disable-pip-version-check --editable '.[dev]'; }
+	$(BIN)/python -m pip install --disable-pip-version-check --editable '.[$(1)]'; }
 endef
 
 ifeq ($(shell { $(SOUND); } && echo sound),)
@@ -149,5 +157,5 @@ endif
 $(STAMP): pyproject.toml
 	@if ! { $(SOUND); }; then $(MAKE_VENV); fi
 	@touch $@.part
-	@{ $(INSTALL); } || { rm -f $@.part; exit 1; }
+	@{ $(call INSTALL,dev); } || { rm -f $@.part; exit 1; }
 	@mv $@.part $@

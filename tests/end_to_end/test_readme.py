@@ -40,10 +40,10 @@ def test_the_commands_of_a_page_compose(page: Path) -> None:
 
 def test_the_python_of_the_readme_runs() -> None:
     code = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
-    assert len(code) == 1
+    assert len(code) == 2
     found: dict[str, Any] = {}
-    # As it stands, on images of a size that takes a second.
-    exec(code[0].replace("224, 224", "28, 28"), found)
+    # As it stands, on images of a size that takes a second; the first block is one of tests/api/test_docs.py.
+    exec(code[1].replace("224, 224", "28, 28"), found)
     assert found["phi"].shape == found["error"].shape == (2, 49)
     game, phi = found["game"], found["phi"]
     ends = game.value(torch.tensor([[False], [True]]).expand(-1, 49))
