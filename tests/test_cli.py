@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import pickle
+import shutil
 import sys
 import zlib
 from collections.abc import Callable, Iterator
@@ -260,7 +261,7 @@ def test_what_cannot_be_trained(run: Cli, arguments: list[str], wanted: list[str
         (["task=train", "model=clip_vit_b32"], ["model=clip_vit_b32 is a CLIP", "method=classifier needs"]),
         (["task=train", "model=cnn_tiny", "model.output_stride=two"], ["model.output_stride=two", "whole number"]),
         (["task=explain", "image=i.png", "model=efficientnet_lite0"], ["i.png does not exist"]),
-        (["task=explain", "image=i.png", "refine=-1"], ["refinement.steps=-1", "at least 0"]),
+        (["task=explain", "image=i.png", "refine=-1"], ["refine=-1", "at least 0"]),
         (["task=explain", "image=i.png", "objective.grid_min=1"], ["objective.grid_min=1", "at least 2"]),
         (["task=explain", "image=i.png", "explainer=grad_cm"], ["grad_cm", "did you mean grad_cam"]),
         (["task=explain", "image=i.png", "explainer=rise", "explainer.masks=9"], ["explainers.<row>.masks=9"]),
@@ -540,7 +541,7 @@ def test_a_bad_checkpoint(run: Cli, files: Files, task: str, prepare: Callable[.
     assert (wanted[task] if isinstance(wanted, dict) else wanted) in line
     assert str(path) in line
     assert not (run.folder / "marker").exists()
-    assert not list(run.folder.glob("*.explained.png"))
+    assert not list(run.folder.glob("outputs/**/*.png"))
     assert not list(run.folder.glob("outputs/**/*.safetensors"))
 
 
@@ -678,7 +679,8 @@ def test_a_checkpoint_alone_is_enough_and_contradictions_are_refused(run: Cli, f
         for given in ([], [right]):
             status, _, err = run(*common, f"checkpoint={file}", *given)
             assert (status, err) == (0, "")
-            drawn.append((run.folder / "photo.explained.png").read_bytes())
+            drawn.append(heat_map_of(run).read_bytes())
+            shutil.rmtree(run.folder / "outputs" / "explain")
         assert drawn[0] == drawn[1]
         for given in wrong:
             line = run.refused(*common, f"checkpoint={file}", given)
@@ -734,7 +736,13 @@ def test_a_bad_picture(run: Cli, files: Files, spoil: Callable[[Path], None], wa
     assert "photo.png" in line
     assert wanted in line
     assert not (run.folder / "marker").exists()
-    assert not list(run.folder.glob("*.explained.png"))
+    assert not list(run.folder.glob("outputs/**/*.png"))
+
+
+def heat_map_of(run: Cli, name: str = "photo") -> Path:
+    """The one heat map of a picture."""
+    (found,) = (run.folder / "outputs" / "explain").glob(f"{name}.*.png")
+    return found
 
 
 def colours(size: tuple[int, int] = (70, 50)) -> Image.Image:
@@ -760,8 +768,8 @@ def test_every_kind_of_picture_gets_its_heat_map(run: Cli, files: Files, name: s
     draw().save(run.folder / f"photo.{suffix}")
     status, out, err = run("task=explain", "logger=none", f"image=photo.{suffix}", f"checkpoint={files.checkpoint}")
     assert (status, err) == (0, "")
-    assert "photo.explained.png" in out
-    with Image.open(run.folder / "photo.explained.png") as heat_map:
+    assert heat_map_of(run).name in out
+    with Image.open(heat_map_of(run)) as heat_map:
         heat_map.load()
         assert heat_map.format == "PNG"
         assert heat_map.mode == "RGBA"
@@ -777,7 +785,7 @@ def test_a_rotated_picture_is_explained_upright(run: Cli, files: Files) -> None:
     upright.transpose(Image.Transpose.ROTATE_90).save(run.folder / "turned.png", exif=exif)
     for name in ("upright", "turned"):
         assert run("task=explain", "logger=none", f"image={name}.png", f"checkpoint={files.checkpoint}")[0] == 0
-    maps = [np.asarray(Image.open(run.folder / f"{name}.explained.png")) for name in ("upright", "turned")]
+    maps = [np.asarray(Image.open(heat_map_of(run, name))) for name in ("upright", "turned")]
     np.testing.assert_array_equal(*maps)
 
 
@@ -799,12 +807,13 @@ def test_a_cnn_is_explained_by_an_explainer_and_refined(run: Cli) -> None:
     status, out, err = run(*given, "target=seven", "refine=1", "refinement.draws=1")
     assert (status, err) == (0, "")
     assert all(words in out for words in ("explained: seven", "deletion", "insertion", "grad_cam", "grad_cam, T = 1"))
-    with Image.open(run.folder / "photo.explained.png") as heat_map:
+    with Image.open(heat_map_of(run)) as heat_map:
         assert len(heat_map.convert("RGB").getcolors(2**24) or []) > 1
 
 
 def test_a_heat_map_that_cannot_be_written(run: Cli, files: Files) -> None:
     colours().save(run.folder / "photo.png")
-    (run.folder / "photo.explained.png").mkdir()
+    (run.folder / "outputs").mkdir()
+    (run.folder / "outputs" / "explain").write_text("in the way")
     line = run.refused("task=explain", "image=photo.png", f"checkpoint={files.checkpoint}")
-    assert "photo.explained.png" in line
+    assert "outputs/explain" in line

@@ -121,7 +121,7 @@ def test_a_family_of_models_is_trained_explained_and_compared(folder: Path) -> N
     assert {"srg", "r_srg", "deletion_auc", "insertion_auc"} <= set(scores.metric[scores.value.notna()])
     Image.fromarray(np.full((50, 60, 3), 90, np.uint8)).save(folder / "photo.png")
     run(folder, *common, "task=explain", f"checkpoint={file}", "image=photo.png", "row=saliency")
-    assert (folder / "photo.explained.png").exists()
+    assert list((folder / "outputs" / "explain").glob("photo.saliency.*.png"))
     # Who has not registered the family, such as this process, hears what is missing.
     with pytest.raises(UserError, match=r"textures is not a known family of models: .* plugins=\["):
         files.read_spec(file)

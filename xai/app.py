@@ -16,7 +16,7 @@ from xai.core.errors import UserError
 from xai.core.folders import run_folder
 from xai.core.settings import build, unknown
 from xai.models.families import family_of
-from xai.papers.families import about, check_family, family, settle
+from xai.papers.families import about, check_family, family, settle, settle_named
 from xai.tasks.registry import Task, choose
 
 _OF_EVERY_TASK = ("checkpoint", "explainers", "metric")
@@ -112,6 +112,10 @@ def _settled(config: DictConfig, task: Task, values: Mapping[str, Any], typed: S
     """The configuration with the model that the file of a checkpoint says it is of, where one is given."""
     checkpoint, given = values.get("checkpoint"), values.get("model")
     wanted = {field.name for field in dataclasses.fields(task.settings)}
+    if "classes" in wanted and isinstance(given, dict):
+        file = Path(checkpoint) if isinstance(checkpoint, str) else None
+        if named := settle_named(given, file, typed):
+            return OmegaConf.create({**OmegaConf.to_container(config), "model": named})  # type: ignore[dict-item]
     if not isinstance(checkpoint, str) or not isinstance(given, dict) or not wanted & {"checkpoint", "classifier"}:
         return config
     said = settle(given, Path(checkpoint), [key for key in typed if key.partition(".")[0] == "model"])

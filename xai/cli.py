@@ -27,7 +27,18 @@ from xai.core.errors import UserError, visible
 from xai.core.guard import check_config
 from xai.core.settings import unknown
 
-_TEXT = {"name", "store", "checkpoint", "image", "vector", "data.root", "source.root", "model.weights"}
+_TEXT = {
+    "name",
+    "store",
+    "checkpoint",
+    "image",
+    "vector",
+    "data.root",
+    "source.root",
+    "model.weights",
+    "data.path",
+    "classes",
+}
 """Settings whose value is text whatever it looks like."""
 
 _NO_MEMORY = "can't allocate memory|not enough memory|out of memory|Storage size calculation overflowed"
@@ -120,7 +131,9 @@ def overrides(typed: Sequence[str]) -> list[str]:
     """
     parser = OverridesParser.create()
     given = [_readable(each, parser) for each in typed]
-    return [f"++{each}" if re.match(r"(explainers|metric)\.[^=]+=", each) else each for each in given]
+    # The default model has no architecture, and one that is named is another model.
+    added = re.compile(r"(explainers|metric)\.[^=]+=|model\.(architecture|crop)=")
+    return [f"++{each}" if added.match(each) else each for each in given]
 
 
 def _readable(text: str, parser: OverridesParser) -> str:

@@ -234,7 +234,8 @@ def test_the_transferred_model_explains_a_picture(smoke: Run, tmp_path: Path) ->
     )
     ended = run(tmp_path, *arguments, f"image={picture}", "target=7")
     assert "explained: 7" in ended.out
-    with Image.open(tmp_path / "seven.photo.explained.png") as map_:
+    (drawn,) = (tmp_path / "outputs").rglob("seven.photo.*.png")
+    with Image.open(drawn) as map_:
         map_.load()
         assert map_.format == "PNG"
         assert min(map_.size) >= 42

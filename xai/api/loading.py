@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from xai.api.model import Model, wrap
 from xai.core.errors import UserError
-from xai.core.settings import unknown
 from xai.models import files
 from xai.models.cnn import published_classes
 from xai.models.cnn_packages import PACKAGES, package_weights
 from xai.models.maskable import MaskableClassifier, Removal
+from xai.models.named import TORCHVISION, of_torchvision, unknown_architecture
 from xai.models.spec import Spec
 from xai.models.weights import load_weights, read_weights, without_prefix
 
@@ -60,7 +60,7 @@ def load(
         network = _with_weights(architecture, tensors, f"checkpoint {path}")
     if not getattr(network, "pretrained_cfg", None):
         # What torchvision's own weights were trained with.
-        settings = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225), "crop": 0.875, **settings}
+        settings = {**TORCHVISION, **settings}
     return wrap(network, **{"classes": names, "device": device, "name": architecture, **settings})
 
 
@@ -117,7 +117,7 @@ def _with_weights(architecture: str, tensors: Mapping[str, Tensor], what: str) -
             continue
         return network
     if not known:
-        raise UserError(_unknown(architecture))
+        raise UserError(f"architecture={architecture} {unknown_architecture(architecture)}")
     assert fault is not None
     raise fault
 
@@ -138,7 +138,7 @@ def _published(architecture: str) -> nn.Module:
             return network
     if not timm.is_model(architecture):
         if _torchvision(architecture, None) is None:
-            raise UserError(_unknown(architecture))
+            raise UserError(f"architecture={architecture} {unknown_architecture(architecture)}")
         raise UserError(f"the weights of {architecture} are torchvision's: give a file of them, xai.load(path, ...)")
     try:
         return timm.create_model(architecture, pretrained=True)
@@ -163,7 +163,7 @@ def _timm(architecture: str, outputs: int | None) -> nn.Module | None:
 
 
 def _torchvision(architecture: str, outputs: int | None) -> nn.Module | None:
-    if architecture not in torchvision.models.list_models(module=torchvision.models):
+    if architecture not in of_torchvision():
         return None
     width = {} if outputs is None else {"num_classes": outputs}
     return torchvision.models.get_model(architecture, weights=None, **width)
@@ -177,11 +177,6 @@ def _head(network: nn.Module) -> str:
         return f"{named}.weight"
     linear = [name for name, module in network.named_modules() if isinstance(module, (nn.Linear, nn.Conv2d))]
     return f"{linear[-1]}.weight"
-
-
-def _unknown(architecture: str) -> str:
-    names = [*timm.list_models(), *torchvision.models.list_models(module=torchvision.models)]
-    return unknown(f"architecture={architecture}", architecture, names, "architecture of timm or torchvision")
 
 
 def _class_names(classes: Sequence[str] | str | Path | None) -> tuple[str, ...] | None:

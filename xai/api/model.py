@@ -12,12 +12,12 @@ from xai.api.door import Answers, Output, admit, copied
 from xai.api.pixels import as_pixels
 from xai.core.errors import UserError
 from xai.models.maskable import MaskableClassifier, Removal, class_logits
+from xai.models.named import default_cells
 from xai.models.normalisation import Normalisation
 from xai.models.painted import PaintedClassifier
 from xai.models.timm_vit import MaskableVit
 
 _BATCH = 32
-_CELLS = 7
 _DRIFT = 1e-3
 
 
@@ -177,7 +177,7 @@ def wrap(
             "more than one: use removal='mean'"
         )
     own = Removal("tokens") if removal == "tokens" else Removal("pixels", str(removal))
-    cells = grid or _default_grid(size)
+    cells = grid or (default_cells(size),) * 2
     if not plain and (size % cells[0] or size % cells[1]):
         raise UserError(f"grid={cells} does not divide images of {size} x {size} px: give one that does")
 
@@ -213,12 +213,6 @@ def _is_plain(network: nn.Module, mean: tuple[float, ...], std: tuple[float, ...
     except (UserError, ValueError, RuntimeError):
         return False
     return torch.allclose(found, own, rtol=_DRIFT, atol=_DRIFT * float(own.abs().max()))
-
-
-def _default_grid(size: int) -> tuple[int, int]:
-    """The number of patches nearest to seven that divides a side."""
-    cells = min((n for n in range(1, size + 1) if size % n == 0), key=lambda n: (abs(n - _CELLS), -n))
-    return cells, cells
 
 
 def _names(classes: Sequence[str] | None, outputs: int) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from xai.core.files import explain_disk_errors, write_atomically
 MARKER = ".xai.json"
 """Says which names in a folder a run has written; nothing else in it is ever replaced or removed."""
 
-_USUAL = (".hydra", "run.log", "report.html", "scores.csv", "figures")
+_USUAL = (".hydra", "run.log", "report.html", "scores.csv", "figures", "predictions.json")
 """Names that most runs write."""
 
 _LOCK, _ASIDE = ".xai.lock", ".xai-run-"

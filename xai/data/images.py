@@ -57,7 +57,7 @@ def read_labels(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
 
 def _read(path: Path, convert: Callable[[Image.Image], T]) -> T:
     try:
-        _check_file(path)
+        check_file(path)
         with warnings.catch_warnings():
             # Pillow warns of sizes below our own limit, and of damaged notes about the picture in many lines.
             warnings.simplefilter("ignore")
@@ -144,7 +144,12 @@ def check_link(path: Path) -> None:
         raise UserError(f"{path} is a link to {os.readlink(path)}, which is not there; mend or remove the link")
 
 
-def _check_file(path: Path) -> None:
+def check_file(path: Path) -> None:
+    """Refuse what is no file with something in it.
+
+    Raises:
+        UserError: It is missing (with what may have been meant), a folder, a device, or empty.
+    """
     check_link(path)
     if path.is_dir():
         raise UserError(f"{path} is a folder; give one picture")

@@ -2,10 +2,12 @@
 
 import glob
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from xai.core.errors import UserError
@@ -13,7 +15,7 @@ from xai.core.settings import Count, settings
 from xai.data.contents import hashes
 from xai.data.disk_set import read_lines
 from xai.data.folder import are_pictures, pictures_in
-from xai.data.images import read_image, to_tensor
+from xai.data.images import check_file, read_image, to_tensor
 from xai.data.prompts import DEFAULT_PROMPTS
 from xai.data.registry import Images, register
 
@@ -23,15 +25,17 @@ class PicturesParams:
     """Which pictures, and how they become squares.
 
     Args:
-        path: A picture, a folder (with all below it), or a glob such as `photos/*.jpg`.
+        path: A picture, a folder (with all below it), or a glob such as `photos/*.jpg`; or several of them.
         size: Side of the squares, in pixels.
-        fit: `crop` brings the short side to `size` and cuts out the centre; `squash` brings both sides to it.
+        fit: `crop` cuts out the centre; `squash` brings both sides to `size`.
+        share: Of the short side that `crop` shows; null shows all of it, in task=compare what the classifier does.
         classes: Names of the classifier's classes, or a text file with one a line; null: as its file says.
     """
 
-    path: str
+    path: str | tuple[str, ...]
     size: Count
     fit: Literal["crop", "squash"] = "crop"
+    share: Annotated[float, Field(gt=0.01, le=1)] | None = None
     classes: str | tuple[str, ...] | None = None
 
 
@@ -55,12 +59,7 @@ class Pictures:
             raise UserError("data.classes is not set, and no checkpoint says it: give names, or a file with one a line")
         named = isinstance(params.classes, tuple)
         self.classes = params.classes if named else tuple(read_lines(Path(str(params.classes)).expanduser()))
-        path = Path(params.path).expanduser()
-        listed = map(Path, glob.glob(str(path)))
-        paths = [path] if path.is_file() else pictures_in(path) if path.is_dir() else are_pictures(listed)
-        self._paths = sorted(each.resolve() for each in paths)
-        if not self._paths:
-            raise UserError(f"data.path={params.path} leads to no picture: give a file, a folder or a glob of pictures")
+        self._paths = sorted(each.resolve() for each in find_pictures(params.path, "data.path"))
         self._params = params
 
     @property
@@ -80,5 +79,66 @@ class Pictures:
 
     def images(self, split: str, indices: Tensor, epoch: int) -> Images:
         """The pictures at `indices`, [B, 3, size, size] in [0, 1]."""
-        read = [to_tensor(read_image(self._paths[i]), self._params.size, self._params.fit) for i in indices.tolist()]
+        read = [self._square(self._paths[i]) for i in indices.tolist()]
         return Images(torch.stack(read), None)
+
+    def _square(self, path: Path) -> Tensor:
+        size, fit = self._params.size, self._params.fit
+        if fit == "squash":
+            return to_tensor(read_image(path), size, fit)
+        return centre(to_tensor(read_image(path), round(size / (self._params.share or 1.0))), size)
+
+
+def centre(pixels: Tensor, size: int) -> Tensor:
+    """The middle [3, size, size] of a square image."""
+    edge = (pixels.shape[-1] - size) // 2
+    return pixels[:, edge : edge + size, edge : edge + size]
+
+
+def find_pictures(asked: str | Sequence[str], setting: str) -> list[Path]:
+    """The pictures that are meant, each once: of a file itself, of a folder all below it, of a glob what it matches.
+
+    Args:
+        asked: A path or a glob, or several.
+        setting: What the user gave them as.
+
+    Raises:
+        UserError: One of them leads to no picture, or to one of a kind that is not read.
+    """
+    found: dict[Path, Path] = {}
+    for each in [asked] if isinstance(asked, str) else asked:
+        path = Path(each).expanduser()
+        if path.is_dir():
+            paths, what = pictures_in(path), f"there is none in this folder ({path.resolve()}) nor below it"
+        elif glob.has_magic(each) and not path.exists():
+            matched = map(Path, glob.glob(str(path), recursive=True))
+            paths, what = sorted(are_pictures(matched)), f"nothing in {Path.cwd()} is called like that"
+        else:
+            check_file(path)
+            paths, what = [path], ""
+        if not paths:
+            raise UserError(
+                f"{setting}={each} leads to no picture: {what}; give a file, a folder or a glob of pictures"
+            )
+        for picture in paths:
+            found.setdefault(picture.resolve(), picture)
+    if not found:
+        raise UserError(f"{setting} is an empty list: give a file, a folder or a glob of pictures")
+    return list(found.values())
+
+
+def check_readable(paths: Sequence[Path]) -> None:
+    """Read pictures once, so that a broken one is heard of before the work begins and not in the middle.
+
+    Raises:
+        UserError: Some cannot be read; all of them are named.
+    """
+    faults = []
+    for path in paths:
+        try:
+            read_image(path)
+        except UserError as error:
+            faults.append(str(error))
+    if faults:
+        many = f"{len(faults)} of {len(paths)} pictures cannot be read: " if len(paths) > 1 else ""
+        raise UserError(many + "; ".join(faults))

@@ -135,7 +135,8 @@ def load(path: Path, params: Geometry | None = None, removal: Removal | None = N
         raise UserError(
             f"{path} says nothing of itself: give the classifier.safetensors of task=train method=classifier, the "
             "model.safetensors of study=vectors, the salvage.safetensors of task=train method=salvage or the "
-            "ranking.safetensors of task=train method=ranking"
+            "ranking.safetensors of task=train method=ranking; of weights of timm or torchvision task=explain and "
+            "task=compare are told model.architecture=NAME, and no other model"
         )
     with torch.device("meta"):
         shell = build(spec, removal)

@@ -16,6 +16,7 @@ from xai.models import files
 from xai.models.factory import ClipParams
 from xai.models.families import NetworkParams, families, family_of, open_model
 from xai.models.geometry import Geometry
+from xai.models.named import named_settings
 from xai.models.spec import said_of
 from xai.models.vit import VitParams
 from xai.papers.vectors.base import ModelParams
@@ -97,6 +98,28 @@ def settle(model: Mapping[str, Any], checkpoint: Path, typed: Sequence[str]) -> 
             )
     same = own["family"] == said["family"] and model.get("name") == spec.model.name
     return said if same else {**files.shipped_settings(spec.model.name), **said}
+
+
+def settle_named(model: Mapping[str, Any], checkpoint: Path | None, typed: Sequence[str]) -> dict[str, Any]:
+    """The settings of a network of which the user has typed `model.architecture`, and no `model`.
+
+    Args:
+        model: Settings of a model, as they were composed: of the default one and what was typed.
+        checkpoint: Its weights; None takes the published ones.
+        typed: As in `settle`.
+
+    Returns:
+        Settings that replace those of the model; none where no architecture was typed.
+
+    Raises:
+        UserError: The file is one of ours, and says itself what it is.
+    """
+    asked = [key.removeprefix("model.") for key in typed if key.startswith("model.")]
+    if "model" in typed or "architecture" not in asked:
+        return {}
+    if checkpoint is not None and files.read_spec(checkpoint) is not None:
+        raise UserError(f"{checkpoint} says itself what it is: leave model.architecture out")
+    return named_settings(model["architecture"], {key: model[key] for key in asked})
 
 
 def classifier_stages(

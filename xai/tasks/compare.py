@@ -1,23 +1,27 @@
 """`task=compare`: any explainers of a classifier of your own, by any metrics; what is trained is asked for by name."""
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from xai.api.model import Model
 from xai.classifiers.clip import clip_of_file
 from xai.classifiers.explained import explained
 from xai.classifiers.params import ClassifierParams, SurrogateParams
 from xai.core.errors import UserError
+from xai.core.files import fingerprint_file
 from xai.core.folders import shown
 from xai.core.job import open_runtime, say_end, say_heading
 from xai.core.runtime import Runtime
 from xai.core.settings import settings
 from xai.data.catalogue import OpenData, open_data
+from xai.data.pictures import check_readable, find_pictures
 from xai.explainers.rows import made_from
 from xai.metrics import registry as metrics
 from xai.models.families import NetworkParams, published_classes
 from xai.models.files import read_spec
+from xai.models.named import NamedParams
 from xai.papers.families import AnyModel, classifier_stages
 from xai.papers.vectors.base import ModelParams
 from xai.report.headline import compared
@@ -27,6 +31,7 @@ from xai.study.frame import Frames
 from xai.study.params import StudySettings, open_metrics, open_rows
 from xai.study.statistics import best_and_ties, wide
 from xai.study.study import Study
+from xai.tasks.picture import load_named
 from xai.tasks.registry import Task
 
 
@@ -37,6 +42,8 @@ class CompareSettings(StudySettings):
     Args:
         model: The classifier's family and architecture; a checkpoint of this framework says it itself.
         checkpoint: The classifier; null takes a published one, where the model is one.
+        classes: Names of the classes of a classifier that is not of this framework, or a text file with one a line.
+        image: A picture, a folder or a glob, or several, instead of a data set.
         classifier: How one would be trained; nothing is, unless no checkpoint is given and `train` is true.
         surrogate: How it is fine-tuned on masked images, where a trained explainer asks for it.
         rank_by: The column that says which explainer to trust.
@@ -44,6 +51,8 @@ class CompareSettings(StudySettings):
 
     model: AnyModel
     checkpoint: str | None
+    classes: str | tuple[str, ...] | None
+    image: str | tuple[str, ...] | None
     classifier: ClassifierParams
     surrogate: SurrogateParams
     rank_by: str
@@ -56,44 +65,75 @@ def task(values: Mapping[str, Any]) -> Task:
 
 def run(asked: CompareSettings, output: Path) -> None:
     """Measure, and say which explainer to trust and what it costs."""
-    data = open_data(with_classes(asked.data, asked.checkpoint), "data")
+    named = _named(asked)
+    data = open_data(with_classes(_pictures(asked), asked.checkpoint, named.classes if named else None), "data")
     rows, chosen = open_rows(asked.rows, asked.explainers), open_metrics(asked.metrics, asked.metric)
     metrics.metric_of(asked.rank_by)
     model: Any = asked.model
-    runtime = open_runtime(asked, output, small=model.embedded)
+    runtime = open_runtime(asked, output, small=model.embedded and named is None)
     say_heading(data.name, model.name, seed=asked.seed)
     params = asked.case
     if data.name == "pictures" and len(data.source.labels(params.split)) < (params.images or 0):
         # The number is there to keep a large split from being measured whole; of a few pictures all are meant.
         params = replace(params, images=None)
     check_images(data, params)
-    case = Case(runtime, _opened(asked, runtime, data), data, params, asked.seed)
+    case = Case(runtime, _opened(asked, runtime, data, named), data, params, asked.seed)
     study = Study(rows, [(case, chosen)], made_from(rows, asked.explainers))
     frames = study.run()
     page = present(study, frames, asked, output, Told(headline(frames, asked.rank_by)))
     say_end(runtime, f"report: [bold]{shown(page)}[/]")
 
 
-def with_classes(data: Mapping[str, Any], checkpoint: str | None) -> Mapping[str, Any]:
-    """Settings of data; of pictures without labels with the classes that the classifier's file says, or ImageNet's.
+def _pictures(asked: CompareSettings) -> Mapping[str, Any]:
+    """Settings of the data set, or of the pictures that are asked for instead; these are cut as the classifier does."""
+    data: Mapping[str, Any] = asked.data
+    if asked.image is not None:
+        check_readable(find_pictures(asked.image, "image"))
+        data = {"name": "pictures", "path": asked.image, "size": asked.model.image_size}
+    if data.get("name") == "pictures" and data.get("share") is None:
+        data = {**data, "share": asked.model.image_size / asked.model.resized}
+    return data
+
+
+def _named(asked: CompareSettings) -> Model | None:
+    """A classifier of timm or torchvision; None for one of ours."""
+    checkpoint, of_data = None if asked.checkpoint is None else Path(asked.checkpoint), asked.data.get("classes")
+    if isinstance(asked.model, NamedParams):
+        names = of_data if asked.classes is None and asked.data.get("name") == "pictures" else asked.classes
+        return load_named(asked.model, checkpoint, names, asked.trainer.device)
+    if asked.classes is not None:
+        raise UserError(f"classes={asked.classes}: model={asked.model.name} says itself what they are: leave it out")
+    return None
+
+
+def with_classes(
+    data: Mapping[str, Any], checkpoint: str | None, named: tuple[str, ...] | None = None
+) -> Mapping[str, Any]:
+    """Settings of data; of pictures without labels with the classes that the classifier says, or ImageNet's.
 
     Raises:
         UserError: The file is missing or broken.
     """
-    if data.get("name") != "pictures" or data.get("classes") is not None:
+    if data.get("name") != "pictures":
+        return data
+    if named is not None:
+        return {**data, "classes": named}
+    if data.get("classes") is not None:
         return data
     said = None if checkpoint is None else read_spec(Path(checkpoint))
     classes = published_classes() if checkpoint is None else said and said.classes
     return {**data, "classes": classes}
 
 
-def _opened(asked: CompareSettings, runtime: Runtime, data: OpenData) -> ExplainedModel:
+def _opened(asked: CompareSettings, runtime: Runtime, data: OpenData, named: Model | None) -> ExplainedModel:
     """The classifier that is explained.
 
     Raises:
         UserError: There is none, or it does not fit the data set.
     """
     checkpoint = None if asked.checkpoint is None else Path(asked.checkpoint)
+    if named is not None:
+        return _explained(named, asked, data)
     if isinstance(asked.model, ModelParams):
         return clip_of_file(runtime, asked.model, data, _needed(checkpoint, asked.model.name))
     params = replace(asked.classifier, checkpoint=asked.checkpoint)
@@ -102,6 +142,21 @@ def _opened(asked: CompareSettings, runtime: Runtime, data: OpenData) -> Explain
     if not networks.is_published:
         _needed(checkpoint, asked.model.name)
     return explained(networks)
+
+
+def _explained(model: Model, asked: CompareSettings, data: OpenData) -> ExplainedModel:
+    """A classifier of timm or torchvision as a study has it; its classes are those of the data set, in their order."""
+    classes = tuple(data.source.classes)
+    if len(classes) != len(model.classes) or (asked.classes is not None and classes != model.classes):
+        raise UserError(
+            f"{model.name} has {len(model.classes)} classes ({', '.join(model.classes[:3])}, ...), and "
+            f"data={data.name} has {len(classes)} ({', '.join(classes[:3])}, ...): they have to be the same"
+        )
+    weights = None if asked.checkpoint is None else fingerprint_file(Path(asked.checkpoint))
+    identity = {"named": asdict(asked.model), "weights": weights}
+    return ExplainedModel(
+        model.name, lambda: identity, model.image_size, model.mean, classes, make=model.network, blank=model.network
+    )
 
 
 def _needed(checkpoint: Path | None, model: str) -> Path:

@@ -1,26 +1,43 @@
 """`task=explain`: pictures, one class and one heat map each."""
 
+import hashlib
+import json
+import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields, replace
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
+import numpy as np
+import torch
 from rich.markup import escape
 from rich.table import Table
 
-from xai.core.files import explain_disk_errors, write_atomically
+from xai.core.files import write_atomically
+from xai.core.folders import final_folder, shown
 from xai.core.job import Common
 from xai.core.progress import console
-from xai.core.settings import settings
+from xai.core.settings import Whole, settings
+from xai.data.pictures import check_readable, find_pictures
+from xai.explainers.registry import Row
 from xai.explainers.rows import load_row
+from xai.models.named import NamedParams
 from xai.papers.families import AnyModel
 from xai.ranking.objective import ObjectiveParams
 from xai.ranking.refinement import RefinementParams
 from xai.report.figures import to_bytes
 from xai.report.pictures import Gallery, sheets
-from xai.tasks.picture import Explained, Measured, PostHocParams, explain_picture, open_classifier
+from xai.tasks.picture import Explained, PostHocParams, explain_picture, open_classifier
 from xai.tasks.registry import Task
 
+PREDICTIONS = "predictions.json"
+"""What is said of each picture, and which files hold its maps."""
 _INCHES = 4.4
+_A_SHEET, _INCHES_OF_SHEET = 12, 2.2
+_FEW = 3
+"""Pictures that are refined unless `refine` says otherwise: it takes as long as 500 passes a picture."""
 
 
 @settings
@@ -30,70 +47,208 @@ class ExplainSettings(Common):
     Args:
         model: The classifier.
         checkpoint: Its file; null takes one as it was published.
-        image: A picture, or several.
+        classes: Names of the classes of a classifier that is not of this framework, or a text file with one a line.
+        image: A picture, a folder or a glob, or several.
         target: Name of the class that is explained; null takes the predicted one.
         row: The explainer of a classifier that does not explain itself: a file of conf/explainer.
         explainers: By row, settings that replace those of its file.
+        refine: T; null refines where there are few pictures.
         refinement: How its map is refined.
         objective: What that improves, and by which references maps are measured.
     """
 
     model: AnyModel
     checkpoint: str | None
+    classes: str | tuple[str, ...] | None
     image: str | tuple[str, ...]
     target: str | int | float | bool | None
     row: str
     explainers: dict[str, Any]
+    refine: Whole | None
     refinement: RefinementParams
     objective: ObjectiveParams
 
 
 def task(values: Mapping[str, Any]) -> Task:
-    """There is one way to explain pictures."""
-    return Task("task=explain", ExplainSettings, run)
+    """There is one way to explain pictures; what earlier runs wrote of others stays."""
+    return Task("task=explain", ExplainSettings, run, adds=True)
 
 
 def run(asked: ExplainSettings, output: Path) -> None:
-    """Explain each picture, and write its heat map beside it."""
-    row = load_row(asked.row, asked.explainers)
-    how = PostHocParams(row, asked.objective, asked.refinement, asked.seed)
+    """Explain each picture, and write its heat map, the map itself and what was predicted."""
+    pictures = find_pictures(asked.image, "image")
+    check_readable(pictures)
+    steps = asked.refine
+    if steps is None:
+        steps = asked.refinement.steps if len(pictures) <= _FEW else 0
+        if steps < asked.refinement.steps:
+            console.print(
+                f"{len(pictures)} pictures: their maps are not refined (refine={asked.refinement.steps} does)"
+            )
+    row = _row(asked)
+    how = PostHocParams(row, asked.objective, replace(asked.refinement, steps=steps), asked.seed)
     checkpoint = None if asked.checkpoint is None else Path(asked.checkpoint)
     target = None if asked.target is None else str(asked.target)
-    opened = open_classifier(asked.model, checkpoint, asked.trainer, how)
-    for image in [asked.image] if isinstance(asked.image, str) else asked.image:
-        found = explain_picture(opened, Path(image), target, asked.trainer, how)
-        present(found, Path(image), explains=opened.explains)
-
-
-def present(found: Explained, image: Path, *, explains: bool) -> Path:
-    """Write the heat map and say what it is of; returns where it lies.
-
-    Raises:
-        UserError: The folder of the picture cannot be written to.
-    """
-    maps = {each.name: each.attributions[None] for each in found.measured} or {"its own": found.attributions[None]}
-    shown = Gallery(found.pixels[None], maps, [found.target], predicted=[found.predicted])
-    picture = to_bytes(sheets(shown, inches=_INCHES)[0])
-    file = image.with_name(f"{image.stem}.explained.png")
-    with explain_disk_errors(
-        file.parent, "the heat map is written beside the picture: copy that to a folder you can write to"
-    ):
-        write_atomically(file, picture)
-    said = f"predicted: {found.predicted}; explained: {found.target} (probability {found.probability:.3f})"
-    console.print(escape(said), highlight=False)
-    if not explains:
+    opened = open_classifier(asked.model, checkpoint, asked.trainer, how, asked.classes)
+    name = opened.name or "own"
+    writer = Writer(output, name, _said(row) if opened.name == row.name else {}, pictures)
+    for picture in pictures:
+        writer.add(picture, explain_picture(opened, picture, target, asked.trainer, how))
+    writer.end()
+    if not opened.explains:
         console.print("this classifier has not learned to explain itself: give it a vector first (task=apply_vector)")
-    if found.measured:
-        console.print(_table(found.measured))
-    console.print(f"heat map: [bold]{escape(str(file))}[/]", highlight=False)
-    return file
 
 
-def _table(measured: Sequence[Measured]) -> Table:
-    """Areas under the curves of the class's probability, a row a map."""
+def _row(asked: ExplainSettings) -> Row:
+    """The explainer; a removed patch of somebody else's classifier shows the mean, unless it is said otherwise."""
+    row = load_row(asked.row, asked.explainers)
+    given = asked.explainers.get(asked.row, {})
+    has_removal = any(each.name == "removal" for each in fields(row.params))
+    if isinstance(asked.model, NamedParams) and has_removal and "removal" not in given:
+        row = replace(row, params=replace(row.params, removal=None))  # type: ignore[call-arg]
+    return row
+
+
+def _said(row: Row) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(json.dumps(asdict(row.params), default=str))
+    return found
+
+
+class Writer:
+    """Writes what is said of pictures, and tells it: per picture as it comes, and sheets at the end.
+
+    Args:
+        output: The folder of the run.
+        explainer: Name of what explains.
+        settings: Of it.
+        pictures: All that will come.
+    """
+
+    def __init__(self, output: Path, explainer: str, settings: Mapping[str, Any], pictures: Sequence[Path]) -> None:
+        self._output, self._explainer, self._settings = output, explainer, settings
+        self._final = final_folder(output)
+        self._before = _read(self._final / PREDICTIONS)
+        self._stems = stems(pictures, {line["picture"]: line["stem"] for line in self._before})
+        self._lines: list[dict[str, Any]] = []
+        self._found: list[Explained] = []
+        self._replaced = 0
+
+    def add(self, picture: Path, found: Explained) -> None:
+        """Write the files of a picture."""
+        place = str(picture.resolve())
+        stem = self._stems[place]
+        name = f"{stem}.{_short(self._explainer, 40)}.{_short(found.target, 60)}"
+        maps, files = _maps(found), {"heat_map": f"{name}.png"}
+        self._write(f"{name}.png", to_bytes(sheets(_gallery([found], []), inches=_INCHES)[0]))
+        for kind, values in zip(("map", "refined"), maps.values(), strict=False):
+            files[kind] = f"{name}.npy" if kind == "map" else f"{name}.{kind}.npy"
+            self._replaced += (self._final / files[kind]).exists()
+            np.save(self._output / files[kind], values.numpy(), allow_pickle=False)
+        areas = {
+            kind: {"deletion": each.deletion, "insertion": each.insertion, "seconds": round(each.seconds, 2)}
+            for kind, each in zip(("map", "refined"), found.measured, strict=False)
+        }
+        said = {"predicted": found.predicted, "explained": found.target, "probability": found.probability}
+        how = {"explainer": self._explainer, "settings": self._settings, "refined": list(maps)[1:]}
+        top = [list(each) for each in found.top]
+        self._lines.append({"picture": place, "stem": stem, **said, "top": top, **how, "areas": areas, "files": files})
+        self._found.append(found)
+        words = f"predicted: {found.predicted}; explained: {found.target} (probability {found.probability:.3f})"
+        console.print(escape(f"{picture.name}: {words}"), highlight=False, soft_wrap=True)
+
+    def end(self) -> None:
+        """Write sheets of all pictures and the list of them, and say where they are."""
+        sheet = []
+        for number, start in enumerate(range(0, len(self._found), _A_SHEET) if len(self._found) > 1 else (), 1):
+            part = slice(start, start + _A_SHEET)
+            drawn = _gallery(self._found[part], [line["stem"] for line in self._lines[part]])
+            sheet.append(f"sheet_{number}.{_short(self._explainer, 40)}.png")
+            self._write(sheet[-1], to_bytes(sheets(drawn, inches=_INCHES_OF_SHEET)[0]))
+        ours = {line["files"]["heat_map"] for line in self._lines}
+        kept = [line for line in self._before if line["files"]["heat_map"] not in ours]
+        text = json.dumps([*kept, *self._lines], indent=1, ensure_ascii=False) + "\n"
+        write_atomically(self._output / PREDICTIONS, text.encode())
+        if any(found.measured for found in self._found):
+            console.print(_table(self._found))
+        if kept or self._replaced:
+            replaced = f"{self._replaced} maps of the same name are replaced; " if self._replaced else ""
+            console.print(f"{replaced}{len(kept)} heat maps of earlier runs stay (name=... writes to another folder)")
+        for name in (self._lines[0]["files"]["heat_map"], *sheet) if len(self._found) == 1 else sheet:
+            console.print(f"heat map: [bold]{shown(self._output / name)}[/]", highlight=False, soft_wrap=True)
+        console.print(f"maps and predictions: [bold]{shown(self._output)}[/]", highlight=False, soft_wrap=True)
+
+    def _write(self, name: str, content: bytes) -> None:
+        write_atomically(self._output / name, content)
+
+
+def stems(pictures: Sequence[Path], earlier: Mapping[str, str]) -> dict[str, str]:
+    """How the names of the files of each picture begin, by its place; no two alike.
+
+    A picture is called as its file without the suffix; where that is another's too, with the folder before it, with the
+    suffix, with both, and at last with a number of its own.
+
+    Args:
+        pictures: Those that are explained.
+        earlier: By place, how those of earlier runs are called.
+    """
+    places = [picture.resolve() for picture in pictures]
+    ways = [
+        [_short(each.stem, 90) for each in places],
+        [_short(f"{each.parent.name}_{each.stem}", 90) for each in places],
+        [_short(each.name, 90) for each in places],
+        [_short(f"{each.parent.name}_{each.name}", 90) for each in places],
+        [f"{_short(each.stem, 70)}-{hashlib.sha256(str(each).encode()).hexdigest()[:10]}" for each in places],
+    ]
+    # Some file systems do not tell upper from lower case.
+    counts = [Counter(name.lower() for name in names) for names in ways]
+    taken = {name.lower(): place for place, name in earlier.items()}
+    found = {}
+    for place, *names in zip(map(str, places), *ways, strict=True):
+        free = (
+            name
+            for name, count in zip(names, counts, strict=True)
+            if count[name.lower()] == 1 and taken.get(name.lower(), place) == place
+        )
+        found[place] = earlier.get(place) or next(free)
+        taken[found[place].lower()] = place
+    return found
+
+
+def _short(text: str, most: int) -> str:
+    """A text as a part of a file's name, of so many bytes at most."""
+    return re.sub(r"[^\w.+-]+", "_", text).strip("._").encode()[:most].decode(errors="ignore") or "_"
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    """What earlier runs said; nothing where there is none, or somebody has edited it."""
+    try:
+        lines = json.loads(path.read_text(encoding="utf-8"))
+        return [line for line in lines if line["picture"] and line["stem"] and line["files"]["heat_map"]]
+    except (OSError, ValueError, TypeError, KeyError):
+        return []
+
+
+def _maps(found: Explained) -> dict[str, torch.Tensor]:
+    """By name the map that was asked for, and the refined one where there is one."""
+    return {each.name: each.attributions for each in found.measured} or {"its own": found.attributions}
+
+
+def _gallery(found: Sequence[Explained], names: Sequence[str]) -> Gallery:
+    """Pictures with their maps beside them, and below the first of these what the pictures are called."""
+    listed = [_maps(each) for each in found]
+    maps = {name: torch.stack([each[name] for each in listed]) for name in listed[0]}
+    explained = [each.target for each in found]
+    predicted = [each.predicted for each in found]
+    notes = {next(iter(maps)): names} if names else {}
+    return Gallery(torch.stack([each.pixels for each in found]), maps, explained, predicted=predicted, notes=notes)
+
+
+def _table(found: Sequence[Explained]) -> Table:
+    """Areas under the curves of the class's probability, means over the pictures, a row a map."""
     table = Table("map", "deletion ↓", "insertion ↑", "seconds", box=None, pad_edge=False)
     for column in table.columns[1:]:
         column.justify = "right"
-    for row in measured:
-        table.add_row(escape(row.name), f"{row.deletion:.3f}", f"{row.insertion:.3f}", f"{row.seconds:.1f}")
+    for rows in zip(*(each.measured for each in found), strict=True):
+        areas = (f"{mean(row.deletion for row in rows):.3f}", f"{mean(row.insertion for row in rows):.3f}")
+        table.add_row(escape(rows[0].name), *areas, f"{mean(row.seconds for row in rows):.1f}")
     return table

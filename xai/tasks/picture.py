@@ -10,10 +10,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from xai.api.loading import load
+from xai.api.model import Model
 from xai.core.errors import UserError
+from xai.core.progress import console
 from xai.core.settings import unknown
 from xai.core.training import TrainerParams
 from xai.data.images import read_image, to_tensor
+from xai.data.pictures import centre
 from xai.explainers.block import Block, BlockExplainer, Explainer, Explanation, explain
 from xai.explainers.learned.networks import Salvage, SelfExplaining
 from xai.explainers.learned.refined import RefinedMaps
@@ -26,12 +30,14 @@ from xai.models.explainer import SalvageNetwork
 from xai.models.families import NetworkParams, published_classes
 from xai.models.geometry import Geometry
 from xai.models.maskable import MaskableClassifier
+from xai.models.named import NamedParams
 from xai.ranking.objective import ObjectiveParams
 from xai.ranking.paths import open_reference
 from xai.ranking.refinement import RefinementParams
 
 _CHUNK = 64
 _MOST_CLASSES_NAMED = 20
+_TOP = 5
 
 
 @dataclass(frozen=True)
@@ -99,10 +105,11 @@ class Explained:
 
     Args:
         pixels: [3, H, W] in [0, 1], as the classifier saw it.
-        attributions: [h, w] of the explained class; of several maps the last.
+        attributions: [h, w] of the explained class, as the explainer that was asked for gives it.
         target: Name of the explained class.
         predicted: Name of the predicted class.
         probability: Of the explained class.
+        top: The most probable classes, five at most, with their probabilities.
         measured: Maps that were made from outside, in the order they came in: of the explainer, and refined. Empty for
             a classifier that explains itself.
     """
@@ -112,10 +119,17 @@ class Explained:
     target: str
     predicted: str
     probability: float
+    top: tuple[tuple[str, float], ...]
     measured: tuple[Measured, ...] = ()
 
 
-def open_classifier(model: Geometry, checkpoint: Path | None, trainer: TrainerParams, how: PostHocParams) -> Opened:
+def open_classifier(
+    model: Geometry,
+    checkpoint: Path | None,
+    trainer: TrainerParams,
+    how: PostHocParams,
+    classes: str | Sequence[str] | None = None,
+) -> Opened:
     """What explains pictures, read once for all of them.
 
     A self-explaining CLIP and a SALVAGE explainer are classifiers, so their own prediction is what they explain. Any
@@ -123,14 +137,22 @@ def open_classifier(model: Geometry, checkpoint: Path | None, trainer: TrainerPa
 
     Args:
         model: The model, where there is no file to say it.
-        checkpoint: A file of ours; None takes a network as it was published.
+        checkpoint: A file of ours, or weights of a model that is only named; None takes a network as it was published.
         trainer: Device and precision.
         how: How a classifier is explained that does not explain itself.
+        classes: Names of the classes of a model that is only named, or a text file of them.
 
     Raises:
         UserError: A checkpoint that cannot be read or has no classifier, or an explainer that is none for it.
     """
     removal, device = how.row.params.classifier_removal, trainer.device
+    if isinstance(model, NamedParams):
+        loaded = load_named(model, checkpoint, classes, device)
+        return _from_outside(model, loaded.classes, loaded.network(removal), how)
+    if classes is not None:
+        raise UserError(
+            f"classes={classes}: {checkpoint or f'model={model.name}'} says itself what they are: leave it out"
+        )
     if checkpoint is None:
         classes = published_classes()
         if not isinstance(model, NetworkParams) or not model.is_published_for(classes):
@@ -156,6 +178,30 @@ def open_classifier(model: Geometry, checkpoint: Path | None, trainer: TrainerPa
         )
     own = network if isinstance(network, DenseExplainer) else None
     return _from_outside(shape, classes, made.classifier.to(device), how, own)
+
+
+def load_named(
+    model: NamedParams, checkpoint: Path | None, classes: str | Sequence[str] | None, device: torch.device
+) -> Model:
+    """A classifier of timm or torchvision, and a line that says so where nobody knows what its classes are called.
+
+    Raises:
+        UserError: The weights or the names are not there, or do not fit.
+    """
+    loaded = load(
+        checkpoint,
+        architecture=model.architecture,
+        classes=classes,
+        device=device,
+        image_size=model.image_size,
+        grid=(model.grid, model.grid),
+        mean=model.mean,
+        std=model.std,
+        crop=model.crop,
+    )
+    if loaded.classes == tuple(map(str, range(len(loaded.classes)))):
+        console.print(f"the classes are numbered, 0 to {len(loaded.classes) - 1}: classes=names.txt says what they are")
+    return loaded
 
 
 def _from_outside(
@@ -200,12 +246,15 @@ def explain_picture(
     )
     measured = () if opened.classifier is None else tuple(_measured(opened, opened.classifier, block, trainer, how))
     if measured:
-        attributions = measured[-1].attributions
+        attributions = measured[0].attributions
     else:
         with trainer.autocast():
             attributions = _map(opened.explainer, block)[0].cpu()
     names = opened.classes
-    return Explained(pixels, attributions, names[chosen], names[predicted], float(probabilities[chosen]), measured)
+    first = probabilities.topk(min(_TOP, len(names)))
+    top = tuple((names[i], value) for i, value in zip(first.indices.tolist(), first.values.tolist(), strict=True))
+    probability = float(probabilities[chosen])
+    return Explained(pixels, attributions, names[chosen], names[predicted], probability, top, measured)
 
 
 def _measured(
@@ -269,10 +318,7 @@ def _areas(
 
 def as_seen(image: Image.Image, shape: Geometry) -> Tensor:
     """The middle of a picture, [3, H, W], as a network takes it."""
-    size = shape.image_size
-    resized = to_tensor(image, shape.resized)
-    edge = (resized.shape[-1] - size) // 2
-    return resized[:, edge : edge + size, edge : edge + size]
+    return centre(to_tensor(image, shape.resized), shape.image_size)
 
 
 def _index_of(target: str, classes: Sequence[str]) -> int:

@@ -1,0 +1,275 @@
+"""task=explain and task=compare of somebody's classifier and pictures, by the command line."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import timm
+import torch
+from PIL import Image
+from torchvision.transforms.functional import center_crop, normalize, pil_to_tensor, resize
+
+import xai
+from xai import cli
+from xai.models.named import NamedParams, named_settings
+from xai.tasks.explain import stems
+
+TINY = "model.architecture=test_resnet"
+QUICK = ("logger=none", "trainer=cpu", "objective.steps=3", "objective.references=[black]")
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    def command(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["xai", *arguments])
+        capsys.readouterr()
+        status = cli.main()
+        said = capsys.readouterr()
+        return status, said.out, said.err
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")  # main sets it; this puts it back
+    weights(tmp_path / "mine.pt", "test_resnet", 3)
+    (tmp_path / "names.txt").write_text("cat\ndog\npotter's wheel\n")
+    for number, name in enumerate(("a/one.png", "a/two.png", "b/one.png")):
+        draw(tmp_path / "photos" / name, number)
+    return command
+
+
+def weights(path: Path, architecture: str, classes: int) -> torch.nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = timm.create_model(architecture, num_classes=classes).eval()
+        for value in network.parameters():
+            value.data *= 1.3 if value.ndim > 1 else 1.0
+    torch.save({"state_dict": {f"module.{key}": value for key, value in network.state_dict().items()}}, path)
+    return network
+
+
+def draw(path: Path, seed: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    coarse = np.random.default_rng(seed).integers(0, 256, (5, 5, 3), np.uint8)
+    Image.fromarray(coarse).resize((200, 200), Image.Resampling.BICUBIC).save(path)
+
+
+def explain(run: Run, *arguments: str) -> str:
+    status, out, err = run("task=explain", *QUICK, "checkpoint=mine.pt", TINY, *arguments)
+    assert (status, err) == (0, "")
+    return out
+
+
+def said(folder: Path) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads((folder / "predictions.json").read_text(encoding="utf-8"))
+    return found
+
+
+def below(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_state_dict_and_a_folder_need_nothing_else(run: Run, tmp_path: Path) -> None:
+    network = weights(tmp_path / "mine.pt", "resnet18", 3)
+    before = below(tmp_path / "photos")
+    given = ("task=explain", *QUICK, "image=photos", "checkpoint=mine.pt", "model.architecture=resnet18", "refine=0")
+    status, _out, err = run(*given, "classes=names.txt")
+    assert (status, err) == (0, "")
+    assert below(tmp_path / "photos") == before  # what is written beside pictures becomes data
+    output = tmp_path / "outputs" / "explain"
+    lines = said(output)
+    assert [Path(line["picture"]).relative_to(tmp_path).as_posix() for line in lines] == [
+        "photos/a/one.png",
+        "photos/a/two.png",
+        "photos/b/one.png",
+    ]
+    assert (output / "sheet_1.grad_cam.png").is_file()
+    for line in lines:
+        with Image.open(line["picture"]) as picture:
+            # As timm's configuration has it: 224 px of a short side of 224 / 0.95.
+            seen = center_crop(resize(picture, [236], interpolation=3), [224])  # type: ignore[arg-type]
+        pixels = normalize(pil_to_tensor(seen)[None] / 255, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+        with torch.no_grad():
+            probabilities = network(pixels)[0].softmax(0)
+        names = ["cat", "dog", "potter's wheel"]
+        assert line["predicted"] == line["explained"] == names[int(probabilities.argmax())]
+        assert line["probability"] == pytest.approx(float(probabilities.max()), rel=1e-3)
+        assert dict(line["top"]) == pytest.approx(dict(zip(names, probabilities.tolist(), strict=True)), rel=1e-3)
+        assert line["explainer"] == "grad_cam"
+        assert set(line["areas"]["map"]) == {"deletion", "insertion", "seconds"}
+        with Image.open(output / line["files"]["heat_map"]) as heat_map:
+            assert heat_map.format == "PNG"
+        assert line["files"]["heat_map"].endswith(
+            f".grad_cam.{line['explained'].replace(chr(39), '_')}.png".replace(" ", "_")
+        )
+        model = xai.load("mine.pt", architecture="resnet18", classes="names.txt")
+        expected = xai.explain(model, line["picture"], "grad_cam")[0]
+        found = np.load(output / line["files"]["map"], allow_pickle=False)
+        np.testing.assert_allclose(found, expected.numpy(), rtol=1e-4, atol=1e-6)
+    # Two pictures of one name have files of their own.
+    assert len({name for line in lines for name in line["files"].values()}) == 6
+
+
+@pytest.mark.parametrize(
+    ("image", "names"),
+    [
+        ("photos/a/one.png", ["a/one"]),
+        ("photos/*/one.png", ["a/one", "b/one"]),
+        ("[photos/b/one.png,photos/a]", ["b/one", "a/one", "a/two"]),
+    ],
+)
+def test_which_pictures_are_meant(run: Run, tmp_path: Path, image: str, names: list[str]) -> None:
+    out = explain(run, f"image={image}", "explainer=saliency", "refine=0")
+    found = [Path(line["picture"]).relative_to(tmp_path / "photos").with_suffix("").as_posix() for line in said_here()]
+    assert found == names
+    assert "the classes are numbered, 0 to 2: classes=names.txt says what they are" in out
+
+
+def said_here() -> list[dict[str, Any]]:
+    return said(Path("outputs/explain"))
+
+
+def test_the_map_asked_for_is_drawn_and_the_refined_one_beside_it(run: Run, tmp_path: Path) -> None:
+    settings = ("explainer=rise", "explainers.rise.masks=16", "classes=[cat,dog,owl]", "target=dog")
+    explain(run, "image=photos/a/one.png", *settings, "refine=1", "refinement.draws=1")
+    (line,) = said_here()
+    assert (line["explained"], line["settings"]["masks"], line["settings"]["removal"]) == ("dog", 16, None)
+    assert line["refined"] == ["rise, T = 1"]
+    assert list(line["areas"]) == ["map", "refined"]
+    output = tmp_path / "outputs" / "explain"
+    first, refined = (np.load(output / line["files"][kind], allow_pickle=False) for kind in ("map", "refined"))
+    model = xai.load("mine.pt", architecture="test_resnet", classes=["cat", "dog", "owl"])
+    expected = xai.explain(model, line["picture"], "rise", targets="dog", masks=16)[0]
+    np.testing.assert_allclose(first, expected.numpy(), rtol=1e-4, atol=1e-6)
+    assert refined.shape == (160, 160)
+    wide = Image.open(output / line["files"]["heat_map"]).size[0]
+    explain(run, "image=photos/a/one.png", *settings, "refine=0", "name=plain")
+    assert Image.open(tmp_path / "outputs" / "plain" / line["files"]["heat_map"]).size[0] < 0.8 * wide
+
+
+def test_what_earlier_runs_wrote_stays_and_is_listed(run: Run, tmp_path: Path) -> None:
+    output = tmp_path / "outputs" / "explain"
+    explain(run, "image=photos/a/one.png", "explainer=saliency", "refine=0")
+    first = {name: (output / name).read_bytes() for name in said_here()[0]["files"].values()}
+    # A picture of the same name, another explainer.
+    explain(run, "image=photos/b/one.png", "explainer=saliency", "refine=0")
+    out = explain(run, "image=photos/a/one.png", "explainer=grad_cam", "refine=0")
+    assert "2 heat maps of earlier runs stay" in out
+    assert {name: (output / name).read_bytes() for name in first} == first
+    lines = said_here()
+    assert [(Path(line["picture"]).parent.name, line["explainer"]) for line in lines] == [
+        ("a", "saliency"),
+        ("b", "saliency"),
+        ("a", "grad_cam"),
+    ]
+    assert all((output / name).is_file() for line in lines for name in line["files"].values())
+    out = explain(run, "image=photos/a/one.png", "explainer=saliency", "refine=0")
+    assert "1 maps of the same name are replaced; 2 heat maps of earlier runs stay" in out
+    assert len(said_here()) == 3
+
+
+def test_a_folder_with_somebody_elses_list_is_refused_before_work(run: Run, tmp_path: Path) -> None:
+    own = tmp_path / "outputs" / "explain" / "predictions.json"
+    own.parent.mkdir(parents=True)
+    own.write_text("mine")
+    status, out, err = run("task=explain", *QUICK, "checkpoint=mine.pt", TINY, "image=photos/a/one.png")
+    assert (status, "predicted" in out, own.read_text()) == (2, False, "mine")
+    assert "no run has written it" in err
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        (["image=empty"], ["image=empty leads to no picture", "empty"]),
+        (["image=[photos,empty]"], ["image=empty leads to no picture"]),
+        (["image='*.jpg'"], ["image=*.jpg leads to no picture"]),
+        (["image=[]"], ["image is an empty list"]),
+        (["image=photo"], ["photo does not exist", "did you mean photos"]),
+        (["image=broken"], ["2 of 3 pictures cannot be read", "c.png", "d.jpg"]),
+        (["image=names.txt"], ["names.txt is not a picture"]),
+        (["model.architecture=resnet81"], ["model.architecture=resnet81", "timm or torchvision", "did you mean"]),
+        (["model.architecture=resnet18"], ["checkpoint mine.pt", "resnet18"]),
+        (["model.crop=2"], ["model.crop=2", "at most 1"]),
+        (["model.heads=2"], ["model.heads is not a known setting"]),
+        (["classes=[cat,dog]"], ["2 classes for a network of 3 outputs"]),
+        (["classes=[cat,cat,dog]"], ["classes need names that differ"]),
+        (["classes=nmes.txt"], ["classes=nmes.txt cannot be read"]),
+        (["target=owl"], ["target=owl", "0, 1, 2"]),
+        (["explainer=attention_rollout"], ["shows no attention"]),
+        (["explainer=salvage"], ["salvage"]),
+        (["explainer=rise", "explainers.rise.mask=9"], ["explainers.rise.mask", "did you mean masks"]),
+        (["refine=-1"], ["refine=-1", "at least 0"]),
+        (["checkpoint=other.pt"], ["other.pt"]),
+        (["checkpoint=null"], ["the weights of test_resnet could not be fetched"]),
+        (["model=cnn_tiny"], ["mine.pt says nothing of itself", "model.architecture=NAME"]),
+    ],
+)
+def test_what_does_not_fit_is_refused_in_one_line(
+    run: Run, tmp_path: Path, given: list[str], wanted: list[str]
+) -> None:
+    (tmp_path / "empty" / "inside").mkdir(parents=True)
+    draw(tmp_path / "broken" / "a.png", 0)
+    for name in ("c.png", "d.jpg"):
+        (tmp_path / "broken" / name).write_bytes(b"no picture")
+    keys = {each.partition("=")[0] for each in given}
+    default = [each for each in ("image=photos/a", "checkpoint=mine.pt", TINY) if each.partition("=")[0] not in keys]
+    status, out, err = run("task=explain", *QUICK, *default, *given)
+    assert status == 2, out
+    assert err.count("\n") == 1, err
+    assert all(word in err for word in wanted), err
+    assert "predicted" not in out
+    assert not (tmp_path / "outputs" / "explain").exists()
+
+
+def test_no_two_pictures_share_a_name(tmp_path: Path) -> None:
+    places = [
+        "a/x.png",
+        "a/x.jpg",
+        "b/x.png",
+        "c/b_x.png",
+        "c/X.PNG",
+        "d/a/x.png",
+        "x" * 200 + ".png",
+        "\u732b" * 80 + ".png",
+    ]
+    pictures = [tmp_path / place for place in places]
+    found = stems(pictures, {})
+    assert len({name.lower() for name in found.values()}) == len(places)
+    assert max(len(name.encode()) for name in found.values()) <= 100
+    assert stems(pictures[:1], found) == {str(pictures[0]): found[str(pictures[0])]}
+    assert stems([tmp_path / "e/b_x.png"], found) != {str(tmp_path / "e/b_x.png"): "b_x"}
+
+
+@pytest.mark.parametrize(
+    ("architecture", "size", "crop"),
+    [("resnet18", 224, 0.95), ("vit_base_patch14_reg4_dinov2", 518, 1.0), ("vit_b_16", 224, 0.875)],
+)
+def test_settings_come_from_timm_or_torchvision(architecture: str, size: int, crop: float) -> None:
+    values = named_settings(architecture, {"mean": [0.1, 0.2, 0.3]})
+    params = NamedParams(
+        **{key: tuple(v) if isinstance(v, list) else v for key, v in values.items() if key != "family"}
+    )
+    assert (params.image_size, params.crop, params.mean, params.resized) == (
+        size,
+        crop,
+        (0.1, 0.2, 0.3),
+        round(size / crop),
+    )
+
+
+@pytest.mark.parametrize("given", [["image=photos", "classes=names.txt"], ["data=pictures", "data.path=photos"]])
+def test_explainers_are_compared_on_the_same(run: Run, tmp_path: Path, given: list[str]) -> None:
+    few = ("rows=[grad_cam,saliency,random]", "metrics=[difference_auc]", "pictures=2", "figures=[]", "logger=none")
+    status, _, err = run("task=compare", "checkpoint=mine.pt", TINY, "trainer=cpu", *few, *given)
+    assert (status, err) == (0, "")
+    frame = pd.read_csv(tmp_path / "outputs" / "compare" / "scores.csv")
+    values = frame[(frame.explainer == "grad_cam") & (frame.metric == "difference_auc")].value
+    assert len(values) == 3
+    model = xai.load("mine.pt", architecture="test_resnet")
+    pictures = sorted((tmp_path / "photos").rglob("*.png"))
+    own = xai.compare(model, pictures, explainers=["grad_cam"], metrics=["difference"])
+    np.testing.assert_allclose(values, own.value, rtol=1e-3, atol=1e-4)
