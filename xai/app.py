@@ -15,6 +15,7 @@ from xai.core.composing import choices, first_keys
 from xai.core.errors import UserError
 from xai.core.folders import run_folder
 from xai.core.settings import build, unknown
+from xai.core.store import over_removals
 from xai.models.families import family_of
 from xai.papers.families import about, check_family, family, settle, settle_named
 from xai.tasks.registry import Task, choose
@@ -43,10 +44,13 @@ def run(config: DictConfig, output: Path, typed: Sequence[str] = ()) -> None:
     settings = settings_of(task, _plain(_settled(config, task, values, typed)), typed)
     from xai.core.loggers import closing_logger  # with Lightning
 
-    with closing_logger(), run_folder(output, adds=task.adds) as folder:
-        _record(config, folder / ".hydra")
-        with _log_file(folder / "run.log"):
-            task.run(settings, folder)
+    def work() -> None:
+        with closing_logger(), run_folder(output, adds=task.adds) as folder:
+            _record(config, folder / ".hydra")
+            with _log_file(folder / "run.log"):
+                task.run(settings, folder)
+
+    over_removals(work)
 
 
 def _record(config: DictConfig, folder: Path) -> None:

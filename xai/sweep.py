@@ -15,7 +15,7 @@ from xai.app import run
 from xai.cli import overrides, prepare, report_errors, typed_keys
 from xai.core.composing import CONF
 from xai.core.errors import UserError
-from xai.core.folders import shown
+from xai.core.folders import run_folder, shown
 from xai.core.progress import console
 from xai.report.sweeps import Sweep, read_sweep, show
 
@@ -44,7 +44,8 @@ def main(arguments: Sequence[str]) -> None:
     sweep = read_sweep(path)
     folders = run_all(sweep, path.stem, arguments[1:])
     typed = shlex.join(["python", "-m", "xai.sweep", *arguments])
-    page = show(sweep, folders, Path("outputs") / path.stem, typed)
+    with run_folder(Path("outputs") / path.stem) as folder:
+        page = show(sweep, folders, folder, typed)
     console.print(f"report: [bold]{shown(page)}[/]", highlight=False, soft_wrap=True)
 
 

@@ -18,9 +18,10 @@ from lightning_fabric.plugins.io.checkpoint_io import CheckpointIO
 from torch import Tensor, nn
 
 from xai.core.files import write_atomically
+from xai.core.kept import KEPT
 
 _MAKERS = ("torch", "pytorch-lightning")
-_PARTS = ("state_dict", "optimizer_states", "lr_schedulers", "loops", "global_step", "made_by")
+_PARTS = ("state_dict", "optimizer_states", "lr_schedulers", "loops", "callbacks", "global_step", "made_by")
 
 
 class CheckpointFiles(CheckpointIO):
@@ -28,7 +29,6 @@ class CheckpointFiles(CheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Write the whole of it or nothing."""
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
         # By way of memory, because torch makes a RuntimeError of a disk that is full.
         whole = io.BytesIO()
         torch.save({**checkpoint, "made_by": _made_by()}, whole)
@@ -78,11 +78,7 @@ def weights_of(path: Path) -> dict[str, Tensor]:
 
 
 def _checked(path: Path, module: nn.Module) -> int:
-    if path.is_symlink() or not path.is_file():
-        raise _UnfitError("is no file")
-    with zipfile.ZipFile(path) as archive:
-        if archive.testzip() is not None:
-            raise _UnfitError("has changed since it was written (its checksum differs)")
+    _check_bytes(path)
     found = torch.load(path, weights_only=True, mmap=True)  # noqa: TID251 - weights only
     if missing := [part for part in _PARTS if part not in found]:
         raise _UnfitError(f"has no {missing[0]}")
@@ -92,10 +88,32 @@ def _checked(path: Path, module: nn.Module) -> int:
         raise _UnfitError("is of another network")
     if not all(value.isfinite().all() for value in found["state_dict"].values()):
         raise _UnfitError("holds NaN or infinite weights")
+    for state in found["callbacks"].values():
+        for name in state[KEPT]:
+            _check_kept(path.with_name(name), module)
     steps = int(found["global_step"])
     if not _is_whole(found, steps, [parameter for parameter in module.parameters() if parameter.requires_grad]):
         raise _UnfitError("does not hold the state of its optimiser and loops")
     return steps
+
+
+def _check_bytes(path: Path) -> None:
+    if path.is_symlink() or not path.is_file():
+        raise _UnfitError("is no file")
+    with zipfile.ZipFile(path) as archive:
+        if archive.testzip() is not None:
+            raise _UnfitError("has changed since it was written (its checksum differs)")
+
+
+def _check_kept(path: Path, module: nn.Module) -> None:
+    """Weights that were kept before the checkpoint have to be what they were."""
+    try:
+        _check_bytes(path)
+        fits = _shapes(torch.load(path, weights_only=True, mmap=True)) == _shapes(module.state_dict())  # noqa: TID251
+    except Exception:
+        fits = False
+    if not fits:
+        raise _UnfitError(f"needs {path.name}, which is missing or damaged")
 
 
 def _is_whole(found: Mapping[str, Any], steps: int, trained: list[nn.Parameter]) -> bool:

@@ -20,6 +20,7 @@ _DISK_TROUBLE = {
     errno.EACCES: "permission denied",
     errno.EPERM: "not permitted",
     errno.ENOTDIR: "a file stands where a folder is needed",
+    errno.ELOOP: "a link stands where a file is needed",
     errno.ENOSYS: "no file locks there (NFS needs a lock manager)",
     errno.ENOLCK: "no file locks there (NFS needs a lock manager)",
 }

@@ -23,6 +23,7 @@ _USUAL = (".hydra", "run.log", "report.html", "scores.csv", "figures", "predicti
 
 _LOCK, _ASIDE = ".xai.lock", ".xai-run-"
 _ADVICE = "choose another folder with name=..."
+_OLD = "move or remove it (what versions before 0.13 wrote bears no mark of theirs), or choose another with name=..."
 
 
 @contextmanager
@@ -90,7 +91,7 @@ def _check(final: Path) -> None:
 
 
 def _refuse(path: Path) -> NoReturn:
-    raise UserError(f"{os.path.relpath(path)} is there already, and no run has written it: {_ADVICE}")
+    raise UserError(f"{os.path.relpath(path)} is there already, and no run has written it: {_OLD}")
 
 
 def _written(final: Path) -> list[str]:
@@ -101,7 +102,7 @@ def _written(final: Path) -> list[str]:
             return list(names)
     except (ValueError, TypeError, KeyError):
         pass
-    raise UserError(f"{os.path.relpath(final / MARKER)} does not say what a run has written: {_ADVICE}")
+    raise UserError(f"{os.path.relpath(final / MARKER)} does not say what a run has written: {_OLD}")
 
 
 def _sweep(final: Path) -> None:

@@ -1,6 +1,7 @@
 """Weights that are kept beside those of the last step: of the best epoch, and of the network on its way."""
 
 import math
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from torch import Tensor
 from xai.core.files import write_atomically
 
 BEST = "checkpoint-best.ckpt"
+KEPT = "kept"
+"""Under which name a checkpoint lists the files that belong to it."""
 
 
 def on_the_way(share: float) -> str:
@@ -34,6 +37,7 @@ class Keep(Callback):
         self._folder, self._best = folder, best
         self._moments = {share: max(1, round(share * total)) for share in shares}
         self._least = math.inf
+        self._kept: set[str] = set()
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *_: Any) -> None:
         """Keep what has come to one of the moments."""
@@ -50,15 +54,15 @@ class Keep(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """What the next checkpoint remembers: a file that is newer than it is written again, and the same."""
-        return {"least": self._least}
+        return {"least": self._least, KEPT: sorted(self._kept)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from there."""
-        self._least = state_dict["least"]
+        self._least, self._kept = state_dict["least"], set(state_dict[KEPT])
 
     def _write(self, trainer: pl.Trainer, module: pl.LightningModule, name: str) -> None:
+        self._kept.add(name)
         if trainer.is_global_zero:
-            self._folder.mkdir(parents=True, exist_ok=True)
             write_atomically(self._folder / name, lambda path: torch.save(module.state_dict(), path))
 
 
@@ -66,3 +70,12 @@ def kept_weights(folder: Path, name: str) -> dict[str, Tensor]:
     """Weights of the module that `Keep` has written."""
     found: dict[str, Tensor] = torch.load(folder / name, weights_only=True)  # noqa: TID251 - weights only
     return found
+
+
+def forget_kept(folder: Path) -> None:
+    """Remove what an earlier training has kept, where this one starts anew."""
+    for path in folder.glob("checkpoint-*.ckpt"):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()

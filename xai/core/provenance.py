@@ -28,9 +28,18 @@ def provenance() -> dict[str, Any]:
     from xai import __version__
 
     root = Path(__file__).resolve().parents[2]
-    command = ["git", "-C", str(root), "rev-parse", "HEAD"]
+    return {"versions": {"xai": __version__, **{name: version(name) for name in _PACKAGES}}, "commit": commit_of(root)}
+
+
+def commit_of(root: Path) -> str | None:
+    """The commit that is checked out in the folder of a repository, whoever owns it; None where it is no such folder."""
+    # Git would look further up, and find the repository of whoever has installed this package.
+    if not (root / ".git").exists():
+        return None
+    # It refuses the repository of another user, whose configuration could name programs; this reads a name, runs none.
+    trusted = ["-c", f"safe.directory={root}", "-c", "core.fsmonitor=false"]
+    command = ["git", *trusted, "-C", str(root), "rev-parse", "HEAD"]
     try:
-        commit = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
     except (OSError, subprocess.SubprocessError):
-        commit = None
-    return {"versions": {"xai": __version__, **{name: version(name) for name in _PACKAGES}}, "commit": commit}
+        return None

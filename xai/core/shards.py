@@ -11,6 +11,7 @@ import json
 import logging
 import math
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,10 +20,10 @@ from pathlib import Path
 
 import safetensors.torch
 import torch
-from filelock import lock_descriptor
 from safetensors import safe_open
 from torch import Tensor
 
+from xai.core import locks
 from xai.core.errors import Busy
 from xai.core.files import write_atomically
 
@@ -91,7 +92,8 @@ class Shards:
             if len(left) < len(missing):
                 pause, patience = _SHORTEST_PAUSE, time.monotonic() + PATIENCE_SECONDS
             if time.monotonic() > patience:
-                log.warning("waiting for other processes; blocks left: %d", len(left))
+                who = locks.holder(self._path(left[0]).with_suffix(".lock"))
+                log.warning("waiting for other processes; blocks left: %d%s", len(left), f" ({who})" * bool(who))
                 patience = math.inf
             time.sleep(pause)
             missing, pause = left, min(2 * pause, _LONGEST_PAUSE)
@@ -133,8 +135,11 @@ class Shards:
         return True
 
     def _read(self, block: int) -> _Shard:
+        path = self._path(block)
+        if os.path.lexists(path) and (path.is_symlink() or not path.is_file()):
+            raise _UnfitError("is no file")
         try:
-            with safe_open(self._path(block), framework="pt") as file:
+            with safe_open(path, framework="pt") as file:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
                 told = json.loads((file.metadata() or {})[_KEY])
             shard = _Shard(tensors, float(told["seconds"]))
@@ -152,8 +157,11 @@ class Shards:
     def _write(self, block: int, shard: _Shard) -> bool:
         told = {**self._identity(block, shard.tensors), "seconds": shard.seconds}
         content = safetensors.torch.save(shard.tensors, {_KEY: json.dumps(told)})
+        path = self._path(block)
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
         try:
-            write_atomically(self._path(block), content)
+            write_atomically(path, content)
         except FileNotFoundError:
             return False
         return True
@@ -191,35 +199,13 @@ def place(environment: Mapping[str, str]) -> tuple[int, int]:
 
 @contextmanager
 def _claim(path: Path) -> Iterator[bool]:
-    """Hold a lock while the body runs, if it is to be had; yields whether it was.
-
-    Not a FileLock, which would bring a folder back that has vanished.
-    """
+    """Hold a lock while the body runs, if it is to be had; yields whether it was."""
+    descriptor = locks.acquire(path)
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    except FileNotFoundError:
-        yield False
-        return
-    _claims.add(descriptor)
-    try:
-        yield lock_descriptor(descriptor, blocking=False)
+        yield descriptor is not None
     finally:
-        if descriptor in _claims:
-            _claims.remove(descriptor)
-            os.close(descriptor)
-
-
-_claims: set[int] = set()
-"""File descriptors of the locks that this process holds."""
-
-
-def _let_go() -> None:
-    """A forked process may outlive the one that works, and its copies of the descriptors would keep the claims."""
-    while _claims:
-        os.close(_claims.pop())
-
-
-os.register_at_fork(after_in_child=_let_go)
+        if descriptor is not None:
+            locks.release(descriptor)
 
 
 def _digest(tensors: dict[str, Tensor]) -> str:

@@ -16,6 +16,7 @@ import logging
 import math
 import os
 import re
+import secrets
 import shutil
 import stat
 import time
@@ -26,8 +27,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
+from xai.core import locks
 from xai.core.canonical import canonical
 from xai.core.errors import Busy, UserError
 from xai.core.files import TEMPORARY, explain_disk_errors, fingerprint_file, flush, write_atomically
@@ -39,7 +39,13 @@ SPEC = "spec.json"
 SCRATCH = "scratch"
 FORMAT = 1
 PATIENCE_SECONDS = 2.0
+_TRIES = 10
+"""How often an artifact is begun anew that somebody else removes while it is being made."""
+
 PROMISE = "nothing half-made is kept under a final name, and the same command resumes once that is mended"
+
+_UNREADABLE = (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError)
+"""What becomes of JSON that is not what was written."""
 
 _KIND = re.compile(r"[a-z0-9][a-z0-9_-]*")
 # (size, ctime in ns, inode) of the manifest and of each file when their hashes were last checked, by directory.
@@ -91,19 +97,19 @@ class Store:
     """
 
     def __init__(self, root: Path) -> None:
-        """Create `root` where it is missing; UserError when it is not a folder or cannot be written."""
+        """Create `root` where it is missing; UserError when it is not a folder, or is missing and cannot be made.
+
+        What is in it can be read without being able to write.
+        """
         self.root = Path(root).absolute()
         self.is_patient = True
         self.made: list[Artifact] = []
         self.found: list[Artifact] = []
-        locks = self.root / ".locks"
         with explain_disk_errors(self.root, "choose a folder that can be written"):
             try:
-                locks.mkdir(parents=True, exist_ok=True)
+                self.root.mkdir(parents=True, exist_ok=True)
             except FileExistsError as error:
                 raise NotADirectoryError(errno.ENOTDIR, "not a folder", error.filename) from None
-            if not all(os.access(folder, os.W_OK | os.X_OK) for folder in (self.root, locks)):
-                raise PermissionError(errno.EACCES, "not writable", str(self.root))
 
     @contextmanager
     def impatient(self) -> Iterator[None]:
@@ -148,7 +154,7 @@ class Store:
                 # Others may be at work in a folder that is in order, so nothing in it is touched.
                 if _left_behind(wanted) is None:
                     _prepare(wanted)
-                (wanted.workdir / SCRATCH).mkdir(exist_ok=True)
+                scratch_folder(wanted.workdir)
         return wanted.workdir / SCRATCH
 
     def get(
@@ -162,6 +168,7 @@ class Store:
         folder `scratch` and unfinished files of `write_atomically` are removed; every other file becomes part of the
         artifact. `artifact.json` and `spec.json` at the top belong to the store. A maker that put together what several
         processes made returns their seconds; otherwise the store's own clock counts. The log calls it by `title`.
+        Removed by somebody else while it is being made, it is made anew.
 
         Raises Busy where the store is impatient and another job holds the lock, UserError when the disk is full or the
         store cannot be written, RuntimeError when `make` left no file or
@@ -171,13 +178,16 @@ class Store:
         title = title or f"{kind} {wanted.key}"
         with explain_disk_errors(self.root, PROMISE):
             artifact = _intact(wanted, wanted.final)
-            if artifact is None:
+            for _ in range(_TRIES):
+                if artifact is not None:
+                    break
                 with self._lock(wanted, title):
                     _set_damaged_aside(wanted)
                     artifact = _intact(wanted, wanted.final)
-                    if artifact is None:
-                        artifact = _make(wanted, make, title)
+                    if artifact is None and (artifact := _make(wanted, make, title)):
                         self.made.append(artifact)
+            if artifact is None:
+                raise RuntimeError(f"{wanted.final} was changed while it was being made, {_TRIES} times")
         if artifact not in self.made and artifact not in self.found:
             self.found.append(artifact)
         return artifact
@@ -195,30 +205,66 @@ class Store:
 
 @contextmanager
 def _locked(path: Path, title: str, patient: bool) -> Iterator[None]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # A soft lock would outlive a killed holder, so a file system without flock is an error here.
-    lock = FileLock(path, fallback_to_soft=False)
+    root = path.parent.parent
+
+    def waiting(who: str) -> None:
+        log.warning("waiting for another job that is making %s%s", title, f" ({who})" * bool(who))
+
+    hold = None
+    advice = f"{title} is not in it and has to be made, for which a folder that can be written is needed: store=..."
+    with explain_disk_errors(root, advice):
+        while hold is None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            hold = locks.acquire(path, PATIENCE_SECONDS, waiting if patient else None)
+            if hold is None and not patient:
+                who = locks.holder(path)
+                raise Busy(title + f" ({who})" * bool(who))
     try:
-        hold = lock.acquire(timeout=PATIENCE_SECONDS if patient else 0)
-    except Timeout:
-        if not patient:
-            raise Busy(title) from None
-        log.warning("waiting for another job that is making %s", title)
-        hold = lock.acquire()
-    with hold:
         yield
+    finally:
+        locks.release(hold)
 
 
-def _make(wanted: _Wanted, make: Callable[[Path], float | None], title: str) -> Artifact:
-    """Make, seal and name the artifact; the caller holds its lock and has seen that there is none."""
+def _make(wanted: _Wanted, make: Callable[[Path], float | None], title: str) -> Artifact | None:
+    """Make, seal and name the artifact; the caller holds its lock and has seen that there is none.
+
+    None where somebody has removed it meanwhile, or what was left of an earlier try stood in the way.
+    """
+    begun: list[str] = []
+    try:
+        return _sealed(wanted, make, title, begun)
+    except _DamageError as damage:
+        log.warning("%s %s: it is made anew", wanted.workdir, damage)
+    except Exception as error:
+        if begun and _try_of(wanted) not in begun:
+            log.warning("%s was removed while it was being made: it is made anew", wanted.workdir)
+        elif begun and _is_in_the_way(error, wanted.workdir):
+            aside = _put_aside(wanted, wanted.workdir)
+            log.warning("%s is odd (%s): it is made anew, and the old is kept at %s", wanted.workdir, error, aside)
+        else:
+            raise
+    return None
+
+
+def _is_in_the_way(error: Exception, workdir: Path) -> bool:
+    """Whether a file is where a folder belongs in a workdir, or a folder where a file does."""
+    named = [getattr(error, "filename", None), getattr(error, "filename2", None)]
+    inside = any(isinstance(name, str) and Path(name).is_relative_to(workdir) for name in named)
+    return inside and isinstance(error, IsADirectoryError | NotADirectoryError | FileExistsError)
+
+
+def _sealed(wanted: _Wanted, make: Callable[[Path], float | None], title: str, begun: list[str]) -> Artifact:
     workdir, final = wanted.workdir, wanted.final
     # Killed between its manifest and its rename, a partial is whole and lacks only its name.
     if _intact(wanted, workdir) is None:
         seconds_before = _prepare(wanted)
+        begun.append(_try_of(wanted))
         log.info("making %s", title)
         start = time.perf_counter()
         shared = make(workdir)
         alone = seconds_before + time.perf_counter() - start
+        if _try_of(wanted) not in begun:
+            raise FileNotFoundError(f"{workdir} is of another try")
         _write_manifest(wanted, alone if shared is None else shared)
     if (workdir / SCRATCH).is_dir():
         # In one step, lest a process that looks for work to share finds a folder that is half removed.
@@ -232,7 +278,7 @@ def _make(wanted: _Wanted, make: Callable[[Path], float | None], title: str) -> 
     _verified[final] = _verified.pop(workdir)
     artifact = _intact(wanted, final)
     if artifact is None:
-        raise RuntimeError(f"{final} was changed while it was being made")
+        raise _DamageError("was changed while it was being made")
     log.info("made %s in %.1f s", title, artifact.seconds)
     return artifact
 
@@ -253,7 +299,7 @@ def _prepare(wanted: _Wanted) -> float:
             log.warning("%s is neither a file nor a folder, and no part of an artifact: it is removed", path)
         if is_odd or path.name.startswith(TEMPORARY):
             _remove(path)
-    started = {"identity": _identity(wanted), "seconds": seconds, "started": time.time()}
+    started = {"identity": _identity(wanted), "seconds": seconds, "started": time.time(), "try": secrets.token_hex(8)}
     write_atomically(workdir / SPEC, canonical(started).encode())
     return seconds
 
@@ -261,13 +307,40 @@ def _prepare(wanted: _Wanted) -> float:
 def _left_behind(wanted: _Wanted) -> dict[str, float] | None:
     """When the last try of this spec started, and the seconds of those before it; None where none left its workdir."""
     try:
-        left = json.loads((wanted.workdir / SPEC).read_bytes())
+        if wanted.workdir.is_symlink():
+            return None
+        left = json.loads(_plain_file(wanted.workdir / SPEC))
         if canonical(left["identity"]) != canonical(_identity(wanted)):
             return None
         seconds = {name: float(left[name]) for name in ("seconds", "started")}
         return seconds if all(map(math.isfinite, seconds.values())) else None
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError, TypeError, KeyError):
+    except (FileNotFoundError, NotADirectoryError, *_UNREADABLE):
         return None
+
+
+def _try_of(wanted: _Wanted) -> str:
+    """Which try a workdir is of; empty where it is of none."""
+    try:
+        return str(json.loads(_plain_file(wanted.workdir / SPEC))["try"])
+    except (FileNotFoundError, NotADirectoryError, *_UNREADABLE):
+        return ""
+
+
+def _plain_file(path: Path) -> bytes:
+    """The bytes of a file; ValueError for what is none, such as a pipe, of which to read would never end."""
+    if not stat.S_ISREG(path.lstat().st_mode):
+        raise ValueError(f"{path} is no file")
+    return path.read_bytes()
+
+
+def scratch_folder(workdir: Path) -> Path:
+    """The folder for shared work in a workdir, made where it is missing; what is odd there is removed."""
+    scratch = workdir / SCRATCH
+    if os.path.lexists(scratch) and (scratch.is_symlink() or not scratch.is_dir()):
+        log.warning("%s is no folder: it is removed", scratch)
+        _remove(scratch)
+    scratch.mkdir(exist_ok=True)
+    return scratch
 
 
 def _last_write(folder: Path) -> float:
@@ -318,12 +391,36 @@ def _set_damaged_aside(wanted: _Wanted) -> None:
     try:
         _open(wanted, wanted.final)
     except _DamageError as damage:
-        number = 1
-        while os.path.lexists(aside := wanted.final.with_name(f"{wanted.key}.damaged-{number}")):
-            number += 1
-        os.rename(wanted.final, aside)
+        aside = _put_aside(wanted, wanted.final)
         kept = f"making it anew; the old one is kept at {aside}"
         log.warning("store entry %s is damaged (%s); %s", wanted.final, damage, kept)
+
+
+def _put_aside(wanted: _Wanted, path: Path) -> Path:
+    number = 1
+    while os.path.lexists(aside := wanted.final.with_name(f"{wanted.key}.damaged-{number}")):
+        number += 1
+    os.rename(path, aside)
+    return aside
+
+
+def forget_removed() -> list[Path]:
+    """Artifacts that this process has used and that are no longer there; from now on they count as never seen."""
+    removed = [path for path, names in _verified.items() if not all((path / name).is_file() for name in names)]
+    for path in removed:
+        del _verified[path]
+    return removed
+
+
+def over_removals(work: Callable[[], None]) -> None:
+    """Do work, and do it again where it has failed because somebody has removed an artifact that it was using."""
+    while True:
+        try:
+            return work()
+        except Exception:
+            if not (removed := forget_removed()):
+                raise
+            log.warning("%s was removed while it was in use: it is made anew", removed[0])
 
 
 def _open(wanted: _Wanted, path: Path) -> Artifact | None:
@@ -346,7 +443,7 @@ def _open(wanted: _Wanted, path: Path) -> Artifact | None:
         _verify(path, manifest["files"])
     except (FileNotFoundError, NotADirectoryError) as error:
         raise _DamageError(f"{os.path.relpath(error.filename, path)}: missing") from None
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    except _UNREADABLE:
         raise _DamageError(f"{MANIFEST}: cannot be read") from None
     return artifact
 

@@ -20,7 +20,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import Logger
-from pytorch_lightning.plugins.environments import ClusterEnvironment, LightningEnvironment
+from pytorch_lightning.plugins.environments import LightningEnvironment
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities.model_helpers import is_overridden
 from torch import Tensor
@@ -30,7 +30,7 @@ from xai.core.checkpoints import CheckpointFiles, steps_done, weights_of
 from xai.core.epochs import EpochDataModule
 from xai.core.errors import UserError
 from xai.core.files import TEMPORARY
-from xai.core.kept import BEST, Keep, kept_weights
+from xai.core.kept import BEST, Keep, forget_kept, kept_weights
 from xai.core.optimisation import FitParams
 from xai.core.processes import Parcel, Tell, run_group
 from xai.core.progress import bar
@@ -208,7 +208,10 @@ def fit(
     data.ranks = trainer.devices
     data.setup("fit")
     batches = len(data.train_dataloader())
+    workdir.mkdir(parents=True, exist_ok=True)
     done = steps_done(workdir / CHECKPOINT, module)
+    if not done:
+        forget_kept(workdir)
     data.first_epoch, data.first_batch = divmod(done, batches)
     plan = _Plan(params, trainer, workdir, done > 0, shares)
     with bar(title, params.total(batches), "steps") as advance:
@@ -227,7 +230,6 @@ def _train(
     data: EpochDataModule,
     advance: Callable[[int], None],
     logger: Logger | Literal[False],
-    environment: Sequence[ClusterEnvironment] = (),
     **distribution: Any,
 ) -> None:
     index = plan.trainer.device.index
@@ -244,7 +246,8 @@ def _train(
             gradient_clip_val=plan.params.clip or None,
             logger=logger,
             callbacks=[keep, _Watch(plan.checkpoint, plan.trainer.checkpoint_minutes, advance)],
-            plugins=[CheckpointFiles(), *environment],
+            # Never SLURM's environment, which would look for tasks of its own.
+            plugins=[CheckpointFiles(), LightningEnvironment()],
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
@@ -302,8 +305,6 @@ def _train_part(rank: int, tell: Tell, plan: _Plan, parcel: Parcel, data: EpochD
         devices=plan.trainer.devices,
         # Some modules leave parameters of theirs alone, in some steps.
         strategy=DDPStrategy(find_unused_parameters=True),
-        # Not SLURM's, which would look for tasks of its own.
-        environment=[LightningEnvironment()],
     )
 
 
@@ -317,6 +318,8 @@ def _quiet_lightning() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="pytorch_lightning")
+            warnings.filterwarnings("ignore", module="lightning_fabric")
+            warnings.filterwarnings("ignore", message=".*find_unused_parameters")
             warnings.filterwarnings("ignore", message=".*num_workers.*")
             warnings.filterwarnings("ignore", message=".*isinstance.treespec.*")
             yield

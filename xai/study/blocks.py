@@ -11,7 +11,7 @@ from xai.core.files import explain_disk_errors
 from xai.core.progress import bar
 from xai.core.runtime import Runtime
 from xai.core.shards import Shards
-from xai.core.store import PROMISE, SCRATCH, Artifact
+from xai.core.store import PROMISE, Artifact, scratch_folder
 from xai.models.weights import read_weights, write_weights
 
 _PRIME = 1_000_003
@@ -58,8 +58,7 @@ def fill_blocks(
         return Shards(folder, key, blocks, patient=runtime.store.is_patient)
 
     def merge(workdir: Path) -> float:
-        (workdir / SCRATCH).mkdir(exist_ok=True)
-        together = shards(workdir / SCRATCH)
+        together = shards(scratch_folder(workdir))
         together.fill(compute, lambda _: None)
         tensors, seconds = together.collect()
         write_weights(workdir / f"{kind}.safetensors", {**(whole or {}), **tensors}, {f"xai.{kind}": key})

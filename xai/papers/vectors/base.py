@@ -176,7 +176,7 @@ def head(runtime: Runtime, model: ModelParams, base: Base, data: OpenData) -> tu
 
     def make(workdir: Path) -> None:
         embeddings = class_embeddings(base.clip, build_tokenizer(model), classes, templates)
-        write_weights(workdir / "head.safetensors", {"head": embeddings}, {"data": data.name})
+        write_weights(workdir / "head.safetensors", {"head": embeddings}, {"base": base.artifact.key})
 
     artifact = runtime.store.get("head", spec, make, title=f"class embeddings of {data.name}")
     return artifact, read_weights(artifact.file("head.safetensors"), what="class embeddings").tensors["head"]
