@@ -75,7 +75,10 @@ def test_a_run_that_fails_leaves_the_last_good_one_alone(tmp_path: Path) -> None
 @pytest.mark.parametrize("name", ["report.html", "figures/mine.png", ".hydra/config.yaml"])
 def test_what_no_run_has_written_is_refused_at_once(tmp_path: Path, name: str) -> None:
     write(tmp_path, 7, name)
-    with pytest.raises(UserError, match=r"there already, and no run has written it"), run_folder(tmp_path):
+    with (
+        pytest.raises(UserError, match=r"no run has written it: move or remove it .* older version"),
+        run_folder(tmp_path),
+    ):
         raise AssertionError("begun")
     assert visible(tmp_path) == {name: "7"}
 

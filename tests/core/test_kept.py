@@ -103,6 +103,31 @@ def test_a_run_that_was_killed_keeps_the_same(tmp_path: Path, deadline: int, min
         assert same(*(kept_weights(tmp_path / run, name) for run in ("undisturbed", "killed")))
 
 
+@pytest.mark.parametrize("name", [BEST, on_the_way(0.25)])
+@pytest.mark.parametrize("harm", ["flip", "remove", "folder"])
+def test_kept_weights_that_were_damaged_before_a_resume_start_the_stage_anew(
+    tmp_path: Path, name: str, harm: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    expected = trained(tmp_path / "undisturbed", Fixed())
+    with pytest.raises(KilledError):
+        trained(tmp_path / "killed", Fixed(12))
+    kept = tmp_path / "killed" / name
+    content = bytearray(kept.read_bytes())
+    kept.unlink()
+    if harm == "flip":
+        weights = next(iter(torch.load(tmp_path / "undisturbed" / on_the_way(0.25), weights_only=True).values()))
+        start = content.find(weights.numpy().tobytes()[:8])
+        content[start + 5 if start >= 0 else len(content) // 2] ^= 1
+        kept.write_bytes(content)
+    elif harm == "folder":
+        kept.mkdir()
+    found = trained(tmp_path / "killed", Fixed())
+    assert same(copied(found), copied(expected))
+    assert same(*(kept_weights(tmp_path / run, name) for run in ("undisturbed", "killed")))
+    [told] = [record.getMessage() for record in caplog.records if "starts anew" in record.getMessage()]
+    assert f"needs {name}, which is missing or damaged" in told
+
+
 def test_a_training_without_a_validation_loss_has_no_best_epoch(tmp_path: Path) -> None:
     data = ImageDataModule(Moving(), 16, 5, seed=3)
     with pytest.raises(UserError, match="keep=best needs a loss on the validation split"):

@@ -1,7 +1,10 @@
+import subprocess
+from pathlib import Path
+
 import pytest
 import torch
 
-from xai.core.provenance import peak_memory, provenance
+from xai.core.provenance import commit_of, peak_memory, provenance
 
 
 def test_provenance_names_the_packages_that_make_the_numbers() -> None:
@@ -20,3 +23,28 @@ def test_the_peak_is_in_bytes_on_every_system_and_of_the_device_that_computed(mo
         monkeypatch.setattr("xai.core.provenance.sys.platform", platform)
         assert peak_memory(torch.device("cpu")) == expected
     assert peak_memory(torch.device("cuda")) == 7
+
+
+def git(folder: Path, *arguments: str) -> str:
+    who = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    return subprocess.run(
+        ["git", "-C", str(folder), *who, *arguments], capture_output=True, text=True, check=True
+    ).stdout.strip()
+
+
+def test_the_commit_of_a_clone_of_another_user_is_read_and_nothing_is_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    git(tmp_path, "init", "--quiet")
+    git(tmp_path, "commit", "--quiet", "--allow-empty", "--message", "first")
+    commit = git(tmp_path, "rev-parse", "HEAD")
+    assert len(commit) == 40
+    git(tmp_path, "config", "core.fsmonitor", f"touch {tmp_path / 'run'}")
+    # What git's own tests have for a repository that belongs to somebody else.
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    with pytest.raises(subprocess.CalledProcessError):
+        git(tmp_path, "rev-parse", "HEAD")
+    assert commit_of(tmp_path) == commit
+    assert not (tmp_path / "run").exists()
+    (tmp_path / "site-packages").mkdir()
+    assert commit_of(tmp_path / "site-packages") is None

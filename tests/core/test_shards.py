@@ -160,7 +160,8 @@ def test_waiting_for_others_is_said_once(
     monkeypatch.setenv("WORLD_SIZE", "2")
     work(folder, journal)
     slow.join(20)
-    assert [record.getMessage() for record in caplog.records] == ["waiting for other processes; blocks left: 1"]
+    [told] = [record.getMessage() for record in caplog.records]
+    assert told.startswith(f"waiting for other processes; blocks left: 1 (process {slow.pid} on ")
 
 
 def test_who_is_impatient_does_what_is_free_and_comes_back_later(folder: Path, journal: Journal) -> None:

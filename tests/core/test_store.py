@@ -645,21 +645,44 @@ def test_a_root_that_is_a_dangling_link(tmp_path: Path) -> None:
         Store(tmp_path / "link")
 
 
-def test_an_unwritable_root() -> None:
-    script = (
-        "import os, sys; from pathlib import Path; from xai.core.store import Store\n"
-        "from xai.core.errors import UserError\n"
-        "if os.getuid() == 0: os.setuid(65534)\n"
-        "try: Store(Path(sys.argv[1]))\n"
-        "except UserError as error: print(error)\n"
-    )
+AS_ANOTHER = """
+import os, sys
+from pathlib import Path
+from xai.core.store import Store
+from xai.core.errors import UserError
+if os.getuid() == 0: os.setuid(65534)
+def make(workdir): raise AssertionError("made")
+store = Store(Path(sys.argv[1]))
+print(store.get("classifier", {"seed": 1}, make).file("weights.bin").read_bytes() == bytes(range(256)) * 40)
+print(store.scratch("classifier", {"seed": 1}), store.summary())
+for work in (lambda: store.get("maps", {}, make, title="the maps"), lambda: store.scratch("maps", {})):
+    try: work()
+    except UserError as error: print(error)
+"""
+
+
+def test_a_complete_store_is_read_by_who_cannot_write() -> None:
     # Not tmp_path: an ordinary user, which root becomes here, could not even reach it.
     with tempfile.TemporaryDirectory() as folder:
-        Store(Path(folder))
-        for path in (Path(folder), Path(folder) / ".locks"):
+        before = os.umask(0o022)
+        try:
+            Store(Path(folder)).get("classifier", {"seed": 1}, make_files)
+        finally:
+            os.umask(before)
+        places = [Path(folder), *(path for path in Path(folder).rglob("*") if path.is_dir())]
+        for path in places:
             path.chmod(0o555)
-        out, err = start(script, folder).communicate(timeout=20)
-    assert out == f"cannot use the folder {folder}: permission denied; choose a folder that can be written\n", err
+        out, err = start(AS_ANOTHER, folder).communicate(timeout=60)
+        for path in places:
+            path.chmod(0o755)
+    first, second, *refused = out.splitlines()
+    assert (first, second) == ("True", "None 1 re-used, 0 made"), err
+    assert len(refused) == 2
+    for line, what in zip(refused, ["the maps", "maps "], strict=True):
+        assert "permission denied" in line
+        assert what in line
+        assert "is not in it and has to be made" in line
+        assert "store=..." in line
 
 
 def test_a_relative_root_stays_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -668,6 +691,107 @@ def test_a_relative_root_stays_where_it_was(tmp_path: Path, monkeypatch: pytest.
     (tmp_path / "sub").mkdir()
     monkeypatch.chdir(tmp_path / "sub")
     assert store.get("base", SPEC, make_files).path.is_relative_to(tmp_path / "here")
+
+
+# What somebody else does meanwhile
+
+
+@pytest.mark.parametrize("what", ["store", "kind", "entry", "entry, by another job"])
+def test_what_is_removed_while_it_is_made_is_made_anew(
+    store: Store, what: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    tries: list[Path] = []
+
+    def make(workdir: Path) -> None:
+        tries.append(workdir)
+        (workdir / "early.bin").write_text("early")
+        if len(tries) == 1:
+            shutil.rmtree({"store": store.root, "kind": workdir.parent}.get(what, workdir))
+            if "another" in what:
+                workdir.mkdir()
+                (workdir / "spec.json").write_text("{}")
+        make_files(workdir)
+
+    if what == "entry, by another job":
+        artifact = store.get("classifier", SPEC, make)
+    else:
+        artifact = Store(store.root).get("classifier", SPEC, make)
+    assert len(tries) == 2
+    assert names_below(artifact.path) == {"weights.bin", "extra/log.txt", "early.bin", "artifact.json"}
+    assert ["it is made anew" in record.getMessage() for record in caplog.records].count(True) == 1
+
+
+def test_a_job_whose_artifact_is_removed_while_in_use_begins_again(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    seen: list[bytes] = []
+
+    def work() -> None:
+        artifact = store.get("classifier", SPEC, make_files)
+        if not seen:
+            seen.append(b"")
+            shutil.rmtree(store.root)
+        seen.append(artifact.file("weights.bin").read_bytes())
+
+    artifacts.over_removals(work)
+    assert seen == [b"", WEIGHTS]
+    assert "was removed while it was in use: it is made anew" in caplog.text
+
+    def fail() -> None:
+        raise UserError("wrong")
+
+    with pytest.raises(UserError, match="wrong"):
+        artifacts.over_removals(fail)
+
+
+def a_file_for_a_folder(workdir: Path) -> None:
+    (workdir / "extra").write_text("odd")
+
+
+def a_folder_for_a_file(workdir: Path) -> None:
+    (workdir / "weights.bin").mkdir()
+
+
+def a_pipe_for_the_spec(workdir: Path) -> None:
+    (workdir / "spec.json").unlink()
+    os.mkfifo(workdir / "spec.json")
+
+
+def numbers_without_end(workdir: Path) -> None:
+    left = json.loads((workdir / "spec.json").read_text())
+    (workdir / "spec.json").write_text(json.dumps(left | {"seconds": 10**400}))
+
+
+def a_link_for_it_all(workdir: Path) -> None:
+    workdir.rename(workdir.parent / "elsewhere")
+    workdir.symlink_to("elsewhere")
+
+
+def no_folder_for_shared_work(workdir: Path) -> None:
+    (workdir / "scratch").write_text("odd")
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        a_file_for_a_folder,
+        a_folder_for_a_file,
+        a_pipe_for_the_spec,
+        numbers_without_end,
+        a_link_for_it_all,
+        no_folder_for_shared_work,
+    ],
+)
+def test_what_is_odd_in_a_half_made_entry_stops_nobody(store: Store, harm: Callable[[Path], None]) -> None:
+    workdir = share(store).parent
+    shutil.rmtree(workdir / "scratch")
+    harm(workdir)
+    shared = store.scratch("classifier", SPEC)
+    assert shared is not None
+    assert shared.is_dir()
+    artifact = store.get("classifier", SPEC, make_files)
+    assert names_below(artifact.path) == {"weights.bin", "extra/log.txt", "artifact.json"}
+    assert not artifact.path.is_symlink()
 
 
 # Several at once
@@ -747,7 +871,9 @@ def test_after_kill_9_a_waiting_process_goes_on_and_ends_with_the_same_bytes(tmp
     try:
         second = start(WORKER, str(root), str(journal), "-1")
         assert second.stderr is not None
-        assert second.stderr.readline() == "waiting for another job that is making the supervision of digits\n"
+        told = second.stderr.readline()
+        assert told.startswith("waiting for another job that is making the supervision of digits (process ")
+        assert f"process {first.pid} on " in told
         first.kill()
         report, _ = finish(second)
     finally:

@@ -377,6 +377,21 @@ def test_checkpoints_are_written_beside_their_target(tmp_path: Path, monkeypatch
     assert [path.name for path in (tmp_path / "work").iterdir()] == [CHECKPOINT]
 
 
+def test_a_cluster_changes_nothing_and_nothing_is_said_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
+) -> None:
+    srun = tmp_path / "srun"
+    srun.write_text("#!/bin/sh")
+    srun.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    expected = train(tmp_path / "beside", Moving())
+    for name, value in {"SLURM_NTASKS": "4", "SLURM_PROCID": "2", "SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "a"}.items():
+        monkeypatch.setenv(name, value)
+    assert equal(train(tmp_path / "within", Moving()), expected)
+    assert not [warning for warning in recwarn if "srun" in str(warning.message)]
+    assert "srun" not in "".join(capfd.readouterr())
+
+
 def test_precision_reaches_what_is_not_training() -> None:
     a = torch.ones(2, 2)
     with TrainerParams(accelerator="cpu", precision="bf16-mixed").autocast():

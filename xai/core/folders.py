@@ -23,7 +23,7 @@ _USUAL = (".hydra", "run.log", "report.html", "scores.csv", "figures", "predicti
 
 _LOCK, _ASIDE = ".xai.lock", ".xai-run-"
 _ADVICE = "choose another folder with name=..."
-_OLD = "move or remove it (what versions before 0.13 wrote bears no mark of theirs), or choose another with name=..."
+_OLD = "move or remove it (what an older version wrote bears no mark), or choose another folder with name=..."
 
 
 @contextmanager

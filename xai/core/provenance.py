@@ -32,7 +32,7 @@ def provenance() -> dict[str, Any]:
 
 
 def commit_of(root: Path) -> str | None:
-    """The commit that is checked out in the folder of a repository, whoever owns it; None where it is no such folder."""
+    """The commit that is checked out in the folder of a repository, whoever owns it; None where it is none."""
     # Git would look further up, and find the repository of whoever has installed this package.
     if not (root / ".git").exists():
         return None

@@ -1,3 +1,4 @@
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -45,6 +46,11 @@ def test_the_head_is_made_of_the_data_sets_words(tmp_path: Path) -> None:
     expected = class_embeddings(theta.clip, build_tokenizer(MODEL), DATA.source.classes, DATA.source.templates)
     torch.testing.assert_close(head, expected)
     assert base_stage.head(bench, MODEL, theta, DATA)[0].key == artifact.key
+    # Of two data sets with the same classes the first one asked makes it.
+    content = artifact.file("head.safetensors").read_bytes()
+    shutil.rmtree(artifact.path)
+    other = base_stage.head(bench, MODEL, theta, replace(DATA, name="another"))[0]
+    assert other.file("head.safetensors").read_bytes() == content
 
 
 def test_fine_tuning_starts_from_the_base_and_leaves_it_as_it_was(tmp_path: Path) -> None:

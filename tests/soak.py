@@ -1,0 +1,118 @@
+"""Kill, remove and damage at random what runs of every study make, four jobs at once: `make soak`, by hand.
+
+In the end every file of the store has to have the bytes of a run that nobody disturbed. XAI_SOAK_SECONDS bounds the
+disturbance; the runs before and after come on top. XAI_SOAK_SEED chooses the disturbance.
+"""
+
+import os
+import random
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from tests.end_to_end.jobs import Job, start
+
+SUPERVISE = ("experiment=smoke", "task=supervise", "supervision=kernel_shap_few", "images=40", "block=10")
+COMMANDS = {
+    "vectors": ("experiment=smoke", "trainer.checkpoint_minutes=0"),
+    "salvage": ("experiment=salvage_smoke", "trainer.checkpoint_minutes=0"),
+    "ranking": ("experiment=ranking_smoke", "trainer.checkpoint_minutes=0"),
+    "supervise": (*SUPERVISE, "name=supervise", "trainer.checkpoint_minutes=0"),
+}
+JOBS = 4
+
+
+def products(store: Path) -> dict[str, bytes]:
+    """The bytes of all that whole artifacts hold; manifests tell the time and are left out."""
+    whole = [
+        path for path in store.glob("*/*") if path.is_dir() and "." not in path.name and path.parent.name[0] != "."
+    ]
+    files = [path for entry in whole for path in entry.rglob("*") if path.is_file() and path.name != "artifact.json"]
+    return {path.relative_to(store).as_posix(): path.read_bytes() for path in files}
+
+
+def damage(store: Path, generator: random.Random) -> str:
+    """Harm one file of the store, whole entries and half-made ones alike."""
+    paths = [path for path in store.rglob("*") if path.is_file() and ".damaged" not in path.as_posix()]
+    files = sorted(path for path in paths if ".locks" not in path.parts)
+    if not files:
+        return ""
+    path, way = generator.choice(files), generator.choice(["flip", "cut", "empty", "remove", "folder", "link", "pipe"])
+    content = bytearray(path.read_bytes())
+    if way == "flip" and content:
+        content[generator.randrange(len(content))] ^= 1 << generator.randrange(8)
+        path.write_bytes(content)
+    elif way in ("cut", "empty"):
+        path.write_bytes(content[: len(content) // 2 if way == "cut" else 0])
+    else:
+        path.unlink()
+        if way == "folder":
+            path.mkdir()
+        elif way == "link":
+            path.symlink_to("nowhere")
+        elif way == "pipe":
+            os.mkfifo(path)
+    return way
+
+
+def check(job: Job, status: int | None) -> None:
+    """A job that nobody killed has to have ended well."""
+    if status != 0:
+        raise SystemExit(f"a job ended with status {status}:\n{job.err.read_text()[-3000:]}")
+
+
+def disturb(folder: Path, seconds: float, generator: random.Random, counts: dict[str, int]) -> None:
+    """One round after the other: jobs are started, entries removed, all killed or let end, and files harmed."""
+    store, deadline = folder / "outputs" / "store", time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        jobs = [
+            start(folder / str(n), *generator.choice(list(COMMANDS.values())), f"store={store}") for n in range(JOBS)
+        ]
+        ends = [time.monotonic() + generator.uniform(1, 30) for _ in jobs]
+        while any(job.process.is_alive() for job in jobs):
+            for job, end in zip(jobs, ends, strict=True):
+                if time.monotonic() > end and job.process.is_alive():
+                    job.kill()
+                    counts["kills"] += 1
+                    end = float("inf")
+            entries = [path for path in store.glob("[a-z]*/*") if path.is_dir()]
+            if entries and generator.random() < 0.01:
+                shutil.rmtree(generator.choice(entries), ignore_errors=True)
+                counts["entries removed"] += 1
+            time.sleep(0.1)
+        for job in jobs:
+            if job.process.exitcode != -9:
+                check(job, job.process.exitcode)
+                counts["ended"] += 1
+        for _ in range(generator.randrange(3)):
+            counts["files damaged"] += bool(damage(store, generator))
+        counts["rounds"] += 1
+
+
+def main() -> None:
+    """Undisturbed, disturbed, and once more to the end; compare."""
+    seconds, seed = float(os.environ.get("XAI_SOAK_SECONDS", 900)), int(os.environ.get("XAI_SOAK_SEED", 0))
+    counts = dict.fromkeys(("rounds", "kills", "ended", "entries removed", "files damaged"), 0)
+    with tempfile.TemporaryDirectory(prefix="xai-soak-") as place:
+        stores = {}
+        for name in ("undisturbed", "disturbed"):
+            folder = Path(place) / name
+            if name == "disturbed":
+                disturb(folder, seconds, random.Random(seed), counts)
+            for command in COMMANDS.values():
+                job = start(folder / "last", *command, f"store={folder / 'outputs' / 'store'}")
+                check(job, job.wait().status)
+            stores[name] = products(folder / "outputs" / "store")
+            print(name, f"{len(stores[name])} files", counts if name == "disturbed" else "", flush=True)
+        differing = sorted(
+            name for name in stores["undisturbed"] if stores["disturbed"].get(name) != stores["undisturbed"][name]
+        )
+        if differing or stores["undisturbed"].keys() != stores["disturbed"].keys():
+            raise SystemExit(f"other bytes: {differing}, {stores['disturbed'].keys() - stores['undisturbed'].keys()}")
+    print("the same bytes:", ", ".join(f"{count} {what}" for what, count in counts.items()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
