@@ -15,7 +15,7 @@ PYTHON = $(XAI_PYTHON)
 XAI_TEST_WORKERS ?= $(shell test "$$(getconf _NPROCESSORS_ONLN)" -ge 2 && echo 2 || echo 0)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo vectors-table1 vectors-figure3 salvage-table1 salvage-table2 salvage-table3 salvage-table4 salvage-figures rank-table rank-figures bench bench-estimators docs docs-tables test lint format clean distclean
+.PHONY: help install demo vectors-table1 vectors-figure3 salvage-table1 salvage-table2 salvage-table3 salvage-table4 salvage-figures rank-table rank-figures bench bench-estimators docs docs-tables test soak lint format clean distclean
 
 help:  ## this list
 	@awk 'BEGIN { FS = ":.*## " } \
@@ -68,6 +68,9 @@ rank-figures: $(STAMP)  ## Learn to Rank, Figures 3, 5 and 6
 # A second process has to import torch before it helps, which a run of named tests does not earn back.
 test: $(STAMP)  ## all tests; fails if none ran (ARGS="tests/test_rules.py" for some)
 	$(BIN)/python -m pytest $(if $(findstring tests/,$(ARGS)),,-n $(XAI_TEST_WORKERS) --dist loadfile) $(ARGS)
+
+soak: $(STAMP)  ## kill, remove and damage at random what four jobs make at once (XAI_SOAK_SECONDS=900 and some minutes)
+	$(BIN)/python -m tests.soak
 
 bench: $(STAMP)  ## speed and memory beside shap, captum, ViT-Shapley and plain passes (an hour; ARGS="--help")
 	$(BIN)/python -m benchmarks $(ARGS)

@@ -300,6 +300,12 @@ def test_what_happens_between_the_look_and_the_claim_is_seen(
     assert len(journal.lines()) == begun
 
 
+def test_one_value_of_all_rows_together_is_kept(folder: Path) -> None:
+    found = Shards(folder, "origin", [torch.arange(5)])
+    found.fill(lambda block: {"quality": torch.tensor([0.5])}, lambda done: None)
+    assert found.collect()[0]["quality"].tolist() == [0.5]
+
+
 def test_tensors_of_any_layout_are_kept(folder: Path) -> None:
     found = Shards(folder, "origin", ROWS)
     found.fill(lambda block: {"maps": numbers(block)["attributions"].transpose(1, 2)}, lambda done: None)

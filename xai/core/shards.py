@@ -147,7 +147,9 @@ class Shards:
             raise
         except Exception:  # whatever the parser makes of bytes from anywhere
             raise _UnfitError("is torn") from None
-        if any(value.ndim == 0 or len(value) != len(self._blocks[block]) for value in tensors.values()):
+        # What is of all rows together, which are one block then, has a single value.
+        lengths = {len(self._blocks[block]), *([1] if len(self._blocks) == 1 else [])}
+        if any(value.ndim == 0 or len(value) not in lengths for value in tensors.values()):
             raise _UnfitError("is of another shape")
         for name, value in self._identity(block, tensors).items():
             if told.get(name) != value:
