@@ -59,7 +59,8 @@ def test_the_numbers_of_the_paper(model: str, architecture: str, patch: int, pat
     for split in ("train", "validation", "test"):
         assert asdict(supervision.for_split(split))["coalitions"] == 500
     transfer = settings.transfer
-    assert (transfer.alpha, transfer.lambda1, transfer.bound_coalitions) == (0.8, 1.0, 500)
+    assert (transfer.alpha, transfer.lambda1, transfer.bound_coalitions) == (None, 1.0, 500)
+    assert transfer.alpha_grid == tuple(tenth / 10 for tenth in range(1, 10))
     assert transfer.lambda2_grid == (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2)
     for fit in (transfer.source_fit, transfer.target_fit, transfer.bound_fit):
         # Task arithmetic (Ilharco et al. 2023, appendix B): 2,000 iterations, 200 of warm-up, whatever the data set.
@@ -250,6 +251,7 @@ def test_one_step_of_every_stage(tmp_path: Path) -> None:
             "case.images=2",
             "case.block=2",
             "transfer.bound_coalitions=4",
+            "transfer.alpha=0.8",
             "transfer.lambda2_grid=[0.7]",
             "pictures=1",
         )
@@ -264,7 +266,7 @@ def check(store: Path, output: Path) -> None:
     assert {kind: count[kind] for kind in trained} == trained
     costs, scores = pd.read_csv(output / "costs.csv"), pd.read_csv(output / "scores.csv")
     rows = costs[(costs["case"] == "main") & ~costs["explainer"].str.contains("@")].set_index("explainer")
-    assert len(rows) == 11
+    assert len(rows) == 12
     assert set(scores["model"]) == {"clip_vit_b32"}
     for key in rows["maps"]:
         tensors = load_file(store / "maps" / key / "maps.safetensors")
