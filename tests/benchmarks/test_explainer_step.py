@@ -53,7 +53,7 @@ def test_a_step_trains_the_explainer_and_nothing_else(contender: Contender, monk
     work = contender.prepare(CASE, CPU)
     (network,) = trained
     before = {name: value.detach().clone() for name, value in network.named_parameters()}
-    surrogate = work._surrogate if isinstance(work, Floor) else work.module._surrogate[0]
+    surrogate = work._surrogate if isinstance(work, Floor) else work.module._frozen[0]
     frozen = {name: value.clone() for name, value in surrogate.state_dict().items()}
     work.step()
     same = [name for name, value in network.named_parameters() if torch.equal(value, before[name])]

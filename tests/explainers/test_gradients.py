@@ -19,6 +19,7 @@ BOTH = pytest.mark.parametrize("name", ["saliency", "integrated_gradients"])
 def passes(case: Case) -> list[int]:
     """How many images are normalised each time, in a list that grows."""
     seen: list[int] = []
+    case.model(case.images[:1])  # the fast pass is compared with the network's own at its first use
     case.model.normalisation.register_forward_hook(lambda module, inputs, output: seen.append(len(output)))
     return seen
 

@@ -185,7 +185,10 @@ def test_metadata_that_make_no_sense_are_refused_before_anything_is_built(
     monkeypatch.setattr(files, "build", lambda *_: pytest.fail("something was built"))
     save_file({"x": torch.zeros(1)}, tmp_path / "x", metadata={"xai.file": text})
     line = refusal(lambda: files.load(tmp_path / "x"))
-    assert line.startswith(f"{tmp_path / 'x'} was written by another version of this framework, or edited (")
+    unreadable = "was written by another version of this framework, or edited ("
+    assert line.startswith(
+        tuple(f"{tmp_path / 'x'} {why}" for why in (unreadable, "cannot be read here: model.family"))
+    )
     assert len(line) < 500
 
 

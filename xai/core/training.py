@@ -281,6 +281,7 @@ def _train_in_processes(
             logger.log_metrics(*message)
 
     # Beside the checkpoint, where there is room for networks.
+    plan.workdir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=TEMPORARY, dir=plan.workdir) as folder:
         parcel = Parcel(module, Path(folder) / "module.safetensors")
         backend = "nccl" if plan.trainer.device.type == "cuda" else "gloo"

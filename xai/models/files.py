@@ -18,7 +18,7 @@ from xai.models.clip import SelfExplainingClip
 from xai.models.dense import DenseExplainer
 from xai.models.explainer import ExplainerNetwork, SalvageNetwork, ShapleyNetwork
 from xai.models.factory import ClipParams, build_clip, build_explainer
-from xai.models.families import NetworkParams, open_model
+from xai.models.families import NetworkParams, named, open_model
 from xai.models.features import FrozenFeatures
 from xai.models.geometry import Geometry
 from xai.models.maskable import MaskableClassifier, Removal
@@ -133,10 +133,8 @@ def load(path: Path, params: Geometry | None = None, removal: Removal | None = N
     spec, tensors = read(path, params)
     if spec is None:
         raise UserError(
-            f"{path} says nothing of itself: give the classifier.safetensors of task=train method=classifier, the "
-            "model.safetensors of study=vectors, the salvage.safetensors of task=train method=salvage or the "
-            "ranking.safetensors of task=train method=ranking; of weights of timm or torchvision task=explain and "
-            "task=compare are told model.architecture=NAME, and no other model"
+            f"{path} says nothing of itself: give a file that this framework wrote; of weights of timm or torchvision "
+            "task=explain and task=compare are told model.architecture=NAME, and no other model"
         )
     with torch.device("meta"):
         shell = build(spec, removal)
@@ -205,6 +203,7 @@ def _said(path: Path, metadata: Mapping[str, str], params: Geometry | None) -> S
         if len(metadata[key]) > _LONGEST:
             raise ValueError("it is too long")
         if key == KEY:
+            _check_family(path, metadata[key])
             return Spec.model_validate_json(metadata[key])
         said = json.loads(metadata[key])
         if set(said) != set(_EARLIER[key]):
@@ -227,7 +226,18 @@ def _reason(error: Exception) -> str:
 
 
 class _UnknownError(UserError):
-    """A file of an earlier version names a model that is not shipped."""
+    """A file is of a model that is not shipped, or of a family that nobody has registered."""
+
+
+def _check_family(path: Path, text: str) -> None:
+    """Refuse a file of a family that nobody has registered."""
+    model = json.loads(text).get("model")
+    family = model.get("family") if isinstance(model, dict) else None
+    if isinstance(family, str):
+        try:
+            named(family)
+        except UserError as error:
+            raise _UnknownError(f"{path} cannot be read here: {error}") from None
 
 
 def _settings_of(path: Path, name: Any, params: Geometry | None) -> Geometry:

@@ -73,10 +73,11 @@ def open_study(asked: RankingStudy, runtime: Runtime) -> StudyWithShortcut:
     check_images(data, asked.case)
     stages = classifier_stages(runtime, asked.model, data, asked.classifier, asked.surrogate, asked.seed)
     others = {name: load_row(name, asked.explainers) for name in ("ranking", "constant_pixels")}
-    others |= made_from(rows, asked.explainers)
+    needed = made_from(rows, asked.explainers)
+    others |= needed
     derived = [*over_steps(rows), *over_path_steps(others["ranking"], rows, asked.path_steps)]
     case = Case(runtime, explained(stages), data, asked.case, asked.seed, others=others)
-    for row in (*rows, *others.values()):
+    for row in (*rows, *needed.values(), *([] if asked.shortcut is None else [others["ranking"]])):
         # What the study is about is no row to be left out: its settings are to be mended.
         if isinstance(row.params, RankingSettings) and (reason := refusal(row.entry, row.params, case)):
             raise UserError(f"explainers.{row.name}: {reason}")
