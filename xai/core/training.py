@@ -129,14 +129,17 @@ class _Watch(Callback):
         return asked and trainer.strategy.reduce_boolean_decision(late, all=False)
 
     def _write(self, trainer: pl.Trainer) -> None:
-        self._check(trainer)
-        # Only the first process writes; it waits here for the others, in vain where one of them stops on a NaN.
+        self._check(trainer, together=True)
         trainer.save_checkpoint(self._path, weights_only=False)
         self._written = time.monotonic()
 
-    def _check(self, trainer: pl.Trainer) -> None:
+    def _check(self, trainer: pl.Trainer, together: bool = False) -> None:
         total, self._sum = float(self._sum), 0.0
-        if not math.isfinite(total):
+        fine = math.isfinite(total)
+        if together:
+            # Only the first process writes, and the loss of another may be what is no number.
+            fine = trainer.strategy.reduce_boolean_decision(fine)
+        if not fine:
             raise UserError(
                 f"the loss is no longer a finite number at step {trainer.global_step}: "
                 "lower learning_rate, or train in precision 32-true"
