@@ -1,8 +1,10 @@
 """Several processes at one study, and kills at any moment: the same bytes, and nothing computed twice."""
 
 import multiprocessing
+import os
 import random
 import signal
+import tempfile
 import time
 from collections import Counter
 from pathlib import Path
@@ -89,3 +91,30 @@ def killed(folder: Path, journal: Path, generator: random.Random) -> bool:
     process.kill()
     process.join()
     return process.exitcode == -signal.SIGKILL
+
+
+def test_a_study_whose_artifacts_are_all_there_needs_no_write_access(journal: Path) -> None:
+    # Not tmp_path: an ordinary user, which root becomes here, could not even reach it.
+    with tempfile.TemporaryDirectory() as place:
+        before = os.umask(0o022)
+        try:
+            expected = opened(Path(place)).run()
+        finally:
+            os.umask(before)
+        folders = [Path(place), *(path for path in Path(place).rglob("*") if path.is_dir())]
+        for folder in folders:
+            folder.chmod(0o555)
+
+        def read() -> None:
+            if os.getuid() == 0:
+                os.setuid(65534)
+            with pytest.raises(PermissionError):
+                (Path(place) / "store" / "mine").touch()
+            assert opened(Path(place)).run().scores.equals(expected.scores)
+
+        reader = FORK.Process(target=read)
+        reader.start()
+        reader.join(PATIENCE)
+        for folder in folders:
+            folder.chmod(0o755)
+        assert reader.exitcode == 0
