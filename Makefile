@@ -70,7 +70,7 @@ test: $(STAMP)  ## all tests; fails if none ran (ARGS="tests/test_rules.py" for 
 	$(BIN)/python -m pytest $(if $(findstring tests/,$(ARGS)),,-n $(XAI_TEST_WORKERS) --dist loadfile) $(ARGS)
 
 soak: $(STAMP)  ## kill, remove and damage at random what four jobs make at once (XAI_SOAK_SECONDS=900 and some minutes)
-	$(BIN)/python -m tests.soak
+	$(BIN)/python -m tests.soak $(ARGS)
 
 bench: $(STAMP)  ## speed and memory beside shap, captum, ViT-Shapley and plain passes (an hour; ARGS="--help")
 	$(BIN)/python -m benchmarks $(ARGS)

@@ -1,15 +1,17 @@
 """Kill, remove and damage at random what runs of every study make, four jobs at once: `make soak`, by hand.
 
 In the end every file of the store has to have the bytes of a run that nobody disturbed. XAI_SOAK_SECONDS bounds the
-disturbance; the runs before and after come on top. XAI_SOAK_SEED chooses the disturbance.
+disturbance; the runs before and after come on top. XAI_SOAK_SEED chooses it; arguments choose among the commands.
 """
 
+import contextlib
 import os
 import random
 import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.end_to_end.jobs import Job, start
@@ -63,20 +65,23 @@ def check(job: Job, status: int | None) -> None:
         raise SystemExit(f"a job ended with status {status}:\n{job.err.read_text()[-3000:]}")
 
 
-def disturb(folder: Path, seconds: float, generator: random.Random, counts: dict[str, int]) -> None:
+def disturb(
+    folder: Path, commands: Sequence[Sequence[str]], seconds: float, generator: random.Random, counts: dict[str, int]
+) -> None:
     """One round after the other: jobs are started, entries removed, all killed or let end, and files harmed."""
     store, deadline = folder / "outputs" / "store", time.monotonic() + seconds
     while time.monotonic() < deadline:
-        jobs = [
-            start(folder / str(n), *generator.choice(list(COMMANDS.values())), f"store={store}") for n in range(JOBS)
-        ]
+        jobs = [start(folder / str(n), *generator.choice(commands), f"store={store}") for n in range(JOBS)]
         ends = [time.monotonic() + generator.uniform(1, 30) for _ in jobs]
         while any(job.process.is_alive() for job in jobs):
             for job, end in zip(jobs, ends, strict=True):
                 if time.monotonic() > end and job.process.is_alive():
-                    job.kill()
+                    # It may not have come so far as to have a group.
+                    job.process.kill()
+                    with contextlib.suppress(ProcessLookupError):
+                        job.kill()
+                    job.process.join()
                     counts["kills"] += 1
-                    end = float("inf")
             entries = [path for path in store.glob("[a-z]*/*") if path.is_dir()]
             if entries and generator.random() < 0.01:
                 shutil.rmtree(generator.choice(entries), ignore_errors=True)
@@ -94,14 +99,15 @@ def disturb(folder: Path, seconds: float, generator: random.Random, counts: dict
 def main() -> None:
     """Undisturbed, disturbed, and once more to the end; compare."""
     seconds, seed = float(os.environ.get("XAI_SOAK_SECONDS", 900)), int(os.environ.get("XAI_SOAK_SEED", 0))
+    commands = [COMMANDS[name] for name in sys.argv[1:] or COMMANDS]
     counts = dict.fromkeys(("rounds", "kills", "ended", "entries removed", "files damaged"), 0)
     with tempfile.TemporaryDirectory(prefix="xai-soak-") as place:
         stores = {}
         for name in ("undisturbed", "disturbed"):
             folder = Path(place) / name
             if name == "disturbed":
-                disturb(folder, seconds, random.Random(seed), counts)
-            for command in COMMANDS.values():
+                disturb(folder, commands, seconds, random.Random(seed), counts)
+            for command in commands:
                 job = start(folder / "last", *command, f"store={folder / 'outputs' / 'store'}")
                 check(job, job.wait().status)
             stores[name] = products(folder / "outputs" / "store")
