@@ -63,7 +63,7 @@ def test_the_best_of_the_compared_rows_is_marked_and_its_ties():
 def test_groups_name_rows_and_kinds_and_nothing_measured_is_dropped():
     params = TableParams(
         columns=["srg"],
-        groups=[Group("Proposed", ["ours", "vit_cx"]), Group("Rivals", ["grad_cam", "post-hoc"])],
+        groups=[Group("Proposed", ["ours", "ours_t?", "vit_cx"]), Group("Rivals", ["grad_cam", "post-hoc"])],
         rows={"rise": RowParams("RISE, really"), "vit_cx": RowParams("ViT-CX")},
         highlighted=["ours"],
     )

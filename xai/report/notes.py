@@ -1,6 +1,7 @@
 """Notes below a table: its unit, how many runs stand behind it, what the marks say, what is missing and why."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
@@ -10,6 +11,9 @@ from xai.report.parts import CHANCE, Reasons, Table
 from xai.study.claims import KINDS
 from xai.study.columns import Column
 from xai.study.statistics import LEVEL, Best
+
+_PATTERN = re.compile(r"[*?\[]")
+"""What a pattern for several rows has in it, and a name has not."""
 
 
 def notes_on_numbers(
@@ -86,7 +90,8 @@ def notes_on_rows(table: Table, measured: frozenset[str], params: TableParams, r
     """Which rows are not there: left out with a reason, without any of the columns, or not measured at all."""
     notes = [f"Left out: {params.row(name).label or name}: {why}." for name, why in reasons.unfit.items()]
     shown = {CHANCE, *reasons.unfit, *(row.name for section in table.sections for row in section.rows)}
-    named = dict.fromkeys(n for group in params.groups for n in group.rows if n not in shown and "*" not in n)
+    names = [name for group in params.groups for name in group.rows if not _PATTERN.search(name)]
+    named = [name for name in dict.fromkeys(names) if name not in shown]
     for told, there in (("Without any of these columns", True), ("Not measured", False)):
         rows = [name for name in named if (name in measured) == there and (there or name not in KINDS)]
         notes += [f"{told}: {'; '.join(params.row(name).label or name for name in rows)}."] * bool(rows)
