@@ -789,6 +789,16 @@ def test_a_rotated_picture_is_explained_upright(run: Cli, files: Files) -> None:
     np.testing.assert_array_equal(*maps)
 
 
+def test_finite_weights_whose_answers_are_not(run: Cli, files: Files) -> None:
+    colours().save(run.folder / "photo.png")
+    weights = read_weights(files.checkpoint)
+    huge = {name: value * 1e37 if name.startswith("visual") else value for name, value in weights.tensors.items()}
+    write_weights(run.folder / "huge.safetensors", huge, weights.metadata)
+    line = run.refused("task=explain", "image=photo.png", "checkpoint=huge.safetensors")
+    assert "answers to photo.png hold NaN or infinity" in line
+    assert not (run.folder / "photo.explained.png").exists()
+
+
 def test_the_class_that_is_asked_for(run: Cli, files: Files) -> None:
     colours().save(run.folder / "photo.png")
     common = ("task=explain", "image=photo.png", f"checkpoint={files.checkpoint}")

@@ -251,7 +251,7 @@ def test_a_part_out_of_range_is_refused_by_the_path_of_its_group(schema: type) -
         ("vectors", {"model.architecture": "ViT-B-32"}, "model.name=clip_tiny needs either"),
         ("vectors", {"model.weights": "x"}, "model.weights=x does nothing"),
         ("vectors", {"model.weights": "x", "model.random_weights": True}, "model.weights=x and random_weights=true"),
-        ("vectors", {"model.patch_size": 40}, "model.patch_size=40 .* nearest size that fits is 40$"),
+        ("vectors", {"model.patch_size": 40}, "model.patch_size=40 .* use patch_size=21$"),
         ("salvage", {"model.tower": None}, "model.name=vit_tiny needs either"),
         ("salvage", {"model.pretrained": True}, "model.name=vit_tiny is trained from nothing"),
         ("salvage", {"model.tower.heads": 3}, r"model.tower.width=64 .* heads=3"),

@@ -16,6 +16,7 @@ from xai.core.errors import UserError
 from xai.core.folders import run_folder
 from xai.core.settings import build, unknown
 from xai.core.store import over_removals
+from xai.explainers.rows import load_row
 from xai.models.families import family_of
 from xai.papers.families import about, check_family, family, settle, settle_named
 from xai.tasks.registry import Task, choose
@@ -37,11 +38,7 @@ def run(config: DictConfig, output: Path, typed: Sequence[str] = ()) -> None:
     Raises:
         UserError: For whatever the user can mend.
     """
-    values = _plain(config)
-    plugins.load(_module_names(values["plugins"]))
-    _check_names(values)
-    task = choose(values)
-    settings = settings_of(task, _plain(_settled(config, task, values, typed)), typed)
+    task, settings = check(config, typed)
     from xai.core.loggers import closing_logger  # with Lightning
 
     def work() -> None:
@@ -51,6 +48,18 @@ def run(config: DictConfig, output: Path, typed: Sequence[str] = ()) -> None:
                 task.run(settings, folder)
 
     over_removals(work)
+
+
+def check(config: DictConfig, typed: Sequence[str] = ()) -> tuple[Task, Any]:
+    """What is asked for and its settings; arguments and errors as of `run`."""
+    values = _plain(config)
+    plugins.load(_module_names(values["plugins"]))
+    _check_names(values)
+    task = choose(values)
+    settings = settings_of(task, _plain(_settled(config, task, values, typed)), typed)
+    for row in dict.fromkeys(key.split(".")[1] for key in typed if key.startswith("explainers.")):
+        load_row(row, values["explainers"])  # also one that nothing here asks for
+    return task, settings
 
 
 def _record(config: DictConfig, folder: Path) -> None:

@@ -1,7 +1,9 @@
 """From the command line to a task: Hydra composes, one line is printed for what is wrong."""
 
+import argparse
 import functools
 import logging
+import math
 import os
 import re
 import signal
@@ -9,6 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from itertools import islice, product
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -17,9 +20,9 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, ValueType
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from xai.core.composing import CONF, choices, config_file, config_files
@@ -41,6 +44,7 @@ _TEXT = {
 }
 """Settings whose value is text whatever it looks like."""
 
+_MOST_JOBS = 10_000
 _NO_MEMORY = "can't allocate memory|not enough memory|out of memory|Storage size calculation overflowed"
 
 
@@ -49,8 +53,12 @@ def main() -> int:
 
     def work() -> None:
         prepare()
-        settings = _settings_in(sys.argv[1:])
-        sys.argv[1:] = [overrides([each])[0] if each in settings else each for each in sys.argv[1:]]
+        typed, given = sys.argv[1:], _given(sys.argv[1:])
+        settings = overrides(given.overrides, many=given.multirun)
+        if given.multirun:
+            _check_jobs(settings, given)
+        # Flags first: argparse does not find settings on both sides of one.
+        sys.argv[1:] = [*(each for each in typed if each not in given.overrides), *settings]
         hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(_run)()
 
     return report_errors(work)
@@ -86,7 +94,9 @@ def _guarded(load: Callable[..., DictConfig]) -> Callable[..., DictConfig]:
             raise
         except Exception as error:  # whatever the parsers make of a file of the user's
             found = _no_text() if isinstance(error, UnicodeDecodeError) else None
-            raise UserError(f"a file of the configuration cannot be read: {found or error}") from error
+            raise UserError(
+                f"a file of the configuration cannot be read, and must be mended: {found or error}"
+            ) from error
         check_config(config)
         return config
 
@@ -103,8 +113,8 @@ def _no_text() -> str | None:
     return None
 
 
-def _settings_in(typed: list[str]) -> list[str]:
-    """What is no flag, nor the value of one.
+def _given(typed: list[str]) -> argparse.Namespace:
+    """Flags, and as `overrides` what is neither one nor the value of one.
 
     Raises:
         UserError: A flag that there is not, or that would run code.
@@ -115,13 +125,48 @@ def _settings_in(typed: list[str]) -> list[str]:
         raise UserError(f"{message}: settings are given as KEY=VALUE, and of flags there are --help, -m and --cfg job")
 
     parser.error = refuse  # type: ignore[method-assign]
-    found = parser.parse_args(typed)
+    found = parser.parse_intermixed_args(typed)
+    if found.resolve and not (found.cfg or found.help):
+        refuse("--resolve is for --cfg job")
+    if found.package is not None:
+        refuse("--package is not used here")
     if found.experimental_rerun:
         raise UserError("--experimental-rerun would run code out of a file: type the command again instead")
-    return list(found.overrides)
+    return found
 
 
-def overrides(typed: Sequence[str]) -> list[str]:
+def _check_jobs(settings: Sequence[str], given: argparse.Namespace) -> None:
+    """Check the settings of every job of a sweep, before the first of them runs.
+
+    Raises:
+        UserError: For the first that could not run.
+    """
+    parser = OverridesParser.create()
+    axes = []
+    for each in parser.parse_overrides(list(settings)):
+        values = list(islice(each.sweep_string_iterator(), _MOST_JOBS + 1)) if each.is_sweep_override() else None
+        axes.append([each.input_line or ""] if values is None else [f"{each.get_key_element()}={v}" for v in values])
+    if math.prod(map(len, axes)) > _MOST_JOBS:
+        raise UserError(f"-m asks for more than {_MOST_JOBS} jobs: give fewer values in a command")
+    if any(each.startswith("hydra/sweeper=") for each in settings):
+        return  # which combinations another sweeper makes, it alone knows
+    from xai.app import check
+
+    own = [f"hydra.searchpath=[file://{Path(given.config_dir).absolute()}]"] if given.config_dir else []
+    try:
+        for job in product(*axes):
+            with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+                config = hydra.compose(given.config_name or "config", [*job, *own], return_hydra_config=True)
+            HydraConfig.instance().set_config(config)
+            _check_places(job, str(config.hydra.runtime.choices["task"]))
+            with open_dict(config):
+                del config["hydra"]
+            check(config, typed_keys(job))
+    finally:
+        HydraConfig.instance().cfg = None
+
+
+def overrides(typed: Sequence[str], *, many: bool = False) -> list[str]:
     """What was typed as Hydra is to have it: in quotes what it cannot read, settings of rows and metrics as additions.
 
     The file of a row is read when the row is made, so that Hydra does not know the settings that it has.
@@ -130,13 +175,13 @@ def overrides(typed: Sequence[str]) -> list[str]:
         UserError: What is no setting, or a sweep over nothing.
     """
     parser = OverridesParser.create()
-    given = [_readable(each, parser) for each in typed]
+    given = [_readable(each, parser, many) for each in typed]
     # The default model has no architecture, and one that is named is another model.
     added = re.compile(r"(explainers|metric)\.[^=]+=|model\.(architecture|crop)=")
     return [f"++{each}" if added.match(each) else each for each in given]
 
 
-def _readable(text: str, parser: OverridesParser) -> str:
+def _readable(text: str, parser: OverridesParser, many: bool) -> str:
     key, equals, value = text.partition("=")
     quoted = [f"{key}={_quoted_parts(key, value, parser)}", f"{key}={_quoted(value)}"]
     attempts = [text, *(quoted if equals else [])]
@@ -144,8 +189,15 @@ def _readable(text: str, parser: OverridesParser) -> str:
     if found is None or not key.strip("+~"):
         raise UserError(f"{text} is no setting: settings are given as KEY=VALUE, as in seed=1")
     parsed = parser.parse_override(found)
+    if parsed.value_type in (ValueType.GLOB_CHOICE_SWEEP, ValueType.INTERVAL_SWEEP):
+        raise UserError(f"{text} names no values: list them, as in {key}=A,B with -m")
     _check_group(text, key, parsed)
     if parsed.is_sweep_override():
+        if not many:
+            raise UserError(
+                f"{text} has several values: for a run with each of them add -m"
+                + (f", a list is {key}=[{value}]" if "," in value and "(" not in value else "")
+            )
         if not any(True for _ in parsed.sweep_iterator()):
             raise UserError(f"{text} has no value: a sweep needs one at least")
         return found
@@ -227,11 +279,21 @@ def _run(config: DictConfig) -> None:
 
     status = report_errors(work)
     if status:
-        with suppress(OSError):
-            # Hydra has made it; it goes where nothing is in it.
-            os.rmdir(job.runtime.output_dir)
+        _remove_empty(Path(job.runtime.output_dir))
+        _remove_empty(Path(str(config.store)) / ".locks")
         # Hydra prints a line of its own before it lets an error through, and runs the rest of a sweep first.
         sys.exit(status)
+
+
+def _remove_empty(folder: Path) -> None:
+    """Remove a folder that a refused job has left, and those around it, where nothing is in them."""
+    here = Path.cwd()
+    with suppress(OSError):
+        for each in (here / folder, *(here / folder).parents):
+            if each == here or here not in each.parents:
+                return
+            with suppress(FileNotFoundError):
+                each.rmdir()
 
 
 def typed_keys(overrides: Iterable[str]) -> list[str]:
@@ -279,9 +341,7 @@ def _fail(message: str) -> int:
 def explain_hydra(error: Exception) -> str:
     """One line for what Hydra or OmegaConf refuse: what is wrong, and what would be right."""
     text = str(error)
-    missing = re.search(r"Could not find '([^'/@]+)/([^']+)'", text) or re.search(
-        r"In '[^']*': Could not find '(.+?)/(.+?)'", text
-    )
+    missing = re.search(r"Could not find '([^'@]+)/([^'/]+)'", text)
     if missing:
         group, choice = missing.groups()
         return unknown(f"{group}={choice}", choice, choices(group), group, "choose from:")
@@ -289,20 +349,66 @@ def explain_hydra(error: Exception) -> str:
         name, values = ambiguous.groups()
         return f"{name}={values} has a comma: for a run with each value add -m, a list is {name}=[{values}]"
     key = re.search(r"Could not override '([^']+)'", text)
-    if key:
-        path = key.group(1)
-        parent, _, name = path.rpartition(".")
-        while not (keys := _keys(parent)):
-            # Not even the group is known: what is wrong is further up, at the latest where everything stands.
-            path, (parent, _, name) = parent, parent.rpartition(".")
-        if name not in keys:
-            return unknown(path, name, keys)
-        if path != key.group(1):
-            return f"{path} is a single setting, no group of them: give it as {path}=..."
-        if keys[name] == list(_choices()):
-            return f"{path} is no setting of what is chosen here: python run.py --help lists the settings"
-        return f"{path} belongs to {' or '.join(keys[name])}"
-    return f"{text.strip().splitlines()[0]}; python run.py --help lists the settings"
+    return _no_such_key(key[1]) if key else _not_merged(text)
+
+
+def _no_such_key(asked: str) -> str:
+    path = asked
+    if path.startswith("hydra."):
+        return f"{path} is no setting of Hydra: python run.py --cfg hydra lists those there are"
+    if followed := _followed(path):
+        return followed
+    parent, _, name = path.rpartition(".")
+    here = _whole(_typed_groups())
+    while not (keys := _keys(parent) or {each: [] for each in _keys_in(here, parent)}):
+        # Not even the group is known: what is wrong is further up, at the latest where everything stands.
+        path, (parent, _, name) = parent, parent.rpartition(".")
+    if name not in keys:
+        return unknown(path, name, _keys_in(here, parent) or keys)
+    if path != asked:
+        return f"{path} is a single setting, no group of them: give it as {path}=..."
+    if keys[name] == list(_choices()):
+        return f"{path} is no setting of what is chosen here: python run.py --help lists the settings"
+    return f"{path} belongs to {' or '.join(keys[name])}"
+
+
+def _not_merged(text: str) -> str:
+    said = text.strip().splitlines()[0]
+    if merged := re.search(r"Error merging override \+*([^=]+)=(.*)", text):
+        return f"{merged[1]}={merged[2]} does not fit what it is now: python run.py --help shows that"
+    if "An item is already at" in said:
+        return f"{said} Leave the + out"
+    return f"{said}; python run.py --help lists the settings"
+
+
+def _followed(path: str) -> str | None:
+    """What is said where a setting lies in a group that is there as a reference to another group."""
+    config, groups = _whole(_typed_groups()), path.split(".")
+    for parent in (".".join(groups[:count]) for count in range(1, len(groups))):
+        node = OmegaConf.to_container(config).get(parent.split(".")[0])  # type: ignore[union-attr]
+        for name in parent.split(".")[1:]:
+            node = node.get(name) if isinstance(node, dict) else None
+        if isinstance(node, str) and node.startswith("${") and OmegaConf.is_dict(OmegaConf.select(config, parent)):
+            group: Any = OmegaConf.to_container(OmegaConf.select(config, parent), resolve=True)
+            values = ",".join(f"{key}:{value}" for key, value in group.items())
+            return f"{path} is that of {node[2:-1]}: set it there, or give all of {parent}: {parent}={{{values}}}"
+    return None
+
+
+def _typed_groups() -> tuple[str, ...]:
+    """What was typed that chooses files."""
+    pairs = (each.partition("=") for each in sys.argv[1:])
+    return tuple(f"{key}={value}" for key, _, value in pairs if value and key and (CONF / key.split("@")[0]).is_dir())
+
+
+@functools.cache
+def _whole(chosen: tuple[str, ...]) -> DictConfig:
+    """The configuration of some choices; the default one, where they do not go together."""
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        try:
+            return hydra.compose("config", overrides=list(chosen))
+        except (HydraException, OmegaConfBaseException):
+            return hydra.compose("config")
 
 
 def _choices() -> dict[str, list[str]]:
@@ -317,13 +423,14 @@ def _choices() -> dict[str, list[str]]:
 
 def _keys(parent: str) -> dict[str, list[str]]:
     """The settings there are at a dotted path of the default configuration, with the choices that have them."""
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        found: dict[str, list[str]] = {}
-        for choice, chosen in _choices().items():
-            node: Any = hydra.compose("config", overrides=chosen)
-            for name in filter(None, parent.split(".")):
-                node = node.get(name) if isinstance(node, DictConfig) and name in node else None
-            if isinstance(node, DictConfig):
-                for key in node:
-                    found.setdefault(str(key), []).append(choice)
+    found: dict[str, list[str]] = {}
+    for choice, chosen in _choices().items():
+        for key in _keys_in(_whole(tuple(chosen)), parent):
+            found.setdefault(key, []).append(choice)
     return found
+
+
+def _keys_in(node: Any, parent: str) -> list[str]:
+    for name in filter(None, parent.split(".")):
+        node = node.get(name) if isinstance(node, DictConfig) and name in node else None
+    return [str(key) for key in node] if isinstance(node, DictConfig) else []

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import hydra
 
-from xai.app import run
+from xai.app import check, run
 from xai.cli import overrides, prepare, report_errors, typed_keys
 from xai.core.composing import CONF
 from xai.core.errors import UserError
@@ -22,16 +22,19 @@ from xai.report.sweeps import Sweep, read_sweep, show
 
 def run_all(sweep: Sweep, name: str, extra: Sequence[str]) -> list[Path]:
     """Run every combination in this process, one after the other; returns the folder of each."""
-    folders = []
+    folders, jobs = [], []
     combinations = sweep.runs()
-    for number, chosen in enumerate(combinations, start=1):
+    for chosen in combinations:
+        given = overrides([*chosen, *extra])
+        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+            jobs.append((hydra.compose("config", overrides=given), typed_keys(given)))
+        # All of them, before the first takes its hours.
+        check(*jobs[-1])
+    for number, (chosen, (config, keys)) in enumerate(zip(combinations, jobs, strict=True), start=1):
         label = ",".join(part.replace("/", "-") for part in chosen[len(sweep.common) :]) or "run"
         folder = Path("outputs") / name / label
         console.rule(f"{number} of {len(combinations)}: {label}")
-        given = overrides([*chosen, *extra])
-        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-            config = hydra.compose("config", overrides=given)
-        run(config, folder, typed_keys(given))
+        run(config, folder, keys)
         folders.append(folder)
     return folders
 

@@ -110,7 +110,7 @@ def test_attributions_that_are_not_finite_are_refused_by_row(
     with pytest.raises(UserError) as caught:
         fill(tmp_path, "train", images=7, block=7)
     message = str(caught.value)
-    assert f"for {len(bad)} images of shades train (rows {', '.join(map(str, bad))}):" in message
+    assert f"for shades train of rows {', '.join(map(str, bad))} hold NaN or infinity:" in message
     assert "\n" not in message
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from xai.core.errors import UserError
+from xai.core.finite import check_finite
 
 Output = str | int | Callable[[Any], Tensor] | None
 _PROBES = 3
@@ -100,8 +101,7 @@ def admit(answers: Answers, size: int) -> int:
         raise
     except Exception as error:  # whatever a stranger's network raises
         raise UserError(_why(answers.network, size, error)) from error
-    if not logits.isfinite().all():
-        raise UserError("the network gives NaN or infinity for images of noise: give one with finite outputs")
+    check_finite(logits, "the network's answers to images of noise", "give one with finite outputs")
     if logits.shape[1] > 1 and not answers._probabilities and _is_softmax(logits):
         raise UserError(
             "the network returns probabilities: give the one without its softmax, or say probabilities=True"

@@ -10,6 +10,7 @@ from xai.api.case import Pictures, case_of, row_of, workplace
 from xai.api.door import one_line
 from xai.api.model import Model
 from xai.core.errors import UserError
+from xai.core.finite import check_finite
 from xai.explainers import block as blocks
 from xai.explainers.block import Block
 from xai.explainers.registry import refusal
@@ -77,7 +78,6 @@ def explain(
                 raise UserError(f"{row.name} classifies and makes no maps: choose an explainer that does")
             parts.append((maps if prepared.pick is None else maps[:, prepared.pick]).detach().float().cpu())
     found = torch.cat(parts)
-    if not found.isfinite().all():
-        raise UserError(f"{row.name} gives NaN or infinite maps: outputs or gradients of {model.name} are not finite")
+    check_finite(found, f"the maps of {row.name}", f"outputs and gradients of {model.name} have to be finite")
     seen[found] = pixels
     return found

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from xai.api.door import Answers, Output, admit, copied
 from xai.api.pixels import as_pixels
 from xai.core.errors import UserError
+from xai.core.finite import check_finite
 from xai.models.maskable import MaskableClassifier, Removal, class_logits
 from xai.models.named import default_cells
 from xai.models.normalisation import Normalisation
@@ -76,8 +77,7 @@ class Model:
         network = self.network()
         parts = self.pixels(images, normalised=normalised).split(_BATCH)
         logits = torch.cat([network(part.to(self.device)).float().cpu() for part in parts])
-        if not logits.isfinite().all():
-            raise UserError(f"{self.name} gives NaN or infinity for these images: its outputs have to be finite")
+        check_finite(logits, f"the answers of {self.name}", "give a network with finite outputs")
         return logits.softmax(1)
 
     def targets(self, wanted: Any, images: Tensor) -> Tensor:

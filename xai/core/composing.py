@@ -120,7 +120,12 @@ def _composed(sources: tuple[Source, ...], group: str, name: str) -> dict[str, A
 
 def first_keys() -> set[str]:
     """The first level of all settings that a task, a study or a method has, in all that this job can see."""
-    loader = _loader(_sources())
+    return _first_keys(_sources())
+
+
+@cache
+def _first_keys(sources: tuple[Source, ...]) -> set[str]:
+    loader = _loader(sources)
     names = ["config", *(f"{group}/{name}" for group in ("task", "study", "method") for name in choices(group))]
     found: set[str] = set()
     for name in names:

@@ -1,9 +1,10 @@
 """How everything is optimised: AdamW, a linear warm-up, a cosine down to zero."""
 
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from pydantic import AfterValidator
 from pytorch_lightning import LightningModule
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 
@@ -49,6 +50,16 @@ class FitParams:
         """Steps in all, where an epoch has so many batches."""
         unit, count = self.length
         return count if unit == "steps" else count * batches
+
+
+def _kept_last(params: FitParams) -> FitParams:
+    if params.keep == "best":
+        raise FieldError("keep", "needs a loss on the validation split, which this training has not: use last")
+    return params
+
+
+LastFit = Annotated[FitParams, AfterValidator(_kept_last)]
+"""Of a training that has no loss on the validation split."""
 
 
 def schedule(step: int, total: int, warmup: float, start: float = 0.0, end: float = 0.0) -> float:

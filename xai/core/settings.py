@@ -17,8 +17,9 @@ import typing
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, TypeVar, dataclass_transform
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError, with_config
 from pydantic.dataclasses import dataclass, is_pydantic_dataclass
+from pydantic_core import ArgsKwargs
 
 from xai.core.errors import UserError
 
@@ -31,6 +32,7 @@ EvenCount = Annotated[int, Field(ge=2, le=_MOST, multiple_of=2)]
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Side = Annotated[int, Field(ge=1, le=4096)]
 Channels = Annotated[tuple[float, ...], Field(min_length=3, max_length=3)]
 Deviations = Annotated[tuple[Positive, ...], Field(min_length=3, max_length=3)]
 
@@ -72,6 +74,17 @@ class FieldError(ValueError):
     def __init__(self, field: str, why: str) -> None:
         super().__init__(field, why)
         self.field, self.why = field, why
+
+
+def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    named = [f"{value:g}" if isinstance(value, float) else str(value) for value in values]
+    if twice := [name for name in named if named.count(name) > 1]:
+        raise ValueError(f"must not list {twice[0]} twice")
+    return values
+
+
+Distinct = AfterValidator(_distinct)
+"""Of a list whose values name what is made of them, floats by six digits."""
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field, Field))
@@ -166,10 +179,10 @@ def _line(schema: Any, error: ValidationError, where: str) -> str:
     given = fault["input"]
     if isinstance(wrong := context.get("error"), FieldError):
         _, path, _ = _inside(hint, wrong.field, path)
-        return f"{path}={_shown(_value(hint, given, wrong.field))} {wrong.why}"
+        return f"{path}={_shown(_value(given, wrong.field, hint))} {wrong.why}"
     bounds = {name: f"{bound:.15g}" if isinstance(bound, float) else bound for name, bound in context.items()}
     words = _WORDS.get("even" if context.get("multiple_of") == 2 else kind)
-    right = fault["msg"] if words is None else words.format(**bounds).replace("'", "")
+    right = fault["msg"].removeprefix("Value error, ") if words is None else words.format(**bounds).replace("'", "")
     return f"{path or 'configuration'}={_shown(given)} {right}{' or null' if _may_be_null(hint) else ''}"
 
 
@@ -203,13 +216,16 @@ def _may_be_null(hint: Any) -> bool:
     return type(None) in typing.get_args(hint)
 
 
-def _value(schema: Any, given: Any, field: str) -> Any:
-    """What a field of refused settings was: as given, or its default."""
+def _value(given: Any, field: str, schema: Any) -> Any:
+    """What a field of refused settings, or of a group in them, was: as given, or its default."""
     schema = _options(schema)[0]
-    names = [each.name for each in dataclasses.fields(schema)]
-    if not isinstance(given, dict):
+    if isinstance(given, ArgsKwargs):
+        names = [each.name for each in dataclasses.fields(schema)]
         given = dict(zip(names, given.args, strict=False)) | (given.kwargs or {})
-    return given.get(field, getattr(schema, field, None))
+    for name in field.split("."):
+        default = getattr(schema, name, None)
+        given = given.get(name, default) if isinstance(given, dict) else getattr(given, name, default)
+    return given
 
 
 def _shown(value: Any) -> str:

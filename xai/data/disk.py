@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from xai.core.settings import Count, FieldError, settings
+from xai.core.settings import FieldError, Side, settings
 from xai.data.augment import Augmentation, augmented
 from xai.data.contents import hashes
 from xai.data.disk_set import DISK_SETS, DiskSet, Files
@@ -39,9 +39,9 @@ class DiskParams:
     """
 
     root: str
-    size: Count
+    size: Side
     fit: Literal["crop", "squash"] = "crop"
-    resize: Count | None = None
+    resize: Side | None = None
     splits: Cut = "official"
     augment: Augmentation | None = None
 

@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from xai.core.errors import UserError
-from xai.core.settings import Count, settings
+from xai.core.settings import Side, settings
 from xai.data.contents import hashes
 from xai.data.disk_set import read_lines
 from xai.data.folder import are_pictures, pictures_in
@@ -33,7 +33,7 @@ class PicturesParams:
     """
 
     path: str | tuple[str, ...]
-    size: Count
+    size: Side
     fit: Literal["crop", "squash"] = "crop"
     share: Annotated[float, Field(gt=0.01, le=1)] | None = None
     classes: str | tuple[str, ...] | None = None

@@ -95,6 +95,6 @@ def subset(source: ImageSource, split: str, images: int | None, seed: int) -> Te
     if images is None:
         return torch.arange(available)
     if not 1 <= images <= available:
-        raise UserError(f"{images} images were asked for, the {split} split has {available}")
+        raise UserError(f"{images} images were asked for, the {split} split has {available}; null takes all")
     generator = torch.Generator().manual_seed(seed)
     return torch.randperm(available, generator=generator)[:images].sort().values

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from xai.core.settings import Count, FieldError, Share, Whole, settings
+from xai.core.settings import Count, FieldError, Share, Side, Whole, settings
 
 _SCENES_AT_ONCE = 64
 """Scenes whose strokes are drawn together: as many as a processor's cache holds."""
@@ -33,7 +33,7 @@ class ScatterParams:
         noise: Standard deviation of the pixel noise.
     """
 
-    canvas: Count = 42
+    canvas: Side = 42
     cells: Count = 2
     object_size: Count = 20
     jitter: Whole = 1

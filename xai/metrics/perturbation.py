@@ -6,9 +6,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from xai.core.finite import check_finite
 from xai.core.settings import Channels, settings
 from xai.metrics import functional
-from xai.metrics.registry import Column, Measured, given, metric, percent, refuse_broken
+from xai.metrics.registry import Column, Measured, given, metric, percent
 from xai.models.maskable import References, Removal, reference_image
 
 _SHOWN = {"black": "black", "mean": "the mean colour of the data set", "blur": "the blurred image"}
@@ -137,7 +138,12 @@ def _along(
             given(block.network), images, ranked, targets[:, None], shown, block.generator, params.steps
         )
     rows = block.rows if chosen is None else block.rows[chosen]
-    refuse_broken("classifier's answers with pixels replaced", torch.stack(list(found), dim=1), rows)
+    check_finite(
+        torch.stack(list(found), dim=1),
+        "the classifier's answers with pixels replaced",
+        "all values must be finite",
+        rows,
+    )
     return found.deletion[..., 0].cpu(), found.insertion[..., 0].cpu()
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from xai.core.errors import UserError
+from xai.core.finite import check_finite
 from xai.core.settings import build, settings, unknown
 from xai.models.maskable import MaskableClassifier
 
@@ -349,7 +350,8 @@ def compute(entry: Metric, block: Measured, params: Any = None) -> dict[str, Ten
     if reason:
         raise UserError(reason)
     for name, said in _TENSORS.items():
-        refuse_broken(said, getattr(block, name), block.rows)
+        if (given := getattr(block, name)) is not None:
+            check_finite(given, f"the {said}", "all values must be finite", block.rows)
     values = {name: value.detach().double().cpu() for name, value in entry.compute(block, settings).items()}
     known = {column.name for column in entry.columns_of(settings)}
     owed = {column.name for column in entry.columns_of(settings) if not column.needs}
@@ -359,16 +361,6 @@ def compute(entry: Metric, block: Measured, params: Any = None) -> dict[str, Ten
         if name in known and value.shape != (len(block.rows),) and not (entry.whole and value.shape == (1,)):
             raise ValueError(f"metric {entry.name} gives {list(value.shape)} as {name} of {len(block.rows)} images")
     return values
-
-
-def refuse_broken(name: str, values: Tensor | None, rows: Tensor) -> None:
-    """Raise UserError that names the rows [B] of which values [B, ...] hold NaN or infinity."""
-    if values is None or not values.numel():
-        return
-    broken = rows[~values.detach().flatten(1).isfinite().all(1).cpu()].tolist()
-    if broken:
-        shown = ", ".join(map(str, broken[:5])) + (f" and {len(broken) - 5} more" if len(broken) > 5 else "")
-        raise UserError(f"the {name} of rows {shown} hold NaN or infinity: all values must be finite")
 
 
 def _of(what: Any) -> Callable[[Any], tuple[Any, ...]]:

@@ -5,9 +5,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from xai.core.finite import check_finite
 from xai.core.settings import Count, settings
 from xai.metrics import functional
-from xai.metrics.registry import Measured, given, metric, percent, refuse_broken
+from xai.metrics.registry import Measured, given, metric, percent
 from xai.sampling import generator_on
 
 _NO_GAIN: dict[str, Any] = {"chance": 0.0, "control": "random"}
@@ -70,7 +71,12 @@ def removal(block: Measured, params: RemovalParams) -> dict[str, Tensor]:
     functional.check_players(maps, game.players)
     generator = generator_on(getattr(game, "device", torch.device("cpu")), block.generator)
     curves = functional.removal_curves(game.value, maps.flatten(1), params.masks, generator, params.constant)
-    refuse_broken("classifier's answers with patches removed", torch.stack(list(curves), dim=1), block.rows)
+    check_finite(
+        torch.stack(list(curves), dim=1),
+        "the classifier's answers with patches removed",
+        "all values must be finite",
+        block.rows,
+    )
     return functional.scores(curves) | {f"curve_{name}": curve for name, curve in curves._asdict().items()}
 
 

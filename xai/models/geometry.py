@@ -41,9 +41,12 @@ class Geometry:
     def __post_init__(self) -> None:
         """Refuse patches that do not cover the image, a single one, and more than anybody asks for."""
         if self.image_size % self.patch_size:
-            fitting = max(1, round(self.image_size / self.patch_size)) * self.patch_size
+            divisors = [size for size in range(1, self.image_size) if self.image_size % size == 0] or [1]
+            nearest = min(divisors, key=lambda size: abs(size - self.patch_size))
+            fitting = round(self.image_size / self.patch_size) * self.patch_size
+            wider = f", or image_size={fitting}" if fitting > self.patch_size else ""
             raise FieldError(
-                "patch_size", f"does not divide image_size={self.image_size}: the nearest size that fits is {fitting}"
+                "patch_size", f"does not divide image_size={self.image_size}: use patch_size={nearest}{wider}"
             )
         if self.image_size == self.patch_size:
             raise FieldError(

@@ -9,13 +9,14 @@ import pandas as pd
 from torch import Tensor
 
 from xai.core.composing import config_file
+from xai.core.errors import UserError
 from xai.core.files import write_atomically
 from xai.core.job import command
 from xai.core.progress import console
 from xai.core.provenance import provenance
 from xai.metrics import registry as metrics
 from xai.report import sheets
-from xai.report.figures import Drawn, Source, draw_all, save
+from xai.report.figures import Drawn, Source, draw_all, open_figure, save
 from xai.report.gallery import gallery
 from xai.report.layout import read_table
 from xai.report.page import Page, Part, Picture, write_page
@@ -105,6 +106,22 @@ def present(study: Study, frames: Frames, asked: StudySettings, output: Path, to
     if isinstance(model.identity, str):
         made["model, in the store"] = model.identity
     return hand_over(shown, frames, output, asked.study, about, made)
+
+
+def check_views(settings: StudySettings) -> None:
+    """Refuse tables, claims and figures that there are not, before anything is measured for them.
+
+    Raises:
+        UserError: As said, or a file of one is wrong.
+    """
+    for name in settings.tables:
+        read_table(config_file("table", name))
+    for name in settings.claims:
+        read_claims(config_file("claim", name))
+    for wanted in settings.figures:
+        open_figure(wanted)
+    if not settings.metrics:
+        raise UserError("metrics is empty: name at least one metric")
 
 
 def views(

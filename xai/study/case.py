@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from xai.core.errors import UserError
+from xai.core.finite import check_finite
 from xai.core.runtime import Runtime
 from xai.core.settings import Count, settings
 from xai.data.catalogue import OpenData
@@ -186,7 +187,10 @@ class Case:
         @torch.no_grad()
         def ask(number: int) -> dict[str, Tensor]:
             with trainer.autocast():
-                return {"logits": network(self.images(number).pixels.to(trainer.device)).float().cpu()}
+                logits = network(self.images(number).pixels.to(trainer.device)).float().cpu()
+            advice = "give a classifier with finite outputs, or use trainer.precision=32-true"
+            check_finite(logits, f"the answers of {model.name}", advice, self.rows[self.blocks[number]])
+            return {"logits": logits}
 
         spec = {**self._images_spec, "model": model.identity, "revision": _REVISION}
         rows = [self.rows[block] for block in self.blocks]

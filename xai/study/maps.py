@@ -6,7 +6,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from xai.core.errors import UserError
+from xai.core.finite import check_finite
 from xai.core.store import Artifact
 from xai.explainers import block as blocks
 from xai.explainers.block import Block, BlockExplainer, Explainer, Explanation
@@ -15,7 +15,7 @@ from xai.study.blocks import block_generator, fill_blocks, read_blocks
 from xai.study.case import Case
 
 _REVISION = 1
-_MOST_ROWS_NAMED = 5
+_ADVICE = "give a classifier with finite outputs, or use trainer.precision=32-true"
 
 
 @dataclass(frozen=True)
@@ -112,15 +112,7 @@ class _Explaining:
         for name, value in tensors.items():
             if len(value) != len(block.images):
                 raise ValueError(f"{self._row.name} gave {name} {list(value.shape)} for {len(block.images)} images")
-            self._check_finite(name, value, block.rows)
+            case = self._case
+            what = f"{name} of {self._row.name} for {case.data.name} {case.split}"
+            check_finite(value, what, _ADVICE, block.rows)
         return tensors
-
-    def _check_finite(self, name: str, values: Tensor, rows: Tensor) -> None:
-        bad = rows[~values.isfinite().flatten(1).all(1)].tolist()
-        if bad:
-            named = ", ".join(map(str, bad[:_MOST_ROWS_NAMED])) + (", ..." if len(bad) > _MOST_ROWS_NAMED else "")
-            raise UserError(
-                f"{self._row.name} gives NaN or infinite {name} for {len(bad)} images of {self._case.data.name} "
-                f"{self._case.split} (rows {named}): give a classifier with finite outputs, or use "
-                "trainer.precision=32-true"
-            )

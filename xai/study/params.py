@@ -1,13 +1,13 @@
 """Settings of a study, and the rows and metrics they name."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 from omegaconf import DictConfig
 
 from xai.core.errors import UserError
 from xai.core.job import Common
-from xai.core.settings import Whole, settings
+from xai.core.settings import Distinct, Whole, settings
 from xai.explainers.registry import Row
 from xai.explainers.rows import load_row
 from xai.metrics import registry as metrics
@@ -35,13 +35,13 @@ class StudySettings(Common):
 
     study: str
     data: Any
-    rows: tuple[str, ...]
+    rows: Annotated[tuple[str, ...], Distinct]
     explainers: dict[str, Any]
-    metrics: tuple[str, ...]
+    metrics: Annotated[tuple[str, ...], Distinct]
     metric: dict[str, Any]
     case: CaseParams
-    tables: tuple[str, ...]
-    claims: tuple[str, ...]
+    tables: Annotated[tuple[str, ...], Distinct]
+    claims: Annotated[tuple[str, ...], Distinct]
     figures: tuple[str | dict[str, Any], ...]
     pictures: Whole
 
@@ -66,8 +66,8 @@ def open_metrics(names: Sequence[str], given: Mapping[str, Any]) -> list[Chosen]
     Raises:
         UserError: An unknown metric, or a wrong setting of one.
     """
-    for name in given:
-        metrics.entry(name)
+    for name, values in given.items():
+        metrics.entry(name).settings(values)
     wanted: dict[str, bool] = {}
     for name in names:
         whole = name in metrics.names()

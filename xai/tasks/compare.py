@@ -25,7 +25,7 @@ from xai.models.named import NamedParams
 from xai.papers.families import AnyModel, classifier_stages
 from xai.papers.vectors.base import ModelParams
 from xai.report.headline import compared
-from xai.report.present import Told, present, source_of
+from xai.report.present import Told, check_views, present, source_of
 from xai.study.case import Case, ExplainedModel, check_images
 from xai.study.frame import Frames
 from xai.study.params import StudySettings, open_metrics, open_rows
@@ -65,6 +65,7 @@ def task(values: Mapping[str, Any]) -> Task:
 
 def run(asked: CompareSettings, output: Path) -> None:
     """Measure, and say which explainer to trust and what it costs."""
+    check_views(asked)
     named = _named(asked)
     data = open_data(with_classes(_pictures(asked), asked.checkpoint, named.classes if named else None), "data")
     rows, chosen = open_rows(asked.rows, asked.explainers), open_metrics(asked.metrics, asked.metric)

@@ -13,6 +13,7 @@ from torch import Tensor
 from xai.api.loading import load
 from xai.api.model import Model
 from xai.core.errors import UserError
+from xai.core.finite import check_finite
 from xai.core.progress import console
 from xai.core.settings import unknown
 from xai.core.training import TrainerParams
@@ -233,7 +234,9 @@ def explain_picture(
     pixels = as_seen(read_image(image), opened.shape)
     images = pixels[None].to(trainer.device)
     with torch.no_grad(), trainer.autocast():
-        probabilities = opened.logits(images)[0].float().softmax(0)
+        logits = opened.logits(images).float()
+    check_finite(logits, f"the classifier's answers to {image}", "give a checkpoint with finite outputs")
+    probabilities = logits[0].softmax(0)
     predicted = int(probabilities.argmax())
     chosen = predicted if asked is None else asked
     block = Block(
@@ -265,8 +268,6 @@ def _measured(
     started = time.perf_counter()
     with trainer.autocast():
         first = _map(opened.explainer, block)
-    if not first.isfinite().all():
-        raise UserError(f"{opened.name} gives NaN or infinity for this picture: use another, as in explainer=saliency")
     made = [(opened.name, first, time.perf_counter() - started)]
     if steps:
         started = time.perf_counter()
@@ -296,6 +297,7 @@ class _Known:
 def _map(explainer: Explainer | BlockExplainer, block: Block) -> Tensor:
     maps = explain(explainer, block).maps
     assert maps is not None
+    check_finite(maps, "the maps of this picture", "give another checkpoint, or another explainer=...")
     return maps.detach().float()
 
 

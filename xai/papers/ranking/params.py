@@ -3,7 +3,7 @@
 from dataclasses import asdict
 from typing import Any, Literal
 
-from xai.core.optimisation import FitParams
+from xai.core.optimisation import LastFit
 from xai.core.settings import Channels, Deviations, FieldError, Positive, Whole, settings
 from xai.explainers.registry import ExplainerParams
 from xai.methods.ranking import RankingLoss
@@ -56,7 +56,7 @@ class RankingSettings(_OfPixels):
     decoder: DecoderParams
     objective: ObjectiveParams
     loss: RankingLoss
-    fit: FitParams
+    fit: LastFit
 
     @property
     def numbers(self) -> dict[str, Any]:

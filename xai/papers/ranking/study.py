@@ -11,7 +11,7 @@ from xai.classifiers.explained import explained
 from xai.classifiers.params import ClassifierParams, SurrogateParams
 from xai.core.errors import UserError
 from xai.core.runtime import Runtime
-from xai.core.settings import FieldError, settings
+from xai.core.settings import Distinct, FieldError, settings
 from xai.data.catalogue import open_data
 from xai.explainers.registry import Row, refusal
 from xai.explainers.rows import load_row, made_from
@@ -41,7 +41,7 @@ class RankingStudy(StudySettings):
     model: AnyNetwork
     classifier: ClassifierParams
     surrogate: SurrogateParams
-    path_steps: tuple[Annotated[int, Field(ge=3)], ...]
+    path_steps: Annotated[tuple[Annotated[int, Field(ge=3, le=1000)], ...], Distinct]
     shortcut: ShortcutParams | None
 
     def __post_init__(self) -> None:

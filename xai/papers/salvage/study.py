@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Annotated, Any
 
 from xai.classifiers.explained import explained
 from xai.classifiers.params import ClassifierParams, Portion, SurrogateParams
 from xai.classifiers.vit import VitStages
 from xai.core.errors import UserError
 from xai.core.runtime import Runtime
-from xai.core.settings import EvenCount, settings
+from xai.core.settings import Distinct, EvenCount, settings
 from xai.data.catalogue import OpenData, open_data
 from xai.data.pair import PairSet
 from xai.explainers.registry import Row
@@ -43,7 +43,7 @@ class SalvageStudy(StudySettings):
     surrogate: SurrogateParams
     probe: dict[str, Any] | None
     probe_images: EvenCount
-    lengths: tuple[Portion, ...]
+    lengths: Annotated[tuple[Portion, ...], Distinct]
 
 
 def open_study(asked: SalvageStudy, runtime: Runtime) -> Study:

@@ -4,8 +4,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from xai.core.optimisation import FitParams
-from xai.core.settings import Count, EvenCount, settings
+from xai.core.optimisation import LastFit
+from xai.core.settings import Count, Distinct, EvenCount, settings
 
 Factor = Annotated[float, Field(ge=0, le=10)]
 """Of a task vector; the paper's lie between 0.4 and 1.2."""
@@ -37,16 +37,16 @@ class TransferParams:
     """
 
     alpha: Balance | None
-    alpha_grid: Annotated[tuple[Balance, ...], Field(min_length=1)]
+    alpha_grid: Annotated[tuple[Balance, ...], Field(min_length=1), Distinct]
     lambda1: Factor
     lambda2: Factor | None
-    lambda2_grid: Annotated[tuple[Factor, ...], Field(min_length=1)]
+    lambda2_grid: Annotated[tuple[Factor, ...], Field(min_length=1), Distinct]
     accuracy_tolerance: Annotated[float, Field(ge=0, lt=1)]
     source_images: Count | None
     target_images: Count | None
     bound_images: Count | None
     validation_images: Count | None
     bound_coalitions: EvenCount
-    source_fit: FitParams
-    target_fit: FitParams
-    bound_fit: FitParams
+    source_fit: LastFit
+    target_fit: LastFit
+    bound_fit: LastFit
