@@ -12,10 +12,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from xai.core import plugins
 from xai.core.composing import choices, first_keys
+from xai.core.entries import over_removals
 from xai.core.errors import UserError
 from xai.core.folders import run_folder
 from xai.core.settings import build, unknown
-from xai.core.store import over_removals
 from xai.explainers.rows import load_row
 from xai.models.families import family_of
 from xai.papers.families import about, check_family, family, settle, settle_named

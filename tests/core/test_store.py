@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 
+from xai.core import entries
 from xai.core import store as artifacts
 from xai.core.canonical import canonical
 from xai.core.errors import Busy, UserError
@@ -43,7 +44,7 @@ def refuse(workdir: Path) -> None:
 
 def forget_checks() -> None:
     """What a new process knows about the store: nothing."""
-    artifacts._verified.clear()
+    entries.verified.clear()
 
 
 def names_below(folder: Path) -> set[str]:
@@ -530,6 +531,7 @@ def test_hashes_are_checked_once_per_process(store: Store, monkeypatch: pytest.M
         return fingerprint_file(path)
 
     monkeypatch.setattr(artifacts, "fingerprint_file", counting)
+    monkeypatch.setattr(entries, "fingerprint_file", counting)
     store.get("classifier", SPEC, make_files)
     store.get("classifier", SPEC, refuse)
     assert sorted(checked) == ["log.txt", "weights.bin"]
@@ -733,7 +735,7 @@ def test_a_job_whose_artifact_is_removed_while_in_use_begins_again(
             shutil.rmtree(store.root)
         seen.append(artifact.file("weights.bin").read_bytes())
 
-    artifacts.over_removals(work)
+    entries.over_removals(work)
     assert seen == [b"", WEIGHTS]
     assert "was removed while it was in use: it is made anew" in caplog.text
 
@@ -741,7 +743,7 @@ def test_a_job_whose_artifact_is_removed_while_in_use_begins_again(
         raise UserError("wrong")
 
     with pytest.raises(UserError, match="wrong"):
-        artifacts.over_removals(fail)
+        entries.over_removals(fail)
 
 
 def a_file_for_a_folder(workdir: Path) -> None:

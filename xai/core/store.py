@@ -22,72 +22,41 @@ import stat
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from xai.core import locks
 from xai.core.canonical import canonical
-from xai.core.errors import Busy, UserError
+from xai.core.entries import (
+    FORMAT,
+    MANIFEST,
+    UNREADABLE,
+    Artifact,
+    DamageError,
+    Wanted,
+    files_in,
+    intact,
+    open_entry,
+    put_aside,
+    stamp_of,
+    verified,
+)
+from xai.core.errors import Busy
 from xai.core.files import TEMPORARY, explain_disk_errors, fingerprint_file, flush, write_atomically
 
 log = logging.getLogger(__name__)
 
-MANIFEST = "artifact.json"
 SPEC = "spec.json"
 SCRATCH = "scratch"
-FORMAT = 1
 PATIENCE_SECONDS = 2.0
 _TRIES = 10
 """How often an artifact is begun anew that somebody else removes while it is being made."""
 
 PROMISE = "nothing half-made is kept under a final name, and the same command resumes once that is mended"
 
-_UNREADABLE = (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError)
-"""What becomes of JSON that is not what was written."""
 
 _KIND = re.compile(r"[a-z0-9][a-z0-9_-]*")
-# (size, ctime in ns, inode) of the manifest and of each file when their hashes were last checked, by directory.
-_Stamp = tuple[int, int, int]
-_verified: dict[Path, dict[str, _Stamp]] = {}
-
-
-@dataclass(frozen=True)
-class Artifact:
-    """A whole artifact in the store.
-
-    `seconds` counts interrupted tries up to the last thing each of them wrote; where processes shared the work, it is
-    the sum of what each of them worked for what was kept.
-    """
-
-    kind: str
-    key: str
-    path: Path
-    spec: Mapping[str, Any]
-    seconds: float
-
-    def file(self, name: str) -> Path:
-        """Path of the file `name` of this artifact; UserError when there is none."""
-        path = self.path / name
-        if not path.is_file():
-            raise UserError(f"{self.path} has no file {name}; it has {', '.join(_files(self.path)) or 'none'}")
-        return path
-
-
-@dataclass(frozen=True)
-class _Wanted:
-    """What is asked for: a kind, the canonical text of its spec, and the key and places that follow from the two."""
-
-    kind: str
-    text: str
-    key: str
-    final: Path
-    workdir: Path
-
-
-class _DamageError(Exception):
-    """A directory is there but is not the intact artifact it should be; the message says why."""
 
 
 class Store:
@@ -132,7 +101,7 @@ class Store:
         """The artifact when it is present and intact, else None. Changes nothing on disk."""
         wanted = self._wanted(kind, spec)
         with explain_disk_errors(self.root, "the store has to be readable"):
-            return _intact(wanted, wanted.final)
+            return intact(wanted, wanted.final)
 
     def scratch(self, kind: str, spec: Mapping[str, Any]) -> Path | None:
         """The folder `scratch` that the maker of `get` will find in its workdir; None where nothing is left to make.
@@ -146,10 +115,10 @@ class Store:
         """
         wanted = self._wanted(kind, spec)
         with explain_disk_errors(self.root, PROMISE):
-            if _intact(wanted, wanted.final) is not None:
+            if intact(wanted, wanted.final) is not None:
                 return None
             with self._lock(wanted, f"{kind} {wanted.key}"):
-                if any(_intact(wanted, path) is not None for path in (wanted.final, wanted.workdir)):
+                if any(intact(wanted, path) is not None for path in (wanted.final, wanted.workdir)):
                     return None
                 # Others may be at work in a folder that is in order, so nothing in it is touched.
                 if _left_behind(wanted) is None:
@@ -177,13 +146,13 @@ class Store:
         wanted = self._wanted(kind, spec)
         title = title or f"{kind} {wanted.key}"
         with explain_disk_errors(self.root, PROMISE):
-            artifact = _intact(wanted, wanted.final)
+            artifact = intact(wanted, wanted.final)
             for _ in range(_TRIES):
                 if artifact is not None:
                     break
                 with self._lock(wanted, title):
                     _set_damaged_aside(wanted)
-                    artifact = _intact(wanted, wanted.final)
+                    artifact = intact(wanted, wanted.final)
                     if artifact is None and (artifact := _make(wanted, make, title)):
                         self.made.append(artifact)
             if artifact is None:
@@ -192,15 +161,15 @@ class Store:
             self.found.append(artifact)
         return artifact
 
-    def _lock(self, wanted: _Wanted, title: str) -> AbstractContextManager[None]:
+    def _lock(self, wanted: Wanted, title: str) -> AbstractContextManager[None]:
         return _locked(self.root / ".locks" / f"{wanted.kind}-{wanted.key}.lock", title, self.is_patient)
 
-    def _wanted(self, kind: str, spec: Mapping[str, Any]) -> _Wanted:
+    def _wanted(self, kind: str, spec: Mapping[str, Any]) -> Wanted:
         if not _KIND.fullmatch(kind):
             raise ValueError(f"kind {kind!r} is not a name of a-z, 0-9, _ and -")
         key = hashlib.sha256(canonical({"kind": kind, "spec": spec}).encode()).hexdigest()[:20]
         final = self.root / kind / key
-        return _Wanted(kind, canonical(spec), key, final, final.with_name(f"{key}.partial"))
+        return Wanted(kind, canonical(spec), key, final, final.with_name(f"{key}.partial"))
 
 
 @contextmanager
@@ -225,7 +194,7 @@ def _locked(path: Path, title: str, patient: bool) -> Iterator[None]:
         locks.release(hold)
 
 
-def _make(wanted: _Wanted, make: Callable[[Path], float | None], title: str) -> Artifact | None:
+def _make(wanted: Wanted, make: Callable[[Path], float | None], title: str) -> Artifact | None:
     """Make, seal and name the artifact; the caller holds its lock and has seen that there is none.
 
     None where somebody has removed it meanwhile, or what was left of an earlier try stood in the way.
@@ -233,13 +202,13 @@ def _make(wanted: _Wanted, make: Callable[[Path], float | None], title: str) -> 
     begun: list[str] = []
     try:
         return _sealed(wanted, make, title, begun)
-    except _DamageError as damage:
+    except DamageError as damage:
         log.warning("%s %s: it is made anew", wanted.workdir, damage)
     except Exception as error:
         if begun and _try_of(wanted) not in begun:
             log.warning("%s was removed while it was being made: it is made anew", wanted.workdir)
         elif begun and _is_in_the_way(error, wanted.workdir):
-            aside = _put_aside(wanted, wanted.workdir)
+            aside = put_aside(wanted, wanted.workdir)
             log.warning("%s is odd (%s): it is made anew, and the old is kept at %s", wanted.workdir, error, aside)
         else:
             raise
@@ -253,10 +222,10 @@ def _is_in_the_way(error: Exception, workdir: Path) -> bool:
     return inside and isinstance(error, IsADirectoryError | NotADirectoryError | FileExistsError)
 
 
-def _sealed(wanted: _Wanted, make: Callable[[Path], float | None], title: str, begun: list[str]) -> Artifact:
+def _sealed(wanted: Wanted, make: Callable[[Path], float | None], title: str, begun: list[str]) -> Artifact:
     workdir, final = wanted.workdir, wanted.final
     # Killed between its manifest and its rename, a partial is whole and lacks only its name.
-    if _intact(wanted, workdir) is None:
+    if intact(wanted, workdir) is None:
         seconds_before = _prepare(wanted)
         begun.append(_try_of(wanted))
         log.info("making %s", title)
@@ -275,15 +244,15 @@ def _sealed(wanted: _Wanted, make: Callable[[Path], float | None], title: str, b
     os.rename(workdir, final)
     flush(final.parent)
     flush(final.parent.parent)
-    _verified[final] = _verified.pop(workdir)
-    artifact = _intact(wanted, final)
+    verified[final] = verified.pop(workdir)
+    artifact = intact(wanted, final)
     if artifact is None:
-        raise _DamageError("was changed while it was being made")
+        raise DamageError("was changed while it was being made")
     log.info("made %s in %.1f s", title, artifact.seconds)
     return artifact
 
 
-def _prepare(wanted: _Wanted) -> float:
+def _prepare(wanted: Wanted) -> float:
     """Make the workdir ready for a try, kept when the same spec left it; returns the seconds of earlier tries."""
     workdir, left, seconds = wanted.workdir, _left_behind(wanted), 0.0
     if left is None:
@@ -304,7 +273,7 @@ def _prepare(wanted: _Wanted) -> float:
     return seconds
 
 
-def _left_behind(wanted: _Wanted) -> dict[str, float] | None:
+def _left_behind(wanted: Wanted) -> dict[str, float] | None:
     """When the last try of this spec started, and the seconds of those before it; None where none left its workdir."""
     try:
         if wanted.workdir.is_symlink():
@@ -314,15 +283,15 @@ def _left_behind(wanted: _Wanted) -> dict[str, float] | None:
             return None
         seconds = {name: float(left[name]) for name in ("seconds", "started")}
         return seconds if all(map(math.isfinite, seconds.values())) else None
-    except (FileNotFoundError, NotADirectoryError, *_UNREADABLE):
+    except (FileNotFoundError, NotADirectoryError, *UNREADABLE):
         return None
 
 
-def _try_of(wanted: _Wanted) -> str:
+def _try_of(wanted: Wanted) -> str:
     """Which try a workdir is of; empty where it is of none."""
     try:
         return str(json.loads(_plain_file(wanted.workdir / SPEC))["try"])
-    except (FileNotFoundError, NotADirectoryError, *_UNREADABLE):
+    except (FileNotFoundError, NotADirectoryError, *UNREADABLE):
         return ""
 
 
@@ -351,17 +320,17 @@ def _last_write(folder: Path) -> float:
     return max(times)
 
 
-def _identity(wanted: _Wanted) -> dict[str, Any]:
+def _identity(wanted: Wanted) -> dict[str, Any]:
     return {"kind": wanted.kind, "spec": json.loads(wanted.text)}
 
 
-def _write_manifest(wanted: _Wanted, seconds: float) -> None:
+def _write_manifest(wanted: Wanted, seconds: float) -> None:
     """Flush everything and write the manifest over it; what is disposable stays until then, lest a kill lose it."""
     workdir = wanted.workdir
     if os.path.lexists(workdir / MANIFEST):
         raise RuntimeError(f"the maker of {wanted.kind} wrote {MANIFEST}, a name that belongs to the store")
     files = {}
-    for name in _files(workdir):
+    for name in files_in(workdir):
         path = workdir / name
         if _is_disposable(Path(name)):
             continue
@@ -377,94 +346,16 @@ def _write_manifest(wanted: _Wanted, seconds: float) -> None:
     manifest = {"format": FORMAT, "kind": wanted.kind, "key": wanted.key, "spec": json.loads(wanted.text)}
     manifest |= {"seconds": round(seconds, 3), "created": created, "files": files}
     write_atomically(workdir / MANIFEST, (json.dumps(manifest, indent=2, sort_keys=True) + "\n").encode())
-    _verified[workdir] = {name: _stamp(workdir, name) for name in (MANIFEST, *files)}
+    verified[workdir] = {name: stamp_of(workdir, name) for name in (MANIFEST, *files)}
 
 
-def _intact(wanted: _Wanted, path: Path) -> Artifact | None:
+def _set_damaged_aside(wanted: Wanted) -> None:
     try:
-        return _open(wanted, path)
-    except _DamageError:
-        return None
-
-
-def _set_damaged_aside(wanted: _Wanted) -> None:
-    try:
-        _open(wanted, wanted.final)
-    except _DamageError as damage:
-        aside = _put_aside(wanted, wanted.final)
+        open_entry(wanted, wanted.final)
+    except DamageError as damage:
+        aside = put_aside(wanted, wanted.final)
         kept = f"making it anew; the old one is kept at {aside}"
         log.warning("store entry %s is damaged (%s); %s", wanted.final, damage, kept)
-
-
-def _put_aside(wanted: _Wanted, path: Path) -> Path:
-    number = 1
-    while os.path.lexists(aside := wanted.final.with_name(f"{wanted.key}.damaged-{number}")):
-        number += 1
-    os.rename(path, aside)
-    return aside
-
-
-def forget_removed() -> list[Path]:
-    """Artifacts that this process has used and that are no longer there; from now on they count as never seen."""
-    removed = [path for path, names in _verified.items() if not all((path / name).is_file() for name in names)]
-    for path in removed:
-        del _verified[path]
-    return removed
-
-
-def over_removals(work: Callable[[], None]) -> None:
-    """Do work, and do it again where it has failed because somebody has removed an artifact that it was using."""
-    while True:
-        try:
-            return work()
-        except Exception:
-            if not (removed := forget_removed()):
-                raise
-            log.warning("%s was removed while it was in use: it is made anew", removed[0])
-
-
-def _open(wanted: _Wanted, path: Path) -> Artifact | None:
-    """The artifact at `path`; None when nothing is there, _DamageError when it is not what was wanted, whole.
-
-    Hashes are checked once per process, and again when a size, a change time or an inode has changed since. Files that
-    the manifest does not list are ignored.
-    """
-    if not os.path.lexists(path):
-        return None
-    try:
-        _stamp(path, MANIFEST)
-        manifest = json.loads((path / MANIFEST).read_bytes())
-        for name, value in (("format", FORMAT), ("kind", wanted.kind), ("key", wanted.key)):
-            if manifest[name] != value:
-                raise _DamageError(f"{MANIFEST}: {name} is {manifest[name]!r} instead of {value!r}")
-        if canonical(manifest["spec"]) != wanted.text:
-            raise _DamageError(f"{MANIFEST}: spec differs")
-        artifact = Artifact(wanted.kind, wanted.key, path, manifest["spec"], float(manifest["seconds"]))
-        _verify(path, manifest["files"])
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise _DamageError(f"{os.path.relpath(error.filename, path)}: missing") from None
-    except _UNREADABLE:
-        raise _DamageError(f"{MANIFEST}: cannot be read") from None
-    return artifact
-
-
-def _verify(path: Path, files: Mapping[str, Any]) -> None:
-    stamps = {name: _stamp(path, name) for name in (MANIFEST, *files)}
-    if _verified.get(path) == stamps:
-        return
-    for name, entry in files.items():
-        if stamps[name][0] != entry["bytes"]:
-            raise _DamageError(f"{name}: {stamps[name][0]} bytes instead of {entry['bytes']}")
-        if fingerprint_file(path / name) != entry["sha256"]:
-            raise _DamageError(f"{name}: checksum differs")
-    _verified[path] = stamps
-
-
-def _stamp(path: Path, name: str) -> _Stamp:
-    status = (path / name).stat()
-    if not stat.S_ISREG(status.st_mode):
-        raise _DamageError(f"{name}: not a file")
-    return status.st_size, status.st_ctime_ns, status.st_ino
 
 
 def _is_disposable(name: Path) -> bool:
@@ -476,9 +367,3 @@ def _is_disposable(name: Path) -> bool:
 def _remove(path: Path) -> None:
     is_folder = path.is_dir() and not path.is_symlink()
     shutil.rmtree(path) if is_folder else path.unlink(missing_ok=True)
-
-
-def _files(folder: Path) -> list[str]:
-    """Names, relative to `folder`, of all below it that is no folder, sorted."""
-    paths = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
-    return sorted(path.relative_to(folder).as_posix() for path in paths)
