@@ -183,7 +183,7 @@ def test_unknown_names_are_refused_with_the_nearest() -> None:
         ("perturbation", {"steps": 1}, "steps=1 must be at least 2"),
         ("perturbation", {"references": []}, "references=[] must list 1 or more"),
         ("perturbation", {"references": ["black", "red"]}, "references[1]=red is unknown: use black, mean or blur"),
-        ("removal", {"masks": 0}, "masks=0 must be at least 1"),
+        ("removal", {"masks": -1}, "masks=-1 must be at least 0"),
         ("removal", {"constant": "skip"}, "constant=skip is unknown: use random or refuse"),
         ("agreement_with_reference", {"ks": [1, 0]}, "ks[1]=0 must be at least 1"),
         ("localisation", {"enlarge": 1}, "enlarge=1 must be true or false"),
@@ -240,6 +240,15 @@ def test_chance_levels_of_regions_and_classes() -> None:
 
 
 # The families.
+
+
+def test_without_masks_the_relative_scores_are_left_out_and_the_others_stay() -> None:
+    few, all_six = (values("removal", params=RemovalParams(masks)) for masks in (0, 3))
+    assert set(few) == {"srg", "lif", "mif", "curve_lif", "curve_mif"}
+    assert all(torch.equal(few[name], all_six[name]) for name in few)
+    entry = registry.entry("removal")
+    assert entry.passes is not None
+    assert entry.passes(RemovalParams(0), 36) == 1 + 2 * 35
 
 
 def test_removal_is_the_mean_of_its_curves_with_the_same_draws_for_every_row() -> None:

@@ -126,7 +126,7 @@ def test_names_and_settings_are_those_of_the_registry():
     for call, message in (
         (lambda: torchmetric("srgg"), "did you mean srg"),
         (lambda: torchmetric("srg", mask=3), r"removal\.mask is not a known setting: did you mean masks"),
-        (lambda: torchmetric("removal", masks=0), "at least 1"),
+        (lambda: torchmetric("removal", masks=-1), "at least 0"),
         (lambda: torchmetric("agreement_with_reference", ks=[0]), "at least 1"),
         (lambda: torchmetric("rma").update(MAPS, region=REGIONS), "did you mean regions"),
         (lambda: torchmetric("srg").update(MAPS), "a game is asked for: give game="),

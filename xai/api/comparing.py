@@ -66,13 +66,16 @@ def compare(
     spare = sorted(set(settings or {}) - {row.name for row in rows})
     if spare:
         raise UserError(f"settings of {', '.join(spare)}, which is not among the explainers: leave them out")
-    chosen = open_metrics([_SHORT.get(name, name) for name in metrics], {**shipped["metric"], **(metric or {})})
+    wanted = {_SHORT.get(name, name) for name in metrics}
+    given = {**shipped["metric"], **(metric or {})}
+    if not {"removal", "r_srg", "r_lif", "r_mif"} & wanted and "removal" not in (metric or {}):
+        given["removal"] = {**given["removal"], "masks": 0}  # the relative scores cost most of the passes
+    chosen = open_metrics(sorted(wanted), given)
     with workplace(model.device) as runtime:
         targets = "predicted" if known is None else "label"
         case = case_of(runtime, model, Pictures(model.classes, pixels, known), targets=targets, block=block, seed=seed)
         study = Study(rows, [(case, chosen)], strict=explainers is not None)
         found = study.run()
-    wanted = {_SHORT.get(name, name) for name in metrics}
     frame = found.scores
     reasons = dict(study.unfit)
     for line in found.left_out.to_dict("records"):
