@@ -234,11 +234,11 @@ TASKS = {
     "surrogate": ("task=train", "method=surrogate"),
     "cnn": ("task=train", "model=cnn_tiny"),
     "compare": ("task=compare", "model=efficientnet_lite0"),
-    "explain": ("task=explain", "image=a"),
+    "explain": ("task=explain", "image=a", "row=grad_cam"),
     "apply_vector": ("task=apply_vector", "vector=v", "checkpoint=binary"),
     "supervise": ("task=supervise",),
 }
-ANY = re.compile(r"hydra|explainers|metric\.|metric$|study$|task$|method$|row$|source|data|model\.name|probe|figures")
+ANY = re.compile(r"hydra|explainer|metric\.|metric$|study$|task$|method$|row$|source|data|model\.name|probe|figures")
 """What is not a setting of every task, or has tests of its own above."""
 
 
