@@ -9,7 +9,7 @@ import re
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import islice, product
 from pathlib import Path
@@ -20,29 +20,15 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, ValueType
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from xai.core.composing import CONF, choices, config_file, config_files
+from xai.core.composing import CONF, choices, config_files
 from xai.core.errors import UserError, visible
 from xai.core.guard import check_config
+from xai.core.overrides import overrides, typed_keys
 from xai.core.settings import unknown
-
-_TEXT = {
-    "name",
-    "store",
-    "checkpoint",
-    "image",
-    "vector",
-    "data.root",
-    "source.root",
-    "model.weights",
-    "data.path",
-    "classes",
-}
-"""Settings whose value is text whatever it looks like."""
 
 _MOST_JOBS = 10_000
 _NO_MEMORY = "can't allocate memory|not enough memory|out of memory|Storage size calculation overflowed"
@@ -166,78 +152,6 @@ def _check_jobs(settings: Sequence[str], given: argparse.Namespace) -> None:
         HydraConfig.instance().cfg = None
 
 
-def overrides(typed: Sequence[str], *, many: bool = False) -> list[str]:
-    """What was typed as Hydra is to have it: in quotes what it cannot read, settings of rows and metrics as additions.
-
-    The file of a row is read when the row is made, so that Hydra does not know the settings that it has.
-
-    Raises:
-        UserError: What is no setting, or a sweep over nothing.
-    """
-    parser = OverridesParser.create()
-    given = [_readable(each, parser, many) for each in typed]
-    # The default model has no architecture, and one that is named is another model.
-    added = re.compile(r"(explainers|metric)\.[^=]+=|model\.(architecture|crop)=")
-    return [f"++{each}" if added.match(each) else each for each in given]
-
-
-def _readable(text: str, parser: OverridesParser, many: bool) -> str:
-    key, equals, value = text.partition("=")
-    quoted = [f"{key}={_quoted_parts(key, value, parser)}", f"{key}={_quoted(value)}"]
-    attempts = [text, *(quoted if equals else [])]
-    found = next((attempt for attempt in attempts if _is_read(attempt, parser)), None)
-    if found is None or not key.strip("+~"):
-        raise UserError(f"{text} is no setting: settings are given as KEY=VALUE, as in seed=1")
-    parsed = parser.parse_override(found)
-    if parsed.value_type in (ValueType.GLOB_CHOICE_SWEEP, ValueType.INTERVAL_SWEEP):
-        raise UserError(f"{text} names no values: list them, as in {key}=A,B with -m")
-    _check_group(text, key, parsed)
-    if parsed.is_sweep_override():
-        if not many:
-            raise UserError(
-                f"{text} has several values: for a run with each of them add -m"
-                + (f", a list is {key}=[{value}]" if "," in value and "(" not in value else "")
-            )
-        if not any(True for _ in parsed.sweep_iterator()):
-            raise UserError(f"{text} has no value: a sweep needs one at least")
-        return found
-    # A name such as 1 or true is text all the same.
-    is_other = key in _TEXT and not isinstance(parsed.value(), str | list | dict | None)
-    return f"{key}={_quoted(value)}" if is_other else found
-
-
-def _check_group(text: str, key: str, parsed: Override) -> None:
-    """Refuse as the choice of a file what is no name."""
-    group = key.lstrip("+").partition("@")[0]
-    if "=" not in text or not (CONF / group).is_dir() or not group:
-        return
-    chosen = list(parsed.sweep_iterator()) if parsed.is_sweep_override() else [parsed.value()]
-    names = [name for each in chosen for name in (each if isinstance(each, list) else [each])]
-    if not all(isinstance(name, str) and name for name in names):
-        raise UserError(f"{text} is no {group}: choose from {', '.join(choices(group))}")
-
-
-def _quoted_parts(key: str, value: str, parser: OverridesParser) -> str:
-    """A list with quotes around those of its parts that need them."""
-    if not (value.startswith("[") and value.endswith("]")):
-        return _quoted(value)
-    parts = [part.strip() for part in value[1:-1].split(",")]
-    return f"[{','.join(part if _is_read(f'{key}={part}', parser) else _quoted(part) for part in parts)}]"
-
-
-def _is_read(text: str, parser: OverridesParser) -> bool:
-    try:
-        parser.parse_override(text)
-    except (HydraException, RecursionError):
-        return False
-    return True
-
-
-def _quoted(value: str) -> str:
-    escaped = re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + ("\\'" if found[2] else ""), value)
-    return f"'{escaped}'"
-
-
 def report_errors(job: Callable[[], None]) -> int:
     """Run a job; print one line for whatever the user can mend, and return the exit status."""
     try:
@@ -294,24 +208,6 @@ def _remove_empty(folder: Path) -> None:
                 return
             with suppress(FileNotFoundError):
                 each.rmdir()
-
-
-def typed_keys(overrides: Iterable[str]) -> list[str]:
-    """The keys in overrides, such as `model` or `model.image_size`, and those of the model that an experiment sets."""
-    pairs = [re.split(r"=", override.lstrip("+~"), maxsplit=1) for override in overrides]
-    keys = [pair[0] for pair in pairs]
-    name = dict(pair for pair in pairs if len(pair) == 2).get("experiment")
-    if name is not None:
-        path = config_file("experiment", name)
-        experiment = OmegaConf.load(path)
-        if not isinstance(experiment, DictConfig):
-            raise UserError(f"{path} is no group of settings: lines of the form key: value are wanted")
-        groups = [
-            str(key) for entry in experiment.get("defaults", []) if isinstance(entry, DictConfig) for key in entry
-        ]
-        keys += ["model"] * ("override /model" in groups)
-        keys += [f"model.{key}" for key in experiment.get("model") or {}]
-    return keys
 
 
 def _check_places(typed: Sequence[str], task: str) -> None:

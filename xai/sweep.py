@@ -12,10 +12,11 @@ from pathlib import Path
 import hydra
 
 from xai.app import check, run
-from xai.cli import overrides, prepare, report_errors, typed_keys
+from xai.cli import prepare, report_errors
 from xai.core.composing import CONF
 from xai.core.errors import UserError
 from xai.core.folders import run_folder, shown
+from xai.core.overrides import overrides, typed_keys
 from xai.core.progress import console
 from xai.report.sweeps import Sweep, read_sweep, show
 

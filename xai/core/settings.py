@@ -19,7 +19,6 @@ from typing import Annotated, Any, TypeVar, dataclass_transform
 
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError, with_config
 from pydantic.dataclasses import dataclass, is_pydantic_dataclass
-from pydantic_core import ArgsKwargs
 
 from xai.core.errors import UserError
 
@@ -219,7 +218,7 @@ def _may_be_null(hint: Any) -> bool:
 def _value(given: Any, field: str, schema: Any) -> Any:
     """What a field of refused settings, or of a group in them, was: as given, or its default."""
     schema = _options(schema)[0]
-    if isinstance(given, ArgsKwargs):
+    if hasattr(given, "kwargs"):  # what pydantic keeps of a dataclass's arguments
         names = [each.name for each in dataclasses.fields(schema)]
         given = dict(zip(names, given.args, strict=False)) | (given.kwargs or {})
     for name in field.split("."):
