@@ -39,6 +39,7 @@ def main() -> int:
 
     def work() -> None:
         prepare()
+        HydraConfig.instance().cfg = None  # of an earlier job of this process, which saw other files
         typed, given = sys.argv[1:], _given(sys.argv[1:])
         settings = overrides(given.overrides, many=given.multirun)
         if given.multirun:

@@ -35,4 +35,4 @@ def test_at_paper_scale_it_is_65_787_passes_an_image_for_each_row() -> None:
 
 def test_a_wrong_metric_is_refused_before() -> None:
     with pytest.raises(UserError, match="masks"):
-        study(None, 0)
+        study(None, -1)

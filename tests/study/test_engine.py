@@ -228,7 +228,7 @@ def test_maps_that_are_not_finite_are_refused_by_their_rows_and_nothing_is_kept(
     with pytest.raises(UserError) as caught:
         broken.run()
     # Of the first block; the second is not begun.
-    assert " for 1 images of shades test (rows 2): " in str(caught.value)
+    assert "attributions of noted for shades test of rows 2 hold NaN or infinity" in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not list((tmp_path / "store" / "maps").glob("*/maps.safetensors"))
 

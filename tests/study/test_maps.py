@@ -22,7 +22,7 @@ from xai.data.registry import subset
 from xai.models.maskable import Removal
 from xai.study.blocks import read_blocks
 from xai.study.case import Case
-from xai.study.maps import _Explaining, explain, key
+from xai.study.maps import explain, key
 
 FORK = multiprocessing.get_context("fork")
 BLOCKS = [DATA.source.labels("test")[rows].tolist() for rows in torch.arange(9).split(2)]
@@ -166,7 +166,7 @@ def test_a_block_cut_short_by_a_kill_is_computed_anew_and_the_others_are_kept(
     expected = bytes_of(fill(tmp_path / "whole"))
     journal.write_text("")
     with monkeypatch.context() as patch:
-        patch.setattr(_Explaining, "_check_finite", lambda *_: begun(journal)[2:] and interrupted())
+        patch.setattr("xai.study.maps.check_finite", lambda *_: begun(journal)[2:] and interrupted())
         with pytest.raises(KeyboardInterrupt):
             fill(tmp_path)
     first, _ = sorted((tmp_path / "store").rglob("scratch/00000*.safetensors"))
