@@ -4,6 +4,7 @@ Nothing here imports torch: tests of the store and of the house start in a momen
 """
 
 import ipaddress
+import logging
 import os
 import socket
 import tempfile
@@ -41,6 +42,16 @@ def _is_local(host: object) -> bool:
         return ipaddress.ip_address(text.split("%")[0]).is_loopback
     except ValueError:
         return False
+
+
+@pytest.fixture(autouse=True)
+def as_loud_as_before() -> Iterator[None]:
+    """A job that a test ran in this process sets how much is logged; the tests after it hear what they would alone."""
+    loggers = [logging.getLogger(name) for name in (None, "xai")]
+    levels = [logger.level for logger in loggers]
+    yield
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
 
 
 @pytest.fixture(scope="session", autouse=True)
