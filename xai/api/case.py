@@ -3,7 +3,7 @@
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from xai.data.registry import Images
 from xai.explainers import registry
 from xai.explainers.block import BlockExplainer, Explainer
 from xai.explainers.registry import Entry, ExplainerParams, Info, Prepared, Row
-from xai.explainers.rows import load_row, open_row
+from xai.explainers.rows import load_row, open_row, removing_as_the_model
 from xai.study.case import Case, CaseParams, ExplainedModel
 
 
@@ -111,9 +111,7 @@ def row_of(model: Model, explainer: Any, settings: Mapping[str, Any]) -> Row:
     else:
         known = {*choices("explainer"), *registry.names(), *model.fitted}
         raise UserError(unknown(f"explainer {explainer!r}", explainer, known, "explainer", "choose from"))
-    if "removal" not in settings and any(each.name == "removal" for each in fields(row.params)):
-        row = replace(row, params=replace(row.params, removal=None))  # type: ignore[call-arg]
-    return row
+    return removing_as_the_model(row, settings)
 
 
 def _ready(explainer: Any) -> Row:

@@ -106,18 +106,20 @@ def explainers(model: Model | None = None) -> pd.DataFrame:
     lines = []
     names = sorted({*explainer_registry.names(), *(model.fitted if model else ())})
     with workplace(torch.device("cpu")) as runtime:
+        case = None
+        if model is not None:
+            blank = torch.full((1, 3, model.image_size, model.image_size), 0.5)
+            case = case_of(runtime, model, Pictures(model.classes, blank))
         for name in names:
+            reason: str | None
             fitted = model is not None and name in model.fitted
             if not fitted and name not in choices("explainer"):
                 # It has settings without defaults: a row of a study gives them.
                 info, reason = explainer_registry.entry(name).info, "it is a row of a study: settings are needed"
             else:
                 row = row_of(model, name, {}) if model else row_of(_NOBODY, name, {})
-                info, reason = row.entry.info, None
-                if model is not None:
-                    blank = torch.full((1, 3, model.image_size, model.image_size), 0.5)
-                    case = case_of(runtime, model, Pictures(model.classes, blank))
-                    reason = refusal(row.entry, row.params, case)
+                info = row.entry.info
+                reason = None if case is None else refusal(row.entry, row.params, case)
             line = {"name": name, "label": info.label, "kind": info.kind, "about": info.about}
             line["class_specific"] = info.class_specific
             lines.append(line if model is None else {**line, "fits": reason is None, "why_not": reason or ""})

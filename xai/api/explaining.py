@@ -13,7 +13,6 @@ from xai.core.errors import UserError
 from xai.core.finite import check_finite
 from xai.explainers import block as blocks
 from xai.explainers.block import Block
-from xai.explainers.registry import refusal
 from xai.study.blocks import block_generator
 
 seen: Any = WeakTensorKeyDictionary()
@@ -58,9 +57,7 @@ def explain(
     parts = []
     with workplace(model.device) as runtime:
         case = case_of(runtime, model, Pictures(model.classes, pixels), block=block, seed=seed)
-        reason = refusal(row.entry, row.params, case)
-        if reason is not None:
-            raise UserError(reason)
+        row.entry.check(case, row.params)
         prepared = row.entry.prepare(case, row.params)
         made = prepared.build()
         for number, positions in enumerate(torch.arange(len(pixels)).split(block)):

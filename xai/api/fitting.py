@@ -22,7 +22,6 @@ from xai.core.runtime import Runtime
 from xai.core.settings import build
 from xai.explainers import block as blocks
 from xai.explainers.block import Block, BlockExplainer, Explainer, Explanation
-from xai.explainers.registry import refusal
 from xai.models import files
 from xai.models.cnn import CnnParams
 from xai.models.families import NetworkParams
@@ -113,9 +112,7 @@ def fit(
         networks = _networks(model, shape, runtime, source, seed, build(SurrogateParams, given, "surrogate"))
         case = case_of(runtime, model, source, targets="label", seed=seed)
         case = replace(case, model=replace(case.model, networks=networks))
-        reason = refusal(row.entry, row.params, case)
-        if reason is not None:
-            raise UserError(reason)
+        row.entry.check(case, row.params)
         prepared = row.entry.prepare(case, row.params)
         made = prepared.build()
     found = Fitted(explainer, row.label, made, prepared.pick)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from xai.core.errors import UserError
 from xai.data.images import read_image, to_tensor
+from xai.data.pictures import centre
 
 _SHAPES = "pictures (PIL, or paths), uint8 [B, 3, H, W] or [B, H, W, 3], or floats [B, 3, H, W] in [0, 1]"
 
@@ -57,9 +58,7 @@ def as_pixels(
 
 def _picture(image: str | Path | Image.Image, size: int, crop: float) -> Tensor:
     picture = image if isinstance(image, Image.Image) else read_image(image)
-    resized = to_tensor(picture, round(size / crop))
-    edge = (resized.shape[-1] - size) // 2
-    return resized[:, edge : edge + size, edge : edge + size]
+    return centre(to_tensor(picture, round(size / crop)), size)
 
 
 def _tensor(images: Tensor, size: int, normalised: tuple[Sequence[float], Sequence[float]] | None) -> Tensor:

@@ -1,6 +1,7 @@
 """Rows of a table: explainers with their settings, as `conf/explainer/<row>.yaml` has them."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -111,3 +112,10 @@ def open_row(name: str, settings: Mapping[str, Any], where: str | None = None) -
     entry = registry.entry(explainer)
     own = {key: value for key, value in settings.items() if key not in ("name", "label")}
     return Row(name, label or entry.info.label, entry, build(entry.params, own, where))
+
+
+def removing_as_the_model(row: Row, given: Mapping[str, Any]) -> Row:
+    """The row with patches removed as the model itself does it, unless `given` settings say otherwise."""
+    if "removal" in given or not any(each.name == "removal" for each in fields(row.params)):
+        return row
+    return replace(row, params=replace(row.params, removal=None))  # type: ignore[call-arg]

@@ -5,7 +5,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -22,7 +22,7 @@ from xai.core.progress import console
 from xai.core.settings import Whole, settings
 from xai.data.pictures import check_readable, find_pictures
 from xai.explainers.registry import Row
-from xai.explainers.rows import load_row
+from xai.explainers.rows import load_row, removing_as_the_model
 from xai.models.named import NamedParams
 from xai.papers.families import AnyModel
 from xai.ranking.objective import ObjectiveParams
@@ -103,10 +103,7 @@ def _row(asked: ExplainSettings) -> Row:
     """The explainer; a removed patch of somebody else's classifier shows the mean, unless it is said otherwise."""
     row = load_row(asked.row, asked.explainers)
     given = asked.explainers.get(asked.row, {})
-    has_removal = any(each.name == "removal" for each in fields(row.params))
-    if isinstance(asked.model, NamedParams) and has_removal and "removal" not in given:
-        row = replace(row, params=replace(row.params, removal=None))  # type: ignore[call-arg]
-    return row
+    return removing_as_the_model(row, given) if isinstance(asked.model, NamedParams) else row
 
 
 def _said(row: Row) -> dict[str, Any]:
