@@ -1,5 +1,7 @@
 """What the tests of explainers share: explainers as conf/explainer/ sets them up, and a classifier set by hand."""
 
+import functools
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,12 +12,15 @@ from hydra.core.hydra_config import HydraConfig
 from torch import Tensor
 
 from tests.models.tiny_clip import PARAMS, TOWERS, classifier
+from tests.models.tiny_vit import MEAN, STD, maskable, network, small_cnn
 from xai.core import composing
+from xai.core.errors import UserError
 from xai.explainers.registry import ExplainerParams, entry, names
 from xai.explainers.rows import load_row
 from xai.models.clip import SelfExplainingClip
 from xai.models.factory import ClipParams, build_clip, build_explainer
 from xai.models.maskable import MaskableClassifier, Removal
+from xai.models.painted import PaintedClassifier
 
 COLOUR_PARAMS = ClipParams("colour", 12, 4, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), towers=TOWERS)
 NAMES = names()
@@ -45,6 +50,38 @@ def small_clip(removal: Removal | None = None) -> SelfExplainingClip:
 
 def small_pictures(count: int) -> Tensor:
     return torch.rand(count, 3, 12, 12, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+def small_vit() -> MaskableClassifier:
+    """A tiny ViT of timm, in float64 on a 3 x 3 grid."""
+    return maskable(network(img_size=12, depth=2).requires_grad_(False))
+
+
+def small_painted() -> MaskableClassifier:
+    """A tiny convolutional network, in float64 on a 3 x 3 grid."""
+    return PaintedClassifier(small_cnn().requires_grad_(False), (3, 3), MEAN, STD).double()
+
+
+SMALL: dict[str, Callable[[], Any]] = {"clip": small_clip, "vit": small_vit, "cnn": small_painted}
+"""One network of five classes for images of 12 x 12 px from each family."""
+
+
+def fitting(name: str) -> list[str]:
+    """The families of `SMALL` that an explainer fits: the others are refused as it is made."""
+
+    def fits(model: MaskableClassifier) -> bool:
+        try:
+            explainer(name, model)
+        except UserError:
+            return False
+        return True
+
+    return [family for family, model in _models().items() if fits(model)]
+
+
+@functools.cache
+def _models() -> dict[str, Any]:
+    return {family: build() for family, build in SMALL.items()}
 
 
 def colour_clip() -> SelfExplainingClip:
