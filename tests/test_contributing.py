@@ -57,27 +57,27 @@ def check(folder: Path) -> None:
     """The explainer is a row, the metric is a column, the data set is what they are of, and the table shows them."""
     scores = pd.read_csv(folder / "scores.csv")
     assert set(scores.data) == {"stripes"}
-    assert set(scores.explainer) == {"occlusion", "random"}
+    assert set(scores.explainer) == {"lone_patch", "random"}
     own = scores[scores.metric == "concentration"].dropna(subset="value")
-    assert set(own.explainer) == {"occlusion", "random"}
+    assert set(own.explainer) == {"lone_patch", "random"}
     assert own.value.between(0, 1, inclusive="right").all()
     shown = "".join(path.read_text(encoding="utf-8") for path in folder.rglob("*.html"))
-    assert all(word in shown for word in ("Ideas", "Occlusion", "Concentration"))
+    assert all(word in shown for word in ("Ideas", "Lone patch", "Concentration"))
 
 
 def test_the_page_is_about_one_of_each() -> None:
     kinds = sorted(FILES)
     assert kinds == [
         "ideas/concentration.py",
-        "ideas/occlusion.py",
+        "ideas/lone_patch.py",
         "ideas/stripes.py",
         "ideas/textures.py",
         "my_conf/data/stripes.yaml",
-        "my_conf/explainer/occlusion.yaml",
+        "my_conf/explainer/lone_patch.yaml",
         "my_conf/model/textures_small.yaml",
         "my_conf/table/ideas.yaml",
     ]
-    assert len([line for line in FILES["ideas/occlusion.py"].splitlines() if line.strip()]) <= 15
+    assert len([line for line in FILES["ideas/lone_patch.py"].splitlines() if line.strip()]) <= 15
 
 
 @pytest.mark.slow
@@ -130,8 +130,8 @@ def test_a_family_of_models_is_trained_explained_and_compared(folder: Path) -> N
 def test_the_explainer_shown_does_what_it_says(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     registry.names()
     monkeypatch.setattr(registry, "_ENTRIES", dict(registry._ENTRIES))
-    exec(FILES["ideas/occlusion.py"], {"__name__": "occlusion"})
-    entry = registry.entry("occlusion")
+    exec(FILES["ideas/lone_patch.py"], {"__name__": "lone_patch"})
+    entry = registry.entry("lone_patch")
     removal = Removal("pixels", "black")
     images, targets = small_pictures(2), torch.tensor([4, 1])
     maps = entry.build(small_clip(removal), entry.params("probability", removal)).attribute(images, targets)

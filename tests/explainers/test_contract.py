@@ -31,6 +31,10 @@ TARGETS = torch.tensor([4, 0, 2, 1, 3, 0, 4, 2])
 CHEAP: dict[str, dict[str, Any]] = {
     "kernel_shap": {"coalitions": 20},
     "rise": {"masks": 60},
+    "rise_smooth": {"masks": 200, "cells": 3},
+    "lime": {"samples": 60},
+    "permutation_shapley": {"permutations": 4},
+    "banzhaf": {"coalitions": 60},
     "shapley_distribution": {"coalitions": 60, "steps": 60},
 }
 FAMILIES = {name: fitting(name) for name in OF_CLASSIFIERS}

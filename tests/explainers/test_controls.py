@@ -1,5 +1,7 @@
+import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 
 from tests.explainers.context import Context
 from tests.explainers.settings import configured, explainer, small_clip, small_pictures
@@ -11,7 +13,7 @@ from xai.explainers.rows import load_row
 TARGETS = torch.tensor([0, 1])
 
 
-@pytest.mark.parametrize("name", ["random", "brightness", "constant"])
+@pytest.mark.parametrize("name", ["random", "brightness", "edges", "constant"])
 def test_controls_are_of_patches_or_of_pixels(name: str) -> None:
     images = small_pictures(2)
     assert explainer(name, small_clip()).attribute(images, TARGETS).shape == (2, 3, 3)
@@ -33,6 +35,17 @@ def test_brightness_is_the_distance_from_the_ground_whichever_is_brighter() -> N
     torch.testing.assert_close(explainer("brightness", small_clip()).attribute(images, TARGETS), expected)
     pixels = explainer("brightness", small_clip(), resolution="pixel").attribute(images, TARGETS)
     torch.testing.assert_close(pixels, expected.repeat_interleave(4, 1).repeat_interleave(4, 2))
+
+
+def test_edges_are_the_length_of_sobels_gradient() -> None:
+    images = small_pictures(2)
+    grey = images.mean(1).numpy()
+    across, down = (ndimage.sobel(grey, axis, mode="nearest") for axis in (2, 1))
+    expected = torch.from_numpy(np.hypot(across, down))
+    pixels = explainer("edges", small_clip(), resolution="pixel").attribute(images, TARGETS)
+    torch.testing.assert_close(pixels, expected)
+    patches = explainer("edges", small_clip()).attribute(images, TARGETS)
+    torch.testing.assert_close(patches, expected.unflatten(2, (3, 4)).unflatten(1, (3, 4)).mean((2, 4)))
 
 
 def test_the_object_mask_is_the_share_of_the_region_or_the_region() -> None:

@@ -1,6 +1,6 @@
 """The image that says nothing, from which explainers by gradients measure an image."""
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -26,13 +26,44 @@ class BaselineParams(GradientParams):
     def __post_init__(self) -> None:
         """Refuse images that there are not."""
         super().__post_init__()
-        try:
-            reference = Removal("pixels", self.baseline).reference
-        except UserError:
-            named = ", ".join(REFERENCES)
-            raise FieldError("baseline", f"is unknown: use {named}, or a grey level between 0 and 1") from None
-        # One text for one level, because what is made is found again by it.
-        object.__setattr__(self, "baseline", reference)
+        settle_baseline(self)
+
+
+def settle_baseline(params: Any) -> None:
+    """Refuse a `baseline` that there is not, and write a grey level in one way: what is made is found again by it."""
+    try:
+        reference = Removal("pixels", params.baseline).reference
+    except UserError:
+        named = ", ".join(REFERENCES)
+        raise FieldError("baseline", f"is unknown: use {named}, or a grey level between 0 and 1") from None
+    object.__setattr__(params, "baseline", reference)
+
+
+class Baseline:
+    """Makes the baselines of images.
+
+    Args:
+        classifier: What is explained.
+        baseline: As in `BaselineParams`.
+
+    Raises:
+        UserError: For the mean, where the classifier's normalisation is not known.
+    """
+
+    def __init__(self, classifier: MaskableClassifier, baseline: str | float) -> None:
+        self._removal, self._mean = Removal("pixels", baseline), torch.zeros(3)
+        normalisation = getattr(classifier, "normalisation", None)
+        if isinstance(normalisation, Normalisation):
+            self._mean = normalisation.mean.flatten()
+        elif baseline == "mean":
+            raise UserError(
+                f"baseline=mean: a {type(classifier).__name__} does not say what it normalises with, use "
+                "black, blur or a grey level"
+            )
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Baselines [B or 1, 3, H, W] of images [B, 3, H, W]."""
+        return reference_image(images, self._removal, self._mean)
 
 
 P = TypeVar("P", bound=BaselineParams)
@@ -47,16 +78,4 @@ class BaselineExplainer(PixelExplainer[P]):
 
     def __init__(self, classifier: MaskableClassifier, params: P) -> None:
         super().__init__(classifier, params)
-        self._removal, self._mean = Removal("pixels", params.baseline), torch.zeros(3)
-        normalisation = getattr(classifier, "normalisation", None)
-        if isinstance(normalisation, Normalisation):
-            self._mean = normalisation.mean.flatten()
-        elif params.baseline == "mean":
-            raise UserError(
-                f"baseline=mean: a {type(classifier).__name__} does not say what it normalises with, use "
-                "black, blur or a grey level"
-            )
-
-    def baseline(self, images: Tensor) -> Tensor:
-        """Baselines [B or 1, 3, H, W] of images [B, 3, H, W]."""
-        return reference_image(images, self._removal, self._mean)
+        self.baseline = Baseline(classifier, params.baseline)
