@@ -39,9 +39,10 @@ def test_brightness_is_the_distance_from_the_ground_whichever_is_brighter() -> N
 
 def test_edges_are_the_length_of_sobels_gradient() -> None:
     images = small_pictures(2)
-    grey = images.mean(1).numpy()
-    across, down = (ndimage.sobel(grey, axis, mode="nearest") for axis in (2, 1))
-    expected = torch.from_numpy(np.hypot(across, down))
+    lengths = [
+        np.hypot(*(ndimage.sobel(grey, axis, mode="nearest") for axis in (0, 1))) for grey in images.mean(1).numpy()
+    ]
+    expected = torch.from_numpy(np.stack(lengths))
     pixels = explainer("edges", small_clip(), resolution="pixel").attribute(images, TARGETS)
     torch.testing.assert_close(pixels, expected)
     patches = explainer("edges", small_clip()).attribute(images, TARGETS)
