@@ -58,6 +58,7 @@ def everything(**changes: object) -> Measured:
         "targets": predicted[:, 0],
         "second_targets": torch.where(wrong, labels, predicted[:, 1]),
         "network": Network(),
+        "judge": lambda images: Network()(1 - images),
         "game": Game(),
         "mean": MEAN,
         "regions": torch.rand(IMAGES, SIDE, SIDE, generator=torch.Generator().manual_seed(2)) > 0.7,
@@ -67,6 +68,7 @@ def everything(**changes: object) -> Measured:
     }
     names = ("maps", "second", "reference", "reference_second")
     what |= {name: drawn(IMAGES, 2, 2, seed=seed) for seed, name in enumerate(names, 10)}
+    what["again"] = [drawn(IMAGES, 2, 2, seed=seed) for seed in (20, 21)]
     return measured(**(what | changes))
 
 

@@ -36,3 +36,12 @@ def test_at_paper_scale_it_is_65_787_passes_an_image_for_each_row() -> None:
 def test_a_wrong_metric_is_refused_before() -> None:
     with pytest.raises(UserError, match="masks"):
         study(None, -1)
+
+
+def test_a_metric_that_explains_again_costs_a_map_for_every_variation_once() -> None:
+    asked = study(10, 2)
+    case, _ = asked.cases[0]
+    metrics = open_metrics(["sensitivity", "randomisation"], {"sensitivity": {"draws": 3}})
+    asked.cases = [(case, metrics)]
+    (explaining,) = asked_of(asked, 256)
+    assert explaining.an_image == (1 + 3 + 1) * 2001

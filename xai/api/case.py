@@ -126,4 +126,9 @@ def _ready(explainer: Any) -> Row:
     def prepare(context: Any, params: Any) -> Prepared:
         return Prepared({"object": f"{name}-{id(explainer)}"}, lambda: explainer)
 
-    return Row(info.name, info.label, Entry(info, ExplainerParams, __name__, of_context=prepare), ExplainerParams())
+    return Row(
+        info.name,
+        info.label,
+        Entry(info, ExplainerParams, __name__, of_context=prepare, opaque=True),
+        ExplainerParams(),
+    )

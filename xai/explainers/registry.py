@@ -159,6 +159,7 @@ class Entry:
         of_classifier: Makes it from (classifier, params), where that is all it takes.
         of_context: Prepares it from (context, params), where it takes more.
         fits: Raises `UserError` where (context, params) do not fit `of_context`, without training anything.
+        opaque: Whether it brings a network of its own that nobody here can reach, as an object of a user's does.
     """
 
     info: Info
@@ -167,6 +168,7 @@ class Entry:
     of_classifier: Callable[[Any, Any], Any] | None = None
     of_context: Callable[[Any, Any], Prepared] | None = None
     fits: Callable[[Any, Any], object] | None = None
+    opaque: bool = False
 
     @property
     def name(self) -> str:

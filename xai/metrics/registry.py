@@ -7,7 +7,7 @@ their passes, and gives one float64 value an image, NaN where the image has none
 import importlib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,13 +15,19 @@ from torch import Tensor
 from xai.core.errors import UserError
 from xai.core.finite import check_finite
 from xai.core.settings import build, settings, unknown
-from xai.models.maskable import MaskableClassifier
-
-T = TypeVar("T")
+from xai.metrics.measured import Measured as Measured
+from xai.metrics.measured import TargetGame as TargetGame
+from xai.metrics.measured import given as given
+from xai.metrics.variations import Variation
 
 _MODULES = (
     "xai.metrics.removal",
     "xai.metrics.perturbation",
+    "xai.metrics.held_out",
+    "xai.metrics.road",
+    "xai.metrics.faithfulness",
+    "xai.metrics.robustness",
+    "xai.metrics.complexity",
     "xai.metrics.localisation",
     "xai.metrics.agreement",
     "xai.metrics.classification",
@@ -34,6 +40,8 @@ NEEDS = {
     "maps": "the row makes no maps",
     "game": "the classifier cannot answer with patches removed",
     "network": "no classifier can be asked about changed images",
+    "judge": "there is no second classifier to ask: give one as judge=FILE",
+    "again": "nobody knows the network that the maps are made by, which would have to be another",
     "labels": "the images have no labels",
     "logits": "the row makes maps and no predictions",
     "regions": "the data set has no regions of objects",
@@ -53,91 +61,6 @@ _TENSORS = {
     "classifier_logits": "classifier's logits",
 }
 """What may hold NaN or infinity and must not."""
-
-
-class TargetGame(Protocol):
-    """The patches of B images, each with its target class; `xai.games.PatchGame` with targets is one."""
-
-    @property
-    def players(self) -> int:
-        """M, the number of patches."""
-
-    def value(self, coalitions: Tensor) -> Tensor:
-        """Values [B, S] of coalitions, Bool [B, S, M]."""
-
-
-class Measured(Protocol):
-    """What a metric may ask about B images; None where the case or the row has it not.
-
-    A metric that says `whole` is asked once about all images of the split and reads no images and no game.
-    """
-
-    @property
-    def rows(self) -> Tensor:
-        """Numbers of the images [B] in their split; errors name them."""
-
-    @property
-    def images(self) -> Tensor:
-        """Pixels [B, 3, H, W] in [0, 1], on the device of the network."""
-
-    @property
-    def labels(self) -> Tensor | None:
-        """True classes [B]."""
-
-    @property
-    def targets(self) -> Tensor:
-        """The classes [B] the maps are of."""
-
-    @property
-    def second_targets(self) -> Tensor | None:
-        """A second class [B] of each image: the runner-up or, where the prediction is wrong, the true one."""
-
-    @property
-    def maps(self) -> Tensor | None:
-        """The row's maps [B, h, w] of patches, or [B, H, W] of pixels; higher is more important."""
-
-    @property
-    def second(self) -> Tensor | None:
-        """The row's maps of the second classes, shaped like `maps`."""
-
-    @property
-    def reference(self) -> Tensor | None:
-        """Reference maps [B, h, w] of the targets."""
-
-    @property
-    def reference_second(self) -> Tensor | None:
-        """Reference maps [B, h, w] of the second classes."""
-
-    @property
-    def logits(self) -> Tensor | None:
-        """What the row itself predicts, [B, C]."""
-
-    @property
-    def classifier_logits(self) -> Tensor | None:
-        """What the explained classifier predicts, [B, C]."""
-
-    @property
-    def regions(self) -> Tensor | None:
-        """Regions of the objects, bool [B, H, W]."""
-
-    @property
-    def cells(self) -> Tensor | None:
-        """Where several objects share an image: the cell of the one that is explained, bool [B, H, W]."""
-
-    @property
-    def network(self) -> MaskableClassifier | None:
-        """The classifier that is asked."""
-
-    @property
-    def mean(self) -> Sequence[float]:
-        """The three channel means the classifier normalises with."""
-
-    @property
-    def generator(self) -> torch.Generator:
-        """A new source of randomness each time, always with the same draws: the same for every row."""
-
-    def game(self) -> TargetGame:
-        """The game of the targets, in probabilities."""
 
 
 Chance = Callable[[Measured], Tensor]
@@ -187,13 +110,6 @@ class Column:
         return values.square().nanmean().sqrt() if self.quadratic else values.nanmean()
 
 
-def given(value: T | None) -> T:
-    """What a metric said it needs, which is therefore there: `compute` has looked."""
-    if value is None:
-        raise ValueError("a metric reads what is not there and what it has not said it needs")
-    return value
-
-
 def percent(name: str, label: str, about: str, **more: Any) -> Column:
     """A column of shares that are read in percent."""
     return Column(name, label, about, **{"unit": "%", "digits": 1, **more})
@@ -223,6 +139,7 @@ class Metric:
             where there is one for them all.
         passes: From its settings and M patches, how many changed images the classifier is asked about for one image and
             row, at most; None where it is none.
+        again: From its settings, in which other cases it wants the row's maps as well.
     """
 
     name: str
@@ -234,6 +151,7 @@ class Metric:
     level: str
     whole: bool
     passes: Callable[[Any, int], float] | None = None
+    again: Callable[[Any], Sequence[Variation]] | None = None
 
     def settings(self, values: Mapping[str, Any] | None = None) -> Any:
         """Its settings from plain values; a UserError names what is not one."""
@@ -254,8 +172,11 @@ def metric(
     level: str = "any",
     whole: bool = False,
     passes: Callable[[Any, int], float] | None = None,
+    again: Callable[[Any], Sequence[Variation]] | None = None,
 ) -> Callable[[Compute], Compute]:
     """Register the function below as a metric; see `Metric`. Columns and curves may depend on the settings.
+
+    With `again`, a metric has maps of variations of the case in `Measured.again`, which it need not say it needs.
 
     Raises:
         ValueError: The name or a column is taken, or a need is not one of `NEEDS`.
@@ -263,7 +184,8 @@ def metric(
     _fill()
 
     def add(function: Compute) -> Compute:
-        entry = Metric(name, function, _of(columns), _of(curves), frozenset(needs), params, level, whole, passes)
+        asked = frozenset((*needs, *(["again"] if again else [])))
+        entry = Metric(name, function, _of(columns), _of(curves), asked, params, level, whole, passes, again)
         filled = entry.columns_of(params())
         asked = entry.needs.union(*(column.needs for column in filled))
         if not asked <= set(NEEDS):
@@ -352,6 +274,8 @@ def compute(entry: Metric, block: Measured, params: Any = None) -> dict[str, Ten
     for name, said in _TENSORS.items():
         if (given := getattr(block, name)) is not None:
             check_finite(given, f"the {said}", "all values must be finite", block.rows)
+    for number, maps in enumerate(block.again or ()):
+        check_finite(maps, f"the maps of variation {number + 1}", "all values must be finite", block.rows)
     values = {name: value.detach().double().cpu() for name, value in entry.compute(block, settings).items()}
     known = {column.name for column in entry.columns_of(settings)}
     owed = {column.name for column in entry.columns_of(settings) if not column.needs}

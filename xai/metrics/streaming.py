@@ -18,7 +18,7 @@ _TENSORS = (
     *("images", "labels", "targets", "second_targets", "maps", "second", "reference", "reference_second", "logits"),
     *("classifier_logits", "regions", "cells"),
 )
-_OTHERS = ("rows", "network", "mean", "game", "generator")
+_OTHERS = ("rows", "network", "judge", "again", "mean", "game", "generator")
 _ALWAYS = ("images", "targets", "mean")
 
 
@@ -33,7 +33,7 @@ class _Batch:
         if len(sizes) != 1:
             raise UserError(f"a batch of {sorted(sizes)} images: all that is given has to be of the same images")
         self.rows = torch.arange(sizes.pop())
-        self.__dict__ |= {name: None for name in (*_TENSORS, "network") if name not in _ALWAYS}
+        self.__dict__ |= {name: None for name in (*_TENSORS, "network", "judge", "again") if name not in _ALWAYS}
         self.__dict__ |= {name: value for name, value in what.items() if name not in ("game", "generator")}
         self._game, self._state = what.get("game"), None
         generator = what.get("generator")
@@ -54,6 +54,9 @@ class _Batch:
         if self.network is None:
             raise UserError("a game is asked for: give game=, or network=, images= and targets=")
         return PatchGame(self.network, self.images, self.targets)
+
+    def asked(self, coalitions: Tensor) -> Tensor:
+        return self.game().value(coalitions)
 
     def __getattr__(self, name: str) -> Any:
         """What every case has, and this batch has not."""

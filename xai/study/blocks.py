@@ -14,14 +14,15 @@ from xai.core.shards import Shards
 from xai.core.store import PROMISE, Artifact, scratch_folder
 from xai.models.weights import read_weights, write_weights
 
-_PRIME = 1_000_003
+PRIME = 1_000_003
+"""Keeps the draws of one seed's blocks apart from those of the next seed."""
 _WORTH_A_LINE = 10.0
 """Seconds; what takes less is told of all rows together, by the study."""
 
 
 def block_generator(seed: int, number: int) -> torch.Generator:
     """The source of randomness of a block: the same for every explainer and every metric, whoever computes it."""
-    return torch.Generator().manual_seed(seed * _PRIME + number)
+    return torch.Generator().manual_seed(seed * PRIME + number)
 
 
 def fill_blocks(

@@ -1,12 +1,13 @@
 """What is explained: which classifier, which images, which class of each."""
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from xai.core.errors import UserError
 from xai.core.finite import check_finite
@@ -17,8 +18,10 @@ from xai.data.module import load_images
 from xai.data.registry import Images, Split, subset
 from xai.explainers.registry import Row
 from xai.explainers.rows import load_row
+from xai.games import PatchGame
+from xai.metrics.variations import Variation, calibrate
 from xai.models.maskable import MaskableClassifier, Removal
-from xai.study.blocks import fill_blocks, read_blocks
+from xai.study.blocks import PRIME, fill_blocks, read_blocks
 
 _CACHED_BYTES = 1 << 28
 _REVISION = 1
@@ -91,6 +94,8 @@ class Case:
         only: These rows [N] of the split, instead of what `params.images` draws.
         home: The case whose images a prior is learned from, where it is another one.
         others: The rows of a study by name, for an explainer that is made from another one.
+        judge: A second classifier of the same images, which was trained apart; None where there is none.
+        varied_from: The case that this one is a variation of, and the variation; see `varied`.
     """
 
     runtime: Runtime
@@ -104,6 +109,8 @@ class Case:
     only: tuple[int, ...] | None = None
     home: "Case | None" = None
     others: Mapping[str, Row] = field(default_factory=dict)
+    judge: ExplainedModel | None = None
+    varied_from: "tuple[Case, Variation] | None" = None
 
     def __post_init__(self) -> None:
         """Refuse before any work what could not be measured after it."""
@@ -144,7 +151,8 @@ class Case:
     @property
     def spec(self) -> dict[str, Any]:
         """What determines the images, the classes that are explained, and the draws."""
-        return {**self._images_spec, "targets": self.params.targets}
+        varied = {} if self.varied_from is None else {"variation": self.varied_from[1].spec}
+        return {**self._images_spec, "targets": self.params.targets, **varied}
 
     @property
     def _images_spec(self) -> dict[str, Any]:
@@ -210,11 +218,53 @@ class Case:
 
     @cached_property
     def _networks(self) -> Callable[[Removal | None], MaskableClassifier]:
-        return cache(self.model.make)
+        return cache(self.model.make if self.varied_from is None else self._varied_network)
+
+    def _varied_network(self, removal: Removal | None) -> MaskableClassifier:
+        assert self.varied_from is not None
+        original, variation = self.varied_from
+        network = variation.network(original.network(removal))
+        calibrate(network, original.images(0).pixels.to(self.runtime.trainer.device))
+        self._varied_parts.update(network.modules())
+        return network
+
+    @cached_property
+    def _varied_parts(self) -> set[nn.Module]:
+        return set()
+
+    def vary(self, network: nn.Module) -> nn.Module:
+        """What is asked in place of a network that an explainer brought; the case's own is varied already."""
+        if self.varied_from is None or not self._varied_parts.isdisjoint(network.modules()):
+            return network
+        return self.varied_from[1].network(network)
+
+    @cached_property
+    def the_judge(self) -> MaskableClassifier:
+        """The second classifier, on the device."""
+        assert self.judge is not None
+        return self.judge.make(None)
+
+    def answers(self, number: int, coalitions: Tensor) -> Tensor:
+        """Values [B, S] of coalitions [B, S, M] of a block in the game of the targets, asked once in this process."""
+        key = (number, hashlib.sha256(coalitions.numpy().tobytes()).digest())
+        if key not in self._answers:
+            device = self.runtime.trainer.device
+            targets = self.targets[self.blocks[number]].to(device)
+            game = PatchGame(self.network(), self.images(number).pixels.to(device), targets)
+            self._answers[key] = game.value(coalitions).float().cpu()
+        return self._answers[key]
+
+    @cached_property
+    def _answers(self) -> dict[tuple[int, bytes], Tensor]:
+        return {}
 
     def images(self, number: int) -> Images:
         """Pixels [B, 3, H, W] and regions [B, H, W] or None of a block, on the CPU."""
         kept: dict[int, Images] = self._kept
+        if self.varied_from is not None:
+            original, variation = self.varied_from
+            found = original.images(number)
+            return found._replace(pixels=variation.images(found.pixels, self.seed * PRIME + number))
         if number not in kept:
             rows, workers = self.rows[self.blocks[number]], self.runtime.trainer.workers
             found = load_images(self.data.source, self.split, rows, 0, self.model.image_size, workers)
@@ -269,6 +319,21 @@ class Case:
             other.__dict__[name] = getattr(self, name)
         return other
 
+    def varied(self, variation: Variation) -> "Case":
+        """The same images, explained for the same classes, in a variation that a metric has named."""
+        if variation not in self._variations:
+            # A prior says nothing of single images nor of weights: it stays the one of this case.
+            other = replace(self, varied_from=(self, variation), home=self.home or self)
+            shared = ["rows", "targets", "logits"] + ([] if variation.changes_network else ["_networks"])
+            for name in shared:
+                other.__dict__[name] = getattr(self, name)
+            self._variations[variation] = other
+        return self._variations[variation]
+
+    @cached_property
+    def _variations(self) -> "dict[Variation, Case]":
+        return {}
+
     def with_params(self, **changes: Any) -> "Case":
         """The same case but for some of its parameters; another split has other rows."""
         only = None if "split" in changes or "images" in changes else self.only
@@ -282,6 +347,7 @@ def facts(case: Case) -> Mapping[str, str | None]:
         "regions": None if case.has_regions else f"{data} does not say where the objects are",
         "labels": None if case.is_labelled else f"{data} has no labels",
         "cells": None if hasattr(case.data.source, "cells") else f"{data} has not several objects an image",
+        "judge": None if case.judge is not None else "no judge is given",
     }
 
 

@@ -37,9 +37,10 @@ def asked_of(study: Study, players: int) -> list[Asked]:
 
 
 def _of_case(rows: Sequence[Row], metrics: Sequence[Chosen], images: int, players: int) -> list[Asked]:
-    classes = 2 if any("second" in each.needs for each in metrics) else 1
+    again = {variation for each in metrics for variation in each.again}
+    times = (2 if any("second" in each.needs for each in metrics) else 1) + len(again)
     maps = [row for row in rows if row.entry.info.kind != "classifier"]
-    explaining = [classes * row.entry.info.passes(row.params, players) for row in rows if row.entry.info.passes]
+    explaining = [times * row.entry.info.passes(row.params, players) for row in rows if row.entry.info.passes]
     found = [Asked("explaining", sum(explaining), images)]
     for each in metrics:
         if each.metric.passes is not None:

@@ -1,10 +1,12 @@
 """Maps: what an explainer says of the images of a case, made once and kept in the store."""
 
+import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from xai.core.finite import check_finite
 from xai.core.store import Artifact
@@ -52,7 +54,8 @@ def explain(case: Case, row: Row) -> Maps:
         Busy: Only where the store is impatient, and another process is at work on what is left.
     """
     prepared = row.entry.prepare(case, row.params)
-    title = f"{row.label} of {case.data.name} {case.split}"
+    again = "" if case.varied_from is None else f" again ({type(case.varied_from[1]).__name__})"
+    title = f"{row.label} of {case.data.name} {case.split}{again}"
     rows = [case.rows[block] for block in case.blocks]
     whole = {"rows": case.rows, "targets": case.targets, "labels": case.labels}
     work = _Explaining(case, row, prepared)
@@ -81,6 +84,24 @@ def read(artifact: Artifact, prepared: Prepared) -> Maps:
     return Maps(artifact, attributions, tensors.get("logits"), prepared)
 
 
+def with_networks(explainer: Explainer | BlockExplainer, change: Callable[[nn.Module], nn.Module]) -> Any:
+    """A copy of an explainer that was trained, with networks that are changed; it stays as it is.
+
+    Args:
+        explainer: A network itself, or an object that has networks, or explainers that have some, as attributes.
+        change: Gives another network in place of one.
+    """
+    if isinstance(explainer, nn.Module):
+        return change(explainer)
+    changed = copy.copy(explainer)
+    for name, value in vars(explainer).items():
+        if isinstance(value, nn.Module):
+            setattr(changed, name, change(value))
+        elif isinstance(value, (Explainer, BlockExplainer)):
+            setattr(changed, name, with_networks(value, change))
+    return changed
+
+
 class _Explaining:
     """Computes a block from its number; the explainer is built for the first one."""
 
@@ -92,6 +113,8 @@ class _Explaining:
         case, device = self._case, self._case.runtime.trainer.device
         if self._built is None:
             self._built = self._prepared.build()
+            if case.varied_from is not None and self._row.entry.of_context is not None:
+                self._built = with_networks(self._built, case.vary)
         positions = case.blocks[number]
         pixels, regions = case.images(number)
         block = Block(

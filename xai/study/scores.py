@@ -12,6 +12,7 @@ from xai.explainers.registry import Row
 from xai.games import PatchGame
 from xai.metrics import registry
 from xai.metrics.registry import Metric
+from xai.metrics.variations import Variation
 from xai.models.maskable import MaskableClassifier
 from xai.study.blocks import block_generator, fill_blocks, read_blocks
 from xai.study.case import Case, facts
@@ -42,6 +43,11 @@ class Chosen:
         return self.metric.needs.union(*(column.needs for column in columns))
 
     @property
+    def again(self) -> Sequence[Variation]:
+        """In which variations of the case it wants the maps as well."""
+        return () if self.metric.again is None else self.metric.again(self.params)
+
+    @property
     def flat(self) -> dict[str, Any]:
         """What determines its numbers."""
         return {"name": self.metric.name, "needs": sorted(self.needs), **asdict(self.params)}
@@ -69,6 +75,8 @@ def missing(case: Case, row: Row, maps: Maps, chosen: Chosen, reference_row: Row
     available = {"network", "game", *(name for name, reason in facts(case).items() if reason is None)}
     if maps.attributions is not None:
         available |= {"maps", "second"}
+        if not row.entry.opaque or not any(each.changes_network for each in chosen.again):
+            available.add("again")
     if maps.logits is not None:
         available.add("logits")
     if reference_row is not None:
@@ -90,7 +98,8 @@ def score(case: Case, row: Row, maps: Maps, chosen: Chosen, reference_row: Row |
         reference = explain(case, reference_row)
         if "second" in needs:
             reference_second = explain(case.second, reference_row)
-    given = _Given(case, chosen, maps, second, reference, reference_second)
+    again = [explain(case.varied(each), row) for each in chosen.again]
+    given = _Given(case, chosen, maps, second, reference, reference_second, again)
     spec = {
         "metric": chosen.flat,
         "maps": given.identity,
@@ -98,6 +107,9 @@ def score(case: Case, row: Row, maps: Maps, chosen: Chosen, reference_row: Row |
         "case": case.spec,
         "revision": _REVISION,
     }
+    if "judge" in needs:
+        assert case.judge is not None
+        spec["judge"] = case.judge.identity
     blocks = [torch.arange(len(case.rows))] if chosen.metric.whole else case.blocks
     rows = [case.rows[block] for block in blocks]
     title = f"{chosen.metric.name} of {row.label}"
@@ -138,11 +150,13 @@ class _Given:
     second: Maps | None
     reference: Maps | None
     reference_second: Maps | None
+    again: Sequence[Maps] = ()
 
     @property
     def identity(self) -> Mapping[str, Any]:
         """Of the maps, in the key of the scores."""
-        named = {"maps": self.maps, "second": self.second, "reference": self.reference}
+        named: dict[str, Maps | None] = {"maps": self.maps, "second": self.second, "reference": self.reference}
+        named |= {f"again {number}": maps for number, maps in enumerate(self.again)}
         return {
             name: {"key": maps.artifact.key, "pick": maps.prepared.pick, "pool": maps.prepared.pool}
             for name, maps in named.items()
@@ -221,6 +235,16 @@ class _Measured:
         return self._given.case.network()
 
     @property
+    def judge(self) -> MaskableClassifier | None:
+        case = self._given.case
+        return None if case.judge is None else case.the_judge
+
+    @property
+    def again(self) -> Sequence[Tensor] | None:
+        found = [self._of(maps) for maps in self._given.again]
+        return [maps for maps in found if maps is not None]
+
+    @property
     def mean(self) -> Sequence[float]:
         return self._given.case.model.mean
 
@@ -230,6 +254,9 @@ class _Measured:
 
     def game(self) -> PatchGame:
         return PatchGame(self.network, self.images, self.targets.to(self._device))
+
+    def asked(self, coalitions: Tensor) -> Tensor:
+        return self._given.case.answers(self._number, coalitions)
 
     def _of(self, maps: Maps | None) -> Tensor | None:
         return None if maps is None or maps.attributions is None else maps.attributions[self._positions]

@@ -11,6 +11,15 @@ from xai.metrics.functional.agreement import (
     normalise,
     squared_explanation_error,
 )
+from xai.metrics.functional.complexity import entropy, gini
+from xai.metrics.functional.faithfulness import (
+    comprehensiveness,
+    infidelity,
+    monotonicity,
+    monotonicity_of_effects,
+    retained,
+)
+from xai.metrics.functional.imputation import impute
 from xai.metrics.functional.localisation import (
     grid_pointing_game,
     patch_coverage,
@@ -19,6 +28,7 @@ from xai.metrics.functional.localisation import (
     relevance_rank_accuracy,
 )
 from xai.metrics.functional.perturbation import (
+    Classify,
     PerturbationCurves,
     area,
     enlarge_map,
@@ -35,24 +45,33 @@ from xai.metrics.functional.removal import (
     sampled_curves,
     scores,
 )
+from xai.metrics.functional.robustness import relative_change, spearman, structural_similarity
 from xai.rounding import is_constant
 
 __all__ = [
+    "Classify",
     "PerturbationCurves",
     "RemovalCurves",
     "Value",
     "area",
     "centred_correlation",
     "check_players",
+    "comprehensiveness",
     "contrast",
     "correlation",
     "e_rmse",
     "enlarge_map",
+    "entropy",
     "expected_iou",
+    "gini",
     "grid_pointing_game",
+    "impute",
+    "infidelity",
     "iou_at_k",
     "is_constant",
     "kendall",
+    "monotonicity",
+    "monotonicity_of_effects",
     "normalise",
     "passes",
     "patch_coverage",
@@ -60,10 +79,14 @@ __all__ = [
     "pixel_ranks",
     "pointing_game",
     "ranked_curves",
+    "relative_change",
     "relevance_mass_accuracy",
     "relevance_rank_accuracy",
     "removal_curves",
+    "retained",
     "sampled_curves",
     "scores",
+    "spearman",
     "squared_explanation_error",
+    "structural_similarity",
 ]
