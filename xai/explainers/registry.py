@@ -24,6 +24,7 @@ MODULES = (
     "xai.explainers.posthoc",
     "xai.explainers.controls",
     "xai.explainers.pooled",
+    "xai.explainers.learned.kernel_shap_proxy",
     "xai.papers.salvage.explainers",
     "xai.papers.ranking.explainers",
     "xai.papers.vectors.explainers",

@@ -45,10 +45,10 @@ def kernel_shap(
     """
     if select == "all":
         check_solver(solver)
-        return Regression(*_asked(game, coalitions, generator, sampler), solver=solver, proxy=proxy).values()
+        return Regression(*asked(game, coalitions, generator, sampler), solver=solver, proxy=proxy).values()
     if solver != "least_squares" or proxy is not None:
         raise ValueError(f"select={select!r} needs the least squares solver, and no proxy")
-    return solve_selected(*_asked(game, coalitions, generator, sampler), select)
+    return solve_selected(*asked(game, coalitions, generator, sampler), select)
 
 
 def kernel_shap_with_error(
@@ -66,11 +66,11 @@ def kernel_shap_with_error(
     how it is estimated, and where it is infinite or zero.
     """
     check_solver(solver)
-    regression = Regression(*_asked(game, coalitions, generator, sampler), solver=solver, proxy=proxy)
+    regression = Regression(*asked(game, coalitions, generator, sampler), solver=solver, proxy=proxy)
     return Estimate(regression.values(), regression.standard_error())
 
 
-def _asked(
+def asked(
     game: Game, coalitions: int, generator: torch.Generator, sampler: str
 ) -> tuple[Design, Tensor, Tensor, Tensor]:
     """A design, the game's answers to it, and what it says of no patch and of all."""
