@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from xai.core.errors import UserError
 from xai.models import packed
-from xai.models.maskable import Encoded, Removal, Rows
+from xai.models.maskable import Removal
 from xai.models.normalisation import Normalisation
 from xai.models.transformer import TransformerClassifier
 
@@ -108,10 +108,9 @@ class SelfExplainingClip(TransformerClassifier):
         features = self._project(tokens)
         return Explained(self._logits(features[:, 0]), features[:, 1:] @ self.head)
 
-    def decode(self, encoded: Encoded, rows: Rows) -> Tensor:
-        """Logits [N, C] of N coalitions of encoded images."""
-        tokens, inputs, groups = packed.select(encoded, rows, self._prefix)
-        return self._logits(self._project(self._run(tokens, inputs, groups, read=1)))
+    def read_out(self, tokens: Tensor, groups: packed.Groups) -> Tensor:
+        """Logits [N, C] of the [CLS] tokens [N, D] of N sequences."""
+        return self._logits(self._project(tokens))
 
     @property
     def _transformer(self) -> Any:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from xai.core.errors import UserError
 from xai.models import packed
-from xai.models.maskable import Encoded, Removal, Rows, class_logits
+from xai.models.maskable import Removal, class_logits
 from xai.models.normalisation import Normalisation
 from xai.models.transformer import TransformerClassifier
 
@@ -63,14 +63,12 @@ class MaskableVit(TransformerClassifier):
             self.read = slice(0 if network.pool_include_prefix else network.num_prefix_tokens, None)
         self.eval()
 
-    def decode(self, encoded: Encoded, rows: Rows) -> Tensor:
-        """Logits [N, C] of N coalitions of encoded images."""
+    def read_out(self, tokens: Tensor, groups: packed.Groups) -> Tensor:
+        """Logits [N, C] of the tokens that are read, of N sequences; see `TransformerClassifier.read_out`."""
         network = self.network
-        tokens, inputs, groups = packed.select(encoded, rows, self._prefix)
+        tokens = network.norm(tokens)
         if network.global_pool == "token":
-            tokens = network.norm(self._run(tokens, inputs, groups, self.read.stop))
             return class_logits(network.forward_head(tokens.unflatten(0, (-1, self.read.stop))))
-        tokens = network.norm(self._run(tokens, inputs, groups))
         pooled = packed.pool(tokens, groups, skip=self.read.start)
         return class_logits(network.head(network.head_drop(network.fc_norm(pooled))))
 

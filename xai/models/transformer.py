@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from xai.core.errors import UserError
 from xai.models import packed
-from xai.models.maskable import Encoded, MaskableClassifier, check_size
+from xai.models.maskable import Encoded, MaskableClassifier, Rows, check_size
 from xai.models.normalisation import Normalisation
 
 _TOLERANCES = {torch.float64: 1e-6, torch.float32: 1e-3}
@@ -62,6 +62,18 @@ class TransformerClassifier(MaskableClassifier):
     def _plain(self, images: Tensor) -> Tensor:
         """Normalised images to logits, by the network's own forward pass."""
 
+    @abstractmethod
+    def read_out(self, tokens: Tensor, groups: packed.Groups) -> Tensor:
+        """What the network makes of the tokens of its last block.
+
+        Args:
+            tokens: [T, D], sequences end to end: of each the tokens up to `read.stop`, or all where it is None.
+            groups: How the sequences lie in them, where those are all.
+
+        Returns:
+            Logits [N, C] of N sequences.
+        """
+
     def encode(self, images: Tensor) -> Encoded:
         """Embedded tokens of the images and, for `pixels` removal, of their reference; see `packed.encode`.
 
@@ -73,10 +85,20 @@ class TransformerClassifier(MaskableClassifier):
             self._compare(images[:1])
         return packed.encode(self._layers, [self._embed(version) for version in self.normalisation.versions(images)])
 
+    def decode(self, encoded: Encoded, rows: Rows) -> Tensor:
+        """Logits [N, C] of N coalitions of encoded images."""
+        tokens, inputs, groups = packed.select(encoded, rows, self._prefix)
+        return self.read_out(self._run(tokens, inputs, groups, self.read.stop), groups)
+
     def cost(self, kept: int) -> int:
         """Tokens of a coalition."""
         # Without a class token nothing may be left of an image.
         return max(1, self._prefix + (kept if self.removal.kind == "tokens" else self.players))
+
+    @property
+    def packs(self) -> bool:
+        """Whether the packed pass gives the network's own logits, as far as they have been compared."""
+        return self._packs
 
     @property
     def _layers(self) -> list[packed.Layer]:

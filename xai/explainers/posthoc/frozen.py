@@ -25,10 +25,10 @@ class Frozen(nn.Module):
         tensors = chain(network.named_parameters(), network.named_buffers())
         # What was made in inference mode cannot take part in a graph, not even as a constant.
         state = {name: value.clone() if value.is_inference() else value.detach() for name, value in tensors}
-        self._logits: Callable[[Tensor], Tensor] = partial(functional_call, network, state)
+        self._logits: Callable[[tuple[Tensor, ...]], Tensor] = partial(functional_call, network, state)
         # pytorch-grad-cam takes the device from the first parameter.
         self._device = nn.Parameter(torch.empty(0, device=device), requires_grad=False)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Logits [B, C] of images [B, 3, H, W]."""
-        return self._logits(images)
+    def forward(self, images: Tensor, *more: Tensor) -> Tensor:
+        """Logits [B, C] of images [B, 3, H, W]; or whatever the network makes of them and of `more`."""
+        return self._logits((images, *more))

@@ -1,0 +1,95 @@
+"""AttnLRP (Achtibat et al., ICML 2024) as an explainer: the logit's relevance, passed back to the patches' tokens."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import FunctionCtx, once_differentiable
+
+from xai.explainers.posthoc.lrp_pass import Function, Rules, check, propagate
+from xai.explainers.posthoc.traced import TracedExplainer, target_logits
+from xai.explainers.registry import ExplainerParams, explainer
+from xai.models.attention import embedded
+from xai.models.maskable import MaskableClassifier
+
+_NOTHING = 1e-20
+
+
+@explainer(
+    "attn_lrp",
+    label="AttnLRP",
+    about="the logit's relevance passed back through every step to the patches' tokens, by rules made for attention",
+    needs={"attention", "gradients"},
+    passes=lambda params, patches: 3,
+)
+class AttnLrp(TracedExplainer[ExplainerParams]):
+    """Explains with the relevance of each patch's token as it enters the first layer, added up over its channels.
+
+    The rules are those of the paper, with the epsilon rule for what is linear and an epsilon of 0: the gamma rule that
+    the paper prefers for vision transformers has strengths to be chosen for each network, and is not here. A token is
+    its patch and its position together, so the position's embedding shares in the relevance. Maps have a sign.
+
+    Raises:
+        UserError: Where the classifier is no transformer whose steps are known.
+    """
+
+    def __init__(self, classifier: MaskableClassifier, params: ExplainerParams) -> None:
+        super().__init__(classifier, params)
+        check(self.classifier)
+
+    def maps(self, images: Tensor, targets: Tensor) -> Tensor:
+        """Relevance [b, h, w], by `AttnLrpRules`."""
+        tokens = embedded(self.classifier, images)[0].detach().requires_grad_()
+        logits, _ = propagate(self.classifier, tokens, AttnLrpRules())
+        (found,) = torch.autograd.grad(target_logits(logits, targets), tokens)
+        relevance = (found * tokens.detach()).sum(-1)
+        return relevance[:, -self.classifier.players :].unflatten(1, self.classifier.grid)
+
+
+class AttnLrpRules(Rules):
+    """Autograd passes relevance back, divided by the value it is the relevance of: most rules are then the gradient."""
+
+    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """The epsilon rule (equation 8): in proportion to what each input adds to the output, the bias among them."""
+        return F.linear(x, weight, bias)
+
+    def product(self, a: Tensor, b: Tensor) -> Tensor:
+        """Proposition 3.3: in proportion to what each pair adds, half to either operand."""
+        return _with_half_the_gradient(a) @ _with_half_the_gradient(b)
+
+    def add(self, a: Tensor, b: Tensor) -> Tensor:
+        """The epsilon rule: in proportion to what each adds."""
+        return a + b
+
+    def mean(self, x: Tensor) -> Tensor:
+        """The epsilon rule: in proportion to what each token adds."""
+        return x.mean(1)
+
+    def softmax(self, scores: Tensor) -> Tensor:
+        """Proposition 3.1, R(i) = x(i) (R(i) - s(i) times the sum of all R): x times the gradient of the softmax s."""
+        return scores.softmax(-1)
+
+    def elementwise(self, function: Function, x: Tensor) -> Tensor:
+        """The identity rule (equation 9 for activations, Proposition 3.4 for norms): as it comes."""
+        return _Identity.apply(x, function(x.detach()))
+
+
+class _Identity(torch.autograd.Function):
+    """Relevance as it comes is, over the value, the gradient times result / x."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, x: Tensor, result: Tensor) -> Tensor:
+        ctx.save_for_backward(x, result)
+        return result.clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        x, result = ctx.saved_tensors
+        # What is this near nothing has no relevance either; elsewhere the product with x undoes the division exactly.
+        return gradient * torch.where(x.abs() > _NOTHING, result / x, 0), None
+
+
+def _with_half_the_gradient(x: Tensor) -> Tensor:
+    return 0.5 * x + (0.5 * x).detach()

@@ -1,0 +1,86 @@
+"""What explainers by attention and its gradients share: one pass that keeps the attention of every layer."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from xai.explainers.block import OfClassifier, check_targets
+from xai.explainers.posthoc.frozen import Frozen
+from xai.explainers.posthoc.gradients import images_at_once
+from xai.models.attention import trace, transformer
+from xai.models.maskable import MaskableClassifier
+from xai.models.transformer import TransformerClassifier
+
+P = TypeVar("P")
+
+
+class TracedExplainer(OfClassifier[P]):
+    """Explains from a pass that is traced, gradients on, in float32 at least; the classifier stays as it is.
+
+    A subclass makes maps of a trace (`maps`). The network has frozen copies of its parameters meanwhile, so that no
+    gradient reaches them; modules are called within that pass, and never after it.
+
+    Raises:
+        UserError: Where the classifier is no transformer whose attention is known.
+    """
+
+    classifier: TransformerClassifier
+
+    def __init__(self, classifier: MaskableClassifier, params: P) -> None:
+        # What has no attention is refused here, before anything is computed.
+        super().__init__(transformer(classifier), params)
+
+    def maps(self, images: Tensor, targets: Tensor) -> Tensor:
+        """Maps [b, h, w] of images [b, 3, H, W] for the classes `targets` [b], as many as memory is meant for."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def attribute(self, images: Tensor, targets: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Maps [B, h, w] of images [B, 3, H, W] for the classes `targets` [B].
+
+        Raises:
+            UserError: Where a changed block makes the network another one than its parts say.
+            ValueError: Where there is not one target for each of one or more images.
+        """
+        check_targets(images, targets)
+        size = images_at_once(images)
+        # Gradients of attention are small, and half precision has few numbers near zero.
+        with torch.inference_mode(False), torch.enable_grad(), torch.autocast(images.device.type, enabled=False):
+            frozen = Frozen(_Within(self.classifier, self.maps), images.device)
+            # What was made in inference mode can be part of a graph as a copy only.
+            parts = zip(images.detach().clone().split(size), targets.clone().split(size), strict=True)
+            return torch.cat([frozen(*part).detach() for part in parts])
+
+
+class _Within(nn.Module):
+    """A function that is called while the classifier has other parameters."""
+
+    def __init__(self, classifier: nn.Module, function: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.classifier, self._function = classifier, function
+
+    def forward(self, images: Tensor, targets: Tensor) -> Tensor:
+        return self._function(images, targets)
+
+
+def target_logits(logits: Tensor, targets: Tensor) -> Tensor:
+    """The sum of each image's logit [B, C] of its class [B]: its gradients are those of the images by themselves."""
+    return logits.gather(1, targets[:, None]).sum()
+
+
+def traced(classifier: MaskableClassifier, images: Tensor, targets: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """Attention of each layer, the first one first, and the gradient of each image's logit of its class towards it.
+
+    Args:
+        classifier: A transformer, within a pass of `TracedExplainer`.
+        images: [B, 3, H, W].
+        targets: [B].
+
+    Returns:
+        Pairs of [B, heads, L, L].
+    """
+    passed = trace(classifier, images)
+    gradients = torch.autograd.grad(target_logits(passed.logits, targets), passed.attention)
+    return [(weights.detach(), slope) for weights, slope in zip(passed.attention, gradients, strict=True)]
