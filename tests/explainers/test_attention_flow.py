@@ -30,7 +30,7 @@ def edges(layers: list[Tensor], image: int) -> list[np.ndarray]:
 
 
 def flow(layers: list[Tensor], image: int, source: int, sink: int) -> float:
-    """The maximum flow from a token after the last layer to one before the first (Abnar and Zuidema 2020, section 3)."""
+    """The maximum flow from a token after the last layer to one before the first (Abnar, Zuidema 2020, section 3)."""
     size = len(layers[0][image])
     capacity = np.zeros((size * (len(layers) + 1),) * 2, dtype=np.int32)
     for number, width in enumerate(edges(layers, image)):

@@ -40,8 +40,8 @@ CHEAP: dict[str, dict[str, Any]] = {
 FAMILIES = {name: fitting(name) for name in OF_CLASSIFIERS}
 SPECIFIC = [name for name in OF_CLASSIFIERS if entry(name).info.class_specific]
 # How much a change of a patch would matter is another question than what a patch has done, and has another answer:
-# where a patch has settled the matter, more of it changes nothing. And a soft mask of ViT-CX hides no patch to its edge,
-# where a layer norm makes the faintest colour as bright as any.
+# where a patch has settled the matter, more of it changes nothing. And a soft mask of ViT-CX hides no patch to
+# its edge, where a layer norm makes the faintest colour as bright as any.
 CHANGES = {"saliency", "vit_cx"}
 CONTRIBUTIONS = [name for name in SPECIFIC if name not in CHANGES and "clip" in FAMILIES[name]]
 EACH = pytest.mark.parametrize("name", OF_CLASSIFIERS)

@@ -22,7 +22,7 @@ FAMILIES = ["clip", "registers", "distilled", "average_fc_norm"]
 
 
 def shared(relevance: np.ndarray, parts: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """What each input gets of each output's relevance, in proportion to its part of a whole; 0 where that is nothing."""
+    """What each input gets of each output's relevance, by its part of a whole; 0 where that is nothing."""
     return np.where(whole == 0, 0, parts / np.where(whole == 0, 1, whole)) * relevance
 
 
