@@ -127,7 +127,8 @@ def test_what_does_not_fit_says_why_before_any_work() -> None:
     reasons = {name: refusal(entry(name), configured(name), context) for name in OF_CLASSIFIERS}
     refused = {name for name, reason in reasons.items() if reason}
     transformers = {"attention_last", "attention_rollout", "attention_flow", "gradient_rollout", "chefer", "legrad"}
-    assert refused == transformers | {"lrp", "attn_lrp", "vit_cx", "tis", "object_mask"}
+    rectified = {"full_grad", "guided_backprop"}
+    assert refused == transformers | {"lrp", "attn_lrp", "vit_cx", "tis", "object_mask"} | rectified
     assert reasons["object_mask"] == "object_mask needs the regions of the objects, which data=pictures has not"
     seen = Context(classifier=cnn, regions=torch.ones(4, 12, 12, dtype=torch.bool))
     assert refusal(entry("object_mask"), configured("object_mask"), seen) is None

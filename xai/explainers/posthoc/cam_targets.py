@@ -22,6 +22,7 @@ class CamTarget(NamedTuple):
         layer: A part of it that runs once in a forward pass and returns one tensor, on which the logits depend; or what
             finds this part, of (what runs the network, an image [1, 3, H, W]), where it depends on the image's size.
         to_grid: Lays that tensor out as [B, D, h, w]: D channels; patches, or cells of a convolution, down and across.
+            What it returns is a view: it shares its memory with that tensor.
     """
 
     network: nn.Module
@@ -71,8 +72,7 @@ def _(classifier: PaintedClassifier) -> CamTarget:
     return CamTarget(
         _Network(classifier, lambda images: class_logits(network(classifier.normalisation(images)))),
         partial(last_layer_with_cells, network),
-        # A copy, because some networks go on in place, and on a processor the library would look at what they make.
-        Tensor.clone,
+        lambda output: output,
     )
 
 

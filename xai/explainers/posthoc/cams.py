@@ -48,25 +48,74 @@ class PatchCam(OfClassifier[P]):
             ValueError: Where there is not one target for each of one or more images.
         """
         check_targets(images, targets)
-        # Here, because it imports plotting and learning libraries that no other explainer waits for.
-        from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
-
-        network, layer, to_grid = self._target
+        network, layer, _ = self._target
         with torch.inference_mode(False), torch.set_grad_enabled(self.gradients):
             # What was made in inference mode cannot take part in a graph.
-            images = images.detach().clone()
+            images, targets = images.detach().clone(), targets.clone()
             frozen = Frozen(network, images.device)
             if not isinstance(layer, nn.Module):
                 layer = layer(frozen, images[:1])
-            with layer.register_forward_hook(_start_gradients):
-                # In float32: the library goes through NumPy, which has no bfloat16.
-                cam = self.method()(frozen, [layer], lambda output: to_grid(output).float())
-                try:
-                    pixels = cam(images, [ClassifierOutputTarget(target) for target in targets.tolist()])
-                finally:
-                    # What the library's `with` does too; but that one prints an IndexError and carries on.
-                    cam.activations_and_grads.release()
-        return F.adaptive_avg_pool2d(torch.from_numpy(pixels), self.classifier.grid).to(images.device)
+            pixels = self.pixels(frozen, layer, images, targets)
+        return F.adaptive_avg_pool2d(pixels, self.classifier.grid).to(images.device)
+
+    def cells(self, output: Tensor) -> Tensor:
+        """What the layer returned, laid out on the grid as [B, D, h, w]; it shares its memory."""
+        return self._target.to_grid(output)
+
+    def pixels(self, network: nn.Module, layer: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
+        """Maps [B, H, W] in [0, 1], float32: here as the library's class of `method` makes them.
+
+        Args:
+            network: Images [B, 3, H, W] in [0, 1] to logits [B, C], its parameters no part of any graph.
+            layer: Where to look.
+            images: [B, 3, H, W].
+            targets: [B].
+        """
+        # Here, because it imports plotting and learning libraries that no other explainer waits for.
+        from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
+        def copied(output: Tensor) -> Tensor:
+            # A copy, because some networks go on in place, and on a processor the library would look at what they
+            # make; in float32, because the library goes through NumPy, which has no bfloat16.
+            return self.cells(output).to(torch.float32, copy=True)
+
+        with layer.register_forward_hook(_start_gradients):
+            cam = self.method()(network, [layer], copied)
+            try:
+                pixels = cam(images, [ClassifierOutputTarget(target) for target in targets.tolist()])
+            finally:
+                # What the library's `with` does too; but that one prints an IndexError and carries on.
+                cam.activations_and_grads.release()
+        return torch.from_numpy(pixels)
+
+
+class AskingCam(PatchCam[P]):
+    """Weighs the channels of the layer by what the network answers when it is asked about each of them.
+
+    The library has such methods too. It asks one image after another, keeps the activations of every pass, shows a
+    progress bar, and takes the network apart to change what a layer returns; so they are written here.
+    """
+
+    def weights(self, network: nn.Module, layer: nn.Module, images: Tensor, targets: Tensor, cells: Tensor) -> Tensor:
+        """Weights [B, D] of the channels of cells [B, D, h, w], what the layer returned for the images."""
+        raise NotImplementedError
+
+    def pixels(self, network: nn.Module, layer: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
+        """The weighted channels added up, and then what the library does to any map."""
+        seen: list[Tensor] = []
+        with layer.register_forward_hook(lambda module, inputs, output: seen.append(self.cells(output).clone())):
+            network(images)
+        (cells,) = seen
+        weights = self.weights(network, layer, images, targets, cells).to(cells)
+        cam = stretch(torch.einsum("bd,bdhw->bhw", weights, cells).float().relu())
+        pixels = F.interpolate(cam[:, None], images.shape[-2:], mode="bilinear", align_corners=False)
+        return stretch(pixels[:, 0])
+
+
+def stretch(maps: Tensor) -> Tensor:
+    """Maps [..., h, w] to [0, 1], each by itself; one without variation is 0, as in the library."""
+    maps = maps - maps.amin((-2, -1), keepdim=True)
+    return maps / (1e-7 + maps.amax((-2, -1), keepdim=True))
 
 
 def _start_gradients(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:

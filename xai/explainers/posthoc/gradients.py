@@ -1,6 +1,6 @@
 """What explainers by gradients with respect to pixels share."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import KW_ONLY
 from functools import partial
 from typing import TypeVar
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from xai.core.errors import UserError
 from xai.core.settings import FieldError, NonNegative, settings
-from xai.explainers.block import OfClassifier, check_targets
+from xai.explainers.block import OfClassifier, check_targets, source
 from xai.explainers.params import MapParams, OutputParams
 from xai.explainers.posthoc.frozen import Frozen
 from xai.models.maskable import MaskableClassifier
@@ -60,14 +60,27 @@ class PixelGradients:
 
     def __call__(self, images: Tensor, targets: Tensor) -> Tensor:
         """Gradients [B, 3, H, W], at least in float32, of images [B, 3, H, W] for the classes `targets` [B]."""
+        return self.within(images, targets, list)[0]
+
+    def within(self, images: Tensor, targets: Tensor, kept: Callable[[], Iterable[Tensor]]) -> list[Tensor]:
+        """Gradients with respect to the pixels, and to tensors on the way from them to the answer.
+
+        Args:
+            images: [B, 3, H, W].
+            targets: [B].
+            kept: Called after the forward pass; gives those tensors.
+
+        Returns:
+            Gradients of the pixels' shape, then of those of the tensors, at least in float32.
+        """
         mixed = torch.autocast(images.device.type, enabled=self._mixed)
         with torch.inference_mode(False), torch.enable_grad(), mixed:
             # What was made in inference mode can be part of a graph as a copy only.
             pixels, columns = images.detach().clone().requires_grad_(), targets.clone()[:, None]
             values = _in_single(self._network(pixels))
             values = values.softmax(-1) if self._output == "probability" else values
-            (gradients,) = torch.autograd.grad(values.gather(1, columns).sum(), pixels)
-        return _in_single(gradients)
+            gradients = torch.autograd.grad(values.gather(1, columns).sum(), [pixels, *kept()])
+        return [_in_single(gradient) for gradient in gradients]
 
 
 class PixelExplainer(OfClassifier[P]):
@@ -78,13 +91,16 @@ class PixelExplainer(OfClassifier[P]):
 
     within: Callable[..., Tensor] = torch.sum
 
-    def pixels(self, gradients: PixelGradients, images: Tensor, targets: Tensor) -> Tensor:
-        """Attributions [b, H, W] of images [b, 3, H, W], as many as memory is meant for."""
+    def pixels(self, gradients: PixelGradients, images: Tensor, targets: Tensor, generator: torch.Generator) -> Tensor:
+        """Attributions [b, H, W] of images [b, 3, H, W], as many as memory is meant for.
+
+        What is drawn from the generator is the same for each such part of the images of a call.
+        """
         raise NotImplementedError
 
     @torch.no_grad()
     def attribute(self, images: Tensor, targets: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Attributions of images [B, 3, H, W] for the classes `targets` [B].
+        """Attributions of images [B, 3, H, W] for the classes `targets` [B]; all images share what is drawn.
 
         Returns:
             [B, h, w] of patches, or [B, H, W] of pixels.
@@ -94,8 +110,12 @@ class PixelExplainer(OfClassifier[P]):
         """
         check_targets(images, targets)
         compute = partial(self.pixels, PixelGradients(self.classifier, self.params.output, images.device))
-        size = images_at_once(images)
-        pixels = torch.cat([compute(*part) for part in zip(images.split(size), targets.split(size), strict=True)])
+        generator, parts = source(generator), []
+        size, start = images_at_once(images), generator.get_state()
+        for part in zip(images.split(size), targets.split(size), strict=True):
+            generator.set_state(start)
+            parts.append(compute(*part, generator))
+        pixels = torch.cat(parts)
         if not self.params.of_pixels:
             return type(self).within(by_patch(pixels, self.classifier.grid), (3, 4))
         return smooth(pixels, self.params.sigma) if self.params.sigma else pixels

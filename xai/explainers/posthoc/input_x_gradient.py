@@ -1,5 +1,6 @@
 """Input times gradient as an explainer (Shrikumar et al. 2016)."""
 
+import torch
 from torch import Tensor
 
 from xai.explainers.posthoc.baselines import BaselineExplainer, BaselineParams
@@ -18,6 +19,6 @@ from xai.explainers.registry import explainer
 class InputXGradient(BaselineExplainer[BaselineParams]):
     """Explains with one forward and one backward pass: Integrated Gradients with a single point, the image itself."""
 
-    def pixels(self, gradients: PixelGradients, images: Tensor, targets: Tensor) -> Tensor:
+    def pixels(self, gradients: PixelGradients, images: Tensor, targets: Tensor, generator: torch.Generator) -> Tensor:
         """The gradient times the difference from the baseline, added up over the channels."""
         return ((images - self.baseline(images)) * gradients(images, targets)).sum(1)

@@ -44,7 +44,7 @@ class IntegratedGradients(BaselineExplainer[IntegratedGradientsParams]):
         # From the rule's [-1, 1] to the path's [0, 1].
         self._nodes, self._weights = (nodes + 1) / 2, weights / 2
 
-    def pixels(self, gradients: PixelGradients, images: Tensor, targets: Tensor) -> Tensor:
+    def pixels(self, gradients: PixelGradients, images: Tensor, targets: Tensor, generator: torch.Generator) -> Tensor:
         """The mean gradient along the path times its length, added up over the channels."""
         baseline = self.baseline(images)
         steps = max(1, images_at_once(images) // len(images))

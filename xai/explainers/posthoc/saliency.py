@@ -20,6 +20,6 @@ class Saliency(PixelExplainer[GradientParams]):
 
     within = torch.mean
 
-    def pixels(self, gradients: PixelGradients, images: Tensor, targets: Tensor) -> Tensor:
+    def pixels(self, gradients: PixelGradients, images: Tensor, targets: Tensor, generator: torch.Generator) -> Tensor:
         """Section 3.1 of the paper: the largest absolute gradient over the channels of a pixel."""
         return gradients(images, targets).abs().amax(1)

@@ -1,0 +1,123 @@
+import captum.attr
+import pytest
+import torch
+from torch import Tensor
+
+import xai
+from tests.api.networks import MEAN, SIZE, STD, Plain, images
+from tests.explainers.networks import CASES, TARGETS, Answers, Case, patches
+from tests.explainers.settings import configured, explainer
+from tests.toolbox import refusal
+from xai.explainers.posthoc import gradients
+from xai.explainers.rows import load_row
+
+CAPTUM = {"mean": "smoothgrad", "square": "smoothgrad_sq", "variance": "vargrad"}
+STATISTICS = pytest.mark.parametrize("statistic", CAPTUM)
+COPIES, NOISE = 5, 0.2
+
+
+def noise(case: Case) -> Tensor:
+    """What the generator of a call without one gives, copy by copy."""
+    generator = torch.Generator().manual_seed(0)
+    drawn = [torch.randn(case.images.shape[1:], generator=generator).double() for _ in range(COPIES)]
+    return NOISE * torch.stack(drawn)
+
+
+def by_captum(case: Case, output: str, statistic: str, monkeypatch: pytest.MonkeyPatch) -> Tensor:
+    """Of captum's own noise tunnel, with our noise in the place of its own: [B, H, W]."""
+    tunnel = captum.attr.NoiseTunnel(captum.attr.Saliency(Answers(case, output)))
+
+    def noisy(pixels: Tensor, stdev: float, copies: int) -> Tensor:
+        reach = [float(image.max() - image.min()) for image in pixels]
+        return torch.stack(
+            [image + size * one for image, size in zip(pixels, reach, strict=True) for one in noise(case)]
+        )
+
+    monkeypatch.setattr(tunnel, "_add_noise_to_input", noisy)
+    found = tunnel.attribute(
+        case.images.clone(), nt_type=CAPTUM[statistic], nt_samples=COPIES, target=TARGETS, abs=False
+    )
+    return found.abs().amax(1)
+
+
+@STATISTICS
+@pytest.mark.parametrize(("family", "output"), [("clip", "logit"), ("registers", "probability"), ("cnn", "logit")])
+def test_it_is_captums_noise_tunnel_around_the_gradient(
+    statistic: str, family: str, output: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = CASES[family]()
+    settings = {"samples": COPIES, "noise": NOISE, "statistic": statistic, "output": output}
+    pixels, maps = (
+        explainer("smoothgrad", case.model, resolution=resolution, **settings).attribute(case.images, TARGETS)
+        for resolution in ("pixel", "patch")
+    )
+    expected = by_captum(case, output, statistic, monkeypatch)
+    torch.testing.assert_close(pixels, expected, rtol=1e-6, atol=1e-9)
+    within = [[float(patch.mean()) for patch in image] for image in patches(case, expected)]
+    torch.testing.assert_close(maps.flatten(1), torch.tensor(within, dtype=torch.float64), rtol=1e-6, atol=1e-9)
+
+
+@STATISTICS
+def test_how_many_pass_at_once_changes_nothing(statistic: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = CASES["cnn"]()
+    ours = explainer("smoothgrad", case.model, samples=COPIES, statistic=statistic)
+    expected = ours.attribute(case.images, TARGETS)
+    for count in (1, 3, 9):
+        monkeypatch.setitem(gradients._PIXELS_AT_ONCE, "cpu", count * case.images[0, 0].numel())
+        torch.testing.assert_close(ours.attribute(case.images, TARGETS), expected)
+
+
+def test_the_noise_is_that_of_the_generator_and_goes_on_with_it() -> None:
+    case, generator = CASES["cnn"](), torch.Generator().manual_seed(5)
+    ours = explainer("smoothgrad", case.model, samples=3)
+    first, second = (ours.attribute(case.images, TARGETS, generator) for _ in range(2))
+    assert not torch.allclose(first, second)
+    torch.testing.assert_close(ours.attribute(case.images, TARGETS, torch.Generator().manual_seed(5)), first)
+
+
+def test_many_copies_find_the_gradient_of_a_smooth_function() -> None:
+    """Of a sum of squares the mean gradient is that of the image, and its variance that of the noise times 4."""
+
+    class Squares(torch.nn.Module):
+        grid = (1, 1)
+
+        def forward(self, pixels: Tensor) -> Tensor:
+            return pixels.square().sum((1, 2, 3))[:, None].expand(-1, 5)
+
+    picture = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    spread = 0.15 * float(picture.max() - picture.min())
+    found = {
+        statistic: float(
+            explainer("smoothgrad", Squares(), samples=2000, statistic=statistic).attribute(picture, TARGETS[:1])
+        )
+        for statistic in CAPTUM
+    }
+    largest = 2 * picture.amax(1)
+    assert found["mean"] == pytest.approx(float(largest.mean()), rel=0.01)
+    # The largest of three estimates is a little more than what they estimate.
+    assert found["variance"] == pytest.approx(4 * spread**2, rel=0.05)
+    assert found["square"] == pytest.approx(float(largest.square().mean()) + 4 * spread**2, rel=0.02)
+
+
+def test_the_rows_are_the_papers() -> None:
+    assert {name: load_row(name).params.statistic for name in ("smoothgrad", "smoothgrad_squared", "vargrad")} == {  # type: ignore[attr-defined]
+        "smoothgrad": "mean",
+        "smoothgrad_squared": "square",
+        "vargrad": "variance",
+    }
+    assert (configured("smoothgrad").samples, configured("smoothgrad").noise) == (50, 0.15)  # type: ignore[attr-defined]
+
+
+def test_the_variance_of_one_copy_is_refused() -> None:
+    assert refusal(configured, "vargrad", samples=1) == (
+        "explainers.vargrad.samples=1 must be at least 2 for statistic=variance"
+    )
+
+
+def test_the_face_explains_a_network_of_somebody_else_by_its_name() -> None:
+    model = xai.wrap(Plain(), mean=MEAN, std=STD, image_size=SIZE, grid=(4, 4))
+    found = xai.explain(model, images(3), "smoothgrad", samples=4)
+    assert found.shape == (3, 4, 4)
+    assert found.flatten(1).std(1).gt(0).all()
+    assert torch.equal(found, xai.explain(model, images(3), "smoothgrad", samples=4))
+    assert not torch.allclose(found, xai.explain(model, images(3), "vargrad", samples=4))

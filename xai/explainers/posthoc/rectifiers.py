@@ -1,0 +1,77 @@
+"""Networks that are linear but for their rectifiers, which two explainers by gradients are about."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from xai.core.errors import UserError
+from xai.models.maskable import MaskableClassifier
+from xai.models.transformer import TransformerClassifier
+
+_RECTIFIERS = (nn.ReLU, nn.ReLU6)
+_CURVED = (
+    *(nn.GELU, nn.SiLU, nn.Mish, nn.Hardswish, nn.ELU, nn.CELU, nn.SELU),
+    *(nn.LeakyReLU, nn.PReLU, nn.Softplus, nn.Tanh),
+)
+
+
+def check_rectified(classifier: MaskableClassifier, name: str) -> None:
+    """Refuse any but a convolutional network whose activations are ReLU.
+
+    Args:
+        classifier: Whose parts are looked at; gates by a sigmoid, as of squeeze and excitation, are none.
+        name: Of the explainer, for the message.
+
+    Raises:
+        UserError: Where there is no ReLU, or another activation beside it.
+    """
+    network = type(getattr(classifier, "network", classifier)).__name__
+    parts = list(classifier.modules())
+    others = sorted({type(part).__name__ for part in parts if isinstance(part, _CURVED)})
+    if isinstance(classifier, TransformerClassifier):
+        reason = f"{network} is a transformer"
+    elif others:
+        reason = f"{network} has {', '.join(others)}"
+    elif not any(isinstance(part, _RECTIFIERS) for part in parts):
+        reason = f"{network} has no layer nn.ReLU or nn.ReLU6"
+    else:
+        return
+    raise UserError(
+        f"{name} is for convolutional networks whose activations are all ReLU, and {reason}: use smoothgrad or "
+        "integrated_gradients"
+    )
+
+
+class Guided(TorchFunctionMode):
+    """While it is entered, no rectifier lets a negative gradient pass (Springenberg et al. 2015, section 3.4).
+
+    It looks at the functions that are called and leaves modules alone: rectifiers that are no modules, modules that
+    run twice and those that work in place are all the same to it.
+    """
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Call a function, and if it is a rectifier stop what is negative of its gradient."""
+        named = kwargs or {}
+        if _rectifies(function, args, named):
+            return function(_positive_gradient(args[0]), *args[1:], **named)
+        return function(*args, **named)
+
+
+def _rectifies(function: Any, args: tuple[Any, ...], named: dict[str, Any]) -> bool:
+    if function is F.hardtanh:
+        # As which nn.ReLU6 is written.
+        return (args[1] if len(args) > 1 else named.get("min_val", -1.0)) == 0
+    return function in (F.relu, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_, F.relu6)
+
+
+def _positive_gradient(values: Tensor) -> Tensor:
+    """The same values, with only the positive part of their gradient."""
+    copy = values.clone()
+    if copy.requires_grad:
+        copy.register_hook(torch.relu)
+    return copy
