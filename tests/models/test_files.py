@@ -233,8 +233,10 @@ def test_tensors_that_are_not_those_the_file_says_are_refused(tmp_path: Path) ->
 
 def test_what_cannot_be_said_is_not_written() -> None:
     assert "image_size=16384 must be at most 4096" in refusal(lambda: replace(VIT, image_size=4**7))
-    with pytest.raises(ValueError, match="no surrogate of family cnn"):
-        describe(CNN, "surrogate", "x", CLASSES)
+    with pytest.raises(ValueError, match="no salvage of family cnn"):
+        describe(CNN, "salvage", "x", CLASSES)
+    with pytest.raises(ValueError, match="a fast_shap and a U-Net do not go together"):
+        describe(CNN, "fast_shap", "x", CLASSES)
 
 
 def test_files_of_others_say_nothing_of_themselves(tmp_path: Path) -> None:

@@ -82,7 +82,8 @@ def fit(
     """Train an explainer of a model on images: what their parts make the classifier say.
 
     Args:
-        explainer: A trained one: `salvage`, `vit_shapley` (both for vision transformers), `ranking`.
+        explainer: A trained one: `salvage`, `vit_shapley` (both for vision transformers), `fast_shap` (for CNNs),
+            `ranking`.
         model: Of `xai.load` or `xai.wrap`; a plain vision transformer or a convolutional network of timm, or a
             checkpoint of this framework.
         images: What it learns from: pictures (PIL, or paths), uint8, or floats [N, 3, H, W] in [0, 1].

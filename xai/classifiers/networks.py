@@ -11,7 +11,7 @@ import torch
 from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 
-from xai.classifiers.params import ClassifierParams
+from xai.classifiers.params import ClassifierParams, SurrogateParams
 from xai.core.errors import UserError
 from xai.core.files import fingerprint_file, write_atomically
 from xai.core.optimisation import FitParams
@@ -21,6 +21,7 @@ from xai.core.training import fit
 from xai.data.catalogue import OpenData
 from xai.data.module import ImageDataModule, in_order
 from xai.methods.classifier import Classifier
+from xai.methods.surrogate import Surrogate
 from xai.models import files
 from xai.models.families import seeded
 from xai.models.maskable import MaskableClassifier, Removal
@@ -28,7 +29,7 @@ from xai.models.spec import describe
 from xai.models.weights import load_weights, match_weights, read_weights
 from xai.shapley.masks import random_masks
 
-FILES = {name: f"{name}.safetensors" for name in ("classifier", "surrogate", "salvage", "vit_shapley")}
+FILES = {name: f"{name}.safetensors" for name in ("classifier", "surrogate", "salvage", "vit_shapley", "fast_shap")}
 _EVALUATION_BATCH = 128
 REVISION = 1
 
@@ -43,6 +44,7 @@ class ClassifierStages:
         data: The data set.
         classifier_params: How the classifier is trained, where it is.
         seed: Of weights, order of images, masks.
+        surrogate_params: How it is fine-tuned on masked images; None where only the classifier is wanted.
     """
 
     runtime: Runtime
@@ -50,6 +52,7 @@ class ClassifierStages:
     data: OpenData
     classifier_params: ClassifierParams
     seed: int
+    surrogate_params: SurrogateParams | None = None
 
     def __post_init__(self) -> None:
         """Refuse what would only show after the training before it."""
@@ -57,6 +60,11 @@ class ClassifierStages:
         self.model.maskable(self._shell())
         if not self.is_published:
             self._check_focus()
+
+    @property
+    def surrogate_removal(self) -> Removal:
+        """How patches are removed from what the surrogate learns from."""
+        return Removal()
 
     @property
     def is_published(self) -> bool:
@@ -71,6 +79,25 @@ class ClassifierStages:
         if checkpoint is not None:
             return self._own_classifier(checkpoint)
         return self._published_classifier() if self.is_published else self._trained_classifier()
+
+    @cached_property
+    def surrogate(self) -> Artifact:
+        """The classifier fine-tuned on masked images: what v(S) is asked of."""
+        params = self.surrogate_params
+        assert params is not None
+        spec = {"classifier": self.classifier.key, **asdict(params), "seed": self.seed, "revision": REVISION}
+
+        def make(workdir: Path) -> None:
+            frozen, student = self.network("classifier"), self._student()
+            how = (params.fit, params.teacher, params.sizes, self.seed, f"surrogate/{self.data.name}")
+            self._fit(Surrogate(student.requires_grad_(True), frozen, *how), params.fit, workdir, "surrogate")
+            self._write(workdir, "surrogate", student.network)
+
+        return self._get("surrogate", spec, make)
+
+    def _student(self) -> Any:
+        """What becomes the surrogate, in the mode in which it is trained: batch statistics follow masked images too."""
+        return self.network("classifier").train()
 
     def network(self, kind: str, removal: Removal | None = None) -> MaskableClassifier:
         """A classifier from the store by its kind, on the device, in evaluation mode."""
@@ -215,8 +242,8 @@ class ClassifierStages:
     def _write(self, workdir: Path, kind: str, network: nn.Module, name: str | None = None, **more: Any) -> None:
         """Write a network, None: under its usual name; `more` is what is to be said of an explainer's decoder."""
         if kind == "surrogate":
-            # It has learned to answer with tokens missing, and with nothing else.
-            more["removal"] = Removal("tokens")
+            # It has learned to answer with patches removed in this way, and in no other.
+            more["removal"] = self.surrogate_removal
         spec = describe(self.model, kind, self.data.name, self.data.source.classes, seed=self.seed, **more)
         path = workdir / (name or FILES[kind])
         path.parent.mkdir(exist_ok=True)

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from xai.core.optimisation import FitParams
 from xai.core.settings import Count, EvenCount, Positive, Share, settings
+from xai.models.geometry import Width
 from xai.models.segmenter import Decoder
 
 Portion = Annotated[float, Field(gt=0, le=1)]
@@ -81,3 +82,18 @@ class SalvageParams(ExplainerFit):
 @settings
 class VitShapleyParams(ExplainerFit):
     """ViT-Shapley; it has no settings of its own."""
+
+
+@settings
+class FastShapParams:
+    """FastSHAP.
+
+    Args:
+        masks: Coalitions an image and step; even, because half of them complement the other half.
+        width: Channels of its decoder.
+        fit: Its optimisation.
+    """
+
+    masks: EvenCount
+    width: Width
+    fit: FitParams

@@ -8,11 +8,10 @@ from typing import Any
 from pytorch_lightning import LightningModule
 
 from xai.classifiers.networks import FILES, REVISION, ClassifierStages
-from xai.classifiers.params import SalvageParams, SurrogateParams, VitShapleyParams
+from xai.classifiers.params import SalvageParams, VitShapleyParams
 from xai.core.kept import kept_weights, on_the_way
 from xai.core.store import Artifact
 from xai.methods.salvage import Salvage
-from xai.methods.surrogate import Surrogate
 from xai.methods.vit_shapley import VitShapley
 from xai.models.explainer import ExplainerNetwork, SalvageNetwork, ShapleyNetwork
 from xai.models.families import seeded
@@ -25,14 +24,9 @@ from xai.models.weights import load_weights, read_weights
 
 @dataclass
 class VitStages(ClassifierStages):
-    """A vision transformer, and everything that is trained around it.
-
-    Args:
-        surrogate_params: How it is fine-tuned on masked images; None where only the classifier is wanted.
-    """
+    """A vision transformer, and everything that is trained around it."""
 
     model: VitParams
-    surrogate_params: SurrogateParams | None = None
 
     @cached_property
     def width(self) -> int:
@@ -40,28 +34,13 @@ class VitStages(ClassifierStages):
         shell: Any = self._shell()
         return int(shell.embed_dim)
 
-    @cached_property
-    def surrogate(self) -> Artifact:
-        """The classifier fine-tuned on masked images: what v(S) is asked of."""
-        params = self.surrogate_params
-        assert params is not None
-        spec = {"classifier": self.classifier.key, **asdict(params), "seed": self.seed, "revision": REVISION}
+    @property
+    def surrogate_removal(self) -> Removal:
+        """A transformer is never shown the token of a patch that is removed."""
+        return Removal("tokens")
 
-        def make(workdir: Path) -> None:
-            frozen, student = self.network("classifier"), self.network("classifier")
-            module = Surrogate(
-                student.requires_grad_(True),
-                frozen,
-                params.fit,
-                params.teacher,
-                params.sizes,
-                self.seed,
-                f"surrogate/{self.data.name}",
-            )
-            self._fit(module, params.fit, workdir, "surrogate")
-            self._write(workdir, "surrogate", student.network)
-
-        return self._get("surrogate", spec, make)
+    def _student(self) -> MaskableVit:
+        return self.network("classifier")
 
     def salvage(self, params: SalvageParams) -> Artifact:
         """A trained SALVAGE explainer."""

@@ -26,6 +26,7 @@ MODULES = (
     "xai.explainers.pooled",
     "xai.explainers.learned.kernel_shap_proxy",
     "xai.papers.salvage.explainers",
+    "xai.papers.salvage.fast_shap",
     "xai.papers.ranking.explainers",
     "xai.papers.vectors.explainers",
 )

@@ -9,6 +9,7 @@ from xai.methods.learner import Learner
 from xai.methods.salvage import check_masks, log_predictions
 from xai.models.explainer import ShapleyNetwork
 from xai.models.maskable import MaskableClassifier
+from xai.models.unet import FastShapNetwork
 from xai.sampling import common_and_own
 from xai.shapley.masks import paired_masks
 
@@ -52,7 +53,7 @@ class VitShapley(Learner):
     """Trains phi on the game of the surrogate, with paired masks from the Shapley kernel.
 
     Args:
-        network: The explainer; trained in place.
+        network: The explainer, of a transformer or of a CNN (FastSHAP, whose loss it is); trained in place.
         surrogate: What answers v(S), frozen.
         masks: Coalitions an image and step; even, for they come with their complements.
         params, seed, stage: As of `Learner`.
@@ -60,7 +61,7 @@ class VitShapley(Learner):
 
     def __init__(
         self,
-        network: ShapleyNetwork,
+        network: ShapleyNetwork | FastShapNetwork,
         surrogate: MaskableClassifier,
         params: FitParams,
         masks: int,

@@ -24,6 +24,7 @@ from xai.models.geometry import Geometry
 from xai.models.maskable import MaskableClassifier, Removal
 from xai.models.segmenter import build_decoder
 from xai.models.spec import Spec, said_of
+from xai.models.unet import FastShapNetwork
 from xai.models.weights import (
     load_weights,
     match_weights,
@@ -45,7 +46,8 @@ class Network:
 
     Attributes:
         spec: What it says of itself.
-        network: A `MaskableClassifier` (of a CLIP a `SelfExplainingClip`), `ExplainerNetwork` or `DenseExplainer`.
+        network: A `MaskableClassifier` (of a CLIP a `SelfExplainingClip`), `ExplainerNetwork`, `FastShapNetwork` or
+            `DenseExplainer`.
         classifier: What that explains: itself, or the classifier beside it; None where the file holds none.
         parts: The modules that the tensors belong to, by what their names begin with.
     """
@@ -105,6 +107,10 @@ def build(spec: Spec, removal: Removal | None = None) -> Network:
         decoder = build_decoder(shape.kind, inner.embed_dim, scores, shape.depth, shape.heads)
         explainer = made(inner, decoder, params.mean, params.std)
         return Network(spec, explainer, None, {"": explainer})
+    if spec.unet is not None:
+        grid, size = (params.grid, params.grid), params.image_size
+        values = FastShapNetwork(inner, spec.unet.width, outputs, grid, size, params.mean, params.std)
+        return Network(spec, values, None, {"": values})
     classifier = params.maskable(inner, removal)
     if spec.ranking is None:
         return Network(spec, classifier, classifier, {"": inner})

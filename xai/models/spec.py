@@ -12,7 +12,7 @@ from xai.models.cnn import CnnParams
 from xai.models.dpt import DecoderParams
 from xai.models.factory import ClipParams
 from xai.models.families import NetworkParams, family_of, named, open_model, register
-from xai.models.geometry import Deviations, Geometry, Heads, Means, Text
+from xai.models.geometry import Deviations, Geometry, Heads, Means, Text, Width
 from xai.models.maskable import Removal
 from xai.models.vit import VitParams
 
@@ -27,9 +27,15 @@ register(
 
 SOURCES = frozenset({"weights", "pretrained", "package", "random_weights"})
 """Settings, of any family, that say where weights come from: they do not shape a network, and no file says them."""
-Kind = Literal["classifier", "self_explaining", "surrogate", "salvage", "vit_shapley", "ranking"]
-_ONLY = {"self_explaining": "clip", "surrogate": "vit", "salvage": "vit", "vit_shapley": "vit"}
-"""The family that there are networks of, where it is one."""
+Kind = Literal["classifier", "self_explaining", "surrogate", "salvage", "vit_shapley", "fast_shap", "ranking"]
+_ONLY = {
+    "self_explaining": ("clip",),
+    "surrogate": ("vit", "cnn"),
+    "salvage": ("vit",),
+    "vit_shapley": ("vit",),
+    "fast_shap": ("cnn",),
+}
+"""The families that there are networks of, where not of all."""
 
 
 def shape_of(params: Geometry) -> Geometry:
@@ -110,6 +116,12 @@ class PixelExplainer(Closed):
     backbone: Backbone | None = None
 
 
+class UNet(Closed):
+    """From the features of a CNN to scores of patches; see `UNetDecoder`."""
+
+    width: Width
+
+
 class Lineage(Closed):
     """What made a file: the version of this framework, the seed, and the fingerprint of the base weights.
 
@@ -135,17 +147,20 @@ class Spec(Closed):
     removal: Removal | None = None
     decoder: TokenDecoder | None = None
     ranking: PixelExplainer | None = None
+    unet: UNet | None = None
     made_by: Lineage = Lineage()
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         family = family_of(self.model).name
-        if family != _ONLY.get(self.kind, family) or (self.kind == "ranking" and family == "clip"):
+        if family not in _ONLY.get(self.kind, (family,)) or (self.kind == "ranking" and family == "clip"):
             raise ValueError(f"there is no {self.kind} of family {family}")
         if (self.decoder is None) == (self.kind in ("salvage", "vit_shapley")):
             raise ValueError(f"a {self.kind} has {'a' if self.decoder is None else 'no'} decoder")
         if (self.ranking is None) == (self.kind == "ranking"):
             raise ValueError(f"a {self.kind} and ranking settings do not go together")
+        if (self.unet is None) == (self.kind == "fast_shap"):
+            raise ValueError(f"a {self.kind} and a U-Net do not go together")
         if isinstance(self.model, NetworkParams):
             self.model.outputs(len(self.classes))
         return self
@@ -153,7 +168,7 @@ class Spec(Closed):
     @property
     def explains(self) -> bool:
         """Whether the network has learned, or been given, explanations."""
-        return self.kind in ("self_explaining", "salvage", "vit_shapley", "ranking")
+        return self.kind in ("self_explaining", "salvage", "vit_shapley", "fast_shap", "ranking")
 
 
 def describe(
@@ -175,7 +190,7 @@ def describe(
         classes: Names of its classes.
         seed: Of its training.
         base: Fingerprint of the base weights.
-        more: `removal`, and `decoder` or `ranking` of an explainer.
+        more: `removal`, and `decoder`, `ranking` or `unet` of an explainer.
     """
     made_by = Lineage(seed=seed, base=base)
     values = {"kind": kind, "model": params, "data": data, "classes": tuple(classes), "made_by": made_by}

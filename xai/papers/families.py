@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import PlainValidator
 
+from xai.classifiers.cnn import CnnStages
 from xai.classifiers.networks import ClassifierStages
 from xai.classifiers.params import ClassifierParams, SurrogateParams
 from xai.classifiers.vit import VitStages
@@ -13,6 +14,7 @@ from xai.core.errors import UserError
 from xai.core.runtime import Runtime
 from xai.data.catalogue import OpenData
 from xai.models import files
+from xai.models.cnn import CnnParams
 from xai.models.factory import ClipParams
 from xai.models.families import NetworkParams, families, family_of, open_model
 from xai.models.geometry import Geometry
@@ -130,10 +132,10 @@ def classifier_stages(
     surrogate: SurrogateParams | None,
     seed: int,
 ) -> ClassifierStages:
-    """The classifier of a model and what is made from it; only a ViT has a surrogate."""
-    if isinstance(model, VitParams):
-        return VitStages(runtime, model, data, classifier, seed, surrogate)
-    return ClassifierStages(runtime, model, data, classifier, seed)
+    """The classifier of a model and what is made from it."""
+    kinds = {VitParams: VitStages, CnnParams: CnnStages}
+    made = next((stages for params, stages in kinds.items() if isinstance(model, params)), ClassifierStages)
+    return made(runtime, model, data, classifier, seed, surrogate)
 
 
 def _settings(kind: type[Geometry]) -> type[Geometry]:

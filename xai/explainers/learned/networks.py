@@ -10,6 +10,7 @@ from xai.methods.vit_shapley import efficient, predictions_with_ends
 from xai.models.clip import SelfExplainingClip
 from xai.models.explainer import SalvageNetwork, ShapleyNetwork, column
 from xai.models.maskable import MaskableClassifier
+from xai.models.unet import FastShapNetwork
 
 
 class ExplainingClassifier(ABC):
@@ -46,7 +47,9 @@ class Salvage(ExplainingClassifier):
 
 
 class VitShapleyExplainer(ExplainingClassifier):
-    """ViT-Shapley (Covert et al. 2023): values normalised with two answers of the surrogate, so that they add up.
+    """ViT-Shapley (Covert et al. 2023) and FastSHAP (Jethani et al. 2022).
+
+    Values are normalised with two answers of the surrogate, so that they add up.
 
     Args:
         network: The trained network.
@@ -55,7 +58,9 @@ class VitShapleyExplainer(ExplainingClassifier):
             else by the raw sum that Table 4 of SALVAGE judges.
     """
 
-    def __init__(self, network: ShapleyNetwork, surrogate: MaskableClassifier, normalised: bool = False) -> None:
+    def __init__(
+        self, network: ShapleyNetwork | FastShapNetwork, surrogate: MaskableClassifier, normalised: bool = False
+    ) -> None:
         self._network, self._surrogate, self._normalised = network, surrogate, normalised
         self.grid = network.grid
 
