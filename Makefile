@@ -2,6 +2,7 @@
 #
 # Variables, on the command line (make demo ARGS="seed=1") or in the environment:
 #   ARGS               passed on: overrides to demo and the tables, options to bench, options and paths to test
+#   SCALE              paper: the tables and figures with the papers' data, models and settings, on GPUs
 #   XAI_PYTHON         the Python (3.11 or newer) that .venv is made from; otherwise the first fit one on PATH
 #   XAI_TEST_WORKERS   processes that `make test` shares its tests among; 0 runs them in one
 
@@ -9,13 +10,17 @@ VENV  := .venv
 BIN   := $(VENV)/bin
 STAMP := $(VENV)/.installed
 STORE := outputs/store
+SWEEP := $(BIN)/python run.py -m sweep=
+SCALED = $(if $(filter paper,$(SCALE)),_paper)
+SWEEPS := vectors_table1 vectors_figure3 salvage_table1 salvage_table2 salvage_table3 salvage_table4 salvage_figures \
+	ranking_table ranking_figures
 
 # An assignment, so that a PYTHON some other tool left in the environment does not count; make PYTHON=... does.
 PYTHON = $(XAI_PYTHON)
 XAI_TEST_WORKERS ?= $(shell test "$$(getconf _NPROCESSORS_ONLN)" -ge 2 && echo 2 || echo 0)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo vectors-table1 vectors-figure3 salvage-table1 salvage-table2 salvage-table3 salvage-table4 salvage-figures rank-table rank-figures bench bench-estimators docs docs-tables test soak lint format clean distclean
+.PHONY: help install demo tables plan vectors-table1 vectors-figure3 salvage-table1 salvage-table2 salvage-table3 salvage-table4 salvage-figures rank-table rank-figures bench bench-estimators docs docs-tables test soak lint format clean distclean
 
 help:  ## this list
 	@awk 'BEGIN { FS = ":.*## " } \
@@ -34,34 +39,40 @@ demo: $(STAMP)  ## the whole idea on real images, with controls and a report (mi
 	@$(BIN)/python run.py experiment=demo $(ARGS) name=demo_helper >/dev/null 2>&1 & helper=$$!; \
 	trap "kill $$helper 2>/dev/null" EXIT; $(BIN)/python run.py experiment=demo $(ARGS)
 
-##@ The papers' tables and figures
+##@ The papers' tables and figures (launchers, clusters: docs/cluster.md)
+
+tables: $(STAMP)  ## all of them, one after the other; what they share is made once
+	@for sweep in $(SWEEPS); do $(SWEEP)$$sweep$(SCALED) $(ARGS) || failed=1; done; exit $${failed:-0}
+
+plan: $(STAMP)  ## what all of them need: stages, forward passes, bytes, hours (ARGS=rate=3000 or rate=measured)
+	@for sweep in $(SWEEPS); do $(BIN)/python run.py task=plan sweep=$$sweep$(SCALED) $(ARGS) || exit 1; done
 
 vectors-table1: $(STAMP)  ## explainability vectors, Table 1: the transfer against its bounds and controls
-	$(BIN)/python -m xai.sweep sweeps/vectors_table1.yaml $(ARGS)
+	$(SWEEP)vectors_table1$(SCALED) $(ARGS)
 
 vectors-figure3: $(STAMP)  ## explainability vectors, Figure 3: what lambda and alpha do
-	$(BIN)/python -m xai.sweep sweeps/vectors_figure3.yaml $(ARGS)
+	$(SWEEP)vectors_figure3$(SCALED) $(ARGS)
 
 salvage-table1: $(STAMP)  ## SALVAGE, Table 1: faithfulness and localisation against rivals and controls
-	$(BIN)/python -m xai.sweep sweeps/salvage_table1.yaml $(ARGS)
+	$(SWEEP)salvage_table1$(SCALED) $(ARGS)
 
 salvage-table2: $(STAMP)  ## SALVAGE, Table 2: least and most influential first
-	$(BIN)/python -m xai.sweep sweeps/salvage_table2.yaml $(ARGS)
+	$(SWEEP)salvage_table2$(SCALED) $(ARGS)
 
 salvage-table3: $(STAMP)  ## SALVAGE, Table 3: the same, patches drawn by attribution
-	$(BIN)/python -m xai.sweep sweeps/salvage_table3.yaml $(ARGS)
+	$(SWEEP)salvage_table3$(SCALED) $(ARGS)
 
 salvage-table4: $(STAMP)  ## SALVAGE, Table 4: the explainers as classifiers
-	$(BIN)/python -m xai.sweep sweeps/salvage_table4.yaml $(ARGS)
+	$(SWEEP)salvage_table4$(SCALED) $(ARGS)
 
 salvage-figures: $(STAMP)  ## SALVAGE, Figures 2, 3, 4, 6 and 7
-	$(BIN)/python -m xai.sweep sweeps/salvage_figures.yaml $(ARGS)
+	$(SWEEP)salvage_figures$(SCALED) $(ARGS)
 
 rank-table: $(STAMP)  ## Learn to Rank: deletion and insertion of pixels against rivals and controls
-	$(BIN)/python -m xai.sweep sweeps/ranking_table.yaml $(ARGS)
+	$(SWEEP)ranking_table$(SCALED) $(ARGS)
 
 rank-figures: $(STAMP)  ## Learn to Rank, Figures 3, 5 and 6
-	$(BIN)/python -m xai.sweep sweeps/ranking_figures.yaml $(ARGS)
+	$(SWEEP)ranking_figures$(SCALED) $(ARGS)
 
 ##@ Work on it
 

@@ -39,6 +39,8 @@ def run(config: DictConfig, output: Path, typed: Sequence[str] = ()) -> None:
         UserError: For whatever the user can mend.
     """
     task, settings = check(config, typed)
+    if not task.writes:
+        return task.run(settings, output)
     from xai.core.loggers import closing_logger  # with Lightning
 
     def work() -> None:

@@ -1,17 +1,17 @@
-"""From the command line to a task: Hydra composes, one line is printed for what is wrong."""
+"""From the command line to a task, or to a sweep of them: Hydra composes, one line is printed for what is wrong."""
 
 import argparse
 import functools
 import logging
-import math
 import os
 import re
+import shlex
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from itertools import islice, product
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -19,18 +19,19 @@ import hydra
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf, open_dict
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from xai.core.composing import CONF, choices, config_files
 from xai.core.errors import UserError, visible
 from xai.core.guard import check_config
-from xai.core.overrides import overrides, typed_keys
+from xai.core.launching import end_with_the_launcher, is_launched
+from xai.core.overrides import as_axis, label, overrides, quoted, typed_keys
+from xai.core.records import recorded
 from xai.core.settings import unknown
 
-_MOST_JOBS = 10_000
 _NO_MEMORY = "can't allocate memory|not enough memory|out of memory|Storage size calculation overflowed"
 
 
@@ -42,19 +43,44 @@ def main() -> int:
         HydraConfig.instance().cfg = None  # of an earlier job of this process, which saw other files
         typed, given = sys.argv[1:], _given(sys.argv[1:])
         settings = overrides(given.overrides, many=given.multirun)
+        flags = [each for each in typed if each not in given.overrides]
+        chosen = {key: value for key, _, value in (each.partition("=") for each in settings)}
+        if chosen.get("sweep", "null") != "null" and "name" not in chosen:
+            settings.append(f"name={quoted(chosen['sweep'])}")
+        run = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(_run)
         if given.multirun:
-            _check_jobs(settings, given)
+            return _sweep(run, given, flags, settings)
         # Flags first: argparse does not find settings on both sides of one.
-        sys.argv[1:] = [*(each for each in typed if each not in given.overrides), *settings]
-        hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(_run)()
+        sys.argv[1:] = [*flags, *settings]
+        run()
 
     return report_errors(work)
+
+
+def _sweep(run: Callable[[], Any], given: argparse.Namespace, flags: Sequence[str], settings: list[str]) -> None:
+    """Check all jobs of -m before the first of them runs, run them, and show what they come to together."""
+    from xai.app import check
+    from xai.sweeps.ending import end, started
+
+    typed = shlex.join(["python", os.path.relpath(sys.argv[0]), *sys.argv[1:]])
+    sys.argv[1:] = [*flags, *map(as_axis, settings)]
+    own = [f"hydra.searchpath=[file://{Path(given.config_dir).absolute()}]"] if given.config_dir else []
+
+    def checked(job: Sequence[str], config: DictConfig) -> None:
+        _check_places(job, str(HydraConfig.get().runtime.choices["task"]))
+        check(config, typed_keys(job))
+
+    # Which combinations another sweeper makes, it alone knows.
+    is_known = not any(each.startswith("hydra/sweeper=") for each in settings)
+    with started(settings, own, given.config_name or "config", typed, checked if is_known else None) as jobs:
+        run()
+    sys.exit(end(jobs, typed))
 
 
 def prepare() -> None:
     """Make Hydra let its errors through and refuse what it must not run, and a stop from outside an orderly one."""
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    OmegaConf.register_new_resolver("xai.flat", lambda name: str(name).replace("/", "-"), replace=True)
+    OmegaConf.register_new_resolver("xai.label", label, replace=True)
     if not hasattr(ConfigLoaderImpl.load_configuration, "__wrapped__"):
         ConfigLoaderImpl.load_configuration = _guarded(ConfigLoaderImpl.load_configuration)  # type: ignore[method-assign]
     for stream in (sys.stdout, sys.stderr):
@@ -62,6 +88,8 @@ def prepare() -> None:
         getattr(stream, "reconfigure", lambda **_: None)(errors="backslashreplace")
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _terminate)
+        if is_launched():
+            end_with_the_launcher()
 
 
 class _Terminated(KeyboardInterrupt):
@@ -122,37 +150,6 @@ def _given(typed: list[str]) -> argparse.Namespace:
     return found
 
 
-def _check_jobs(settings: Sequence[str], given: argparse.Namespace) -> None:
-    """Check the settings of every job of a sweep, before the first of them runs.
-
-    Raises:
-        UserError: For the first that could not run.
-    """
-    parser = OverridesParser.create()
-    axes = []
-    for each in parser.parse_overrides(list(settings)):
-        values = list(islice(each.sweep_string_iterator(), _MOST_JOBS + 1)) if each.is_sweep_override() else None
-        axes.append([each.input_line or ""] if values is None else [f"{each.get_key_element()}={v}" for v in values])
-    if math.prod(map(len, axes)) > _MOST_JOBS:
-        raise UserError(f"-m asks for more than {_MOST_JOBS} jobs: give fewer values in a command")
-    if any(each.startswith("hydra/sweeper=") for each in settings):
-        return  # which combinations another sweeper makes, it alone knows
-    from xai.app import check
-
-    own = [f"hydra.searchpath=[file://{Path(given.config_dir).absolute()}]"] if given.config_dir else []
-    try:
-        for job in product(*axes):
-            with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-                config = hydra.compose(given.config_name or "config", [*job, *own], return_hydra_config=True)
-            HydraConfig.instance().set_config(config)
-            _check_places(job, str(config.hydra.runtime.choices["task"]))
-            with open_dict(config):
-                del config["hydra"]
-            check(config, typed_keys(job))
-    finally:
-        HydraConfig.instance().cfg = None
-
-
 def report_errors(job: Callable[[], None]) -> int:
     """Run a job; print one line for whatever the user can mend, and return the exit status."""
     try:
@@ -182,22 +179,33 @@ def report_errors(job: Callable[[], None]) -> int:
     return 0
 
 
-def _run(config: DictConfig) -> None:
-    job = HydraConfig.get()
+def _run(config: DictConfig) -> int:
+    job, output = HydraConfig.get(), Path(HydraConfig.get().runtime.output_dir)
+    is_one_of_many = job.mode == RunMode.MULTIRUN
 
     def work() -> None:
         # Before anything is imported that takes its time.
         _check_places(job.overrides.task, str(job.runtime.choices["task"]))
         from xai.app import run
 
-        run(config, Path(job.runtime.output_dir), typed_keys(job.overrides.task))
+        with recorded(output) if is_one_of_many or is_launched() else nullcontext():
+            run(config, output, typed_keys(job.overrides.task))
 
-    status = report_errors(work)
+    try:
+        status = report_errors(work)
+    except Exception:
+        # A bug, or what no job can help: of many jobs the others go on.
+        if not is_one_of_many:
+            raise
+        traceback.print_exc()
+        status = 1
+    _remove_empty(output)
     if status:
-        _remove_empty(Path(job.runtime.output_dir))
         _remove_empty(Path(str(config.store)) / ".locks")
-        # Hydra prints a line of its own before it lets an error through, and runs the rest of a sweep first.
-        sys.exit(status)
+        if status > 128 or not is_one_of_many:
+            # Hydra prints a line of its own before it lets an error through, and runs the rest of a sweep first.
+            sys.exit(status)
+    return status
 
 
 def _remove_empty(folder: Path) -> None:

@@ -15,12 +15,13 @@ _TARGETS = {
     "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher",
     f"{_LAUNCHERS}.LocalLauncher",
     f"{_LAUNCHERS}.SlurmLauncher",
+    *(f"hydra_plugins.xai_launchers.{name}" for name in ("Processes", "Ray", "Slurm")),
 }
 """Launchers and sweepers that are shipped, here or as extras."""
 
 _LOGGING = {"logging.StreamHandler", "logging.FileHandler", "logging.NullHandler", "logging.Formatter"}
 _STREAMS = {"ext://sys.stdout", "ext://sys.stderr"}
-_RESOLVERS = ("hydra", "now", "oc.env", "xai.flat")
+_RESOLVERS = ("hydra", "now", "oc.env", "xai.label")
 
 
 def check_config(config: DictConfig) -> None:

@@ -1,7 +1,7 @@
-"""What is typed on the command line, as Hydra is to have it."""
+"""What is typed on the command line, as Hydra is to have it, and what the runs of a sweep are called by."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, ValueType
@@ -26,6 +26,39 @@ _TEXT = {
 """Settings whose value is text whatever it looks like."""
 
 
+_UNNAMED = {"logger", "trainer", "launcher", "store", "sweep", "name"}
+"""What makes no difference to the numbers of a run, or names it already."""
+
+
+def is_swept(text: str) -> bool:
+    """Whether an override has several values; False for what cannot be read."""
+    try:
+        return OverridesParser.create().parse_override(text).is_sweep_override()
+    except HydraException:
+        return False
+
+
+def as_axis(text: str) -> str:
+    """An override as a sweep over one value, which Hydra applies to the jobs alone, and not to what is common to them.
+
+    A setting may be there only with the experiment that the jobs have.
+    """
+    key, _, value = text.partition("=")
+    is_own = key.startswith("hydra") or key in ("name", "store") or (CONF / key.lstrip("+").partition("@")[0]).is_dir()
+    return text if is_own or not value or is_swept(text) else f"{key}=choice({value})"
+
+
+def label(given: Iterable[str], axes: Mapping[str, object]) -> str:
+    """What a run of a sweep is called: the overrides it has, but for those that all runs of the sweep file have.
+
+    An experiment has a name of its own, and is left out unless the sweep file has several.
+    """
+    left = _UNNAMED | {key for key, values in axes.items() if not is_swept(f"{key}={values}")}
+    left |= set() if "experiment" in axes else {"experiment"}
+    named = sorted(each.lstrip("+") for each in given if each.lstrip("+").partition("=")[0] not in left)
+    return ",".join(named).replace("/", "-") or "run"
+
+
 def overrides(typed: Sequence[str], *, many: bool = False) -> list[str]:
     """What was typed as Hydra is to have it: in quotes what it cannot read, settings of rows and metrics as additions.
 
@@ -43,8 +76,8 @@ def overrides(typed: Sequence[str], *, many: bool = False) -> list[str]:
 
 def _readable(text: str, parser: OverridesParser, many: bool) -> str:
     key, equals, value = text.partition("=")
-    quoted = [f"{key}={_quoted_parts(key, value, parser)}", f"{key}={_quoted(value)}"]
-    attempts = [text, *(quoted if equals else [])]
+    in_quotes = [f"{key}={_quoted_parts(key, value, parser)}", f"{key}={quoted(value)}"]
+    attempts = [text, *(in_quotes if equals else [])]
     found = next((attempt for attempt in attempts if _is_read(attempt, parser)), None)
     if found is None or not key.strip("+~"):
         raise UserError(f"{text} is no setting: settings are given as KEY=VALUE, as in seed=1")
@@ -63,7 +96,7 @@ def _readable(text: str, parser: OverridesParser, many: bool) -> str:
         return found
     # A name such as 1 or true is text all the same.
     is_other = key in _TEXT and not isinstance(parsed.value(), str | list | dict | None)
-    return f"{key}={_quoted(value)}" if is_other else found
+    return f"{key}={quoted(value)}" if is_other else found
 
 
 def _check_group(text: str, key: str, parsed: Override) -> None:
@@ -80,9 +113,9 @@ def _check_group(text: str, key: str, parsed: Override) -> None:
 def _quoted_parts(key: str, value: str, parser: OverridesParser) -> str:
     """A list with quotes around those of its parts that need them."""
     if not (value.startswith("[") and value.endswith("]")):
-        return _quoted(value)
+        return quoted(value)
     parts = [part.strip() for part in value[1:-1].split(",")]
-    return f"[{','.join(part if _is_read(f'{key}={part}', parser) else _quoted(part) for part in parts)}]"
+    return f"[{','.join(part if _is_read(f'{key}={part}', parser) else quoted(part) for part in parts)}]"
 
 
 def _is_read(text: str, parser: OverridesParser) -> bool:
@@ -93,7 +126,8 @@ def _is_read(text: str, parser: OverridesParser) -> bool:
     return True
 
 
-def _quoted(value: str) -> str:
+def quoted(value: str) -> str:
+    """Text in quotes, as Hydra reads them."""
     escaped = re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + ("\\'" if found[2] else ""), value)
     return f"'{escaped}'"
 

@@ -1,4 +1,4 @@
-"""Progress a person can read: bars with the time left on a terminal, one line a stage everywhere else."""
+"""Progress a person can read: bars with the time left on a terminal, a line now and then everywhere else."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -23,21 +23,47 @@ class _Console(Console):
 console = _Console()
 """Where people read: standard output."""
 
+Listener = Callable[[str, int, int], None]
+"""Is told what is being made, and how many units of how many are done."""
+
+_listeners: list[Listener] = []
+_SECONDS_BETWEEN_LINES = 60.0
+
+
+@contextmanager
+def told_to(listener: Listener) -> Iterator[None]:
+    """Tell a listener of every bar while the body runs."""
+    _listeners.append(listener)
+    try:
+        yield
+    finally:
+        _listeners.remove(listener)
+
 
 @contextmanager
 def bar(title: str, total: int, unit: str, least_seconds: float = 0.0) -> Iterator[Callable[[int], None]]:
     """Show a bar while the body runs; yields a function to call with the number of units that are done.
 
-    Without a terminal nothing moves: one line is printed at the end, of what took `least_seconds` at least.
+    Without a terminal nothing moves: a line is printed every minute with the time left, and one at the end, of what
+    took `least_seconds` at least.
     """
-    start = time.perf_counter()
-    done = 0
+    start = last = time.perf_counter()
 
+    def tell(now: int) -> None:
+        for listener in _listeners:
+            listener(title, now, total)
+
+    tell(0)
     if not console.is_terminal:
 
         def count(now: int) -> None:
-            nonlocal done
-            done = now
+            nonlocal last
+            tell(now)
+            if now and time.perf_counter() - last >= _SECONDS_BETWEEN_LINES:
+                last = time.perf_counter()
+                left = (last - start) / now * (total - now)
+                line = f"  {escape(title)}: {now} of {total} {unit}, {left / 60:.0f} min left"
+                console.print(line, highlight=False, style="dim", soft_wrap=True)
 
         yield count
     else:
@@ -45,7 +71,12 @@ def bar(title: str, total: int, unit: str, least_seconds: float = 0.0) -> Iterat
         times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
         with Progress(*columns, *times, console=console, transient=True) as progress:
             task = progress.add_task(title, total=total)
-            yield lambda now: progress.update(task, completed=now)
+
+            def move(now: int) -> None:
+                tell(now)
+                progress.update(task, completed=now)
+
+            yield move
     seconds = time.perf_counter() - start
     if seconds < least_seconds:
         return

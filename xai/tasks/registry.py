@@ -19,18 +19,22 @@ class Task:
         settings: What a configuration is built into.
         run: Does it, from its settings and the folder of the run.
         adds: Whether what earlier runs wrote into that folder stays, where this one writes other names.
+        writes: Whether it writes anything; what only says something leaves no folder.
     """
 
     asked: str
     settings: type[Any]
     run: Callable[[Any, Path], None]
     adds: bool = False
+    writes: bool = True
 
 
 TASKS = {
     "apply_vector": "xai.tasks.apply_vector",
     "compare": "xai.tasks.compare",
     "explain": "xai.tasks.explain",
+    "report": "xai.sweeps.report",
+    "status": "xai.sweeps.status",
     "study": "xai.tasks.study",
     "supervise": "xai.tasks.supervise",
     "train": "xai.tasks.train",

@@ -1,0 +1,219 @@
+"""Launchers of Hydra's: the jobs of a sweep as commands, in processes of this machine, under Ray or under SLURM.
+
+Each job is what a user would type for it alone, and what it says goes to `outputs/<sweep>/jobs/<run>.log`. A job that
+fails, or is killed, stops no other.
+"""
+
+import os
+import queue
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+from xai.core.errors import UserError
+from xai.core.launching import Command, run_command, stop_commands, threads
+from xai.core.overrides import quoted
+from xai.core.progress import console
+
+_OUTPUTS = Path("outputs")
+
+
+class _Commands(Launcher):
+    """What all of them do: overrides in, exit statuses out."""
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """As Hydra asks for."""
+        self._context, self._config = hydra_context, config
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Run all jobs, as many at a time as there is room for."""
+        statuses = self.run([self._command(list(overrides)) for overrides in job_overrides])
+        returns = []
+        for overrides, status in zip(job_overrides, statuses, strict=True):
+            returned = JobReturn(overrides=overrides, status=JobStatus.COMPLETED)
+            returned.return_value = status
+            returns.append(returned)
+        return returns
+
+    def run(self, commands: Sequence[Command]) -> list[int]:
+        """Their exit statuses."""
+        raise NotImplementedError
+
+    def _command(self, overrides: list[str]) -> Command:
+        job = self._context.config_loader.load_sweep_config(self._config, overrides)
+        HydraConfig.instance().set_config(job)
+        folder = Path(str(job.hydra.sweep.dir)) / str(job.hydra.sweep.subdir)
+        kept = [each for each in overrides if each.partition("=")[0] not in ("name", "launcher")]
+        sources = self._config.hydra.runtime.config_sources
+        places = [f"--config-dir={each.path}" for each in sources if each.provider == "command-line"]
+        name = f"name={quoted(folder.relative_to(_OUTPUTS).as_posix())}"
+        typed = (sys.executable, os.path.abspath(sys.argv[0]), *places, *kept, name)
+        return Command(typed, folder, Path.cwd(), {})
+
+
+def _ended(command: Command, status: int) -> int:
+    said = "[green]done[/]" if status == 0 else f"[red]ended with status {status}[/]"
+    console.print(f"  {command.run.name}: {said}", highlight=False, soft_wrap=True)
+    return status
+
+
+class Processes(_Commands):
+    """Processes of this machine.
+
+    Args:
+        jobs: At a time; None is as many as there are GPUs for, or one for two cores.
+        gpus: Of each job.
+    """
+
+    def __init__(self, jobs: int | None = None, gpus: int = 0) -> None:
+        self._jobs, self._gpus = jobs, gpus
+
+    def run(self, commands: Sequence[Command]) -> list[int]:
+        """Each in a slot, which has cores and GPUs of its own."""
+        slots: queue.Queue[dict[str, str]] = queue.Queue()
+        for slot in self._slots(len(commands)):
+            slots.put(slot)
+
+        def run_one(command: Command) -> int:
+            slot = slots.get()
+            try:
+                return _ended(command, run_command(replace(command, environment=slot)))
+            finally:
+                slots.put(slot)
+
+        with ThreadPoolExecutor(slots.qsize()) as pool:
+            ends = [pool.submit(run_one, command) for command in commands]
+            try:
+                return [end.result() for end in ends]
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                stop_commands()
+                raise
+
+    def _slots(self, most: int) -> list[dict[str, str]]:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        devices = _visible_gpus() if self._gpus else []
+        jobs = self._jobs or (len(devices) // self._gpus if self._gpus else max(1, cores // 2))
+        if self._gpus * jobs > len(devices) or not jobs:
+            raise UserError(
+                f"{jobs or 1} jobs with {self._gpus} GPU(s) each need more than the {len(devices)} that are visible: "
+                "lower hydra.launcher.jobs or hydra.launcher.gpus, or use launcher=processes"
+            )
+        jobs = min(jobs, most)
+        shared = threads(max(1, cores // jobs))
+        mine = [devices[self._gpus * slot : self._gpus * (slot + 1)] for slot in range(jobs)]
+        return [{**shared, "CUDA_VISIBLE_DEVICES": ",".join(each)} for each in mine]
+
+
+def _visible_gpus() -> list[str]:
+    import torch
+
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    found = [str(number) for number in range(torch.cuda.device_count())]
+    return named.split(",")[: len(found)] if named else found
+
+
+class Ray(_Commands):
+    """Tasks of Ray, which starts a task anew whose machine is lost.
+
+    Args:
+        num_gpus: Of each job.
+        num_cpus: Of each job.
+        init: What `ray.init` is given.
+    """
+
+    def __init__(self, num_gpus: float, num_cpus: float, init: dict[str, Any]) -> None:
+        self._gpus, self._cpus, self._init = num_gpus, num_cpus, dict(init)
+
+    def run(self, commands: Sequence[Command]) -> list[int]:
+        """Each a task."""
+        try:
+            import ray
+        except ImportError:
+            raise UserError("launcher=ray needs Ray: pip install -e '.[ray]'") from None
+        # Ray hides the GPUs from tasks that ask for none in some versions only.
+        hidden = {} if self._gpus else {"CUDA_VISIBLE_DEVICES": ""}
+        given = threads(max(1, int(self._cpus))) | hidden
+        ray.init(**{"include_dashboard": False, "log_to_driver": False, **self._init})
+        try:
+            task = ray.remote(num_gpus=self._gpus, num_cpus=self._cpus)(run_command)
+            waiting = {task.remote(replace(command, environment=given)): command for command in commands}
+            statuses = {}
+            left = list(waiting)
+            while left:
+                (ready,), left = ray.wait(left, num_returns=1)
+                try:
+                    status = int(ray.get(ready))
+                except Exception as lost:
+                    console.print(f"  {waiting[ready].run.name}: {str(lost).splitlines()[0]}", markup=False)
+                    status = 1
+                statuses[waiting[ready].run] = _ended(waiting[ready], status)
+            return [statuses[command.run] for command in commands]
+        finally:
+            ray.shutdown()
+
+
+class Slurm(_Commands):
+    """An array of SLURM, by submitit.
+
+    Args:
+        cluster: `slurm`, or `local` for processes of this machine.
+        requeues: How often a job goes on that has come to the end of its time, or was preempted.
+        parameters: Of submitit; those it does not know itself are sbatch's.
+    """
+
+    def __init__(self, cluster: str, requeues: int, **parameters: Any) -> None:
+        self._cluster, self._requeues = cluster, requeues
+        self._parameters = parameters
+
+    def run(self, commands: Sequence[Command]) -> list[int]:
+        """Each a job of the array."""
+        try:
+            import submitit
+        except ImportError:
+            raise UserError("launcher=slurm needs submitit: pip install -e '.[slurm]'") from None
+        folder = commands[0].place / commands[0].run.parent / "jobs" / "submitit"
+        executor = submitit.AutoExecutor(folder, cluster=self._cluster, slurm_max_num_timeout=self._requeues)
+        own = ("timeout_min", "cpus_per_task", "gpus_per_node", "mem_gb")
+        given = {key if key in own else f"slurm_{key}": value for key, value in self._parameters.items()}
+        executor.update_parameters(name=commands[0].run.parent.name, **_said(given))
+        shared = threads(self._parameters.get("cpus_per_task") or 1)
+        with executor.batch():
+            jobs = [executor.submit(_Attempt(replace(command, environment=shared))) for command in commands]
+        console.print(f"  jobs {jobs[0].job_id} to {jobs[-1].job_id}; what they say: {folder}", soft_wrap=True)
+        return [_ended(command, _status(job)) for command, job in zip(commands, jobs, strict=True)]
+
+
+def _said(given: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in given.items() if value is not None}
+
+
+def _status(job: Any) -> int:
+    lost = job.exception()
+    if lost is not None:
+        console.print(f"  {job.job_id}: {str(lost).splitlines()[0]}", markup=False, soft_wrap=True)
+    return int(job.result()) if lost is None else 1
+
+
+class _Attempt:
+    """A command that submitit puts into the queue again, as it is: what it has made is in the store."""
+
+    def __init__(self, command: Command) -> None:
+        self._command = command
+
+    def __call__(self) -> int:
+        return run_command(self._command)
+
+    def checkpoint(self) -> Any:
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self)

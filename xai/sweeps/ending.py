@@ -1,0 +1,78 @@
+"""The beginning and the end of -m: which jobs there are, how each has ended, and what they come to together."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from xai.core import locks
+from xai.core.composing import CONF
+from xai.core.progress import console
+from xai.core.records import path_of
+from xai.core.settings import build
+from xai.sweeps.jobs import Job, Sweep, folder_of, jobs_of, seen_by, without_hydra, write_plan
+from xai.sweeps.report import report
+from xai.sweeps.status import FAILED, look, say
+
+Check = Callable[[Sequence[str], DictConfig], None]
+
+
+@contextmanager
+def started(
+    settings: Sequence[str], own: Sequence[str], config_name: str, typed: str, check: Check | None
+) -> Iterator[list[Job]]:
+    """Find out which jobs there are and check each; while the body runs, others can see that the sweep does.
+
+    Args:
+        settings: What was typed.
+        own: Where Hydra looks besides.
+        config_name: Of the whole configuration.
+        typed: The command.
+        check: Refuses the settings of a job, while `HydraConfig` is its own. None: nobody knows the jobs.
+    """
+    jobs = [] if check is None else _checked(settings, own, config_name, check)
+    if not jobs:
+        yield jobs
+        return
+    folder = folder_of(jobs)
+    write_plan(folder, jobs, typed)
+    hold = locks.acquire(path_of(folder / "sweep", ".lock"))
+    try:
+        yield jobs
+    finally:
+        if hold is not None:
+            locks.release(hold)
+
+
+def _checked(settings: Sequence[str], own: Sequence[str], config_name: str, check: Check) -> list[Job]:
+    jobs = []
+    try:
+        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+            for job in jobs_of(settings, own, config_name):
+                assert job.config is not None
+                check(job.overrides, without_hydra(job.config))
+                jobs.append(job)
+    finally:
+        HydraConfig.instance().cfg = None
+    return jobs
+
+
+def end(jobs: Sequence[Job], typed: str) -> int:
+    """Say how the jobs ended, how to repeat those that failed, and what they come to; 1 where one failed."""
+    if not jobs:
+        return 0
+    config = jobs[0].config
+    assert config is not None
+    sweep = build(Sweep, OmegaConf.to_container(config.sweep, resolve=True), "sweep")
+    states = [look(job) for job in jobs]
+    say(states)
+    with seen_by(config):
+        report(jobs, sweep, folder_of(jobs), typed)
+    failed = [state for state in states if state.state in FAILED]
+    if failed:
+        console.print(f"\n{len(failed)} of {len(jobs)} jobs failed; the same command goes on, and each alone by:")
+        for state in failed:
+            console.print(f"  {state.job.command}", markup=False, highlight=False, soft_wrap=True)
+    return 1 if failed else 0

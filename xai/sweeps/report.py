@@ -1,0 +1,113 @@
+"""What the runs of a sweep come to, together: tables, verdicts, figures and a page, read from the runs' frames.
+
+Nothing is computed. After the last job of -m, and at any time by `task=report sweep=NAME` (or `name=FOLDER`).
+"""
+
+import glob
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from xai.core.errors import UserError
+from xai.core.folders import run_folder, shown
+from xai.core.job import command
+from xai.core.progress import console
+from xai.core.settings import settings
+from xai.report.present import hand_over, tables_of, views
+from xai.report.results import Origin, write_results
+from xai.study.frame import NAMES, join, read_frames
+from xai.sweeps.jobs import OUTPUTS, Job, Sweep, asked_jobs, read_plan
+from xai.tasks.registry import Task
+
+_VIEWS = ("tables", "claims", "figures")
+
+
+@settings
+class ReportSettings:
+    """Settings of task=report.
+
+    Args:
+        task: `report`.
+        name: The folder of the sweep below outputs/.
+        sweep: The sweep file.
+        runs: Folders of runs, a glob or several, in place of those of the sweep.
+    """
+
+    task: str
+    name: str
+    sweep: Sweep
+    runs: str | tuple[str, ...] | None
+
+
+def task(values: Mapping[str, Any]) -> Task:
+    """`task=report`; what else lies in the folder of a sweep stays."""
+    return Task("task=report", ReportSettings, run, adds=True)
+
+
+def run(asked: ReportSettings, output: Path) -> None:
+    """Show together what there is."""
+    folder = OUTPUTS / asked.name
+    if asked.runs is None:
+        folders, typed = [job.folder for job in asked_jobs(folder)], (read_plan(folder) or ("",))[0]
+    else:
+        patterns = [asked.runs] if isinstance(asked.runs, str) else list(asked.runs)
+        folders = [Path(found) for pattern in patterns for found in sorted(glob.glob(pattern)) if Path(found).is_dir()]
+        typed = ""
+    show(asked.sweep, folders, output, asked.name, typed or command())
+
+
+def report(jobs: Sequence[Job], sweep: Sweep, folder: Path, typed: str) -> None:
+    """What `task=report` does, after the last job of -m; runs that leave no frames have nothing to show together."""
+    if not any(_has_frames(job.folder) for job in jobs):
+        return
+    with run_folder(folder, adds=True) as output:
+        show(sweep, [job.folder for job in jobs], output, folder.relative_to(OUTPUTS).as_posix(), typed)
+
+
+def show(sweep: Sweep, folders: Sequence[Path], output: Path, name: str, typed: str) -> Path:
+    """Print the joint tables, verdicts and figures of some runs, and write them and a page into a folder.
+
+    Args:
+        sweep: What is wanted of them; without tables, claims and figures, what its runs themselves show.
+        folders: Of the runs; those without frames are named as missing.
+        output: The folder.
+        name: What it is called where the sweep has no title.
+        typed: The command that made the runs.
+
+    Returns:
+        The page.
+
+    Raises:
+        UserError: None of them has frames.
+    """
+    there = [folder for folder in folders if _has_frames(folder)]
+    if not there:
+        raise UserError(f"{name}: no run has results yet: start it with -m, or name folders of runs as runs=...")
+    if not any(getattr(sweep, each) for each in _VIEWS):
+        sweep = replace(sweep, **_views_of(there[0]))
+    frames = join([read_frames(folder) for folder in there])
+    missing = [f"{folder.name}: no results yet" for folder in folders if folder not in there]
+    found = views(frames, sweep.tables, sweep.claims, sweep.figures, {})
+    found = replace(found, summary=[sweep.about] if sweep.about else [], missing=[*found.missing, *missing])
+    origin = Origin.here(typed, len(there), sorted(int(seed) for seed in frames.scores["seed"].unique()))
+    more = {each: tables_of(frames, each, {}) for each in sweep.documented}
+    write_results(output / "results", replace(found, tables={**found.tables, **more}), origin)
+    runs = {folder.name: str(folder) for folder in there}
+    about = f"{len(there)} runs" + f" of {len(folders)}" * bool(missing)
+    page = hand_over(found, frames, output, sweep.title or name, about, runs, whole=True)
+    console.print(f"report: [bold]{shown(page)}[/]", highlight=False, soft_wrap=True)
+    return page
+
+
+def _has_frames(folder: Path) -> bool:
+    return all((folder / f"{name}.csv").is_file() for name in NAMES)
+
+
+def _views_of(folder: Path) -> dict[str, Any]:
+    """Tables, claims and figures that a run was asked for."""
+    path = folder / ".hydra" / "config.yaml"
+    recorded: Any = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return {name: tuple(recorded.get(name) or ()) for name in _VIEWS}

@@ -1,0 +1,136 @@
+"""`task=status`: how far the jobs of a sweep are, and which of them failed."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
+
+from xai.core.folders import MARKER
+from xai.core.locks import holder
+from xai.core.progress import console
+from xai.core.records import Record, is_running, path_of, read_record
+from xai.core.settings import Positive, settings
+from xai.sweeps.jobs import OUTPUTS, Job, asked_jobs
+from xai.tasks.registry import Task
+
+FAILED = ("failed", "killed")
+_COLOURS = {"done": "green", "failed": "red", "killed": "red", "running": "cyan"}
+
+
+@settings
+class StatusSettings:
+    """Settings of task=status.
+
+    Args:
+        task: `status`.
+        name: The folder of the sweep below outputs/.
+        store: Of which the size is told.
+        watch: Seconds between looks, until every job has ended; None looks once.
+    """
+
+    task: str
+    name: str
+    store: str
+    watch: Positive | None
+
+
+@dataclass(frozen=True)
+class State:
+    """How far a job is.
+
+    Args:
+        job: The job.
+        state: `done`, `running`, `failed` (of itself), `killed`, `waiting` (for its turn in a sweep that runs) or
+            `missing` (nobody is at it).
+        record: What it says of itself.
+        where: Who runs it.
+    """
+
+    job: Job
+    state: str
+    record: Record | None = None
+    where: str = ""
+
+    @property
+    def said(self) -> str:
+        """In words: where, since when, how far; or why not."""
+        if self.record is None:
+            return ""
+        if self.state == "failed":
+            return self.record.error
+        if self.state == "running":
+            started = datetime.fromtimestamp(self.record.started).strftime("%H:%M")
+            far = f"{self.record.doing}, {self.record.done} of {self.record.total}" if self.record.doing else ""
+            return "; ".join(filter(None, [f"since {started}", far, self.where]))
+        if self.state == "killed":
+            return f"it was at: {self.record.doing or 'its beginning'}"
+        return f"{self.record.seconds:.0f} s"
+
+
+def task(values: Mapping[str, Any]) -> Task:
+    """`task=status`."""
+    return Task("task=status", StatusSettings, run, writes=False)
+
+
+def run(asked: StatusSettings, output: Path) -> None:
+    """Show how far the jobs are, once or until all have ended."""
+    folder = OUTPUTS / asked.name
+    jobs = asked_jobs(folder)
+    states = [look(job) for job in jobs]
+    if asked.watch is None:
+        say(states)
+    else:
+        with Live(table_of(states), console=console, auto_refresh=False) as live:
+            while any(state.state in ("running", "waiting") for state in states):
+                time.sleep(asked.watch)
+                states = [look(job) for job in jobs]
+                live.update(table_of(states), refresh=True)
+    sizes = {"store": _bytes(Path(asked.store)), "runs": _bytes(folder)}
+    told = ", ".join(f"{name} {size / 1e6:,.0f} MB" for name, size in sizes.items())
+    console.print(f"{tally(states)}; on the disk: {told}", highlight=False)
+
+
+def look(job: Job) -> State:
+    """How far a job is, at this moment."""
+    record, lock = read_record(job.folder), path_of(job.folder, ".lock")
+    if is_running(lock):
+        return State(job, "running", record, holder(lock))
+    if record is None:
+        # What ran before there were records, or by itself.
+        is_done = (job.folder / MARKER).is_file()
+        is_next = is_running(path_of(job.folder.parent / "sweep", ".lock"))
+        return State(job, "done" if is_done else "waiting" if is_next else "missing")
+    if record.state == "running":
+        return State(job, "killed", record)
+    return State(job, record.state, record)
+
+
+def say(states: Sequence[State]) -> None:
+    """The table of them."""
+    console.print(table_of(states))
+
+
+def table_of(states: Sequence[State]) -> Table:
+    """A line for each job."""
+    table = Table("job", "state", "", title=tally(states), box=None, title_justify="left")
+    for each in states:
+        colour = _COLOURS.get(each.state, "dim")
+        table.add_row(escape(each.job.folder.name), f"[{colour}]{each.state}[/]", escape(each.said))
+    return table
+
+
+def tally(states: Sequence[State]) -> str:
+    """How many are in which state."""
+    kinds = ("done", "running", "waiting", "failed", "killed", "missing")
+    counts = {kind: sum(state.state == kind for state in states) for kind in kinds}
+    return f"{len(states)} jobs: " + ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
+
+
+def _bytes(folder: Path) -> int:
+    return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())
