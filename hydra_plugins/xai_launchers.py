@@ -21,7 +21,7 @@ from omegaconf import DictConfig
 
 from xai.core.errors import UserError
 from xai.core.launching import Command, run_command, stop_commands, threads
-from xai.core.overrides import quoted
+from xai.core.overrides import alone
 from xai.core.progress import console
 
 _OUTPUTS = Path("outputs")
@@ -52,11 +52,10 @@ class _Commands(Launcher):
         job = self._context.config_loader.load_sweep_config(self._config, overrides)
         HydraConfig.instance().set_config(job)
         folder = Path(str(job.hydra.sweep.dir)) / str(job.hydra.sweep.subdir)
-        kept = [each for each in overrides if each.partition("=")[0] not in ("name", "launcher")]
         sources = self._config.hydra.runtime.config_sources
         places = [f"--config-dir={each.path}" for each in sources if each.provider == "command-line"]
-        name = f"name={quoted(folder.relative_to(_OUTPUTS).as_posix())}"
-        typed = (sys.executable, os.path.abspath(sys.argv[0]), *places, *kept, name)
+        own = alone(overrides, folder.relative_to(_OUTPUTS).as_posix())
+        typed = (sys.executable, os.path.abspath(sys.argv[0]), *places, *own)
         return Command(typed, folder, Path.cwd(), {})
 
 
@@ -128,11 +127,12 @@ class Ray(_Commands):
     Args:
         num_gpus: Of each job.
         num_cpus: Of each job.
-        init: What `ray.init` is given.
+        address: Of a cluster; None starts a Ray of its own on this machine.
+        cores: Of that; None takes all.
     """
 
-    def __init__(self, num_gpus: float, num_cpus: float, init: dict[str, Any]) -> None:
-        self._gpus, self._cpus, self._init = num_gpus, num_cpus, dict(init)
+    def __init__(self, num_gpus: float, num_cpus: float, address: str | None = None, cores: int | None = None) -> None:
+        self._gpus, self._cpus, self._address, self._cores = num_gpus, num_cpus, address, cores
 
     def run(self, commands: Sequence[Command]) -> list[int]:
         """Each a task."""
@@ -143,7 +143,8 @@ class Ray(_Commands):
         # Ray hides the GPUs from tasks that ask for none in some versions only.
         hidden = {} if self._gpus else {"CUDA_VISIBLE_DEVICES": ""}
         given = threads(max(1, int(self._cpus))) | hidden
-        ray.init(**{"include_dashboard": False, "log_to_driver": False, **self._init})
+        own: dict[str, Any] = {} if self._address else {"num_cpus": self._cores, "include_dashboard": False}
+        ray.init(address=self._address, log_to_driver=False, **own)
         try:
             task = ray.remote(num_gpus=self._gpus, num_cpus=self._cpus)(run_command)
             waiting = {task.remote(replace(command, environment=given)): command for command in commands}

@@ -21,7 +21,7 @@ from xai.study.claims import Claim, Claims, judge, table_of
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-ORIGIN = Origin("python -m xai.sweep sweeps/toy.yaml", 6, [0, 1, 2], "0.1", "abc", "2 cores of a machine", "2026-01-01")
+ORIGIN = Origin("python run.py -m sweep=toy", 6, [0, 1, 2], "0.1", "abc", "2 cores of a machine", "2026-01-01")
 BLOCK = "<!-- results: {{sweep: toy, data: cluttered{more}}} -->\n{body}<!-- end of results -->\n"
 
 

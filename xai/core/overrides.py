@@ -48,6 +48,12 @@ def as_axis(text: str) -> str:
     return text if is_own or not value or is_swept(text) else f"{key}=choice({value})"
 
 
+def alone(given: Iterable[str], name: str) -> list[str]:
+    """The overrides of one run of a sweep, as they are typed for it alone."""
+    of_the_sweep = re.compile(r"(name|launcher|hydra/launcher|hydra\.launcher\..*)=")
+    return [*(each for each in given if not of_the_sweep.match(each)), f"name={quoted(name)}"]
+
+
 def label(given: Iterable[str], axes: Mapping[str, object]) -> str:
     """What a run of a sweep is called: the overrides it has, but for those that all runs of the sweep file have.
 

@@ -24,7 +24,7 @@ from omegaconf import DictConfig, open_dict
 
 from xai.core.errors import UserError
 from xai.core.files import write_atomically
-from xai.core.overrides import overrides, quoted
+from xai.core.overrides import alone, overrides
 from xai.core.records import FOLDER
 from xai.core.settings import settings
 
@@ -74,9 +74,7 @@ class Job:
     @property
     def command(self) -> str:
         """What to type for this run alone."""
-        name = self.folder.relative_to(OUTPUTS).as_posix()
-        kept = [each for each in self.overrides if each.partition("=")[0] not in ("name", "launcher")]
-        return shlex.join(["python", "run.py", *kept, f"name={quoted(name)}"])
+        return shlex.join(["python", "run.py", *alone(self.overrides, self.folder.relative_to(OUTPUTS).as_posix())])
 
 
 def jobs_of(typed: Sequence[str], own: Sequence[str] = (), config_name: str = "config") -> Iterator[Job]:
