@@ -10,9 +10,11 @@ from torch import Tensor, nn
 
 from tests.methods import tiny_salvage
 from tests.models import test_dense, tiny_clip
+from tests.shapley.tables import all_rows, shapley_by_permutations
 from xai.explainers.block import Block, explain
-from xai.explainers.learned.networks import Classifies, Salvage, SelfExplaining, VitShapleyExplainer
+from xai.explainers.learned.networks import Classifies, Salvage, SalvageAdjusted, SelfExplaining, VitShapleyExplainer
 from xai.explainers.learned.refined import RefinedDecoder, RefinedMaps
+from xai.games import PatchGame
 from xai.metrics.functional.perturbation import enlarge_map
 from xai.models.explainer import SalvageNetwork, ShapleyNetwork
 from xai.models.maskable import MaskableClassifier
@@ -20,6 +22,9 @@ from xai.models.painted import PaintedClassifier
 from xai.ranking.areas import confidence
 from xai.ranking.objective import ObjectiveParams, Question
 from xai.ranking.refinement import RefinementParams, in_units, refine_maps, refine_network
+from xai.shapley.distribution import shapley_distribution
+from xai.shapley.exact import exact_shapley
+from xai.shapley.kernel_shap import kernel_shap
 
 TARGETS = torch.tensor([2, 0, 1])
 MEAN = torch.tensor([0.5, 0.5, 0.5])
@@ -79,6 +84,48 @@ def test_maps_and_logits_come_from_one_pass_without_gradients(
     torch.testing.assert_close(maps, ours.attribute(pictures(8), TARGETS))
     if isinstance(network, SalvageNetwork):
         torch.testing.assert_close(maps, network.attribute(pictures(8), TARGETS).detach())
+
+
+def test_salvage_in_probability_is_the_game_of_its_own_distribution() -> None:
+    network, _ = salvage()
+    found, logits = explain(Salvage(network, pairs=400), block(8))
+    parts, rows = network.parts(pictures(8)), all_rows(4)[None].expand(3, -1, -1)
+    u = shapley_distribution(*parts, rows).exp().detach()
+    table = u.gather(2, TARGETS[:, None, None].expand(-1, 16, 1))[..., 0].double()
+    assert found is not None
+    # Four patches have 24 orders: so many draws are close to all of them.
+    expected = shapley_by_permutations(table)
+    assert (found.flatten(1) - expected).norm() < 0.05 * expected.norm()
+    torch.testing.assert_close(logits, network.classify(pictures(8)).detach())
+
+
+def test_salvage_adjusted_is_exact_where_every_mask_is_asked() -> None:
+    network, _ = salvage()
+    surrogate = tiny_salvage.classifier(seed=1)
+    found = SalvageAdjusted(network, surrogate, 14, 50_000).attribute(pictures(8), TARGETS)
+    exact = exact_shapley(PatchGame(surrogate, pictures(8), TARGETS)).reshape(3, 2, 2)
+    torch.testing.assert_close(found, exact, rtol=0, atol=2e-3)
+
+
+def test_salvage_adjusted_is_nearer_than_kernel_shap_where_the_network_has_learned(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    network, _ = salvage()
+    surrogate = tiny_salvage.classifier(seed=1)
+
+    def foreseen(game: PatchGame, coalitions: Tensor) -> Tensor:
+        """An answer that the network has foreseen up to a little."""
+        keep = coalitions.expand(3, -1, -1)
+        u = shapley_distribution(*network.parts(pictures(8)), keep).exp().detach()
+        return u.gather(2, TARGETS[:, None, None].expand(-1, keep.shape[1], 1))[..., 0] + 0.001 * keep[..., 0]
+
+    monkeypatch.setattr(PatchGame, "value", foreseen)
+    exact = exact_shapley(PatchGame(surrogate, pictures(8), TARGETS)).reshape(3, 2, 2)
+    ours = SalvageAdjusted(network, surrogate, 4, 2000).attribute(pictures(8), TARGETS)
+    plain = kernel_shap(PatchGame(surrogate, pictures(8), TARGETS), 4, torch.Generator().manual_seed(0)).reshape(
+        3, 2, 2
+    )
+    assert (ours - exact).norm() < 0.2 * (plain - exact).norm()
 
 
 def test_vit_shapley_as_its_authors_read_it_classifies_as_the_surrogate() -> None:

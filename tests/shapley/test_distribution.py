@@ -10,11 +10,13 @@ import scipy.stats
 import torch
 from torch import Tensor
 
-from tests.shapley.tables import TableGame, all_rows
+from tests.shapley.tables import TableGame, all_rows, shapley_by_permutations
 from xai.models.maskable import class_logits
 from xai.shapley.distribution import (
     DIVERGENCES,
+    antithetic_orders,
     distribution_loss,
+    distribution_values,
     jensen_shannon,
     kullback_leibler,
     shapley_distribution,
@@ -236,3 +238,38 @@ def test_one_number_more_for_every_class_of_a_patch_changes_its_attributions_but
     assert not torch.equal(phi.argsort(0), changed.argsort(0))
     # What is left when it is taken off: a patch's evidence for a class against its evidence for all of them.
     torch.testing.assert_close(changed - changed.mean(1, keepdim=True), phi - phi.mean(1, keepdim=True))
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+def test_shapley_values_of_u_over_all_orders_are_those_of_the_table_of_u(temperature: float) -> None:
+    present, absent = draw(2, PLAYERS, 3), draw(2, PLAYERS, 3, seed=1)
+    orders = torch.tensor(list(itertools.permutations(range(PLAYERS))))
+    u = equation_4(present, absent, EVERY.expand(2, -1, -1), temperature)
+    expected = torch.stack([shapley_by_permutations(u[..., target]) for target in range(3)], dim=2)
+    torch.testing.assert_close(distribution_values(present, absent, orders, temperature), expected, rtol=0, atol=1e-12)
+
+
+def test_antithetic_orders_are_permutations_and_their_reverses_and_take_variance_out() -> None:
+    present, absent = draw(2, 8, 3), draw(2, 8, 3, seed=1)
+    exact = exact_shapley(TableGame(shapley_distribution(present, absent, all_rows(8)[None].expand(2, -1, -1)).exp()))
+    errors = {"pairs": 0.0, "alone": 0.0}
+    for seed in range(20):
+        orders = antithetic_orders(8, 8, torch.Generator().manual_seed(seed))
+        assert torch.equal(orders.sort(1).values, torch.arange(8).expand(16, -1))
+        assert torch.equal(orders[1::2], orders[::2].flip(1))
+        alone = torch.stack(
+            [torch.randperm(8, generator=torch.Generator().manual_seed(16 * seed + k)) for k in range(16)]
+        )
+        for name, some in {"pairs": orders, "alone": alone}.items():
+            values = distribution_values(present, absent, some)
+            torch.testing.assert_close(values.sum(1), exact.sum(1))
+            errors[name] += float((values - exact).square().sum())
+    assert errors["pairs"] < 0.9 * errors["alone"]
+
+
+def test_shapley_values_of_u_are_the_same_however_few_orders_are_held_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    present, absent = draw(2, 8, 3), draw(2, 8, 3, seed=1)
+    orders = antithetic_orders(8, 5, torch.Generator().manual_seed(0))
+    whole = distribution_values(present, absent, orders)
+    monkeypatch.setattr("xai.shapley.distribution._NUMBERS_AT_ONCE", 1)
+    torch.testing.assert_close(distribution_values(present, absent, orders), whole)

@@ -10,6 +10,9 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
+_NUMBERS_AT_ONCE = 1 << 23
+"""Of the logits that `distribution_values` holds at once."""
+
 Divergence = Callable[[Tensor, Tensor], Tensor]
 """Log-probabilities log u and log v, each [..., C], to a number for each pair of distributions, [...]."""
 
@@ -31,6 +34,39 @@ def shapley_distribution(present: Tensor, absent: Tensor, coalitions: Tensor, te
     with torch.autocast(present.device.type, enabled=False):
         inside = torch.bmm(coalitions.to(present.dtype), present - absent)
     return ((inside + absent.sum(1, keepdim=True)) / temperature).log_softmax(-1)
+
+
+def distribution_values(present: Tensor, absent: Tensor, orders: Tensor, temperature: float = 1.0) -> Tensor:
+    """Shapley values of the game u(S) of equation 4 itself, by permutations; no pass of any network.
+
+    The paper's map phi+ - phi- is what a patch adds to the *logits* of u, wherever it is added. What it adds to the
+    probability depends on the patches that are there already: the Shapley value is its mean over orders of appearance
+    (Shapley 1953; estimated from sampled orders by Castro et al. 2009).
+
+    Args:
+        present: phi+, [B, M, C].
+        absent: phi-, [B, M, C].
+        orders: Permutations of the patches, int [P, M], in which they appear; with all M! of them the values are exact.
+        temperature: Of equation 4.
+
+    Returns:
+        [B, M, C]. Their sum over patches is u(N) - u(empty), exactly.
+    """
+    present, absent = _full(present), _full(absent)
+    change, start = (present - absent) / temperature, absent.sum(1)[:, None, None] / temperature
+    total, (images, _, classes) = torch.zeros_like(change), change.shape
+    # As many orders at once as a few dozen megabytes hold.
+    for some in orders.to(change.device).split(max(1, _NUMBERS_AT_ONCE // change.numel())):
+        logits = torch.cat([start.expand(-1, len(some), -1, -1), start + change[:, some].cumsum(2)], dim=2)
+        added = logits.softmax(-1).diff(dim=2)
+        total.index_add_(1, some.flatten(), added.reshape(images, -1, classes))
+    return total / len(orders)
+
+
+def antithetic_orders(players: int, pairs: int, generator: torch.Generator) -> Tensor:
+    """Random permutations [2 pairs, M], each followed by its reverse, which takes variance out of means over them."""
+    drawn = torch.rand(pairs, players, generator=generator).argsort(dim=1, stable=True)
+    return torch.stack([drawn, drawn.flip(1)], dim=1).flatten(0, 1)
 
 
 def jensen_shannon(log_u: Tensor, log_v: Tensor) -> Tensor:

@@ -1,14 +1,14 @@
 """SALVAGE and ViT-Shapley as explainers of a case whose classifier is a vision transformer: trained when asked for."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import partial
 from typing import Any, Literal, cast
 
 from xai.classifiers.params import ExplainerFit, Portion, SalvageParams, VitShapleyParams
 from xai.classifiers.vit import VitStages
 from xai.core.errors import UserError
-from xai.core.settings import FieldError, settings
-from xai.explainers.learned.networks import Classifies, Salvage, VitShapleyExplainer
+from xai.core.settings import Count, EvenCount, FieldError, settings
+from xai.explainers.learned.networks import Classifies, Salvage, SalvageAdjusted, VitShapleyExplainer
 from xai.explainers.registry import Context, ExplainerParams, Prepared, explainer
 from xai.models.explainer import SalvageNetwork, ShapleyNetwork
 
@@ -32,7 +32,31 @@ class LearnedSettings(ExplainerFit, ExplainerParams):
 
 @settings
 class SalvageSettings(SalvageParams, LearnedSettings):
-    """SALVAGE as a row; see `SalvageParams`."""
+    """SALVAGE as a row; see `SalvageParams`.
+
+    Args:
+        reading: What its map is: `log_odds`, phi+ - phi- as published, or `probability`, the Shapley values of u(S)
+            itself. The second reads the same network and costs no further pass; it is ours.
+        pairs: Of orders of the patches, with reading=probability.
+    """
+
+    reading: Literal["log_odds", "probability"] = "log_odds"
+    pairs: Count = 64
+
+
+@settings
+class AdjustedSettings(ExplainerParams):
+    """How little the surrogate is asked where SALVAGE has answered already.
+
+    Args:
+        of: The row of SALVAGE.
+        coalitions: Masked images asked about; even.
+        pairs: Of orders of the patches.
+    """
+
+    of: str = "salvage"
+    coalitions: EvenCount = 128
+    pairs: Count = 64
 
 
 @settings
@@ -83,7 +107,38 @@ _classifier = partial(explainer, kind="classifier", passes=lambda params, player
 )
 def salvage(context: Context, params: SalvageSettings) -> Prepared:
     """SALVAGE, trained on the data set of the case against the surrogate of its classifier."""
-    return _prepared(context, "salvage", params, lambda network, _: Salvage(cast(SalvageNetwork, network)))
+    pairs = params.pairs if params.reading == "probability" else 0
+    return _prepared(context, "salvage", params, lambda network, _: Salvage(cast(SalvageNetwork, network), pairs))
+
+
+def _of_salvage(context: Context, params: AdjustedSettings) -> SalvageSettings:
+    """The settings of the row whose network is asked."""
+    start = context.row(params.of)
+    if not isinstance(start.params, SalvageSettings):
+        raise UserError(f"of={params.of} is a row of {start.entry.name}: choose one of salvage")
+    vit_networks(context, "it", start.params.heads)
+    return start.params
+
+
+@explainer(
+    "salvage_adjusted",
+    label="SALVAGE, adjusted",
+    about="Shapley values from few passes: only what SALVAGE did not foresee is estimated",
+    params=AdjustedSettings,
+    kind="trained",
+    needs={"training", "game"},
+    passes=lambda params, players: params.coalitions + 3.0,
+    check=_of_salvage,
+)
+def salvage_adjusted(context: Context, params: AdjustedSettings) -> Prepared:
+    """Kernel SHAP of what SALVAGE left open."""
+
+    def build(network: Any, networks: VitStages) -> SalvageAdjusted:
+        return SalvageAdjusted(network, networks.network("surrogate"), params.coalitions, params.pairs)
+
+    prepared = _prepared(context, "salvage", replace(_of_salvage(context, params), reading="log_odds"), build)
+    made_from = {**prepared.made_from, "coalitions": params.coalitions, "adjusted": params.pairs}
+    return replace(prepared, made_from=made_from)
 
 
 @_learned(
@@ -133,8 +188,11 @@ def _prepared(context: Context, kind: str, params: LearnedSettings, wrap: Any) -
     unit, count = params.fit.length
     notes = {"share": params.share, unit: count * params.share, "train_seconds": artifact.seconds * params.share}
     made_from = {kind: artifact.key} | ({"share": params.share} if params.share < 1 else {})
-    if getattr(params, "reading", "raw") != "raw":
-        made_from["reading"] = "normalised"
+    # What was there before there was a choice keeps its key.
+    if isinstance(params, VitShapleySettings) and params.reading != "raw":
+        made_from["reading"] = params.reading
+    if isinstance(params, SalvageSettings) and params.reading != "log_odds":
+        made_from |= {"reading": params.reading, "pairs": params.pairs}
     return Prepared(
         made_from, lambda: wrap(networks.explainer(kind, trained, artifact, params.share), networks), notes=notes
     )
