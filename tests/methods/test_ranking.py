@@ -28,7 +28,7 @@ from xai.methods.ranking import Ranking, RankingLoss
 from xai.metrics.functional.perturbation import area, perturbation_curves
 from xai.models.dense import DenseExplainer
 from xai.models.dpt import DecoderParams
-from xai.models.evidence import gradient_evidence
+from xai.models.evidence import evidence
 from xai.models.features import FrozenFeatures
 from xai.models.maskable import MaskableClassifier
 from xai.models.painted import PaintedClassifier
@@ -95,10 +95,10 @@ def test_a_step_is_the_paper_s_line_by_line(own_class: float, runner_up: float, 
     pair = two_classes(asked(given.pixels), given.labels)
     judged_by = pair if own_class == 0 else pair[:, int(runner_up), None].expand(-1, 2)
     targets, features = judged_by[:, 0], module._frozen[0](given.pixels)
-    evidence = gradient_evidence(asked, given.pixels, targets, MEAN) if gradient else None
+    shown = evidence(gradient, asked, given.pixels, targets, MEAN)
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(of_dropout)
-        maps = module.decoder(features, targets, given.pixels, evidence)
+        maps = module.decoder(features, targets, given.pixels, shown)
     asked, images = asked.double(), given.pixels.double()
     question = Question(images, judged_by, confidence(asked(images), judged_by))
     random = drawn._replace(noise=drawn.noise.double())

@@ -1,9 +1,13 @@
+from typing import Any
+
 import pytest
 import torch
+from captum.attr import IntegratedGradients
 from torch import Tensor
 
-from xai.models.evidence import CHANNELS, gradient_evidence
-from xai.models.maskable import MaskableClassifier
+from xai.models import evidence
+from xai.models.evidence import CHANNELS, NODES, gradient_evidence, path_evidence
+from xai.models.maskable import REFERENCES, MaskableClassifier, Removal, reference_image
 
 MEAN = torch.tensor([0.2, 0.5, 0.7])
 TARGETS = torch.tensor([1, 0])
@@ -60,3 +64,37 @@ def test_a_class_without_gradient_has_no_evidence() -> None:
     asked = Squares()
     asked.weights = asked.weights * 0
     assert not gradient_evidence(asked, random(2, 3, 6, 5), TARGETS, MEAN).any()
+
+
+class Cubes(Squares):
+    """Sums of weighted cubes: the gradient on the way differs from that at the end."""
+
+    passes = 0
+
+    def forward(self, images: Tensor, keep: Tensor | None = None) -> Tensor:
+        self.passes += len(images)
+        return torch.stack([(images**3 * weight).sum((1, 2, 3)) / 3 for weight in self.weights], dim=1)
+
+
+def test_evidence_of_paths_is_integrated_gradients_by_captum_with_four_midpoints() -> None:
+    asked, images = Cubes(), random(2, 3, 16, 15)
+    asked.weights = random(3, 3, 16, 15, seed=1) - 0.4
+    found = path_evidence(asked, images, TARGETS, MEAN)
+    expected = []
+    for name in REFERENCES:
+        reference = reference_image(images, Removal("pixels", name), MEAN).expand_as(images)
+        captum = IntegratedGradients(asked, multiply_by_inputs=True)
+        values = captum.attribute(images, baselines=reference, target=TARGETS, n_steps=NODES, method="riemann_middle")
+        expected += [
+            part / part.flatten(1).std(1)[:, None, None, None] for part in (values, values.sum(1, keepdim=True))
+        ]
+    torch.testing.assert_close(found, torch.cat(expected, dim=1), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("look", [False, True, "path"])
+def test_a_look_has_the_channels_and_the_passes_that_it_says(look: Any) -> None:
+    asked, images = Cubes(), random(2, 3, 6, 5)
+    shown = evidence.evidence(look, asked, images, TARGETS, MEAN)
+    assert (0 if shown is None else shown.shape[1]) == evidence.channels(look)
+    # A forward pass and a backward pass, which counts as two, for each node and image.
+    assert 3 * asked.passes == len(images) * evidence.passes(look)

@@ -12,7 +12,7 @@ from xai.core.optimisation import FitParams, adamw
 from xai.core.settings import Positive, Share, settings
 from xai.data.module import Batch
 from xai.models.dense import DenseExplainer
-from xai.models.evidence import gradient_evidence
+from xai.models.evidence import evidence
 from xai.models.maskable import MaskableClassifier
 from xai.ranking.areas import confidence
 from xai.ranking.objective import ObjectiveParams, Question, draw, judge, training_targets
@@ -75,7 +75,7 @@ class Ranking(LightningModule):
         self.decoder = explainer.decoder
         # In a list, so that Lightning neither trains them, nor writes them into every checkpoint.
         self._frozen: list[Any] = [explainer.features, classifier.eval().requires_grad_(False)]
-        self._mean, self._looks_at_gradient = torch.tensor(mean), bool(explainer.explained)
+        self._mean, self._look = torch.tensor(mean), explainer.look
         self._params, self._objective, self._loss = params, objective, loss
         self._seed, self._stage = seed, stage
 
@@ -95,8 +95,8 @@ class Ranking(LightningModule):
         with torch.no_grad():
             logits = classifier(images)
         targets, judged_by = self._targets(training_targets(logits, batch.labels), own)
-        evidence = gradient_evidence(classifier, images, targets, self._mean) if self._looks_at_gradient else None
-        maps = self._maps((features(images), targets, images, evidence), own)
+        shown = evidence(self._look, classifier, images, targets, self._mean)
+        maps = self._maps((features(images), targets, images, shown), own)
         question = Question(images, judged_by, confidence(logits, judged_by))
         tau = self._loss.temperature(self.global_step, int(self.trainer.estimated_stepping_batches))
         judged = judge(maps, question, classifier, self._mean, self._objective, drawn, tau)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from xai.core.errors import UserError
 from xai.models.dpt import DecoderParams, DptDecoder
-from xai.models.evidence import gradient_evidence
+from xai.models.evidence import Look, evidence
 from xai.models.features import FrozenFeatures
 from xai.models.maskable import MaskableClassifier
 
@@ -37,6 +37,7 @@ class DenseExplainer(nn.Module):
         super().__init__()
         if params.gradient and classifier is None:
             raise ValueError("a decoder that looks at the gradient of the classifier needs the classifier")
+        self.look: Look = params.gradient
         # In a list, so that it is neither trained nor written with the explainer.
         self.explained = [classifier] if params.gradient and classifier is not None else []
         self.mean = tuple(mean)
@@ -56,10 +57,10 @@ class DenseExplainer(nn.Module):
 
     def seen(self, images: Tensor, targets: Tensor) -> tuple[list[Tensor], Tensor, Tensor, Tensor | None]:
         """All that the decoder is given: features, classes, images and, where it looks at the gradient, that."""
-        evidence = None
+        shown = None
         for classifier in self.explained:
-            evidence = gradient_evidence(classifier, images, targets, torch.tensor(self.mean))
-        return self.features(images), targets, images, evidence
+            shown = evidence(self.look, classifier, images, targets, torch.tensor(self.mean))
+        return self.features(images), targets, images, shown
 
     @torch.no_grad()
     def attribute(self, images: Tensor, targets: Tensor, generator: torch.Generator | None = None) -> Tensor:

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from xai.core.errors import UserError
 from xai.core.settings import FieldError, settings
-from xai.models.evidence import CHANNELS
+from xai.models.evidence import Look
+from xai.models.evidence import channels as evidence_channels
 
 Conditioning = Literal["concat", "product"]
 Norm = Literal["batch", "group"]
@@ -44,8 +45,8 @@ class DecoderParams:
         pixels: Channels of a stem that looks at the image itself, at full resolution (0: there is none in the paper). A
             backbone's features are coarser than pixels, and which of a patch's pixels differ from the reference they
             do not tell.
-        gradient: Whether the stem sees the gradient of the class's logit beside the image (not in the paper). It costs
-            a backward pass of the classifier for each map.
+        gradient: Whether the stem sees the gradient of the class's logit beside the image, for a backward pass of the
+            classifier a map; `path`: gradients on the way from each reference, for twelve. Not in the paper.
         scale: What the map is multiplied by at the end (1): Sinkhorn's sharpness is the scale of the map.
         resampling: How levels are resized: `bilinear`, or `learned` by transposed convolutions to larger and a strided
             one to smaller sizes.
@@ -65,7 +66,7 @@ class DecoderParams:
     norm: Norm = "batch"
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     pixels: Annotated[int, Field(ge=0, le=4096)] = 0
-    gradient: bool = False
+    gradient: Look = False
     scale: Annotated[float, Field(gt=0, le=1e6)] = 1.0
     resampling: Resampling = "bilinear"
     align_corners: bool = False
@@ -124,7 +125,9 @@ class DptDecoder(nn.Module):
         )
         if params.rectify:
             self.output.append(nn.ReLU())
-        self.stem = _Stem(3 + CHANNELS * params.gradient, params.pixels, 4 * params.head) if params.pixels else None
+        self.stem = (
+            _Stem(3 + evidence_channels(params.gradient), params.pixels, 4 * params.head) if params.pixels else None
+        )
         self.refinement = _refinement(params)
         self.resize = nn.ModuleList(_resize(params, factor) for factor in params.resize)
         self.align_corners, self.scale = params.align_corners, params.scale
@@ -141,7 +144,7 @@ class DptDecoder(nn.Module):
             levels: Features [B, D, h, w], the finest first.
             targets: Classes [B].
             images: [B, 3, H, W] in [0, 1], whose size the map has.
-            evidence: [B, 8, H, W], where `gradient` is set; see `xai.models.evidence`.
+            evidence: Where `gradient` is set, what `xai.models.evidence.evidence` gives.
         """
         device = images.device.type
         exact = torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()

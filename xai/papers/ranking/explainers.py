@@ -6,6 +6,7 @@ from xai.classifiers.networks import ClassifierStages
 from xai.core.errors import UserError
 from xai.explainers.learned.refined import RefinedDecoder, RefinedMaps
 from xai.explainers.registry import Context, Prepared, explainer, passes_of, refusal
+from xai.models import evidence
 from xai.models.dense import DenseExplainer
 from xai.papers.ranking.networks import RankingStages
 from xai.papers.ranking.params import RankingSettings, RefinedSettings
@@ -33,7 +34,7 @@ def ranking_networks(context: Context, params: RankingSettings) -> RankingStages
     params=RankingSettings,
     kind="trained",
     needs={"training", "features"},
-    passes=lambda params, players: 4.0 if params.decoder.gradient else 1.0,
+    passes=lambda params, players: 1.0 + evidence.passes(params.decoder.gradient),
     check=lambda context, params: ranking_networks(context, params).check(),
 )
 def ranking(context: Context, params: RankingSettings) -> Prepared:
