@@ -2,17 +2,19 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import pandas as pd
 import pytest
 import torch
+from pytorch_lightning.loggers import CSVLogger, Logger
 from torch import Tensor
 
 from tests.core.test_training import CPU, KilledError, Moving, network
 from tests.methods.tiny_salvage import batch, classifier, copied
 from xai.core.errors import UserError
 from xai.core.kept import BEST, kept_weights, on_the_way
-from xai.core.optimisation import FitParams
+from xai.core.optimisation import FitParams, schedule
 from xai.core.training import fit
 from xai.data.module import ImageDataModule
 from xai.data.registry import Images
@@ -63,11 +65,13 @@ class Watched(Classifier):
         self.losses[self.global_step] = float(-chances.log().mean())
 
 
-def trained(folder: Path, source: Fixed, params: FitParams = FIT, minutes: float = 5.0) -> Watched:
+def trained(
+    folder: Path, source: Fixed, params: FitParams = FIT, minutes: float = 5.0, logger: Logger | Literal[False] = False
+) -> Watched:
     module = Watched(params)
     data = ImageDataModule(source, 8, params.batch_size, seed=3)  # type: ignore[arg-type]
     trainer = replace(CPU, checkpoint_minutes=minutes)
-    fit(module, data, params, trainer, folder, "training", False, shares=SHARES)
+    fit(module, data, params, trainer, folder, "training", logger, shares=SHARES)
     return module
 
 
@@ -90,6 +94,26 @@ def test_the_network_on_its_way_is_that_of_the_one_training(tmp_path: Path) -> N
     module = trained(tmp_path, Fixed())
     for share in SHARES:
         assert same(kept_weights(tmp_path, on_the_way(share)), module.states[round(share * STEPS)])
+
+
+def test_curves_have_the_validation_loss_the_rate_and_the_gradient_and_change_nothing(tmp_path: Path) -> None:
+    last = replace(FIT, keep="last", warmup=0.5, clip=1e-3)
+    expected = trained(tmp_path / "silent", Fixed(), last)
+    logger = CSVLogger(tmp_path, name="csv", version="")
+    # Killed where curves are drawn, and gone on with where they are not.
+    with pytest.raises(KilledError):
+        trained(tmp_path / "logged", Fixed(8), last, minutes=0.0, logger=logger)
+    assert same(copied(trained(tmp_path / "logged", Fixed(), last)), copied(expected))
+    logger = CSVLogger(tmp_path, name="whole", version="")
+    assert same(copied(trained(tmp_path / "whole", Fixed(), last, logger=logger)), copied(expected))
+    found = pd.read_csv(tmp_path / "whole" / "metrics.csv")
+    losses = found.dropna(subset="test/validation_loss").set_index("step")["test/validation_loss"]
+    # Lightning counts the steps of its logs from 0.
+    assert losses.to_dict() == pytest.approx({step - 1: loss for step, loss in expected.losses.items()}, rel=1e-5)
+    rates = found.dropna(subset="test/learning_rate").set_index("step")["test/learning_rate"]
+    assert rates.to_dict() == pytest.approx({9: 3e-2 * schedule(9, STEPS, 0.5)})
+    # As it was before it was clipped to a thousandth.
+    assert found["test/gradient_norm"].dropna().min() > 0.01
 
 
 @pytest.mark.parametrize(("deadline", "minutes"), [(2, 5.0), (5, 5.0), (12, 5.0), (4, 0.0), (8, 0.0)])

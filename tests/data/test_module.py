@@ -68,6 +68,15 @@ def test_each_epoch_is_a_permutation_of_its_own_that_only_seed_and_epoch_determi
     assert order(other, 0) != epochs[0]
 
 
+@pytest.mark.parametrize("watched", [1, 3, 4, 100])
+def test_the_images_that_are_watched_are_spread_over_a_split_that_may_be_sorted(watched: int) -> None:
+    data = ImageDataModule(Numbered(), 6, 3, seed=0)
+    data.watched = watched
+    rows = [row for batch in data.val_dataloader() for row in rows_of(batch)]
+    size = SIZES["validation"]
+    assert rows == [step * size // min(watched, size) for step in range(min(watched, size))]
+
+
 @pytest.mark.parametrize(("length", "batch", "sizes"), [(10, 4, [4, 4]), (3, 8, [3]), (1, 1, [1]), (8, 4, [4, 4])])
 def test_training_leaves_an_incomplete_batch_out_unless_it_is_the_only_one(
     length: int, batch: int, sizes: list[int]

@@ -78,8 +78,10 @@ class EpochDataModule(LightningDataModule):
         first_batch: The batch of that epoch to begin with.
         rank: Which of the processes this is, from 0.
         ranks: How many processes share each batch.
+        watched: How many validation images are looked at after an epoch; None is all of them.
     """
 
+    watched: int | None = None
     first_epoch: int = 0
     first_batch: int = 0
     rank: int = 0

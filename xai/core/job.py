@@ -3,6 +3,7 @@
 import os
 import shlex
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -10,8 +11,9 @@ import torch
 from pydantic import Field
 from rich.markup import escape
 
-from xai.core.loggers import LoggerParams, build_logger
+from xai.core.loggers import LoggerParams, build_logger, publish
 from xai.core.progress import console
+from xai.core.provenance import provenance
 from xai.core.runtime import Runtime
 from xai.core.settings import settings
 from xai.core.store import Store
@@ -48,7 +50,8 @@ def open_runtime(job: Common, output: Path, *, small: bool) -> Runtime:
     if threads:
         # Threads of a small operation mostly wait for each other, and on a busy machine for whole time slices.
         torch.set_num_threads(threads)
-    return Runtime(Store(Path(job.store)), job.trainer, build_logger(job.logger, output, job.name))
+    config = {**asdict(job), **provenance(), "command": command()}
+    return Runtime(Store(Path(job.store)), job.trainer, build_logger(job.logger, output, job.name, config), output)
 
 
 def say_heading(*words: str, seed: int) -> None:
@@ -57,7 +60,9 @@ def say_heading(*words: str, seed: int) -> None:
 
 
 def say_end(runtime: Runtime, *lines: str) -> None:
-    """The last lines of a run: what the store had and what was made, and what lies where."""
+    """The end of a run: its results to the logger; what the store had and what was made, and what lies where."""
+    if runtime.output is not None:
+        publish(runtime.logger, runtime.output)
     store = escape(os.path.relpath(runtime.store.root))
     console.print(f"\nstore: {runtime.store.summary()} ({store})", highlight=False, soft_wrap=True)
     for line in lines:

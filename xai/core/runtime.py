@@ -1,6 +1,7 @@
 """What a job works with: the store, the devices, the logger."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from pytorch_lightning.loggers import Logger
@@ -16,12 +17,14 @@ class Runtime:
     Args:
         store: Where everything that is made is kept and found again.
         trainer: Devices, precision, workers.
-        logger: Of training curves; False logs nowhere.
+        logger: Of training curves and results; False logs nowhere.
+        output: The folder of the run's results, where it has one.
     """
 
     store: Store
     trainer: TrainerParams
     logger: Logger | Literal[False] = False
+    output: Path | None = None
 
     def with_precision(self, spec: dict[str, Any]) -> dict[str, Any]:
         """A spec with what its numbers depend on besides: the numeric precision, and the number of devices.

@@ -37,7 +37,9 @@ from xai.core.progress import bar
 from xai.core.settings import Count, FieldError, NonNegative, Whole, settings
 
 CHECKPOINT = "checkpoint.ckpt"
-_STEPS_BETWEEN_LOOKS, _STEPS_BETWEEN_QUESTIONS = 50, 10
+_STEPS_BETWEEN_LOOKS, _STEPS_BETWEEN_QUESTIONS, _STEPS_BETWEEN_NUMBERS = 50, 10, 10
+_WATCHED = 256
+"""Validation images whose loss is logged after each epoch, for curves; where the best epoch is kept, all are asked."""
 
 
 @settings
@@ -146,6 +148,18 @@ class _Watch(Callback):
             )
 
 
+class _Curves(Callback):
+    """Logs the learning rate and the norm of the gradient, before it is clipped, beside the loss."""
+
+    def on_before_optimizer_step(self, trainer: pl.Trainer, module: pl.LightningModule, optimizer: Any) -> None:
+        if trainer.logger is None or (trainer.global_step + 1) % _STEPS_BETWEEN_NUMBERS:
+            return
+        gradients = [value.grad for value in module.parameters() if value.grad is not None]
+        stage = getattr(module, "_stage", "training")
+        module.log(f"{stage}/learning_rate", optimizer.param_groups[0]["lr"])
+        module.log(f"{stage}/gradient_norm", torch.nn.utils.get_total_norm(gradients))
+
+
 class _RelayedLogger(Logger):
     """The logger of a process that has none: the parent's hears of the numbers."""
 
@@ -171,6 +185,7 @@ class _Plan:
     workdir: Path
     resume: bool
     shares: Sequence[float] = ()
+    validate: bool = False
 
     @property
     def checkpoint(self) -> Path:
@@ -216,7 +231,9 @@ def fit(
     if not done:
         forget_kept(workdir)
     data.first_epoch, data.first_batch = divmod(done, batches)
-    plan = _Plan(params, trainer, workdir, done > 0, shares)
+    watching = bool(logger) and is_overridden("validation_step", module)
+    data.watched = None if params.keep == "best" else _WATCHED
+    plan = _Plan(params, trainer, workdir, done > 0, shares, params.keep == "best" or watching)
     with bar(title, params.total(batches), "steps") as advance:
         if trainer.devices == 1:
             _train(plan, module, data, advance, logger)
@@ -248,7 +265,7 @@ def _train(
             precision=plan.trainer.precision,
             gradient_clip_val=plan.params.clip or None,
             logger=logger,
-            callbacks=[keep, _Watch(plan.checkpoint, plan.trainer.checkpoint_minutes, advance)],
+            callbacks=[keep, _Curves(), _Watch(plan.checkpoint, plan.trainer.checkpoint_minutes, advance)],
             # Never SLURM's environment, which would look for tasks of its own.
             plugins=[CheckpointFiles(), LightningEnvironment()],
             enable_checkpointing=False,
@@ -256,8 +273,8 @@ def _train(
             enable_model_summary=False,
             use_distributed_sampler=False,
             num_sanity_val_steps=0,
-            limit_val_batches=1.0 if best else 0,
-            log_every_n_steps=10,
+            limit_val_batches=1.0 if plan.validate else 0,
+            log_every_n_steps=_STEPS_BETWEEN_NUMBERS,
             default_root_dir=plan.workdir,
         )
         resume = str(plan.checkpoint) if plan.resume else None

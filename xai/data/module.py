@@ -59,7 +59,9 @@ class _Batches(Dataset[Batch]):
         return Batch(pixels, self._labels[chosen], regions, reference)
 
 
-def in_order(source: ImageSource, split: str, size: int, batch_size: int, workers: int = 0) -> DataLoader[Batch]:
+def in_order(
+    source: ImageSource, split: str, size: int, batch_size: int, workers: int = 0, images: int | None = None
+) -> DataLoader[Batch]:
     """Every image of a split once, in order, as in epoch 0; no more than a few batches are in memory.
 
     Args:
@@ -68,8 +70,11 @@ def in_order(source: ImageSource, split: str, size: int, batch_size: int, worker
         size: Side of the images in pixels.
         batch_size: Images a batch.
         workers: Processes that read images.
+        images: So many of them, evenly spaced, for a split may be sorted by class; None is all.
     """
     rows = torch.arange(len(source.labels(split)))
+    if images is not None and images < len(rows):
+        rows = rows[torch.arange(images) * len(rows) // images]
     data = _Batches(source, split, rows, size, True, None)
     return _loader(data, EpochSampler(len(rows), batch_size, None), workers)
 
@@ -125,8 +130,8 @@ class ImageDataModule(EpochDataModule):
         return _loader(data, sampler, self._workers)
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        """The validation split, in order."""
-        return in_order(self._source, "validation", self._size, self._batch_size, self._workers)
+        """The validation split, or as many images of it as are watched, in order."""
+        return in_order(self._source, "validation", self._size, self._batch_size, self._workers, self.watched)
 
     def test_dataloader(self) -> DataLoader[Batch]:
         """The test split, in order."""
