@@ -1,5 +1,6 @@
 import json
 import struct
+import time
 from pathlib import Path
 
 import pytest
@@ -68,9 +69,20 @@ def test_disabled_means_no_logger(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def records(folder: Path) -> list[Record]:
-    """What an offline run of W&B has written, read back: the log format of LevelDB, around protocol buffers."""
+    """What an offline run of W&B has written, whose own process may be writing for a moment after the run's end."""
     (path,) = folder.rglob("*.wandb")
-    content, at, found, parts = path.read_bytes(), 7, [], b""
+    found: list[Record] = []
+    deadline = time.monotonic() + 60
+    while not any(each.WhichOneof("record_type") == "exit" for each in found):
+        assert time.monotonic() < deadline, "W&B has not written the end of the run"
+        time.sleep(0.1)
+        found = _read(path.read_bytes())
+    return found
+
+
+def _read(content: bytes) -> list[Record]:
+    """Records in the log format of LevelDB, around protocol buffers."""
+    at, found, parts = 7, [], b""
     while at + 7 <= len(content):
         if _BLOCK - at % _BLOCK < 7:  # what is left of a block holds no header
             at += _BLOCK - at % _BLOCK
