@@ -21,6 +21,7 @@ def fill() -> None:
     import xai.data.packaged
     import xai.data.pair
     import xai.data.parity
+    import xai.data.photos
     import xai.data.pictures  # noqa: F401
 
 

@@ -1,6 +1,6 @@
 """`task=compare`: any explainers of a classifier of your own, by any metrics; what is trained is asked for by name."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from xai.core.files import fingerprint_file
 from xai.core.folders import shown
 from xai.core.job import open_runtime, say_end, say_heading
 from xai.core.runtime import Runtime
-from xai.core.settings import settings
+from xai.core.settings import Count, settings
 from xai.data.catalogue import OpenData, open_data
 from xai.data.pictures import check_readable, find_pictures
 from xai.explainers.rows import made_from
@@ -26,9 +26,12 @@ from xai.papers.families import AnyModel, classifier_stages
 from xai.papers.vectors.base import ModelParams
 from xai.report.headline import compared
 from xai.report.present import Told, check_views, present, source_of
-from xai.study.case import Case, ExplainedModel, check_images
+from xai.study.case import Case, ExplainedModel, check_images, facts
+from xai.study.everything import ALL, every_row
 from xai.study.frame import Frames
+from xai.study.mosaic import mosaic_of, no_mosaic
 from xai.study.params import StudySettings, open_metrics, open_rows
+from xai.study.scores import Chosen
 from xai.study.statistics import best_and_ties, wide
 from xai.study.study import Study
 from xai.tasks.picture import load_named
@@ -47,6 +50,8 @@ class CompareSettings(StudySettings):
         classifier: How one would be trained; nothing is, unless no checkpoint is given and `train` is true.
         surrogate: How it is fine-tuned on masked images, where a trained explainer asks for it.
         rank_by: The column that says which explainer to trust.
+        judge: The file of a second classifier of the same images and classes, for the metric `transfer`.
+        budget: Forward passes that a map of a row may cost that `rows=[all]` brings; null: any number.
     """
 
     model: AnyModel
@@ -56,6 +61,8 @@ class CompareSettings(StudySettings):
     classifier: ClassifierParams
     surrogate: SurrogateParams
     rank_by: str
+    judge: str | None
+    budget: Count | None
 
 
 def task(values: Mapping[str, Any]) -> Task:
@@ -68,21 +75,58 @@ def run(asked: CompareSettings, output: Path) -> None:
     check_views(asked)
     named = _named(asked)
     data = open_data(with_classes(_pictures(asked), asked.checkpoint, named.classes if named else None), "data")
-    rows, chosen = open_rows(asked.rows, asked.explainers), open_metrics(asked.metrics, asked.metric)
+    named_rows = [name for name in asked.rows if name != ALL]
+    rows = open_rows(named_rows, asked.explainers) if named_rows or not asked.rows else []
+    chosen = open_metrics(asked.metrics, asked.metric)
     metrics.metric_of(asked.rank_by)
     model: Any = asked.model
     runtime = open_runtime(asked, output, small=model.embedded and named is None)
     say_heading(data.name, model.name, seed=asked.seed)
     params = asked.case
-    if data.name == "pictures" and len(data.source.labels(params.split)) < (params.images or 0):
+    if data.name in ("pictures", "photos") and len(data.source.labels(params.split)) < (params.images or 0):
         # The number is there to keep a large split from being measured whole; of a few pictures all are meant.
         params = replace(params, images=None)
     check_images(data, params)
-    case = Case(runtime, _opened(asked, runtime, data, named), data, params, asked.seed)
-    study = Study(rows, [(case, chosen)], made_from(rows, asked.explainers))
+    judge = None if asked.judge is None else _judge(asked, runtime, data)
+    case = Case(runtime, _opened(asked, runtime, data, named), data, params, asked.seed, judge=judge)
+    unfit: dict[str, str] = {}
+    if ALL in asked.rows:
+        more, unfit = every_row(rows, asked.explainers, asked.model.grid**2, asked.budget)
+        rows = [*rows, *more]
+    study = Study(rows, _cases(case, chosen), made_from(rows, asked.explainers), unfit=unfit)
     frames = study.run()
     page = present(study, frames, asked, output, Told(headline(frames, asked.rank_by)))
     say_end(runtime, f"report: [bold]{shown(page)}[/]")
+
+
+def _cases(case: Case, chosen: Sequence[Chosen]) -> list[tuple[Case, Sequence[Chosen]]]:
+    """The case; and where no image has several objects, grids of its images for the metric that is about them."""
+    about_grids = [each for each in chosen if "cells" in each.needs]
+    if not about_grids or facts(case)["cells"] is None:
+        return [(case, chosen)]
+    if no_mosaic(case) is not None:
+        return [(case, chosen)]
+    return [(case, [each for each in chosen if each not in about_grids]), (mosaic_of(case), about_grids)]
+
+
+def _judge(asked: CompareSettings, runtime: Runtime, data: OpenData) -> ExplainedModel:
+    """The second classifier, from a file that says what it is.
+
+    Raises:
+        UserError: It is none, or takes other images than the first.
+    """
+    assert asked.judge is not None
+    spec = read_spec(Path(asked.judge))
+    if spec is None or not isinstance(spec.model, NetworkParams):
+        why = f"judge={asked.judge} is no classifier of this framework"
+        raise UserError(f"{why}: task=train method=classifier makes one")
+    if spec.model.image_size != asked.model.image_size:
+        raise UserError(
+            f"judge={asked.judge} takes images of {spec.model.image_size} px, and the classifier of "
+            f"{asked.model.image_size} px: they have to see the same"
+        )
+    params = replace(asked.classifier, checkpoint=asked.judge)
+    return explained(classifier_stages(runtime, spec.model, data, params, None, asked.seed))
 
 
 def _pictures(asked: CompareSettings) -> Mapping[str, Any]:
@@ -115,7 +159,7 @@ def with_classes(
     Raises:
         UserError: The file is missing or broken.
     """
-    if data.get("name") != "pictures":
+    if data.get("name") not in ("pictures", "photos"):
         return data
     if named is not None:
         return {**data, "classes": named}

@@ -1,0 +1,109 @@
+"""Images of four images: what the grid pointing game is played on where a data set has one object an image."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from xai.core.errors import UserError
+from xai.data.catalogue import OpenData
+from xai.data.registry import Images
+from xai.study.case import Case
+
+_CELLS = 4
+
+
+class Tiles(NamedTuple):
+    """Which images stand in the cells of each, and where the one that is asked about is.
+
+    Attributes:
+        members: [N, 4] positions in the case, cell by cell and row by row.
+        place: [N] the cell of the image that is asked about.
+    """
+
+    members: Tensor
+    place: Tensor
+
+
+def lay_out(classes: Tensor, generator: torch.Generator) -> Tiles:
+    """Each image, beside three others of other classes, in a random cell (Böhle et al. 2021).
+
+    Args:
+        classes: [N]; each image's, as the classifier has it.
+        generator: Source of the draws.
+
+    Raises:
+        UserError: There is an image that has none of another class beside it.
+    """
+    members, places = [], []
+    for position in range(len(classes)):
+        others = (classes != classes[position]).nonzero()[:, 0]
+        if not len(others):
+            raise UserError("all images are of one class, and a grid of several objects needs two")
+        order = others[torch.randperm(len(others), generator=generator)]
+        # With few images some stand there twice; never one of the class that is asked about.
+        three = order.repeat(-(-3 // len(order)))[:3]
+        place = int(torch.randint(_CELLS, (), generator=generator))
+        members.append(torch.cat([three[:place], torch.tensor([position]), three[place:]]))
+        places.append(place)
+    return Tiles(torch.stack(members), torch.tensor(places))
+
+
+@dataclass(frozen=True)
+class Mosaic:
+    """The images of a case, four at a time at half their size, as a data set; see `ImageSource`.
+
+    Args:
+        case: Whose images, each of which is asked about once, for the class that the case explains.
+    """
+
+    case: Case
+    templates: Sequence[str] = ("a photo of a {}.",)
+    varies: bool = False
+
+    @property
+    def classes(self) -> Sequence[str]:
+        """Those of the classifier."""
+        return self.case.model.classes
+
+    def labels(self, split: str) -> Tensor:
+        """The class that is asked about, [N]; in the split of the case, and none in others."""
+        return self.case.targets if split == self.case.split else self.case.targets[:0]
+
+    def images(self, split: str, indices: Tensor, epoch: int) -> Images:
+        """Grids of 2 x 2 images, and as the region the cell of the one that is asked about."""
+        pixels = torch.cat([self.case.images(number).pixels for number in range(len(self.case.blocks))])
+        tiles = F.avg_pool2d(pixels[self._tiles.members[indices].flatten()], 2, ceil_mode=True)
+        height, width = pixels.shape[-2:]
+        tiles = tiles.unflatten(0, (-1, 2, 2))
+        across = torch.cat([tiles[:, :, 0], tiles[:, :, 1, ..., : width // 2]], dim=-1)
+        whole = torch.cat([across[:, 0], across[:, 1, :, : height // 2]], dim=-2)
+        return Images(whole, self.cells(split, indices, epoch))
+
+    def cells(self, split: str, indices: Tensor, epoch: int) -> Tensor:
+        """The cell of the image that is asked about, bool [B, H, W]."""
+        size = self.case.model.image_size
+        half = torch.arange(size) >= size - size // 2
+        place = self._tiles.place[indices]
+        return (half == (place // 2)[:, None].bool())[:, :, None] & (half == (place % 2)[:, None].bool())[:, None]
+
+    @cached_property
+    def _tiles(self) -> Tiles:
+        return lay_out(self.case.targets, torch.Generator().manual_seed(self.case.seed))
+
+
+def mosaic_of(case: Case) -> Case:
+    """The same images in grids of four, each explained for its own class: a case for the grid pointing game alone."""
+    source = Mosaic(case)
+    data = OpenData(case.data.name, {"name": "mosaic", "of": case.spec}, source)
+    params = replace(case.params, images=None, targets="label")
+    return replace(case, data=data, params=params, name="grid", only=None, compared=None, home=case)
+
+
+def no_mosaic(case: Case) -> str | None:
+    """Why a case has no grids, in a line; None where it has."""
+    return None if len(case.targets.unique()) > 1 else "all images are of one class, and a grid needs two"
