@@ -20,7 +20,7 @@ PYTHON = $(XAI_PYTHON)
 XAI_TEST_WORKERS ?= $(shell test "$$(getconf _NPROCESSORS_ONLN)" -ge 2 && echo 2 || echo 0)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo tables plan vectors-table1 vectors-figure3 salvage-table1 salvage-table2 salvage-table3 salvage-table4 salvage-figures rank-table rank-figures bench bench-estimators docs docs-tables test soak lint format clean distclean
+.PHONY: help install demo tables plan vectors-table1 vectors-figure3 salvage-table1 salvage-table2 salvage-table3 salvage-table4 salvage-figures rank-table rank-figures compare bench bench-estimators docs docs-tables test soak lint format clean distclean
 
 help:  ## this list
 	@awk 'BEGIN { FS = ":.*## " } \
@@ -38,6 +38,13 @@ install: $(STAMP)  ## .venv with everything in it (once: 6 GB on Linux, half a m
 demo: $(STAMP)  ## the whole idea on real images, with controls and a report (minutes on two cores)
 	@$(BIN)/python run.py experiment=demo $(ARGS) name=demo_helper >/dev/null 2>&1 & helper=$$!; \
 	trap "kill $$helper 2>/dev/null" EXIT; $(BIN)/python run.py experiment=demo $(ARGS)
+
+# The photographs of scikit-image are installed when they are asked for.
+compare: $(STAMP)  ## every explainer that fits, by every metric: digits with a ViT, photographs with a CNN (under an hour)
+	@$(BIN)/python -c 'import skimage' 2>/dev/null || { $(call INSTALL,photos); }
+	$(BIN)/python run.py task=train method=classifier name=compare_classifier logger=none
+	$(BIN)/python run.py task=train method=classifier model=cnn_tiny name=compare_judge logger=none
+	$(SWEEP)compare $(ARGS)
 
 ##@ The papers' tables and figures (launchers, clusters: docs/cluster.md)
 

@@ -1,6 +1,6 @@
 """The networks of a SALVAGE experiment as artifacts: classifier, surrogate, explainers; each trained once."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -75,7 +75,7 @@ class VitStages(ClassifierStages):
             own = {name: value for name, value in backbone.items() if not name.startswith("head.")}
             network.backbone.load_state_dict(own)
             module = self._module(network, surrogate, params)
-            self._fit(module, params.fit, workdir, kind, params.snapshots)
+            self._fit(module, params.fit, workdir, _called(kind, params), params.snapshots)
             decoder = {"kind": params.decoder, "depth": params.depth, "heads": params.heads}
             self._write(workdir, kind, network, decoder=decoder)
             for share in params.snapshots:
@@ -102,6 +102,14 @@ class VitStages(ClassifierStages):
             decoder = build_decoder(params.decoder, backbone.embed_dim, scores, params.depth, params.heads)
         made: type[ExplainerNetwork] = SalvageNetwork if kind == "salvage" else ShapleyNetwork
         return made(backbone, decoder, self.model.mean, self.model.std)
+
+
+def _called(kind: str, params: SalvageParams | VitShapleyParams) -> str:
+    """What the training of an explainer is called: with its sampling and divergence, where they are not the paper's."""
+    usual = {field.name: field.default for field in fields(SalvageParams)}
+    named = [(name, getattr(params, name, None)) for name in ("sampling", "divergence")]
+    apart = [str(value) for name, value in named if value not in (None, usual[name])]
+    return f"{kind} ({', '.join(apart)})" if apart else kind
 
 
 def _snapshot(share: float) -> str:

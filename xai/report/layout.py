@@ -103,6 +103,9 @@ class TableParams:
         digits: Digits after the point, by column.
         chance: Whether there is a row of chance levels.
         normalisation: Null shows the values as they are.
+        ranked: Whether values are ranks: of the rows on an image, 1 is the best (`xai.study.ranks`); the best rows come
+            first.
+        drop_empty: Whether columns that no row has a value of are left out.
         published: Figures of the paper.
         notes: Further lines below it.
     """
@@ -119,6 +122,8 @@ class TableParams:
     digits: dict[str, int] = field(default_factory=dict)
     chance: bool = False
     normalisation: Normalisation | None = None
+    ranked: bool = False
+    drop_empty: bool = False
     published: Published | None = None
     notes: list[str] = field(default_factory=list)
 

@@ -1,7 +1,7 @@
 """Sheets: text in rows and columns, for a terminal, as Markdown and as HTML; tables and claims are shown as sheets."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -26,7 +26,8 @@ _COSTS_NOTE = (
     "Passes are those of the explained classifier or the explainer, forward; a backward pass counts as two. Training "
     "is not in the time of an image, and the time is that of the device on which it was made."
 )
-_NARROW = "Intervals do not fit here: they are on the page and in the table's file."
+_NAMES = 20
+"""Characters of a name on one line, where there is little room."""
 _STYLES = {"best": "bold underline", "tied": "bold", HOLDS: "green", FAILS: "red", UNDECIDED: "yellow"}
 
 
@@ -143,19 +144,32 @@ def cost_sheets(costs: pd.DataFrame) -> list[Sheet]:
 
 
 def as_rich(sheet: Sheet, width: int = 80) -> Group:
-    """For a terminal of `width` characters; what is in small print goes on a line of its own where it does not fit."""
+    """For a terminal of `width` characters: where columns do not fit side by side, one band of them below the other.
+
+    Nothing is cut off. What is in small print goes on a line of its own first, and names wrap between words.
+    """
     flat = _width(sheet) <= width
-    if not flat and _stacked_width(sheet) > width:
-        # Rather no intervals and symbols than numbers that are cut off.
-        lines = [
-            [replace(line, entries=_without_small(line), symbol=None) for line in part.lines] for part in sheet.parts
-        ]
-        parts = (replace(part, lines=tuple(own)) for part, own in zip(sheet.parts, lines, strict=True))
-        return as_rich(replace(sheet, parts=tuple(parts), notes=(_NARROW, *sheet.notes)), max(width, 20))
+    bands = [sheet] if flat or sheet.leading > 1 else _bands(sheet, width)
+    title = [Text(sheet.title, style="bold")] * bool(sheet.title)
+    notes = (Text(note, style="dim") for note in sheet.notes)
+    return Group(*title, *(_printed(band, flat) for band in bands), *notes)
+
+
+def _printed(sheet: Sheet, flat: bool) -> RichTable:
     printed = RichTable(box=box.SIMPLE_HEAD, padding=(0, 1 if flat else 0), pad_edge=False, collapse_padding=True)
+    narrow = not flat and sheet.leading == 1
     for position, (name, _) in enumerate(sheet.head):
-        left, narrow = position < sheet.leading, not flat and sheet.leading == 1
-        printed.add_column(name.replace(" ", "\n") if narrow else name, justify="left" if left else "right")
+        left = position < sheet.leading
+        # Of names whole words, of numbers everything.
+        least = _name_width(sheet) if left and narrow else None
+        printed.add_column(
+            name.replace(" ", "\n") if narrow else name,
+            justify="left" if left else "right",
+            min_width=least,
+            max_width=least,
+            no_wrap=narrow and not left,
+            overflow="fold",
+        )
         if position == 0 and sheet.has_symbols:
             printed.add_column("Param.", no_wrap=True)
     for position, part in enumerate(sheet.parts):
@@ -166,8 +180,38 @@ def as_rich(sheet: Sheet, width: int = 80) -> Group:
             names = [Text(name, style="bold" if line.highlighted else "") for name in line.names]
             cells = (_rich_entry(entry, flat) for entry in line.entries)
             printed.add_row(names[0], *symbol, *names[1:], *cells, style="dim" if part.muted else "")
-    title = [Text(sheet.title, style="bold")] * bool(sheet.title)
-    return Group(*title, printed, *(Text(note, style="dim") for note in sheet.notes))
+    return printed
+
+
+def _bands(sheet: Sheet, width: int) -> list[Sheet]:
+    """The same rows with as many columns as fit into `width`, and then with the next ones."""
+    lines = [line for part in sheet.parts for line in part.lines]
+    texts = zip(*(line.entries for line in lines), strict=True) if lines else ([] for _ in sheet.head[1:])
+    needed = [
+        max([*map(len, head.split()), *(len(text) for e in column for text in (e.text, f"±{e.small}" * bool(e.small)))])
+        for (head, _), column in zip(sheet.head[1:], texts, strict=True)
+    ]
+    room = width - _name_width(sheet) - (12 if sheet.has_symbols else 0)
+    bands: list[list[int]] = [[]]
+    for column, size in enumerate(needed):
+        if bands[-1] and sum(needed[one] + 1 for one in bands[-1]) + size + 1 > room:
+            bands.append([])
+        bands[-1].append(column)
+    return [_with_columns(sheet, band) for band in bands]
+
+
+def _with_columns(sheet: Sheet, columns: Sequence[int]) -> Sheet:
+    def shown(line: Line) -> Line:
+        return replace(line, entries=tuple(line.entries[column] for column in columns))
+
+    parts = tuple(replace(part, lines=tuple(map(shown, part.lines))) for part in sheet.parts)
+    return replace(sheet, head=(sheet.head[0], *(sheet.head[1 + column] for column in columns)), parts=parts)
+
+
+def _name_width(sheet: Sheet) -> int:
+    """What a name may take of a narrow terminal: no more than it needs, and no less than its longest word."""
+    names = [name for part in sheet.parts for line in part.lines for name in line.names[:1]]
+    return max(min(max(map(len, names), default=1), _NAMES), *(len(word) for name in names for word in name.split()), 1)
 
 
 def as_markdown(sheet: Sheet) -> str:
@@ -250,20 +294,6 @@ def _rich_entry(entry: Entry, flat: bool) -> Text:
     if entry.small:
         text.append(f" ±{entry.small}" if flat else f"\n±{entry.small}", style="dim")
     return text
-
-
-def _without_small(line: Line) -> tuple[Entry, ...]:
-    return tuple(replace(entry, small="") for entry in line.entries)
-
-
-def _stacked_width(sheet: Sheet) -> int:
-    """Characters with what is in small print on lines of its own; 0 where there is none."""
-    lines = [line for part in sheet.parts for line in part.lines]
-    if not any(entry.small for line in lines for entry in line.entries) and not sheet.has_symbols:
-        return 0
-    columns = zip(*(line.entries for line in lines), strict=True)
-    widths = [max(len(text) for entry in column for text in (entry.text, f"±{entry.small}")) for column in columns]
-    return 16 * sheet.leading + 9 * sheet.has_symbols + sum(1 + width for width in widths)
 
 
 def _width(sheet: Sheet) -> int:

@@ -17,6 +17,7 @@ from xai.report.notes import notes_on_numbers, notes_on_rows, units
 from xai.report.parts import CHANCE, Cell, Reasons, Row, Section, Table
 from xai.study.claims import parts
 from xai.study.columns import COSTS, Column, column_of, scale
+from xai.study.ranks import PLACE, as_ranks, of_ranks
 from xai.study.statistics import WHOLE, Best, best_and_ties, normalised, summary, wide
 
 
@@ -36,13 +37,18 @@ def build_tables(
         costs: Frame of costs; shown where `params.columns` name them, or name nothing.
         reasons: Why something is missing.
     """
-    lines = _with_costs(frame, costs)
+    lines = frame if params.ranked else _with_costs(frame, costs)
     named = params.columns or list(dict.fromkeys(lines["metric"]))
     shown = [column_of(name, columns) for name in named]
     lines = lines[lines["metric"].isin(named)]
     if lines.empty:
         raise UserError(f"nothing in the frame has {' or '.join(named)}: measure it, or choose other columns")
-    tables = [_table(where, part, params, shown, reasons or Reasons()) for where, part in parts(lines, params.pool)]
+    if params.ranked:
+        lines, shown = as_ranks(lines, columns), of_ranks(shown)
+    tables = [
+        _table(where, part, params, _there(shown, part, params), reasons or Reasons())
+        for where, part in parts(lines, params.pool)
+    ]
     measured = frozenset(frame["explainer"])
     more = [(*notes_on_rows(table, measured, params, reasons or Reasons()), *params.notes) for table in tables]
     return [replace(table, notes=(*table.notes, *notes)) for table, notes in zip(tables, more, strict=True)]
@@ -103,6 +109,8 @@ def table_of_frame(
 ) -> Table:
     """The table that `as_frame` gave the frame of."""
     shown = tuple(column_of(name, columns) for name in frame["column"].unique())
+    if params.ranked:
+        shown = tuple(of_ranks([column for column in shown if column.name != PLACE.name]))
     names = ["mean", "low", "high", "spread", "n_images", "runs", "over", "mark"]
     sections = []
     for heading, part in frame.groupby("group", sort=False):
@@ -161,6 +169,12 @@ def _table(where: str, frame: pd.DataFrame, params: TableParams, columns: Sequen
         params.spread,
     )
     return replace(made, notes=notes_on_numbers(made, frame, params, best, reasons))
+
+
+def _there(columns: Sequence[Column], frame: pd.DataFrame, params: TableParams) -> list[Column]:
+    """The columns; where empty ones are to be left out, those of which some row has a value."""
+    measured = set(frame.loc[frame["value"].notna(), "metric"])
+    return [column for column in columns if column.name in measured or not params.drop_empty]
 
 
 def _chance_of(frame: pd.DataFrame, column: Column) -> float:

@@ -49,9 +49,15 @@ def _of_case(rows: Sequence[Row], metrics: Sequence[Chosen], images: int, player
 
 
 def cost_line(asked: Sequence[Asked]) -> str:
-    """One line of them."""
-    parts = [f"{each.name} {each.an_image:,.0f}" for each in asked if each.total]
-    return (
-        f"forward passes an image, at most: {', '.join(parts)} (of each row, but for explaining); "
-        f"{sum(each.total for each in asked):,.0f} in all, less what the store has"
-    )
+    """One line of them: what all takes together, and what for."""
+    parts = [f"{each.name} {_rounded(each.total)}" for each in asked if each.total]
+    total = _rounded(sum(each.total for each in asked))
+    return f"to ask: {total} forward passes ({', '.join(parts)}), less what the store has"
+
+
+def _rounded(passes: float) -> str:
+    """A number of passes in three digits at most."""
+    for size, word in ((1e9, " billion"), (1e6, " million")):
+        if passes >= size:
+            return f"{passes / size:.3g}{word}"
+    return f"{passes:,.0f}"

@@ -9,13 +9,15 @@ from xai.explainers.registry import Row
 from xai.explainers.rows import load_row
 
 ALL = "all"
-_ORDER = ("trained", "refined", "post-hoc", "control")
+_ORDER = ("post-hoc", "control")
 
 
 def every_row(
     named: Sequence[Row], overrides: Mapping[str, Any], players: int, budget: int | None
 ) -> tuple[list[Row], dict[str, str]]:
     """The rows of conf/explainer that need no training, one of each explainer and kind of map.
+
+    Refined maps are not among them: they are moved until they do well by a metric.
 
     Of several rows of one explainer that is the one of its own name, else the first; what is named besides is not
     repeated. What a classifier or a data set does not have is found out later, by asking the row.

@@ -17,7 +17,7 @@ from xai.core.runtime import Runtime
 from xai.core.settings import Count, settings
 from xai.data.catalogue import OpenData, open_data
 from xai.data.pictures import check_readable, find_pictures
-from xai.explainers.rows import made_from
+from xai.explainers.rows import load_row, made_from
 from xai.metrics import registry as metrics
 from xai.models.families import NetworkParams, published_classes
 from xai.models.files import read_spec
@@ -51,6 +51,7 @@ class CompareSettings(StudySettings):
         surrogate: How it is fine-tuned on masked images, where a trained explainer asks for it.
         rank_by: The column that says which explainer to trust.
         judge: The file of a second classifier of the same images and classes, for the metric `transfer`.
+        reference: The row whose maps others are held against; null: none, and metrics that need one are left out.
         budget: Forward passes that a map of a row may cost that `rows=[all]` brings; null: any number.
     """
 
@@ -62,6 +63,7 @@ class CompareSettings(StudySettings):
     surrogate: SurrogateParams
     rank_by: str
     judge: str | None
+    reference: str | None
     budget: Count | None
 
 
@@ -93,7 +95,8 @@ def run(asked: CompareSettings, output: Path) -> None:
     if ALL in asked.rows:
         more, unfit = every_row(rows, asked.explainers, asked.model.grid**2, asked.budget)
         rows = [*rows, *more]
-    study = Study(rows, _cases(case, chosen), made_from(rows, asked.explainers), unfit=unfit)
+    reference = None if asked.reference is None else load_row(asked.reference, asked.explainers, asked="reference")
+    study = Study(rows, _cases(case, chosen), made_from(rows, asked.explainers), reference, unfit=unfit)
     frames = study.run()
     page = present(study, frames, asked, output, Told(headline(frames, asked.rank_by)))
     say_end(runtime, f"report: [bold]{shown(page)}[/]")
