@@ -18,7 +18,7 @@ from xai.report.tables import build_tables
 from xai.study.claims import Claim, Claims, judge, table_of
 from xai.study.statistics import Best
 
-_VOID = {"meta", "link", "img", "br"}
+_VOID = {"meta", "link", "img", "br", "input"}
 
 
 class Reader(HTMLParser):

@@ -1,4 +1,4 @@
-"""One page for any study: no file beside it, no request, no script."""
+"""One page for any study: no file beside it, no request; a script only where pictures can be put in another order."""
 
 import base64
 from collections.abc import Mapping, Sequence
@@ -11,6 +11,7 @@ from xai.core.errors import UserError
 from xai.core.files import explain_disk_errors, write_atomically
 from xai.report.figures import Drawn, to_bytes
 from xai.report.sheets import Sheet, templates
+from xai.report.tiles import Tiles
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -61,12 +62,13 @@ class Picture:
 
 @dataclass(frozen=True)
 class Part:
-    """What stands under one heading: tables, pictures, lines; with nothing in it, it is left out."""
+    """What stands under one heading: tables, pictures, a grid of them, lines; with nothing in it, it is left out."""
 
     heading: str
     sheets: Sequence[Sheet] = ()
     pictures: Sequence[Picture] = ()
     notes: Sequence[str] = ()
+    tiles: Tiles | None = None
 
     @property
     def anchor(self) -> str:
@@ -101,7 +103,7 @@ def write_page(path: Path, page: Page) -> Path:
     Raises:
         UserError: A picture is no PNG, or the folder cannot be written.
     """
-    parts = [part for part in page.parts if part.sheets or part.pictures or part.notes]
+    parts = [part for part in page.parts if part.sheets or part.pictures or part.notes or part.tiles]
     text = templates().get_template("page.html.j2").render(page=page, parts=parts)
     with explain_disk_errors(path.parent, "choose another folder for the page"):
         path.parent.mkdir(parents=True, exist_ok=True)

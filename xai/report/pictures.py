@@ -118,7 +118,7 @@ def _sheet(gallery: Gallery, shown: Sequence[_Shown], inches: float) -> Figure:
     figure.set_layout_engine("constrained", w_pad=0.02, h_pad=0.02, wspace=0.02, hspace=0.02)
     panels = figure.subplots(count, len(shown) + 1, squeeze=False)
     images = _as_bytes(gallery.images)
-    scaled = [[_scaled(gallery, column, row) for column in shown] for row in range(count)]
+    scaled = [[scaled_map(gallery, column, row) for column in shown] for row in range(count)]
     for row in range(count):
         line = panels[row]
         _draw(line[0], images[row])
@@ -136,7 +136,7 @@ def _sheet(gallery: Gallery, shown: Sequence[_Shown], inches: float) -> Figure:
     return figure
 
 
-def _scaled(gallery: Gallery, column: _Shown, row: int) -> Floats:
+def scaled_map(gallery: Gallery, column: _Shown, row: int) -> Floats:
     """A map in [-1, 1]: 0 says nothing, 1 is the most of the maps of this image by this explainer."""
     together = [gallery.maps[column.label][row]]
     if column.label in gallery.second:
@@ -153,6 +153,17 @@ def _scaled(gallery: Gallery, column: _Shown, row: int) -> Floats:
         return np.zeros(tuple(own.shape))
     scaled: Floats = ((own - zero) / limit).clamp(-1, 1).numpy()
     return scaled
+
+
+def single_maps(gallery: Gallery) -> tuple[list[NDArray[np.uint8]], dict[str, list[NDArray[np.uint8]]]]:
+    """The images of a gallery, and each map over its image by label: arrays [H, W, 3] in the colours of the sheets."""
+    images = _as_bytes(gallery.images)
+    shown = {
+        label: [overlay(image, scaled_map(gallery, _Shown(label, maps), row)) for row, image in enumerate(images)]
+        for label, maps in gallery.maps.items()
+    }
+    drawn = {label: [(255 * each).round().astype(np.uint8) for each in maps] for label, maps in shown.items()}
+    return list(images), drawn
 
 
 def overlay(pixels: NDArray[np.uint8], scaled: Floats) -> Floats:

@@ -23,11 +23,17 @@ from xai.report.page import Page, Part, Picture, write_page
 from xai.report.parts import Reasons, Table, as_frame
 from xai.report.pictures import sheets as picture_sheets
 from xai.report.tables import build_tables, published_table
+from xai.report.tiles import Tiles, tiles_of
 from xai.study.claims import judge, read_claims, table_of
 from xai.study.frame import Frames, write_frames
 from xai.study.params import StudySettings
 from xai.study.study import Study
 
+_GRID = (
+    "Red speaks for the class that is named below the image, blue against it; a map without negative values is drawn "
+    "from its lowest to its highest. The number behind a name is the mean over all images of what the grid is sorted "
+    "by. Controls have a dashed border. The images are spread evenly over those that were measured; none was picked."
+)
 OTHER_SETTINGS = "@"
 """In the name of a row that is another row at other settings: it is for figures, and no row of tables and claims."""
 
@@ -45,6 +51,7 @@ class Shown:
         pictures: Sheets of maps.
         costs: The frame of costs.
         opening: Pictures that the page opens with.
+        tiles: The grid of the same images under all rows.
     """
 
     tables: Mapping[str, Sequence[Table]]
@@ -55,6 +62,7 @@ class Shown:
     pictures: Sequence[Picture] = ()
     costs: pd.DataFrame = field(default_factory=pd.DataFrame)
     opening: Sequence[Picture] = ()
+    tiles: Tiles | None = None
 
 
 @dataclass(frozen=True)
@@ -67,6 +75,7 @@ class Told:
         made: How it was made, by name.
         pictures: Makes further sheets of maps, of so many images.
         opening: Makes the pictures that the page opens with, of so many images.
+        grid: Whether the images stand under all rows in one grid that can be switched, and not on sheets.
     """
 
     summary: Sequence[str] = ()
@@ -74,6 +83,7 @@ class Told:
     made: Mapping[str, str] = field(default_factory=dict)
     pictures: Callable[[int], Iterable[Picture]] = lambda count: ()
     opening: Callable[[int], Iterable[Picture]] = lambda count: ()
+    grid: bool = False
 
 
 def present(study: Study, frames: Frames, asked: StudySettings, output: Path, told: Told | None = None) -> Path:
@@ -95,7 +105,8 @@ def present(study: Study, frames: Frames, asked: StudySettings, output: Path, to
         shown,
         tables={**shown.tables, **told.tables},
         summary=told.summary,
-        pictures=[*told.pictures(asked.pictures), *pictures_of(study, asked.pictures)],
+        pictures=[*told.pictures(asked.pictures), *([] if told.grid else pictures_of(study, asked.pictures))],
+        tiles=_tiles(study, frames, asked.pictures) if told.grid else None,
         opening=list(told.opening(asked.pictures)),
     )
     case = study.cases[0][0]
@@ -230,10 +241,17 @@ def as_page(shown: Shown, title: str, about: str, made: Mapping[str, str]) -> Pa
             "The claims", sheets.claim_sheets(shown.claims, metrics.columns()), notes=sheets.claim_notes(shown.claims)
         ),
         Part("The figures", pictures=figures, notes=[f"Not shown: {line}." for line in shown.missing]),
-        Part("What the maps look like", pictures=shown.pictures),
+        Part("What the maps look like", pictures=shown.pictures, tiles=shown.tiles, notes=[_GRID] * bool(shown.tiles)),
         Part("What it costs", sheets.cost_sheets(shown.costs)),
     ]
     return Page(title, about, shown.summary, parts, command(), made)
+
+
+def _tiles(study: Study, frames: Frames, count: int) -> Tiles | None:
+    """A few images of the main case under all of its rows, as a grid; None where no image is wanted."""
+    rows = [row for row in study.measured_rows if OTHER_SETTINGS not in row.name]
+    found = gallery(study.cases[0][0], rows, count, second=False)
+    return None if found is None else tiles_of(found, source_of(frames))
 
 
 def pictures_of(study: Study, count: int) -> list[Picture]:

@@ -98,7 +98,7 @@ def run(asked: CompareSettings, output: Path) -> None:
     reference = None if asked.reference is None else load_row(asked.reference, asked.explainers, asked="reference")
     study = Study(rows, _cases(case, chosen), made_from(rows, asked.explainers), reference, unfit=unfit)
     frames = study.run()
-    page = present(study, frames, asked, output, Told(headline(frames, asked.rank_by)))
+    page = present(study, frames, asked, output, Told(headline(frames, asked.rank_by), grid=True))
     say_end(runtime, f"report: [bold]{shown(page)}[/]")
 
 
