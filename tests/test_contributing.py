@@ -61,6 +61,11 @@ def check(folder: Path) -> None:
     own = scores[scores.metric == "concentration"].dropna(subset="value")
     assert set(own.explainer) == {"lone_patch", "random"}
     assert own.value.between(0, 1, inclusive="right").all()
+    steady = scores[scores.metric == "steadiness"].set_index(["explainer", "image"])["value"]
+    # What is random is drawn alike for an image and for its noisy twin; what looks at the image is not.
+    assert (steady["random"] > 1 - 1e-9).all()
+    assert steady["lone_patch"].dropna().between(-1, 1).all()
+    assert (steady["lone_patch"] < 1).any()
     shown = "".join(path.read_text(encoding="utf-8") for path in folder.rglob("*.html"))
     assert all(word in shown for word in ("Ideas", "Lone patch", "Concentration"))
 
@@ -70,6 +75,7 @@ def test_the_page_is_about_one_of_each() -> None:
     assert kinds == [
         "ideas/concentration.py",
         "ideas/lone_patch.py",
+        "ideas/steadiness.py",
         "ideas/stripes.py",
         "ideas/textures.py",
         "my_conf/data/stripes.yaml",
@@ -94,7 +100,7 @@ def test_what_is_added_is_a_row_and_a_column_of_studies_and_of_a_comparison(fold
     (installed / "entry_points.txt").write_text("[xai.plugins]\n{} = {}\n".format(*ENTRY_POINT))
     classifier = sorted(folder.glob("outputs/store/classifier/*/classifier.safetensors"))[0]
     kept = [part for part in shown if not part.startswith(("task=", "study=", "plugins="))]
-    others = "plugins=[ideas.concentration,ideas.stripes]"
+    others = "plugins=[ideas.concentration,ideas.steadiness,ideas.stripes]"
     run(folder, *kept, "task=compare", others, f"checkpoint={classifier}", *FAST)
     check(folder / "outputs" / "compare")
 
