@@ -31,5 +31,5 @@ def test_a_package_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match="data=photos needs scikit-learn, which is not installed: pip install scikit-l"):
         Photos(PhotosParams(size=32, classes=("a", "b")))
-    with pytest.raises(UserError, match="data.classes is not set"):
+    with pytest.raises(UserError, match=r"data\.classes is not set"):
         Photos(PhotosParams(size=32))
