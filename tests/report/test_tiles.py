@@ -1,4 +1,4 @@
-"""The grid of a comparison: a tile for each row, in one file that works without a server and mostly without a script."""
+"""The grid of a comparison: a tile for each row, in one file without a server and mostly without a script."""
 
 import base64
 import html
