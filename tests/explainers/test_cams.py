@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor, nn
 
+import xai
+from tests.api.networks import Plain as Theirs
 from tests.explainers.settings import explainer
 from tests.explainers.test_grad_cam import Plain, by_hand
 from tests.models.tiny_clip import PARAMS, classifier, pictures
@@ -191,6 +193,14 @@ def test_a_network_that_counts_its_images_itself_is_refused_in_one_line() -> Non
     line = refusal(explainer("ablation_cam", model).attribute, pictures(2), TARGETS[:2])
     assert line.startswith("ablation_cam: what comes after Conv2d does not take more rows than there are images")
     assert explainer("score_cam", model).attribute(pictures(2), TARGETS[:2]).shape == (2, 2, 2)
+
+
+def test_a_network_of_somebody_else_is_asked_about_all_channels_at_once() -> None:
+    model = xai.wrap(Theirs(), mean=MEAN, std=STD, image_size=16, grid=(2, 2))
+    found = xai.explain(model, pictures(2).float(), "ablation_cam", targets=[0, 1])
+    ours = PaintedClassifier(Theirs().eval(), (2, 2), MEAN, STD)
+    expected = explainer("ablation_cam", ours).attribute(pictures(2).float(), TARGETS[:2])
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("images", [1, 5])

@@ -24,7 +24,13 @@ class Answers(nn.Module):
             it returns nothing else.
         channels: 3, or 1 for a network of grey images, which gets the luminance.
         probabilities: Whether it ends with a softmax (or a sigmoid), which is undone.
+
+    Attributes:
+        admitted: Whether it has been looked at. From then on it may answer about more rows than there are images: an
+            explainer that repeats what a layer returns has it do so.
     """
+
+    admitted = False
 
     def __init__(self, network: nn.Module, output: Output, channels: int, probabilities: bool) -> None:
         super().__init__()
@@ -45,9 +51,10 @@ class Answers(nn.Module):
                 f"the network returns {_describe(found)}, where logits [B, C] are needed: say which part they are, "
                 "with output=<key, attribute, position or function>"
             )
-        if found.ndim == 1 and len(found) == len(images):
+        fits = self.admitted or len(found) == len(images)
+        if found.ndim == 1 and fits:
             found = found[:, None]
-        if found.ndim != 2 or len(found) != len(images):
+        if found.ndim != 2 or not fits:
             raise UserError(
                 f"the network returns {list(found.shape)} for {len(images)} images, where logits [{len(images)}, C] "
                 "are needed: say how to get them, with output=<function>"
@@ -111,6 +118,7 @@ def admit(answers: Answers, size: int) -> int:
             "the network gives another answer for an image when it comes in another batch: give one whose answers "
             "depend on the image alone (no batch statistics, no randomness in evaluation mode)"
         )
+    answers.admitted = True
     return logits.shape[1]
 
 
