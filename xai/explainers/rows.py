@@ -1,5 +1,6 @@
 """Rows of a table: explainers with their settings, as `conf/explainer/<row>.yaml` has them."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any
@@ -15,6 +16,10 @@ from xai.explainers.registry import Row
 
 POOLED = "_pooled"
 """What the name of any row of pixels may end in: its maps averaged within patches."""
+_BUDGET = re.compile(r"(?P<of>.+)@(?P<number>[1-9][0-9]*)")
+"""What the name of any row that asks about perturbed images may be: `kernel_shap@64` asks about 64."""
+_NUMBERS = ("coalitions", "evaluation_coalitions", "masks", "samples", "permutations")
+"""What explainers call how many they ask about."""
 
 
 def load_row(
@@ -67,11 +72,32 @@ def _settings(name: str, overrides: Mapping[str, Any], where: str, seen: tuple[s
 
 
 def _file(name: str, asked: str) -> DictConfig:
-    """What `conf/explainer/<row>.yaml` says; of a row of pixels in patches there need be none."""
-    if not name.endswith(POOLED) or name in choices("explainer"):
+    """What `conf/explainer/<row>.yaml` says; of pixels in patches, or of another budget, it need not be there."""
+    if name in choices("explainer"):
         return compose_choice("explainer", name, asked)
-    of = name.removesuffix(POOLED)
-    return OmegaConf.create({"name": "pooled", "label": f"{load_row(of).label}, pooled", "of": of})
+    if name.endswith(POOLED):
+        of = name.removesuffix(POOLED)
+        return OmegaConf.create({"name": "pooled", "label": f"{load_row(of).label}, pooled", "of": of})
+    if budget := _BUDGET.fullmatch(name):
+        return _of_budget(budget["of"], int(budget["number"]))
+    return compose_choice("explainer", name, asked)
+
+
+def _of_budget(of: str, number: int) -> DictConfig:
+    """The settings of a row that asks about another number of perturbed images.
+
+    Raises:
+        UserError: It asks about none, or not at test time.
+    """
+    row = load_row(of)
+    numbers = [each.name for each in fields(row.params) if each.name in _NUMBERS]
+    if not numbers or row.entry.info.kind not in ("post-hoc", "refined"):
+        raise UserError(
+            f"{of}@{number}: {of} asks about no number of perturbed images: leave @{number} out, or use kernel_shap@"
+            f"{number}, rise@{number} ..."
+        )
+    label = f"{row.label}, {number:,}"
+    return OmegaConf.create({"variant_of": of, "label": label, **dict.fromkeys(numbers, number)})
 
 
 def made_from(rows: Sequence[Row], overrides: Mapping[str, Any]) -> dict[str, Row]:
