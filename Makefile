@@ -20,7 +20,7 @@ PYTHON = $(XAI_PYTHON)
 XAI_TEST_WORKERS ?= $(shell test "$$(getconf _NPROCESSORS_ONLN)" -ge 2 && echo 2 || echo 0)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo tables plan vectors-table1 vectors-figure3 salvage-table1 salvage-table2 salvage-table3 salvage-table4 salvage-figures rank-table rank-figures compare bench bench-estimators docs docs-tables test soak lint format clean distclean
+.PHONY: help install demo tables plan vectors-table1 vectors-figure3 salvage-table1 salvage-table2 salvage-table3 salvage-table4 salvage-figures rank-table rank-figures mixed-budget mixed-transfer mixed-supervision compare bench bench-estimators docs docs-tables test soak lint format clean distclean
 
 help:  ## this list
 	@awk 'BEGIN { FS = ":.*## " } \
@@ -80,6 +80,17 @@ rank-table: $(STAMP)  ## Learn to Rank: deletion and insertion of pixels against
 
 rank-figures: $(STAMP)  ## Learn to Rank, Figures 3, 5 and 6
 	$(SWEEP)ranking_figures$(SCALED) $(ARGS)
+
+##@ Experiments across the papers
+
+mixed-budget: $(STAMP)  ## a trained explainer as a start: Kernel SHAP from SALVAGE's map, and that map refined, by passes
+	$(SWEEP)mixed_budget $(ARGS)
+
+mixed-transfer: $(STAMP)  ## a transferred self-explanation beside Kernel SHAP at 16 to 1,024 coalitions
+	$(SWEEP)mixed_transfer $(ARGS)
+
+mixed-supervision: $(STAMP)  ## the explainability vector learned from RISE, Grad-CAM and occlusion instead of Kernel SHAP
+	$(SWEEP)mixed_supervision $(ARGS)
 
 ##@ Work on it
 
