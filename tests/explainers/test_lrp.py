@@ -49,9 +49,17 @@ class Chefer:
     def softmax(relevance: np.ndarray, scores: np.ndarray) -> np.ndarray:
         return relevance
 
+    @staticmethod
+    def norm(relevance: np.ndarray, x: np.ndarray, module: Any) -> np.ndarray:
+        return relevance
+
 
 class AttnLrp:
     """The rules of Achtibat et al. (2024), literally, with an epsilon of 0."""
+
+    @staticmethod
+    def norm(relevance: np.ndarray, x: np.ndarray, module: Any) -> np.ndarray:
+        return relevance
 
     @staticmethod
     def start(logit: float) -> float:
@@ -70,6 +78,23 @@ class AttnLrp:
     def softmax(relevance: np.ndarray, scores: np.ndarray) -> np.ndarray:
         attention = np.exp(scores) / np.exp(scores).sum(-1, keepdims=True)
         return scores * (relevance - attention * relevance.sum(-1, keepdims=True))
+
+
+class AttnLrpOfTheLibrary(AttnLrp):
+    """The same, but that a layer norm is a linear map, one for each token."""
+
+    @staticmethod
+    def norm(relevance: np.ndarray, x: np.ndarray, module: Any) -> np.ndarray:
+        if isinstance(module, torch.nn.Identity):
+            return relevance
+        size = x.shape[-1]
+        centring = np.eye(size) - np.full((size, size), 1 / size)
+        rows = []
+        for of_token, token in zip(np.atleast_2d(relevance), np.atleast_2d(x), strict=True):
+            deviation = np.sqrt(token.var() + module.eps)
+            weight = module.weight.numpy()[:, None] * centring / deviation
+            rows.append(AttnLrp.linear(of_token, token, weight, module.bias.numpy()))
+        return np.stack(rows).reshape(x.shape)
 
 
 def product(relevance: np.ndarray, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -135,12 +160,14 @@ def by_hand(case: Own, image: int, rules: Any) -> tuple[np.ndarray, list[np.ndar
     found = []
     for s, x, normed, q, k, v, scores, attention, joined, middle_added, middle, second, hidden, added in kept[::-1]:
         stream, branch = rules.add(relevance, middle, added)
-        relevance = stream + rules.linear(rules.linear(branch, hidden, *s["down"]), second, *s["up"])
+        back = rules.linear(rules.linear(branch, hidden, *s["down"]), second, *s["up"])
+        relevance = stream + rules.norm(back, middle, s["norms"][1])
         stream, branch = rules.add(relevance, x, middle_added)
         of_attention, of_v = product(to_heads(rules.linear(branch, joined, *s["out"]), s["heads"]), attention, v)
         of_q, of_k = product(rules.softmax(of_attention, scores), q, k.transpose(0, 2, 1))
         parts = [to_tokens(of_q), to_tokens(of_k.transpose(0, 2, 1)), to_tokens(of_v)]
-        relevance = stream + rules.linear(np.concatenate(parts, axis=1), normed, *s["qkv"])
+        back = rules.linear(np.concatenate(parts, axis=1), normed, *s["qkv"])
+        relevance = stream + rules.norm(back, x, s["norms"][0])
         found.append(of_attention)
     return relevance, found[::-1]
 
@@ -160,7 +187,8 @@ def head_by_hand(case: Own, x: np.ndarray, target: int, rules: Any) -> np.ndarra
         weight = (model.logit_scale * model.head).numpy().T
         start = rules.start((unit @ weight.T)[0, target]) * onehot[None]
         back = rules.linear(start, unit, weight, np.zeros(5))
-        relevance[:1] = rules.linear(back, normed, model.visual.proj.numpy().T, np.zeros(12))
+        back = rules.linear(back, normed, model.visual.proj.numpy().T, np.zeros(12))
+        relevance[:1] = rules.norm(back, x[:1], model.visual.ln_post)
         return relevance
     built = model.network
     normed = applied(built.norm, x)
@@ -168,15 +196,15 @@ def head_by_hand(case: Own, x: np.ndarray, target: int, rules: Any) -> np.ndarra
         pooled = normed[1:].sum(0) / 16
         features, (weight, bias) = applied(built.fc_norm, pooled), arrays(built.head)
         back = rules.linear(rules.start((features @ weight.T + bias)[target]) * onehot, features, weight, bias)
-        relevance[1:] = shared(back, normed[1:] / 16, pooled)
-        return relevance
+        relevance[1:] = shared(rules.norm(back, pooled, built.fc_norm), normed[1:] / 16, pooled)
+        return rules.norm(relevance, x, built.norm)
     heads = [arrays(head) for head in (built.head, *([built.head_dist] if case.name == "distilled" else []))]
     answers = [normed[n] @ weight.T + bias for n, (weight, bias) in enumerate(heads)]
     start = rules.start(np.mean(answers, 0)[target]) * onehot
     parts = [start] if len(heads) == 1 else rules.add(start, answers[0] / 2, answers[1] / 2)
     for n, (weight, bias) in enumerate(heads):
         relevance[n] = rules.linear(parts[n], normed[n], weight, bias)
-    return relevance
+    return rules.norm(relevance, x, built.norm)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -194,12 +222,13 @@ def test_lrp_is_chefers_relevance_passed_back_step_by_step(name: str) -> None:
         np.testing.assert_allclose(found[image].flatten(), expected, rtol=1e-5, atol=1e-6 * expected.max())
 
 
+@pytest.mark.parametrize(("norm", "rules"), [("constant", AttnLrpOfTheLibrary), ("identity", AttnLrp)])
 @pytest.mark.parametrize("name", FAMILIES)
-def test_attn_lrp_is_relevance_passed_back_step_by_step(name: str) -> None:
+def test_attn_lrp_is_relevance_passed_back_step_by_step(name: str, norm: str, rules: Any) -> None:
     case = own(name)
-    found = explainer("attn_lrp", case.model).attribute(case.images, TARGETS)
+    found = explainer("attn_lrp", case.model, norm=norm).attribute(case.images, TARGETS)
     for image in range(4):
-        expected = by_hand(case, image, AttnLrp)[0][case.prefix :].sum(1)
+        expected = by_hand(case, image, rules)[0][case.prefix :].sum(1)
         scale = np.abs(expected).max()
         np.testing.assert_allclose(found[image].flatten(), expected, rtol=1e-7, atol=1e-7 * scale)
 
@@ -213,7 +242,7 @@ def passed_back(output: Tensor, inputs: list[Tensor], rules: Rules) -> tuple[Ten
     return relevance, list(torch.autograd.grad(output, inputs, relevance))
 
 
-@pytest.mark.parametrize("rules", [CheferRules(), AttnLrpRules()], ids=["chefer", "attn_lrp"])
+@pytest.mark.parametrize("rules", [CheferRules(), AttnLrpRules("constant"), AttnLrpRules("identity")])
 def test_every_step_passes_on_as_much_relevance_as_it_gets(rules: Rules) -> None:
     # So many that there is something positive in every sum.
     x, y = randn(2, 5, 30).requires_grad_(), randn(2, 5, 30, seed=1).requires_grad_()
@@ -223,6 +252,7 @@ def test_every_step_passes_on_as_much_relevance_as_it_gets(rules: Rules) -> None
         (rules.add(x, y), [x, y]),
         (rules.mean(x), [x]),
         (rules.elementwise(torch.nn.functional.gelu, x), [x]),
+        (rules.norm(torch.nn.LayerNorm(30).double(), x), [x]),
     ):
         given, taken = passed_back(output, inputs, rules)
         total = sum(each.flatten(1).sum(1) for each in taken)
@@ -231,7 +261,7 @@ def test_every_step_passes_on_as_much_relevance_as_it_gets(rules: Rules) -> None
 
 def test_a_bias_gets_no_relevance_by_chefers_rules_and_its_share_by_attn_lrps() -> None:
     x, weight, bias = randn(3, 4).requires_grad_(), randn(5, 4, seed=1), randn(5, seed=2)
-    for rules, kept in ((CheferRules(), True), (AttnLrpRules(), False)):
+    for rules, kept in ((CheferRules(), True), (AttnLrpRules("constant"), False)):
         given, (taken,) = passed_back(rules.linear(x, weight, bias), [x], rules)
         assert torch.allclose(taken.sum(), given.sum(), rtol=1e-6) == kept
 

@@ -1,12 +1,13 @@
 """AttnLRP (Achtibat et al., ICML 2024) as an explainer: the logit's relevance, passed back to the patches' tokens."""
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 
+from xai.core.settings import settings
 from xai.explainers.posthoc.lrp_pass import Function, Rules, check, propagate
 from xai.explainers.posthoc.traced import TracedExplainer, target_logits
 from xai.explainers.registry import ExplainerParams, explainer
@@ -16,14 +17,28 @@ from xai.models.maskable import MaskableClassifier
 _NOTHING = 1e-20
 
 
+@settings
+class AttnLrpParams(ExplainerParams):
+    """What the paper and its authors' library do differently.
+
+    Args:
+        norm: How relevance goes back through a layer norm. `constant` takes its deviation as a constant and what is
+            left as linear, as the library does; `identity` passes relevance on as it comes, as the paper's Proposition
+            3.4 has it, which is noisy where the residual stream is near 0.
+    """
+
+    norm: Literal["constant", "identity"] = "constant"
+
+
 @explainer(
     "attn_lrp",
     label="AttnLRP",
     about="the logit's relevance passed back through every step to the patches' tokens, by rules made for attention",
+    params=AttnLrpParams,
     needs={"attention", "gradients"},
     passes=lambda params, patches: 3,
 )
-class AttnLrp(TracedExplainer[ExplainerParams]):
+class AttnLrp(TracedExplainer[AttnLrpParams]):
     """Explains with the relevance of each patch's token as it enters the first layer, added up over its channels.
 
     The rules are those of the paper, with the epsilon rule for what is linear and an epsilon of 0: the gamma rule that
@@ -34,14 +49,14 @@ class AttnLrp(TracedExplainer[ExplainerParams]):
         UserError: Where the classifier is no transformer whose steps are known.
     """
 
-    def __init__(self, classifier: MaskableClassifier, params: ExplainerParams) -> None:
+    def __init__(self, classifier: MaskableClassifier, params: AttnLrpParams) -> None:
         super().__init__(classifier, params)
         check(self.classifier)
 
     def maps(self, images: Tensor, targets: Tensor) -> Tensor:
         """Relevance [b, h, w], by `AttnLrpRules`."""
         tokens = embedded(self.classifier, images)[0].detach().requires_grad_()
-        logits, _ = propagate(self.classifier, tokens, AttnLrpRules())
+        logits, _ = propagate(self.classifier, tokens, AttnLrpRules(self.params.norm))
         (found,) = torch.autograd.grad(target_logits(logits, targets), tokens)
         relevance = (found * tokens.detach()).sum(-1)
         return relevance[:, -self.classifier.players :].unflatten(1, self.classifier.grid)
@@ -49,6 +64,9 @@ class AttnLrp(TracedExplainer[ExplainerParams]):
 
 class AttnLrpRules(Rules):
     """Autograd passes relevance back, divided by the value it is the relevance of: most rules are then the gradient."""
+
+    def __init__(self, norm: str) -> None:
+        self._norm = norm
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """The epsilon rule (equation 8): in proportion to what each input adds to the output, the bias among them."""
@@ -71,8 +89,17 @@ class AttnLrpRules(Rules):
         return scores.softmax(-1)
 
     def elementwise(self, function: Function, x: Tensor) -> Tensor:
-        """The identity rule (equation 9 for activations, Proposition 3.4 for norms): as it comes."""
+        """The identity rule for activations (equation 9): as it comes."""
         return _Identity.apply(x, function(x.detach()))
+
+    def norm(self, function: Function, x: Tensor) -> Tensor:
+        """The epsilon rule for all but the deviation, or the identity rule; see `AttnLrpParams`."""
+        if self._norm == "identity" or not isinstance(function, nn.LayerNorm):
+            return self.elementwise(function, x)
+        centred = x - x.mean(-1, keepdim=True)
+        scaled = centred / (centred.detach().square().mean(-1, keepdim=True) + function.eps).sqrt()
+        scaled = scaled if function.weight is None else scaled * function.weight
+        return scaled if function.bias is None else scaled + function.bias
 
 
 class _Identity(torch.autograd.Function):

@@ -50,7 +50,11 @@ class Rules(ABC):
 
     @abstractmethod
     def elementwise(self, function: Function, x: Tensor) -> Tensor:
-        """An activation, a norm, or a scaling by constants: what has an output for each of its inputs."""
+        """An activation or a scaling by constants: what has an output for each of its inputs."""
+
+    def norm(self, function: Function, x: Tensor) -> Tensor:
+        """A layer norm of x [..., D], or the identity where a network has none."""
+        return self.elementwise(function, x)
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,7 @@ class _Parts:
     mlp_norm: Function
     up: Any
     activation: Function
+    hidden_norm: Function
     down: Any
     mlp_scale: Function
 
@@ -105,16 +110,17 @@ def propagate(classifier: TransformerClassifier, tokens: Tensor, rules: Rules) -
     """
     attention = []
     for each in map(_parts, classifier.blocks):
-        inputs = rules.linear(rules.elementwise(each.attention_norm, tokens), each.qkv.weight, each.qkv.bias)
+        inputs = rules.linear(rules.norm(each.attention_norm, tokens), each.qkv.weight, each.qkv.bias)
         query, key, value = inputs.unflatten(2, (3, each.heads, -1)).transpose(1, 3).unbind(2)
-        query, key = rules.elementwise(each.query_norm, query), rules.elementwise(each.key_norm, key)
+        query, key = rules.norm(each.query_norm, query), rules.norm(each.key_norm, key)
         scores = rules.elementwise(partial(torch.mul, other=query.shape[-1] ** -0.5), rules.product(query, key.mT))
         weights = rules.softmax(scores)
         joined = rules.product(weights, value).transpose(1, 2).flatten(2)
-        added = rules.linear(rules.elementwise(each.joined_norm, joined), each.output.weight, each.output.bias)
+        added = rules.linear(rules.norm(each.joined_norm, joined), each.output.weight, each.output.bias)
         tokens = rules.add(tokens, rules.elementwise(each.attention_scale, added))
-        hidden = rules.linear(rules.elementwise(each.mlp_norm, tokens), each.up.weight, each.up.bias)
-        added = rules.linear(rules.elementwise(each.activation, hidden), each.down.weight, each.down.bias)
+        hidden = rules.linear(rules.norm(each.mlp_norm, tokens), each.up.weight, each.up.bias)
+        hidden = rules.norm(each.hidden_norm, rules.elementwise(each.activation, hidden))
+        added = rules.linear(hidden, each.down.weight, each.down.bias)
         tokens = rules.add(tokens, rules.elementwise(each.mlp_scale, added))
         attention.append(weights)
     return _head(classifier, tokens, rules), attention
@@ -129,7 +135,7 @@ def _head(classifier: TransformerClassifier, tokens: Tensor, rules: Rules) -> Te
 @_head.register
 def _(classifier: SelfExplainingClip, tokens: Tensor, rules: Rules) -> Tensor:
     visual = classifier.visual
-    features = rules.linear(rules.elementwise(visual.ln_post, tokens[:, 0]), visual.proj.mT, None)
+    features = rules.linear(rules.norm(visual.ln_post, tokens[:, 0]), visual.proj.mT, None)
     # The length of the features is taken as a constant, as the deviation in a layer norm is.
     unit = rules.elementwise(lambda x: nn.functional.normalize(x, dim=-1), features)
     return rules.linear(unit, (classifier.logit_scale * classifier.head).mT, None)
@@ -138,10 +144,10 @@ def _(classifier: SelfExplainingClip, tokens: Tensor, rules: Rules) -> Tensor:
 @_head.register
 def _(classifier: MaskableVit, tokens: Tensor, rules: Rules) -> Tensor:
     network, read = classifier.network, classifier.read
-    tokens = rules.elementwise(network.norm, tokens)
+    tokens = rules.norm(network.norm, tokens)
     if network.global_pool != "token":
-        return _classify(network.head, rules.elementwise(network.fc_norm, rules.mean(tokens[:, read])), rules)
-    logits = _classify(network.head, rules.elementwise(network.fc_norm, tokens[:, 0]), rules)
+        return _classify(network.head, rules.norm(network.fc_norm, rules.mean(tokens[:, read])), rules)
+    logits = _classify(network.head, rules.norm(network.fc_norm, tokens[:, 0]), rules)
     if read.stop == 1:
         return logits
     # A distilled network averages the answers of two heads.
@@ -180,7 +186,8 @@ def _of_timm(block: Any) -> _Parts:
         block.ls1,
         block.norm2,
         mlp.fc1,
-        lambda hidden: mlp.norm(mlp.act(hidden)),
+        mlp.act,
+        mlp.norm,
         mlp.fc2,
         block.ls2,
     )
@@ -202,6 +209,7 @@ def _of_open_clip(block: Any) -> _Parts:
         block.ln_2,
         steps["c_fc"],
         steps["gelu"],
+        nn.Identity(),
         steps["c_proj"],
         block.ls_2,
     )

@@ -15,7 +15,7 @@ from xai.explainers.posthoc.cam_targets import cam_target
 from xai.explainers.posthoc.gradients import by_patch, images_at_once
 from xai.explainers.registry import explainer
 from xai.models.attention import transformer
-from xai.models.maskable import MaskableClassifier
+from xai.models.maskable import MaskableClassifier, Removal, reference_image
 from xai.models.transformer import TransformerClassifier
 from xai.rounding import at_least_float32, is_constant
 
@@ -28,12 +28,23 @@ class VitCxParams(MapParams, OutputParams):
         masks: At most so many an image; where the threshold leaves more clusters, those nearest are joined.
         threshold: Cosine distance below which maps of features are joined (complete linkage).
         noise: Standard deviation of the noise where a mask hides, in units of the network's normalised input.
+        reference: What a mask hides the image behind: `mean` (the paper's), `black`, `blur` or a grey level.
     """
 
     _: KW_ONLY
     masks: Count = 128
     threshold: Annotated[float, Field(gt=0, le=1)] = 0.1
     noise: NonNegative = 0.1
+    reference: str | float = "mean"
+
+    def __post_init__(self) -> None:
+        """Refuse what no image can be hidden behind."""
+        object.__setattr__(self, "reference", self.hiding.reference)
+
+    @property
+    def hiding(self) -> Removal:
+        """The reference, as other explainers know it."""
+        return Removal("pixels", self.reference)
 
 
 @explainer(
@@ -96,11 +107,12 @@ class VitCx(OfClassifier[VitCxParams]):
     ) -> Tensor:
         """Causal impacts [n] of masks [n, H, W] on the images `owner` [n]; see `causal_impact`."""
         normalisation, target = self.classifier.normalisation, targets[owner]
-        # As the network sees them: what is hidden is the mean of its input, and noise.
-        hidden = normalisation.std * self.params.noise * noise * (1 - masks[:, None])
-        shown = normalisation.mean + masks[:, None] * (images[owner] - normalisation.mean)
-        masked = self._answers(self.classifier((shown + hidden).to(images.dtype)), target)
-        noisy = self._answers(self.classifier((images[owner] + hidden).to(images.dtype)), target)
+        own, opaque = images[owner], 1 - masks[:, None]
+        behind = reference_image(own, self.params.hiding, normalisation.mean.flatten())
+        # In pixels; the deviation of the network's normalisation makes noise of its units.
+        drawn = normalisation.std * self.params.noise * noise * opaque
+        masked = self._answers(self.classifier((own + opaque * (behind - own) + drawn).to(images.dtype)), target)
+        noisy = self._answers(self.classifier((own + drawn).to(images.dtype)), target)
         return causal_impact(masked, noisy, whole[owner])
 
     def _features(self, images: Tensor) -> tuple[Tensor, Tensor]:
