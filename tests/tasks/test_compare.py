@@ -10,6 +10,7 @@ import torch
 import yaml
 
 from xai import app, cli
+from xai.core.errors import UserError
 from xai.models import files
 from xai.models.factory import ClipParams, build_clip, build_explainer
 from xai.models.families import open_model
@@ -79,3 +80,46 @@ def test_every_explainer_that_fits_gets_every_number(
     assert set(pd.read_csv(tmp_path / "out" / "left_out.csv").explainer) == set(PIXELS)
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert ("shows no attention" in page) == (expected is EVERYWHERE)
+
+
+def compared(folder: Path, path: Path, *more: str) -> Path:
+    """The folder of a comparison of two images by two cheap rows."""
+    with hydra.initialize_config_dir(str(cli.CONF), version_base="1.3"):
+        given = ["task=compare", f"checkpoint={path}", "store=store", *FEW, "rows=[saliency,random]", *more]
+        config = hydra.compose("config", overrides=given)
+    app.run(config, folder / "out")
+    return folder / "out"
+
+
+def test_another_classifier_judges_grids_are_made_and_rows_are_ranked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = written(tmp_path, "vit_tiny")
+    (tmp_path / "other").mkdir()
+    judge = written(tmp_path / "other", "cnn_tiny")
+    metrics = "metrics=[transfer,grid_pointing,contrast,randomisation]"
+    views = ("tables=[compare_ranks]", "rank_by=transfer", "pictures=2", "case.images=4", "case.targets=label")
+    out = compared(tmp_path, path, metrics, f"judge={judge}", "reference=saliency", "++metric.transfer.steps=3", *views)
+    scores = pd.read_csv(out / "scores.csv")
+    asked = set(scores.metric)
+    assert {"transfer", "transfer_insertion", "grid_pointing", "contrast", "randomisation"} <= asked
+    assert set(scores[scores.metric == "grid_pointing"].case) == {"grid"}
+    assert scores[(scores.explainer == "random") & (scores.metric == "randomisation")].value.tolist() == [1.0] * 4
+    ranks = pd.read_csv(out / "compare_ranks.csv")
+    assert ranks.column.iloc[0] == "mean_place"
+    assert set(ranks.row) == {"saliency", "random"}
+    assert ranks[ranks.column == "transfer"]["mean"].sum() == pytest.approx(3)
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert page.count('class="tile"') == 2
+    for wrong, said in (
+        (f"judge={tmp_path / 'none.safetensors'}", "none.safetensors"),
+        ("reference=salency", "saliency"),
+    ):
+        with pytest.raises(UserError, match=said):
+            compared(tmp_path, path, metrics, wrong)
+    small = written(tmp_path / "other", "cnn_tiny", image_size=28)
+    with pytest.raises(
+        UserError, match="takes images of 28 px, and the classifier of 42 px: they have to see the same"
+    ):
+        compared(tmp_path, path, metrics, f"judge={small}")

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from xai.report.figures import Source
+from xai.study.columns import number
 from xai.study.statistics import MINIMUM_SEEDS, Best, of_runs, wide
 
 FEW_IMAGES = 30
@@ -229,7 +230,7 @@ def _compare(ours: float, theirs: float) -> int:
 
 
 def _valued(source: Source, metric: str, value: float) -> str:
-    return f"{value:.1f} %" if source.column(metric).unit == "%" else f"{value:.3f}"
+    return f"{number(value, 1)} %" if source.column(metric).unit == "%" else number(value, 3)
 
 
 def _time(milliseconds: float) -> str:
