@@ -40,26 +40,26 @@ def test_what_is_typed_replaces_what_the_file_says_down_to_the_last_level() -> N
 
 def test_a_row_may_be_of_another_number_of_perturbed_images() -> None:
     given = {"kernel_shap": {"coalitions": 512, "evaluation_coalitions": 256, "output": "probability"}}
-    row = load_row("kernel_shap@16", given)
+    row = load_row("kernel_shap_16", given)
     assert isinstance(row.params, KernelShapParams)
-    assert (row.name, row.label) == ("kernel_shap@16", "Kernel SHAP, 16")
+    assert (row.name, row.label) == ("kernel_shap_16", "Kernel SHAP, 16")
     assert (row.params.coalitions, row.params.evaluation_coalitions, row.params.output) == (16, 16, "probability")
-    assert load_row("rise@1024").label == "RISE, 1,024"
-    proxy = load_row("kernel_shap_ridge@32").params
+    assert load_row("rise_1024").label == "RISE, 1,024"
+    proxy = load_row("kernel_shap_ridge_32").params
     assert (getattr(proxy, "coalitions", None), getattr(proxy, "of", None)) == (32, "constant")
-    made = made_from([load_row("kernel_shap_ridge@32")], {})
+    made = made_from([load_row("kernel_shap_ridge_32")], {})
     assert list(made) == ["constant"]
 
 
-@pytest.mark.parametrize("name", ["grad_cam@16", "salvage@16"])
+@pytest.mark.parametrize("name", ["grad_cam_16", "salvage_16"])
 def test_a_row_without_such_a_number_says_so(name: str) -> None:
     told = refusal(load_row, name)
     assert told.startswith(
-        f"{name}: {name.removesuffix('@16')} asks about no number of perturbed images: leave @16 out"
+        f"{name}: {name.removesuffix('_16')} asks about no number of perturbed images: leave _16 out"
     )
-    assert "rize@16" not in refusal(load_row, "rize@16")
-    assert "did you mean rise?" in refusal(load_row, "rize@16")
-    assert "explainer=kernel_shap@0.5 is not a known" in refusal(load_row, "kernel_shap@0.5")
+    assert "rize_16" not in refusal(load_row, "rize_16")
+    assert "did you mean rise?" in refusal(load_row, "rize_16")
+    assert "explainer=kernel_shap_0.5 is not a known" in refusal(load_row, "kernel_shap_0.5")
 
 
 def test_a_label_is_the_rows_own_where_it_has_one() -> None:

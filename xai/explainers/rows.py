@@ -16,8 +16,8 @@ from xai.explainers.registry import Row
 
 POOLED = "_pooled"
 """What the name of any row of pixels may end in: its maps averaged within patches."""
-_BUDGET = re.compile(r"(?P<of>.+)@(?P<number>[1-9][0-9]*)")
-"""What the name of any row that asks about perturbed images may be: `kernel_shap@64` asks about 64."""
+_BUDGET = re.compile(r"(?P<of>.+)_(?P<number>[1-9][0-9]*)")
+"""What the name of any row that asks about perturbed images may end in: `kernel_shap_64` asks about 64."""
 _NUMBERS = ("coalitions", "evaluation_coalitions", "masks", "samples", "permutations")
 """What explainers call how many they ask about."""
 
@@ -93,8 +93,8 @@ def _of_budget(of: str, number: int) -> DictConfig:
     numbers = [each.name for each in fields(row.params) if each.name in _NUMBERS]
     if not numbers or row.entry.info.kind not in ("post-hoc", "refined"):
         raise UserError(
-            f"{of}@{number}: {of} asks about no number of perturbed images: leave @{number} out, or use kernel_shap@"
-            f"{number}, rise@{number} ..."
+            f"{of}_{number}: {of} asks about no number of perturbed images: leave _{number} out, or use kernel_shap_"
+            f"{number}, rise_{number} ..."
         )
     label = f"{row.label}, {number:,}"
     return OmegaConf.create({"variant_of": of, "label": label, **dict.fromkeys(numbers, number)})
