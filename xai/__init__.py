@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from xai.api.fitting import fit
     from xai.api.loading import load
     from xai.api.model import Model, wrap
+    from xai.api.ready import explainer
     from xai.api.showing import show
 
 __version__ = "0.1.0"
@@ -27,6 +28,7 @@ _HOMES = {
     "explainers": "comparing",
     "metrics": "comparing",
     "explain": "explaining",
+    "explainer": "ready",
     "fit": "fitting",
     "load": "loading",
     "Model": "model",
@@ -34,7 +36,7 @@ _HOMES = {
     "show": "showing",
 }
 __all__ = [  # noqa: RUF022 - in the order in which they are used
-    "load", "wrap", "Model", "explain", "compare", "show", "fit", "explainers", "metrics"
+    "load", "wrap", "Model", "explain", "compare", "show", "fit", "explainer", "explainers", "metrics"
 ]  # fmt: skip
 
 

@@ -58,7 +58,10 @@ def check(config: DictConfig, typed: Sequence[str] = ()) -> tuple[Task, Any]:
     plugins.load(_module_names(values["plugins"]))
     _check_names(values)
     task = choose(values)
-    settings = settings_of(task, _plain(_settled(config, task, values, typed)), typed)
+    values = _plain(_settled(config, task, values, typed))
+    if task.settle is not None:
+        values = task.settle(values, typed)
+    settings = settings_of(task, values, typed)
     for row in dict.fromkeys(key.split(".")[1] for key in typed if key.startswith("explainers.")):
         load_row(row, values["explainers"])  # also one that nothing here asks for
     return task, settings

@@ -31,6 +31,7 @@ from xai.core.launching import end_with_the_launcher, is_launched
 from xai.core.overrides import as_axis, label, overrides, quoted, typed_keys
 from xai.core.records import recorded
 from xai.core.settings import unknown
+from xai.core.timing import STARTED as STARTED
 
 _NO_MEMORY = "can't allocate memory|not enough memory|out of memory|Storage size calculation overflowed"
 

@@ -63,6 +63,7 @@ def test_one_logit_is_a_binary_classifier_whose_second_class_is_the_positive_one
     torch.testing.assert_close(model.predict(images()), torch.stack([1 - positive, positive], 1))
     maps = {name: xai.explain(model, images(), "saliency", targets=name) for name in ("no", "yes")}
     torch.testing.assert_close(maps["no"], maps["yes"])  # sizes of gradients of z / 2 and - z / 2
+    model = wrapped(Returns(form, outputs=1), classes=["no", "yes"], grid=2)
     shapley = {name: xai.explain(model, images(), "exact_shapley", targets=name) for name in ("no", "yes")}
     torch.testing.assert_close(shapley["no"], -shapley["yes"], atol=1e-5, rtol=1e-4)
 
@@ -175,3 +176,117 @@ def test_numbers_and_names_of_targets_are_the_same() -> None:
     model = wrapped(Plain(), classes=["cat", "cow", "fox"])
     maps = [xai.explain(model, images(), "saliency", targets=each) for each in (2, "fox", [2, 2], torch.tensor([2, 2]))]
     assert all(torch.equal(each, maps[0]) for each in maps)
+
+
+class Holds(nn.Module):
+    """A network with a hook that holds on to it: in a copy, the hook stores where nobody looks."""
+
+    def __init__(self, seen: bool) -> None:
+        super().__init__()
+        self.inner, self.kept = Plain(), None
+        self.inner.features.register_forward_hook(lambda module, inputs, output: setattr(self, "kept", output))
+        if seen:
+            self.eval()
+            with torch.no_grad():
+                self(normalised(images(1)))
+
+    def forward(self, pixels: Tensor) -> Any:
+        self.inner.features(pixels)
+        return self.inner.head(self.kept.mean((2, 3)))  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("seen", [False, True])
+def test_a_network_whose_copy_answers_otherwise_is_asked_itself(seen: bool) -> None:
+    network = Holds(seen)
+    with pytest.warns(UserWarning, match="the network itself is asked"):
+        model = wrapped(network)
+    expected = Plain().eval()(normalised(images())).softmax(1)
+    torch.testing.assert_close(model.predict(images()), expected)
+    maps = xai.explain(model, images(), "rise", masks=64)
+    torch.testing.assert_close(maps, xai.explain(wrapped(Plain()), images(), "rise", masks=64))
+
+
+@pytest.mark.parametrize("form", [torch.jit.script, lambda network: torch.jit.trace(network, images())])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_compiled_network_is_a_network(form: Any) -> None:
+    found = wrapped(form(Plain().eval())).predict(images())
+    torch.testing.assert_close(found, wrapped(Plain()).predict(images()))
+
+
+@pytest.mark.parametrize(
+    ("network", "settings", "said"),
+    [
+        (Returns(lambda logits: logits.sigmoid(), outputs=1), {}, "probabilities=True"),
+        (Returns(lambda logits: logits.sigmoid()), {}, "several labels"),
+        (Plain(), {"probabilities": True}, "that are none"),
+        (Plain(), {"mean": (124, 116, 104), "std": (58, 57, 57)}, "divide both by 255"),
+        (Plain(), {"mean": "imagenet"}, "mean='imagenet'"),
+        (Plain(), {"crop": 0}, "crop=0"),
+        (Plain(), {"crop": 2}, "crop=2"),
+        (Plain(), {"image_size": 32.0}, "image_size=32.0"),
+        (Plain(), {"image_size": 0}, "image_size=0"),
+        (Plain(), {"grid": (0, 4)}, "grid=(0, 4)"),
+        (Plain(), {"grid": "4"}, "grid='4'"),
+        (Plain(), {"device": "gpu7"}, "device=gpu7"),
+    ],
+)
+def test_what_is_said_wrongly_of_a_network_is_refused_in_a_line(
+    network: Any, settings: dict[str, Any], said: str
+) -> None:
+    assert said in line(lambda: wrapped(network, **settings))
+
+
+def test_logits_between_0_and_1_are_logits_where_it_is_said() -> None:
+    form = Returns(lambda logits: logits.sigmoid(), outputs=1)
+    assert wrapped(form, probabilities=False).predict(images()).shape == (2, 2)
+    positive = Plain(outputs=1).eval()(normalised(images()))[:, 0].sigmoid()
+    torch.testing.assert_close(wrapped(form, probabilities=True).predict(images())[:, 1], positive)
+
+
+def test_a_network_without_gradients_says_so() -> None:
+    class Frozen(Plain):
+        def forward(self, pixels: Tensor) -> Any:
+            with torch.no_grad():
+                return super().forward(pixels)
+
+    assert "choose an explainer that asks for none" in line(
+        lambda: xai.explain(wrapped(Frozen()), images(), "saliency")
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (Image.new("RGB", (0, 0)), "0 x 0 px"),
+        (Image.new("La", (40, 40)), "mode La"),
+        (np.array([object()]), "array of object"),
+        ("nowhere/*.png", "nowhere"),
+    ],
+)
+def test_pictures_that_are_none_are_refused(given: Any, said: str) -> None:
+    assert said in line(lambda: wrapped(Plain()).pixels(given))
+
+
+@pytest.mark.parametrize(
+    "mode", ["1", "L", "LA", "P", "PA", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr", "LAB", "HSV", "I", "F", "I;16"]
+)
+def test_a_picture_of_any_mode_is_read(mode: str) -> None:
+    assert wrapped(Plain()).pixels(Image.new(mode, (40, 30))).shape == (1, 3, SIZE, SIZE)
+
+
+def test_floats_may_have_their_channels_last() -> None:
+    model, last = wrapped(Plain()), images().permute(0, 2, 3, 1)
+    assert torch.equal(model.pixels(last.numpy()), images())
+    assert torch.equal(model.pixels(last[0]), images()[:1])
+
+
+def test_a_folder_and_a_glob_are_pictures(tmp_path: Any) -> None:
+    for name in ("a.png", "b (1).png"):
+        Image.new("RGB", (40, 40)).save(tmp_path / name)
+    model = wrapped(Plain())
+    assert len(model.pixels(tmp_path)) == len(model.pixels(f"{tmp_path}/*.png")) == 2
+
+
+@pytest.mark.parametrize("call", [xai.explain, xai.compare, lambda *given: xai.fit("salvage", *given), xai.explainer])
+def test_a_network_is_no_model(call: Any) -> None:
+    assert "xai.wrap(network" in line(lambda: call(Plain(), images()))

@@ -82,6 +82,9 @@ def test_round_trip_keeps_types_shapes_values_and_metadata(tmp_path: Path) -> No
         lambda t: {"model": {"state_dict": t}, "optimizer": {"lr": 0.1}},
         lambda t: {"model_state_dict": t, "loss": 0.5},
         lambda t: {"state_dict": {"stale": torch.zeros(1)}, "state_dict_ema": t},
+        lambda t: {"net": t, "step": torch.tensor(3), "optimizer": {"state": {0: {"exp_avg": torch.zeros(2)}}}},
+        lambda t: {"params": {"weights": t}, "args": {"lr": 0.1}},
+        lambda t: {"ema": t, "net": {"stale": torch.zeros(1)}},
         lambda t: {name: nn.Parameter(value, requires_grad=value.is_floating_point()) for name, value in t.items()},
     ],
 )
@@ -107,13 +110,41 @@ def test_a_prefix_of_all_names_goes_where_the_rest_fits_exactly(prefix: str) -> 
     assert_same(match_weights(state, shapes, model="m"), tensors())
 
 
-@pytest.mark.parametrize(
-    "more", [{"criterion.weight": torch.ones(1)}, {"model.more": torch.ones(1)}], ids=["outside", "inside"]
-)
-def test_a_prefix_stays_where_the_rest_would_not_fit(more: dict[str, Tensor]) -> None:
+def test_what_was_trained_beside_a_network_is_left_out() -> None:
     shapes = {name: value.shape for name, value in tensors().items()}
+    state = {f"model.{name}": value for name, value in tensors().items()}
+    beside = {"criterion.weight": torch.ones(1), "n_averaged": torch.tensor(3)}
+    assert_same(match_weights({**state, **beside}, shapes, model="m"), tensors())
+
+
+@pytest.mark.parametrize("prefixes", [("a.", "b."), ("", "model.more.")], ids=["two networks", "one in another"])
+def test_a_prefix_stays_where_the_rest_would_not_fit(prefixes: tuple[str, str]) -> None:
+    shapes = {name: value.shape for name, value in tensors().items()}
+    state = {prefix + name: value for name, value in tensors().items() for prefix in prefixes}
     with pytest.raises(UserError, match="does not fit model=m"):
-        match_weights({**{"model." + name: value for name, value in tensors().items()}, **more}, shapes, model="m")
+        match_weights(state, shapes, model="m")
+
+
+def test_more_under_a_prefix_does_not_fit() -> None:
+    shapes = {name: value.shape for name, value in tensors().items()}
+    state = {f"model.{name}": value for name, value in tensors().items()}
+    with pytest.raises(UserError, match=r"1 of \d+ here are unexpected"):
+        match_weights({**state, "model.more": torch.ones(1)}, shapes, model="m")
+
+
+def test_counters_of_a_training_are_neither_missed_nor_unexpected() -> None:
+    norm = torch.nn.BatchNorm2d(2)
+    shapes = {name: value.shape for name, value in norm.state_dict().items()}
+    state = {name: value for name, value in norm.state_dict().items() if name != "num_batches_tracked"}
+    found = match_weights({**state, "total_ops": torch.ones(1), "total_params": torch.ones(1)}, shapes, model="m")
+    norm.load_state_dict(found)
+    assert set(found) == set(shapes)
+
+
+def test_several_sets_of_weights_are_refused_by_name(tmp_path: Path) -> None:
+    torch.save({"student": tensors(), "teacher": tensors()}, tmp_path / "w.pt")
+    with pytest.raises(UserError, match=r"several sets of weights \(student, teacher\)"):
+        read_weights(tmp_path / "w.pt")
 
 
 @pytest.mark.parametrize(
@@ -138,7 +169,7 @@ def test_tensors_that_no_network_has_are_refused(tmp_path: Path, made: Callable[
 
 def test_a_wrapper_that_holds_itself_ends(tmp_path: Path) -> None:
     inner: dict[str, object] = {}
-    inner["model"] = inner
+    inner["model"] = inner["other"] = inner
     torch.save(inner, tmp_path / "w.pt")
     with pytest.raises(UserError, match="weights are tensors by name"):
         read_weights(tmp_path / "w.pt")

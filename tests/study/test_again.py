@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.models.tiny_clip import classifier
-from tests.study.engine import MODEL, asked, lines, made, register, stored, study
+from tests.study.engine import asked, lines, made, register, stored, study
 from xai.api.case import row_of
 from xai.explainers.block import Block, Explanation
 from xai.explainers.registry import ExplainerParams, Prepared, explainer
@@ -128,7 +128,7 @@ def test_an_object_of_the_users_may_be_given_noise_but_no_random_weights(tmp_pat
         def attribute(self, images: Tensor, targets: Tensor, generator: Any = None) -> Tensor:
             return images.mean(1)
 
-    row = row_of(MODEL, Own(), {})  # type: ignore[arg-type]
+    row = row_of(Own(), {}, {})  # type: ignore[arg-type]
     case = study(tmp_path, ["noted"]).cases[0][0]
     maps = explain(case, row)
     chosen = {each.metric.name: each for each in open_metrics(["sensitivity", "randomisation"], {})}

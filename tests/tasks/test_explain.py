@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from tests.models.tiny_clip import PARAMS
 from xai.core.errors import UserError
 from xai.core.settings import build
+from xai.core.timing import Stopwatch
 from xai.core.training import TrainerParams
 from xai.data.images import read_image, to_tensor
 from xai.explainers.posthoc.rise import Rise
@@ -42,11 +43,12 @@ POST_HOC = PostHocParams(
     ObjectiveParams(5, 2, 4, REFERENCES, 10, 1.0, 0.0, 3),
     RefinementParams(steps=0, draws=2, size=0.25, sigma=1.0, temperature=0.3, learning_rate=1e-3),
     seed=0,
+    references=REFERENCES,
 )
 
 
 def explained(model: Any, path: Path | None, photo: Path, target: str | None, trainer: Any, how: Any) -> Explained:
-    return explain_picture(open_classifier(model, path, trainer, how), photo, target, trainer, how)
+    return explain_picture(open_classifier(model, path, trainer, how), photo, target, trainer, how, Stopwatch())
 
 
 def explainer(classes: int = 3, outputs: int | None = None) -> SalvageNetwork:

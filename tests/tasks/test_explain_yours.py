@@ -1,6 +1,7 @@
 """task=explain and task=compare of somebody's classifier and pictures, by the command line."""
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,12 +12,16 @@ import pandas as pd
 import pytest
 import timm
 import torch
+import yaml
 from PIL import Image
 from torchvision.transforms.functional import center_crop, normalize, pil_to_tensor, resize
 
 import xai
 from xai import cli
+from xai.core.composing import CONF
+from xai.core.errors import UserError
 from xai.models.named import NamedParams, named_settings
+from xai.tasks import compare
 from xai.tasks.explain import stems
 
 TINY = "model.architecture=test_resnet"
@@ -191,7 +196,10 @@ def test_a_folder_with_somebody_elses_list_is_refused_before_work(run: Run, tmp_
         (["image=photo"], ["photo does not exist", "did you mean photos"]),
         (["image=broken"], ["2 of 3 pictures cannot be read", "c.png", "d.jpg"]),
         (["image=names.txt"], ["names.txt is not a picture"]),
-        (["model.architecture=resnet81"], ["model.architecture=resnet81", "timm or torchvision", "did you mean"]),
+        (
+            ["model.architecture=resnet81"],
+            ["model.architecture=resnet81", "torchvision or open_clip", "did you mean"],
+        ),
         (["model.architecture=resnet18"], ["checkpoint mine.pt", "resnet18"]),
         (["model.crop=2"], ["model.crop=2", "at most 1"]),
         (["model.heads=2"], ["model.heads is not a known setting"]),
@@ -261,11 +269,64 @@ def test_settings_come_from_timm_or_torchvision(architecture: str, size: int, cr
     )
 
 
+def test_many_pictures_are_measured_by_one_reference_and_the_time_is_told(run: Run, tmp_path: Path) -> None:
+    draw(tmp_path / "photos" / "c.png", 5)
+    out = explain(run, "image=photos", "explainer=saliency", "objective.references=[black,blur]")
+    assert [line["references"] for line in said_here()] == [["mean"]] * 4
+    told = re.search(
+        r"^time: start (\S+) s, .*maps \S+ s, areas \S+ s, drawing and writing .* s; (\d+) s in all$", out, re.M
+    )
+    assert told is not None
+    assert 0 < float(told[1]) <= float(told[2]) + 1
+    explain(run, "image=photos", "explainer=saliency", "areas=[black]", "name=black")
+    explain(run, "image=photos/c.png", "explainer=saliency", "objective.references=[black]", "refine=0", "name=one")
+    black, one = said(tmp_path / "outputs" / "black")[-1], said(tmp_path / "outputs" / "one")[0]
+    assert (one["references"], black["stem"], one["stem"]) == (["black"], "c", "c")
+    for key in ("deletion", "insertion"):
+        assert one["areas"]["map"][key] == pytest.approx(black["areas"]["map"][key])
+    out = explain(run, "image=photos/c.png", "explainer=saliency", "areas=[]", "refine=0", "name=none")
+    assert "deletion" not in out
+    assert said(tmp_path / "outputs" / "none")[0]["areas"]["map"]["deletion"] is None
+
+
+def test_few_pictures_are_compared_quickly_unless_it_is_said_otherwise() -> None:
+    shipped = yaml.safe_load((CONF / "task" / "compare.yaml").read_text(encoding="utf-8"))
+    values = {**shipped, "image": "photos/*.png", "data": {"name": "digits"}}
+
+    def settled(pictures: int, typed: tuple[str, ...] = (), **more: Any) -> dict[str, Any]:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("xai.tasks.compare.find_pictures", lambda *_: [Path()] * pictures)
+            return compare.task({}).settle({**values, **more}, typed)  # type: ignore[misc]
+
+    few, many = settled(20), settled(21)
+    assert (few["effort"], few["rows"], few["metric"]["perturbation"]["steps"]) == (
+        "quick",
+        shipped["quick"]["rows"],
+        9,
+    )
+    assert few["explainers"]["rise"] == {"output": "probability", "removal": None, "masks": 100}
+    assert many == {**values, "effort": "full"}
+    assert settled(3, effort="full") == many
+    assert settled(21, effort="quick") == few
+    assert settled(3, image=None) == {**many, "image": None}  # a data set
+    typed = {"explainers": {**shipped["explainers"], "rise": {"masks": 7}}, "rows": ["rise"]}
+    own = settled(3, ("explainers.rise.masks", "rows"), **typed)
+    assert (own["rows"], own["explainers"]["rise"], own["explainers"]["kernel_shap"]["coalitions"]) == (
+        ["rise"],
+        {"masks": 7},
+        100,
+    )
+    with pytest.raises(UserError, match="effort=fast"):
+        settled(3, effort="fast")
+
+
 @pytest.mark.parametrize("given", [["image=photos", "classes=names.txt"], ["data=pictures", "data.path=photos"]])
 def test_explainers_are_compared_on_the_same(run: Run, tmp_path: Path, given: list[str]) -> None:
     few = ("rows=[grad_cam,saliency,random]", "metrics=[difference_auc]", "pictures=2", "figures=[]", "logger=none")
-    status, _, err = run("task=compare", "checkpoint=mine.pt", TINY, "trainer=cpu", *few, *given)
+    status, out, err = run("task=compare", "checkpoint=mine.pt", TINY, "trainer=cpu", *few, *given)
     assert (status, err) == (0, "")
+    assert "time: start" in out
+    assert "effort=full" in (tmp_path / "outputs" / "compare" / "report.html").read_text(encoding="utf-8")
     frame = pd.read_csv(tmp_path / "outputs" / "compare" / "scores.csv")
     values = frame[(frame.explainer == "grad_cam") & (frame.metric == "difference_auc")].value
     assert len(values) == 3

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from xai.api.model import Model
+from xai.api.theirs import Theirs
 from xai.core.composing import choices
 from xai.core.errors import UserError
 from xai.core.runtime import Runtime
@@ -28,7 +29,7 @@ from xai.study.case import Case, CaseParams, ExplainedModel
 
 
 @dataclass(frozen=True)
-class Pictures:
+class InMemory:
     """Images in memory as a data set whose splits are all the same; see `ImageSource`.
 
     Args:
@@ -70,7 +71,7 @@ def workplace(device: torch.device) -> Iterator[Runtime]:
 
 
 def case_of(
-    runtime: Runtime, model: Model, source: Pictures, *, targets: str = "predicted", block: int = 10, seed: int = 0
+    runtime: Runtime, model: Model, source: InMemory, *, targets: str = "predicted", block: int = 10, seed: int = 0
 ) -> Case:
     """What is explained: these images, by this model."""
     explained = ExplainedModel(
@@ -85,21 +86,21 @@ def case_of(
     return Case(runtime, explained, source.opened, params, seed)
 
 
-def row_of(model: Model, explainer: Any, settings: Mapping[str, Any]) -> Row:
+def row_of(explainer: Any, settings: Mapping[str, Any], fitted: Mapping[str, Any]) -> Row:
     """An explainer as a row.
 
     Args:
-        model: Whose trained explainers are known by name too.
-        explainer: A name: of conf/explainer, of the registry, or of what was trained for the model; what `xai.fit`
+        explainer: A name: of conf/explainer, of the registry, or of `fitted`; what `xai.fit` or `xai.explainer`
             returned; or any object with `attribute(images, targets)`.
         settings: Those that replace the explainer's own. Patches are removed as the model does it, unless `removal`
             says otherwise.
+        fitted: Explainers that were trained for the model, by name.
 
     Raises:
         UserError: There is no such explainer, or no such setting.
     """
-    if isinstance(explainer, str) and explainer in model.fitted:
-        explainer = model.fitted[explainer]
+    if isinstance(explainer, str) and explainer in fitted:
+        explainer = fitted[explainer]
     if not isinstance(explainer, str):
         if settings:
             raise UserError(f"{explainer!r} is ready made and takes no settings: leave {', '.join(settings)} out")
@@ -109,7 +110,7 @@ def row_of(model: Model, explainer: Any, settings: Mapping[str, Any]) -> Row:
     elif explainer in registry.names():
         row = open_row(explainer, dict(settings))
     else:
-        known = {*choices("explainer"), *registry.names(), *model.fitted}
+        known = {*choices("explainer"), *registry.names(), *fitted}
         raise UserError(unknown(f"explainer {explainer!r}", explainer, known, "explainer", "choose from"))
     return removing_as_the_model(row, settings)
 
@@ -118,13 +119,13 @@ def _ready(explainer: Any) -> Row:
     if not isinstance(explainer, (Explainer, BlockExplainer)):
         raise UserError(
             f"{type(explainer).__name__} is no explainer: give a name, what xai.fit returned, or an object with "
-            "attribute(images, targets, generator) -> maps"
+            "attribute(images, targets) -> maps [B, h, w]"
         )
     name = getattr(explainer, "name", type(explainer).__name__)
     info = Info(str(name), str(getattr(explainer, "label", name)), "an object of the user's", "post-hoc")
 
     def prepare(context: Any, params: Any) -> Prepared:
-        return Prepared({"object": f"{name}-{id(explainer)}"}, lambda: explainer)
+        return Prepared({"object": f"{name}-{id(explainer)}"}, lambda: Theirs(explainer, str(name)))
 
     return Row(
         info.name,

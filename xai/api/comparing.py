@@ -1,20 +1,22 @@
 """Which explainer to trust: several of them, several metrics, one frame. And what there is of both."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 import torch
 import yaml
 
-from xai.api.case import Pictures, case_of, row_of, workplace
-from xai.api.model import Model
+from xai.api.case import InMemory, case_of, row_of, workplace
+from xai.api.model import Model, check_model
 from xai.core.composing import CONF, choices
 from xai.core.errors import UserError
 from xai.explainers import registry as explainer_registry
-from xai.explainers.registry import refusal
+from xai.explainers.registry import Row, refusal
 from xai.metrics import registry as metric_registry
+from xai.study.effort import is_quick, lighter
+from xai.study.frame import Frames
 from xai.study.params import open_metrics
 from xai.study.study import Study
 
@@ -26,9 +28,10 @@ def compare(
     model: Model,
     images: Any,
     labels: Any = None,
-    explainers: Sequence[Any] | None = None,
-    metrics: Sequence[str] = ("srg", "difference"),
+    explainers: Sequence[Any] | Any = None,
+    metrics: Sequence[str] | str = ("srg", "difference"),
     *,
+    effort: str | None = None,
     settings: Mapping[str, Mapping[str, Any]] | None = None,
     metric: Mapping[str, Mapping[str, Any]] | None = None,
     normalised: bool = False,
@@ -43,6 +46,8 @@ def compare(
         labels: True classes, numbers or names, where they are known; then these are explained, else the predicted ones.
         explainers: As `xai.explain` takes them; None takes those of `task=compare` that fit, controls among them.
         metrics: As `xai.metrics()` lists them; `deletion`, `insertion` and `difference` are the areas under curves.
+        effort: `quick` takes fewer passes for each map and each score, `full` those of the papers; None is quick for up
+            to twenty images. What is asked for by name is not changed.
         settings: By explainer, settings instead of its own.
         metric: By metric family, settings instead of its own.
         normalised: Whether the floats have been normalised as the model does, which is undone.
@@ -57,27 +62,54 @@ def compare(
     Raises:
         UserError: What was asked for by name does not fit; in one line.
     """
-    shipped = yaml.safe_load((CONF / "task" / "compare.yaml").read_text(encoding="utf-8"))
+    check_model(model)
+    shipped = _shipped()
     pixels = model.pixels(images, normalised=normalised)
     known = None if labels is None else model.targets(labels, pixels)
-    own = {**shipped["explainers"], **(settings or {})}
-    asked = list(shipped["rows"] if explainers is None else explainers)
-    rows = [row_of(model, each, own.get(each, {}) if isinstance(each, str) else {}) for each in asked]
-    spare = sorted(set(settings or {}) - {row.name for row in rows})
-    if spare:
-        raise UserError(f"settings of {', '.join(spare)}, which is not among the explainers: leave them out")
-    wanted = {_SHORT.get(name, name) for name in metrics}
-    given = {**shipped["metric"], **(metric or {})}
-    if not {"removal", "r_srg", "r_lif", "r_mif"} & wanted and "removal" not in (metric or {}):
-        given["removal"] = {**given["removal"], "masks": 0}  # the relative scores cost most of the passes
-    chosen = open_metrics(sorted(wanted), given)
+    if is_quick(effort, len(pixels)):
+        shipped = lighter(shipped, shipped["quick"])
+    rows = _rows(model, explainers, shipped, settings or {})
+    wanted = {_SHORT.get(name, name) for name in _listed(metrics)}
+    chosen = open_metrics(sorted(wanted), _of_metrics(wanted, shipped, metric or {}))
     with workplace(model.device) as runtime:
         targets = "predicted" if known is None else "label"
-        case = case_of(runtime, model, Pictures(model.classes, pixels, known), targets=targets, block=block, seed=seed)
+        case = case_of(runtime, model, InMemory(model.classes, pixels, known), targets=targets, block=block, seed=seed)
         study = Study(rows, [(case, chosen)], strict=explainers is not None)
         found = study.run()
-    frame = found.scores
-    reasons = dict(study.unfit)
+    return _frame(found, study.unfit, wanted)
+
+
+def _shipped() -> dict[str, Any]:
+    """The settings of `task=compare`."""
+    found: dict[str, Any] = yaml.safe_load((CONF / "task" / "compare.yaml").read_text(encoding="utf-8"))
+    return found
+
+
+def _listed(values: Any) -> list[Any]:
+    """A list, also where one thing alone was given."""
+    return list(values) if isinstance(values, Iterable) and not isinstance(values, str) else [values]
+
+
+def _rows(model: Model, asked: Any, shipped: Mapping[str, Any], settings: Mapping[str, Mapping[str, Any]]) -> list[Row]:
+    own = {**shipped["explainers"], **settings}
+    names = _listed(shipped["rows"] if asked is None else asked)
+    rows = [row_of(each, own.get(each, {}) if isinstance(each, str) else {}, model.fitted) for each in names]
+    spare = sorted(set(settings) - {row.name for row in rows})
+    if spare:
+        raise UserError(f"settings of {', '.join(spare)}, which is not among the explainers: leave them out")
+    return rows
+
+
+def _of_metrics(wanted: set[str], shipped: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
+    given = {**shipped["metric"], **asked}
+    if not {"removal", "r_srg", "r_lif", "r_mif"} & wanted and "removal" not in asked:
+        given["removal"] = {**given["removal"], "masks": 0}  # the relative scores cost most of the passes
+    return given
+
+
+def _frame(found: Frames, unfit: Mapping[str, str], wanted: set[str]) -> pd.DataFrame:
+    """The scores that were asked for, and beside them why others are not there."""
+    frame, reasons = found.scores, dict(unfit)
     for line in found.left_out.to_dict("records"):
         reasons[f"{line['explainer']}, {line['metric']}"] = str(line["reason"])
     if not len(frame):
@@ -90,7 +122,7 @@ def compare(
     frame.attrs["left_out"] = reasons
     absent = sorted(wanted - families - set(frame.metric))
     if absent:
-        warnings.warn(f"no explainer could be scored by {', '.join(absent)}: see frame.attrs['left_out']", stacklevel=2)
+        warnings.warn(f"no explainer could be scored by {', '.join(absent)}: see frame.attrs['left_out']", stacklevel=3)
     return frame
 
 
@@ -109,7 +141,7 @@ def explainers(model: Model | None = None) -> pd.DataFrame:
         case = None
         if model is not None:
             blank = torch.full((1, 3, model.image_size, model.image_size), 0.5)
-            case = case_of(runtime, model, Pictures(model.classes, blank))
+            case = case_of(runtime, model, InMemory(model.classes, blank))
         for name in names:
             reason: str | None
             fitted = model is not None and name in model.fitted
@@ -117,7 +149,7 @@ def explainers(model: Model | None = None) -> pd.DataFrame:
                 # It has settings without defaults: a row of a study gives them.
                 info, reason = explainer_registry.entry(name).info, "it is a row of a study: settings are needed"
             else:
-                row = row_of(model, name, {}) if model else row_of(_NOBODY, name, {})
+                row = row_of(name, {}, model.fitted if model else {})
                 info = row.entry.info
                 reason = None if case is None else refusal(row.entry, row.params, case)
             line = {"name": name, "label": info.label, "kind": info.kind, "about": info.about}
@@ -134,10 +166,3 @@ def metrics() -> pd.DataFrame:
         line = {"name": name, "label": column.label, "about": column.about, "better": column.better or ""}
         lines.append({**line, "needs": ", ".join(sorted(needs))})
     return pd.DataFrame(lines).set_index("name")
-
-
-class _Nobody:
-    fitted: Mapping[str, Any] = {}
-
-
-_NOBODY: Any = _Nobody()

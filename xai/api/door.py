@@ -1,6 +1,7 @@
 """Where a network from outside comes in: it is looked at once, here, so that nothing behind has to."""
 
 import copy
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -23,7 +24,7 @@ class Answers(nn.Module):
         output: Which part of what it returns are the logits: a key, an attribute, a position, or a function; None where
             it returns nothing else.
         channels: 3, or 1 for a network of grey images, which gets the luminance.
-        probabilities: Whether it ends with a softmax (or a sigmoid), which is undone.
+        probabilities: Whether it ends with a softmax (or a sigmoid), which is undone; None where nobody has said.
 
     Attributes:
         admitted: Whether it has been looked at. From then on it may answer about more rows than there are images: an
@@ -32,9 +33,9 @@ class Answers(nn.Module):
 
     admitted = False
 
-    def __init__(self, network: nn.Module, output: Output, channels: int, probabilities: bool) -> None:
+    def __init__(self, network: nn.Module, output: Output, channels: int, probabilities: bool | None) -> None:
         super().__init__()
-        self.network, self._output, self._channels, self._probabilities = network, output, channels, probabilities
+        self.network, self._output, self._channels, self.probabilities = network, output, channels, probabilities
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits [B, C], or [B, 1] of a binary classifier.
@@ -42,10 +43,18 @@ class Answers(nn.Module):
         Raises:
             UserError: What the network returns is something else.
         """
+        found = self.outputs(images)
+        if not self.probabilities:
+            return found
+        tiny = torch.finfo(found.dtype).tiny
+        return found.logit(eps=1e-7) if found.shape[1] == 1 else found.clamp(min=tiny).log()
+
+    def outputs(self, images: Tensor) -> Tensor:
+        """What the network says, float32 [B, C], as it says it; errors as of `forward`."""
         if self._channels == 1:
             images = (images * images.new_tensor([0.299, 0.587, 0.114]).reshape(3, 1, 1)).sum(1, keepdim=True)
         parameter = next(self.network.parameters(), images)
-        found = _part(self.network(images.to(parameter.dtype)), self._output)
+        found = _part(self.network(images.to(parameter.device, parameter.dtype)), self._output)
         if not isinstance(found, Tensor):
             raise UserError(
                 f"the network returns {_describe(found)}, where logits [B, C] are needed: say which part they are, "
@@ -59,67 +68,130 @@ class Answers(nn.Module):
                 f"the network returns {list(found.shape)} for {len(images)} images, where logits [{len(images)}, C] "
                 "are needed: say how to get them, with output=<function>"
             )
-        found = found.float()
-        if not self._probabilities:
-            return found
-        tiny = torch.finfo(found.dtype).tiny
-        return found.logit(eps=1e-7) if found.shape[1] == 1 else found.clamp(min=tiny).log()
+        return found.float()
 
 
-def copied(network: nn.Module) -> nn.Module:
-    """A copy of a network in evaluation mode, frozen: the user's own keeps its mode, its statistics, its gradients.
+def admit(network: nn.Module, size: int, output: Output, channels: int, probabilities: bool | None) -> Answers:
+    """Look at a network, by its answers to a few images of noise, and make it one that gives logits.
+
+    A copy is asked from then on, in evaluation mode and frozen, so that the user's own keeps its mode, its statistics
+    and its gradients. Where a copy does not answer as the network does, because something of it holds on to the
+    original, as hooks may, a warning says so, and the network itself is asked.
+
+    Args:
+        network: Whatever the user has.
+        size: Side of its images.
+        output: As of `Answers`, like the other two.
+        channels: 3 or 1.
+        probabilities: What the user says of it.
 
     Raises:
-        UserError: It is no network, or cannot be copied.
+        UserError: It is no network; it fails on [B, 3, H, W], gives no logits, or NaN, or another answer for the same
+            image in another batch; or what the user says of it is not so. In one line that says what would be right.
     """
     if not isinstance(network, nn.Module):
         raise UserError(f"the network is a {type(network).__name__}: give a torch.nn.Module")
-    try:
-        twin = copy.deepcopy(network)
-    except Exception as error:  # whatever a stranger's module keeps
-        reason = " ".join(str(error).split())[:120]
-        raise UserError(
-            f"{type(network).__name__} cannot be copied ({type(error).__name__}: {reason}): give a network that "
-            "copy.deepcopy copies"
-        ) from error
-    return twin.eval().requires_grad_(False)
-
-
-def admit(answers: Answers, size: int) -> int:
-    """Ask a network about a few images of noise, and refuse what could not be explained.
-
-    Args:
-        answers: The network, in evaluation mode, on the CPU.
-        size: Side of its images.
-
-    Returns:
-        C, how many logits it gives; 1 of a binary classifier.
-
-    Raises:
-        UserError: It fails on [B, 3, H, W], gives no logits, or NaN, or another answer for the same image in another
-            batch; in one line that says what would be right.
-    """
     images = torch.randn(_PROBES, 3, size, size, generator=torch.Generator().manual_seed(0))
+    twin, fault = _copy(network)
+    with _evaluating(network), torch.no_grad():
+        try:
+            own = Answers(network, output, channels, probabilities)
+            expected = own.outputs(images)
+        except UserError:
+            raise
+        except Exception as error:  # whatever a stranger's network raises
+            raise UserError(_why(network, size, error)) from error
+        _check_answers(own, images, expected)
+    if twin is not None:
+        answers = Answers(_frozen(twin), output, channels, probabilities).eval()
+        if _answers_alike(answers, images, expected):
+            answers.admitted = True
+            return answers
+        fault = "answers otherwise"
+    warnings.warn(
+        f"a copy of {type(network).__name__} {fault}: the network itself is asked, and from now on it is in evaluation "
+        "mode and without gradients",
+        stacklevel=3,
+    )
+    answers = Answers(_frozen(network), output, channels, probabilities).eval()
+    answers.admitted = True
+    return answers
+
+
+def _copy(network: nn.Module) -> tuple[nn.Module | None, str]:
+    """A copy; or None, and why there is none."""
     try:
-        with torch.no_grad():
-            logits = answers(images)
-            alone = answers(images[:1])
-    except UserError:
-        raise
-    except Exception as error:  # whatever a stranger's network raises
-        raise UserError(_why(answers.network, size, error)) from error
-    check_finite(logits, "the network's answers to images of noise", "give one with finite outputs")
-    if logits.shape[1] > 1 and not answers._probabilities and _is_softmax(logits):
+        with torch.no_grad():  # the parameters of a scripted module would not be leaves otherwise
+            return copy.deepcopy(network), ""
+    except Exception as error:  # whatever a stranger's module keeps
+        return None, f"cannot be made ({type(error).__name__}: {' '.join(str(error).split())[:120]})"
+
+
+def _frozen(network: nn.Module) -> nn.Module:
+    network.eval()
+    for parameter in network.parameters():  # not `requires_grad_`, which a scripted module has not
+        parameter.requires_grad_(False)
+    return network
+
+
+@contextmanager
+def _evaluating(network: nn.Module) -> Iterator[None]:
+    """Evaluation mode for a moment, part by part as it was afterwards."""
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+@torch.no_grad()
+def _answers_alike(answers: Answers, images: Tensor, expected: Tensor) -> bool:
+    try:
+        return _alike(answers.outputs(images), expected)
+    except Exception:  # whatever a copy lacks
+        return False
+
+
+def _check_answers(answers: Answers, images: Tensor, found: Tensor) -> None:
+    """Refuse answers that could not be explained, or are not what the user says they are."""
+    check_finite(found, "the network's answers to images of noise", "give one with finite outputs")
+    shares = bool(((found >= 0) & (found <= 1)).all())
+    whole = found.shape[1] == 1 or torch.allclose(found.sum(1), torch.ones_like(found[:, 0]), atol=1e-3)
+    if answers.probabilities and not (shares and whole):
+        low, high = float(found.min()), float(found.max())
         raise UserError(
-            "the network returns probabilities: give the one without its softmax, or say probabilities=True"
+            f"probabilities=True, and the network returns numbers from {low:.3g} to {high:.3g} that are "
+            "none: leave it out"
         )
-    if not torch.allclose(logits[:1], alone, rtol=1e-2, atol=1e-3 * float(logits.abs().max()) + 1e-6):
+    # Logits may lie between 0 and 1 by chance, but not those of images a hundred times as bright.
+    if answers.probabilities is None and shares and found.any() and _stays_within(answers, 100 * images):
+        if not whole:
+            raise UserError(
+                "the network returns numbers between 0 and 1 that do not add up to 1 (sigmoids of several labels?): "
+                "give the one without its sigmoid, or say probabilities=False where they are logits"
+            )
+        raise UserError(
+            "the network returns probabilities: give the one without its softmax (or sigmoid), or say "
+            "probabilities=True; probabilities=False where they are logits"
+        )
+    if not _alike(answers.outputs(images[:1]), found[:1], float(found.abs().max())):
         raise UserError(
             "the network gives another answer for an image when it comes in another batch: give one whose answers "
             "depend on the image alone (no batch statistics, no randomness in evaluation mode)"
         )
-    answers.admitted = True
-    return logits.shape[1]
+
+
+def _stays_within(answers: Answers, images: Tensor) -> bool:
+    found = answers.outputs(images)
+    return bool(((found >= 0) & (found <= 1)).all())
+
+
+def _alike(found: Tensor, expected: Tensor, scale: float | None = None) -> bool:
+    found, expected = found.cpu(), expected.cpu()
+    scale = float(expected.abs().max()) if scale is None else scale
+    return found.shape == expected.shape and torch.allclose(found, expected, rtol=1e-2, atol=1e-3 * scale + 1e-6)
 
 
 @contextmanager
@@ -130,6 +202,11 @@ def one_line(what: str) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
+        if "does not require grad" in str(error):
+            raise UserError(
+                f"{what} needs gradients, and the network gives none (torch.no_grad in its forward?): choose an "
+                "explainer that asks for none, such as rise"
+            ) from error
         raise UserError(f"{what} failed ({type(error).__name__}: {' '.join(str(error).split())[:160]})") from error
 
 
@@ -150,10 +227,6 @@ def _describe(found: Any) -> str:
     if isinstance(found, (tuple, list)):
         return f"a {type(found).__name__} of {len(found)}"
     return f"a {type(found).__name__}"
-
-
-def _is_softmax(outputs: Tensor) -> bool:
-    return bool((outputs >= 0).all()) and torch.allclose(outputs.sum(1), torch.ones(len(outputs)), atol=1e-3)
 
 
 def _why(network: nn.Module, size: int, error: Exception) -> str:

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from xai.api.case import Pictures, case_of, row_of, workplace
+from xai.api.case import InMemory, case_of, row_of, workplace
 from xai.api.door import one_line
-from xai.api.model import Model
+from xai.api.model import Model, check_model
 from xai.core.errors import UserError
 from xai.core.finite import check_finite
 from xai.explainers import block as blocks
@@ -51,12 +51,13 @@ def explain(
     Raises:
         UserError: Images, targets, settings or the explainer do not fit; in one line.
     """
+    check_model(model)
     pixels = model.pixels(images, normalised=normalised)
     chosen = model.targets(targets, pixels)
-    row = row_of(model, explainer, settings)
+    row = row_of(explainer, settings, model.fitted)
     parts = []
     with workplace(model.device) as runtime:
-        case = case_of(runtime, model, Pictures(model.classes, pixels), block=block, seed=seed)
+        case = case_of(runtime, model, InMemory(model.classes, pixels), block=block, seed=seed)
         row.entry.check(case, row.params)
         prepared = row.entry.prepare(case, row.params)
         made = prepared.build()

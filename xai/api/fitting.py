@@ -1,18 +1,18 @@
 """Explainers that are trained: for a classifier, on images, to be used by name or as what comes back."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import timm
-import torch
 import yaml
 from timm.models.vision_transformer import VisionTransformer
-from torch import Tensor, nn
+from torch import nn
 
-from xai.api.case import Pictures, case_of, row_of, workplace
-from xai.api.model import Model
+from xai.api.case import InMemory, case_of, row_of, workplace
+from xai.api.model import Model, check_model
+from xai.api.ready import Ready
 from xai.classifiers.networks import ClassifierStages
 from xai.classifiers.params import ClassifierParams, SurrogateParams
 from xai.core.composing import CONF
@@ -20,8 +20,6 @@ from xai.core.errors import UserError
 from xai.core.optimisation import FitParams
 from xai.core.runtime import Runtime
 from xai.core.settings import build
-from xai.explainers import block as blocks
-from xai.explainers.block import Block, BlockExplainer, Explainer, Explanation
 from xai.models import files
 from xai.models.cnn import CnnParams
 from xai.models.families import NetworkParams
@@ -34,40 +32,6 @@ _PRETRAINED = "training/vit_b14_dinov2"
 """The settings of SALVAGE's paper for vision transformers that come pre-trained."""
 
 
-@dataclass(frozen=True, repr=False)
-class Fitted:
-    """An explainer that was trained for a model.
-
-    Args:
-        name: By which the model knows it from now on.
-        label: What tables call it.
-        made: The explainer.
-        pick: Which stage of a path its maps are, where it makes several.
-    """
-
-    name: str
-    label: str
-    made: Explainer | BlockExplainer
-    pick: int | None
-
-    def explain(self, block: Block) -> Explanation:
-        """Maps of a block, and logits where it classifies as well."""
-        found = blocks.explain(self.made, block)
-        if self.pick is None or found.maps is None:
-            return found
-        return Explanation(found.maps[:, self.pick], found.logits)
-
-    def attribute(self, images: Tensor, targets: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Maps [B, h, w] of images [B, 3, H, W] in [0, 1] for the classes `targets` [B]."""
-        draws = generator or torch.Generator().manual_seed(0)
-        maps = self.explain(Block(images, targets, None, None, torch.arange(len(images)), draws)).maps
-        assert maps is not None
-        return maps
-
-    def __repr__(self) -> str:
-        return f"Fitted({self.name})"
-
-
 def fit(
     explainer: str,
     model: Model,
@@ -78,7 +42,7 @@ def fit(
     seed: int = 0,
     surrogate: Mapping[str, Any] | None = None,
     **settings: Any,
-) -> Fitted:
+) -> Ready:
     """Train an explainer of a model on images: what their parts make the classifier say.
 
     Args:
@@ -99,15 +63,15 @@ def fit(
     Raises:
         UserError: It cannot be trained for this model; in one line, before anything is trained.
     """
+    check_model(model)
     pixels = model.pixels(images, normalised=normalised)
-    source = Pictures(model.classes, pixels, model.targets(labels, pixels))
-    plain = replace(model, fitted={})
-    kind = row_of(plain, explainer, {}).entry.info.kind
+    source = InMemory(model.classes, pixels, model.targets(labels, pixels))
+    kind = row_of(explainer, {}, {}).entry.info.kind
     if kind != "trained":
         raise UserError(f"{explainer} is {kind} and learns nothing: use xai.explain(model, images, ...)")
     shape = _shape(model)
     shipped = _training(shape)
-    row = row_of(plain, explainer, {**shipped.get("explainers", {}).get(explainer, {}), **settings})
+    row = row_of(explainer, {**shipped.get("explainers", {}).get(explainer, {}), **settings}, {})
     with workplace(model.device) as runtime:
         given = {**_conf("method/surrogate")["surrogate"], **shipped.get("surrogate", {}), **(surrogate or {})}
         networks = _networks(model, shape, runtime, source, seed, build(SurrogateParams, given, "surrogate"))
@@ -116,13 +80,13 @@ def fit(
         row.entry.check(case, row.params)
         prepared = row.entry.prepare(case, row.params)
         made = prepared.build()
-    found = Fitted(explainer, row.label, made, prepared.pick)
+    found = Ready(explainer, row.label, made, prepared.pick, model)
     model.fitted[explainer] = found
     return found
 
 
 def _networks(
-    model: Model, shape: NetworkParams, runtime: Runtime, source: Pictures, seed: int, surrogate: SurrogateParams
+    model: Model, shape: NetworkParams, runtime: Runtime, source: InMemory, seed: int, surrogate: SurrogateParams
 ) -> ClassifierStages:
     """What trains explainers of the model; the classifier itself is a file by now."""
     path = model.source

@@ -9,7 +9,8 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from xai.api.model import Model, wrap
+from xai.api.clips import is_clip, load_clip
+from xai.api.model import Model, open_device, wrap
 from xai.core.errors import UserError
 from xai.models import files
 from xai.models.cnn import published_classes
@@ -34,7 +35,8 @@ def load(
         path: A checkpoint of this framework, which needs no other argument; or weights (safetensors, or a torch file of
             tensors, whatever was wrapped around them) of `architecture`. None takes the published weights of
             `architecture`, from an installed package where one ships them.
-        architecture: A name of timm or torchvision, such as `resnet18`.
+        architecture: A name of timm or torchvision, such as `resnet18`; or of open_clip, such as `ViT-B-32`, which
+            tells the `classes` apart that it is given, see `xai.api.clips.load_clip`.
         classes: Names of the classes, or a text file with one a line; None numbers them.
         device: Where it computes.
         settings: Those of `xai.wrap`, where timm's own for the architecture are not right: `mean`, `std`,
@@ -50,8 +52,10 @@ def load(
             return _of_ours(path, spec, architecture, device, settings)
     if architecture is None:
         what = "give a path, or architecture=" if path is None else f"{path} says nothing of itself: give architecture="
-        raise UserError(f"{what}<a name of timm or torchvision, such as resnet18>")
+        raise UserError(f"{what}<a name of timm, torchvision or open_clip, such as resnet18>")
     names = _class_names(classes)
+    if is_clip(architecture):
+        return load_clip(path, architecture, names, device, settings)
     tensors = None if path is None else read_weights(path, what="checkpoint", require_finite=True).tensors
     if tensors is None:
         network = _published(architecture)
@@ -61,7 +65,9 @@ def load(
     if not getattr(network, "pretrained_cfg", None):
         # What torchvision's own weights were trained with.
         settings = {**TORCHVISION, **settings}
-    return wrap(network, **{"classes": names, "device": device, "name": architecture, **settings})
+    return wrap(
+        network, **{"classes": names, "device": device, "name": architecture, "probabilities": False, **settings}
+    )
 
 
 def _of_ours(
@@ -87,7 +93,7 @@ def _of_ours(
         shape.std,
         shape.image_size / shape.resized,
         make,
-        torch.device(device),
+        open_device(device),
         source=path,
     )
 

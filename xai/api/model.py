@@ -1,5 +1,6 @@
 """A classifier that can be explained, and how any network becomes one."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,18 +9,16 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from xai.api.door import Answers, Output, admit, copied
+from xai.api.door import Answers, Output, admit
 from xai.api.pixels import as_pixels
 from xai.core.errors import UserError
 from xai.core.finite import check_finite
 from xai.models.maskable import MaskableClassifier, Removal, class_logits
 from xai.models.named import default_cells
-from xai.models.normalisation import Normalisation
 from xai.models.painted import PaintedClassifier
 from xai.models.timm_vit import MaskableVit
 
 _BATCH = 32
-_DRIFT = 1e-3
 
 
 @dataclass(frozen=True)
@@ -116,18 +115,29 @@ class Model:
         return f"Model({self.name}, {len(self.classes)} classes, {self.image_size} px, {self.device})"
 
 
+def check_model(model: Any) -> None:
+    """Refuse what is no model.
+
+    Raises:
+        UserError: It says what makes one.
+    """
+    if not isinstance(model, Model):
+        advice = "xai.wrap(network, mean=..., std=...)" if isinstance(model, nn.Module) else "xai.load or xai.wrap"
+        raise UserError(f"the model is a {type(model).__name__}: give what {advice} makes")
+
+
 def wrap(
     network: nn.Module,
     *,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     image_size: int | None = None,
-    grid: tuple[int, int] | None = None,
+    grid: int | tuple[int, int] | None = None,
     classes: Sequence[str] | None = None,
     crop: float | None = None,
     output: Output = None,
     channels: int = 3,
-    probabilities: bool = False,
+    probabilities: bool | None = None,
     removal: str | float = "mean",
     device: str | torch.device = "cpu",
     name: str | None = None,
@@ -139,13 +149,13 @@ def wrap(
         mean: Channel means that it normalises with; None takes timm's, where the network is timm's.
         std: Channel deviations.
         image_size: Side of its images; None takes timm's, else 224.
-        grid: Patches down and across that are removed as wholes, where the network has none of its own; None: 7 x 7, or
-            the nearest that divides the image.
+        grid: Patches down and across (or along both sides) that are removed as wholes, where the network has none of
+            its own; None: 7 x 7, or the nearest that divides the image.
         classes: Names of its classes; None numbers them.
         crop: Share of a picture's short side that it sees; None takes timm's, else 1.
         output: Which part of what it returns are the logits: a key, attribute, position, or a function of it.
         channels: 1 for a network of grey images.
-        probabilities: Whether its output are probabilities.
+        probabilities: Whether its outputs are probabilities; None refuses what looks like them.
         removal: What a removed patch shows: `mean`, `black`, `blur` or a grey level; `tokens` drops the patch's token,
             which a plain vision transformer of timm can.
         device: Where it computes.
@@ -155,41 +165,51 @@ def wrap(
         UserError: It cannot be explained as it is; in one line that says what would be right.
     """
     config = getattr(network, "pretrained_cfg", None) or {}
-    mean = config.get("mean") if mean is None else mean
-    std = config.get("std") if std is None else std
-    if mean is None or std is None:
-        raise UserError(
-            "say what the network normalises with: mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225) for most; "
-            "mean=(0, 0, 0), std=(1, 1, 1) where it takes pixels in [0, 1]"
-        )
-    mean, std = _three("mean", mean), _three("std", std)
-    size = image_size or (config.get("input_size") or (3, 224, 224))[-1]
-    share = crop or config.get("crop_pct") or 1.0
-    twin: Any = copied(network)
-    answers = Answers(twin, output, channels, probabilities).eval()
-    outputs = admit(answers, size)
+    mean, std = _channels(*(config.get(key) if own is None else own for key, own in (("mean", mean), ("std", std))))
+    size = _side(image_size, config)
+    share = float(config.get("crop_pct") or 1.0) if crop is None else crop
+    if not 0.01 < share <= 1:
+        raise UserError(f"crop={crop} is the share of a picture's short side that is seen: above 0.01, at most 1")
+    answers = admit(network, size, output, channels, probabilities)
+    with torch.no_grad():
+        outputs = answers(torch.zeros(1, 3, size, size)).shape[1]
     names = _names(classes, 2 if outputs == 1 else outputs)
+    plain = output is None and channels == 3 and not probabilities and _drops_tokens(answers.network, mean, std, size)
+    make = _maker(answers, plain, mean, std, size, grid, removal)
     label = name or type(network).__name__
-    plain = output is None and channels == 3 and not probabilities and _is_plain(twin, mean, std, size)
+    return Model(label, names, size, mean, std, share, make, open_device(device), source=answers.network)
+
+
+def _maker(
+    answers: Answers,
+    plain: bool,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    size: int,
+    grid: int | tuple[int, int] | None,
+    removal: str | float,
+) -> Callable[[Removal | None], MaskableClassifier]:
+    """What makes the classifier that answers with patches removed, by the removal that is asked for, or its own."""
     if not plain and removal == "tokens":
         raise UserError(
-            f"removal='tokens' needs a plain vision transformer of timm, and {type(network).__name__} is none, or does "
-            "more than one: use removal='mean'"
+            f"removal='tokens' needs a plain vision transformer of timm, and {type(answers.network).__name__} is none, "
+            "or does more than one: use removal='mean'"
         )
     own = Removal("tokens") if removal == "tokens" else Removal("pixels", str(removal))
-    cells = grid or (default_cells(size),) * 2
+    cells = _cells(grid, size)
     if not plain and (size % cells[0] or size % cells[1]):
         raise UserError(f"grid={cells} does not divide images of {size} x {size} px: give one that does")
+    network: Any = answers.network
 
     def make(asked: Removal | None) -> MaskableClassifier:
         wanted = asked or own
         if plain:
-            return MaskableVit(twin, mean, std, wanted)
+            return MaskableVit(network, mean, std, wanted)
         if wanted.kind == "tokens":
             wanted = Removal("pixels", "mean")
         return _Painted(answers, cells, mean, std, wanted)
 
-    return Model(label, names, size, mean, std, share, make, torch.device(device), source=twin)
+    return make
 
 
 class _Painted(PaintedClassifier):
@@ -199,20 +219,16 @@ class _Painted(PaintedClassifier):
         return class_logits(super().decode(encoded, rows))
 
 
-def _is_plain(network: nn.Module, mean: tuple[float, ...], std: tuple[float, ...], size: int) -> bool:
-    """Whether the fast pass of a vision transformer gives what the network itself gives; a hook may see to it."""
-    hooked = any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())
-    if hooked or not isinstance(network, VisionTransformer):
+def _drops_tokens(network: nn.Module, mean: tuple[float, ...], std: tuple[float, ...], size: int) -> bool:
+    """Whether it is a vision transformer whose answers its blocks and its head give, fast or, under hooks, slowly."""
+    if not isinstance(network, VisionTransformer):
         return False
     try:
-        fast = MaskableVit(network, mean, std)
-        images = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0))
         with torch.no_grad():
-            own = class_logits(network(Normalisation(mean, std, Removal())(images)))
-            found = fast(images)
-    except (UserError, ValueError, RuntimeError):
+            MaskableVit(network, mean, std)(torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0)))
+    except UserError:
         return False
-    return torch.allclose(found, own, rtol=_DRIFT, atol=_DRIFT * float(own.abs().max()))
+    return True
 
 
 def _names(classes: Sequence[str] | None, outputs: int) -> tuple[str, ...]:
@@ -228,10 +244,54 @@ def _names(classes: Sequence[str] | None, outputs: int) -> tuple[str, ...]:
     return names
 
 
-def _three(what: str, values: Sequence[float]) -> tuple[float, ...]:
-    found = tuple(float(value) for value in (values.tolist() if isinstance(values, Tensor) else values))
+def _channels(mean: Any, std: Any) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    if mean is None or std is None:
+        raise UserError(
+            "say what the network normalises with: mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225) for most; "
+            "mean=(0, 0, 0), std=(1, 1, 1) where it takes pixels in [0, 1]"
+        )
+    mean, std = _three("mean", mean), _three("std", std)
+    if min(std) <= 0:
+        raise UserError(f"std={std} needs three numbers, one a channel, above 0")
+    if max(mean) > 2 and max(std) > 2:
+        raise UserError(f"mean={mean} and std={std} are of pixels from 0 to 255: divide both by 255")
+    return mean, std
+
+
+def _three(what: str, values: Any) -> tuple[float, ...]:
+    try:
+        found = tuple(float(value) for value in (values.tolist() if hasattr(values, "tolist") else values))
+    except (TypeError, ValueError):
+        found = ()
     if len(found) == 1:
         found *= 3
-    if len(found) != 3 or (what == "std" and min(found) <= 0):
-        raise UserError(f"{what}={values!r} needs three numbers, one a channel" + (" above 0" * (what == "std")))
+    if len(found) != 3 or not all(map(math.isfinite, found)):
+        raise UserError(f"{what}={values!r} needs three numbers, one a channel")
     return found
+
+
+def _side(asked: Any, config: Any) -> int:
+    size = (config.get("input_size") or (3, 224, 224))[-1] if asked is None else asked
+    if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= 4096:
+        raise UserError(f"image_size={size!r} must be a whole number of pixels, from 1 to 4096")
+    return size
+
+
+def _cells(grid: Any, size: int) -> tuple[int, int]:
+    if grid is None:
+        return (default_cells(size),) * 2
+    cells = (grid, grid) if isinstance(grid, int) else tuple(grid) if isinstance(grid, (tuple, list)) else ()
+    if len(cells) != 2 or not all(isinstance(each, int) and each >= 1 for each in cells):
+        raise UserError(f"grid={grid!r} must be how many patches there are down and across, such as grid=(7, 7)")
+    return cells[0], cells[1]
+
+
+def open_device(asked: Any) -> torch.device:
+    """A device, if there is one of this name; else a `UserError`."""
+    try:
+        device = torch.device(asked)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        reason = " ".join(str(error).split())[:100]
+        raise UserError(f"device={asked} cannot be used ({reason}): use device='cpu'") from None
+    return device

@@ -10,10 +10,10 @@ from PIL import Image
 from torch import Tensor
 
 from xai.core.errors import UserError
-from xai.data.images import read_image, to_tensor
-from xai.data.pictures import centre
+from xai.data.images import read_image, to_rgb, to_tensor
+from xai.data.pictures import centre, find_pictures
 
-_SHAPES = "pictures (PIL, or paths), uint8 [B, 3, H, W] or [B, H, W, 3], or floats [B, 3, H, W] in [0, 1]"
+_SHAPES = "pictures (PIL, or paths), uint8 [B, 3, H, W] or [B, H, W, 3], or floats of these shapes in [0, 1]"
 
 
 def as_pixels(
@@ -26,8 +26,8 @@ def as_pixels(
     """Images as a classifier sees them.
 
     Args:
-        images: One picture or several: PIL images or paths, of any size; uint8 arrays or tensors, 0 to 255,
-            [B, 3, H, W] or [B, H, W, 3]; floats [B, 3, H, W] in [0, 1]. One image needs no B.
+        images: One picture or several: PIL images or paths, of any size; a folder or a glob; uint8 arrays or tensors, 0
+            to 255, [B, 3, H, W] or [B, H, W, 3]; floats of these shapes in [0, 1]. One image needs no B.
         size: Side of the classifier's images. Pictures are brought to it: their short side is resized to `size / crop`,
             the middle is cut out. Arrays and tensors have to have it.
         crop: Share of the short side that is seen.
@@ -39,7 +39,9 @@ def as_pixels(
     Raises:
         UserError: What came is none of these, or its values are out of range; it says what came.
     """
-    if isinstance(images, (str, Path, Image.Image)):
+    if isinstance(images, (str, Path)):
+        images = find_pictures(str(images), "images")
+    if isinstance(images, Image.Image):
         images = [images]
     if isinstance(images, (list, tuple)):
         if not images:
@@ -53,12 +55,27 @@ def as_pixels(
         return torch.cat(parts)
     if not isinstance(images, (np.ndarray, Tensor)):
         raise UserError(f"images are a {type(images).__name__}: give {_SHAPES}")
-    return _tensor(torch.as_tensor(images), size, normalised)
+    try:
+        return _tensor(torch.as_tensor(images), size, normalised)
+    except TypeError:
+        raise UserError(f"images are an array of {images.dtype}: give {_SHAPES}") from None
 
 
 def _picture(image: str | Path | Image.Image, size: int, crop: float) -> Tensor:
-    picture = image if isinstance(image, Image.Image) else read_image(image)
+    if not isinstance(image, Image.Image):
+        picture = read_image(image)
+    elif min(image.size) < 1:
+        raise UserError(f"a picture is {image.width} x {image.height} px: give one with pixels")
+    else:
+        picture = _rgb(image)
     return centre(to_tensor(picture, round(size / crop)), size)
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    try:
+        return to_rgb(image)
+    except ValueError as error:
+        raise UserError(f"a picture of mode {image.mode} cannot be read ({error}): convert it to RGB") from None
 
 
 def _tensor(images: Tensor, size: int, normalised: tuple[Sequence[float], Sequence[float]] | None) -> Tensor:
@@ -69,7 +86,7 @@ def _tensor(images: Tensor, size: int, normalised: tuple[Sequence[float], Sequen
     if images.ndim != 4 or not len(images):
         raise UserError(f"images are {came}: give {_SHAPES}")
     is_bytes = images.dtype == torch.uint8
-    if is_bytes and images.shape[1] != 3 and images.shape[-1] == 3:
+    if images.shape[1] != 3 and images.shape[-1] == 3:
         images = images.permute(0, 3, 1, 2)
     if images.shape[1] != 3:
         raise UserError(f"images are {came}: three channels are needed, as {_SHAPES}")

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
@@ -16,7 +17,7 @@ from xai.report.pictures import Gallery, sheets
 
 def show(
     images: Any,
-    maps: Tensor | Mapping[str, Tensor],
+    maps: Any,
     *,
     model: Model | None = None,
     titles: list[str] | None = None,
@@ -26,7 +27,7 @@ def show(
 
     Args:
         images: Those that were explained.
-        maps: [B, h, w], or several by label, side by side.
+        maps: [B, h, w], a tensor or an array, or several by label, side by side.
         model: What explained them; needed where the images are pictures and the maps are not as `xai.explain` returned
             them, because it says which part of a picture it sees.
         titles: What stands below each image.
@@ -41,6 +42,7 @@ def show(
     named = dict(maps) if isinstance(maps, Mapping) else {"map": maps}
     if not named:
         raise UserError("there are no maps: give at least one")
+    named = {name: torch.as_tensor(each) for name, each in named.items()}
     known = [seen[each] for each in named.values() if each in seen]
     if known:
         pixels = known[0]

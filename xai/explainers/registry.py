@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from xai.core import plugins
+from xai.core.captum_names import captum_names
 from xai.core.errors import UserError
 from xai.core.settings import settings, unknown
 from xai.explainers.block import BlockExplainer, Explainer
@@ -266,6 +267,8 @@ def explainer(
                 "name, give one of them another"
             )
         if isinstance(made, type):
+            if hasattr(made, "attribute"):
+                made.attribute = captum_names(made.attribute)
             entry = Entry(info, params, made.__module__, of_classifier=made, fits=check)
         else:
             entry = Entry(info, params, made.__module__, of_context=made, fits=check)

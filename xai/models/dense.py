@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from xai.core.captum_names import captum_names
 from xai.core.errors import UserError
 from xai.models.dpt import DecoderParams, DptDecoder
 from xai.models.evidence import Look, evidence
@@ -62,6 +63,7 @@ class DenseExplainer(nn.Module):
             shown = evidence(self.look, classifier, images, targets, torch.tensor(self.mean))
         return self.features(images), targets, images, shown
 
+    @captum_names
     @torch.no_grad()
     def attribute(self, images: Tensor, targets: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """As `forward`, without gradients; nothing is drawn.

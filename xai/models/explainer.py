@@ -5,6 +5,7 @@ from typing import NamedTuple
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from xai.core.captum_names import captum_names
 from xai.models.maskable import Removal, check_size, class_logits
 from xai.models.normalisation import Normalisation
 
@@ -56,6 +57,7 @@ class SalvageNetwork(ExplainerNetwork):
         present, absent = self(images).float().chunk(2, dim=-1)
         return ShapleyParts(class_logits(present), class_logits(absent))
 
+    @captum_names
     def attribute(self, images: Tensor, targets: Tensor) -> Tensor:
         """Phi = phi+ - phi- of the classes `targets` [B]: [B, h, w], of images [B, 3, H, W]."""
         present, absent = self.parts(images)

@@ -3,8 +3,10 @@
 from collections.abc import Mapping
 from typing import Annotated, Any
 
+import open_clip
 import timm
 import torchvision
+from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from pydantic import Field
 
 from xai.core.settings import FieldError, settings, unknown
@@ -24,7 +26,7 @@ class NamedParams(Geometry):
     """A classifier that others have built and trained.
 
     Args:
-        architecture: Its name in timm or torchvision.
+        architecture: Its name in timm, torchvision or open_clip.
         crop: Share of a photograph's short side that it sees.
     """
 
@@ -50,9 +52,18 @@ def named_settings(architecture: Any, given: Mapping[str, Any]) -> dict[str, Any
     if published is not None:
         found = {"mean": published.mean, "std": published.std, "crop": published.crop_pct}
     size = given.get("image_size", 224 if published is None else published.input_size[-1])
+    if architecture in open_clip.list_models():
+        return _of_clip(architecture, given)
     cells = default_cells(size) if isinstance(size, int) and size > 0 else _CELLS
     shape = {"image_size": size, "patch_size": size // cells if isinstance(size, int) else size}
     return {"family": "named", "name": architecture, **found, **shape, **given, "architecture": architecture}
+
+
+def _of_clip(architecture: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    shape = (open_clip.get_model_config(architecture) or {})["vision_cfg"]
+    found = {"mean": OPENAI_DATASET_MEAN, "std": OPENAI_DATASET_STD, "crop": 1.0}
+    own = {"image_size": shape.get("image_size", 224), "patch_size": shape.get("patch_size", 32)}
+    return {"family": "named", "name": architecture, **found, **own, **given, "architecture": architecture}
 
 
 def default_cells(size: int) -> int:
@@ -62,7 +73,8 @@ def default_cells(size: int) -> int:
 
 def unknown_architecture(name: str) -> str:
     """The end of the line that says so, with the nearest name."""
-    return unknown("", name, [*timm.list_models(), *of_torchvision()], "architecture of timm or torchvision")
+    known = [*timm.list_models(), *of_torchvision(), *open_clip.list_models()]
+    return unknown("", name, known, "architecture of timm, torchvision or open_clip")
 
 
 def of_torchvision() -> list[str]:
@@ -71,4 +83,4 @@ def of_torchvision() -> list[str]:
 
 
 def _is_known(name: str) -> bool:
-    return timm.is_model(name) or name in of_torchvision()
+    return timm.is_model(name) or name in of_torchvision() or name in open_clip.list_models()

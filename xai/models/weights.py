@@ -22,7 +22,9 @@ from xai.core.errors import UserError
 from xai.models.pickles import foreign, foreign_globals, imported, is_textual_pickle
 
 # Where both are held, the averaged weights come first, as in timm: it is they that were evaluated.
-_WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model")
+_WRAPPERS = ("state_dict_ema", "model_ema", "ema_state_dict", "ema", "state_dict", "model_state_dict", "model")
+# What trainings and their tools count, and no answer depends on.
+_COUNTERS = ("num_batches_tracked", "n_averaged", "total_ops", "total_params")
 _DEEPEST_WRAPPER = 4
 _MOST_SHARED = 16  # times that memory may be shared: tied weights share it twice
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -132,25 +134,33 @@ def read_metadata(path: str | Path) -> dict[str, str]:
 def without_prefix(state: Mapping[str, Tensor], wanted: Collection[str]) -> dict[str, Tensor]:
     """Names less what a training put before every one of them (`module.`, `_orig_mod.`, `model.`, `backbone.`, ...).
 
-    There is no list of prefixes: what all names begin with goes where the wanted names are left then, all of them.
+    There is no list of prefixes: one goes where all the wanted names are left then, and no other prefix does the same.
+    What has not got it, such as the loss that was trained beside the network, is left out.
 
     Args:
         state: Tensors by name.
         wanted: The names that a network has.
     """
+    wanted = [name for name in wanted if not _is_counter(name)]
     if not wanted or all(name in state for name in wanted):
         return dict(state)
     last = "." + min(wanted)
-    for prefix in {name[: 1 - len(last)] for name in state if name.endswith(last)}:
-        if all(name.startswith(prefix) for name in state) and all(prefix + name in state for name in wanted):
-            return {name.removeprefix(prefix): value for name, value in state.items()}
-    return dict(state)
+    prefixes = {name[: 1 - len(last)] for name in state if name.endswith(last)}
+    fitting = [prefix for prefix in prefixes if all(prefix + name in state for name in wanted)]
+    if len(fitting) != 1:
+        return dict(state)
+    (prefix,) = fitting
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+
+
+def _is_counter(name: str) -> bool:
+    return name.rpartition(".")[2] in _COUNTERS
 
 
 def match_weights(
     state: Mapping[str, Tensor], expected: Mapping[str, torch.Size], *, what: str = "checkpoint", model: str
 ) -> dict[str, Tensor]:
-    """Check that a state has exactly the names and shapes that a model needs.
+    """Check that a state has exactly the names and shapes that a model needs, but for counters of the training.
 
     Args:
         state: Tensors by name.
@@ -165,6 +175,9 @@ def match_weights(
         UserError: A name is missing or unexpected, or else a shape differs; the first few are named.
     """
     state = without_prefix(state, expected.keys())
+    counters = {name: shape for name, shape in expected.items() if _is_counter(name)}
+    state = {name: value for name, value in state.items() if name in expected or not _is_counter(name)}
+    state = {**{name: torch.zeros(shape, dtype=torch.long) for name, shape in counters.items()}, **state}
     missing, unexpected = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
     problems = []
     if missing:
@@ -316,7 +329,13 @@ def _tensors_of(loaded: Any, label: str) -> dict[str, Tensor]:
             break
         inner = next((loaded[key] for key in _WRAPPERS if isinstance(loaded.get(key), Mapping)), None)
         if inner is None:
-            break
+            held = [key for key, value in loaded.items() if _holds_tensors(value)]
+            if not held:
+                break
+            if len(held) > 1:
+                few = _few([str(key) for key in held])
+                raise UserError(f"{label} holds several sets of weights ({few}): save one of them by itself")
+            inner = loaded[held[0]]
         loaded = inner
     if not isinstance(loaded, Mapping):
         raise UserError(f"{label} holds a {type(loaded).__name__}: weights are a mapping of names to tensors")
@@ -331,6 +350,15 @@ def _tensors_of(loaded: Any, label: str) -> dict[str, Tensor]:
             )
         tensors[name] = value.detach()
     return tensors
+
+
+def _holds_tensors(value: Any, deepest: int = _DEEPEST_WRAPPER) -> bool:
+    """Whether something in a checkpoint is a network's state: tensors by name, or such a mapping wrapped once more."""
+    if not deepest or not isinstance(value, Mapping) or not value or not all(isinstance(name, str) for name in value):
+        return False
+    return all(isinstance(each, Tensor) for each in value.values()) or any(
+        _holds_tensors(each, deepest - 1) for each in value.values()
+    )
 
 
 def _check_storage(tensors: Mapping[str, Tensor], label: str) -> None:

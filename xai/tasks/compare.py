@@ -15,6 +15,7 @@ from xai.core.folders import shown
 from xai.core.job import open_runtime, say_end, say_heading
 from xai.core.runtime import Runtime
 from xai.core.settings import Count, settings
+from xai.core.timing import Stopwatch
 from xai.data.catalogue import OpenData, open_data
 from xai.data.pictures import check_readable, find_pictures
 from xai.explainers.rows import load_row, made_from
@@ -27,6 +28,7 @@ from xai.papers.vectors.base import ModelParams
 from xai.report.headline import compared
 from xai.report.present import Told, check_views, present, source_of
 from xai.study.case import Case, ExplainedModel, check_images, facts
+from xai.study.effort import is_quick, lighter
 from xai.study.everything import ALL, every_row
 from xai.study.frame import Frames
 from xai.study.mosaic import mosaic_of, no_mosaic
@@ -36,6 +38,11 @@ from xai.study.statistics import best_and_ties, wide
 from xai.study.study import Study
 from xai.tasks.picture import load_named
 from xai.tasks.registry import Task
+
+QUICK = (
+    "Measured quickly (effort=quick): with few masks of each explainer that draws some and few points of each curve; "
+    "effort=full takes as many as the papers, and several references."
+)
 
 
 @settings
@@ -49,6 +56,7 @@ class CompareSettings(StudySettings):
         image: A picture, a folder or a glob, or several, instead of a data set.
         classifier: How one would be trained; nothing is, unless no checkpoint is given and `train` is true.
         surrogate: How it is fine-tuned on masked images, where a trained explainer asks for it.
+        effort: `quick` or `full`, as it was settled.
         rank_by: The column that says which explainer to trust.
         judge: The file of a second classifier of the same images and classes, for the metric `transfer`.
         reference: The row whose maps others are held against; null: none, and metrics that need one are left out.
@@ -61,6 +69,7 @@ class CompareSettings(StudySettings):
     image: str | tuple[str, ...] | None
     classifier: ClassifierParams
     surrogate: SurrogateParams
+    effort: str
     rank_by: str
     judge: str | None
     reference: str | None
@@ -69,11 +78,24 @@ class CompareSettings(StudySettings):
 
 def task(values: Mapping[str, Any]) -> Task:
     """`task=compare`."""
-    return Task("task=compare", CompareSettings, run)
+    return Task("task=compare", CompareSettings, run, settle=_settle)
+
+
+def _settle(values: dict[str, Any], typed: Sequence[str]) -> dict[str, Any]:
+    """Fewer passes for a few pictures, unless the user has said how many, or that he waits."""
+    data, image = values.get("data"), values.get("image")
+    if image is None and isinstance(data, Mapping) and data.get("name") == "pictures":
+        image = data.get("path")
+    effort = values["effort"]
+    pictures = len(find_pictures(image, "image")) if image is not None and effort is None else None
+    quick = is_quick(effort, pictures)
+    found = lighter(values, values["quick"], typed) if quick else values
+    return {**found, "effort": "quick" if quick else "full"}
 
 
 def run(asked: CompareSettings, output: Path) -> None:
     """Measure, and say which explainer to trust and what it costs."""
+    watch = Stopwatch()
     check_views(asked)
     named = _named(asked)
     data = open_data(with_classes(_pictures(asked), asked.checkpoint, named.classes if named else None), "data")
@@ -97,8 +119,15 @@ def run(asked: CompareSettings, output: Path) -> None:
         rows = [*rows, *more]
     reference = None if asked.reference is None else load_row(asked.reference, asked.explainers, asked="reference")
     study = Study(rows, _cases(case, chosen), made_from(rows, asked.explainers), reference, unfit=unfit)
+    watch.lap("start")
     frames = study.run()
-    page = present(study, frames, asked, output, Told(headline(frames, asked.rank_by), grid=True))
+    watch.lap("maps and scores")
+    lines = headline(frames, asked.rank_by)
+    if asked.effort == "quick":
+        lines.append(QUICK)
+    page = present(study, frames, asked, output, Told(lines, grid=True))
+    watch.lap("tables, figures and the page")
+    watch.tell()
     say_end(runtime, f"report: [bold]{shown(page)}[/]")
 
 

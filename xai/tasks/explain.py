@@ -20,9 +20,11 @@ from xai.core.folders import final_folder, shown
 from xai.core.job import Common
 from xai.core.progress import console
 from xai.core.settings import Whole, settings
+from xai.core.timing import Stopwatch
 from xai.data.pictures import check_readable, find_pictures
 from xai.explainers.registry import Row
 from xai.explainers.rows import load_row, removing_as_the_model
+from xai.models.maskable import Reference
 from xai.models.named import NamedParams
 from xai.papers.families import AnyModel
 from xai.ranking.objective import ObjectiveParams
@@ -38,6 +40,7 @@ _INCHES = 4.4
 _A_SHEET, _INCHES_OF_SHEET = 12, 2.2
 _FEW = 3
 """Pictures that are refined unless `refine` says otherwise: it takes as long as 500 passes a picture."""
+_MANY_REFERENCES: tuple[Reference, ...] = ("mean",)
 
 
 @settings
@@ -53,6 +56,8 @@ class ExplainSettings(Common):
         row: The explainer of a classifier that does not explain itself: a file of conf/explainer.
         explainers: By row, settings that replace those of its file.
         refine: T; null refines where there are few pictures.
+        areas: References by which maps are measured, of black, mean and blur; null takes those of `objective` for few
+            pictures and mean for more.
         refinement: How its map is refined.
         objective: What that improves, and by which references maps are measured.
     """
@@ -65,6 +70,7 @@ class ExplainSettings(Common):
     row: str
     explainers: dict[str, Any]
     refine: Whole | None
+    areas: tuple[Reference, ...] | None
     refinement: RefinementParams
     objective: ObjectiveParams
 
@@ -76,6 +82,7 @@ def task(values: Mapping[str, Any]) -> Task:
 
 def run(asked: ExplainSettings, output: Path) -> None:
     """Explain each picture, and write its heat map, the map itself and what was predicted."""
+    watch = Stopwatch()
     pictures = find_pictures(asked.image, "image")
     check_readable(pictures)
     steps = asked.refine
@@ -86,15 +93,23 @@ def run(asked: ExplainSettings, output: Path) -> None:
                 f"{len(pictures)} pictures: their maps are not refined (refine={asked.refinement.steps} does)"
             )
     row = _row(asked)
-    how = PostHocParams(row, asked.objective, replace(asked.refinement, steps=steps), asked.seed)
+    references = asked.areas
+    if references is None:
+        references = asked.objective.references if len(pictures) <= _FEW else _MANY_REFERENCES
+    how = PostHocParams(row, asked.objective, replace(asked.refinement, steps=steps), asked.seed, tuple(references))
     checkpoint = None if asked.checkpoint is None else Path(asked.checkpoint)
     target = None if asked.target is None else str(asked.target)
+    watch.lap("start")
     opened = open_classifier(asked.model, checkpoint, asked.trainer, how, asked.classes)
+    watch.lap("opening the classifier")
     name = opened.name or "own"
-    writer = Writer(output, name, _said(row) if opened.name == row.name else {}, pictures)
+    writer = Writer(output, name, _said(row) if opened.name == row.name else {}, references, pictures)
     for picture in pictures:
-        writer.add(picture, explain_picture(opened, picture, target, asked.trainer, how))
+        writer.add(picture, explain_picture(opened, picture, target, asked.trainer, how, watch))
+        watch.lap("drawing and writing")
     writer.end()
+    watch.lap("drawing and writing")
+    watch.tell()
     if not opened.explains:
         console.print("this classifier has not learned to explain itself: give it a vector first (task=apply_vector)")
 
@@ -118,11 +133,19 @@ class Writer:
         output: The folder of the run.
         explainer: Name of what explains.
         settings: Of it.
+        references: By which maps are measured.
         pictures: All that will come.
     """
 
-    def __init__(self, output: Path, explainer: str, settings: Mapping[str, Any], pictures: Sequence[Path]) -> None:
-        self._output, self._explainer, self._settings = output, explainer, settings
+    def __init__(
+        self,
+        output: Path,
+        explainer: str,
+        settings: Mapping[str, Any],
+        references: Sequence[str],
+        pictures: Sequence[Path],
+    ) -> None:
+        self._output, self._explainer, self._settings, self._references = output, explainer, settings, list(references)
         self._final = final_folder(output)
         self._before = _read(self._final / PREDICTIONS)
         self._stems = stems(pictures, {line["picture"]: line["stem"] for line in self._before})
@@ -148,7 +171,9 @@ class Writer:
         said = {"predicted": found.predicted, "explained": found.target, "probability": found.probability}
         how = {"explainer": self._explainer, "settings": self._settings, "refined": list(maps)[1:]}
         top = [list(each) for each in found.top]
-        self._lines.append({"picture": place, "stem": stem, **said, "top": top, **how, "areas": areas, "files": files})
+        by = {"references": self._references} if areas else {}
+        line = {"picture": place, "stem": stem, **said, "top": top, **how, "areas": areas, **by, "files": files}
+        self._lines.append(line)
         self._found.append(found)
         words = f"predicted: {found.predicted}; explained: {found.target} (probability {found.probability:.3f})"
         console.print(escape(f"{picture.name}: {words}"), highlight=False, soft_wrap=True)
@@ -166,7 +191,7 @@ class Writer:
         text = json.dumps([*kept, *self._lines], indent=1, ensure_ascii=False) + "\n"
         write_atomically(self._output / PREDICTIONS, text.encode())
         if any(found.measured for found in self._found):
-            console.print(_table(self._found))
+            console.print(_table(self._found, self._references))
         if kept or self._replaced:
             replaced = f"{self._replaced} maps of the same name are replaced; " if self._replaced else ""
             console.print(f"{replaced}{len(kept)} heat maps of earlier runs stay (name=... writes to another folder)")
@@ -240,12 +265,14 @@ def _gallery(found: Sequence[Explained], names: Sequence[str]) -> Gallery:
     return Gallery(torch.stack([each.pixels for each in found]), maps, explained, predicted=predicted, notes=notes)
 
 
-def _table(found: Sequence[Explained]) -> Table:
-    """Areas under the curves of the class's probability, means over the pictures, a row a map."""
-    table = Table("map", "deletion ↓", "insertion ↑", "seconds", box=None, pad_edge=False)
+def _table(found: Sequence[Explained], references: Sequence[str]) -> Table:
+    """Areas under the curves of the class's probability, means over the pictures, a row a map; and what a map took."""
+    measured = ("deletion ↓", "insertion ↑") if references else ()
+    table = Table("map", *measured, "seconds", box=None, pad_edge=False)
     for column in table.columns[1:]:
         column.justify = "right"
     for rows in zip(*(each.measured for each in found), strict=True):
-        areas = (f"{mean(row.deletion for row in rows):.3f}", f"{mean(row.insertion for row in rows):.3f}")
+        pairs = ([row.deletion for row in rows], [row.insertion for row in rows]) if references else ()
+        areas = (f"{mean(value for value in values if value is not None):.3f}" for values in pairs)
         table.add_row(escape(rows[0].name), *areas, f"{mean(row.seconds for row in rows):.1f}")
     return table

@@ -5,17 +5,20 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
 
+from xai.api.clips import is_clip
 from xai.api.loading import load
 from xai.api.model import Model
 from xai.core.errors import UserError
 from xai.core.finite import check_finite
 from xai.core.progress import console
 from xai.core.settings import unknown
+from xai.core.timing import Stopwatch
 from xai.core.training import TrainerParams
 from xai.data.images import read_image, to_tensor
 from xai.data.pictures import centre
@@ -50,12 +53,14 @@ class PostHocParams:
         objective: What its refinement improves, and by which references maps are measured.
         refinement: How it is refined.
         seed: Of all that is drawn.
+        references: By which the maps are measured; none measures nothing.
     """
 
     row: Row
     objective: ObjectiveParams
     refinement: RefinementParams
     seed: int
+    references: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -88,15 +93,15 @@ class Measured:
     Args:
         name: What made it.
         attributions: [h, w], a patch or a pixel each.
-        deletion: Area under the deletion curve, mean over the references; lower is better.
+        deletion: Area under the deletion curve, mean over the references; lower is better. None where nobody measured.
         insertion: Area under the insertion curve; higher is better.
         seconds: What making it took; a refined map takes those of the first one besides.
     """
 
     name: str
     attributions: Tensor
-    deletion: float
-    insertion: float
+    deletion: float | None
+    insertion: float | None
     seconds: float
 
 
@@ -189,17 +194,10 @@ def load_named(
     Raises:
         UserError: The weights or the names are not there, or do not fit.
     """
-    loaded = load(
-        checkpoint,
-        architecture=model.architecture,
-        classes=classes,
-        device=device,
-        image_size=model.image_size,
-        grid=(model.grid, model.grid),
-        mean=model.mean,
-        std=model.std,
-        crop=model.crop,
-    )
+    shape: dict[str, Any] = {"mean": model.mean, "std": model.std}
+    if not is_clip(model.architecture):  # which cannot be fed otherwise
+        shape |= {"image_size": model.image_size, "grid": model.grid, "crop": model.crop}
+    loaded = load(checkpoint, architecture=model.architecture, classes=classes, device=device, **shape)
     if loaded.classes == tuple(map(str, range(len(loaded.classes)))):
         console.print(f"the classes are numbered, 0 to {len(loaded.classes) - 1}: classes=names.txt says what they are")
     return loaded
@@ -222,7 +220,7 @@ def _from_outside(
 
 
 def explain_picture(
-    opened: Opened, image: Path, target: str | None, trainer: TrainerParams, how: PostHocParams
+    opened: Opened, image: Path, target: str | None, trainer: TrainerParams, how: PostHocParams, watch: Stopwatch
 ) -> Explained:
     """Explain a picture for the predicted class, or for the class called `target`.
 
@@ -247,12 +245,16 @@ def explain_picture(
         torch.zeros(1, dtype=torch.long),
         torch.Generator().manual_seed(how.seed),
     )
-    measured = () if opened.classifier is None else tuple(_measured(opened, opened.classifier, block, trainer, how))
+    watch.lap("reading and classifying")
+    measured: tuple[Measured, ...] = ()
+    if opened.classifier is not None:
+        measured = tuple(_measured(opened, opened.classifier, block, trainer, how, watch))
     if measured:
         attributions = measured[0].attributions
     else:
         with trainer.autocast():
             attributions = _map(opened.explainer, block)[0].cpu()
+        watch.lap("maps")
     names = opened.classes
     first = probabilities.topk(min(_TOP, len(names)))
     top = tuple((names[i], value) for i, value in zip(first.indices.tolist(), first.values.tolist(), strict=True))
@@ -261,7 +263,12 @@ def explain_picture(
 
 
 def _measured(
-    opened: Opened, classifier: MaskableClassifier, block: Block, trainer: TrainerParams, how: PostHocParams
+    opened: Opened,
+    classifier: MaskableClassifier,
+    block: Block,
+    trainer: TrainerParams,
+    how: PostHocParams,
+    watch: Stopwatch,
 ) -> list[Measured]:
     """The explainer's map and, where there are steps to be taken, the refined one."""
     mean, steps = classifier.normalisation.mean.flatten(), how.refinement.steps  # type: ignore[union-attr, operator]
@@ -269,6 +276,7 @@ def _measured(
     with trainer.autocast():
         first = _map(opened.explainer, block)
     made = [(opened.name, first, time.perf_counter() - started)]
+    watch.lap("maps")
     if steps:
         started = time.perf_counter()
         # A soft order reads how large the numbers are, and every explainer has a scale of its own. Only the class that
@@ -277,11 +285,14 @@ def _measured(
         with trainer.autocast():
             path = _map(refined, block)
         made.append((f"{opened.name}, T = {steps}", path[:, -1], time.perf_counter() - started))
+        watch.lap("refining")
     means = how.objective.mean_of(mean)
-    return [
+    found = [
         Measured(name, maps[0].cpu(), *_areas(classifier, block, maps, means, how), seconds)
         for name, maps, seconds in made
     ]
+    watch.lap("areas")
+    return found
 
 
 @dataclass(frozen=True)
@@ -303,11 +314,13 @@ def _map(explainer: Explainer | BlockExplainer, block: Block) -> Tensor:
 
 def _areas(
     classifier: MaskableClassifier, block: Block, maps: Tensor, mean: Tensor, how: PostHocParams
-) -> tuple[float, float]:
+) -> tuple[float | None, float | None]:
     """Areas under the deletion and the insertion curve of a map [1, h, w], means over the references."""
     images, found = block.images, []
+    if not how.references:
+        return None, None
     height, width = images.shape[-2:]
-    for name in how.objective.references:
+    for name in how.references:
         reference, pixels = open_reference(images, name, mean), enlarge_map(maps, (height, width))
         generator = torch.Generator(images.device).manual_seed(how.seed)
         curves = perturbation_curves(

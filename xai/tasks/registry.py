@@ -1,6 +1,6 @@
 """The tasks there are, by name: what a configuration asks for, its settings and what runs them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -20,6 +20,7 @@ class Task:
         run: Does it, from its settings and the folder of the run.
         adds: Whether what earlier runs wrote into that folder stays, where this one writes other names.
         writes: Whether it writes anything; what only says something leaves no folder.
+        settle: Makes of the whole configuration, and of the keys that the user typed, the one that is meant.
     """
 
     asked: str
@@ -27,6 +28,7 @@ class Task:
     run: Callable[[Any, Path], None]
     adds: bool = False
     writes: bool = True
+    settle: Callable[[dict[str, Any], Sequence[str]], dict[str, Any]] | None = None
 
 
 TASKS = {

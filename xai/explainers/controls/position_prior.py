@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from xai.core.captum_names import captum_names
 from xai.core.errors import UserError
 from xai.core.settings import Count, settings
 from xai.explainers.params import MapParams
@@ -36,6 +37,7 @@ class SameMap:
     def __init__(self, mean: Tensor) -> None:
         self._mean = mean
 
+    @captum_names
     def attribute(self, images: Tensor, targets: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """The map, [B, h, w] or [B, H, W], for images [B, 3, H, W]."""
         return self._mean.to(images.device).expand(len(images), -1, -1)

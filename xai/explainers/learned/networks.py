@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
+from xai.core.captum_names import captum_names
 from xai.explainers.block import Block, Explanation, source
 from xai.games import PatchGame
 from xai.methods.vit_shapley import efficient, predictions_with_ends
@@ -25,6 +26,7 @@ class ExplainingClassifier(ABC):
     def values(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Attributions [B, M, C] and logits [B, C] of images [B, 3, H, W]."""
 
+    @captum_names
     @torch.no_grad()
     def attribute(self, images: Tensor, targets: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Maps [B, h, w] of images [B, 3, H, W] for the classes `targets` [B]."""

@@ -1,0 +1,103 @@
+"""Explainers as objects: ours called as Captum and Quantus call them, and those that users bring."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import xai
+from tests.api.networks import MEAN, SIZE, STD, Plain, images, normalised
+from xai.core.errors import UserError
+from xai.explainers import registry
+from xai.explainers.controls.position_prior import SameMap
+from xai.explainers.learned.networks import ExplainingClassifier
+from xai.models.dense import DenseExplainer
+
+TARGETS = torch.tensor([2, 0])
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    return xai.wrap(Plain(), mean=MEAN, std=STD, image_size=SIZE, grid=(4, 4), classes=["cat", "cow", "fox"])
+
+
+@pytest.mark.parametrize("name", ["grad_cam", "saliency", "rise", "random"])
+def test_ours_are_called_by_captums_names(model: Any, name: str) -> None:
+    made = xai.explainer(model, name, **({"masks": 16} if name == "rise" else {}))
+    expected = made.attribute(images(), TARGETS)
+    assert torch.equal(made.attribute(inputs=images(), target=TARGETS), expected)
+    assert torch.equal(made.attribute(images(), target=2)[:1], made.attribute(images(), torch.tensor([2, 2]))[:1])
+    with pytest.raises(TypeError, match="either images or inputs"):
+        made.attribute(target=TARGETS)
+    with pytest.raises(TypeError, match="either targets or target"):
+        made.attribute(images(), TARGETS, target=TARGETS)
+
+
+def test_so_is_every_explainer_there_is() -> None:
+    classes = [registry.entry(name).of_classifier for name in registry.names()]
+    classes += [SameMap, ExplainingClassifier, DenseExplainer]
+    calls = [each.attribute for each in classes if hasattr(each, "attribute")]
+    assert len(calls) > 12
+    for call in calls:
+        with pytest.raises(TypeError, match="as Captum calls it"):
+            call(None, images(), TARGETS, target=TARGETS)
+
+
+def test_they_are_captums_own_where_captum_has_them(model: Any) -> None:
+    attr = pytest.importorskip("captum.attr")
+    theirs = attr.Saliency(model.network()).attribute(images(), target=TARGETS)
+    ours = xai.explainer(model, "saliency_pixels", output="logit", sigma=0.0).attribute(images(), target=TARGETS)
+    torch.testing.assert_close(ours, theirs.abs().amax(1), atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("given", ["pixels", "normalised"])
+def test_quantus_calls_them(model: Any, given: str) -> None:
+    quantus = pytest.importorskip("quantus", reason="the extra `quantus` is not installed")
+    network = Plain().eval()
+    inputs = normalised(images()) if given == "normalised" else images()
+    explain = xai.explainer(model, "saliency_pixels", normalised=given == "normalised")
+    call = {"x_batch": inputs.numpy(), "y_batch": TARGETS.numpy(), "device": "cpu", "explain_func": explain}
+    found = quantus.Sparseness(disable_warnings=True, normalise=False)(model=network, **call)
+    # Their Gini index of what they were handed, by its definition.
+    maps = explain.attribute(images(), TARGETS).flatten(1).abs().double().sort().values
+    rank = torch.arange(1, SIZE * SIZE + 1)
+    gini = (maps * (2 * rank - SIZE * SIZE - 1)).sum(1) / (SIZE * SIZE * maps.sum(1))
+    np.testing.assert_allclose(found, gini.numpy(), rtol=1e-3)
+
+
+def test_a_call_by_quantus_convention_gives_pixels(model: Any) -> None:
+    found = xai.explainer(model, "rise", masks=8)(None, images().numpy(), TARGETS.numpy(), device="cpu")
+    assert isinstance(found, np.ndarray)
+    assert found.shape == (2, 1, SIZE, SIZE)
+
+
+class Captums:
+    def attribute(self, inputs: Any, target: Any = None) -> Any:
+        return inputs.sum(1) * (1 + target[:, None, None])
+
+
+class Ours:
+    def attribute(self, images: Any, targets: Any) -> Any:
+        return (images.sum(1) * (1 + targets[:, None, None])).numpy()
+
+
+def test_those_of_users_are_called_by_the_names_they_have(model: Any) -> None:
+    found = [xai.explain(model, images(), each, targets=TARGETS) for each in (Captums(), Ours())]
+    assert torch.equal(*found)
+    torch.testing.assert_close(found[0], images().sum(1) * (1 + TARGETS[:, None, None]))
+    frame = xai.compare(model, images(), explainers=Captums(), metrics="deletion")
+    assert list(frame.explainer) == ["Captums", "Captums"]
+
+
+@pytest.mark.parametrize(
+    ("shape", "said"),
+    [((2, 3, 8, 8), "of channels, add them up"), ((1, 4, 4), r"\[1, 4, 4\] for 2 images"), ((2,), r"\[2, h, w\]")],
+)
+def test_what_are_no_maps_is_refused(model: Any, shape: tuple[int, ...], said: str) -> None:
+    class Wrong:
+        def attribute(self, images: Any, targets: Any, generator: Any = None) -> Any:
+            return torch.zeros(shape)
+
+    with pytest.raises(UserError, match=said):
+        xai.explain(model, images(), Wrong())

@@ -1,0 +1,96 @@
+"""Explainers as objects, which are called by Captum's convention or by Quantus'."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from xai.api.case import InMemory, case_of, row_of, workplace
+from xai.api.model import Model, check_model
+from xai.core.captum_names import captum_names
+from xai.core.errors import UserError
+from xai.explainers import block as blocks
+from xai.explainers.block import Block, BlockExplainer, Explainer, Explanation
+from xai.metrics.functional.perturbation import enlarge_map
+
+
+@dataclass(frozen=True, repr=False)
+class Ready:
+    """An explainer of a model.
+
+    Args:
+        name: By which it was asked for.
+        label: What tables call it.
+        made: The explainer.
+        pick: Which stage of a path its maps are, where it makes several.
+        model: What it explains.
+        normalised: Whether a call by Quantus' convention gives floats that are normalised as the model does.
+    """
+
+    name: str
+    label: str
+    made: Explainer | BlockExplainer
+    pick: int | None
+    model: Model
+    normalised: bool = False
+
+    def explain(self, block: Block) -> Explanation:
+        """Maps of a block, and logits where it classifies as well."""
+        found = blocks.explain(self.made, block)
+        if self.pick is None or found.maps is None:
+            return found
+        return Explanation(found.maps[:, self.pick], found.logits)
+
+    @captum_names
+    def attribute(self, images: Tensor, targets: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Maps [B, h, w] of images [B, 3, H, W] in [0, 1] for the classes `targets` [B].
+
+        Captum's names will do as well: `attribute(inputs, target=3)`.
+        """
+        draws = generator or torch.Generator().manual_seed(0)
+        maps = self.explain(Block(images, targets, None, None, torch.arange(len(images)), draws)).maps
+        if maps is None:
+            raise UserError(f"{self.name} classifies and makes no maps: choose an explainer that does")
+        return maps
+
+    def __call__(self, model: Any, inputs: Any, targets: Any, **_: Any) -> np.ndarray[Any, Any]:
+        """As Quantus calls an `explain_func`: maps of pixels [B, 1, H, W] of inputs [B, 3, H, W] for classes [B].
+
+        What is explained is the model that this was made for; the one that Quantus hands over is not looked at, so
+        metrics that change it (randomised weights) cannot be had in this way.
+        """
+        pixels = self.model.pixels(np.asarray(inputs), normalised=self.normalised).to(self.model.device)
+        chosen = self.model.targets(np.asarray(targets), pixels).to(self.model.device)
+        maps = self.attribute(pixels, chosen).detach().float().cpu()
+        found: np.ndarray[Any, Any] = enlarge_map(maps, tuple(pixels.shape[-2:]))[:, None].numpy()  # type: ignore[arg-type]
+        return found
+
+    def __repr__(self) -> str:
+        return f"{self.name} of {self.model.name}"
+
+
+def explainer(model: Model, name: Any = "rise", *, normalised: bool = False, **settings: Any) -> Ready:
+    """An explainer of a model as an object, for what calls explainers itself.
+
+    It has `attribute(images, targets)`, or `attribute(inputs, target=...)` as Captum's have it, of images in [0, 1];
+    and it is an `explain_func` of Quantus.
+
+    Args:
+        model: Of `xai.load` or `xai.wrap`.
+        name: As `xai.explain` takes it.
+        normalised: Whether Quantus will hand over floats that are normalised as the model does.
+        settings: Of the explainer, instead of its own.
+
+    Raises:
+        UserError: There is no such explainer or setting, or it does not fit the model.
+    """
+    check_model(model)
+    row = row_of(name, settings, model.fitted)
+    with workplace(model.device) as runtime:
+        blank = torch.full((1, 3, model.image_size, model.image_size), 0.5)
+        case = case_of(runtime, model, InMemory(model.classes, blank))
+        row.entry.check(case, row.params)
+        prepared = row.entry.prepare(case, row.params)
+        return Ready(row.name, row.label, prepared.build(), prepared.pick, model, normalised)

@@ -1,0 +1,41 @@
+"""How much is asked for a comparison: of a few pictures in a minute, or as the papers measure."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from xai.core.errors import UserError
+
+FEW = 20
+"""Up to so many pictures no number of passes tells explainers apart that differ little: a minute is enough."""
+
+
+def is_quick(effort: str | None, pictures: int | None) -> bool:
+    """Whether to take fewer passes.
+
+    Args:
+        effort: `quick`, `full`, or None, which is quick for few pictures.
+        pictures: How many there are; None of a data set.
+
+    Raises:
+        UserError: It is none of these.
+    """
+    if effort not in (None, "quick", "full"):
+        raise UserError(f"effort={effort} is unknown: use quick, full, or null (quick for up to {FEW} pictures)")
+    return effort == "quick" or (effort is None and pictures is not None and pictures <= FEW)
+
+
+def lighter(values: Mapping[str, Any], quick: Mapping[str, Any], typed: Sequence[str] = ()) -> dict[str, Any]:
+    """Settings with those of `quick` in place of their own, but for what the user typed.
+
+    Args:
+        values: Settings, groups within groups.
+        quick: Some of them with other values.
+        typed: Dotted paths, relative to `values`.
+    """
+    found = dict(values)
+    for key, value in quick.items():
+        below = [each.partition(".")[2] for each in typed if each.split(".")[0] == key]
+        if "" in below:
+            continue
+        found[key] = lighter(found.get(key) or {}, value, below) if isinstance(value, Mapping) else value
+    return found
