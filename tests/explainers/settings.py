@@ -69,9 +69,11 @@ SMALL: dict[str, Callable[[], Any]] = {"clip": small_clip, "vit": small_vit, "cn
 def fitting(name: str) -> list[str]:
     """The families of `SMALL` that an explainer fits: the others are refused as it is made."""
 
+    params = configured(name)
+
     def fits(model: MaskableClassifier) -> bool:
         try:
-            explainer(name, model)
+            entry(name).build(model, params)
         except UserError:
             return False
         return True

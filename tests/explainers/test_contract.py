@@ -18,12 +18,11 @@ from tests.explainers.settings import (
     colour_clip,
     coloured,
     configured,
-    explainer,
     fitting,
     small_pictures,
 )
 from xai.explainers.block import Block, explain
-from xai.explainers.registry import entry
+from xai.explainers.registry import ExplainerParams, entry
 from xai.models.maskable import MaskableClassifier
 
 IMAGES = 8
@@ -66,13 +65,23 @@ def drawn(
 ) -> Tensor:
     generator = torch.Generator().manual_seed(0)
     block = Block(images, targets, None, regions, torch.arange(len(images)), generator)
-    maps = explain(explainer(name, model, **CHEAP.get(name, {})), block).maps
+    maps = explain(made(name, model), block).maps
     assert maps is not None
     return maps
 
 
 def regions() -> Tensor:
     return torch.rand(IMAGES, 12, 12, generator=torch.Generator().manual_seed(1)) < 0.3
+
+
+@functools.cache
+def params(name: str) -> ExplainerParams:
+    """Composed once, which takes longer than most of these maps."""
+    return configured(name, **CHEAP.get(name, {}))
+
+
+def made(name: str, model: MaskableClassifier) -> Any:
+    return entry(name).build(model, params(name))
 
 
 def home(name: str) -> str:
@@ -156,9 +165,8 @@ def test_the_classifier_is_left_as_it_was(name: str, family: str) -> None:
 
 def test_many_images_leave_nothing_behind() -> None:
     """A list of activations that grows, a graph that is kept, a hook: all of them hold tensors."""
-    made = {name: (SMALL[home(name)](), CHEAP.get(name, {})) for name in OF_CLASSIFIERS if name != "object_mask"}
-    images = small_pictures(1)
-    rows = {name: explainer(name, model, **changes) for name, (model, changes) in made.items()}
+    models = {name: SMALL[home(name)]() for name in OF_CLASSIFIERS if name != "object_mask"}
+    rows, images = {name: made(name, model) for name, model in models.items()}, small_pictures(1)
     counts: dict[int, int] = {}
     for round_ in range(6):
         for ours in rows.values():
@@ -167,14 +175,14 @@ def test_many_images_leave_nothing_behind() -> None:
             gc.collect()
             counts[round_] = sum(issubclass(type(each), Tensor) for each in gc.get_objects())
     assert counts[5] == counts[1]
-    assert {name: hooks(model) for name, (model, _) in made.items() if hooks(model)} == {}
+    assert {name: hooks(model) for name, model in models.items() if hooks(model)} == {}
 
 
 @EACH
 def test_without_a_generator_every_call_gives_the_same(name: str) -> None:
     if name == "object_mask":
         pytest.skip("it is made of regions")
-    ours = explainer(name, SMALL[home(name)](), **CHEAP.get(name, {}))
+    ours = made(name, SMALL[home(name)]())
     for _ in range(2):
         assert torch.equal(ours.attribute(small_pictures(IMAGES), TARGETS), maps(name, home(name)))
 
@@ -220,7 +228,7 @@ def test_each_class_has_its_own_patch(name: str) -> None:
 def test_on_a_gpu_the_maps_are_those_of_the_processor(name: str, family: str) -> None:
     generator, images = torch.Generator().manual_seed(0), small_pictures(IMAGES).cuda()
     block = Block(images, TARGETS.cuda(), None, regions().cuda(), torch.arange(IMAGES), generator)
-    found = explain(explainer(name, SMALL[family]().cuda(), **CHEAP.get(name, {})), block).maps
+    found = explain(made(name, SMALL[family]().cuda()), block).maps
     assert found is not None
     assert found.is_cuda
     torch.testing.assert_close(found.cpu(), maps(name, family), rtol=1e-4, atol=1e-5)
