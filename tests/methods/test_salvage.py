@@ -121,17 +121,6 @@ def test_informed_masks_follow_the_current_map_of_the_true_class() -> None:
         assert not keep[image, ~important & smaller, image].any()
 
 
-def test_half_of_mixed_masks_follow_the_map_and_half_the_kernel() -> None:
-    phi = torch.zeros(3, PLAYERS, 3)
-    phi[:, 0] = 1
-    keep = at_step(salvage("mixed", masks=400), 0)._coalitions(parts_of(phi), torch.arange(3), 0)
-    first = keep[:, :, 0].float()
-    # Weights of 1 and 0 in the informed half; as often as not in the other, where no image is whole.
-    assert first[:, :100].min() == 1
-    assert first[:, 200:].mean() == pytest.approx(0.5, abs=0.1)
-    assert int(keep[:, 200:].sum(2).max()) == PLAYERS - 1
-
-
 @pytest.mark.parametrize("sampling", SAMPLINGS)
 def test_an_untrained_explainer_draws_patches_evenly(sampling: str) -> None:
     learner, given = salvage(sampling, masks=64), batch(60)
@@ -205,8 +194,7 @@ def test_gradients_of_a_step_in_mixed_precision_are_finite_and_near_those_of_sin
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"sampling": "lucky"}, "sampling=lucky is unknown: use informed, shapley_kernel, uniform, mixed"),
-        ({"sampling": "mixed", "masks": 6}, "masks=6 must be a multiple of 4 for sampling=mixed"),
+        ({"sampling": "lucky"}, "sampling=lucky is unknown: use informed, shapley_kernel, uniform"),
         ({"masks": 3}, "masks=3 must be even and at least 2"),
         ({"masks": 0}, "masks=0 must be even and at least 2"),
         ({"temperature": 0.0}, "temperature=0.0 must be above 0"),

@@ -69,12 +69,12 @@ class SalvageParams(ExplainerFit):
     """SALVAGE.
 
     Args:
-        sampling: `informed`, `uniform`, `shapley_kernel`, or `mixed`, half informed and half by the kernel.
+        sampling: `informed`, `uniform` or `shapley_kernel`.
         temperature: Of the Shapley distribution; 1 in the paper.
         divergence: `jensen_shannon`, as in the paper, or `kullback_leibler`.
     """
 
-    sampling: Literal["informed", "uniform", "shapley_kernel", "mixed"] = "informed"
+    sampling: Literal["informed", "uniform", "shapley_kernel"] = "informed"
     temperature: Positive = 1.0
     divergence: Literal["jensen_shannon", "kullback_leibler"] = "jensen_shannon"
 

