@@ -125,7 +125,7 @@ def _of_salvage(context: Context, params: AdjustedSettings) -> SalvageSettings:
     label="SALVAGE, adjusted",
     about="Shapley values from few passes: only what SALVAGE did not foresee is estimated",
     params=AdjustedSettings,
-    kind="trained",
+    kind="refined",
     needs={"training", "game"},
     passes=lambda params, players: params.coalitions + 3.0,
     check=_of_salvage,
