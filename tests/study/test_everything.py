@@ -22,5 +22,5 @@ def test_all_rows_are_one_of_each_explainer_and_kind_of_map_and_none_that_is_tra
 def test_what_costs_more_than_the_budget_is_left_out_with_its_cost() -> None:
     rows, left = every_row([], {}, 36, 300)
     assert "exact_shapley" in left
-    assert "more than budget=300: name it among the rows" in left["exact_shapley"]
+    assert "more than budget=300; by its name it is taken" in left["exact_shapley"]
     assert not {row.name for row in rows} & set(left)

@@ -34,6 +34,8 @@ _GRID = (
     "from its lowest to its highest. The number behind a name is the mean over all images of what the grid is sorted "
     "by. Controls have a dashed border. The images are spread evenly over those that were measured; none was picked."
 )
+_MOST_LINES = 6
+"""Lines of what is not there that a terminal is given."""
 OTHER_SETTINGS = "@"
 """In the name of a row that is another row at other settings: it is for figures, and no row of tables and claims."""
 
@@ -227,7 +229,10 @@ def _print(printed: Sequence[sheets.Sheet], notes: Sequence[str]) -> None:
 
 
 def _print_lines(shown: Shown) -> None:
-    for line in shown.missing:
+    lines = list(shown.missing)
+    if len(lines) > _MOST_LINES:
+        lines = [f"{len(lines)} rows, metrics and figures were left out: the page says which, and why"]
+    for line in lines:
         console.print(f"  {line}", highlight=False, markup=False, style="dim")
     for sentence in shown.summary:
         console.print(f"- {sentence}", highlight=False, markup=False)

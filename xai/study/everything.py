@@ -41,7 +41,7 @@ def every_row(
             continue
         cost = row.entry.info.passes(row.params, players) if row.entry.info.passes else 0.0
         if budget is not None and cost > budget:
-            left[name] = f"a map costs {cost:,.0f} passes, more than budget={budget:,}: name it among the rows"
+            left[name] = f"a map costs {cost:,.0f} passes, more than budget={budget}; by its name it is taken"
             continue
         found[row.entry.name, row.params.of_pixels] = row
     new = [row for row in found.values() if row not in named]
