@@ -1,5 +1,6 @@
 """Grids of four images: what is in each cell, and that the game knows the cell that is asked about."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,8 +8,10 @@ import torch
 import torch.nn.functional as F
 
 from tests.study.engine import register, study
+from tests.study.shades import DATA, Shades
 from xai.core.errors import UserError
-from xai.study.mosaic import lay_out, mosaic_of, no_mosaic
+from xai.data.catalogue import OpenData
+from xai.study.mosaic import lay_out, mosaic_of, no_mosaic, probed
 from xai.study.params import open_metrics
 from xai.study.study import Study
 
@@ -55,3 +58,26 @@ def test_every_explainer_plays_the_game_on_a_data_set_of_single_objects(tmp_path
     assert by["constant"] == 0.25
     assert found.scores.chance.eq(0.25).all()
     assert set(found.scores.case) == {"grid"}
+
+
+class Pairs(Shades):
+    """Two questions about each image; who is asked about has the left or the right half."""
+
+    def cells(self, split: str, indices: torch.Tensor, epoch: int) -> torch.Tensor:
+        left = torch.arange(16).lt(8).expand(16, 16)
+        return torch.stack([left if row % 2 == 0 else ~left for row in indices.tolist()])
+
+
+def test_a_data_set_with_several_objects_takes_the_place_of_grids(tmp_path: Path) -> None:
+    case = study(tmp_path, ["noted", "constant"], images=3).cases[0][0]
+    named = replace(case, model=replace(case.model, classes=Shades.classes))
+    grid = probed(named, OpenData("pairs", {"name": "pairs"}, Pairs()))
+    # Whole pairs of questions, of the first images.
+    assert grid.rows.tolist() == [0, 1, 2, 3]
+    assert torch.equal(grid.targets, Pairs().labels("test")[:4])
+    found = Study(study(tmp_path, ["constant"]).rows, [(grid, open_metrics(["grid_pointing"], {}))]).run().scores
+    assert found.value.tolist() == [0.5] * 4
+    with pytest.raises(UserError, match="probe=shades has not several objects an image: use mnist_pair"):
+        probed(named, DATA)
+    with pytest.raises(UserError, match="probe=pairs has other classes than data=shades"):
+        probed(case, OpenData("pairs", {"name": "pairs"}, Pairs()))

@@ -104,6 +104,23 @@ def mosaic_of(case: Case) -> Case:
     return replace(case, data=data, params=params, name="grid", only=None, compared=None, home=case)
 
 
+def probed(case: Case, probe: OpenData) -> Case:
+    """As many images of a data set that has several objects on each, asked about one after the other.
+
+    Raises:
+        UserError: It has not, or has other classes than the case.
+    """
+    if not hasattr(probe.source, "cells"):
+        raise UserError(f"probe={probe.name} has not several objects an image: use mnist_pair")
+    if tuple(probe.source.classes) != tuple(case.model.classes):
+        raise UserError(f"probe={probe.name} has other classes than data={case.data.name}: they have to be the same")
+    # Rows in twos, two questions about one image.
+    count = min(len(case.rows) + len(case.rows) % 2, len(probe.source.labels(case.split)))
+    params = replace(case.params, images=None, targets="label")
+    only = tuple(range(count))
+    return replace(case, data=probe, params=params, name="grid", only=only, compared=None, home=case)
+
+
 def no_mosaic(case: Case) -> str | None:
     """Why a case has no grids, in a line; None where it has."""
     return None if len(case.targets.unique()) > 1 else "all images are of one class, and a grid needs two"

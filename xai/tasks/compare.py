@@ -31,7 +31,7 @@ from xai.study.case import Case, ExplainedModel, check_images, facts
 from xai.study.effort import is_quick, lighter
 from xai.study.everything import ALL, every_row
 from xai.study.frame import Frames
-from xai.study.mosaic import mosaic_of, no_mosaic
+from xai.study.mosaic import mosaic_of, no_mosaic, probed
 from xai.study.params import StudySettings, open_metrics, open_rows
 from xai.study.scores import Chosen
 from xai.study.statistics import best_and_ties, wide
@@ -60,6 +60,7 @@ class CompareSettings(StudySettings):
         rank_by: The column that says which explainer to trust.
         judge: The file of a second classifier of the same images and classes, for the metric `transfer`.
         reference: The row whose maps others are held against; null: none, and metrics that need one are left out.
+        probe: A data set with several objects an image, for the grid pointing game; null: grids of four of the images.
         budget: Forward passes that a map of a row may cost that `rows=[all]` brings; null: any number.
     """
 
@@ -73,6 +74,7 @@ class CompareSettings(StudySettings):
     rank_by: str
     judge: str | None
     reference: str | None
+    probe: dict[str, Any] | None
     budget: Count | None
 
 
@@ -111,6 +113,7 @@ def run(asked: CompareSettings, output: Path) -> None:
         # The number is there to keep a large split from being measured whole; of a few pictures all are meant.
         params = replace(params, images=None)
     check_images(data, params)
+    probe = None if asked.probe is None else open_data(asked.probe, "probe")
     judge = None if asked.judge is None else _judge(asked, runtime, data)
     case = Case(runtime, _opened(asked, runtime, data, named), data, params, asked.seed, judge=judge)
     unfit: dict[str, str] = {}
@@ -118,7 +121,7 @@ def run(asked: CompareSettings, output: Path) -> None:
         more, unfit = every_row(rows, asked.explainers, asked.model.grid**2, asked.budget)
         rows = [*rows, *more]
     reference = None if asked.reference is None else load_row(asked.reference, asked.explainers, asked="reference")
-    study = Study(rows, _cases(case, chosen), made_from(rows, asked.explainers), reference, unfit=unfit)
+    study = Study(rows, _cases(case, chosen, probe), made_from(rows, asked.explainers), reference, unfit=unfit)
     watch.lap("start")
     frames = study.run()
     watch.lap("maps and scores")
@@ -131,14 +134,14 @@ def run(asked: CompareSettings, output: Path) -> None:
     say_end(runtime, f"report: [bold]{shown(page)}[/]")
 
 
-def _cases(case: Case, chosen: Sequence[Chosen]) -> list[tuple[Case, Sequence[Chosen]]]:
+def _cases(case: Case, chosen: Sequence[Chosen], probe: OpenData | None) -> list[tuple[Case, Sequence[Chosen]]]:
     """The case; and where no image has several objects, grids of its images for the metric that is about them."""
     about_grids = [each for each in chosen if "cells" in each.needs]
-    if not about_grids or facts(case)["cells"] is None:
+    there = facts(case)["cells"] is None or (probe is None and no_mosaic(case) is not None)
+    if not about_grids or there:
         return [(case, chosen)]
-    if no_mosaic(case) is not None:
-        return [(case, chosen)]
-    return [(case, [each for each in chosen if each not in about_grids]), (mosaic_of(case), about_grids)]
+    grid = mosaic_of(case) if probe is None else probed(case, probe)
+    return [(case, [each for each in chosen if each not in about_grids]), (grid, about_grids)]
 
 
 def _judge(asked: CompareSettings, runtime: Runtime, data: OpenData) -> ExplainedModel:
