@@ -43,6 +43,10 @@ def main() -> int:
         prepare()
         HydraConfig.instance().cfg = None  # of an earlier job of this process, which saw other files
         typed, given = sys.argv[1:], _given(sys.argv[1:])
+        if given.help and len(given.overrides) == 1 and not given.resolve:
+            from xai.help import tell
+
+            return tell(given.overrides[0], given.config_dir)
         settings = overrides(given.overrides, many=given.multirun)
         flags = [each for each in typed if each not in given.overrides]
         chosen = {key: value for key, _, value in (each.partition("=") for each in settings)}

@@ -91,10 +91,11 @@ def _of_ours(
         shape.image_size,
         shape.mean,
         shape.std,
-        shape.image_size / shape.resized,
+        shape.image_size / spec.side,
         make,
         open_device(device),
         source=path,
+        fit=spec.fit,
     )
 
 

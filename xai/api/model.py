@@ -36,6 +36,7 @@ class Model:
         device: Where it computes.
         fitted: Explainers that were trained for it, by name.
         source: What it was made from; a trained explainer starts there.
+        fit: `crop` where the middle of a picture is cut out; `squash` where both sides are brought to one length first.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Model:
     device: torch.device
     fitted: dict[str, Any] = field(default_factory=dict)
     source: Any = None
+    fit: str = "crop"
 
     def pixels(self, images: Any, *, normalised: bool = False) -> Tensor:
         """Images as the classifier sees them, [B, 3, H, W] in [0, 1], on the CPU.
@@ -60,7 +62,7 @@ class Model:
             UserError: What came is none of these.
         """
         by = (self.mean, self.std) if normalised else None
-        return as_pixels(images, self.image_size, crop=self.crop, normalised=by)
+        return as_pixels(images, self.image_size, crop=self.crop, fit=self.fit, normalised=by)
 
     def network(self, removal: Removal | None = None) -> MaskableClassifier:
         """The classifier on its device, frozen and in evaluation mode; it answers with patches removed."""

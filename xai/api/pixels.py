@@ -10,8 +10,8 @@ from PIL import Image
 from torch import Tensor
 
 from xai.core.errors import UserError
-from xai.data.images import read_image, to_rgb, to_tensor
-from xai.data.pictures import centre, find_pictures
+from xai.data.images import read_image, to_rgb
+from xai.data.pictures import as_seen, find_pictures
 
 _SHAPES = "pictures (PIL, or paths), uint8 [B, 3, H, W] or [B, H, W, 3], or floats of these shapes in [0, 1]"
 
@@ -21,6 +21,7 @@ def as_pixels(
     size: int,
     *,
     crop: float = 1.0,
+    fit: str = "crop",
     normalised: tuple[Sequence[float], Sequence[float]] | None = None,
 ) -> Tensor:
     """Images as a classifier sees them.
@@ -31,6 +32,7 @@ def as_pixels(
         size: Side of the classifier's images. Pictures are brought to it: their short side is resized to `size / crop`,
             the middle is cut out. Arrays and tensors have to have it.
         crop: Share of the short side that is seen.
+        fit: `squash` where both sides are brought to one length before.
         normalised: Mean and deviation of the channels, where floats have been normalised with them.
 
     Returns:
@@ -47,11 +49,11 @@ def as_pixels(
         if not images:
             raise UserError("there are no images: give at least one")
         if all(isinstance(each, (str, Path, Image.Image)) for each in images):
-            return torch.stack([_picture(each, size, crop) for each in images])
+            return torch.stack([_picture(each, size, crop, fit) for each in images])
         if not all(isinstance(each, (np.ndarray, Tensor)) for each in images):
             kinds = ", ".join(sorted({type(each).__name__ for each in images}))
             raise UserError(f"images are a list of {kinds}: give {_SHAPES}")
-        parts = [as_pixels(each, size, crop=crop, normalised=normalised) for each in images]
+        parts = [as_pixels(each, size, normalised=normalised) for each in images]
         return torch.cat(parts)
     if not isinstance(images, (np.ndarray, Tensor)):
         raise UserError(f"images are a {type(images).__name__}: give {_SHAPES}")
@@ -61,14 +63,14 @@ def as_pixels(
         raise UserError(f"images are an array of {images.dtype}: give {_SHAPES}") from None
 
 
-def _picture(image: str | Path | Image.Image, size: int, crop: float) -> Tensor:
+def _picture(image: str | Path | Image.Image, size: int, crop: float, fit: str) -> Tensor:
     if not isinstance(image, Image.Image):
         picture = read_image(image)
     elif min(image.size) < 1:
         raise UserError(f"a picture is {image.width} x {image.height} px: give one with pixels")
     else:
         picture = _rgb(image)
-    return centre(to_tensor(picture, round(size / crop)), size)
+    return as_seen(picture, size, round(size / crop), fit)
 
 
 def _rgb(image: Image.Image) -> Image.Image:

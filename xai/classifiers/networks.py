@@ -244,7 +244,7 @@ class ClassifierStages:
         if kind == "surrogate":
             # It has learned to answer with patches removed in this way, and in no other.
             more["removal"] = self.surrogate_removal
-        spec = describe(self.model, kind, self.data.name, self.data.source.classes, seed=self.seed, **more)
+        spec = describe(self.model, kind, self.data, self.data.source.classes, seed=self.seed, **more)
         path = workdir / (name or FILES[kind])
         path.parent.mkdir(exist_ok=True)
         files.write(path, network, spec)

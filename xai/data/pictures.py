@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
+from PIL import Image
 from pydantic import Field
 from torch import Tensor
 
@@ -27,14 +28,16 @@ class PicturesParams:
     Args:
         path: A picture, a folder (with all below it), or a glob such as `photos/*.jpg`; or several of them.
         size: Side of the squares, in pixels.
-        fit: `crop` cuts out the centre; `squash` brings both sides to `size`.
-        share: Of the short side that `crop` shows; null shows all of it, in task=compare what the classifier does.
+        fit: `crop` cuts out the centre; `squash` brings both sides to one length; null crops, in task=compare does what
+            the classifier was trained with.
+        share: Of a side that is left when the middle is cut out; null leaves all, in task=compare what the
+            classifier sees.
         classes: Names of the classifier's classes, or a text file with one a line; null: as its file says.
     """
 
     path: str | tuple[str, ...]
     size: Side
-    fit: Literal["crop", "squash"] = "crop"
+    fit: Literal["crop", "squash"] | None = None
     share: Annotated[float, Field(gt=0.01, le=1)] | None = None
     classes: str | tuple[str, ...] | None = None
 
@@ -83,10 +86,13 @@ class Pictures:
         return Images(torch.stack(read), None)
 
     def _square(self, path: Path) -> Tensor:
-        size, fit = self._params.size, self._params.fit
-        if fit == "squash":
-            return to_tensor(read_image(path), size, fit)
-        return centre(to_tensor(read_image(path), round(size / (self._params.share or 1.0))), size)
+        size, share = self._params.size, self._params.share or 1.0
+        return as_seen(read_image(path), size, round(size / share), self._params.fit or "crop")
+
+
+def as_seen(image: Image.Image, size: int, side: int, fit: str = "crop") -> Tensor:
+    """A picture as a network of `size` sees it, [3, size, size] in [0, 1]: brought to `side`, the middle cut out."""
+    return centre(to_tensor(image, side, fit), size)
 
 
 def centre(pixels: Tensor, size: int) -> Tensor:

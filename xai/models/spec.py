@@ -1,6 +1,6 @@
 """What a file of ours says of itself: a typed, bounded, closed schema, checked before anything is built from it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Annotated, Any, Literal, Self
 
@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, PlainValidat
 
 from xai import __version__
 from xai.core.errors import UserError
+from xai.data.catalogue import OpenData
 from xai.models.cnn import CnnParams
 from xai.models.dpt import DecoderParams
 from xai.models.factory import ClipParams
@@ -122,6 +123,13 @@ class UNet(Closed):
     width: Width
 
 
+class Square(Closed):
+    """How a data set brings a photograph to the square that networks see; `resize` None is their size."""
+
+    fit: Literal["crop", "squash"] = "crop"
+    resize: Annotated[int, Field(ge=1, le=4096)] | None = None
+
+
 class Lineage(Closed):
     """What made a file: the version of this framework, the seed, and the fingerprint of the base weights.
 
@@ -136,7 +144,8 @@ class Lineage(Closed):
 class Spec(Closed):
     """All that a file says of itself: enough to build its network and to give it a picture.
 
-    `removal` is how patches are removed where nobody asks for another way.
+    `removal` is how patches are removed where nobody asks for another way; `square` how the pictures that it was
+    trained on became squares, where they were photographs.
     """
 
     format: Literal[1] = 1
@@ -148,6 +157,7 @@ class Spec(Closed):
     decoder: TokenDecoder | None = None
     ranking: PixelExplainer | None = None
     unet: UNet | None = None
+    square: Square | None = None
     made_by: Lineage = Lineage()
 
     @model_validator(mode="after")
@@ -166,6 +176,18 @@ class Spec(Closed):
         return self
 
     @property
+    def side(self) -> int:
+        """What a photograph is brought to before its middle is cut out: as in training, or as it was published."""
+        if self.square is None:
+            return self.model.resized
+        return max(self.square.resize or 0, self.model.image_size)
+
+    @property
+    def fit(self) -> str:
+        """`crop` or `squash`; see `side`."""
+        return "crop" if self.square is None else self.square.fit
+
+    @property
     def explains(self) -> bool:
         """Whether the network has learned, or been given, explanations."""
         return self.kind in ("self_explaining", "salvage", "vit_shapley", "fast_shap", "ranking")
@@ -174,7 +196,7 @@ class Spec(Closed):
 def describe(
     params: Geometry,
     kind: str,
-    data: str,
+    data: str | OpenData,
     classes: Sequence[str],
     *,
     seed: int | None = None,
@@ -186,12 +208,19 @@ def describe(
     Args:
         params: The model.
         kind: Of the network.
-        data: Name of the data set it was trained on.
+        data: The data set it was trained on, or its name where there is no more to be had of it.
         classes: Names of its classes.
         seed: Of its training.
         base: Fingerprint of the base weights.
         more: `removal`, and `decoder`, `ranking` or `unet` of an explainer.
     """
     made_by = Lineage(seed=seed, base=base)
-    values = {"kind": kind, "model": params, "data": data, "classes": tuple(classes), "made_by": made_by}
+    named, square = (data, None) if isinstance(data, str) else (data.name, _square_of(data.spec))
+    values = {"kind": kind, "model": params, "data": named, "classes": tuple(classes), "square": square}
+    values["made_by"] = made_by
     return Spec.model_validate({**values, **more})
+
+
+def _square_of(settings: Mapping[str, Any]) -> Square | None:
+    """What the settings of a data set say of its photographs; None of one that draws its images."""
+    return Square(fit=settings["fit"], resize=settings.get("resize")) if "fit" in settings else None

@@ -46,10 +46,12 @@ class ApplyParams:
     Args:
         lambda1: Of the classifier's own task vector; other values than 1 need the base weights.
         lambda2: Of the explainability vector.
+        again: Whether a classifier that explains itself already may be given one more.
     """
 
     lambda1: Factor
     lambda2: Factor
+    again: bool = False
 
 
 @settings
@@ -132,8 +134,11 @@ def apply_vector(
     if warning:
         log.warning("%s", warning)
     network = _network(runtime, model, data, checkpoint, info, seed)
-    if info and info.explains:
-        log.warning("%s explains itself already; the vector is added on top", checkpoint)
+    if info and info.explains and not params.again:
+        raise UserError(
+            f"{checkpoint} explains itself already: give the classifier without a vector, or apply_vector.again=true, "
+            "which adds this one on top"
+        )
     explained = vectors.apply(theta, [(params.lambda2, tau)])
     if params.lambda1 != 1:
         base = base_stage.load(model, base_stage.base_weights(runtime, model, seed))
@@ -147,9 +152,9 @@ def apply_vector(
     batches = in_order(data.source, "test", model.image_size, _BATCH, runtime.trainer.workers)
     metrics = [_measure(runtime, network, parameters, batches) for parameters in (theta, explained)]
     # Nobody knows the base of another's file, and the vector's would be a guess that passes for knowledge later.
-    spec = describe(model, "self_explaining", data.name, data.source.classes)
+    spec = describe(model, "self_explaining", data, data.source.classes)
     if info:
-        spec = spec.model_copy(update={"data": info.data, "made_by": info.made_by})
+        spec = spec.model_copy(update={"data": info.data, "square": info.square, "made_by": info.made_by})
     file = output / "model.safetensors"
     files.write(file, network, spec)
     return Applied(network, file, *metrics)

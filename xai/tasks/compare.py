@@ -170,8 +170,11 @@ def _pictures(asked: CompareSettings) -> Mapping[str, Any]:
     if asked.image is not None:
         check_readable(find_pictures(asked.image, "image"))
         data = {"name": "pictures", "path": asked.image, "size": asked.model.image_size}
-    if data.get("name") == "pictures" and data.get("share") is None:
-        data = {**data, "share": asked.model.image_size / asked.model.resized}
+    if data.get("name") == "pictures":
+        said = None if asked.checkpoint is None else read_spec(Path(asked.checkpoint))
+        side, fit = (asked.model.resized, "crop") if said is None else (said.side, said.fit)
+        known = {"share": asked.model.image_size / side, "fit": fit}
+        data = {**data, **{key: value for key, value in known.items() if data.get(key) is None}}
     return data
 
 

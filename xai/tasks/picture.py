@@ -4,6 +4,7 @@ import difflib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,8 @@ from xai.core.progress import console
 from xai.core.settings import unknown
 from xai.core.timing import Stopwatch
 from xai.core.training import TrainerParams
-from xai.data.images import read_image, to_tensor
-from xai.data.pictures import centre
+from xai.data.images import read_image
+from xai.data.pictures import as_seen
 from xai.explainers.block import Block, BlockExplainer, Explainer, Explanation, explain
 from xai.explainers.learned.networks import Salvage, SelfExplaining
 from xai.explainers.learned.refined import RefinedMaps
@@ -68,7 +69,7 @@ class Opened:
     """A classifier of pictures, and what explains it.
 
     Args:
-        shape: How it takes a picture.
+        seen: A picture as it takes it, [3, H, W].
         classes: Names of its classes.
         logits: Images [B, 3, H, W] to [B, C].
         explainer: What gives the first map.
@@ -77,7 +78,7 @@ class Opened:
         explains: Whether it has learned to explain; True where an explainer does it for it.
     """
 
-    shape: Geometry
+    seen: Callable[[Image.Image], Tensor]
     classes: tuple[str, ...]
     logits: Callable[[Tensor], Tensor]
     explainer: Explainer | BlockExplainer
@@ -154,7 +155,7 @@ def open_classifier(
     removal, device = how.row.params.classifier_removal, trainer.device
     if isinstance(model, NamedParams):
         loaded = load_named(model, checkpoint, classes, device)
-        return _from_outside(model, loaded.classes, loaded.network(removal), how)
+        return _from_outside(model, _published(model), loaded.classes, loaded.network(removal), how)
     if classes is not None:
         raise UserError(
             f"classes={classes}: {checkpoint or f'model={model.name}'} says itself what they are: leave it out"
@@ -167,23 +168,24 @@ def open_classifier(
                 "comes trained"
             )
         published = model.maskable(model.published(model.outputs(len(classes))), removal)
-        return _from_outside(model, classes, published.to(device), how)
+        return _from_outside(model, _published(model), classes, published.to(device), how)
     made = files.load(checkpoint, model, removal)
     shape, classes, network = made.spec.model, made.spec.classes, made.network.to(device)
+    seen = partial(as_seen, size=shape.image_size, side=made.spec.side, fit=made.spec.fit)
     if isinstance(network, SelfExplainingClip):
         clip, explains = network, made.spec.explains
         return Opened(
-            shape, classes, lambda images: clip.explain(images).logits, SelfExplaining(clip), explains=explains
+            seen, classes, lambda images: clip.explain(images).logits, SelfExplaining(clip), explains=explains
         )
     if isinstance(network, SalvageNetwork):
-        return Opened(shape, classes, network.classify, Salvage(network))
+        return Opened(seen, classes, network.classify, Salvage(network))
     if made.classifier is None:
         raise UserError(
             f"{checkpoint} is a {made.spec.kind}: give the classifier.safetensors of task=train method=classifier, the "
             "salvage.safetensors of task=train method=salvage or the ranking.safetensors of task=train method=ranking"
         )
     own = network if isinstance(network, DenseExplainer) else None
-    return _from_outside(shape, classes, made.classifier.to(device), how, own)
+    return _from_outside(shape, seen, classes, made.classifier.to(device), how, own)
 
 
 def load_named(
@@ -203,8 +205,13 @@ def load_named(
     return loaded
 
 
+def _published(model: Geometry) -> Callable[[Image.Image], Tensor]:
+    return partial(as_seen, size=model.image_size, side=model.resized)
+
+
 def _from_outside(
     shape: Geometry,
+    seen: Callable[[Image.Image], Tensor],
     classes: tuple[str, ...],
     classifier: MaskableClassifier,
     how: PostHocParams,
@@ -214,9 +221,9 @@ def _from_outside(
     how.objective.check_size(shape.image_size, shape.image_size)
     classifier = classifier.eval().requires_grad_(False)
     if own is not None:
-        return Opened(shape, classes, classifier, own, classifier, "ranking")
+        return Opened(seen, classes, classifier, own, classifier, "ranking")
     explainer = how.row.entry.build(classifier, how.row.params.for_split("test"))
-    return Opened(shape, classes, classifier, explainer, classifier, how.row.name)
+    return Opened(seen, classes, classifier, explainer, classifier, how.row.name)
 
 
 def explain_picture(
@@ -229,7 +236,7 @@ def explain_picture(
             explain it.
     """
     asked = None if target is None else _index_of(target, opened.classes)
-    pixels = as_seen(read_image(image), opened.shape)
+    pixels = opened.seen(read_image(image))
     images = pixels[None].to(trainer.device)
     with torch.no_grad(), trainer.autocast():
         logits = opened.logits(images).float()
@@ -329,11 +336,6 @@ def _areas(
         found.append(torch.stack([area(curve[0, :, 0]) for curve in curves]))
     deletion, insertion = torch.stack(found).mean(0).tolist()
     return deletion, insertion
-
-
-def as_seen(image: Image.Image, shape: Geometry) -> Tensor:
-    """The middle of a picture, [3, H, W], as a network takes it."""
-    return centre(to_tensor(image, shape.resized), shape.image_size)
 
 
 def _index_of(target: str, classes: Sequence[str]) -> int:

@@ -135,7 +135,7 @@ class RankingStages:
             networks["backbone"] = explainer.features.network
             through = {"architecture": backbone.architecture, "mean": backbone.mean, "std": backbone.std}
         shape = {"levels": self.params.levels, "decoder": self.params.decoder, "backbone": through}
-        spec = describe(model, "ranking", data.name, tuple(data.source.classes), seed=self.stages.seed, ranking=shape)
+        spec = describe(model, "ranking", data, tuple(data.source.classes), seed=self.stages.seed, ranking=shape)
         files.write(path, networks, spec)
 
 

@@ -137,7 +137,7 @@ class Shortcut:
             )
             fit(module, batches, params.fit, stages.runtime.trainer, workdir, title, stages.runtime.logger)
             spec = describe(
-                stages.model, "classifier", stages.data.name, tuple(stages.data.source.classes), seed=stages.seed
+                stages.model, "classifier", stages.data, tuple(stages.data.source.classes), seed=stages.seed
             )
             files.write(workdir / FILE, student.network, spec)
 

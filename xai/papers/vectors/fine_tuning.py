@@ -110,7 +110,7 @@ def fine_tune(
 def described(model: ModelParams, base: Base, data: OpenData, explains: bool, seed: int | None = None) -> Spec:
     """What a classifier's file says of itself."""
     kind = "self_explaining" if explains else "classifier"
-    return describe(model, kind, data.name, data.source.classes, seed=seed, base=base.fingerprint)
+    return describe(model, kind, data, data.source.classes, seed=seed, base=base.fingerprint)
 
 
 def parameters(artifact: Artifact) -> dict[str, Tensor]:

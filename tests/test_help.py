@@ -1,0 +1,72 @@
+"""`--help GROUP=CHOICE` says what every setting means, by the comments of conf/ and the docstrings of the settings."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from xai import cli, help
+from xai.core.composing import CONF
+from xai.core.errors import UserError
+
+
+def files(group: str) -> dict[str, Path]:
+    return {path.stem: path for path in (CONF / group).glob("*.yaml")}
+
+
+@pytest.mark.parametrize("group", ["explainer", "data", "trainer", "logger"])
+def test_every_setting_has_a_meaning(group: str) -> None:
+    for choice in sorted(files(group)):
+        about, settings = help.described(group, choice, files(group))
+        assert about, choice
+        assert [each.path for each in settings if not each.meaning] == [], choice
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ("explainer=rise", ["explainers.rise.masks", "500", "N; 2000 at paper scale", "keep_probability"]),
+        ("explainers.rise.masks", ["explainers.rise.masks"]),
+        ("explainer=saliency_pixels", ["explainers.saliency_pixels.sigma", "explainers.saliency_pixels.output"]),
+        ("data=folder", ["data.fit", "crop", "both sides to it", "data.root", "Its folder."]),
+        ("method=salvage", ["surrogate.teacher", "explainers.salvage.temperature", "Shapley"]),
+        ("task=explain", ["refine", "refinement.steps", "areas"]),
+        ("explainer", ["rise", "random masks", "--help explainer=NAME"]),
+        ("data", ["folder", "Your own pictures"]),
+    ],
+)
+def test_help_about_one_thing(
+    asked: str, said: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["xai", "--help", asked])
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(help.console, "width", 200)
+    assert cli.main() == 0
+    out = capsys.readouterr().out
+    for each in said:
+        assert each in out
+
+
+def test_what_there_is_no_help_about_is_refused() -> None:
+    with pytest.raises(UserError, match="did you mean explainer"):
+        help.tell("explaner")
+    with pytest.raises(UserError, match="did you mean rise"):
+        help.tell("explainer=rize")
+
+
+def test_own_files_are_told_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "explainer").mkdir()
+    lines = ["# Mine.", "# Two lines.", "variant_of: rise", "masks: 7   # so many", "           # and no more"]
+    text = "\n".join([*lines, "nested:", "  a: '#1'  # one"])
+    (tmp_path / "explainer" / "mine.yaml").write_text(text)
+    help.tell("explainer=mine", str(tmp_path))
+    out = " ".join(capsys.readouterr().out.split())
+    assert "Mine. Two lines." in out
+    page = help.read(tmp_path / "explainer" / "mine.yaml")
+    assert page.settings[1:] == [("masks", "7", "so many and no more"), ("nested.a", "'#1'", "one")]
+    assert page.starts_from == ["rise"]
+
+
+def test_arguments_of_a_docstring() -> None:
+    lines = ["One.", "", "Args:", "    a: First,", "        and more.", "    b: Second.", "", "Returns:", "    c: No."]
+    assert help.arguments("\n".join(lines)) == [("a", "First, and more."), ("b", "Second.")]
