@@ -20,7 +20,7 @@ PYTHON = $(XAI_PYTHON)
 XAI_TEST_WORKERS ?= $(shell test "$$(getconf _NPROCESSORS_ONLN)" -ge 2 && echo 2 || echo 0)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo tables plan vectors-table1 vectors-figure3 salvage-table1 salvage-table2 salvage-table3 salvage-table4 salvage-figures rank-table rank-figures mixed-budget mixed-transfer mixed-supervision compare bench bench-estimators docs docs-tables test soak lint format clean distclean
+.PHONY: help install demo tables plan vectors-table1 vectors-figure3 salvage-table1 salvage-table2 salvage-table3 salvage-table4 salvage-figures rank-table rank-figures mixed-budget mixed-transfer mixed-supervision salvage-beyond rank-beyond compare bench bench-estimators docs docs-tables test soak lint format clean distclean
 
 help:  ## this list
 	@awk 'BEGIN { FS = ":.*## " } \
@@ -91,6 +91,12 @@ mixed-transfer: $(STAMP)  ## a transferred self-explanation beside Kernel SHAP a
 
 mixed-supervision: $(STAMP)  ## the explainability vector learned from RISE, Grad-CAM and occlusion instead of Kernel SHAP
 	$(SWEEP)mixed_supervision $(ARGS)
+
+salvage-beyond: $(STAMP)  ## SALVAGE read in probabilities, with KL, and with some passes: this project's own, three seeds
+	$(SWEEP)salvage_beyond $(ARGS)
+
+rank-beyond: $(STAMP)  ## a ranking decoder that sees Integrated Gradients on its paths: this project's own, three seeds
+	$(SWEEP)ranking_beyond $(ARGS)
 
 ##@ Work on it
 
