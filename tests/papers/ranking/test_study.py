@@ -48,6 +48,24 @@ def test_figure_3a_has_every_step_of_every_start_that_a_row_has() -> None:
         assert row.params.of == ("ranking" if row.name.startswith("ranking") else "constant_pixels")
 
 
+def test_a_judge_is_another_network_trained_on_the_same_images_for_the_metric_that_asks_it(
+    tmp_path: Path, trained: Trained
+) -> None:
+    study = opened(
+        tmp_path, *SMALL, "rows=[random]", "metrics=[transfer]", "++metric.transfer.steps=3", "judge=cnn_tiny"
+    )
+    case = study.cases[0][0]
+    assert case.judge is not None
+    assert case.judge.identity != case.model.identity
+    scores = study.run().scores
+    assert set(scores["metric"]) == {"transfer", "transfer_insertion", "transfer_deletion"}
+    for name, why in (("clip_tiny", "must be a network for images of 42 px"), ("vit_b16_augreg", "of 42 px")):
+        with pytest.raises(UserError, match=f"judge={name} .*{why}"):
+            opened(tmp_path, *SMALL, "rows=[random]", f"judge={name}")
+    with pytest.raises(UserError, match=r"judge=cnn_tinny .*did you mean cnn_tiny"):
+        opened(tmp_path, *SMALL, "rows=[random]", "judge=cnn_tinny")
+
+
 def test_figure_3b_trains_with_other_numbers_of_points_where_the_explainer_is_a_row() -> None:
     ranking = load_row("ranking")
     (other,) = over_path_steps(ranking, [ranking], [4, 8])

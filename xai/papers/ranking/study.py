@@ -3,22 +3,25 @@
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated
+from typing import Annotated, Any
 
+from omegaconf import OmegaConf
 from pydantic import Field
 
 from xai.classifiers.explained import explained
 from xai.classifiers.params import ClassifierParams, SurrogateParams
+from xai.core.composing import compose_choice
 from xai.core.errors import UserError
 from xai.core.runtime import Runtime
 from xai.core.settings import Distinct, FieldError, settings
-from xai.data.catalogue import open_data
+from xai.data.catalogue import OpenData, open_data
 from xai.explainers.registry import Row, refusal
 from xai.explainers.rows import load_row, made_from
-from xai.papers.families import AnyNetwork, classifier_stages
+from xai.models.families import NetworkParams
+from xai.papers.families import AnyNetwork, classifier_stages, opened
 from xai.papers.ranking.params import RankingSettings, RefinedSettings
 from xai.papers.ranking.shortcut import Shortcut, ShortcutParams
-from xai.study.case import Case, check_images
+from xai.study.case import Case, ExplainedModel, check_images
 from xai.study.frame import Frames, join
 from xai.study.params import StudySettings, open_metrics, open_rows
 from xai.study.study import Study
@@ -36,6 +39,7 @@ class RankingStudy(StudySettings):
         surrogate: How it is fine-tuned on masked images, where SALVAGE or ViT-Shapley is among the rows.
         path_steps: Numbers S of points on a path to train `ranking` with as well (Figure 3b).
         shortcut: The mark that Figure 5 looks for; null looks for none.
+        judge: A model of conf/model, trained apart on the same images, which the metric `transfer` asks; null is none.
     """
 
     model: AnyNetwork
@@ -43,6 +47,7 @@ class RankingStudy(StudySettings):
     surrogate: SurrogateParams
     path_steps: Annotated[tuple[Annotated[int, Field(ge=3, le=1000)], ...], Distinct]
     shortcut: ShortcutParams | None
+    judge: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse another class than the predicted one, which the columns of the true class stand beside."""
@@ -76,7 +81,8 @@ def open_study(asked: RankingStudy, runtime: Runtime) -> StudyWithShortcut:
     needed = made_from(rows, asked.explainers)
     others |= needed
     derived = [*over_steps(rows), *over_path_steps(others["ranking"], rows, asked.path_steps)]
-    case = Case(runtime, explained(stages), data, asked.case, asked.seed, others=others)
+    judge = None if asked.judge is None else _judge(asked, runtime, data)
+    case = Case(runtime, explained(stages), data, asked.case, asked.seed, others=others, judge=judge)
     for row in (*rows, *needed.values(), *([] if asked.shortcut is None else [others["ranking"]])):
         # What the study is about is no row to be left out: its settings are to be mended.
         if isinstance(row.params, RankingSettings) and (reason := refusal(row.entry, row.params, case)):
@@ -87,6 +93,24 @@ def open_study(asked: RankingStudy, runtime: Runtime) -> StudyWithShortcut:
         ranked, flat = ([_after(row, step, rows) for step in range(_steps(row) + 1)] for row in maps)
         shortcut = Shortcut(stages, case, asked.shortcut, [others["ranking"], *ranked[1:]], flat)
     return StudyWithShortcut([*rows, *derived], [(case, metrics)], others, shortcut=shortcut)
+
+
+def _judge(asked: RankingStudy, runtime: Runtime, data: OpenData) -> ExplainedModel:
+    """The second classifier, trained as the first one is.
+
+    Raises:
+        UserError: It is none, or takes other images than the first.
+    """
+    name = str(asked.judge)
+    # Below `model`, which its own settings refer to.
+    values: Any = OmegaConf.to_container(
+        OmegaConf.create({"model": compose_choice("model", name, "judge")}), resolve=True
+    )
+    model = opened(values["model"])
+    if not isinstance(model, NetworkParams) or model.image_size != asked.model.image_size:
+        raise UserError(f"judge={name} must be a network for images of {asked.model.image_size} px, as the first is")
+    classifier = replace(asked.classifier, checkpoint=None)
+    return explained(classifier_stages(runtime, model, data, classifier, None, asked.seed))
 
 
 def over_steps(rows: Sequence[Row]) -> list[Row]:
