@@ -16,7 +16,7 @@ from xai.core.entries import over_removals
 from xai.core.errors import UserError
 from xai.core.folders import run_folder
 from xai.core.settings import build, unknown
-from xai.explainers.rows import load_row
+from xai.explainers.rows import load_row, stem
 from xai.models.families import family_of
 from xai.papers.families import about, check_family, family, settle, settle_named
 from xai.tasks.registry import Task, choose
@@ -114,7 +114,7 @@ def _check_names(values: Mapping[str, Any]) -> None:
         if key not in known:
             raise UserError(unknown(key, key, known))
     for row in values["explainers"]:
-        if row not in (rows := choices("explainer")):
+        if stem(row) not in (rows := choices("explainer")):
             raise UserError(unknown(f"explainers.{row}", row, rows, "explainer", "choose from"))
 
 

@@ -12,7 +12,7 @@ from xai.core.composing import CONF, choices
 from xai.core.errors import UserError
 from xai.explainers.posthoc.kernel_shap import KernelShapParams
 from xai.explainers.posthoc.rise import RiseParams
-from xai.explainers.rows import load_row, made_from, open_row
+from xai.explainers.rows import load_row, made_from, open_row, stem
 
 
 def test_a_row_is_an_explainer_with_the_settings_of_its_file() -> None:
@@ -47,6 +47,13 @@ def test_a_row_may_be_of_another_number_of_perturbed_images() -> None:
     assert load_row("rise_1024").label == "RISE, 1,024"
     proxy = load_row("kernel_shap_ridge_32").params
     assert (getattr(proxy, "coalitions", None), getattr(proxy, "of", None)) == (32, "constant")
+    assert [stem(name) for name in ("rise_64", "saliency_pixels_pooled", "rize_64")] == [
+        "rise",
+        "saliency_pixels",
+        "rize",
+    ]
+    own = load_row("kernel_shap_16", {**given, "kernel_shap_16": {"output": "logit", "removal": None}}).params
+    assert (getattr(own, "output", None), getattr(own, "coalitions", None)) == ("logit", 16)
     made = made_from([load_row("kernel_shap_ridge_32")], {})
     assert list(made) == ["constant"]
 

@@ -71,6 +71,16 @@ def _settings(name: str, overrides: Mapping[str, Any], where: str, seen: tuple[s
     return merged
 
 
+def stem(name: str) -> str:
+    """The row whose file a name is about: that of its own name, or the one that it is in patches, or of a budget."""
+    if name in choices("explainer"):
+        return name
+    if name.endswith(POOLED):
+        return stem(name.removesuffix(POOLED))
+    budget = _BUDGET.fullmatch(name)
+    return stem(budget["of"]) if budget else name
+
+
 def _file(name: str, asked: str) -> DictConfig:
     """What `conf/explainer/<row>.yaml` says; of pixels in patches, or of another budget, it need not be there."""
     if name in choices("explainer"):
