@@ -104,7 +104,7 @@ rank-beyond: $(STAMP)  ## a ranking decoder that sees Integrated Gradients on it
 test: $(STAMP)  ## all tests; fails if none ran (ARGS="tests/test_rules.py" for some)
 	$(BIN)/python -m pytest $(if $(findstring tests/,$(ARGS)),,-n $(XAI_TEST_WORKERS) --dist loadfile) $(ARGS)
 
-soak: $(STAMP)  ## kill, remove and damage at random what four jobs make at once (XAI_SOAK_SECONDS=900 and some minutes)
+soak: $(STAMP)  ## kill, remove and damage at random what four jobs make at once (XAI_SOAK_KILLS=100, half an hour)
 	$(BIN)/python -m tests.soak $(ARGS)
 
 bench: $(STAMP)  ## speed and memory beside shap, captum, ViT-Shapley and plain passes (an hour; ARGS="--help")

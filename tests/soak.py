@@ -1,7 +1,8 @@
 """Kill, remove and damage at random what runs of every study make, four jobs at once: `make soak`, by hand.
 
-In the end every file of the store has to have the bytes of a run that nobody disturbed. XAI_SOAK_SECONDS bounds the
-disturbance; the runs before and after come on top. XAI_SOAK_SEED chooses it; arguments choose among the commands.
+In the end every file of the store has to have the bytes of a run that nobody disturbed. XAI_SOAK_KILLS says how many
+jobs are killed, XAI_SOAK_SECONDS when it ends at the latest; the runs before and after come on top. XAI_SOAK_SEED
+chooses it; arguments choose among the commands.
 """
 
 import contextlib
@@ -14,16 +15,47 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.end_to_end.jobs import Job, start
+import hydra
+from omegaconf import OmegaConf
 
+from tests.end_to_end.jobs import Job, start
+from xai.core.composing import CONF
+from xai.core.settings import build
+from xai.models import files
+from xai.models.spec import describe
+from xai.models.vit import VitParams, build_vit
+
+FILE = "untrained.safetensors"
+SMALL = ("trainer.checkpoint_minutes=0", "pictures=0", "figures=[]")
+CLUTTERED = (*SMALL, "data=digits_cluttered", "case.block=4")
 SUPERVISE = ("experiment=smoke", "task=supervise", "supervision=kernel_shap_few", "images=40", "block=10")
 COMMANDS = {
-    "vectors": ("experiment=smoke", "trainer.checkpoint_minutes=0"),
-    "salvage": ("experiment=salvage_smoke", "trainer.checkpoint_minutes=0"),
-    "ranking": ("experiment=ranking_smoke", "trainer.checkpoint_minutes=0"),
+    "vectors": ("experiment=smoke", *SMALL),
+    "salvage": (
+        *("experiment=salvage_smoke", *CLUTTERED, "probe=null", "lengths=[]", "metrics=[removal,localisation]"),
+        *("rows=[classifier,surrogate,salvage,vit_shapley,kernel_shap,random]", "tables=[salvage_table1]"),
+    ),
+    "ranking": (
+        *("experiment=ranking_smoke", *CLUTTERED, "shortcut=null", "path_steps=[3]", "tables=[ranking]"),
+        *("rows=[ranking,ranking_t1,rise,random]", "metrics=[perturbation,localisation]"),
+    ),
+    "compare": (
+        *(
+            "task=compare",
+            *CLUTTERED,
+            f"checkpoint={FILE}",
+            "case.images=24",
+            "rows=[rise,kernel_shap,saliency,random]",
+        ),
+        *("explainers.rise.masks=40", "explainers.kernel_shap.coalitions=80", "metric.removal.masks=1"),
+        "explainers.kernel_shap.evaluation_coalitions=80",
+    ),
     "supervise": (*SUPERVISE, "name=supervise", "trainer.checkpoint_minutes=0"),
 }
+"""The smallest of each kind; `compare` explains a classifier that nobody has trained."""
 JOBS = 4
+SHORTEST, LONGEST = 0.3, 12.0
+"""Seconds that a job is left alone before it is killed, if it has not ended."""
 
 
 def products(store: Path) -> dict[str, bytes]:
@@ -65,14 +97,15 @@ def check(job: Job, status: int | None) -> None:
         raise SystemExit(f"a job ended with status {status}:\n{job.err.read_text()[-3000:]}")
 
 
-def disturb(
-    folder: Path, commands: Sequence[Sequence[str]], seconds: float, generator: random.Random, counts: dict[str, int]
-) -> None:
+def disturb(folder: Path, commands: Sequence[Sequence[str]], generator: random.Random, counts: dict[str, int]) -> None:
     """One round after the other: jobs are started, entries removed, all killed or let end, and files harmed."""
+    seconds, kills = (
+        float(os.environ.get(f"XAI_SOAK_{name}", most)) for name, most in (("SECONDS", 2400), ("KILLS", 100))
+    )
     store, deadline = folder / "outputs" / "store", time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        jobs = [start(folder / str(n), *generator.choice(commands), f"store={store}") for n in range(JOBS)]
-        ends = [time.monotonic() + generator.uniform(1, 30) for _ in jobs]
+    while time.monotonic() < deadline and counts["kills"] < kills:
+        jobs = [begin(folder / str(n), *generator.choice(commands), f"store={store}") for n in range(JOBS)]
+        ends = [time.monotonic() + generator.uniform(SHORTEST, LONGEST) for _ in jobs]
         while any(job.process.is_alive() for job in jobs):
             for job, end in zip(jobs, ends, strict=True):
                 if time.monotonic() > end and job.process.is_alive():
@@ -94,11 +127,24 @@ def disturb(
         for _ in range(generator.randrange(3)):
             counts["files damaged"] += bool(damage(store, generator))
         counts["rounds"] += 1
+        print(counts, flush=True)
+
+
+def begin(folder: Path, *arguments: str) -> Job:
+    """Start a job in a folder that holds a classifier to compare explainers on."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / FILE).exists():
+        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+            asked = hydra.compose("config", ["task=train", "model.tower.width=16", "model.tower.depth=2"])
+        model = build(VitParams, OmegaConf.to_container(asked.model, resolve=True), "model")
+        classes = [str(digit) for digit in range(10)]
+        files.write(folder / FILE, build_vit(model, 10, 0), describe(model, "classifier", "digits", classes))
+    return start(folder, *arguments)
 
 
 def main() -> None:
     """Undisturbed, disturbed, and once more to the end; compare."""
-    seconds, seed = float(os.environ.get("XAI_SOAK_SECONDS", 900)), int(os.environ.get("XAI_SOAK_SEED", 0))
+    generator = random.Random(int(os.environ.get("XAI_SOAK_SEED", 0)))
     commands = [COMMANDS[name] for name in sys.argv[1:] or COMMANDS]
     counts = dict.fromkeys(("rounds", "kills", "ended", "entries removed", "files damaged"), 0)
     with tempfile.TemporaryDirectory(prefix="xai-soak-") as place:
@@ -106,9 +152,9 @@ def main() -> None:
         for name in ("undisturbed", "disturbed"):
             folder = Path(place) / name
             if name == "disturbed":
-                disturb(folder, commands, seconds, random.Random(seed), counts)
+                disturb(folder, commands, generator, counts)
             for command in commands:
-                job = start(folder / "last", *command, f"store={folder / 'outputs' / 'store'}")
+                job = begin(folder / "last", *command, f"store={folder / 'outputs' / 'store'}")
                 check(job, job.wait().status)
             stores[name] = products(folder / "outputs" / "store")
             print(name, f"{len(stores[name])} files", counts if name == "disturbed" else "", flush=True)
