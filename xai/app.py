@@ -64,6 +64,9 @@ def check(config: DictConfig, typed: Sequence[str] = ()) -> tuple[Task, Any]:
     settings = settings_of(task, values, typed)
     for row in dict.fromkeys(key.split(".")[1] for key in typed if key.startswith("explainers.")):
         load_row(row, values["explainers"])  # also one that nothing here asks for
+    from xai.tasks.checks import check_named  # with all that there are
+
+    check_named(settings)
     return task, settings
 
 
@@ -113,6 +116,9 @@ def _check_names(values: Mapping[str, Any]) -> None:
     for key in values:
         if key not in known:
             raise UserError(unknown(key, key, known))
+    for key in _OF_EVERY_TASK[1:]:
+        if not isinstance(values[key], dict):
+            raise UserError(f"{key}={values[key]} must be a group of settings: give one as {key}.<name>.<setting>=...")
     for row in values["explainers"]:
         if stem(row) not in (rows := choices("explainer")):
             raise UserError(unknown(f"explainers.{row}", row, rows, "explainer", "choose from"))

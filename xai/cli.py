@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 import traceback
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
 from pathlib import Path
@@ -109,14 +110,17 @@ def _guarded(load: Callable[..., DictConfig]) -> Callable[..., DictConfig]:
     @functools.wraps(load)
     def loaded(*args: Any, **kwargs: Any) -> DictConfig:
         try:
-            config = load(*args, **kwargs)
-        except (HydraException, OmegaConfBaseException):
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message=".*Defaults list is missing `_self_`")
+                warnings.filterwarnings("error", message=".*is not available")
+                config = load(*args, **kwargs)
+        except (HydraException, OmegaConfBaseException) as error:
+            if not str(error).strip():
+                raise UserError(_unreadable()) from error
             raise
         except Exception as error:  # whatever the parsers make of a file of the user's
             found = _no_text() if isinstance(error, UnicodeDecodeError) else None
-            raise UserError(
-                f"a file of the configuration cannot be read, and must be mended: {found or error}"
-            ) from error
+            raise UserError(f"the configuration cannot be put together, and must be mended: {found or error}") from error
         check_config(config)
         return config
 
@@ -131,6 +135,17 @@ def _no_text() -> str | None:
         except UnicodeDecodeError:
             return f"{path} is not UTF-8"
     return None
+
+
+def _unreadable() -> str:
+    """The first file that OmegaConf cannot read, of those that this job can see; its error does not name it."""
+    for path in config_files():
+        try:
+            OmegaConf.to_yaml(OmegaConf.load(path))
+        except Exception as error:
+            why = str(error).strip() or "a name or a reference in it is none"
+            return f"{path} cannot be read and must be mended ({why.splitlines()[0]})"
+    return "the configuration cannot be put together"
 
 
 def _given(typed: list[str]) -> argparse.Namespace:
@@ -150,6 +165,11 @@ def _given(typed: list[str]) -> argparse.Namespace:
         refuse("--resolve is for --cfg job")
     if found.package is not None:
         refuse("--package is not used here")
+    if found.config_path is not None:
+        refuse("--config-path is not used here, --config-dir is for files of your own")
+    for flag in ("shell_completion", "hydra_help"):
+        if getattr(found, flag):
+            refuse(f"--{flag.replace('_', '-')} is not used here")
     if found.experimental_rerun:
         raise UserError("--experimental-rerun would run code out of a file: type the command again instead")
     return found
@@ -283,7 +303,10 @@ def _no_such_key(asked: str) -> str:
 
 
 def _not_merged(text: str) -> str:
-    said = text.strip().splitlines()[0]
+    lines = text.strip().splitlines()
+    said = " ".join(lines[:2]) if lines[0].endswith("config:") else lines[0]
+    if "nterpolation" in said and (typed := next((each for each in sys.argv[1:] if "${" in each), None)):
+        return f"{typed} refers to what cannot be had ({said}): give the value itself"
     if merged := re.search(r"Error merging override \+*([^=]+)=(.*)", text):
         return f"{merged[1]}={merged[2]} does not fit what it is now: python run.py --help shows that"
     if "An item is already at" in said:

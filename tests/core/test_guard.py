@@ -1,14 +1,15 @@
 """No configuration runs code that is not ours, and no name leaves outputs/."""
 
+import sys
 from typing import Any
 
 import pytest
+import yaml
 from omegaconf import OmegaConf
 
+from xai.core.composing import CONF
 from xai.core.errors import UserError
 from xai.core.guard import check_config, check_name
-
-HANDLER = "hydra.job_logging.handlers.console"
 
 
 def config(**hydra: Any) -> Any:
@@ -21,17 +22,17 @@ def config(**hydra: Any) -> Any:
     [
         ("hydra.callbacks.x._target_", "sympy.sympify"),
         ("hydra.callbacks.x._target_", "hydra.experimental.callbacks.LogJobReturnCallback"),
-        ("hydra.callbacks", "${evil}"),
+        ("hydra.callbacks.x.y", "1"),
         ("hydra.launcher._target_", "torch.load"),
         ("hydra.launcher._target_", "${oc.env:TARGET}"),
         ("hydra.launcher.nested._target_", "joblib.load"),
         ("hydra.sweeper.params", "${oc.create:'{_target_: os.system}'}"),
         ("hydra.sweeper.params", "${oc.decode:${x}}"),
         ("model._target_", "os.system"),
-        (f"{HANDLER}.()", "subprocess.Popen"),
-        (f"{HANDLER}.class", "logging.handlers.SMTPHandler"),
-        (f"{HANDLER}.stream", "ext://antigravity.fly"),
-        ("hydra.hydra_logging.formatters.f.()", "os.system"),
+        # A group that is there only when it is used, and by way of another setting.
+        ("x", "${oc.create:{_target_: os.system}}"),
+        ("x", "${ oc.decode:x}"),
+        ("x", "${${kind}:x}"),
     ],
 )
 def test_code_is_not_named(path: str, value: str) -> None:
@@ -40,13 +41,62 @@ def test_code_is_not_named(path: str, value: str) -> None:
     OmegaConf.update(given, path, value, force_add=True)
     with pytest.raises(UserError, match="names code") as caught:
         check_config(given)
-    assert path in str(caught.value)
+    assert path.removesuffix(".y") in str(caught.value)
 
 
-def test_what_is_shipped_passes() -> None:
+LOGGING = yaml.safe_load((CONF / "hydra" / "job_logging" / "quiet.yaml").read_text())
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "wanted"),
+    [
+        ("job_logging.handlers.console.()", "subprocess.Popen", "job_logging is changed"),
+        ("job_logging.handlers.console.class", "logging.handlers.SMTPHandler", "job_logging is changed"),
+        ("job_logging.handlers.console.stream", "${x}", "job_logging is changed"),
+        ("job_logging.handlers.file", {"class": "logging.FileHandler", "filename": "theirs"}, "job_logging is changed"),
+        ("job_logging", "${explainers.rise}", "job_logging is changed"),
+        ("job_logging.version", 2, "job_logging is changed"),
+        ("hydra_logging.formatters.f.()", "os.system", "hydra_logging is changed"),
+        ("launcher", "none", "hydra.launcher=none is none: choose it"),
+        ("sweeper", None, "hydra.sweeper=None is none: choose it"),
+        ("launcher.setup", ["touch x"], "read by a shell"),
+        ("launcher.partition", "a\nrm -r x", "read by a shell"),
+        ("launcher.partition", "${x}", "read by a shell"),
+        ("job.name", "a;b", "read by a shell"),
+        ("job.env_set", {"LD_PRELOAD": "x.so"}, "set variables before the command"),
+        ("job.chdir", True, "change the folder before the command"),
+        ("output_subdir", "../x", "is written with its results"),
+        ("run.dir", "/tmp/x", "outside of outputs/"),
+        ("sweep.dir", "outputs/../..", "outside of outputs/"),
+        ("sweep.subdir", "../x", "may leave outputs/"),
+        ("sweep.subdir", "${x}", "may leave outputs/"),
+        ("verbose", [1], "true, false or a list"),
+        ("nothing", 1, "is not a known setting of Hydra"),
+    ],
+)
+def test_what_a_file_may_not_say_of_hydra_can_be_typed_or_chosen(
+    monkeypatch: pytest.MonkeyPatch, path: str, value: Any, wanted: str
+) -> None:
+    given = config(job_logging=LOGGING)
+    monkeypatch.setattr(sys, "argv", ["run.py"])
+    check_config(given)
+    OmegaConf.update(given, f"hydra.{path}", value, force_add=True)
+    given.explainers = {"rise": LOGGING}
+    with pytest.raises(UserError) as caught:
+        check_config(given)
+    assert wanted in str(caught.value)
+    typed_alike = ("read by a shell", "outside of outputs/", "may leave outputs/")
+    monkeypatch.setattr(sys, "argv", ["run.py", f"+hydra.{path}={value}"])
+    if wanted in typed_alike:
+        check_config(given)
+
+
+def test_what_is_shipped_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["run.py"])
     slurm = {"_target_": "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher", "mem_gb": 4}
-    handlers = {"console": {"class": "logging.StreamHandler", "stream": "ext://sys.stderr"}}
-    check_config(config(launcher=slurm, job_logging={"handlers": handlers}, run={"dir": "outputs/${name}"}))
+    slurm["submitit_folder"] = "${hydra.sweep.dir}/.submitit/%j"
+    sweep = {"dir": "outputs/${name}", "subdir": "${xai.flat:${hydra:job.override_dirname}}"}
+    check_config(config(launcher=slurm, job_logging=LOGGING, run={"dir": "outputs/${name}"}, sweep=sweep))
 
 
 @pytest.mark.parametrize(

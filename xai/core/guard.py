@@ -1,12 +1,24 @@
-"""What a configuration may name: no code but ours, and no place outside of the folder of all runs."""
+"""What a configuration may say of Hydra: no code but ours, no shell, and no place outside of the folder of all runs.
 
-from collections.abc import Iterator
-from pathlib import PurePath
+What is typed on the command line is the user's own; a file may come from anybody.
+"""
+
+import dataclasses
+import functools
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePath
 from typing import Any
 
+import hydra.conf
+import yaml
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
+from xai.core.composing import CONF
 from xai.core.errors import UserError
+from xai.core.settings import unknown
 
 _LAUNCHERS = "hydra_plugins.hydra_submitit_launcher.submitit_launcher"
 _TARGETS = {
@@ -17,39 +29,114 @@ _TARGETS = {
     f"{_LAUNCHERS}.SlurmLauncher",
     *(f"hydra_plugins.xai_launchers.{name}" for name in ("Processes", "Ray", "Slurm")),
 }
-"""Launchers and sweepers that are shipped, here or as extras."""
+"""Launchers, sweepers and callbacks that are shipped, here or as extras."""
 
-_LOGGING = {"logging.StreamHandler", "logging.FileHandler", "logging.NullHandler", "logging.Formatter"}
-_STREAMS = {"ext://sys.stdout", "ext://sys.stderr"}
-_RESOLVERS = ("hydra", "now", "oc.env", "xai.label")
+_REFERENCE = re.compile(r"\$\{(?!\s*(?:[\w.\[\]@-]+\s*\}|(?:hydra|now|oc\.env|xai\.\w+)\s*:))")
+"""A reference that could become more than text or a setting that stands elsewhere, when it is used."""
+_SHELL = {"setup", "python", "srun_args", "runtime_env", "env_set"}
+"""Settings of launchers that a shell reads."""
+_PLAIN = re.compile(r"(?:[\w.:/@,+%=-]|\$\{hydra[.:][\w.]+\})*")
+"""Text that a shell takes as it is."""
 
 
 def check_config(config: DictConfig) -> None:
     """Refuse what would run code or write elsewhere, in a configuration that Hydra has composed and not yet used.
 
     Raises:
-        UserError: A class that is not among those shipped, a name that leaves the folder of all runs, or a file that
-            was meant for the whole and is not.
+        UserError: A class that is not among those shipped, what a shell would read, a name that leaves the folder of
+            all runs, or a file that was meant for the whole and is not.
     """
-    for path, key, value in _leaves(OmegaConf.to_container(config, resolve=False), ""):
-        refused = (
-            (key == "_target_" and value not in _TARGETS)
-            or (path.startswith("hydra.callbacks") and value is not None)
-            or (path.startswith(("hydra.job_logging", "hydra.hydra_logging")) and _runs_code(key, value))
-            or (path.startswith("hydra.") and _makes_nodes(value))
-        )
-        if refused:
-            raise UserError(
-                f"{path}={value} names code, which a configuration may not: leave it out (launchers and sweepers that "
-                "come with xai can be chosen; modules of your own are named in plugins)"
-            )
+    whole: Any = OmegaConf.to_container(config, resolve=False)
+    for path, key, value in _leaves(whole, ""):
+        if (key == "_target_" and value not in _TARGETS) or _REFERENCE.search(value if isinstance(value, str) else ""):
+            _refuse_code(path, value)
+    _check_hydra(whole.get("hydra", {}))
     for group in ("experiment", "task", "study", "method"):
         if OmegaConf.is_dict(config.get(group)):
-            raise UserError(f"the file of {group} does not say where it belongs: begin it with # @package _global_")
+            raise UserError(
+                f"the file of {group} does not say where it belongs: begin it with # @package _global_ (its very first "
+                "bytes: without a byte order mark)"
+            )
     # Before Hydra makes the folder.
-    check_name(config.get("name"))
+    if "name" in config:
+        check_name(config.get("name"))
+    for each in ("run", "sweep"):
+        _check_folder(config, f"hydra.{each}.dir")
     if "store" in config and not str(config.get("store") or "").strip():
         raise UserError("store is empty: give the folder of the store as store=...")
+
+
+def _check_hydra(given: Mapping[str, Any]) -> None:
+    known = {"env", "output", *(field.name for field in dataclasses.fields(hydra.conf.HydraConf))}
+    if strange := sorted(given.keys() - known):
+        raise UserError(unknown(f"hydra.{strange[0]}", strange[0], known, "setting of Hydra"))
+    for key in ("job_logging", "hydra_logging"):
+        if key in given and given[key] not in _logging():
+            raise UserError(
+                f"hydra.{key} is changed, which names code or opens files: leave it out, and add hydra.verbose=true to "
+                "hear more"
+            )
+    for key in ("launcher", "sweeper"):
+        if not isinstance(given.get(key, {"_target_": ""}), Mapping) or "_target_" not in given.get(key, ["_target_"]):
+            raise UserError(f"hydra.{key}={given[key]} is none: choose it with hydra/{key}=basic")
+    for name, each in (given.get("callbacks") or {}).items():
+        if not isinstance(each, Mapping) or each.get("_target_") not in _TARGETS:
+            _refuse_code(f"hydra.callbacks.{name}", each)
+    subdir = str(given.get("sweep", {}).get("subdir", ""))
+    may_leave = subdir.startswith("/") or (not subdir.startswith("${xai.") and re.search(r"\$\{(?!hydra)", subdir))
+    if (".." in subdir or may_leave) and not _is_typed("hydra.sweep.subdir"):
+        raise UserError(f"hydra.sweep.subdir={subdir} may leave outputs/: leave it out, or type it on the command line")
+    job = given.get("job", {})
+    for path, value, right in (
+        ("hydra.output_subdir", given.get("output_subdir"), "the record of a run is written with its results"),
+        ("hydra.job.chdir", job.get("chdir"), "change the folder before the command"),
+        ("hydra.job.env_set", job.get("env_set"), "set variables before the command"),
+    ):
+        if value:
+            raise UserError(f"{path}={value} is not used here: leave it out, {right}")
+    for path, key, value in (*_leaves(given.get("launcher"), "hydra.launcher"), ("hydra.job.name", "", job.get("name"))):
+        shell = value and not isinstance(value, bool) and (bool(set(path.split(".")) & _SHELL) or _is_odd(value))
+        if key != "_target_" and shell and not _is_typed(path):
+            raise UserError(f"{path}={value} is read by a shell, which no file may write: type it on the command line")
+    verbose = given.get("verbose", False)
+    if not isinstance(verbose, bool | str) and not all(isinstance(each, str) for each in verbose or [0]):
+        raise UserError(f"hydra.verbose={verbose} must be true, false or a list of loggers")
+
+
+def _check_folder(config: DictConfig, path: str) -> None:
+    """Refuse a folder of Hydra's that a file has set outside of outputs/."""
+    try:
+        folder = OmegaConf.select(config, path)
+    except OmegaConfBaseException:  # told when it is used
+        return
+    if isinstance(folder, str) and not _is_typed(path):
+        first, *parts = PurePath(folder).parts or ("",)
+        if first != "outputs" or ".." in parts:
+            raise UserError(f"{path}={folder} is outside of outputs/: use name=..., or type it on the command line")
+
+
+def _refuse_code(path: str, value: Any) -> None:
+    raise UserError(
+        f"{path}={value} names code, which a configuration may not: leave it out (launchers and sweepers that come "
+        "with xai can be chosen; modules of your own are named in plugins)"
+    )
+
+
+@functools.cache
+def _logging() -> list[Any]:
+    """What may be chosen as hydra/job_logging and hydra/hydra_logging: what opens no file."""
+    folders = (CONF / "hydra", Path(str(hydra.conf.__file__)).parent / "hydra")
+    texts = [path.read_text(encoding="utf-8") for folder in folders for path in folder.glob("*_logging/*.yaml")]
+    return [yaml.safe_load(text) for text in texts if "filename" not in text]
+
+
+def _is_typed(path: str) -> bool:
+    keys = [each.lstrip("+").partition("=")[0] for each in sys.argv[1:]]
+    return any(path == key or path.startswith((f"{key}.", f"{key}[")) for key in keys if key)
+
+
+def _is_odd(value: Any) -> bool:
+    return isinstance(value, str) and not _PLAIN.fullmatch(value)
 
 
 def check_name(name: Any) -> None:
@@ -75,16 +162,3 @@ def _leaves(node: Any, path: str) -> Iterator[tuple[str, str, Any]]:
             at = f"{path}.{key}" if path else str(key)
             yield at, str(key), value if not isinstance(value, dict | list) else None
             yield from _leaves(value, at)
-
-
-def _runs_code(key: str, value: Any) -> bool:
-    text = str(value)
-    outside = text.startswith(("ext://", "cfg://")) and text not in _STREAMS
-    return key == "()" or (key == "class" and value not in _LOGGING) or outside
-
-
-def _makes_nodes(value: Any) -> bool:
-    """Whether a value is an interpolation that could become a group of settings only when it is used."""
-    text = value if isinstance(value, str) else ""
-    pieces = [piece.split("}")[0] for piece in text.split("${")[1:]]
-    return any(":" in piece and piece.split(":")[0].strip() not in _RESOLVERS for piece in pieces)

@@ -97,7 +97,11 @@ def _readable(text: str, parser: OverridesParser, many: bool) -> str:
                 f"{text} has several values: for a run with each of them add -m"
                 + (f", a list is {key}=[{value}]" if "," in value and "(" not in value else "")
             )
-        if not any(True for _ in parsed.sweep_iterator()):
+        try:
+            is_empty = not any(True for _ in parsed.sweep_iterator())
+        except ValueError as error:
+            raise UserError(f"{text} names no values ({error}): list them, as in {key}=A,B with -m") from error
+        if is_empty:
             raise UserError(f"{text} has no value: a sweep needs one at least")
         return found
     # A name such as 1 or true is text all the same.

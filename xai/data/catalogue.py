@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from rich.markup import escape
@@ -34,6 +35,20 @@ class OpenData:
     source: ImageSource
 
 
+def check_data(settings: Any, where: str) -> None:
+    """Refuse what `open_data` would refuse before it has opened a file; the folder of one's own has to be there.
+
+    Raises:
+        UserError: As said.
+    """
+    if not isinstance(settings, Mapping):
+        raise UserError(f"{where}={settings} must be a group of settings: choose a data set by its name")
+    _, params = _chosen(settings, where)
+    root = getattr(params, "root", None)
+    if isinstance(root, str) and not Path(root).expanduser().is_dir():
+        open_data(settings, where)  # says what has to be in it
+
+
 def open_data(settings: Mapping[str, Any], where: str) -> OpenData:
     """Open a registered data set; of a user's own pictures, classes and counts are printed.
 
@@ -44,15 +59,20 @@ def open_data(settings: Mapping[str, Any], where: str) -> OpenData:
     Raises:
         UserError: For an unknown name, a wrong parameter, missing files, or class names that clash.
     """
+    entry, params = _chosen(settings, where)
+    source = entry.open(params)
+    check_classes(source.classes)
+    if entry.name in ("folder", "pictures"):
+        console.print(f"{where}: {escape(getattr(source, 'summary', ''))}", highlight=False)
+    spec = {"name": entry.name, **asdict(params), "fingerprint": getattr(source, "fingerprint", None)}
+    return OpenData(str(settings.get("title", entry.name)), spec, source)
+
+
+def _chosen(settings: Mapping[str, Any], where: str) -> tuple[registry.Entry, Any]:
     fill()
     name = settings.get("name")
     if not isinstance(name, str):
-        raise UserError(f"{where}.name is not set: choose from {', '.join(registry.names())}")
+        raise UserError(f"{where}.name={name} is none: choose from {', '.join(registry.names())}")
     entry = registry.entry(name)
-    params: Any = build(entry.params, {key: v for key, v in settings.items() if key not in ("name", "title")}, where)
-    source = entry.open(params)
-    check_classes(source.classes)
-    if name in ("folder", "pictures"):
-        console.print(f"{where}: {escape(getattr(source, 'summary', ''))}", highlight=False)
-    spec = {"name": name, **asdict(params), "fingerprint": getattr(source, "fingerprint", None)}
-    return OpenData(str(settings.get("title", name)), spec, source)
+    own = {key: value for key, value in settings.items() if key not in ("name", "title")}
+    return entry, build(entry.params, own, where)

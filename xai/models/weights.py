@@ -243,6 +243,15 @@ def printable(text: str) -> str:
     return text if len(text) <= _LONGEST_NAME else f"{text[:_LONGEST_NAME]}..."
 
 
+def check_file(path: Path, what: str) -> None:
+    """Refuse a file of weights that is not there or cannot be read, without reading it.
+
+    Raises:
+        UserError: As said.
+    """
+    _read_head(path, f"{what} {printable(str(path))}")
+
+
 def _read_head(path: Path, label: str) -> bytes:
     """Return the first bytes of a file, or say why there are none."""
     try:

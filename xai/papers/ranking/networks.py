@@ -1,8 +1,7 @@
 """The networks of a Learn to Rank experiment: the explainer beside the classifier it explains, trained once."""
 
 import copy
-from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from xai.methods.ranking import Ranking
 from xai.models import files
 from xai.models.backbone import headless, read_body
 from xai.models.dense import DenseExplainer
-from xai.models.families import seeded
+from xai.models.families import NetworkParams, seeded
 from xai.models.features import FrozenFeatures
 from xai.models.maskable import MaskableClassifier
 from xai.models.spec import describe
@@ -45,25 +44,18 @@ class RankingStages:
     params: RankingSettings
 
     def check(self) -> None:
-        """Refuse what would only show after the training of the classifier, by building the explainer of a blank one.
+        """Refuse what would only show after the training of the classifier.
 
         Raises:
             UserError: A level, a factor, a grid or weights that do not fit, or no network of timm.
         """
         size, backbone = self.stages.model.image_size, self.params.backbone
         self.params.objective.check_size(size, size)
-        name = backbone.architecture
-        if name is not None and not timm.is_model(name):
-            raise UserError(
-                unknown(f"ranking.backbone.architecture={name}", name, timm.list_models(), "network of timm")
-            )
-        blank = self.stages.blank()
-        # Neither memory nor time goes into weights that nobody looks at.
-        with nullcontext() if name is None else torch.device("meta"):
-            network = None if name is None else headless(name, size)
-            self._built(blank, network)
-        if backbone.weights is not None and network is not None:
+        check_levels(self.stages.model, self.params)
+        if backbone.weights is not None and backbone.architecture is not None:
             _fingerprint(backbone.weights)
+            with torch.device("meta"):
+                network = headless(backbone.architecture, size)
             _body(backbone, network)
 
     @cached_property
@@ -137,6 +129,21 @@ class RankingStages:
         shape = {"levels": self.params.levels, "decoder": self.params.decoder, "backbone": through}
         spec = describe(model, "ranking", data, tuple(data.source.classes), seed=self.stages.seed, ranking=shape)
         files.write(path, networks, spec)
+
+
+def check_levels(model: NetworkParams, params: RankingSettings) -> None:
+    """Refuse an explainer that does not fit what it looks through, by building it without memory for its weights.
+
+    Raises:
+        UserError: A level, a factor or a grid that does not fit, or no network of timm.
+    """
+    name = params.backbone.architecture
+    if name is not None and not timm.is_model(name):
+        raise UserError(unknown(f"ranking.backbone.architecture={name}", name, timm.list_models(), "network of timm"))
+    with torch.device("meta"):
+        network = model.build(2) if name is None else headless(name, model.image_size)
+        features = FrozenFeatures(network, params.levels, model.mean, model.std, model.image_size)
+        DenseExplainer(features, replace(params.decoder, gradient=False), 2)
 
 
 def _fingerprint(path: str) -> str:

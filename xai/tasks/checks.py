@@ -1,0 +1,55 @@
+"""What settings name and is not there: said before any job of a sweep begins, and not when its turn has come."""
+
+from pathlib import Path
+from typing import Any
+
+from xai.core.errors import UserError
+from xai.data.catalogue import check_data
+from xai.explainers.registry import Row
+from xai.explainers.rows import load_row
+from xai.metrics.registry import metric_of
+from xai.models.families import NetworkParams
+from xai.models.weights import check_file
+from xai.papers.ranking.networks import check_levels
+from xai.papers.ranking.params import RankingSettings
+from xai.report.present import check_views
+from xai.study.params import StudySettings, open_metrics, open_rows
+from xai.tasks.train import ExplainerTraining
+
+_DATA = ("data", "source", "probe")
+_FILES = ("checkpoint", "vector")
+
+
+def check_named(settings: Any) -> None:
+    """Check rows, metrics, tables, claims, figures, data sets and files by their names; nothing large is opened.
+
+    Args:
+        settings: Of any task.
+
+    Raises:
+        UserError: For the first that is not there, or does not fit.
+    """
+    for key in _DATA:
+        if hasattr(settings, key) and (key != "probe" or settings.probe is not None):
+            check_data(getattr(settings, key), key)
+    for key in _FILES:
+        for owner in (settings, getattr(settings, "classifier", None)):
+            if (file := getattr(owner, key, None)) is not None:
+                check_file(Path(file), key)
+    rows: list[Row] = []
+    if isinstance(settings, StudySettings):
+        check_views(settings)
+        rows = open_rows(settings.rows, settings.explainers)
+        open_metrics(settings.metrics, settings.metric)
+    if hasattr(settings, "rank_by"):
+        metric_of(settings.rank_by)
+    if isinstance(getattr(settings, "supervision", None), str):
+        load_row(settings.supervision, settings.explainers, asked="supervision")
+    if isinstance(settings, ExplainerTraining):
+        rows = [load_row(settings.method, settings.explainers)]
+    for row in rows:
+        if isinstance(row.params, RankingSettings) and isinstance(getattr(settings, "model", None), NetworkParams):
+            try:
+                check_levels(settings.model, row.params)
+            except UserError as error:
+                raise UserError(f"explainers.{row.name}: {error}") from error
