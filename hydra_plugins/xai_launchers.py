@@ -74,6 +74,9 @@ class Processes(_Commands):
     """
 
     def __init__(self, jobs: int | None = None, gpus: int = 0) -> None:
+        for name, value, least in (("jobs", 1 if jobs is None else jobs, 1), ("gpus", gpus, 0)):
+            if not isinstance(value, int) or value < least:
+                raise UserError(f"hydra.launcher.{name}={value} must be a whole number of at least {least}")
         self._jobs, self._gpus = jobs, gpus
 
     def run(self, commands: Sequence[Command]) -> list[int]:
@@ -188,8 +191,12 @@ class Slurm(_Commands):
         given = {key if key in own else f"slurm_{key}": value for key, value in self._parameters.items()}
         executor.update_parameters(name=commands[0].run.parent.name, **_said(given))
         shared = threads(self._parameters.get("cpus_per_task") or 1)
-        with executor.batch():
-            jobs = [executor.submit(_Attempt(replace(command, environment=shared))) for command in commands]
+        try:
+            with executor.batch():
+                jobs = [executor.submit(_Attempt(replace(command, environment=shared))) for command in commands]
+        except (submitit.core.utils.FailedJobError, OSError) as error:
+            why = str(error).strip().splitlines()[-1]
+            raise UserError(f"launcher=slurm cannot submit ({why}): start it where sbatch works") from error
         console.print(f"  jobs {jobs[0].job_id} to {jobs[-1].job_id}; what they say: {folder}", soft_wrap=True)
         return [_ended(command, _status(job)) for command, job in zip(commands, jobs, strict=True)]
 

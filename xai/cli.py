@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 
 import hydra
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.hydra import Hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
@@ -89,6 +90,8 @@ def prepare() -> None:
     OmegaConf.register_new_resolver("xai.label", label, replace=True)
     if not hasattr(ConfigLoaderImpl.load_configuration, "__wrapped__"):
         ConfigLoaderImpl.load_configuration = _guarded(ConfigLoaderImpl.load_configuration)  # type: ignore[method-assign]
+    # -m alone makes a sweep; Hydra would compose everything once more to find that out.
+    Hydra.get_mode = lambda *_, **__: None  # type: ignore[method-assign]
     for stream in (sys.stdout, sys.stderr):
         # A terminal that cannot show a character is no reason to lose hours of work.
         getattr(stream, "reconfigure", lambda **_: None)(errors="backslashreplace")
@@ -120,7 +123,9 @@ def _guarded(load: Callable[..., DictConfig]) -> Callable[..., DictConfig]:
             raise
         except Exception as error:  # whatever the parsers make of a file of the user's
             found = _no_text() if isinstance(error, UnicodeDecodeError) else None
-            raise UserError(f"the configuration cannot be put together, and must be mended: {found or error}") from error
+            raise UserError(
+                f"the configuration cannot be put together, and must be mended: {found or error}"
+            ) from error
         check_config(config)
         return config
 
@@ -170,6 +175,8 @@ def _given(typed: list[str]) -> argparse.Namespace:
     for flag in ("shell_completion", "hydra_help"):
         if getattr(found, flag):
             refuse(f"--{flag.replace('_', '-')} is not used here")
+    if any(each.lstrip("+").startswith("hydra.mode=") for each in found.overrides):
+        refuse("hydra.mode is not used here, -m makes a sweep")
     if found.experimental_rerun:
         raise UserError("--experimental-rerun would run code out of a file: type the command again instead")
     return found
@@ -304,7 +311,7 @@ def _no_such_key(asked: str) -> str:
 
 def _not_merged(text: str) -> str:
     lines = text.strip().splitlines()
-    said = " ".join(lines[:2]) if lines[0].endswith("config:") else lines[0]
+    said = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
     if "nterpolation" in said and (typed := next((each for each in sys.argv[1:] if "${" in each), None)):
         return f"{typed} refers to what cannot be had ({said}): give the value itself"
     if merged := re.search(r"Error merging override \+*([^=]+)=(.*)", text):

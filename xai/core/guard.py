@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -82,6 +82,10 @@ def _check_hydra(given: Mapping[str, Any]) -> None:
     for name, each in (given.get("callbacks") or {}).items():
         if not isinstance(each, Mapping) or each.get("_target_") not in _TARGETS:
             _refuse_code(f"hydra.callbacks.{name}", each)
+    _check_run(given)
+
+
+def _check_run(given: Mapping[str, Any]) -> None:
     subdir = str(given.get("sweep", {}).get("subdir", ""))
     may_leave = subdir.startswith("/") or (not subdir.startswith("${xai.") and re.search(r"\$\{(?!hydra)", subdir))
     if (".." in subdir or may_leave) and not _is_typed("hydra.sweep.subdir"):
@@ -94,13 +98,17 @@ def _check_hydra(given: Mapping[str, Any]) -> None:
     ):
         if value:
             raise UserError(f"{path}={value} is not used here: leave it out, {right}")
-    for path, key, value in (*_leaves(given.get("launcher"), "hydra.launcher"), ("hydra.job.name", "", job.get("name"))):
-        shell = value and not isinstance(value, bool) and (bool(set(path.split(".")) & _SHELL) or _is_odd(value))
-        if key != "_target_" and shell and not _is_typed(path):
-            raise UserError(f"{path}={value} is read by a shell, which no file may write: type it on the command line")
+    _check_shell((*_leaves(given.get("launcher"), "hydra.launcher"), ("hydra.job.name", "name", job.get("name"))))
     verbose = given.get("verbose", False)
     if not isinstance(verbose, bool | str) and not all(isinstance(each, str) for each in verbose or [0]):
         raise UserError(f"hydra.verbose={verbose} must be true, false or a list of loggers")
+
+
+def _check_shell(leaves: Iterable[tuple[str, str, Any]]) -> None:
+    for path, key, value in leaves:
+        shell = value and not isinstance(value, bool) and (bool(set(path.split(".")) & _SHELL) or _is_odd(value))
+        if key != "_target_" and shell and not _is_typed(path):
+            raise UserError(f"{path}={value} is read by a shell, which no file may write: type it on the command line")
 
 
 def _check_folder(config: DictConfig, path: str) -> None:

@@ -36,20 +36,28 @@ def check_named(settings: Any) -> None:
         for owner in (settings, getattr(settings, "classifier", None)):
             if (file := getattr(owner, key, None)) is not None:
                 check_file(Path(file), key)
-    rows: list[Row] = []
     if isinstance(settings, StudySettings):
         check_views(settings)
-        rows = open_rows(settings.rows, settings.explainers)
         open_metrics(settings.metrics, settings.metric)
     if hasattr(settings, "rank_by"):
         metric_of(settings.rank_by)
+    rows = _rows(settings)
+    if isinstance(model := getattr(settings, "model", None), NetworkParams):
+        for row in rows:
+            if isinstance(row.params, RankingSettings):
+                _check_levels(model, row.name, row.params)
+
+
+def _rows(settings: Any) -> list[Row]:
     if isinstance(getattr(settings, "supervision", None), str):
         load_row(settings.supervision, settings.explainers, asked="supervision")
     if isinstance(settings, ExplainerTraining):
-        rows = [load_row(settings.method, settings.explainers)]
-    for row in rows:
-        if isinstance(row.params, RankingSettings) and isinstance(getattr(settings, "model", None), NetworkParams):
-            try:
-                check_levels(settings.model, row.params)
-            except UserError as error:
-                raise UserError(f"explainers.{row.name}: {error}") from error
+        return [load_row(settings.method, settings.explainers)]
+    return open_rows(settings.rows, settings.explainers) if isinstance(settings, StudySettings) else []
+
+
+def _check_levels(model: NetworkParams, row: str, params: RankingSettings) -> None:
+    try:
+        check_levels(model, params)
+    except UserError as error:
+        raise UserError(f"explainers.{row}: {error}") from error
