@@ -177,11 +177,12 @@ echo "Making $(VENV) with $$("$$python" --version)"; \
 rm -rf $(VENV) && "$$python" -m venv $(VENV)
 endef
 
-# uv is several times as fast, but reads no pip.conf and may not exist for this machine: pip is the last word.
+# uv is several times as fast, but reads no pip.conf and may not exist for this machine: pip is the last word. Compiled
+# once, as pip does: where Python may not write what it compiles, every process would spend 7 s on it.
 define INSTALL
 echo "Installing into $(VENV)"; \
 { $(BIN)/python -m pip install --quiet --disable-pip-version-check uv >/dev/null 2>&1 \
-	&& $(BIN)/python -m uv pip install --quiet --python $(BIN)/python --editable '.[$(1)]'; } \
+	&& $(BIN)/python -m uv pip install --quiet --compile-bytecode --python $(BIN)/python --editable '.[$(1)]'; } \
 || { echo "uv could not; trying pip"; \
 	$(BIN)/python -m pip install --disable-pip-version-check --editable '.[$(1)]'; }
 endef

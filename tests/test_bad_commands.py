@@ -30,108 +30,16 @@ RIGHT = re.compile(
 )
 """Words that say what would be right."""
 
-TYPED = [
-    # What is no setting.
-    *("=1", "==", "a", "+", "~", "++", "+=1", "~+=1", "'seed 1'", "[1]", "'a b=1'"),
-    *("sead=1", "+sead=1", "++sead=1", "~sead", "seed.first=1", "+seed=1", "data.cluter=5", "+model.nothing=1"),
-    *("model.towers.widht=8", "model.pretraining.scene.nothing=1", "transfer.lamda2=1", "data@nothing=mnist"),
-    *("explainrs.rise.masks=1", "explainers.risee.masks=1", "metric.nothing.masks=1", "supervision.block=1"),
-    *("vector=a", "split=test", "refine=3", "image=a.png", "method=classifier", "task=supervise refine=1"),
-    "study=salvage vit_shapley.fit.epochs=2",
-    "task=explain image=a refinement.steps.x=1",
-    # Flags.
-    *("--foo", "-x", "--cfg", "--cfg nothing", "--package", "-p model --cfg job", "--resolve", "--config-name nothing"),
-    *("--config-dir nowhere", "--config-path nowhere", "--experimental-rerun x", "seed=0 --foo seed=1"),
-    # Choices of files.
-    *(
-        f"{group}={value}"
-        for group in ("model", "data", "logger", "trainer")
-        for value in ("null", "[1]", "{a:1}", "''")
-    ),
-    *(f"{group}={value}" for group in ("task", "study", "method") for value in ("null", "[a,b]", "1", "''")),
-    *("experiment=[1]", "experiment=''", "explainer=null task=explain image=a", "data@source=null"),
-    *("model=clip_tinny", "data=mnist_scatterd", "data@source=digit_scattered", "logger=wandbb", "trainer=tpu"),
-    *("task=supervice", "study=salvge", "task=train method=clasifier", "experiment=smok", "explainer=grad_cm"),
-    *("hydra/launcher=nothing", "hydra/sweeper=nothing", "hydra/job_logging=nothing", "model=a/b", "model=../model"),
-    *("task=explain image=a explainer=grad_cm", "task=supervise supervision=kernel_shop", "task=train method=transfer"),
-    # References, sweeps and jobs of which one cannot be.
-    *("seed=${nothing}", "seed=${", "seed=${nothing:1}", "seed=${oc.env:NOTHING}"),
-    *("transfer.bound_fit.epochs=2", "task=supervise transfer.bound_fit.epochs=2"),
-    *("seed=1,2", "seed=range(1,3)", "seed=choice(1,2)", "seed=glob(*)", "model=glob(*)", "seed=interval(0,1)"),
-    *("-m seed=0,x", "-m seed=x,0", "-m seed=range(0,0)", "-m seed=range(0,1e12)", "-m seed=interval(0,1)"),
-    *("-m model=clip_tinny", "-m experiment=smoke,smok", "-m transfer.lambda2=0.4,high", "seed=0 -m seed=-1,1"),
-    *("-m seed=0,1 model.patch_size=7,0", "-m study=salvage lengths=[0.5],[2.0]", "-m sead=0,1"),
-    # Names that leave.
-    *(f"name={name}" for name in ("''", "..", "a/../../..", "store", "/tmp/x", ".", "./x", "a//b", "null", "[1]")),
-    *("store=''", "store=null", "hydra.run.dir=null", "hydra.job.chdir=x", "hydra.mode=x", "hydra.nothing=1"),
-    *("+hydra.callbacks.x._target_=sympy.sympify", "hydra.job_logging.handlers.console.class=subprocess.Popen"),
-    # Sizes that no memory holds.
-    *("data.canvas=100000", "model.pretraining.scene.canvas=100000", "model.image_size=70000"),
-    *(f"case.block={10**21}", f"task=supervise block={10**21}", "seed=99999999999999999999", "pictures=1e99"),
-    *("study=ranking path_steps=[1000000]", "study=ranking explainers.ranking.decoder.resize=[1000000]"),
-    *("data=folder data.root=. data.size=100000", "study=salvage model.tower.width=1000000000"),
-    *("study=salvage model.tower.depth=10000000", "model.towers.layers=10000000", "trainer.threads=100000000000"),
-    # Values that do not fit each other, known before any training.
-    *("model.patch_size=0", "model.patch_size=-7", "model.patch_size=5", "model.patch_size=1000000"),
-    *("model.patch_size=42", "study=salvage model.tower.heads=3", "data.object_size=40", "data.cells=40"),
-    *("transfer.lambda2_grid=[0.5,0.5]", "transfer.lambda2_grid=[]", "transfer.lambda2_grid=[0.5000001,0.5000002]"),
-    *("transfer.lambda2_grid=0.4", "transfer.lambda2_grid=[0.4,high]", "transfer.lambda2=[0.4", "transfer.lambda2=nan"),
-    *("transfer.alpha_grid=[0.6,0.6]", "transfer.alpha_grid=[1]", "transfer.alpha_grid=[]", "transfer.alpha_grid=null"),
-    *(f"+transfer.{fit}.keep=best" for fit in ("source_fit", "target_fit")),
-    "study=ranking ++explainers.ranking.fit.keep=best",
-    *(f"study=ranking explainers.ranking.levels={levels}" for levels in ("[9]", "[]", "[0,0]", "[-1]", "x", "null")),
-    *("study=ranking explainers.ranking.decoder.resize=[1,2]", "study=ranking explainers.ranking.decoder.scale=nan"),
-    *("study=ranking explainers.ranking.decoder.scale=0", "study=ranking explainers.ranking.decoder.pixels=0"),
-    *("study=ranking path_steps=[2]", "study=ranking path_steps=[8,8]", "study=ranking case.targets=label"),
-    *("study=salvage lengths=[0.5,0.5]", "study=salvage lengths=[0.3]", "study=salvage lengths=[2.0]"),
-    *(
-        "study=salvage rows=[]",
-        "study=salvage rows=[rise,rise]",
-        "study=salvage rows=[riise]",
-        "study=salvage rows=rise",
-    ),
-    *("study=salvage metrics=[]", "study=salvage metrics=[removal,removal]", "study=salvage metrics=[remove]"),
-    *(f"study=salvage {what}=[nothing]" for what in ("tables", "claims", "figures")),
-    *("study=salvage figures=[1]", "study=salvage 'figures=[{}]'", "study=salvage 'figures=[{figure: nothing}]'"),
-    *("study=salvage tables=[salvage,salvage]", "study=salvage explainers.salvage.share=0.3"),
-    *(
-        "study=salvage model.binary=true",
-        "study=salvage model=clip_tiny",
-        "model=vit_tiny",
-        "task=train model=clip_tiny",
-    ),
-    *("study=salvage probe_images=3", "study=salvage probe=5", "study=salvage explainers.salvage.masks=7"),
-    *("case.images=100000", "transfer.source_images=100000", "transfer.validation_images=100000"),
-    *("plugins=[nothing]", "plugins=nothing", "plugins=[1]", "plugins=null"),
-    *(
-        "explainers=[1]",
-        "explainers.rise=3",
-        "explainers.rise.masks=null study=salvage",
-        "metric=[1]",
-        "metric.removal=3",
-    ),
-    # Files.
-    *(f"study=salvage checkpoint={path}" for path in ("nowhere", ".", "binary", "empty", "/dev/null", "[a]", "1")),
-    *(
-        f"task=explain image={path} model=efficientnet_lite0"
-        for path in ("nowhere", ".", "binary", "empty", "null", "[1]")
-    ),
-    *(
-        f"task=apply_vector checkpoint=binary vector={path}"
-        for path in ("nowhere", ".", "binary", "empty", "null", "[1]")
-    ),
-    *(f"task=supervise checkpoint={path}" for path in ("nowhere", ".", "binary", "empty")),
-    *(f"model=clip_vit_b32 model.weights={path}" for path in ("nowhere", ".", "[1]")),
-    *(f"data=folder data.root={path}" for path in ("nowhere", ".", "binary", "null", "[1]")),
-    *(f"data={name} data.root=nowhere" for name in ("cars", "imagenet", "pet", "wbc", "mura", "dtd", "sun397")),
-    *("data=folder", "data=cars data.root=.", "task=compare data=pictures data.path=nowhere model=efficientnet_lite0"),
-    *("task=compare", "task=compare rank_by=nothing model=efficientnet_lite0", "task=apply_vector vector=v"),
-    *("task=explain image=a", "task=apply_vector checkpoint=c", "task=explain image=a refine=x"),
-    *("checkpoint=a", "classifier.checkpoint=a", "task=supervise images=1000000", "task=supervise split=training"),
-    *("model=cnn_tiny study=ranking model.architecture=nothing", "model=cnn_tiny study=ranking model.output_stride=3"),
-    *(f"--config-dir own experiment={name}" for name in ("tab", "twice", "latin", "number", "bare", "list", "code")),
+COMMANDS = [
+    (typed, wanted.split(" | ") if wanted else [])
+    for typed, _, wanted in (
+        line.partition(" | ")
+        for line in Path(__file__).with_name("bad_commands.txt").read_text(encoding="utf-8").splitlines()
+        if line and not line.startswith("#")
+    )
 ]
-"""Commands; each has to be refused with a word of its last argument that is wrong."""
+"""Commands, and what the line has to say besides a word of what was typed."""
+TYPED = [typed for typed, _ in COMMANDS]
 
 OWN = {
     "tab": b"# @package _global_\n\tseed: 1\n",
@@ -141,8 +49,18 @@ OWN = {
     "bare": b"seed: 1\n",
     "list": b"# @package _global_\n[1, 2]\n",
     "code": b"# @package _global_\nhydra: {callbacks: {x: {_target_: sympy.sympify}}}\n",
+    "smuggled": b"# @package _global_\nexplainers: {rise: {version: 1, root: {level: INFO}, formatters: {a: {(): os.system, "
+    b"command: touch ran}}}}\nhydra: {job_logging: '${explainers.rise}'}\n",
+    "resolved": b"# @package _global_\nx: '${oc.create:{_target_: os.system}}'\n",
+    "file": b"# @package _global_\nhydra: {job_logging: {handlers: {f: {class: logging.FileHandler, filename: binary, "
+    b"mode: w}}, root: {handlers: [f]}}}\n",
+    "leaves": b"# @package _global_\nhydra: {run: {dir: /tmp/elsewhere}}\n",
+    "environment": b"# @package _global_\nhydra: {job: {env_set: {LD_PRELOAD: x.so}}}\n",
+    "null": b"# @package _global_\nseed: ${nothing\n",
+    "data": b"# @package _global_\ndata: 5\n",
+    "mark": b"\xef\xbb\xbf# @package _global_\nseed: 1\n",
 }
-"""Experiments of a user's own that cannot be read."""
+"""Experiments of a user's own that cannot be read, or would run code or write where they must not."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -206,11 +124,15 @@ def words(typed: str) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("typed", TYPED)
-def test_a_bad_command(typed: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+@pytest.mark.parametrize(("typed", "wanted"), COMMANDS)
+def test_a_bad_command(
+    typed: str, wanted: list[str], folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(sys, "argv", ["run.py", *shlex.split(typed)])
     status = cli.main()
-    check_line(status, capsys.readouterr().err, typed, folder)
+    err = capsys.readouterr().err
+    check_line(status, err, typed, folder)
+    assert all(words in err for words in wanted), err
 
 
 PROCESSES = [typed for typed in TYPED if typed in ("=1", "==", "--foo", "model=null", "model=clip_tinny", "name=..")]

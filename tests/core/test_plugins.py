@@ -1,4 +1,5 @@
 import sys
+from dataclasses import replace
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -6,6 +7,7 @@ import pytest
 
 from xai.core import plugins
 from xai.core.errors import UserError
+from xai.core.files import fingerprint_file
 from xai.explainers import registry
 
 TOY = """
@@ -62,3 +64,16 @@ def test_what_cannot_be_loaded_is_one_line_that_names_the_module(folder: Path, m
         plugins.load([module])
     assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
+
+
+def test_the_code_of_a_plug_in_is_a_part_of_its_keys(folder: Path) -> None:
+    plugins.code_of.cache_clear()
+    plugins.load(["their_toy"])
+    before = plugins.code_of("their_toy")
+    assert before == {"code": fingerprint_file(folder / "their_toy.py")[:20]}
+    entry = replace(registry.entry("toy"), of_context=lambda *_: registry.Prepared({"toy": 1}, list))
+    assert entry.prepare(None, None).made_from == {"toy": 1, **before}  # type: ignore[arg-type]
+    (folder / "their_toy.py").write_text(TOY.format(name="toy") + "# another\n")
+    plugins.code_of.cache_clear()
+    assert plugins.code_of("their_toy") != before
+    assert plugins.code_of("xai.explainers.posthoc.rise") == plugins.code_of("sys") == {}

@@ -737,13 +737,32 @@ def test_a_job_whose_artifact_is_removed_while_in_use_begins_again(
 
     entries.over_removals(work)
     assert seen == [b"", WEIGHTS]
-    assert "was removed while it was in use: it is made anew" in caplog.text
+    assert "was removed or changed while it was in use: it is made anew" in caplog.text
 
     def fail() -> None:
         raise UserError("wrong")
 
     with pytest.raises(UserError, match="wrong"):
         entries.over_removals(fail)
+
+
+def test_what_is_changed_after_it_was_checked_is_not_handed_out(store: Store, caplog: Any) -> None:
+    seen = []
+
+    def work() -> None:
+        artifact = store.get("classifier", SPEC, make_files)
+        if not seen:
+            seen.append(b"")
+            weights = artifact.path / "weights.bin"
+            weights.write_bytes(bytes(len(WEIGHTS)))
+        seen.append(artifact.file("weights.bin").read_bytes())
+
+    entries.over_removals(work)
+    assert seen == [b"", WEIGHTS]
+    assert "damaged (weights.bin: checksum differs)" in caplog.text
+    artifact = store.get("classifier", SPEC, refuse)
+    os.utime(artifact.path / "weights.bin")  # its bytes are the same
+    assert artifact.file("weights.bin").read_bytes() == WEIGHTS
 
 
 def a_file_for_a_folder(workdir: Path) -> None:

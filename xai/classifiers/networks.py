@@ -12,6 +12,7 @@ from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 
 from xai.classifiers.params import ClassifierParams, SurrogateParams
+from xai.core import plugins
 from xai.core.errors import UserError
 from xai.core.files import fingerprint_file, write_atomically
 from xai.core.optimisation import FitParams
@@ -207,7 +208,8 @@ class ClassifierStages:
     @property
     def _common(self) -> dict[str, Any]:
         model = {key: value for key, value in asdict(self.model).items() if key not in ("name", "weights")}
-        return {"model": model, "data": self.data.spec, "seed": self.seed, "revision": REVISION}
+        code = plugins.code_of(type(self.model).__module__)
+        return {"model": model, "data": self.data.spec, "seed": self.seed, "revision": REVISION, **code}
 
     @property
     def _given(self) -> dict[str, str]:

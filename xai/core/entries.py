@@ -39,8 +39,10 @@ class Artifact:
     seconds: float
 
     def file(self, name: str) -> Path:
-        """Path of the file `name` of this artifact; UserError when there is none."""
+        """Path of the file `name` of this artifact; UserError when there is none, or it is not what was checked."""
         path = self.path / name
+        if path.is_file() and self.path in verified and not _is_whole(self.path):
+            raise UserError(f"{path} has changed since it was checked: give the same command again")
         if not path.is_file():
             raise UserError(f"{self.path} has no file {name}; it has {', '.join(files_in(self.path)) or 'none'}")
         return path
@@ -79,22 +81,31 @@ def put_aside(wanted: Wanted, path: Path) -> Path:
 
 
 def forget_removed() -> list[Path]:
-    """Artifacts that this process has used and that are no longer there; from now on they count as never seen."""
-    removed = [path for path, names in verified.items() if not all((path / name).is_file() for name in names)]
+    """Artifacts that this process has used and that have been removed or changed; they count as never seen then."""
+    removed = [path for path in verified if not _is_whole(path)]
     for path in removed:
         del verified[path]
     return removed
 
 
 def over_removals(work: Callable[[], None]) -> None:
-    """Do work, and do it again where it has failed because somebody has removed an artifact that it was using."""
+    """Do work, and again where it has failed and somebody has removed or changed an artifact that it was using."""
     while True:
         try:
             return work()
         except Exception:
             if not (removed := forget_removed()):
                 raise
-            log.warning("%s was removed while it was in use: it is made anew", removed[0])
+            log.warning("%s was removed or changed while it was in use: it is made anew", removed[0])
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether the files of an artifact are what its manifest says; hashes are taken where something has changed."""
+    try:
+        _verify(path, json.loads((path / MANIFEST).read_bytes())["files"])
+    except (OSError, DamageError, *UNREADABLE):
+        return False
+    return True
 
 
 def open_entry(wanted: Wanted, path: Path) -> Artifact | None:

@@ -1,10 +1,14 @@
 """Plug-ins: modules of a user's own that register explainers, metrics, data sets or models by being imported."""
 
+import functools
+import sys
 from collections.abc import Iterable
 from importlib import import_module
 from importlib.metadata import entry_points
+from pathlib import Path
 
 from xai.core.errors import UserError
+from xai.core.files import fingerprint_file
 
 GROUP = "xai.plugins"
 """The group of entry points under which an installed package names its modules."""
@@ -29,6 +33,18 @@ def load(names: Iterable[str] = ()) -> None:
             _import(point.module, f"the entry point {point.name} of {GROUP}")
     for name in names:
         _import(name, f"plugins: {name}")
+
+
+@functools.cache
+def code_of(module: str) -> dict[str, str]:
+    """What a key of the store says of the code of a plug-in: the hash of its file, so that an edit makes anew.
+
+    The code of the framework, which has revisions, and what stands in no file have none; what a plug-in imports is not
+    looked at.
+    """
+    file = getattr(sys.modules.get(module), "__file__", None)
+    is_own = module.partition(".")[0] in ("xai", "__main__") or file is None or not Path(file).is_file()
+    return {} if is_own else {"code": fingerprint_file(Path(str(file)))[:20]}
 
 
 def _import(name: str, asked_by: str) -> None:

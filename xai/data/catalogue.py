@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.markup import escape
 
+from xai.core import plugins
 from xai.core.errors import UserError
 from xai.core.progress import console
 from xai.core.settings import build
@@ -65,6 +66,7 @@ def open_data(settings: Mapping[str, Any], where: str) -> OpenData:
     if entry.name in ("folder", "pictures"):
         console.print(f"{where}: {escape(getattr(source, 'summary', ''))}", highlight=False)
     spec = {"name": entry.name, **asdict(params), "fingerprint": getattr(source, "fingerprint", None)}
+    spec |= plugins.code_of(entry.open.__module__)
     return OpenData(str(settings.get("title", entry.name)), spec, source)
 
 

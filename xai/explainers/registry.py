@@ -2,7 +2,7 @@
 
 import pkgutil
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeVar
 
@@ -190,10 +190,12 @@ class Entry:
 
     def prepare(self, context: Context, params: ExplainerParams) -> Prepared:
         """Get it ready for a classifier and a split."""
+        code = plugins.code_of(self.made_by)
         if self.of_context is not None:
-            return self.of_context(context, params)
+            prepared = self.of_context(context, params)
+            return replace(prepared, made_from={**prepared.made_from, **code}) if code else prepared
         own = params.for_split(context.split)
-        made_from = {"name": self.name, **asdict(own)}
+        made_from = {"name": self.name, **asdict(own), **code}
         return Prepared(made_from, lambda: self.build(context.network(own.classifier_removal), own))
 
     def check(self, context: Context, params: ExplainerParams) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from xai.core import plugins
 from xai.explainers.registry import Row
 from xai.games import PatchGame
 from xai.metrics import registry
@@ -106,6 +107,7 @@ def score(case: Case, row: Row, maps: Maps, chosen: Chosen, reference_row: Row |
         "compared": case.compared.identity if case.compared is not None and "logits" in needs else None,
         "case": case.spec,
         "revision": _REVISION,
+        **plugins.code_of(chosen.metric.compute.__module__),
     }
     if "judge" in needs:
         assert case.judge is not None
