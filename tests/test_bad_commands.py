@@ -7,7 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,9 @@ from xai.app import check
 from xai.core.store import Store
 
 RIGHT = re.compile(
-    r"must|use |choose|did you mean|known here|give|set |leave|add |needs|expected|there are|belongs to|--help|"
-    r"name |make it|train|copy|begin it|refused|is not used|does not exist|there is none|no such|none of the|"
-    r"has to be|takes all|list them|lower |instead|Leave"
+    r"must|use |choose|did you mean|known here|give|set |leave|add |takes? |belongs to|--help|make |train|begin |"
+    r"check the |has to |list|there (?:are|is no folder) |name |lower |instead|needs |mended|look into|change the folder",
+    re.IGNORECASE,
 )
 """Words that say what would be right."""
 
@@ -49,14 +49,14 @@ OWN = {
     "bare": b"seed: 1\n",
     "list": b"# @package _global_\n[1, 2]\n",
     "code": b"# @package _global_\nhydra: {callbacks: {x: {_target_: sympy.sympify}}}\n",
-    "smuggled": b"# @package _global_\nexplainers: {rise: {version: 1, root: {level: INFO}, formatters: {a: {(): os.system, "
+    "smuggled": b"# @package _global_\nexplainers: {rise: {version: 1, root: {}, formatters: {a: {(): os.system, "
     b"command: touch ran}}}}\nhydra: {job_logging: '${explainers.rise}'}\n",
     "resolved": b"# @package _global_\nx: '${oc.create:{_target_: os.system}}'\n",
     "file": b"# @package _global_\nhydra: {job_logging: {handlers: {f: {class: logging.FileHandler, filename: binary, "
     b"mode: w}}, root: {handlers: [f]}}}\n",
     "leaves": b"# @package _global_\nhydra: {run: {dir: /tmp/elsewhere}}\n",
     "environment": b"# @package _global_\nhydra: {job: {env_set: {LD_PRELOAD: x.so}}}\n",
-    "null": b"# @package _global_\nseed: ${nothing\n",
+    "unread": b"# @package _global_\nseed: ${nothing\n",
     "data": b"# @package _global_\ndata: 5\n",
     "mark": b"\xef\xbb\xbf# @package _global_\nseed: 1\n",
 }
@@ -103,14 +103,20 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     torch.use_deterministic_algorithms(False)
 
 
-def check_line(status: int, err: str, typed: str, folder: Path) -> None:
+def check_line(status: int, err: str, typed: str, folder: Path, wanted: Sequence[str] = ()) -> None:
     assert status not in (0, None), typed
     assert err.startswith("error: "), (typed, err)
     assert err.endswith("\n"), (typed, err)
     assert err.count("\n") == 1, (typed, err)
     assert "Traceback" not in err
-    assert any(word in err for word in words(typed)), (typed, err)
-    assert RIGHT.search(err), (typed, err)
+    named = words(typed)
+    assert wanted or any(word in err for word in named), (typed, err)
+    assert all(word in err for word in wanted), (typed, err)
+    # What would be right stands beside what is wrong, and is no word of that.
+    advice = err
+    for word in sorted(named, key=len, reverse=True):
+        advice = advice.replace(word, "") if len(word) > 3 else advice
+    assert RIGHT.search(advice), (typed, err)
     assert {path.name for path in folder.iterdir()} == {"binary", "empty", "own"}, typed
 
 
@@ -130,9 +136,7 @@ def test_a_bad_command(
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["run.py", *shlex.split(typed)])
     status = cli.main()
-    err = capsys.readouterr().err
-    check_line(status, err, typed, folder)
-    assert all(words in err for words in wanted), err
+    check_line(status, capsys.readouterr().err, typed, folder, wanted)
 
 
 PROCESSES = [typed for typed in TYPED if typed in ("=1", "==", "--foo", "model=null", "model=clip_tinny", "name=..")]

@@ -132,6 +132,13 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
 # Names, numbers and types.
 
 
+def test_a_published_vit_that_cannot_be_fetched(run: Cli) -> None:
+    chosen = ("model=vit_b14_dinov2", "model.architecture=vit_tiny_patch16_224", "model.patch_size=16")
+    line = run.refused("task=train", *chosen, "model.pretrained=true")
+    assert "could not be fetched" in line
+    assert "model.weights=" in line
+
+
 def test_a_gpu_that_is_not_there(run: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert "trainer=cpu" in run.refused("trainer=gpu")

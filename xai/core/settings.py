@@ -142,8 +142,9 @@ def unknown(path: str, key: str, known: Iterable[str], kind: str = "setting", of
     """
     names = sorted(known)
     near = difflib.get_close_matches(key, names, 1)
-    listed = f"{offer} {', '.join(names)}" if len(names) <= _MOST_NAMED else f"none of the {len(names)} is like it"
-    hint = f"did you mean {near[0]}?" if near else listed if names else "there is none here"
+    few = f"none of the {len(names)} is like it; there are {', '.join(names[:3])}, ..."
+    listed = f"{offer} {', '.join(names)}" if len(names) <= _MOST_NAMED else few
+    hint = f"did you mean {near[0]}?" if near else listed if names else "there is none here, leave it out"
     return f"{path} is not a known {kind}: {hint}".lstrip()
 
 

@@ -143,7 +143,8 @@ def build_vit(params: VitParams, outputs: int, seed: int, *, published: bool = F
     patch = tuple(network.patch_embed.patch_size)
     if patch != (params.patch_size,) * 2:
         raise UserError(
-            f"model.architecture={params.architecture} has patches of {patch[0]} px, not patch_size={params.patch_size}"
+            f"model.architecture={params.architecture} has patches of {patch[0]} px, not "
+            f"patch_size={params.patch_size}: use model.patch_size={patch[0]}"
         )
     return network
 

@@ -79,7 +79,9 @@ def vit_networks(context: Context, asked: str, heads: int = 1) -> VitStages:
     """
     networks = context.model.networks
     if not isinstance(networks, VitStages):
-        raise UserError(f"{asked} starts from a vision transformer, and model={context.model.name} is none")
+        raise UserError(
+            f"{asked} starts from a vision transformer, and model={context.model.name} is none: use model=vit_tiny"
+        )
     if networks.width % heads:
         raise UserError(
             f"heads={heads} does not divide the {networks.width} channels of model={context.model.name}: choose a "
