@@ -25,7 +25,8 @@ from xai.core.store import Store
 
 RIGHT = re.compile(
     r"must|use |choose|did you mean|known here|give|set |leave|add |takes? |belongs to|--help|make |train|begin |"
-    r"check the |has to |list|there (?:are|is no folder) |name |lower |instead|needs |mended|look into|change the folder",
+    r"check the |has to |list|there (?:are|is no folder) |name |lower |instead|needs |mended|"
+    r"look into|change the folder",
     re.IGNORECASE,
 )
 """Words that say what would be right."""

@@ -191,4 +191,4 @@ def test_a_dataclass_of_the_standard_library_is_built_as_strictly() -> None:
 
 
 def test_a_name_among_none_prints_no_empty_list() -> None:
-    assert unknown("data.x", "x", []) == "data.x is not a known setting: there is none here"
+    assert unknown("data.x", "x", []) == "data.x is not a known setting: there is none here, leave it out"
