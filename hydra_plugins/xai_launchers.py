@@ -36,6 +36,9 @@ class _Commands(Launcher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run all jobs, as many at a time as there is room for."""
+        # Python looks beside this package wherever a job is started.
+        here = str(Path(__file__).resolve().parents[1])
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")]))
         statuses = self.run([self._command(list(overrides)) for overrides in job_overrides])
         returns = []
         for overrides, status in zip(job_overrides, statuses, strict=True):

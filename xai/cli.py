@@ -30,7 +30,7 @@ from xai.core.composing import CONF, choices, config_files
 from xai.core.errors import UserError, visible
 from xai.core.guard import check_config
 from xai.core.launching import end_with_the_launcher, is_launched
-from xai.core.overrides import as_axis, label, overrides, quoted, typed_keys
+from xai.core.overrides import as_addition, as_axis, label, overrides, quoted, typed_keys
 from xai.core.records import recorded
 from xai.core.settings import unknown
 from xai.core.timing import STARTED as STARTED
@@ -57,6 +57,8 @@ def main() -> int:
         run = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(_run)
         if given.multirun:
             return _sweep(run, given, flags, settings)
+        if chosen.get("task") == "plan" and "sweep" in chosen:
+            settings = [as_addition(each) for each in settings]
         # Flags first: argparse does not find settings on both sides of one.
         sys.argv[1:] = [*flags, *settings]
         run()

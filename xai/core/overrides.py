@@ -44,8 +44,17 @@ def as_axis(text: str) -> str:
     A setting may be there only with the experiment that the jobs have.
     """
     key, _, value = text.partition("=")
-    is_own = key.startswith("hydra") or key in ("name", "store") or (CONF / key.lstrip("+").partition("@")[0]).is_dir()
-    return text if is_own or not value or is_swept(text) else f"{key}=choice({value})"
+    return text if _is_common(key) or not value or is_swept(text) else f"{key}=choice({value})"
+
+
+def as_addition(text: str) -> str:
+    """An override of what a sweep's jobs have, where none of them is composed yet."""
+    return text if _is_common(text.partition("=")[0]) or text.startswith("+") else f"++{text}"
+
+
+def _is_common(key: str) -> bool:
+    """Whether an override is one of the whole sweep: a choice of files, Hydra's own, or a place."""
+    return key.startswith("hydra") or key in ("name", "store") or (CONF / key.lstrip("+").partition("@")[0]).is_dir()
 
 
 def alone(given: Iterable[str], name: str) -> list[str]:

@@ -14,7 +14,7 @@ from xai.core.records import path_of
 from xai.core.settings import build
 from xai.sweeps.jobs import Job, Sweep, folder_of, jobs_of, seen_by, without_hydra, write_plan
 from xai.sweeps.report import report
-from xai.sweeps.status import FAILED, look, say
+from xai.sweeps.status import look, say
 
 Check = Callable[[Sequence[str], DictConfig], None]
 
@@ -70,9 +70,9 @@ def end(jobs: Sequence[Job], typed: str) -> int:
     say(states)
     with seen_by(config):
         report(jobs, sweep, folder_of(jobs), typed)
-    failed = [state for state in states if state.state in FAILED]
+    failed = [state for state in states if state.state != "done"]
     if failed:
-        console.print(f"\n{len(failed)} of {len(jobs)} jobs failed; the same command goes on, and each alone by:")
+        console.print(f"\n{len(failed)} of {len(jobs)} jobs did not end well; the same command goes on, each alone by:")
         for state in failed:
             console.print(f"  {state.job.command}", markup=False, highlight=False, soft_wrap=True)
     return 1 if failed else 0

@@ -19,7 +19,6 @@ from xai.core.settings import Positive, settings
 from xai.sweeps.jobs import OUTPUTS, Job, asked_jobs
 from xai.tasks.registry import Task
 
-FAILED = ("failed", "killed")
 _COLOURS = {"done": "green", "failed": "red", "killed": "red", "running": "cyan"}
 
 

@@ -34,7 +34,9 @@ class Task:
 TASKS = {
     "apply_vector": "xai.tasks.apply_vector",
     "compare": "xai.tasks.compare",
+    "data": "xai.tasks.data",
     "explain": "xai.tasks.explain",
+    "plan": "xai.sweeps.plan",
     "report": "xai.sweeps.report",
     "status": "xai.sweeps.status",
     "study": "xai.tasks.study",

@@ -1,0 +1,163 @@
+"""Launchers: what they run, on which cores and GPUs, and what they make of a job that fails."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hydra.core.plugins import Plugins
+
+from hydra_plugins import xai_launchers
+from hydra_plugins.xai_launchers import Processes, Ray, Slurm
+from tests.sweeps.conftest import Sweeping
+from xai.core.errors import UserError
+from xai.core.launching import Command
+
+ROOT = Path(__file__).resolve().parents[2]
+TELL = "import os, sys; print(*map(os.environ.get, ['CUDA_VISIBLE_DEVICES', 'OMP_NUM_THREADS'])); sys.exit({})"
+
+
+def commands(folder: Path, *scripts: str) -> list[Command]:
+    return [
+        Command((sys.executable, "-c", script), Path(f"outputs/toy/{number}"), folder, {})
+        for number, script in enumerate(scripts)
+    ]
+
+
+def said(folder: Path, number: int) -> str:
+    return (folder / f"outputs/toy/jobs/{number}.log").read_text().strip()
+
+
+def test_a_job_is_what_is_typed_for_it_alone(sweep: Sweeping, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[Command] = []
+
+    def run(self: Any, found: Sequence[Command]) -> list[int]:
+        ran.extend(found)
+        return [0] * len(found)
+
+    # Hydra has looked for plug-ins then, and has its own view of the module.
+    Plugins.instance()
+    monkeypatch.setattr(xai_launchers.Processes, "run", run)
+    monkeypatch.setenv("PYTHONPATH", "")
+    # None of them has run, which is told at the end.
+    assert sweep("-m", "sweep=toy", "seed=3", "launcher=processes", "hydra.launcher.jobs=1") == 1
+    (command,) = ran
+    place = f"--config-dir={Path.cwd() / 'conf'}"
+    typed = ["study=salvage", "seed=3", "logger=none", "sweep=toy", "name='toy/seed=3'"]
+    assert list(command.arguments) == [sys.executable, os.path.abspath("run.py"), place, *typed]
+    assert (command.run, command.place) == (Path("outputs/toy/seed=3"), Path.cwd())
+
+
+def test_processes_divide_the_cores_and_one_that_fails_stops_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    killed = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+    ends = Processes(jobs=2).run(commands(tmp_path, TELL.format(3), killed, TELL.format(0)))
+    assert ends == [3, -9, 0]
+    # No GPU is seen, and each of two has four cores.
+    assert said(tmp_path, 0) == said(tmp_path, 2) == "4"
+
+
+def test_no_two_jobs_see_the_same_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3,5,7")
+    waiting = "import os, pathlib, time\n" + "\n".join(
+        [
+            "open(f'here-{os.getpid()}', 'w').close()",
+            "deadline = time.time() + 30",
+            "while len(list(pathlib.Path().glob('here-*'))) < 2 and time.time() < deadline: time.sleep(0.01)",
+            "print(os.environ['CUDA_VISIBLE_DEVICES'])",
+        ]
+    )
+    assert Processes(gpus=2).run(commands(tmp_path, waiting, waiting)) == [0, 0]
+    assert {said(tmp_path, 0), said(tmp_path, 1)} == {"2,3", "5,7"}
+
+
+@pytest.mark.parametrize(("there", "jobs"), [(0, None), (1, 2)])
+def test_more_gpus_than_there_are(monkeypatch: pytest.MonkeyPatch, there: int, jobs: int | None) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: there)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    with pytest.raises(UserError, match=f"the {there} that are visible"):
+        Processes(jobs=jobs, gpus=1).run([])
+
+
+def test_a_job_ends_with_its_launcher(tmp_path: Path) -> None:
+    job = "\n".join(
+        [
+            "import pathlib, time",
+            "from xai.core.launching import end_with_the_launcher",
+            "end_with_the_launcher()",
+            "for beat in range(2000):",
+            "    pathlib.Path('beat').write_text(str(beat))",
+            "    time.sleep(0.02)",
+        ]
+    )
+    launcher = "\n".join(
+        [
+            "import sys",
+            "from pathlib import Path",
+            "from xai.core.launching import Command, run_command",
+            f"run_command(Command((sys.executable, '-c', {job!r}), Path('outputs/toy/0'), Path.cwd(), {{}}))",
+        ]
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen([sys.executable, "-c", launcher], cwd=tmp_path, env=environment)
+    beat = tmp_path / "beat"
+    wait_for(lambda: beat.exists() and bool(beat.read_text()))
+    process.kill()
+    process.wait()
+
+    def is_still() -> bool:
+        before = beat.read_text()
+        time.sleep(0.3)
+        return beat.read_text() == before
+
+    wait_for(is_still)
+
+
+def wait_for(reached: Any) -> None:
+    deadline = time.monotonic() + 60
+    while not reached():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_slurm_in_processes_of_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("submitit", reason="launcher=slurm: pip install -e '.[slurm]'")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    launcher = Slurm("local", 1, timeout_min=5, cpus_per_task=3, partition="big", mem_gb=None)
+    ends = launcher.run(commands(tmp_path, TELL.format(3), "import os; os.abort()", TELL.format(0)))
+    assert (ends[0], ends[2]) == (3, 0)
+    assert ends[1] < 0
+    assert said(tmp_path, 2).endswith("3")
+
+
+def test_ray_on_one_machine_with_two_workers(tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="launcher=ray: pip install -e '.[ray]'")
+    ends = Ray(0, 1, cores=2).run(commands(tmp_path, TELL.format(3), "import os; os.abort()", TELL.format(0)))
+    assert (ends[0], ends[2]) == (3, 0)
+    assert ends[1] < 0
+    assert said(tmp_path, 2) == "1"
+
+
+@pytest.mark.parametrize("name", ["ray", "submitit"])
+def test_a_launcher_that_is_not_installed(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, name, None)
+    launcher = Ray(0, 1) if name == "ray" else Slurm("slurm", 1)
+    with pytest.raises(UserError, match="pip install -e"):
+        launcher.run(commands(tmp_path, "pass"))
+
+
+def test_the_launchers_that_the_configuration_names_are_there() -> None:
+    assert {each for each in ("Processes", "Ray", "Slurm") if hasattr(xai_launchers, each)} == {
+        line.split(".")[-1].strip()
+        for path in (ROOT / "conf/launcher").glob("*.yaml")
+        for line in path.read_text().splitlines()
+        if "_target_" in line
+    }

@@ -1,0 +1,95 @@
+"""`task=plan` and `task=data`: every paper-scale sweep is planned, and by hand the numbers are the same."""
+
+from pathlib import Path
+
+import hydra
+import pytest
+
+from tests.sweeps.conftest import Sweeping
+from xai.core.composing import CONF
+from xai.data.catalogue import fill, open_data
+from xai.data.facts import FACTS, counts, state
+from xai.data.registry import SPLITS, names
+from xai.papers.plans import stages_of
+from xai.sweeps.plan import planned_settings
+
+PAPER = sorted(path.stem for path in (CONF / "sweep").glob("*_paper.yaml"))
+RUNS = {(CONF / "sweep" / f"{name}.yaml").read_text().split("axes:")[1].split("\ntables:")[0]: name for name in PAPER}
+"""By their runs: Tables 1 to 4 of SALVAGE are of the same ones."""
+
+
+def planned(*typed: str) -> list[dict[str, float]]:
+    """The passes of each stage of each job."""
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        return [{stage.name: stage.passes for stage in stages_of(each)} for each in planned_settings(typed)]
+
+
+def test_there_is_a_paper_scale_sweep_for_every_sweep() -> None:
+    embedded = {path.stem for path in (CONF / "sweep").glob("*.yaml")} - set(PAPER)
+    assert {f"{name}_paper" for name in embedded} | {"vectors_table2_paper"} == set(PAPER)
+
+
+@pytest.mark.parametrize("name", RUNS.values())
+def test_every_paper_scale_sweep_is_planned(name: str) -> None:
+    # One job of each data set; the others differ in numbers alone.
+    few = {"vectors_figure3_paper": ["transfer.alpha=0.1"], "vectors_table1_paper": [], "vectors_table2_paper": []}
+    typed = [*few.get(name, ["seed=0"]), *(["data=cars,svhn"] if name.startswith("vectors") else [])]
+    for stages in planned(f"sweep={name}", *typed):
+        assert sum(stages.values()) > 1e8
+        assert any(stage.startswith("scores: ") for stage in stages)
+
+
+def test_the_passes_of_salvage_by_hand() -> None:
+    (stages,) = planned("experiment=salvage_paper_pet")
+    train, test = 7349 - 2 * 734, 734
+    assert stages["classifier"] == 25 * train * 3
+    assert stages["surrogate"] == 50 * train * (3 + 1)
+    assert stages["training of salvage"] == 100 * train * (3 + 32)
+    assert stages["rise of the test images"] == 2000 * test
+    # One network, read in two ways.
+    assert "training of vit_shapley_normalised" not in stages
+
+
+def test_the_passes_of_a_transfer_by_hand() -> None:
+    (stages,) = planned("experiment=vectors_paper", "data@source=imagenet", "data=dtd", "rows=[ft_target,proposed]")
+    source = 1281167 - 128116
+    assert stages["ft target"] == 2000 * 128 * 3
+    assert stages["kernel_shap_paper of the source, imagenet"] == source * 502
+    assert len([name for name in stages if name.startswith("ft source+X, alpha")]) == 9
+    assert "ft target+X" not in stages
+
+
+def test_jobs_of_a_sweep_share_what_is_the_same(sweep: Sweeping, capsys: pytest.CaptureFixture[str]) -> None:
+    assert sweep("task=plan", "sweep=salvage_table1", "seed=0", "case.images=50", "rate=1000") == 0
+    alone = capsys.readouterr().out
+    assert "2 jobs" in alone
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        typed = ["experiment=vectors_paper", "data@source=imagenet", "data=dtd,svhn", "rows=[proposed]"]
+        first, second = (stages_of(each) for each in planned_settings(typed))
+    # Two targets have the source in common.
+    mine = {stage.identity for stage in first}
+    shared = [stage.name for stage in second if stage.identity in mine]
+    assert len(shared) == 2 + 9
+    assert all("source" in name for name in shared)
+    assert "GPU hours at 1,000 passes a second" in " ".join(alone.split())
+    assert not Path("outputs").exists()
+
+
+def test_facts_of_what_is_shipped_are_counted() -> None:
+    fill()
+    assert set(names()) - {"folder", "pictures"} <= set(FACTS)
+    for name in ("digits", "mnist5k", "mnist_pair"):
+        source = open_data({"name": name}, "data").source
+        assert counts({"name": name}) == {split: len(source.labels(split)) for split in SPLITS}
+    assert counts({"name": "imagenette", "splits": "halved"}) == {"train": 9469, "validation": 1962, "test": 1963}
+    assert counts({"name": "folder"}) is None
+
+
+def test_the_state_of_a_data_set(tmp_path: Path, sweep: Sweeping, capsys: pytest.CaptureFixture[str]) -> None:
+    assert state("digits", None) == "here"
+    assert state("pet", str(tmp_path / "pet")) == "to be fetched"
+    assert state("mura", str(tmp_path / "mura")) == "to be asked for"
+    (tmp_path / "mura" / "MURA-v1.1").mkdir(parents=True)
+    assert state("mura", str(tmp_path / "mura")) == "here"
+    assert sweep("task=data") == 0
+    assert "The licence's page has the last word." in capsys.readouterr().out

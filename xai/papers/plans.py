@@ -1,0 +1,237 @@
+"""What a study needs, from its settings alone: the graph of its stages, their forward passes, and what they leave.
+
+Nothing is opened, fetched or built, so that a paper's data and weights need not be there. A backward pass counts as two
+forward ones; numbers of images are those of `xai.data.facts`, and everything is what an empty store would have to be
+filled with.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+import timm
+import torch
+
+from xai.core.errors import UserError
+from xai.core.optimisation import FitParams
+from xai.data.facts import counts
+from xai.explainers.registry import Row
+from xai.explainers.rows import load_row, made_from
+from xai.papers.ranking.study import RankingStudy
+from xai.papers.salvage.study import SalvageStudy
+from xai.papers.vectors.study import VectorsStudy
+from xai.study.params import StudySettings, open_metrics, open_rows
+
+_FORWARD_AND_BACKWARD = 3
+_STATES = 3
+"""A checkpoint of AdamW has the weights and two moments of each; what is left has the weights."""
+_FLOAT = 4
+_READ_OFF = {"reading", "share"}
+"""Settings of a row that say how a trained network is used, and nothing of its training."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Something that the store keeps.
+
+    Args:
+        name: What it is.
+        passes: Forward passes of making it.
+        kept: Bytes of it in the store.
+        meanwhile: Bytes that it takes besides, while it is being made.
+        needs: Stages that have to be there first.
+        own: What it is made of besides: two jobs with the same of all this share it.
+    """
+
+    name: str
+    passes: float
+    kept: float
+    meanwhile: float = 0.0
+    needs: tuple["Stage", ...] = ()
+    own: Any = field(default=None, repr=False)
+
+    @property
+    def identity(self) -> str:
+        """The same for the same stage of two jobs."""
+        said = repr((self.name, self.own, [each.identity for each in self.needs]))
+        return hashlib.sha256(said.encode()).hexdigest()
+
+
+def stages_of(asked: StudySettings) -> list[Stage]:
+    """The stages of a study, each after those that it needs.
+
+    Raises:
+        UserError: Nobody has said how many images the data set has, or no study that trains is asked for.
+    """
+    plan = _Plan(asked)
+    if isinstance(asked, VectorsStudy):
+        explained = plan.vectors(asked)
+    elif isinstance(asked, SalvageStudy | RankingStudy):
+        explained = plan.networks(asked)
+    else:
+        raise UserError(f"task=plan knows study=vectors, salvage and ranking: study={asked.study} is none of them")
+    plan.measured(explained)
+    return plan.stages
+
+
+class _Plan:
+    def __init__(self, asked: StudySettings) -> None:
+        model: Any = getattr(asked, "model")  # noqa: B009 - each study has a model of a family of its own
+        self.asked, self.model, self.players = asked, model, model.grid**2
+        self.images = _images(asked.data)
+        self.stages: list[Stage] = []
+        self.trained: dict[str, Stage] = {}
+        self.names: dict[str, str] = {}
+        self.size = _FLOAT * _weights(model)
+
+    def add(self, stage: Stage) -> Stage:
+        """Put a stage behind the others, once."""
+        found = next((each for each in self.stages if each.identity == stage.identity), None)
+        if found is None:
+            self.stages.append(stage)
+        return found or stage
+
+    def train(
+        self, name: str, fit: FitParams, images: int, each: float, *needs: Stage, own: Any = None, on: Any = None
+    ) -> Stage:
+        """A training of so many passes an image, on the data set or another one."""
+        unit, length = fit.length
+        seen = length * images if unit == "epochs" else length * fit.batch_size
+        made_of = (self.model, on or self.asked.data, self.asked.seed, fit, images, own)
+        return self.add(Stage(name, seen * each, self.size, _STATES * self.size, needs, made_of))
+
+    def explain(self, row: Row, images: int, what: str, *needs: Stage, on: Any = None) -> Stage:
+        """The maps of a row, of images of the data set or of another one."""
+        side = self.model.image_size if row.params.of_pixels else self.model.grid
+        kept = 0.0 if row.entry.info.kind == "classifier" else images * side**2 * _FLOAT
+        made_of = (self.model, on or self.asked.data, self.asked.seed, row.params, images)
+        return self.add(Stage(f"{row.name} of {what}", images * self.cost(row), kept, kept, needs, made_of))
+
+    def cost(self, row: Row) -> float:
+        """Passes of explaining an image by a row."""
+        params: Any = row.params
+        if hasattr(params, "draws") and hasattr(params, "objective"):
+            return float(params.step * params.draws * 2 * params.objective.steps * _FORWARD_AND_BACKWARD)
+        return float(row.entry.info.passes(params, self.players)) if row.entry.info.passes else 1.0
+
+    def networks(self, asked: SalvageStudy | RankingStudy) -> list[Stage]:
+        """The classifier, where rows are learned from masks the surrogate, and every row's own training."""
+        rows = open_rows(asked.rows, asked.explainers)
+        wanted = [*rows, *made_from(rows, asked.explainers).values()]
+        train = self.images["train"]
+        explained = self.train("classifier", asked.classifier.fit, train, 3, own=asked.classifier)
+        surrogate = None
+        if isinstance(asked, SalvageStudy) or any(hasattr(row.params, "masks") and _fit(row) for row in wanted):
+            passes = _FORWARD_AND_BACKWARD + float(asked.surrogate.teacher == "classifier")
+            surrogate = self.train("surrogate", asked.surrogate.fit, train, passes, explained, own=asked.surrogate)
+        for row in wanted:
+            fit = _fit(row)
+            if fit is not None:
+                needs = surrogate if hasattr(row.params, "masks") and surrogate else explained
+                passes = _FORWARD_AND_BACKWARD + _learning(row.params)
+                # Two rows may read one network differently.
+                own = repr((row.entry.info.name, [(k, v) for k, v in vars(row.params).items() if k not in _READ_OFF]))
+                name = self.names.setdefault(own, f"training of {row.name}")
+                self.trained[row.name] = self.train(name, fit, train, passes, needs, own=own)
+        return [surrogate if isinstance(asked, SalvageStudy) and surrogate else explained]
+
+    def vectors(self, asked: VectorsStudy) -> list[Stage]:
+        """Classifiers of source and target, supervision, the explaining network of the source, and the bound."""
+        params, source = asked.transfer, _images(asked.source)
+        supervision = load_row(asked.supervision, asked.explainers)
+        alphas = params.alpha_grid if params.alpha is None else (params.alpha,)
+        lambdas = params.lambda2_grid if params.lambda2 is None else (params.lambda2,)
+        supervised = params.source_images or source["train"]
+        ft_source = self.train("ft source", params.source_fit, supervised, 3, on=asked.source)
+        train = params.target_images or self.images["train"]
+        ft_target = self.train("ft target", params.target_fit, train, 3)
+        source_x = self.explain(
+            supervision, supervised, f"the source, {_title(asked.source)}", ft_source, on=asked.source
+        )
+        moved = [
+            self.train(
+                f"ft source+X, alpha {alpha:g}", params.source_fit, supervised, 3, source_x, own=alpha, on=asked.source
+            )
+            for alpha in alphas
+        ]
+        chosen: list[Stage] = [*moved, ft_target]
+        if len(alphas) * len(lambdas) > 1:
+            held_out = params.validation_images or self.images["validation"]
+            reference = self.explain(supervision, held_out, "the validation split", ft_target)
+            passes = float(len(alphas) * len(lambdas) * held_out)
+            own = (self.asked.data, self.model, self.asked.seed, params)
+            chosen = [self.add(Stage("choice of alpha, lambda2", passes, 0, 0, (*moved, ft_target, reference), own))]
+        if "ft_target_x" in asked.rows:
+            images = params.bound_images or train
+            bound = load_row(asked.supervision, {asked.supervision: {"coalitions": params.bound_coalitions}})
+            target_x = self.explain(bound, images, "the target's training images", ft_target)
+            chosen.append(self.train("ft target+X", params.bound_fit, images, 3, target_x))
+        self.explain(supervision, self.asked.case.images or self.images[asked.case.split], "the test images", ft_target)
+        return chosen
+
+    def measured(self, explained: Sequence[Stage]) -> None:
+        """Maps of all rows, and scores of all metrics for each."""
+        asked = self.asked
+        images = asked.case.images or self.images[asked.case.split]
+        metrics = open_metrics(asked.metrics, asked.metric)
+        targets = 2 if any("second" in each.needs for each in metrics) else 1
+        rows = open_rows(asked.rows, asked.explainers)
+        maps = []
+        for row in rows:
+            mine = [self.trained[row.name]] if row.name in self.trained else []
+            maps.append(self.explain(row, targets * images, f"the {asked.case.split} images", *explained, *mine))
+        scored = sum(row.entry.info.kind != "classifier" for row in rows)
+        for each in metrics:
+            passes = images * scored * each.metric.passes(each.params, self.players) if each.metric.passes else 0.0
+            kept = float(images * len(rows) * 2 * _FLOAT)
+            self.add(Stage(f"scores: {each.metric.name}", passes, kept, kept, tuple(maps), (each.params, asked.case)))
+
+
+def _fit(row: Row) -> FitParams | None:
+    return getattr(row.params, "fit", None)
+
+
+def _learning(params: Any) -> float:
+    """Passes of the classifier for one training image of an explainer, beside its own."""
+    if hasattr(params, "objective"):
+        return 2.0 * params.objective.steps * _FORWARD_AND_BACKWARD
+    return float(getattr(params, "masks", 0))
+
+
+def _title(data: Mapping[str, Any]) -> str:
+    return str(data.get("title", data["name"]))
+
+
+def _images(data: Mapping[str, Any]) -> dict[str, int]:
+    found = counts(data)
+    if found is None:
+        raise UserError(f"data={_title(data)} has not been counted: task=plan knows the sets of task=data")
+    return found
+
+
+def _weights(model: Any) -> int:
+    """Parameters of a network."""
+    architecture = getattr(model, "architecture", None)
+    if architecture is not None:
+        return _published_weights(architecture)
+    if hasattr(model, "towers"):
+        from xai.models.factory import build_clip
+
+        return _count(build_clip(model, 0))
+    return _count(model.build(10))
+
+
+@cache
+def _published_weights(architecture: str) -> int:
+    import open_clip
+
+    with torch.device("meta"):  # no memory, no numbers
+        if architecture in open_clip.list_models():
+            return _count(open_clip.create_model(architecture, device="meta"))
+        return _count(timm.create_model(architecture, pretrained=False))
+
+
+def _count(network: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
