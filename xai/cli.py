@@ -30,7 +30,7 @@ from xai.core.composing import CONF, choices, config_files
 from xai.core.errors import UserError, visible
 from xai.core.guard import check_config
 from xai.core.launching import end_with_the_launcher, is_launched
-from xai.core.overrides import as_addition, as_axis, label, overrides, quoted, typed_keys
+from xai.core.overrides import as_addition, as_axis, overrides, quoted, typed_keys
 from xai.core.records import recorded
 from xai.core.settings import unknown
 from xai.core.timing import STARTED as STARTED
@@ -89,7 +89,6 @@ def _sweep(run: Callable[[], Any], given: argparse.Namespace, flags: Sequence[st
 def prepare() -> None:
     """Make Hydra let its errors through and refuse what it must not run, and a stop from outside an orderly one."""
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    OmegaConf.register_new_resolver("xai.label", label, replace=True)
     if not hasattr(ConfigLoaderImpl.load_configuration, "__wrapped__"):
         ConfigLoaderImpl.load_configuration = _guarded(ConfigLoaderImpl.load_configuration)  # type: ignore[method-assign]
     # -m alone makes a sweep; Hydra would compose everything once more to find that out.

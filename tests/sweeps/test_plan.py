@@ -14,7 +14,10 @@ from xai.papers.plans import stages_of
 from xai.sweeps.plan import planned_settings
 
 PAPER = sorted(path.stem for path in (CONF / "sweep").glob("*_paper.yaml"))
-RUNS = {(CONF / "sweep" / f"{name}.yaml").read_text().split("axes:")[1].split("\ntables:")[0]: name for name in PAPER}
+RUNS = {
+    (CONF / "sweep" / f"{name}.yaml").read_text().split("axes:")[1].split("\ntables:")[0].split("\nclaims:")[0]: name
+    for name in PAPER
+}
 """By their runs: Tables 1 to 4 of SALVAGE are of the same ones."""
 
 

@@ -167,3 +167,6 @@ def typed_keys(overrides: Iterable[str]) -> list[str]:
         keys += ["model"] * ("override /model" in groups)
         keys += [f"model.{key}" for key in experiment.get("model") or {}]
     return keys
+
+
+OmegaConf.register_new_resolver("xai.label", label, replace=True)
