@@ -27,8 +27,8 @@ def planned(*typed: str) -> list[dict[str, float]]:
         return [{stage.name: stage.passes for stage in stages_of(each)} for each in planned_settings(typed)]
 
 
-def test_there_is_a_paper_scale_sweep_for_every_sweep() -> None:
-    embedded = {path.stem for path in (CONF / "sweep").glob("*.yaml")} - set(PAPER)
+def test_there_is_a_paper_scale_sweep_for_every_table_and_figure_of_a_paper() -> None:
+    embedded = {path.stem for path in (CONF / "sweep").glob("*_[tf][ai][bg]*.yaml")} - set(PAPER)
     assert {f"{name}_paper" for name in embedded} | {"vectors_table2_paper"} == set(PAPER)
 
 
