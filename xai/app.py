@@ -52,8 +52,11 @@ def run(config: DictConfig, output: Path, typed: Sequence[str] = ()) -> None:
     over_removals(work)
 
 
-def check(config: DictConfig, typed: Sequence[str] = ()) -> tuple[Task, Any]:
-    """What is asked for and its settings; arguments and errors as of `run`."""
+def check(config: DictConfig, typed: Sequence[str] = (), *, here: bool = True) -> tuple[Task, Any]:
+    """What is asked for and its settings; arguments and errors as of `run`.
+
+    Data and files that it names have to be `here`, unless it is only planned.
+    """
     values = _plain(config)
     plugins.load(_module_names(values["plugins"]))
     _check_names(values)
@@ -66,7 +69,8 @@ def check(config: DictConfig, typed: Sequence[str] = ()) -> tuple[Task, Any]:
         load_row(row, values["explainers"])  # also one that nothing here asks for
     from xai.tasks.checks import check_named  # with all that there are
 
-    check_named(settings)
+    if here:
+        check_named(settings)
     return task, settings
 
 

