@@ -1,0 +1,140 @@
+"""The images of a run with all of its maps, as pictures that the site shows: one file an image, all maps side by side.
+
+A run writes them, for it has the images at hand; the site, which computes nothing, copies them.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from pydantic import Field
+
+from xai.core.errors import UserError
+from xai.core.files import write_atomically
+from xai.core.settings import Count, Whole, build, settings
+from xai.report.pictures import Gallery, single_maps, swapped
+
+FOLDER = "gallery"
+"""In the folder of a run."""
+LIST = "gallery.json"
+ACROSS = 10
+"""Tiles in a line of a file: browsers and WebP have a limit to how wide a picture is."""
+_SIDE = 160
+"""Pixels of a tile."""
+_LARGEST = 2**26
+"""Bytes of a list that is read."""
+
+
+@settings
+class Tile:
+    """What stands at one place of every file.
+
+    Args:
+        row: The explainer; empty for the image itself.
+        label: Of it.
+        second: Whether it is of the second class.
+    """
+
+    row: str
+    label: str
+    second: bool = False
+
+
+@settings
+class Shown:
+    """An image.
+
+    Args:
+        image: Its row in the split.
+        target: Name of the class that is explained.
+        predicted: What the classifier predicts.
+        true: The true class; None where it is unknown.
+        second: The second class, of which some tiles are; None where it has none.
+    """
+
+    image: Whole
+    target: str
+    predicted: str
+    true: str | None
+    second: str | None
+
+
+@settings
+class Album:
+    """What lies in the folder of a gallery; the file of image i is called by `file(i)`.
+
+    Args:
+        width: Pixels of a tile.
+        height: The same, down.
+        tiles: In their order, ten in a line.
+        images: In their order.
+    """
+
+    width: Count
+    height: Count
+    tiles: Annotated[tuple[Tile, ...], Field(min_length=1)]
+    images: tuple[Shown, ...]
+
+
+def file(number: int) -> str:
+    """The name of the file of an image."""
+    return f"{number:05d}.webp"
+
+
+def write_album(folder: Path, found: Gallery, names: Mapping[str, str]) -> None:
+    """Write images and maps, those of the second class after the others.
+
+    Args:
+        folder: Of the run; the files go into `gallery/` in it.
+        found: Images and maps; with `rows`, what they are called in the split.
+        names: The row of each label.
+    """
+    images, maps = single_maps(found)
+    others = single_maps(swapped(found))[1] if found.second else {}
+    tiles = [Tile("", "image"), *(Tile(names[label], label) for label in maps)]
+    tiles += [Tile(names[label], label, True) for label in others]
+    second = found.second_classes or [None] * len(images)
+    true = found.true or [None] * len(images)
+    predicted = found.predicted or found.classes
+    listed = [
+        Shown(row, *named) for row, *named in zip(found.rows, found.classes, predicted, true, second, strict=True)
+    ]
+    height, width = images[0].shape[:2]
+    size = (_SIDE, max(1, round(_SIDE * height / width)))
+    (folder / FOLDER).mkdir()
+    for number, image in enumerate(images):
+        shown = [image, *(each[number] for each in maps.values()), *(each[number] for each in others.values())]
+        sheet = _side_by_side(shown, size)
+        write_atomically(
+            folder / FOLDER / file(number), lambda path, sheet=sheet: sheet.save(path, "WEBP", quality=85, method=2)
+        )
+    album = Album(size[0], size[1], tuple(tiles), tuple(listed))
+    write_atomically(folder / FOLDER / LIST, (json.dumps(asdict(album), indent=1) + "\n").encode())
+
+
+def read_album(folder: Path) -> Album | None:
+    """What a run wrote; None where it wrote none, or it cannot be read."""
+    path = folder / FOLDER / LIST
+    try:
+        if path.is_symlink() or not path.is_file() or path.stat().st_size > _LARGEST:
+            return None
+        told: Any = json.loads(path.read_bytes())
+        return build(Album, told, "gallery") if isinstance(told, dict) else None
+    except (OSError, ValueError, RecursionError, UserError):
+        return None
+
+
+def _side_by_side(pictures: list[NDArray[np.uint8]], size: tuple[int, int]) -> Image.Image:
+    lines = -(-len(pictures) // ACROSS)
+    sheet = Image.new("RGB", (size[0] * min(len(pictures), ACROSS), size[1] * lines))
+    for place, pixels in enumerate(pictures):
+        # Patches stay sharp where they are enlarged.
+        how = Image.Resampling.NEAREST if pixels.shape[1] <= size[0] else Image.Resampling.LANCZOS
+        at = (place % ACROSS * size[0], place // ACROSS * size[1])
+        sheet.paste(Image.fromarray(pixels).resize(size, how), at)
+    return sheet

@@ -1,0 +1,247 @@
+"""Figures of matplotlib as what Plotly draws in the browser: vectors, with values on hover.
+
+A figure is drawn once, by its own function (`xai.report.figures`); this reads from it points, bars, bands, pictures and
+words, whichever figure it is.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import PolyCollection
+from matplotlib.colors import to_hex, to_rgba
+from matplotlib.container import BarContainer, ErrorbarContainer
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from matplotlib.lines import Line2D
+from matplotlib.text import Annotation, Text
+
+Json = dict[str, Any]
+
+_DASHES = {"-": "solid", "--": "dash", ":": "dot", "-.": "dashdot"}
+_MARKERS = {
+    "o": "circle", "s": "square", "^": "triangle-up", "v": "triangle-down", "D": "diamond", "X": "x", "P": "cross",
+}  # fmt: skip
+_HEIGHT = 340
+"""CSS pixels of a line of panels."""
+
+
+def chart_of(figure: Figure) -> Json:
+    """Traces and layout for `Plotly.newPlot`, without colours of text and ground, which are the page's."""
+    traces: list[Json] = []
+    layout: Json = {"annotations": [], "shapes": [], "hovermode": "closest"}
+    panels = [axes for axes in figure.axes if axes.get_subplotspec() is not None and axes.get_label() != "<colorbar>"]
+    panels = [axes for axes in panels if axes.axison]
+    shape = [axes.get_subplotspec() for axes in panels]
+    down = max((spec.get_gridspec().nrows for spec in shape if spec), default=1)
+    across = max((spec.get_gridspec().ncols for spec in shape if spec), default=1)
+    named: set[str] = set()
+    for number, (axes, spec) in enumerate(zip(panels, shape, strict=True), start=1):
+        assert spec is not None
+        suffix = "" if number == 1 else str(number)
+        place = {"xaxis": f"x{suffix}", "yaxis": f"y{suffix}"}
+        for trace in _traces(axes):
+            name = trace.get("name", "")
+            # Panels share their legend: each name stands there once, and switches its lines in all of them.
+            shown = bool(name) and name not in named and trace.get("showlegend", True)
+            named |= {name} if shown else set()
+            traces.append({**trace, **place, "showlegend": shown, "legendgroup": name})
+        column, row = spec.colspan.start, spec.rowspan.start
+        layout[f"xaxis{suffix}"] = _axis(axes, "x") | {"domain": _domain(column, across), "anchor": f"y{suffix}"}
+        layout[f"yaxis{suffix}"] = _axis(axes, "y") | {"domain": _domain(down - 1 - row, down), "anchor": f"x{suffix}"}
+        layout["annotations"] += [*_title(axes, suffix), *_level_words(axes, place)]
+        layout["shapes"] += _levels(axes, suffix)
+    layout |= {"height": _HEIGHT * down + 90, "barmode": "overlay"}
+    return {"data": traces, "layout": layout, "across": across}
+
+
+def _traces(axes: Axes) -> list[Json]:
+    inside: set[int] = set()
+    traces = []
+    words = {tuple(np.round(note.xy, 12)): note.get_text() for note in axes.texts if isinstance(note, Annotation)}
+    for container in axes.containers:
+        if isinstance(container, BarContainer):
+            traces.append(_bars(container))
+            inside |= {id(line) for line in _lines_of(container.errorbar)}
+        elif isinstance(container, ErrorbarContainer) and id(container.lines[0]) not in inside:
+            traces.extend(_points(container, words))
+            inside |= {id(line) for line in _lines_of(container)}
+    for collection in axes.collections:
+        if isinstance(collection, PolyCollection):
+            traces.extend(_band(collection))
+    for line in axes.lines:
+        if id(line) not in inside and len(np.atleast_1d(line.get_xdata())) and _in_data(line, axes):
+            traces.append(_line(line))
+    return [*(_picture(image, axes) for image in axes.images), *traces]
+
+
+def _lines_of(container: ErrorbarContainer | None) -> list[Any]:
+    if container is None:
+        return []
+    data, caps, _ = container.lines
+    return [data, *caps]
+
+
+def _bars(bars: BarContainer) -> Json:
+    middle = [float(each.get_x() + each.get_width() / 2) for each in bars.patches]
+    first = bars.patches[0] if bars.patches else None
+    trace: Json = {"type": "bar", "name": _name(bars.get_label()), "x": middle}
+    trace |= {"y": [float(each.get_height()) for each in bars.patches]}
+    if first is not None:
+        trace |= {"width": float(first.get_width()), "marker": {"color": to_hex(first.get_facecolor())}}
+    if bars.errorbar is not None:
+        trace |= _errors(bars.errorbar, trace["y"])
+    return trace
+
+
+def _points(bars: ErrorbarContainer, words: Mapping[Any, str]) -> list[Json]:
+    data = bars.lines[0]
+    if data is None:
+        return []
+    trace = _line(data) | {"name": _name(bars.get_label())}
+    trace |= _errors(bars, trace["y"])
+    points = zip(np.atleast_1d(data.get_xdata()).astype(float), np.atleast_1d(data.get_ydata()).astype(float), strict=True)
+    said = [words.get(tuple(np.round(point, 12)), "") for point in points]
+    if any(said):
+        trace |= {"text": said, "mode": "markers+text", "textposition": "top center", "textfont": {"size": 11}}
+        trace |= {"hovertemplate": "<b>%{text}</b><br>%{x:.4~g}, %{y:.4~g}<extra>%{fullData.name}</extra>"}
+    return [trace]
+
+
+def _errors(bars: ErrorbarContainer, y: list[float]) -> Json:
+    segments = [each for collection in bars.lines[2] for each in collection.get_segments()]
+    if len(segments) != len(y):
+        return {}
+    ends = [(float(np.min(each[:, 1])), float(np.max(each[:, 1]))) for each in segments]
+    above = [_number(high - value) for (_, high), value in zip(ends, y, strict=True)]
+    below = [_number(value - low) for (low, _), value in zip(ends, y, strict=True)]
+    return {"error_y": {"type": "data", "symmetric": False, "array": above, "arrayminus": below, "thickness": 1.2}}
+
+
+def _line(line: Line2D) -> Json:
+    x, y = (np.atleast_1d(values).astype(float) for values in (line.get_xdata(), line.get_ydata()))
+    marker = str(line.get_marker())
+    stroke = _DASHES.get(str(line.get_linestyle()))
+    has_marks = marker not in ("", "None", "none", " ")
+    modes = [*(["lines"] if stroke else []), *(["markers"] if has_marks else [])]
+    colour = to_hex(line.get_color())
+    trace: Json = {"type": "scatter", "name": _name(line.get_label()), "mode": "+".join(modes) or "lines"}
+    trace |= {"x": [_number(each) for each in x], "y": [_number(each) for each in y], "opacity": line.get_alpha() or 1}
+    trace |= {"line": {"color": colour, "dash": stroke or "solid", "width": max(1.5, float(line.get_linewidth()))}}
+    if str(line.get_drawstyle()) == "steps-post":
+        trace["line"]["shape"] = "hv"
+    if has_marks:
+        hollow = to_hex(line.get_markerfacecolor()) == "#ffffff"
+        trace["marker"] = {
+            "color": colour,
+            "size": max(7, float(line.get_markersize())),
+            "symbol": _MARKERS.get(marker, "circle") + "-open" * hollow,
+        }
+    return trace
+
+
+def _band(collection: PolyCollection) -> list[Json]:
+    traces = []
+    for path in collection.get_paths():
+        red, green, blue, alpha = to_rgba(collection.get_facecolor()[0])
+        fill = f"rgba({255 * red:.0f},{255 * green:.0f},{255 * blue:.0f},{alpha:.2f})"
+        x, y = ([_number(each) for each in path.vertices[:, side]] for side in (0, 1))
+        trace: Json = {"type": "scatter", "mode": "lines", "fill": "toself", "fillcolor": fill, "line": {"width": 0}}
+        traces.append(trace | {"x": x, "y": y, "hoverinfo": "skip", "name": "", "showlegend": False})
+    return traces
+
+
+def _picture(image: AxesImage, axes: Axes) -> Json:
+    values = np.ma.filled(np.ma.asarray(image.get_array(), dtype=float), np.nan)
+    low, high = image.get_clim()
+    stops = [k / 10 for k in range(11)]
+    scale = [[stop, to_hex(image.get_cmap()(stop))] for stop in stops]
+    words = {(round(text.get_position()[1]), round(text.get_position()[0])): text for text in axes.texts}
+    told = [[words[i, j].get_text() if (i, j) in words else "" for j in range(values.shape[1])] for i in range(len(values))]
+    names = [_ticks(axes, side) or [""] * values.shape[1 - number] for number, side in enumerate(("x", "y"))]
+    pairs = [[f"{down} · {across}" for across in names[0]] for down in names[1]]
+    trace: Json = {"type": "heatmap", "z": [[_number(each) for each in row] for row in values], "name": ""}
+    trace |= {"zmin": low, "zmax": high, "colorscale": scale, "text": told, "texttemplate": "%{text}"}
+    return trace | {"hovertext": pairs, "hovertemplate": "%{hovertext}<br>%{z:.4~g}<extra></extra>", "showscale": False}
+
+
+def _axis(axes: Axes, side: str) -> Json:
+    own = axes.xaxis if side == "x" else axes.yaxis
+    low, high = axes.get_xlim() if side == "x" else axes.get_ylim()
+    scale = own.get_scale()
+    found: Json = {"title": {"text": own.get_label().get_text(), "font": {"size": 12}}, "zeroline": False}
+    if scale == "log":
+        found |= {"type": "log", "range": [float(np.log10(low)), float(np.log10(high))]}
+    else:
+        found |= {"range": [float(low), float(high)]}
+    labels = _ticks(axes, side)
+    if labels:
+        found |= {"tickvals": [float(each) for each in own.get_ticklocs()], "ticktext": labels, "showgrid": False}
+    return found
+
+
+def _ticks(axes: Axes, side: str) -> list[str]:
+    """Words at the ticks, where somebody has written some; numbers are Plotly's to choose."""
+    own = axes.xaxis if side == "x" else axes.yaxis
+    return list(own.get_major_formatter().seq) if isinstance(own.get_major_formatter(), mpl.ticker.FixedFormatter) else []
+
+
+def _title(axes: Axes, suffix: str) -> list[Json]:
+    text = axes.get_title()
+    place = {"xref": f"x{suffix} domain", "yref": f"y{suffix} domain", "x": 0, "y": 1, "yanchor": "bottom"}
+    return [{**place, "text": _plain(text), "showarrow": False, "xanchor": "left", "font": {"size": 13}}] if text else []
+
+
+def _level_words(axes: Axes, place: Mapping[str, str]) -> list[Json]:
+    """Words that stand at a place in the data and name no point."""
+    if axes.images:
+        return []
+    marked = {tuple(np.round(np.column_stack([line.get_xdata(), line.get_ydata()])[k], 12)) for line in axes.lines
+              for k in range(len(np.atleast_1d(line.get_xdata())))}  # fmt: skip
+    found = []
+    for text in axes.texts:
+        at = text.xy if isinstance(text, Annotation) else text.get_position()
+        if isinstance(text, Text) and text.get_text() and tuple(np.round(at, 12)) not in marked and _in_data(text, axes):
+            x, y = map(float, at)
+            found.append({"xref": place["xaxis"], "yref": place["yaxis"], "x": x, "y": y, "text": _plain(text.get_text())})
+    return [{**each, "showarrow": False, "font": {"size": 11}} for each in found]
+
+
+def _levels(axes: Axes, suffix: str) -> list[Json]:
+    """Lines across a whole panel."""
+    found = []
+    for line in axes.lines:
+        y = np.atleast_1d(line.get_ydata()).astype(float)
+        if not _in_data(line, axes) and len(y) and (y == y[0]).all():
+            stroke = {"color": to_hex(line.get_color()), "dash": _DASHES.get(str(line.get_linestyle()), "solid")}
+            place = {"xref": f"x{suffix} domain", "yref": f"y{suffix}", "x0": 0, "x1": 1, "y0": y[0], "y1": y[0]}
+            found.append({"type": "line", "line": {**stroke, "width": 1}, "layer": "below", **place})
+    return found
+
+
+def _in_data(artist: Any, axes: Axes) -> bool:
+    if isinstance(artist, Annotation):
+        return artist.xycoords == "data"
+    return bool(artist.get_transform().contains_branch(axes.transData))
+
+
+def _domain(number: int, count: int) -> list[float]:
+    gap = min(0.09, 0.3 / count)
+    size = (1 - gap * (count - 1)) / count
+    return [round(number * (size + gap), 4), round(number * (size + gap) + size, 4)]
+
+
+def _name(label: object) -> str:
+    """What stands in the legend; names that matplotlib gives begin with `_`."""
+    return "" if str(label).startswith("_") else _plain(str(label))
+
+
+def _plain(text: str) -> str:
+    """Text for Plotly, which understands a few tags of HTML: here they are letters."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("\n", "<br>")
+
+
+def _number(value: float) -> float | None:
+    return float(f"{value:.6g}") if np.isfinite(value) else None

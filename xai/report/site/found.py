@@ -1,0 +1,128 @@
+"""What lies below the folder of outputs: runs, and the sweeps that some of them belong to."""
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from xai.core.folders import MARKER
+from xai.study.frame import NAMES
+
+_LARGEST = 2**22
+"""Bytes of a configuration or a list that is read."""
+_OWN = ("figures", "jobs", "results", "gallery", "store")
+"""Folders of a run, of a sweep or of the store, in which no run lies."""
+_DEPTH = 4
+
+
+@dataclass(frozen=True)
+class Run:
+    """The folder of a run that has ended, or of a sweep.
+
+    Args:
+        folder: It.
+        name: Its place below the outputs.
+        runs: Those of a sweep; none of a run.
+    """
+
+    folder: Path
+    name: str
+    runs: tuple["Run", ...] = field(default=())
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether it wrote the numbers of a study."""
+        return all(is_plain(self.folder / f"{name}.csv") for name in NAMES)
+
+    @cached_property
+    def config(self) -> Mapping[str, Any]:
+        """What Hydra composed, as it was recorded; empty where it was not, or is no mapping."""
+        return _mapping(_read_yaml(self.folder / ".hydra" / "config.yaml"))
+
+    @cached_property
+    def made(self) -> Mapping[str, Any]:
+        """The command, the commit and the versions that made it, as far as they were recorded."""
+        results = _mapping(_read_yaml(self.folder / "results" / "about.yaml"))
+        return {**results, **_mapping(_read_yaml(self.folder / ".hydra" / "made.yaml"))}
+
+    @property
+    def command(self) -> str:
+        """What was typed; empty where nobody knows."""
+        if self.made.get("command"):
+            return str(self.made["command"])
+        overrides = _read_yaml(self.folder / ".hydra" / "overrides.yaml")
+        return f"python run.py {' '.join(map(str, overrides))}" if isinstance(overrides, list) else ""
+
+    @property
+    def commit(self) -> str:
+        """Of the repository; empty where nobody knows."""
+        return str(self.made.get("commit") or "")
+
+    @property
+    def ended(self) -> str:
+        """When it ended: `2026-11-28 00:40`."""
+        at = (self.folder / MARKER).stat().st_mtime if (self.folder / MARKER).is_file() else 0
+        return datetime.fromtimestamp(at or self.folder.stat().st_mtime).strftime("%Y-%m-%d %H:%M")
+
+    @property
+    def files(self) -> dict[str, int]:
+        """Bytes of each file, by its place in the folder; no further down than one folder."""
+        paths = [*self.folder.glob("*"), *self.folder.glob("figures/*"), *self.folder.glob(".hydra/*")]
+        plain = (path for path in sorted(paths) if is_plain(path) and not path.name.startswith(".xai"))
+        return {path.relative_to(self.folder).as_posix(): path.stat().st_size for path in plain}
+
+
+def find(outputs: Path, without: Path) -> list[Run]:
+    """Runs and sweeps below a folder, the last one first; `without` is the folder of the site itself.
+
+    Only folders that `run_folder` has marked count.
+    """
+    marked = sorted(_marked(outputs, outputs, without.absolute(), 0))
+    around: dict[Path, list[Path]] = {}
+    for folder in marked:
+        around.setdefault(folder.parent, []).append(folder)
+    found = []
+    for folder in sorted({*marked, *around}):
+        if folder == outputs:
+            continue
+        runs = tuple(Run(each, _name(each, outputs)) for each in around.get(folder, ()))
+        found.append(Run(folder, _name(folder, outputs), runs))
+    return sorted(found, key=lambda run: (run.ended, run.name), reverse=True)
+
+
+def is_plain(path: Path) -> bool:
+    """Whether it is a file, and no link to one that lies elsewhere."""
+    return path.is_file() and not path.is_symlink()
+
+
+def _marked(folder: Path, outputs: Path, without: Path, depth: int) -> Iterator[Path]:
+    if folder != outputs and is_plain(folder / MARKER):
+        yield folder
+    if depth == _DEPTH:
+        return
+    for entry in os.scandir(folder):
+        left_out = entry.name.startswith(".") or entry.name in _OWN or Path(entry.path).absolute() == without
+        if not left_out and entry.is_dir(follow_symlinks=False):
+            yield from _marked(Path(entry.path), outputs, without, depth + 1)
+
+
+def _name(folder: Path, outputs: Path) -> str:
+    return folder.relative_to(outputs).as_posix()
+
+
+def _read_yaml(path: Path) -> Any:
+    try:
+        if not is_plain(path) or path.stat().st_size > _LARGEST:
+            return None
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError, RecursionError):
+        return None
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}

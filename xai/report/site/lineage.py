@@ -1,0 +1,125 @@
+"""What an artifact was made from, read from the manifests of a store; none of its tensors is opened."""
+
+import json
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from xai.core.entries import FORMAT, MANIFEST, UNREADABLE
+
+_KEY = re.compile(r"[0-9a-f]{20}")
+_LARGEST = 2**22
+"""Bytes; a manifest is a page of text, and what is larger is none."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """An artifact, as its manifest has it.
+
+    Args:
+        kind: Of the artifact.
+        key: Its key in the store.
+        path: Its folder.
+        created: When, ISO 8601 in UTC.
+        seconds: It took.
+        files: Bytes, by name.
+        parents: Keys of the artifacts it was made from.
+        metric: The metric, where it holds scores.
+    """
+
+    kind: str
+    key: str
+    path: Path
+    created: str
+    seconds: float
+    files: dict[str, int]
+    parents: tuple[str, ...]
+    metric: str = ""
+
+
+class Lineage:
+    """Artifacts of some stores, by key; what cannot be read is as if it were not there.
+
+    Args:
+        stores: Root folders of stores.
+    """
+
+    def __init__(self, stores: Iterable[Path]) -> None:
+        self._stores = [Path(store) for store in stores]
+
+    def of(self, keys: Iterable[str]) -> dict[str, Made]:
+        """These artifacts and all that they were made from, as far as they are there."""
+        found: dict[str, Made] = {}
+        left = list(dict.fromkeys(keys))
+        while left:
+            key = left.pop()
+            if key in found or (made := self._made(key)) is None:
+                continue
+            found[key] = made
+            left.extend(made.parents)
+        return found
+
+    def scores_of(self, maps: str) -> dict[str, str]:
+        """By metric the key of the scores that these maps have; the last one made, where there are several."""
+        mine = sorted((self._by_maps.get(maps, [])), key=lambda made: made.created)
+        return {made.metric: made.key for made in mine}
+
+    @cached_property
+    def _folders(self) -> dict[str, Path]:
+        """Where each key lies; a store has thousands, of which a page names a few."""
+        paths = (path for store in self._stores for path in sorted(store.glob("*/*")))
+        return {path.name: path for path in paths if _KEY.fullmatch(path.name)}
+
+    @cached_property
+    def _by_maps(self) -> dict[str, list[Made]]:
+        found: dict[str, list[Made]] = {}
+        for key, path in self._folders.items():
+            if path.parent.name == "scores" and (made := self._made(key)) is not None:
+                for parent in made.parents[:1]:
+                    found.setdefault(parent, []).append(made)
+        return found
+
+    def _made(self, key: str) -> Made | None:
+        folder = self._folders.get(key)
+        if folder is None or folder.is_symlink():
+            return None
+        manifest = folder / MANIFEST
+        try:
+            if manifest.is_symlink() or not manifest.is_file() or manifest.stat().st_size > _LARGEST:
+                return None
+            told = json.loads(manifest.read_bytes())
+            if told["format"] != FORMAT or told["key"] != key:
+                return None
+            spec = told["spec"]
+            first = _measured_maps(spec)
+            parents = dict.fromkeys([*first, *_keys_in(spec)])
+            metric = str(spec["metric"]["name"]) if told["kind"] == "scores" else ""
+            files = {str(name): int(about["bytes"]) for name, about in told["files"].items()}
+            return Made(
+                str(told["kind"]), key, folder, str(told["created"]), float(told["seconds"]), files, (*parents,), metric
+            )
+        except (OSError, *UNREADABLE):
+            return None
+
+
+def _measured_maps(spec: Any) -> list[str]:
+    """The key of the maps that scores are of; it comes before those they were compared with."""
+    try:
+        return [str(spec["maps"]["maps"]["key"])]
+    except UNREADABLE:
+        return []
+
+
+def _keys_in(value: Any) -> Iterator[str]:
+    """Whatever reads like the key of an artifact; what is none is not found, and does no harm."""
+    if isinstance(value, dict):
+        for each in value.values():
+            yield from _keys_in(each)
+    elif isinstance(value, list):
+        for each in value:
+            yield from _keys_in(each)
+    elif isinstance(value, str) and _KEY.fullmatch(value):
+        yield value
