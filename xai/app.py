@@ -15,6 +15,8 @@ from xai.core.composing import choices, first_keys
 from xai.core.entries import over_removals
 from xai.core.errors import UserError
 from xai.core.folders import run_folder
+from xai.core.job import command
+from xai.core.provenance import provenance
 from xai.core.settings import build, unknown
 from xai.explainers.rows import load_row, stem
 from xai.models.families import family_of
@@ -75,9 +77,14 @@ def check(config: DictConfig, typed: Sequence[str] = (), *, here: bool = True) -
 
 
 def _record(config: DictConfig, folder: Path) -> None:
-    """What the run was asked for, as Hydra writes it; not by Hydra, which knows nothing of the last good run."""
+    """What the run was asked for, as Hydra writes it; not by Hydra, which knows nothing of the last good run.
+
+    And beside it what made it: the command, the commit, the versions.
+    """
     folder.mkdir()
     (folder / "config.yaml").write_text(OmegaConf.to_yaml(config), encoding="utf-8")
+    made = {"command": command(), **provenance()}
+    (folder / "made.yaml").write_text(OmegaConf.to_yaml(made), encoding="utf-8")
     if HydraConfig.initialized():
         job = HydraConfig.get()
         (folder / "overrides.yaml").write_text(OmegaConf.to_yaml(job.overrides.task), encoding="utf-8")

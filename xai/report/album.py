@@ -3,8 +3,9 @@
 A run writes them, for it has the images at hand; the site, which computes nothing, copies them.
 """
 
+import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -86,35 +87,40 @@ def file(number: int) -> str:
     return f"{number:05d}.webp"
 
 
-def write_album(folder: Path, found: Gallery, names: Mapping[str, str]) -> None:
+def write_album(folder: Path, galleries: Sequence[Gallery], names: Mapping[str, str]) -> None:
     """Write images and maps, those of the second class after the others.
 
     Args:
         folder: Of the run; the files go into `gallery/` in it.
-        found: Images and maps; with `rows`, what they are called in the split.
+        galleries: Images and maps of the same explainers; with `rows`, by which an image that comes twice is known.
         names: The row of each label.
     """
-    images, maps = single_maps(found)
-    others = single_maps(swapped(found))[1] if found.second else {}
-    tiles = [Tile("", "image"), *(Tile(names[label], label) for label in maps)]
+    labels, others = list(galleries[0].maps), list(dict.fromkeys(label for each in galleries for label in each.second))
+    tiles = [Tile("", "image"), *(Tile(names[label], label) for label in labels)]
     tiles += [Tile(names[label], label, True) for label in others]
-    second = found.second_classes or [None] * len(images)
-    true = found.true or [None] * len(images)
-    predicted = found.predicted or found.classes
-    listed = [
-        Shown(row, *named) for row, *named in zip(found.rows, found.classes, predicted, true, second, strict=True)
-    ]
-    height, width = images[0].shape[:2]
-    size = (_SIDE, max(1, round(_SIDE * height / width)))
     (folder / FOLDER).mkdir()
-    for number, image in enumerate(images):
-        shown = [image, *(each[number] for each in maps.values()), *(each[number] for each in others.values())]
-        sheet = _side_by_side(shown, size)
-        write_atomically(
-            folder / FOLDER / file(number), lambda path, sheet=sheet: sheet.save(path, "WEBP", quality=85, method=2)
-        )
-    album = Album(size[0], size[1], tuple(tiles), tuple(listed))
+    listed: dict[int, Shown] = {}
+    size = (_SIDE, max(1, round(_SIDE * galleries[0].images.shape[2] / galleries[0].images.shape[3])))
+    for found in galleries:
+        images, maps = single_maps(found)
+        second = single_maps(swapped(found))[1] if found.second else {}
+        for place, shown in enumerate(_listed(found)):
+            if shown.image in listed:
+                continue
+            drawn = [images[place], *(each[label][place] for each in (maps, second) for label in each)]
+            content = _side_by_side(drawn, size)
+            write_atomically(folder / FOLDER / file(len(listed)), content)
+            listed[shown.image] = shown
+    album = Album(size[0], size[1], tuple(tiles), tuple(listed.values()))
     write_atomically(folder / FOLDER / LIST, (json.dumps(asdict(album), indent=1) + "\n").encode())
+
+
+def _listed(found: Gallery) -> list[Shown]:
+    count = len(found.images)
+    rows, true = found.rows or range(count), found.true or [None] * count
+    second = found.second_classes or [None] * count
+    named = zip(rows, found.classes, found.predicted or found.classes, true, second, strict=True)
+    return [Shown(*each) for each in named]
 
 
 def read_album(folder: Path) -> Album | None:
@@ -129,7 +135,7 @@ def read_album(folder: Path) -> Album | None:
         return None
 
 
-def _side_by_side(pictures: list[NDArray[np.uint8]], size: tuple[int, int]) -> Image.Image:
+def _side_by_side(pictures: list[NDArray[np.uint8]], size: tuple[int, int]) -> bytes:
     lines = -(-len(pictures) // ACROSS)
     sheet = Image.new("RGB", (size[0] * min(len(pictures), ACROSS), size[1] * lines))
     for place, pixels in enumerate(pictures):
@@ -137,4 +143,6 @@ def _side_by_side(pictures: list[NDArray[np.uint8]], size: tuple[int, int]) -> I
         how = Image.Resampling.NEAREST if pixels.shape[1] <= size[0] else Image.Resampling.LANCZOS
         at = (place % ACROSS * size[0], place // ACROSS * size[1])
         sheet.paste(Image.fromarray(pixels).resize(size, how), at)
-    return sheet
+    held = io.BytesIO()
+    sheet.save(held, "WEBP", quality=85, method=2)
+    return held.getvalue()

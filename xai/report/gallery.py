@@ -54,6 +54,7 @@ def gallery(case: Case, rows: Sequence[Row], count: int, second: bool = True) ->
         second=others,
         second_classes=[names[target] for target in few.second.targets.tolist()] if others else None,
         regions=torch.cat([each for each in regions if each is not None]) if case.has_regions else None,
+        rows=few.rows.tolist(),
     )
 
 

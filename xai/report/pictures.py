@@ -8,7 +8,7 @@ explainer share their scale, so that they can be compared.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -47,6 +47,7 @@ class Gallery:
         second_classes: Names of the second classes.
         regions: Outlined on all pictures, bool [N, H, W].
         notes: What stands below the maps of a label, N texts: what that row predicts, the share on a mark.
+        rows: Rows of the images in their split, N.
     """
 
     images: Tensor
@@ -58,6 +59,7 @@ class Gallery:
     second_classes: Sequence[str] | None = None
     regions: Tensor | None = None
     notes: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    rows: Sequence[int] | None = None
 
     def __post_init__(self) -> None:
         """Refuse what does not belong together."""
@@ -68,6 +70,7 @@ class Gallery:
         if self.second and self.second_classes is None:
             raise UserError("maps of a second class without its name: give second_classes")
         named = {"classes": self.classes, "true": self.true, "predicted": self.predicted, "regions": self.regions}
+        named |= {"rows": self.rows}
         maps = {f"maps of {label}": maps for label, maps in (*self.maps.items(), *self.second.items())}
         parts = {**named, "second_classes": self.second_classes, **self.notes, **maps}
         for name, part in parts.items():
@@ -164,6 +167,11 @@ def single_maps(gallery: Gallery) -> tuple[list[NDArray[np.uint8]], dict[str, li
     }
     drawn = {label: [(255 * each).round().astype(np.uint8) for each in maps] for label, maps in shown.items()}
     return list(images), drawn
+
+
+def swapped(gallery: Gallery) -> Gallery:
+    """The maps of the second class in place of the others, on the scale that the two share."""
+    return replace(gallery, maps=gallery.second, second=gallery.maps)
 
 
 def overlay(pixels: NDArray[np.uint8], scaled: Floats) -> Floats:

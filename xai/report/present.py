@@ -14,13 +14,16 @@ from xai.core.files import write_atomically
 from xai.core.job import command
 from xai.core.progress import console
 from xai.core.provenance import provenance
+from xai.explainers.registry import Row
 from xai.metrics import registry as metrics
 from xai.report import sheets
+from xai.report.album import write_album
 from xai.report.figures import Drawn, Source, draw_all, open_figure, save
 from xai.report.gallery import gallery
 from xai.report.layout import read_table
 from xai.report.page import Page, Part, Picture, write_page
 from xai.report.parts import Reasons, Table, as_frame
+from xai.report.pictures import Gallery
 from xai.report.pictures import sheets as picture_sheets
 from xai.report.tables import build_tables, published_table
 from xai.report.tiles import Tiles, tiles_of
@@ -116,6 +119,7 @@ def present(study: Study, frames: Frames, asked: StudySettings, output: Path, to
     about = f"{model.name} on {data.name}, {len(case.rows)} images of the {case.split} split, seed {case.seed}"
     versions = {name: str(value) for name, value in provenance()["versions"].items()}
     made = {**told.made, **versions, "commit": str(provenance()["commit"])}
+    write_gallery(study, asked, output)
     if isinstance(model.identity, str):
         made["model, in the store"] = model.identity
     return hand_over(shown, frames, output, asked.study, about, made)
@@ -264,15 +268,9 @@ def _tiles(study: Study, frames: Frames, count: int) -> Tiles | None:
 
 def pictures_of(study: Study, count: int) -> list[Picture]:
     """Sheets of a few images of the main case under all of its rows, the reference first."""
-    rows = [row for row in study.measured_rows if OTHER_SETTINGS not in row.name]
-    if study.reference is not None:
-        rows.insert(0, replace(study.reference, label=f"{study.reference.label} (reference)"))
-    found = gallery(study.cases[0][0], rows, count)
+    found = _gallery(study, count)
     if found is None:
         return []
-    if study.reference is not None:
-        # As agreement with a reference reads them: what a map says is where it is above or below its mean.
-        found = replace(found, maps=_centred(found.maps), second=_centred(found.second))
     alt = f"{len(found.images)} images, each with the maps of {', '.join(found.maps)}."
     caption = (
         "Red speaks for the class that is named, blue against it. Where two maps of one image stand side by side, the "
@@ -281,6 +279,33 @@ def pictures_of(study: Study, count: int) -> list[Picture]:
     if study.reference is not None:
         caption += " Maps are drawn around their mean, as they are compared with the reference."
     return [Picture.of(figure, alt, caption, 900) for figure in picture_sheets(found)]
+
+
+def write_gallery(study: Study, asked: StudySettings, output: Path) -> None:
+    """Write the pictures that the site shows: the images of the sheets, with both classes, and further ones with one."""
+    galleries = [_gallery(study, asked.pictures), _gallery(study, asked.gallery, second=False)]
+    there = [each for each in galleries if each is not None]
+    if there and asked.gallery:
+        write_album(output, there, {_label(study, row): row.name for row in _shown_rows(study)})
+
+
+def _gallery(study: Study, count: int, second: bool = True) -> Gallery | None:
+    """Images of the main case under all of its rows, the reference first."""
+    rows = [replace(row, label=_label(study, row)) for row in _shown_rows(study)]
+    found = gallery(study.cases[0][0], rows, count, second)
+    if found is None or study.reference is None:
+        return found
+    # As agreement with a reference reads them: what a map says is where it is above or below its mean.
+    return replace(found, maps=_centred(found.maps), second=_centred(found.second))
+
+
+def _shown_rows(study: Study) -> list[Row]:
+    rows = [row for row in study.measured_rows if OTHER_SETTINGS not in row.name]
+    return rows if study.reference is None else [study.reference, *rows]
+
+
+def _label(study: Study, row: Row) -> str:
+    return f"{row.label} (reference)" if row is study.reference else row.label
 
 
 def _centred(maps: Mapping[str, Tensor]) -> dict[str, Tensor]:

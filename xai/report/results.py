@@ -118,7 +118,7 @@ def render(block: Block, folder: Path) -> str:
     notes: Mapping[str, list[str]] = about.pop("notes")
     origin = build(Origin, about, "about")
     if block.table:
-        frame = _read(folder / "tables.csv")
+        frame = read_values(folder / "tables.csv")
         frame = frame[frame["table"] == block.table] if len(frame) else frame
         parts: dict[str, Any] = (
             {str(title): part for title, part in frame.groupby("title", sort=False)} if len(frame) else {}
@@ -127,7 +127,7 @@ def render(block: Block, folder: Path) -> str:
         params = read_table(config_file("table", block.table))
         shown = [sheets.sheet_of(table_of_frame(parts[title], title, params, metrics.columns(), notes[title]))]
     else:
-        claims = _read(folder / "claims.csv")
+        claims = read_values(folder / "claims.csv")
         parts = {str(where): part for where, part in claims.groupby("where", sort=False)} if len(claims) else {}
         mine = parts[_of_data(parts, block)]
         shown = sheets.claim_sheets(mine, metrics.columns())
@@ -170,7 +170,8 @@ def _of_data(titles: Mapping[str, Any], block: Block) -> str:
     return found[0]
 
 
-def _read(path: Path) -> pd.DataFrame:
+def read_values(path: Path) -> pd.DataFrame:
+    """A file of cells or verdicts, as `write` and `write_results` leave them; empty where it holds none."""
     try:
         found = pd.read_csv(path, dtype=dict.fromkeys(_TEXT, "str"), keep_default_na=False, na_values=[""])
     except pd.errors.EmptyDataError:

@@ -71,6 +71,7 @@ class Sheet:
         leading: How many columns hold names.
         parts: From top to bottom.
         notes: Below it.
+        columns: Names of the metrics below the headings that are none of names, where they are such.
     """
 
     title: str
@@ -78,6 +79,7 @@ class Sheet:
     leading: int
     parts: tuple[Part, ...]
     notes: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
 
     @property
     def has_symbols(self) -> bool:
@@ -92,7 +94,7 @@ def sheet_of(table: Table) -> Sheet:
         Part(section.heading, tuple(_line(row, table) for row in section.rows), section.muted)
         for section in table.sections
     )
-    return Sheet(table.title, head, 1, parts, table.notes)
+    return Sheet(table.title, head, 1, parts, table.notes, tuple(column.name for column in table.columns))
 
 
 def claim_sheets(claims: pd.DataFrame, columns: Mapping[str, Column]) -> list[Sheet]:

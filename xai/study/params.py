@@ -31,6 +31,7 @@ class StudySettings(Common):
         claims: Files of conf/claim.
         figures: Registered figures.
         pictures: Images on the sheets of pictures.
+        gallery: Images that the site can show.
     """
 
     study: str
@@ -44,6 +45,7 @@ class StudySettings(Common):
     claims: Annotated[tuple[str, ...], Distinct]
     figures: tuple[str | dict[str, Any], ...]
     pictures: Whole
+    gallery: Whole
 
 
 def open_rows(names: Sequence[str], explainers: Mapping[str, Any], config: DictConfig | None = None) -> list[Row]:

@@ -38,6 +38,7 @@ TASKS = {
     "explain": "xai.tasks.explain",
     "plan": "xai.sweeps.plan",
     "report": "xai.sweeps.report",
+    "site": "xai.sweeps.site",
     "status": "xai.sweeps.status",
     "study": "xai.tasks.study",
     "supervise": "xai.tasks.supervise",

@@ -7,7 +7,6 @@ words, whichever figure it is.
 from collections.abc import Mapping
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
@@ -16,7 +15,8 @@ from matplotlib.container import BarContainer, ErrorbarContainer
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
-from matplotlib.text import Annotation, Text
+from matplotlib.text import Annotation
+from matplotlib.ticker import FixedLocator
 
 Json = dict[str, Any]
 
@@ -51,7 +51,7 @@ def chart_of(figure: Figure) -> Json:
         column, row = spec.colspan.start, spec.rowspan.start
         layout[f"xaxis{suffix}"] = _axis(axes, "x") | {"domain": _domain(column, across), "anchor": f"y{suffix}"}
         layout[f"yaxis{suffix}"] = _axis(axes, "y") | {"domain": _domain(down - 1 - row, down), "anchor": f"x{suffix}"}
-        layout["annotations"] += [*_title(axes, suffix), *_level_words(axes, place)]
+        layout["annotations"] += [*_title(axes, suffix), *_words(axes, suffix)]
         layout["shapes"] += _levels(axes, suffix)
     layout |= {"height": _HEIGHT * down + 90, "barmode": "overlay"}
     return {"data": traces, "layout": layout, "across": across}
@@ -60,7 +60,7 @@ def chart_of(figure: Figure) -> Json:
 def _traces(axes: Axes) -> list[Json]:
     inside: set[int] = set()
     traces = []
-    words = {tuple(np.round(note.xy, 12)): note.get_text() for note in axes.texts if isinstance(note, Annotation)}
+    words = {_at(*note.xy): note.get_text() for note in axes.texts if isinstance(note, Annotation)}
     for container in axes.containers:
         if isinstance(container, BarContainer):
             traces.append(_bars(container))
@@ -72,7 +72,7 @@ def _traces(axes: Axes) -> list[Json]:
         if isinstance(collection, PolyCollection):
             traces.extend(_band(collection))
     for line in axes.lines:
-        if id(line) not in inside and len(np.atleast_1d(line.get_xdata())) and _in_data(line, axes):
+        if id(line) not in inside and len(_points_of(line)[0]) and _in_data(line, axes):
             traces.append(_line(line))
     return [*(_picture(image, axes) for image in axes.images), *traces]
 
@@ -102,12 +102,24 @@ def _points(bars: ErrorbarContainer, words: Mapping[Any, str]) -> list[Json]:
         return []
     trace = _line(data) | {"name": _name(bars.get_label())}
     trace |= _errors(bars, trace["y"])
-    points = zip(np.atleast_1d(data.get_xdata()).astype(float), np.atleast_1d(data.get_ydata()).astype(float), strict=True)
-    said = [words.get(tuple(np.round(point, 12)), "") for point in points]
+    said = [_plain(words.get(_at(x, y), "")) for x, y in zip(*_points_of(data), strict=True)]
     if any(said):
-        trace |= {"text": said, "mode": "markers+text", "textposition": "top center", "textfont": {"size": 11}}
-        trace |= {"hovertemplate": "<b>%{text}</b><br>%{x:.4~g}, %{y:.4~g}<extra>%{fullData.name}</extra>"}
+        trace |= {
+            "text": said,
+            "hovertemplate": "<b>%{text}</b><br>%{x:.4~g}, %{y:.4~g}<extra>%{fullData.name}</extra>",
+        }
     return [trace]
+
+
+def _points_of(line: Line2D) -> tuple[Any, Any]:
+    """The places [K] of a line, as floats."""
+    x, y = (np.atleast_1d(np.asarray(values, dtype=float)) for values in (line.get_xdata(), line.get_ydata()))
+    return x, y
+
+
+def _at(x: Any, y: Any) -> tuple[float, float]:
+    """A place by which a point and what is written there find each other."""
+    return round(float(x), 12), round(float(y), 12)
 
 
 def _errors(bars: ErrorbarContainer, y: list[float]) -> Json:
@@ -121,7 +133,7 @@ def _errors(bars: ErrorbarContainer, y: list[float]) -> Json:
 
 
 def _line(line: Line2D) -> Json:
-    x, y = (np.atleast_1d(values).astype(float) for values in (line.get_xdata(), line.get_ydata()))
+    x, y = _points_of(line)
     marker = str(line.get_marker())
     stroke = _DASHES.get(str(line.get_linestyle()))
     has_marks = marker not in ("", "None", "none", " ")
@@ -159,7 +171,9 @@ def _picture(image: AxesImage, axes: Axes) -> Json:
     stops = [k / 10 for k in range(11)]
     scale = [[stop, to_hex(image.get_cmap()(stop))] for stop in stops]
     words = {(round(text.get_position()[1]), round(text.get_position()[0])): text for text in axes.texts}
-    told = [[words[i, j].get_text() if (i, j) in words else "" for j in range(values.shape[1])] for i in range(len(values))]
+    told = [
+        [words[i, j].get_text() if (i, j) in words else "" for j in range(values.shape[1])] for i in range(len(values))
+    ]
     names = [_ticks(axes, side) or [""] * values.shape[1 - number] for number, side in enumerate(("x", "y"))]
     pairs = [[f"{down} · {across}" for across in names[0]] for down in names[1]]
     trace: Json = {"type": "heatmap", "z": [[_number(each) for each in row] for row in values], "name": ""}
@@ -185,28 +199,32 @@ def _axis(axes: Axes, side: str) -> Json:
 def _ticks(axes: Axes, side: str) -> list[str]:
     """Words at the ticks, where somebody has written some; numbers are Plotly's to choose."""
     own = axes.xaxis if side == "x" else axes.yaxis
-    return list(own.get_major_formatter().seq) if isinstance(own.get_major_formatter(), mpl.ticker.FixedFormatter) else []
+    if not isinstance(own.get_major_locator(), FixedLocator):
+        return []
+    return [_plain(text) for text in own.get_major_formatter().format_ticks(own.get_ticklocs())]
 
 
 def _title(axes: Axes, suffix: str) -> list[Json]:
     text = axes.get_title()
     place = {"xref": f"x{suffix} domain", "yref": f"y{suffix} domain", "x": 0, "y": 1, "yanchor": "bottom"}
-    return [{**place, "text": _plain(text), "showarrow": False, "xanchor": "left", "font": {"size": 13}}] if text else []
+    return (
+        [{**place, "text": _plain(text), "showarrow": False, "xanchor": "left", "font": {"size": 13}}] if text else []
+    )
 
 
-def _level_words(axes: Axes, place: Mapping[str, str]) -> list[Json]:
-    """Words that stand at a place in the data and name no point."""
-    if axes.images:
-        return []
-    marked = {tuple(np.round(np.column_stack([line.get_xdata(), line.get_ydata()])[k], 12)) for line in axes.lines
-              for k in range(len(np.atleast_1d(line.get_xdata())))}  # fmt: skip
+def _words(axes: Axes, suffix: str) -> list[Json]:
+    """What is written at a place in the data, as far beside it as the figure has it."""
     found = []
-    for text in axes.texts:
-        at = text.xy if isinstance(text, Annotation) else text.get_position()
-        if isinstance(text, Text) and text.get_text() and tuple(np.round(at, 12)) not in marked and _in_data(text, axes):
-            x, y = map(float, at)
-            found.append({"xref": place["xaxis"], "yref": place["yaxis"], "x": x, "y": y, "text": _plain(text.get_text())})
-    return [{**each, "showarrow": False, "font": {"size": 11}} for each in found]
+    for text in axes.texts if not axes.images else ():
+        is_note = isinstance(text, Annotation)
+        if not text.get_text() or not (text.xycoords == "data" if is_note else _in_data(text, axes)):
+            continue
+        x, y = map(float, text.xy if is_note else text.get_position())
+        right, up = map(float, text.xyann if is_note else (0, 0))
+        at = {"x": np.log10(x) if axes.get_xscale() == "log" and x > 0 else x, "y": y, "xshift": right, "yshift": up}
+        at |= {"xref": f"x{suffix}", "yref": f"y{suffix}", "xanchor": text.get_ha(), "yanchor": "middle"}
+        found.append({**at, "text": _plain(text.get_text()), "showarrow": False, "font": {"size": 11}})
+    return found
 
 
 def _levels(axes: Axes, suffix: str) -> list[Json]:
@@ -222,8 +240,6 @@ def _levels(axes: Axes, suffix: str) -> list[Json]:
 
 
 def _in_data(artist: Any, axes: Axes) -> bool:
-    if isinstance(artist, Annotation):
-        return artist.xycoords == "data"
     return bool(artist.get_transform().contains_branch(axes.transData))
 
 

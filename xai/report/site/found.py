@@ -77,10 +77,13 @@ class Run:
         return {path.relative_to(self.folder).as_posix(): path.stat().st_size for path in plain}
 
 
-def find(outputs: Path, without: Path) -> list[Run]:
-    """Runs and sweeps below a folder, the last one first; `without` is the folder of the site itself.
+def find(outputs: Path, without: Path, prefix: str = "") -> list[Run]:
+    """Runs and sweeps below a folder, the last one first; only folders that `run_folder` has marked count.
 
-    Only folders that `run_folder` has marked count.
+    Args:
+        outputs: The folder.
+        without: The folder of the site itself.
+        prefix: Of their names, where there are several such folders.
     """
     marked = sorted(_marked(outputs, outputs, without.absolute(), 0))
     around: dict[Path, list[Path]] = {}
@@ -90,8 +93,8 @@ def find(outputs: Path, without: Path) -> list[Run]:
     for folder in sorted({*marked, *around}):
         if folder == outputs:
             continue
-        runs = tuple(Run(each, _name(each, outputs)) for each in around.get(folder, ()))
-        found.append(Run(folder, _name(folder, outputs), runs))
+        runs = tuple(Run(each, prefix + _name(each, outputs)) for each in around.get(folder, ()))
+        found.append(Run(folder, prefix + _name(folder, outputs), runs))
     return sorted(found, key=lambda run: (run.ended, run.name), reverse=True)
 
 
@@ -101,7 +104,7 @@ def is_plain(path: Path) -> bool:
 
 
 def _marked(folder: Path, outputs: Path, without: Path, depth: int) -> Iterator[Path]:
-    if folder != outputs and is_plain(folder / MARKER):
+    if folder != outputs and _has_ended(folder):
         yield folder
     if depth == _DEPTH:
         return
@@ -109,6 +112,12 @@ def _marked(folder: Path, outputs: Path, without: Path, depth: int) -> Iterator[
         left_out = entry.name.startswith(".") or entry.name in _OWN or Path(entry.path).absolute() == without
         if not left_out and entry.is_dir(follow_symlinks=False):
             yield from _marked(Path(entry.path), outputs, without, depth + 1)
+
+
+def _has_ended(folder: Path) -> bool:
+    """Whether a run has written something there; the mark of one that is at it for the first time names nothing."""
+    marked = _mapping(_read_yaml(folder / MARKER))
+    return bool(marked.get("written"))
 
 
 def _name(folder: Path, outputs: Path) -> str:

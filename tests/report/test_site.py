@@ -1,0 +1,337 @@
+"""The site: what is on its pages and beside them, and what a browser without a network makes of it."""
+
+import json
+import re
+import shutil
+import sys
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+
+from tests.report.site_runs import HOSTILE, Built, build, frames, gallery
+from xai.core.errors import UserError
+from xai.report import album
+from xai.report.pictures import single_maps
+from xai.report.site.charts import chart_of
+from xai.report.site.found import find
+from xai.report.site.lineage import Lineage
+from xai.report.site.pages import plotly
+from xai.sweeps.site import SiteSettings, run
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Built:
+    return build(tmp_path_factory.mktemp("site"))
+
+
+class Reader(HTMLParser):
+    """Tags, links and ids of a page."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags, self.links, self.ids, self.handlers, self.text = [], [], [], [], ""
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self.links += [value for name, value in attributes if name in ("href", "src")]
+        self.ids += [value for name, value in attributes if name == "id"]
+        self.handlers += [name for name, _ in attributes if name.startswith("on")]
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def read(path: Path) -> Reader:
+    reader = Reader()
+    reader.feed(path.read_text())
+    return reader
+
+
+def data_of(path: Path) -> dict:
+    return json.loads(re.search(r'id="data">(.*?)</script>', path.read_text(), re.DOTALL)[1])
+
+
+def given(path: Path) -> tuple[str, dict]:
+    name, content = re.fullmatch(r'site\.take\((".*?"), (\{.*\})\);\n', path.read_text()).groups()
+    return json.loads(name), json.loads(content)
+
+
+def test_every_link_leads_to_a_file_and_nothing_is_asked_of_the_network(site: Built) -> None:
+    pages = sorted(site.folder.glob("*.html"))
+    assert [page.name for page in pages] == [
+        "b-run.html",
+        "index.html",
+        "sweep-seed=0.html",
+        "sweep-seed=1.html",
+        "sweep.html",
+    ]
+    for page in pages:
+        reader = read(page)
+        assert len(reader.ids) == len(set(reader.ids))
+        for link in reader.links:
+            path, _, anchor = link.partition("#")
+            assert link == "data:," or (site.folder / unquote(path)).exists() or (not path and anchor in reader.ids), (
+                link
+            )
+    for path in (path for path in site.folder.rglob("*") if path.suffix in (".html", ".css", ".js")):
+        if path.name != "plotly.min.js":
+            assert "http" not in path.read_text(), path
+    for files in [each["files"] for each in data_of(site.folder / "b-run.html")["artifacts"].values()]:
+        assert all((site.folder / unquote(link)).is_file() for _, _, link in files)
+
+
+def test_text_of_a_run_stays_text(site: Built) -> None:
+    for page in site.folder.glob("*.html"):
+        reader = read(page)
+        assert not reader.handlers
+        assert "img" not in reader.tags
+        assert "b" not in reader.tags
+    assert HOSTILE in read(site.folder / "b-run.html").text
+    for script in (path for path in site.folder.rglob("*.js") if path.parent.name != "assets"):
+        assert not re.search(r"[<>&\u2028]", script.read_text())
+
+
+def test_values_of_single_images_lie_beside_the_page_of_a_run(site: Built) -> None:
+    data = data_of(site.folder / "b-run.html")
+    assert set(data["chunks"]) == {"srg", "mif"}
+    name, content = given(site.folder / data["chunks"]["srg"])
+    assert name == "values srg"
+    lines = frames(2, "").scores.query("metric == 'srg' and explainer == 'rise'").set_index("image")["value"]
+    assert content["rows"]["rise"] == pytest.approx(100 * lines.loc[content["images"]], rel=1e-4)
+    means = data["means"][0]["cells"]["srg"]
+    assert means["rise"][0] == pytest.approx(100 * lines.mean(), rel=1e-5)
+    # Runs of a sweep have other images.
+    assert "chunks" not in data_of(site.folder / "sweep.html")
+    assert set(data_of(site.folder / "sweep.html")["runs"]) == {"sweep/seed=0", "sweep/seed=1"}
+
+
+def test_a_number_names_its_artifacts_commit_and_command(site: Built) -> None:
+    data = data_of(site.folder / "b-run.html")
+    assert data["rows"]["salvage"]["maps"] == [["<b>run", "main", site.maps]]
+    assert data["scores"][site.maps] == {"removal": site.scores}
+    assert data["columns"]["srg"]["family"] == "removal"
+    assert site.maps in data["artifacts"][site.scores]["from"]
+    assert [data["artifacts"][key]["kind"] for key in data["artifacts"][site.maps]["from"]] == ["classifier"]
+    assert data["runs"]["<b>run"]["command"] == HOSTILE
+    assert data["runs"]["<b>run"]["commit"] == "c0ffee" * 6
+
+
+def test_a_broken_manifest_is_as_if_it_were_not_there(site: Built, tmp_path: Path) -> None:
+    for number, text in enumerate(["[", "[1]", '{"format": 1}', "x" * 5_000_000]):
+        folder = tmp_path / "maps" / f"{number:020x}"
+        folder.mkdir(parents=True)
+        (folder / "artifact.json").write_text(text)
+    assert Lineage([tmp_path, tmp_path / "none"]).of([f"{number:020x}" for number in range(5)]) == {}
+
+
+def test_only_marked_folders_are_runs_and_no_link_is_followed(site: Built, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "scores.csv").write_text("private")
+    (tmp_path / "link").symlink_to(site.outputs / "<b>run")
+    assert find(tmp_path, tmp_path / "site") == []
+    with pytest.raises(UserError, match="no run has ended in"):
+        run(SiteSettings("site", "site", str(tmp_path), "store", ()), tmp_path)
+    with pytest.raises(UserError, match="is no folder"):
+        run(SiteSettings("site", "site", str(tmp_path / "none"), "store", ()), tmp_path)
+
+
+def test_without_plotly_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "plotly", None)
+    with pytest.raises(UserError, match=r"pip install -e '\.\[site\]'"):
+        plotly()
+
+
+def test_a_file_of_the_gallery_has_each_map_at_its_place(tmp_path: Path) -> None:
+    shown = gallery()
+    album.write_album(tmp_path, [shown], {label: f"row {label}" for label in shown.maps})
+    found = album.read_album(tmp_path)
+    assert [(tile.label, tile.second) for tile in found.tiles] == [
+        ("image", False), *((label, False) for label in shown.maps), ("salvage", True),
+    ]  # fmt: skip
+    assert [image.target for image in found.images] == shown.classes
+    sheet = np.asarray(Image.open(tmp_path / album.FOLDER / album.file(3)).convert("RGB"), dtype=float)
+    assert sheet.shape == (found.height, found.width * len(found.tiles), 3)
+    _, maps = single_maps(shown)
+    for place, label in enumerate(shown.maps, start=1):
+        tile = sheet[:, place * found.width : (place + 1) * found.width]
+        side = maps[label][3].shape[0]
+        cells = tile.reshape(side, found.height // side, side, found.width // side, 3).mean((1, 3))
+        assert np.abs(cells - maps[label][3]).mean() < 12  # of 255, after WebP
+
+
+def test_an_album_that_is_none_is_left_out(tmp_path: Path) -> None:
+    assert album.read_album(tmp_path) is None
+    (tmp_path / album.FOLDER).mkdir()
+    for text in ("[", "[]", '{"width": -1}', '{"width": 1, "height": 1, "tiles": [], "images": []}'):
+        (tmp_path / album.FOLDER / album.LIST).write_text(text)
+        assert album.read_album(tmp_path) is None
+
+
+def test_a_chart_has_the_points_of_its_figure() -> None:
+    figure = Figure()
+    left, right = figure.subplots(1, 2)
+    left.errorbar([1, 10], [2.0, 3.0], [[0.5, 0.25], [1, 0.75]], fmt="s", label="measured")
+    left.annotate("here <b>", (10, 3.0))
+    left.fill_between([1, 10], [1, 2], [3, 4], alpha=0.5)
+    left.axhline(2.5, linestyle=":")
+    left.set_xscale("log")
+    left.set_title("left")
+    right.bar([0, 1], [4, 5], 0.5, yerr=[0.1, 0.2], label="bars")
+    right.set_xticks([0, 1], ["a", "b"])
+    chart = chart_of(figure)
+    points = next(each for each in chart["data"] if each["name"] == "measured")
+    assert (points["x"], points["y"]) == ([1, 10], [2, 3])
+    assert points["text"] == ["", "here &lt;b&gt;"]
+    assert points["error_y"]["array"] == pytest.approx([1, 0.75])
+    assert points["error_y"]["arrayminus"] == pytest.approx([0.5, 0.25])
+    bars = next(each for each in chart["data"] if each["type"] == "bar")
+    assert (bars["x"], bars["y"], bars["xaxis"]) == ([0, 1], [4, 5], "x2")
+    assert bars["error_y"]["array"] == pytest.approx([0.1, 0.2])
+    assert any(each.get("fill") == "toself" for each in chart["data"])
+    layout = chart["layout"]
+    assert (layout["xaxis"]["type"], layout["xaxis2"]["ticktext"]) == ("log", ["a", "b"])
+    assert [shape["y0"] for shape in layout["shapes"]] == [2.5]
+    assert layout["xaxis"]["domain"][1] < layout["xaxis2"]["domain"][0]
+    title, word = layout["annotations"]
+    assert (title["text"], word["text"]) == ("left", "here &lt;b&gt;")
+    assert (word["x"], word["y"]) == (1, 3)  # of a logarithmic axis the logarithm
+
+
+def test_a_heat_map_keeps_values_and_words() -> None:
+    figure = Figure()
+    axes = figure.subplots()
+    axes.imshow([[1, 0.5], [0.5, 1]], cmap=plt.get_cmap("RdBu"), vmin=-1, vmax=1)
+    axes.text(1, 0, "0.50")
+    axes.set_xticks([0, 1], ["a", "b"])
+    axes.set_yticks([0, 1], ["c", "d"])
+    (trace,) = chart_of(figure)["data"]
+    assert trace["z"] == [[1, 0.5], [0.5, 1]]
+    assert trace["text"] == [["", "0.50"], ["", ""]]
+    assert trace["hovertext"][0] == ["c · a", "c · b"]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install -e '.[dev]'")
+    with playwright.sync_playwright() as started:
+        own = Path(started.chromium.executable_path)
+        found = (
+            str(own) if own.is_file() else next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
+        )
+        if found is None:
+            pytest.skip("needs a browser: apt-get install chromium, or playwright install chromium")
+        # Its sandbox does not start for root, in containers.
+        opened = started.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def page(browser: Any) -> Iterator[Any]:
+    context = browser.new_context(offline=True, color_scheme="dark", viewport={"width": 390, "height": 844})
+    page, complaints = context.new_page(), []
+    page.set_default_timeout(60_000)
+    page.on(
+        "console", lambda message: complaints.append(message.text) if message.type in ("error", "warning") else None
+    )
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on(
+        "request",
+        lambda asked: None if asked.url.startswith(("file:", "data:", "blob:")) else complaints.append(asked.url),
+    )
+    yield page
+    assert complaints == []
+    context.close()
+
+
+def names(page: Any, table: str) -> list[str]:
+    return page.locator(f"{table} tbody tr:not(.heading):visible th").all_inner_texts()
+
+
+def test_the_index_is_filtered_and_leads_to_a_page(page: Any, site: Built) -> None:
+    page.goto((site.folder / "index.html").as_uri())
+    assert len(names(page, "#runs")) == 4
+    page.get_by_label("sweeps only").check()
+    assert len(names(page, "#runs")) == 1
+    page.get_by_label("sweeps only").uncheck()
+    page.get_by_label("Filter").fill("b>run")
+    page.get_by_role("link", name="<b>run").click()
+    assert page.locator("h1").inner_text() == "<b>run"
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+
+
+def test_a_table_is_sorted_and_a_number_explained(page: Any, site: Built) -> None:
+    page.goto((site.folder / "b-run.html").as_uri())
+    table = ".sheet:not([hidden]) table"
+    first = names(page, table)
+    head = page.locator(f"{table} th[data-column=srg]")
+    head.click()
+    assert names(page, table) == ["salvage", "grad cam", HOSTILE, "random"]
+    head.press("Enter")
+    assert names(page, table) == ["random", HOSTILE, "grad cam", "salvage"]
+    head.click()
+    assert names(page, table) == first
+    page.get_by_label("Filter").fill("grad")
+    assert names(page, table) == ["grad cam"]
+    page.locator(f"{table} tr[data-row=grad_cam] td.number").first.click()
+    dialog = page.locator("dialog")
+    assert "commit c0ffeec0ff" in dialog.inner_text()
+    assert HOSTILE in dialog.inner_text()
+    dialog.locator("summary").first.click()
+    assert "maps.safetensors" in dialog.inner_text()
+    dialog.locator(".bars, .histogramlayer").first.wait_for(state="attached")
+    page.keyboard.press("Escape")
+    assert page.title() == "<b>run"
+
+
+def test_charts_are_vectors_with_values_and_claims_are_filtered(page: Any, site: Built) -> None:
+    page.goto((site.folder / "b-run.html").as_uri())
+    page.locator("#means").scroll_into_view_if_needed()
+    page.locator("#means svg.main-svg").first.wait_for()
+    page.get_by_label("single images").check()
+    page.locator("#means .boxlayer .trace").first.wait_for(state="attached")
+    chart = page.locator("[data-chart='0']")
+    chart.scroll_into_view_if_needed()
+    point = chart.locator(".bars .point, .scatterlayer .point").first
+    point.wait_for()
+    point.hover(force=True)
+    chart.locator(".hoverlayer .hovertext").first.wait_for()
+    shown = page.locator(".verdicts tbody tr:visible")
+    assert shown.count() == 2
+    page.locator("[data-verdicts] input[value=holds]").uncheck()
+    assert shown.count() == 1
+
+
+def test_explainers_are_switched_and_compared_on_one_image_class_by_class(page: Any, site: Built) -> None:
+    page.goto((site.folder / "b-run.html").as_uri())
+    page.locator("#gallery").scroll_into_view_if_needed()
+    maps = page.locator("#maps figure")
+    maps.first.wait_for()
+    assert maps.count() == 3
+    assert page.locator("#thumbs [data-at]").count() == 8
+    page.locator("#class").select_option(HOSTILE)
+    assert page.locator("#thumbs [data-at]").count() == 3
+    page.get_by_label("misclassified only").check()
+    assert f"true class {HOSTILE}, predicted cat" in page.locator("#said").inner_text()
+    page.locator("#second").select_option("both")
+    assert maps.first.locator("small").all_inner_texts() == [HOSTILE, "dog"]
+    page.locator("#value").select_option("srg")
+    page.wait_for_function("/[0-9]/.test(document.querySelector('#maps figcaption span').textContent)")
+    page.locator("#rows").fill("grad")
+    page.wait_for_function("document.querySelectorAll('#maps figure').length === 1")
+    maps.first.click()
+    assert page.locator("#left").input_value() == "2"
+    assert page.locator("#over .tile-of").count() == 2
+    place = page.locator("#over .tile-of").last.evaluate("made => getComputedStyle(made).backgroundPosition")
+    assert re.match(r"50% 0", place)  # of five tiles the third
+    page.locator("#thumbs").press("ArrowRight")
+    assert "Image 3 of" in page.locator("#said").inner_text()
+    page.wait_for_function("document.images.length === 0 || [...document.images].every((each) => each.complete)")

@@ -1,0 +1,422 @@
+"""The pages of the site: what stands on each, and the files beside it."""
+
+import re
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pandas as pd
+
+from xai.core.errors import UserError, visible
+from xai.core.files import write_atomically
+from xai.metrics import registry as metrics
+from xai.report import album, sheets
+from xai.report.figures import Source, draw_all
+from xai.report.layout import TableParams
+from xai.report.parts import Reasons, Table
+from xai.report.present import source_of, tables_of, usual, verdicts
+from xai.report.results import read_values
+from xai.report.sheets import Sheet, templates
+from xai.report.site.charts import chart_of
+from xai.report.site.found import Run, is_plain
+from xai.report.site.lineage import Lineage
+from xai.report.site.values import as_json, as_script, chunks
+from xai.report.tables import build_tables
+from xai.study.claims import FAILS, HOLDS, NOT_MEASURED, UNDECIDED
+from xai.study.columns import COSTS, column_of
+from xai.study.frame import Frames, join, read_frames
+
+VERDICTS = (HOLDS, FAILS, UNDECIDED, NOT_MEASURED)
+_ALL = "Everything that was measured"
+_USUAL_FIGURES = ("cost_quality", "metric_agreement")
+_STYLES = ("site/site.css", "site/site.js")
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A figure that the browser draws: `content` is what `chart_of` gives; narrower than `width` it scrolls."""
+
+    title: str
+    width: int
+    alt: str
+    caption: str
+    content: Mapping[str, Any]
+
+
+@dataclass
+class Page:
+    """A page of a run or a sweep.
+
+    Args:
+        run: Which.
+        slug: Its file is `<slug>.html`, and what belongs to it lies in the folder of that name.
+        about: A line.
+        summary: Sentences.
+        tables: What they show, the first one opened.
+        claims: Verdicts, as sheets.
+        notes: How verdicts are reached.
+        tally: How many came out which way.
+        charts: Figures.
+        pictures: Sheets of maps, of a run that wrote no gallery; paths from the page.
+        missing: What could not be shown, and why.
+        links: Pages of the runs of a sweep, or of the sweep of a run: label to href.
+        files: Files of the run: name, bytes, href.
+        data: What the script knows of it; see `site.js`.
+    """
+
+    run: Run
+    slug: str
+    about: str = ""
+    summary: list[str] = field(default_factory=list)
+    tables: list[Sheet] = field(default_factory=list)
+    claims: list[Sheet] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    tally: dict[str, int] = field(default_factory=dict)
+    charts: list[Chart] = field(default_factory=list)
+    pictures: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    links: list[tuple[str, str]] = field(default_factory=list)
+    files: list[tuple[str, str, str]] = field(default_factory=list)
+    data: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def title(self) -> str:
+        """Of the page; what the file of a sweep calls it, else its folder."""
+        called = _mapping(self.run.runs[0].config.get("sweep")).get("title") if self.run.runs else None
+        return visible(str(called or self.run.name))
+
+
+class Site:
+    """Writes pages into a folder.
+
+    Args:
+        output: The folder, while it is being written.
+        final: Where it will stand; links to the files of runs start there.
+        lineage: Of the artifacts in the stores.
+    """
+
+    def __init__(self, output: Path, final: Path, lineage: Lineage) -> None:
+        self._output, self._final, self._lineage = output, final, lineage
+        self._slugs: dict[str, str] = {}
+        self._frames: dict[str, Frames] = {}
+
+    def slug(self, name: str) -> str:
+        """What the page of a run is called: letters that mean nothing in a link, and no two alike."""
+        if name not in self._slugs:
+            plain = re.sub(r"[^A-Za-z0-9._=-]+", "-", name).strip("-.")[:120] or "run"
+            taken = {each.lower() for each in (*self._slugs.values(), "index", "assets")}
+            numbered = (plain if not number else f"{plain}-{number}" for number in range(len(taken) + 1))
+            self._slugs[name] = next(each for each in numbered if each.lower() not in taken)
+        return self._slugs[name]
+
+    def page(self, run: Run) -> Page:
+        """What the page of a run or a sweep shows; its further files are written."""
+        page = Page(run, self.slug(run.name))
+        (self._output / page.slug).mkdir()
+        self._link(page)
+        measured = [each for each in run.runs or (run,) if each.is_measured]
+        if measured:
+            self._show(page, measured)
+        page.data |= {"slug": page.slug, "gallery": self._gallery(run, page)}
+        return page
+
+    def _link(self, page: Page) -> None:
+        run, folder = page.run, self._relative(page.run.folder)
+        if run.runs:
+            page.links = [(each.name.removeprefix(f"{run.name}/"), f"{self.slug(each.name)}.html") for each in run.runs]
+        page.files = [(name, _bytes(size), f"{folder}/{quote(name)}") for name, size in run.files.items()]
+
+    def _show(self, page: Page, measured: Sequence[Run]) -> None:
+        frames = []
+        for each in measured:
+            try:
+                # The page of a sweep comes after those of its runs, which have been read then.
+                if each.name not in self._frames:
+                    self._frames[each.name] = read_frames(each.folder)
+                frames.append(self._frames[each.name])
+            except UserError as error:
+                page.missing.append(str(error))
+        joint = frames[0] if len(frames) == 1 else join(frames)
+        if joint.scores.empty:
+            return
+        source, config = source_of(joint), measured[0].config
+        reported = source.reported()
+        page.about = _about(reported.scores)
+        wanted = _wanted(page.run, config)
+        made, page.tables = self._tables(page, joint, wanted["tables"])
+        page.charts, missing = _charts(wanted["figures"], source, made[-1] if made else None)
+        page.missing += missing
+        self._judge(page, joint, wanted["claims"])
+        page.data |= self._data(page, measured, joint, made)
+        if not page.run.runs:
+            page.data["chunks"] = self._write_values(page, reported)
+
+    def _tables(self, page: Page, frames: Frames, names: Sequence[str]) -> tuple[list[Table], list[Sheet]]:
+        tables: list[Table] = []
+        for name in names:
+            try:
+                tables += tables_of(frames, name, {})
+            except UserError as error:
+                page.missing.append(f"{name}: {error}")
+        columns = metrics.columns()
+        reasons = Reasons(frames.left_out, {}, {column: metrics.metric_of(column).name for column in columns})
+        try:
+            params = TableParams(title=_ALL, drop_empty=True)
+            tables += build_tables(usual(frames.scores), params, columns, usual(frames.costs), reasons)
+        except UserError as error:
+            page.missing.append(str(error))
+        return tables, [sheets.sheet_of(table) for table in tables]
+
+    def _judge(self, page: Page, frames: Frames, names: Sequence[str]) -> None:
+        """Verdicts: of a run those it wrote, of a sweep those of the runs that there are."""
+        path = page.run.folder / "claims.csv"
+        try:
+            if page.run.runs:
+                claims = verdicts(frames, names)
+            else:
+                claims = read_values(path) if is_plain(path) else pd.DataFrame()
+            page.claims = sheets.claim_sheets(claims, metrics.columns())
+            page.notes = sheets.claim_notes(claims)
+            counts = claims["verdict"].value_counts() if len(claims) else {}
+            page.tally = {verdict: int(counts[verdict]) for verdict in VERDICTS if verdict in counts}
+        except UserError as error:
+            page.missing.append(f"claims: {error}")
+        except (KeyError, ValueError, TypeError, OSError):
+            page.missing.append("claims.csv is not what a study wrote: run the study again")
+
+    def _data(self, page: Page, measured: Sequence[Run], frames: Frames, tables: Sequence[Table]) -> dict[str, Any]:
+        """Rows, columns and lineage, for the details of a number and for the charts of means."""
+        costs = usual(frames.costs)
+        runs = {each.name: {"page": f"{self.slug(each.name)}.html", **_origin(each)} for each in measured}
+        rows: dict[str, dict[str, Any]] = {}
+        everything = pd.concat(
+            [each[["explainer", "label", "kind"]] for each in (usual(frames.scores), costs) if len(each)]
+        )
+        for name, label, kind in everything.drop_duplicates("explainer").itertuples(index=False):
+            rows[str(name)] = {"label": str(label), "kind": str(kind), "maps": []}
+        keys: list[str] = []
+        for each in measured:
+            own = usual(self._frames[each.name].costs) if each.name in self._frames else pd.DataFrame()
+            for line in own.to_dict("records") if "maps" in own else ():
+                key = str(line["maps"])
+                rows[str(line["explainer"])]["maps"].append([each.name, str(line["case"]), key])
+                keys += [key, *self._lineage.scores_of(key).values()]
+        shown = dict.fromkeys(column.name for table in tables for column in table.columns)
+        return {
+            "runs": runs,
+            "rows": rows,
+            "columns": {name: _column(name) for name in shown},
+            "means": _means(tables),
+            "artifacts": self._artifacts(keys),
+            "scores": {key: found for key in dict.fromkeys(keys) if (found := self._lineage.scores_of(key))},
+        }
+
+    def _artifacts(self, keys: Sequence[str]) -> dict[str, Any]:
+        return {
+            key: {
+                "kind": made.kind,
+                "created": made.created,
+                "seconds": made.seconds,
+                "from": [parent for parent in made.parents if parent != key],
+                "files": [
+                    [name, _bytes(size), f"{self._relative(made.path)}/{quote(name)}"]
+                    for name, size in (*made.files.items(), ("artifact.json", 0))
+                ],
+            }
+            for key, made in self._lineage.of(keys).items()
+        }
+
+    def _write_values(self, page: Page, source: Source) -> dict[str, str]:
+        """The values of single images, a file a metric; the file of each metric."""
+        written = {}
+        for number, (metric, content) in enumerate(chunks(usual(source.scores), metrics.columns())):
+            name = f"{page.slug}/values{number}.js"
+            write_atomically(self._output / name, as_script(f"values {metric}", content))
+            written[metric] = quote(name)
+        return written
+
+    def _gallery(self, run: Run, page: Page) -> str | None:
+        """Copy the pictures of a run; the script with what they are, or None: then its sheets are shown."""
+        found = album.read_album(run.folder)
+        if found is None:
+            for path in sorted((run.folder / "figures").glob("pictures*.png")):
+                if is_plain(path):
+                    shutil.copyfile(path, self._output / page.slug / path.name)
+                    page.pictures.append(f"{page.slug}/{quote(path.name)}")
+            return None
+        folder = self._output / page.slug / album.FOLDER
+        folder.mkdir()
+        for number in range(len(found.images)):
+            path = run.folder / album.FOLDER / album.file(number)
+            if is_plain(path):
+                shutil.copyfile(path, folder / path.name)
+        shown = [[each.image, each.target, each.predicted, each.true, each.second] for each in found.images]
+        content = {"folder": f"{page.slug}/{album.FOLDER}", "width": found.width, "height": found.height}
+        content |= {"tiles": [[each.row, each.label, each.second] for each in found.tiles], "images": shown}
+        write_atomically(
+            self._output / page.slug / "gallery.js", as_script("gallery", {**content, "across": album.ACROSS})
+        )
+        return f"{page.slug}/gallery.js"
+
+    def write(self, pages: Sequence[Page]) -> Path:
+        """Write the pages, what they share, and the index; returns the index."""
+        assets = self._output / "assets"
+        assets.mkdir()
+        for name in _STYLES:
+            write_atomically(assets / Path(name).name, templates().get_template(name).render().encode())
+        write_atomically(assets / "plotly.min.js", plotly())
+        for page in pages:
+            write_atomically(self._output / f"{page.slug}.html", _rendered("site/run.html.j2", page).encode())
+        listed = templates().get_template("site/index.html.j2").render(lines=list(_index(pages)), verdicts=VERDICTS)
+        write_atomically(self._output / "index.html", listed.encode())
+        return self._output / "index.html"
+
+    def _relative(self, folder: Path) -> str:
+        """The way from a page to a folder, as a link."""
+        found = Path(folder).absolute()
+        up, own = 0, self._final.absolute()
+        while not found.is_relative_to(own):
+            own, up = own.parent, up + 1
+        return "/".join([*[".."] * up, *(quote(part) for part in found.relative_to(own).parts)])
+
+
+def plotly() -> bytes:
+    """Plotly's script, as its package brings it.
+
+    Raises:
+        UserError: It is not installed.
+    """
+    try:
+        return (files("plotly") / "package_data" / "plotly.min.js").read_bytes()
+    except (ModuleNotFoundError, FileNotFoundError):
+        raise UserError("the site draws its charts with plotly: install it by pip install -e '.[site]'") from None
+
+
+def _rendered(template: str, page: Page) -> str:
+    data = {**page.data, "charts": [each.content for each in page.charts]}
+    return templates().get_template(template).render(page=page, data=as_json(data), origin=_origin(page.run))
+
+
+def _charts(wanted: Sequence[Any], source: Source, everything: Table | None) -> tuple[list[Chart], list[str]]:
+    """The figures that a study lists and those that fit every study, as far as they can be drawn."""
+    known: list[Any] = []
+    missing = []
+    main = next((c.name for c in (everything.columns if everything else ()) if c.better and c.name not in COSTS), None)
+    asked = [each if isinstance(each, str) else dict(each).get("figure") for each in wanted]
+    more = [name for name in _USUAL_FIGURES if name not in asked]
+    for each in (*wanted, *({"figure": name, **({"metric": main} if name == "cost_quality" else {})} for name in more)):
+        try:
+            drawn, why = draw_all([each], source)
+        except UserError as error:
+            drawn, why = [], [str(error)]
+        known += drawn
+        missing += why if each in wanted else []
+    charts = []
+    for drawn in known:
+        title = drawn.name.replace("_", " ").capitalize()
+        width = min(drawn.info.width, 720)
+        charts.append(Chart(title, width, drawn.info.alt, drawn.info.caption, chart_of(drawn.figure)))
+    return charts, missing
+
+
+def _wanted(run: Run, config: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """Tables, claims and figures that a run was asked for; of a sweep those of its file, where it names some."""
+    of_sweep = _mapping(config.get("sweep")) if run.runs else {}
+    names = ("tables", "claims", "figures")
+    chosen = of_sweep if any(of_sweep.get(name) for name in names) else config
+    return {name: [each for each in _listed(chosen.get(name)) if isinstance(each, str | dict)] for name in names}
+
+
+def _about(scores: pd.DataFrame) -> str:
+    def named(column: str) -> str:
+        return ", ".join(dict.fromkeys(str(each) for each in scores[column].dropna().unique()))
+
+    single = scores.loc[scores["image"] >= 0, ["data", "image"]].drop_duplicates()
+    data = " → ".join(filter(None, (named("source"), named("data"))))
+    seeds = sorted(int(seed) for seed in scores["seed"].unique())
+    told = f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
+    return f"{named('model')} on {data}, {len(single):,} images of the {named('split')} split, {told}"
+
+
+def _origin(run: Run) -> dict[str, str]:
+    """What made the numbers of a run."""
+    return {"command": visible(run.command), "commit": visible(run.commit), "ended": run.ended}
+
+
+def _column(name: str) -> dict[str, Any]:
+    column = column_of(name, metrics.columns())
+    known = name in metrics.columns()
+    return {
+        "label": column.label,
+        "about": column.about,
+        "better": column.better,
+        "unit": column.unit,
+        "family": metrics.metric_of(name).name if known else "",
+    }
+
+
+def _means(tables: Sequence[Table]) -> list[dict[str, Any]]:
+    """Means and intervals of the tables of everything: one for each data set."""
+    found = []
+    for table in tables:
+        if not table.title.startswith(_ALL):
+            continue
+        cells: dict[str, dict[str, list[float | None]]] = {}
+        for row in (row for section in table.sections for row in section.rows):
+            for column, cell in zip(table.columns, row.cells, strict=True):
+                if cell.mean == cell.mean:
+                    numbers = (cell.mean, cell.low, cell.high)
+                    cells.setdefault(column.name, {})[row.name] = [
+                        None if each != each else float(f"{each:.6g}") for each in numbers
+                    ]
+        found.append({"title": table.title.removeprefix(_ALL).strip(" ·"), "cells": cells})
+    return found
+
+
+def _index(pages: Sequence[Page]) -> Iterator[dict[str, Any]]:
+    """A line for each page, the last one first; the runs of a sweep below it."""
+    inside = {run.name for page in pages for run in page.run.runs}
+    by_name = {page.run.name: page for page in pages}
+    for page in pages:
+        if page.run.name in inside:
+            continue
+        yield _index_line(page, page.title)
+        for run in page.run.runs:
+            yield _index_line(by_name[run.name], run.name.removeprefix(f"{page.run.name}/"), page.title)
+
+
+def _index_line(page: Page, name: str, sweep: str = "") -> dict[str, Any]:
+    run = page.run
+    config = next((each.config for each in (run, *run.runs) if each.config), {})
+    return {
+        "name": name,
+        "sweep": sweep,
+        "href": f"{page.slug}.html",
+        "is_sweep": bool(run.runs),
+        "what": str(config.get("study") or config.get("task") or ""),
+        "about": page.about,
+        "runs": len(run.runs) or 1,
+        "explainers": len(page.data.get("rows", ())),
+        "columns": len(page.data.get("columns", ())),
+        "tally": page.tally,
+        "ended": run.ended,
+        "commit": run.commit[:10],
+    }
+
+
+def _bytes(size: int) -> str:
+    if size >= 10**6:
+        return f"{size / 1e6:,.1f} MB"
+    return f"{size / 1e3:,.1f} kB" if size >= 1000 else f"{size} B"
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _listed(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list) else []
