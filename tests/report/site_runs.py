@@ -36,10 +36,9 @@ class Built:
 def frames(seed: int, maps: str) -> Frames:
     found = pd.concat([scores(MEANS, seeds=(seed,)), scores(CONTROL, kind="control", seeds=(seed,))], ignore_index=True)
     found["label"] = found["label"].replace("rise", HOSTILE)
-    costs = [
-        line(name, seed) | {"label": "x", "passes": 4.0, "milliseconds": 2.0, "maps": maps, "stage": None}
-        for name in MEANS
-    ]
+    labels = found.drop_duplicates("explainer").set_index("explainer")["label"]
+    cost = {"passes": 4.0, "milliseconds": 2.0, "maps": maps, "stage": None}
+    costs = [line(name, seed) | {"label": labels[name]} | cost for name in MEANS]
     return Frames(found.assign(chance=float("nan")), pd.DataFrame(), pd.DataFrame(costs), pd.DataFrame())
 
 

@@ -282,7 +282,7 @@ def pictures_of(study: Study, count: int) -> list[Picture]:
 
 
 def write_gallery(study: Study, asked: StudySettings, output: Path) -> None:
-    """Write the pictures that the site shows: the images of the sheets, with both classes, and further ones with one."""
+    """Write the pictures that the site shows: images of the sheets, with both classes, and further ones with one."""
     galleries = [_gallery(study, asked.pictures), _gallery(study, asked.gallery, second=False)]
     there = [each for each in galleries if each is not None]
     if there and asked.gallery:

@@ -26,8 +26,8 @@ def chunks(scores: pd.DataFrame, columns: dict[str, Column]) -> Iterator[tuple[s
         columns: What is known of the metrics, by name.
 
     Yields:
-        The metric, and its content: `images`, rows of the split; `rows`, by explainer a value for each image, in the unit
-        that is shown, null where there is none.
+        The metric, and its content: `images`, rows of the split; `rows`, by explainer a value for each image, in the
+        unit that is shown, null where there is none.
     """
     single = scores[scores["image"] >= 0] if len(scores) else scores
     for metric, lines in single.groupby("metric", sort=False) if len(single) else ():
