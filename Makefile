@@ -21,7 +21,7 @@ PYTHON = $(XAI_PYTHON)
 XAI_TEST_WORKERS ?= $(shell test "$$(getconf _NPROCESSORS_ONLN)" -ge 2 && echo 2 || echo 0)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo tables plan vectors-table1 vectors-figure3 salvage-table1 salvage-table2 salvage-table3 salvage-table4 salvage-figures rank-table rank-figures mixed-budget mixed-transfer mixed-supervision salvage-beyond rank-beyond compare bench bench-estimators docs docs-tables test soak lint format clean distclean vectors-table2
+.PHONY: help install demo tables plan vectors-table1 vectors-figure3 salvage-table1 salvage-table2 salvage-table3 salvage-table4 salvage-figures rank-table rank-figures mixed-budget mixed-transfer mixed-supervision salvage-beyond rank-beyond compare bench bench-estimators docs docs-tables test soak lint format clean distclean vectors-table2 site
 
 help:  ## this list
 	@awk 'BEGIN { FS = ":.*## " } \
@@ -101,6 +101,9 @@ salvage-beyond: $(STAMP)  ## SALVAGE read in probabilities, with KL, and with so
 
 rank-beyond: $(STAMP)  ## a ranking decoder that sees Integrated Gradients on its paths: this project's own, three seeds
 	$(SWEEP)ranking_beyond $(ARGS)
+
+site: $(STAMP)  ## one site over all runs and sweeps in outputs/: outputs/site/index.html
+	$(BIN)/python run.py task=site $(ARGS)
 
 ##@ Work on it
 

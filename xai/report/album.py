@@ -117,8 +117,9 @@ def write_album(folder: Path, galleries: Sequence[Gallery], names: Mapping[str, 
 
 def _listed(found: Gallery) -> list[Shown]:
     count = len(found.images)
-    rows, true = found.rows or range(count), found.true or [None] * count
-    second = found.second_classes or [None] * count
+    nobody: list[str | None] = [None] * count
+    rows, true = found.rows or range(count), found.true or nobody
+    second = found.second_classes or nobody
     named = zip(rows, found.classes, found.predicted or found.classes, true, second, strict=True)
     return [Shown(*each) for each in named]
 

@@ -9,6 +9,7 @@ explainer share their scale, so that they can be compared.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -70,9 +71,14 @@ class Gallery:
         if self.second and self.second_classes is None:
             raise UserError("maps of a second class without its name: give second_classes")
         named = {"classes": self.classes, "true": self.true, "predicted": self.predicted, "regions": self.regions}
-        named |= {"rows": self.rows}
         maps = {f"maps of {label}": maps for label, maps in (*self.maps.items(), *self.second.items())}
-        parts = {**named, "second_classes": self.second_classes, **self.notes, **maps}
+        parts: dict[str, Any] = {
+            **named,
+            "rows": self.rows,
+            "second_classes": self.second_classes,
+            **self.notes,
+            **maps,
+        }
         for name, part in parts.items():
             if part is not None and len(part) != len(self.images):
                 raise UserError(f"{len(part)} {name} for {len(self.images)} images: give one for each")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
-from matplotlib.colors import to_hex, to_rgba
+from matplotlib.colors import to_hex
 from matplotlib.container import BarContainer, ErrorbarContainer
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
@@ -157,16 +157,17 @@ def _line(line: Line2D) -> Json:
 def _band(collection: PolyCollection) -> list[Json]:
     traces = []
     for path in collection.get_paths():
-        red, green, blue, alpha = to_rgba(collection.get_facecolor()[0])
+        colours, places = np.asarray(collection.get_facecolor()), np.asarray(path.vertices, dtype=float)
+        red, green, blue, alpha = map(float, colours[0])
         fill = f"rgba({255 * red:.0f},{255 * green:.0f},{255 * blue:.0f},{alpha:.2f})"
-        x, y = ([_number(each) for each in path.vertices[:, side]] for side in (0, 1))
+        x, y = ([_number(each) for each in places[:, side]] for side in (0, 1))
         trace: Json = {"type": "scatter", "mode": "lines", "fill": "toself", "fillcolor": fill, "line": {"width": 0}}
         traces.append(trace | {"x": x, "y": y, "hoverinfo": "skip", "name": "", "showlegend": False})
     return traces
 
 
 def _picture(image: AxesImage, axes: Axes) -> Json:
-    values = np.ma.filled(np.ma.asarray(image.get_array(), dtype=float), np.nan)
+    values: Any = np.ma.filled(np.ma.asarray(image.get_array(), dtype=float), np.nan)
     low, high = image.get_clim()
     stops = [k / 10 for k in range(11)]
     scale = [[stop, to_hex(image.get_cmap()(stop))] for stop in stops]
@@ -201,7 +202,7 @@ def _ticks(axes: Axes, side: str) -> list[str]:
     own = axes.xaxis if side == "x" else axes.yaxis
     if not isinstance(own.get_major_locator(), FixedLocator):
         return []
-    return [_plain(text) for text in own.get_major_formatter().format_ticks(own.get_ticklocs())]
+    return [_plain(text) for text in own.get_major_formatter().format_ticks(own.get_ticklocs().tolist())]
 
 
 def _title(axes: Axes, suffix: str) -> list[Json]:
@@ -215,7 +216,8 @@ def _title(axes: Axes, suffix: str) -> list[Json]:
 def _words(axes: Axes, suffix: str) -> list[Json]:
     """What is written at a place in the data, as far beside it as the figure has it."""
     found = []
-    for text in axes.texts if not axes.images else ():
+    texts: list[Any] = [] if axes.images else list(axes.texts)
+    for text in texts:
         is_note = isinstance(text, Annotation)
         if not text.get_text() or not (text.xycoords == "data" if is_note else _in_data(text, axes)):
             continue

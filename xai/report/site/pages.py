@@ -181,7 +181,7 @@ class Site:
                 claims = read_values(path) if is_plain(path) else pd.DataFrame()
             page.claims = sheets.claim_sheets(claims, metrics.columns())
             page.notes = sheets.claim_notes(claims)
-            counts = claims["verdict"].value_counts() if len(claims) else {}
+            counts: Any = claims["verdict"].value_counts() if len(claims) else {}
             page.tally = {verdict: int(counts[verdict]) for verdict in VERDICTS if verdict in counts}
         except UserError as error:
             page.missing.append(f"claims: {error}")
