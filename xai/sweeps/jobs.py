@@ -36,7 +36,7 @@ _MOST_JOBS = 10_000
 
 @settings
 class Sweep:
-    """A file of conf/sweep: which runs, and what is shown of all of them together.
+    """A file of sweeps/ (Hydra finds it as conf/sweep): which runs, and what is shown of all of them together.
 
     Args:
         title: Name of the table or figure.

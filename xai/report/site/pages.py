@@ -2,7 +2,7 @@
 
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -23,6 +23,7 @@ from xai.report.results import read_values
 from xai.report.sheets import Sheet, templates
 from xai.report.site.charts import chart_of
 from xai.report.site.found import Run, is_plain
+from xai.report.site.index import index_lines
 from xai.report.site.lineage import Lineage
 from xai.report.site.values import as_json, as_script, chunks
 from xai.report.tables import build_tables
@@ -271,7 +272,9 @@ class Site:
         write_atomically(assets / "plotly.min.js", plotly())
         for page in pages:
             write_atomically(self._output / f"{page.slug}.html", _rendered("site/run.html.j2", page).encode())
-        listed = templates().get_template("site/index.html.j2").render(lines=list(_index(pages)), verdicts=VERDICTS)
+        listed = (
+            templates().get_template("site/index.html.j2").render(lines=list(index_lines(pages)), verdicts=VERDICTS)
+        )
         write_atomically(self._output / "index.html", listed.encode())
         return self._output / "index.html"
 
@@ -375,37 +378,6 @@ def _means(tables: Sequence[Table]) -> list[dict[str, Any]]:
                     ]
         found.append({"title": table.title.removeprefix(_ALL).strip(" ·"), "cells": cells})
     return found
-
-
-def _index(pages: Sequence[Page]) -> Iterator[dict[str, Any]]:
-    """A line for each page, the last one first; the runs of a sweep below it."""
-    inside = {run.name for page in pages for run in page.run.runs}
-    by_name = {page.run.name: page for page in pages}
-    for page in pages:
-        if page.run.name in inside:
-            continue
-        yield _index_line(page, page.title)
-        for run in page.run.runs:
-            yield _index_line(by_name[run.name], run.name.removeprefix(f"{page.run.name}/"), page.title)
-
-
-def _index_line(page: Page, name: str, sweep: str = "") -> dict[str, Any]:
-    run = page.run
-    config = next((each.config for each in (run, *run.runs) if each.config), {})
-    return {
-        "name": name,
-        "sweep": sweep,
-        "href": f"{page.slug}.html",
-        "is_sweep": bool(run.runs),
-        "what": str(config.get("study") or config.get("task") or ""),
-        "about": page.about,
-        "runs": len(run.runs) or 1,
-        "explainers": len(page.data.get("rows", ())),
-        "columns": len(page.data.get("columns", ())),
-        "tally": page.tally,
-        "ended": run.ended,
-        "commit": run.commit[:10],
-    }
 
 
 def _bytes(size: int) -> str:
