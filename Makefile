@@ -124,7 +124,7 @@ bench-estimators: $(STAMP)  ## error of Shapley estimators against forward passe
 docs: $(STAMP)  ## README, docs/ and the API reference as a site: outputs/docs-site/index.html
 	@$(BIN)/python -c 'import material, mkdocstrings_handlers.python' 2>/dev/null || { $(call INSTALL,docs); }
 	@rm -rf outputs/docs-pages && mkdir -p outputs/docs-pages
-	@cp -R README.md CONTRIBUTING.md CHANGELOG.md docs notebooks outputs/docs-pages
+	@cp -R README.md CONTRIBUTING.md CHANGELOG.md docs outputs/docs-pages
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --config-file docs/mkdocs.yml
 	@echo "outputs/docs-site/index.html is ready"
 

@@ -83,7 +83,7 @@ def test_the_site_builds_and_fetches_nothing(tmp_path: Path) -> None:
     pages, site = tmp_path / "outputs" / "docs-pages", tmp_path / "outputs" / "docs-site"
     for path in (
         *TOP,
-        *(each for part in ("docs", "notebooks") for each in (ROOT / part).rglob("*") if each.is_file()),
+        *(each for each in (ROOT / "docs").rglob("*") if each.is_file()),
     ):
         copy = pages / path.relative_to(ROOT)
         copy.parent.mkdir(parents=True, exist_ok=True)
