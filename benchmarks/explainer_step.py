@@ -72,7 +72,9 @@ class Case:
 def cases(setup: Setup, small: bool = False) -> list[Case]:
     """The settings of a device; `small` ones are done in a moment and show that everything runs."""
     tiny = build(VitParams, shipped("model/vit_tiny"), "model")
-    own = {key: value for key, value in shipped("explainer/salvage").items() if key != "name"}
+    # Without what concerns a row of a table and no training.
+    other = ("name", "reading", "pairs")
+    own = {key: value for key, value in shipped("explainer/salvage").items() if key not in other}
     settings = build(SalvageParams, own, "explainers.salvage")
     if small:
         tower = SmallVit(width=16, depth=2, heads=2, mlp_ratio=2.0, registers=1, position_scale=0.3)

@@ -165,7 +165,9 @@ TASKS = {
     "apply_vector": ("task=apply_vector", "vector=v", "checkpoint=binary"),
     "supervise": ("task=supervise",),
 }
-ANY = re.compile(r"hydra|explainer|metric\.|metric$|study$|task$|method$|row$|source|data|model\.name|probe|figures")
+ANY = re.compile(
+    r"hydra|explainer|metric\.|metric$|study$|task$|method$|row$|source|data|model\.name|probe|figures|sweep\."
+)
 """What is not a setting of every task, or has tests of its own above."""
 
 

@@ -101,7 +101,9 @@ def test_the_explainer_shown_is_linear_where_the_classifier_is(folder: Path, mon
     scope["PatchGame"] = Game
     classifier = type("Classifier", (), {"grid": (2, 3)})()
     for share in (0.0, 0.3, 1.0):
-        maps = scope["BothEnds"](classifier, scope["BothEndsParams"](share=share)).attribute(None, None)
+        maps = scope["BothEnds"](classifier, scope["BothEndsParams"](share=share)).attribute(
+            torch.zeros(2, 3, 4, 6), torch.zeros(2, dtype=torch.long)
+        )
         torch.testing.assert_close(maps, torch.arange(12.0).reshape(2, 2, 3))
 
 

@@ -123,7 +123,7 @@ def registry_open(name: str, root: Path) -> registry.ImageSource:
 def test_the_registry_opens_every_set_under_its_own_name(root: Path) -> None:
     assert registry_open("folder", root).classes == ("cat", "dog")
     packaged = {"digits", "digits_scattered", "glyphs_scattered", "mnist5k", "mnist_scattered"}
-    packaged |= {"fashion_scattered", "mnist_pair", "mnist_parity_scattered", "pictures"}
+    packaged |= {"fashion_scattered", "mnist_pair", "mnist_parity_scattered", "photos", "pictures"}
     assert set(registry.names()) == packaged | set(DISK_SETS)
     assert registry.names() == sorted(registry.names())
     with pytest.raises(UserError, match=r"data=mnist_scatter is not a known data set: did you mean mnist_scattered\?"):

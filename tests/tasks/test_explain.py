@@ -236,7 +236,7 @@ def test_a_checkpoint_is_read_once_for_all_pictures(
     monkeypatch.setattr(files, "load", lambda *given: read.append(given) or load(*given))
     pictures = (str(photo), str(tmp_path / "other.png"))
     how = {"row": "saliency", "explainers": {}, "objective": POST_HOC.objective, "refinement": POST_HOC.refinement}
-    how |= {"refine": None, "classes": None}
+    how |= {"refine": None, "classes": None, "areas": None}
     asked: Any = SimpleNamespace(
         model=MODEL, checkpoint=str(path), image=pictures, target=None, trainer=CPU, seed=0, **how
     )

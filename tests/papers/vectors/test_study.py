@@ -63,6 +63,7 @@ def opened(folder: Path, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> Tra
         "claims": (),
         "figures": (),
         "pictures": 0,
+        "gallery": 0,
     }
     return open_study(VectorsStudy(**(asked | changes)), runtime(folder))
 
