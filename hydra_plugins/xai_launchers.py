@@ -150,7 +150,7 @@ class Ray(_Commands):
         hidden = {} if self._gpus else {"CUDA_VISIBLE_DEVICES": ""}
         given = threads(max(1, int(self._cpus))) | hidden
         own: dict[str, Any] = {} if self._address else {"num_cpus": self._cores, "include_dashboard": False}
-        ray.init(address=self._address, log_to_driver=False, **own)
+        ray.init(address=self._address or "local", log_to_driver=False, **own)
         try:
             task = ray.remote(num_gpus=self._gpus, num_cpus=self._cpus)(run_command)
             waiting = {task.remote(replace(command, environment=given)): command for command in commands}

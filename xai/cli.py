@@ -76,7 +76,11 @@ def _sweep(run: Callable[[], Any], given: argparse.Namespace, flags: Sequence[st
     own = [f"hydra.searchpath=[file://{Path(given.config_dir).absolute()}]"] if given.config_dir else []
 
     def checked(job: Sequence[str], config: DictConfig) -> None:
-        _check_places(job, str(HydraConfig.get().runtime.choices["task"]))
+        choices = HydraConfig.get().runtime.choices
+        _check_places(job, str(choices["task"]))
+        if choices.get("launcher") in ("ray", "slurm"):
+            # What it will run on need not be here.
+            config.trainer.accelerator, config.trainer.devices = "cpu", 1
         check(config, typed_keys(job))
 
     # Which combinations another sweeper makes, it alone knows.

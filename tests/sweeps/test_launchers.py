@@ -53,6 +53,20 @@ def test_a_job_is_what_is_typed_for_it_alone(sweep: Sweeping, monkeypatch: pytes
     assert (command.run, command.place) == (Path("outputs/toy/seed=3"), Path.cwd())
 
 
+def test_the_gpus_of_a_cluster_need_not_be_where_it_is_asked(
+    sweep: Sweeping, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Plugins.instance()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(xai_launchers.Slurm, "run", lambda self, found: [0] * len(found))
+    monkeypatch.setenv("PYTHONPATH", "")
+    asked = ("-m", "sweep=toy", "seed=3", "trainer=gpu")
+    assert sweep(*asked, "launcher=slurm") == 1
+    assert "1 jobs: 1 missing" in capsys.readouterr().out
+    assert sweep(*asked) == 2
+    assert "needs a GPU" in capsys.readouterr().err
+
+
 def test_processes_divide_the_cores_and_one_that_fails_stops_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
