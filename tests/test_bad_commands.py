@@ -166,7 +166,7 @@ TASKS = {
     "supervise": ("task=supervise",),
 }
 ANY = re.compile(
-    r"hydra|explainer|metric\.|metric$|study$|task$|method$|row$|source|data|model\.name|probe|figures|sweep\."
+    r"hydra|explainer|metric\.|metric$|study$|task$|method$|row$|source|data|model\.name|probe|figures|quick\.|sweep\."
 )
 """What is not a setting of every task, or has tests of its own above."""
 
