@@ -73,12 +73,12 @@ class Job:
         return False
 
 
-def start(folder: Path, *arguments: str) -> Job:
-    """Start `run.py` with these arguments in a folder, without a logger."""
+def start(folder: Path, *arguments: str, out: Path | None = None) -> Job:
+    """Start `run.py` with these arguments in a folder, without a logger; what it says goes there, or to `out`."""
     _CONTEXT.set_forkserver_preload(["xai.app", "xai.tasks.study", "xai.tasks.supervise"])
     folder.mkdir(parents=True, exist_ok=True)
     number = len(list(folder.glob("job-*.out")))
-    out, err = folder / f"job-{number}.out", folder / f"job-{number}.err"
+    out, err = out or folder / f"job-{number}.out", folder / f"job-{number}.err"
     out.touch(), err.touch()
     job = (
         str(ROOT / "run.py"),

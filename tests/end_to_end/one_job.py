@@ -11,9 +11,11 @@ RUN, FOLDER, ARGUMENTS, OUT, ERR, START_METHOD = globals()["JOB"]
 multiprocessing.set_start_method(START_METHOD, force=True)
 os.setsid()
 os.chdir(FOLDER)
-for path, descriptor in ((OUT, 1), (ERR, 2)):
+for path, descriptor, name in ((OUT, 1, "stdout"), (ERR, 2, "stderr")):
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(file, descriptor)
     os.close(file)
+    # The server's own stream takes this for the kind of file that it had.
+    setattr(sys, name, open(descriptor, "w", closefd=False))  # noqa: SIM115
 sys.argv = [RUN, *ARGUMENTS]
 runpy.run_path(RUN, run_name="__main__")

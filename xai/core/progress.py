@@ -19,6 +19,10 @@ class _Console(Console):
         for text, style, control in super().render(renderable, options):
             yield Segment(text if control else visible(text), style, control)
 
+    def on_broken_pipe(self) -> None:
+        """Let whoever ends the job know that nobody reads any more; rich would end it with status 1."""
+        raise BrokenPipeError
+
 
 console = _Console()
 """Where people read: standard output."""
