@@ -36,3 +36,15 @@ def row_of(context: Context, of: str, asked: str) -> Row:
     if reason := refusal(row.entry, row.params, context):
         raise UserError(f"{asked} is made from {of}, which cannot be had here: {reason}")
     return row
+
+
+def row_by_class(context: Context, of: str, asked: str) -> Row:
+    """The other row, as of `row_of`, where its maps are of a class.
+
+    Raises:
+        UserError: They are the same for every class, or cannot be had.
+    """
+    row = row_of(context, of, asked)
+    if not row.entry.info.class_specific:
+        raise UserError(f"{asked}: the maps of {of} are the same for every class")
+    return row

@@ -129,7 +129,12 @@ def patch_map(classifier: MaskableClassifier, weights: Tensor) -> Tensor:
         [B, h, w]. What is drawn from other tokens than patches is left out.
     """
     read = transformer(classifier).read
-    return weights[:, read, -classifier.players :].mean(1).unflatten(1, classifier.grid)
+    return of_patches(classifier, weights[:, read].mean(1))
+
+
+def of_patches(classifier: MaskableClassifier, tokens: Tensor) -> Tensor:
+    """Numbers of all tokens [B, L], of which the patches are the last, as a map [B, h, w]."""
+    return tokens[:, -classifier.players :].unflatten(1, classifier.grid)
 
 
 def _probabilities(layer: packed.Layer, inputs: Tensor) -> Tensor:

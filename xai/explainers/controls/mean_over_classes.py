@@ -4,10 +4,9 @@ from dataclasses import replace
 
 import torch
 
-from xai.core.errors import UserError
 from xai.core.settings import Count, settings
 from xai.explainers.block import Block, BlockExplainer, Explainer, Explanation, explain
-from xai.explainers.of_row import OfRowParams, row_of
+from xai.explainers.of_row import OfRowParams, row_by_class
 from xai.explainers.registry import Context, Prepared, explainer, passes_of
 
 
@@ -46,17 +45,6 @@ class MeanOverClasses:
         return Explanation((total / len(self._classes)).to(maps.dtype), logits)
 
 
-def check(context: Context, params: MeanOverClassesParams) -> None:
-    """Refuse maps that are the same for every class.
-
-    Raises:
-        UserError: They are, or cannot be had.
-    """
-    row = row_of(context, params.of, "mean_over_classes")
-    if not row.entry.info.class_specific:
-        raise UserError(f"mean_over_classes: the maps of {params.of} are the same for every class")
-
-
 @explainer(
     "mean_over_classes",
     label="Mean over classes",
@@ -64,7 +52,7 @@ def check(context: Context, params: MeanOverClassesParams) -> None:
     params=MeanOverClassesParams,
     kind="control",
     class_specific=False,
-    check=check,
+    check=lambda context, params: row_by_class(context, params.of, "mean_over_classes"),
 )
 def mean_over_classes(context: Context, params: MeanOverClassesParams) -> Prepared:
     """The other row's explainer, once for each class."""

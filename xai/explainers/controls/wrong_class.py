@@ -5,9 +5,8 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from xai.core.errors import UserError
 from xai.explainers.block import Block, BlockExplainer, Explainer, Explanation, explain
-from xai.explainers.of_row import OfRowParams, row_of
+from xai.explainers.of_row import OfRowParams, row_by_class
 from xai.explainers.registry import Context, Prepared, explainer, passes_of
 
 _MIXERS = (2_654_435_761, 2_246_822_519)
@@ -43,24 +42,13 @@ def wrong_classes(targets: Tensor, rows: Tensor, classes: int) -> Tensor:
     return (targets + shift.to(targets.device)) % classes
 
 
-def check(context: Context, params: OfRowParams) -> None:
-    """Refuse maps that are the same for every class.
-
-    Raises:
-        UserError: They are, or cannot be had.
-    """
-    row = row_of(context, params.of, "wrong_class")
-    if not row.entry.info.class_specific:
-        raise UserError(f"wrong_class: the maps of {params.of} are the same for every class")
-
-
 @explainer(
     "wrong_class",
     label="Wrong class",
     about="another row asked about a wrong class, its map measured as if it were of the right one",
     params=OfRowParams,
     kind="control",
-    check=check,
+    check=lambda context, params: row_by_class(context, params.of, "wrong_class"),
 )
 def wrong_class(context: Context, params: OfRowParams) -> Prepared:
     """The other row's explainer, with the targets changed."""

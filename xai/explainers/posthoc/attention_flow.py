@@ -9,7 +9,7 @@ from torch import Tensor
 from xai.core.settings import settings
 from xai.explainers.block import OfClassifier, check_targets
 from xai.explainers.registry import ExplainerParams, explainer
-from xai.models.attention import attentions, transformer
+from xai.models.attention import attentions, of_patches, transformer
 from xai.models.maskable import MaskableClassifier
 
 
@@ -60,7 +60,7 @@ class AttentionFlow(OfClassifier[AttentionFlowParams]):
         sources = range(*read.indices(layers[0].shape[-1]))
         # A row for each token that is read, and no other: all pairs would cost N times as much.
         rows = torch.stack([through(layers, source) for source in sources], 1)
-        return rows[..., -self.classifier.players :].mean(1).unflatten(1, self.classifier.grid)
+        return of_patches(self.classifier, rows.mean(1))
 
 
 def widest_path(layers: Iterable[Tensor], source: int) -> Tensor:

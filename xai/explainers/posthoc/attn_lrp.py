@@ -11,7 +11,7 @@ from xai.core.settings import settings
 from xai.explainers.posthoc.lrp_pass import Function, Rules, check, propagate
 from xai.explainers.posthoc.traced import TracedExplainer, target_logits
 from xai.explainers.registry import ExplainerParams, explainer
-from xai.models.attention import embedded
+from xai.models.attention import embedded, of_patches
 from xai.models.maskable import MaskableClassifier
 
 _NOTHING = 1e-20
@@ -58,8 +58,7 @@ class AttnLrp(TracedExplainer[AttnLrpParams]):
         tokens = embedded(self.classifier, images)[0].detach().requires_grad_()
         logits, _ = propagate(self.classifier, tokens, AttnLrpRules(self.params.norm))
         (found,) = torch.autograd.grad(target_logits(logits, targets), tokens)
-        relevance = (found * tokens.detach()).sum(-1)
-        return relevance[:, -self.classifier.players :].unflatten(1, self.classifier.grid)
+        return of_patches(self.classifier, (found * tokens.detach()).sum(-1))
 
 
 class AttnLrpRules(Rules):

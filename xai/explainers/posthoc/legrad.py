@@ -8,7 +8,7 @@ from torch import Tensor
 from xai.core.settings import Count, settings
 from xai.explainers.posthoc.traced import TracedExplainer, target_logits
 from xai.explainers.registry import ExplainerParams, explainer
-from xai.models.attention import logits_of, trace
+from xai.models.attention import logits_of, of_patches, trace
 from xai.models.transformer import TransformerClassifier
 
 
@@ -51,8 +51,7 @@ class LeGrad(TracedExplainer[LeGradParams]):
             # A layer's score depends on earlier attention too; asked for is that of its own layer, a block away.
             (gradient,) = torch.autograd.grad(score, attention, retain_graph=True)
             found.append(sensitivity(gradient))
-        mean = torch.stack(found).mean(0)
-        return mean[:, -self.classifier.players :].unflatten(1, self.classifier.grid)
+        return of_patches(self.classifier, torch.stack(found).mean(0))
 
 
 def sensitivity(gradient: Tensor) -> Tensor:
