@@ -286,7 +286,7 @@ def test_a_table_is_sorted_and_a_number_explained(page: Any, site: Built) -> Non
     assert "commit c0ffeec0ff" in dialog.inner_text()
     assert HOSTILE in dialog.inner_text()
     dialog.locator("summary").first.click()
-    assert "maps.safetensors" in dialog.inner_text()
+    dialog.get_by_text("maps.safetensors").first.wait_for()
     dialog.locator(".bars, .histogramlayer").first.wait_for(state="attached")
     page.keyboard.press("Escape")
     assert page.title() == "<b>run"

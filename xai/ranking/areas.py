@@ -100,7 +100,10 @@ class _PathAreas(torch.autograd.Function):
                 values.append(value.detach())
                 if wanted:
                     scale = _HALF_SCALE if logits.dtype == torch.float16 else 1.0
-                    (gradient,) = torch.autograd.grad((value.mean(1) * weight[rows]).sum() * scale, cells)
+                    area = (value.mean(1) * weight[rows]).sum() * scale
+                    # Under autocast a backward pass rounds also what the forward pass has kept in float32.
+                    with torch.autocast(masks.device.type, enabled=False):
+                        (gradient,) = torch.autograd.grad(area, cells)
                     gradients.append(gradient / scale)
         found = torch.cat(values).reshape(batch, paths, steps, -1)
         areas = (found.mean(-1) * weights).sum(-1)

@@ -118,7 +118,8 @@ def refine_network(
             gradient = _gradient(refined[-1], question, classify, mean, objective, params, generator)
             optimiser.zero_grad()
             # Nothing else that the maps come from is to collect gradients.
-            maps.backward(gradient / len(maps), inputs=parameters)
+            with torch.autocast(maps.device.type, enabled=False):
+                maps.backward(gradient / len(maps), inputs=parameters)
             optimiser.step()
     with torch.no_grad():
         refined.append(explain())
@@ -140,6 +141,7 @@ def _gradient(
         for _ in range(params.draws):
             drawn = draw(objective, len(maps), generator)
             loss = judge(leaf, question, classify, mean, objective, drawn, params.temperature).loss
-            (loss.sum() / params.draws).backward(inputs=[leaf])
+            with torch.autocast(maps.device.type, enabled=False):
+                (loss.sum() / params.draws).backward(inputs=[leaf])
         assert leaf.grad is not None
         return leaf.grad
