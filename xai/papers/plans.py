@@ -22,6 +22,7 @@ from xai.explainers.rows import load_row, made_from
 from xai.papers.ranking.study import RankingStudy
 from xai.papers.salvage.study import SalvageStudy
 from xai.papers.vectors.study import VectorsStudy
+from xai.papers.vectors.transfer import with_coalitions
 from xai.study.params import StudySettings, open_metrics, open_rows
 
 _FORWARD_AND_BACKWARD = 3
@@ -165,7 +166,7 @@ class _Plan:
             chosen = [self.add(Stage("choice of alpha, lambda2", passes, 0, 0, (*moved, ft_target, reference), own))]
         if "ft_target_x" in asked.rows:
             images = params.bound_images or train
-            bound = load_row(asked.supervision, {asked.supervision: {"coalitions": params.bound_coalitions}})
+            bound = with_coalitions(supervision, params.bound_coalitions)
             target_x = self.explain(bound, images, "the target's training images", ft_target)
             chosen.append(self.train("ft target+X", params.bound_fit, images, 3, target_x))
         self.explain(supervision, self.asked.case.images or self.images[asked.case.split], "the test images", ft_target)
