@@ -84,6 +84,6 @@ def test_a_position_prior_of_what_cannot_be_had_is_refused() -> None:
     prior = entry("position_prior")
     reason = refusal(prior, configured("position_prior", of="object_mask"), Context(rows))
     assert reason is not None
-    assert reason.startswith("position_prior is the mean of object_mask, which cannot be had here: object_mask needs")
+    assert reason.startswith("position_prior is made from object_mask, which cannot be had here: object_mask needs")
     reason = refusal(prior, configured("position_prior", of="saliency", resolution="pixel"), Context(rows))
     assert reason == "position_prior: the maps of saliency are of another kind, use resolution=patch"

@@ -47,7 +47,7 @@ def test_what_has_no_pixels_or_cannot_be_had_is_refused() -> None:
     context = Context({name: load_row(name) for name in ("saliency", "object_mask_pixels")})
     for name, reason in (
         ("saliency", "pooled: the maps of saliency are not of pixels"),
-        ("object_mask_pixels", "it averages object_mask_pixels, which cannot be had here: object_mask needs the reg"),
+        ("object_mask_pixels", "pooled is made from object_mask_pixels, which cannot be had here: object_mask needs"),
     ):
         assert str(refusal(entry("pooled"), configured("pooled", of=name), context)).startswith(reason)
     saliency = load_row("saliency")

@@ -1,10 +1,15 @@
-"""What explainers share that are made from another row's: whose maps, and what is refused before any work."""
+"""What explainers share that are made from another row's: whose maps, what is refused, and what they are made of."""
 
-from dataclasses import KW_ONLY
+from collections.abc import Callable
+from dataclasses import KW_ONLY, replace
+from typing import Any
 
 from xai.core.errors import UserError
 from xai.core.settings import settings
-from xai.explainers.registry import Context, ExplainerParams, Row, refusal
+from xai.explainers.block import BlockExplainer, Explainer
+from xai.explainers.registry import Context, ExplainerParams, Prepared, Row, passes_of, refusal
+
+Either = Explainer | BlockExplainer
 
 
 @settings
@@ -19,32 +24,61 @@ class OfRowParams(ExplainerParams):
     of: str
 
 
-def row_of(context: Context, of: str, asked: str) -> Row:
+def row_of(context: Context, of: str, name: str) -> Row:
     """The other row.
 
     Args:
         context: What is prepared.
         of: Its name.
-        asked: What is made from it, in the words of a message.
+        name: What is made from it, for the message.
 
     Raises:
         UserError: It gives no maps, or does not fit the classifier or the data set; nothing is trained to know.
     """
     row = context.row(of)
     if row.entry.info.kind == "classifier":
-        raise UserError(f"{asked}: of={of} gives no maps: name a row that explains")
+        raise UserError(f"{name}: of={of} gives no maps: name a row that explains")
     if reason := refusal(row.entry, row.params, context):
-        raise UserError(f"{asked} is made from {of}, which cannot be had here: {reason}")
+        raise UserError(f"{name} is made from {of}, which cannot be had here: {reason}")
     return row
 
 
-def row_by_class(context: Context, of: str, asked: str) -> Row:
+def row_by_class(context: Context, of: str, name: str) -> Row:
     """The other row, as of `row_of`, where its maps are of a class.
 
     Raises:
         UserError: They are the same for every class, or cannot be had.
     """
-    row = row_of(context, of, asked)
+    row = row_of(context, of, name)
     if not row.entry.info.class_specific:
-        raise UserError(f"{asked}: the maps of {of} are the same for every class")
+        raise UserError(f"{name}: the maps of {of} are the same for every class")
     return row
+
+
+def made_from_row(
+    context: Context,
+    of: str,
+    name: str,
+    build: Callable[[Either], Either],
+    passes: Callable[[float], float],
+    **more: Any,
+) -> Prepared:
+    """What is made from another row's explainer.
+
+    Args:
+        context: What it is prepared with.
+        of: The other row.
+        name: Of the explainer that is made.
+        build: Makes it from that of the other row.
+        passes: What an image costs, where the other row costs so much.
+        more: What else determines its maps.
+    """
+    row = context.row(of)
+    source = row.entry.prepare(context, row.params)
+    cost = passes_of(context, row, source)
+    return replace(
+        source,
+        made_from={"name": name, **more, "of": dict(source.made_from)},
+        build=lambda: build(source.build()),
+        passes=None if cost is None else passes(cost),
+    )

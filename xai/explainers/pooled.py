@@ -3,32 +3,18 @@
 from dataclasses import replace
 
 from xai.core.errors import UserError
-from xai.core.settings import settings
-from xai.explainers.registry import Context, ExplainerParams, Prepared, explainer, passes_of, refusal
+from xai.explainers.of_row import OfRowParams, row_of
+from xai.explainers.registry import Context, Prepared, explainer, passes_of
 
 
-@settings
-class PooledParams(ExplainerParams):
-    """Whose maps.
-
-    Args:
-        of: The row of pixels.
-    """
-
-    of: str
-
-
-def check(context: Context, params: PooledParams) -> None:
+def check(context: Context, params: OfRowParams) -> None:
     """Refuse what has no pixels to average.
 
     Raises:
         UserError: The other row does not fit the classifier, or its maps are of patches.
     """
-    row = context.row(params.of)
-    if not row.params.of_pixels:
+    if not row_of(context, params.of, "pooled").params.of_pixels:
         raise UserError(f"pooled: the maps of {params.of} are not of pixels")
-    if reason := refusal(row.entry, row.params, context):
-        raise UserError(f"it averages {params.of}, which cannot be had here: {reason}")
 
 
 @explainer(
@@ -36,9 +22,9 @@ def check(context: Context, params: PooledParams) -> None:
     label="Pooled",
     about="maps of pixels of another row, averaged within patches",
     check=check,
-    params=PooledParams,
+    params=OfRowParams,
 )
-def pooled(context: Context, params: PooledParams) -> Prepared:
+def pooled(context: Context, params: OfRowParams) -> Prepared:
     """The other row's own maps, found or made, and averaged when they are read."""
     row = context.row(params.of)
     source = row.entry.prepare(context, row.params)

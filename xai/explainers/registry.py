@@ -69,7 +69,7 @@ class Info:
         class_specific: Whether maps depend on the target; maps of attention are of the image alone.
         needs: What it needs, of `NEEDS`.
         passes: From its settings and M patches, what an image costs in forward passes of the classifier, where a
-            backward pass counts as two; None where nobody has said.
+            backward pass counts as two; None where settings do not tell (`passes_of`).
         classifies: Whether it gives logits as well.
     """
 
@@ -294,12 +294,19 @@ def names() -> list[str]:
     return sorted(_ENTRIES)
 
 
-def passes_of(context: Context, row: Row, prepared: Prepared) -> float | None:
-    """What an image costs a row, in forward passes; None where nobody has said."""
-    passes = row.entry.info.passes
-    if prepared.passes is not None or passes is None:
+def passes_of(context: Context, row: Row, prepared: Prepared | None = None) -> float | None:
+    """What an image costs a row, in forward passes; None where nobody can say.
+
+    Where neither other rows nor settings tell, as of a pass for each channel of some layer, the explainer itself does,
+    by `passes(side)` for images of so many pixels a side.
+    """
+    if prepared is not None and prepared.passes is not None:
         return prepared.passes
-    return passes(row.params, context.blank().players)
+    if row.entry.info.passes is not None:
+        return row.entry.info.passes(row.params, context.blank().players)
+    if hasattr(row.entry.of_classifier, "passes"):
+        return float(row.entry.build(context.blank(), row.params).passes(context.model.image_size))
+    return None
 
 
 def refusal(entry: Entry, params: ExplainerParams, context: Context) -> str | None:

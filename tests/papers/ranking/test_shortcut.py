@@ -17,7 +17,7 @@ from xai.core.optimisation import FitParams
 from xai.data.catalogue import OpenData
 from xai.data.marked import MarkedSet, MarkParams
 from xai.data.registry import Images
-from xai.explainers.controls.constant import ConstantParams
+from xai.explainers.controls.pictures import ConstantParams
 from xai.explainers.registry import Row, entry
 from xai.methods.ranking import RankingLoss
 from xai.models import files

@@ -6,8 +6,8 @@ import torch
 
 from xai.core.settings import Count, settings
 from xai.explainers.block import Block, BlockExplainer, Explainer, Explanation, explain
-from xai.explainers.of_row import OfRowParams, row_by_class
-from xai.explainers.registry import Context, Prepared, explainer, passes_of
+from xai.explainers.of_row import OfRowParams, made_from_row, row_by_class
+from xai.explainers.registry import Context, Prepared, explainer
 
 
 @settings
@@ -56,18 +56,16 @@ class MeanOverClasses:
 )
 def mean_over_classes(context: Context, params: MeanOverClassesParams) -> Prepared:
     """The other row's explainer, once for each class."""
-    row = context.row(params.of)
-    source = row.entry.prepare(context, row.params)
     count = len(context.model.classes)
     classes = torch.arange(count)
     if params.classes is not None and params.classes < count:
         classes = torch.arange(params.classes) * count // params.classes
-    made_from = {"name": "mean_over_classes", "of": dict(source.made_from), "classes": classes.tolist()}
-    passes = passes_of(context, row, source)
-    return replace(
-        source,
-        made_from=made_from,
-        build=lambda: MeanOverClasses(source.build(), classes),
-        passes=None if passes is None else passes * len(classes),
-        notes={},
+    prepared = made_from_row(
+        context,
+        params.of,
+        "mean_over_classes",
+        lambda of: MeanOverClasses(of, classes),
+        lambda passes: passes * len(classes),
+        classes=classes.tolist(),
     )
+    return replace(prepared, notes={})

@@ -6,15 +6,16 @@ from torch import Tensor
 from xai.core.captum_names import captum_names
 from xai.core.errors import UserError
 from xai.core.settings import Count, settings
+from xai.explainers.of_row import OfRowParams, row_of
 from xai.explainers.params import MapParams
-from xai.explainers.registry import Context, Prepared, explainer, refusal
+from xai.explainers.registry import Context, Prepared, explainer
 
 SPLIT = "validation"
 """Whose images the mean is of: not those that are measured."""
 
 
 @settings
-class PositionPriorParams(MapParams):
+class PositionPriorParams(OfRowParams, MapParams):
     """Whose mean it is.
 
     Args:
@@ -23,7 +24,6 @@ class PositionPriorParams(MapParams):
         images: Over how many validation images at most; null takes all.
     """
 
-    of: str
     images: Count | None = None
 
 
@@ -49,11 +49,7 @@ def check(context: Context, params: PositionPriorParams) -> None:
     Raises:
         UserError: Where the other row does not fit the classifier, or its maps are of another kind.
     """
-    row = context.row(params.of)
-    if row.entry.info.kind == "classifier":
-        raise UserError(f"position_prior: of={params.of} gives no maps: name a row that explains")
-    if reason := refusal(row.entry, row.params, context):
-        raise UserError(f"position_prior is the mean of {params.of}, which cannot be had here: {reason}")
+    row = row_of(context, params.of, "position_prior")
     if row.params.of_pixels != params.of_pixels:
         right = "pixel" if row.params.of_pixels else "patch"
         raise UserError(f"position_prior: the maps of {params.of} are of another kind, use resolution={right}")

@@ -1,13 +1,12 @@
 """Another row asked about a wrong class: how much of its maps is not of the class."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 
 from torch import Tensor
 
 from xai.explainers.block import Block, BlockExplainer, Explainer, Explanation, explain
-from xai.explainers.of_row import OfRowParams, row_by_class
-from xai.explainers.registry import Context, Prepared, explainer, passes_of
+from xai.explainers.of_row import OfRowParams, made_from_row, row_by_class
+from xai.explainers.registry import Context, Prepared, explainer
 
 _MIXERS = (2_654_435_761, 2_246_822_519)
 """Odd numbers of 32 bits: multiplied by them and folded, whole numbers lose whatever order they had."""
@@ -52,10 +51,8 @@ def wrong_classes(targets: Tensor, rows: Tensor, classes: int) -> Tensor:
 )
 def wrong_class(context: Context, params: OfRowParams) -> Prepared:
     """The other row's explainer, with the targets changed."""
-    row = context.row(params.of)
-    source = row.entry.prepare(context, row.params)
-    made_from: Mapping[str, object] = {"name": "wrong_class", "of": dict(source.made_from)}
-    passes, classes = passes_of(context, row, source), len(context.model.classes)
-    return replace(
-        source, made_from=made_from, build=lambda: WrongClass(source.build(), classes), passes=passes, notes={}
+    classes = len(context.model.classes)
+    prepared = made_from_row(
+        context, params.of, "wrong_class", lambda of: WrongClass(of, classes), lambda passes: passes
     )
+    return replace(prepared, notes={})

@@ -1,6 +1,6 @@
 """Kernel SHAP with few coalitions, that starts at another row's maps: a trained explainer's, for one pass more."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Literal
 
 import torch
@@ -9,9 +9,9 @@ from torch import Tensor
 
 from xai.core.settings import EvenCount, settings
 from xai.explainers.block import Block, BlockExplainer, Explainer, Explanation, explain
-from xai.explainers.of_row import OfRowParams, row_of
+from xai.explainers.of_row import OfRowParams, made_from_row, row_of
 from xai.explainers.params import GameParams
-from xai.explainers.registry import Context, Prepared, explainer, passes_of
+from xai.explainers.registry import Context, Prepared, explainer
 from xai.games import PatchGame
 from xai.models.maskable import MaskableClassifier
 from xai.shapley.proxy import kernel_shap_with_proxy
@@ -74,12 +74,14 @@ class KernelShapProxy:
 def kernel_shap_proxy(context: Context, params: KernelShapProxyParams) -> Prepared:
     """The other row's explainer, and the game."""
     row = context.row(params.of)
-    source = row.entry.prepare(context, row.params)
-    made_from = {"name": "kernel_shap_proxy", **asdict(params), "of": dict(source.made_from), "pick": source.pick}
-    passes = passes_of(context, row, source)
-    return Prepared(
-        made_from,
-        lambda: KernelShapProxy(source.build(), context.network(params.classifier_removal), params, source.pick),
-        notes=source.notes,
-        passes=None if passes is None else passes + params.coalitions + 2,
+    pick = row.entry.prepare(context, row.params).pick
+    prepared = made_from_row(
+        context,
+        params.of,
+        "kernel_shap_proxy",
+        lambda of: KernelShapProxy(of, context.network(params.classifier_removal), params, pick),
+        lambda passes: passes + params.coalitions + 2,
+        **{**asdict(params), "pick": pick},
     )
+    # Whatever the other row is a part of, this is a map of its own.
+    return replace(prepared, pick=None, pool=None, share=1.0)

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from xai.core.settings import settings
-from xai.explainers.block import OfClassifier, check_targets
+from xai.explainers.block import check_targets
+from xai.explainers.posthoc.traced import OfTransformer
 from xai.explainers.registry import ExplainerParams, explainer
-from xai.models.attention import attentions, of_patches, transformer
-from xai.models.maskable import MaskableClassifier
+from xai.models.attention import attentions, of_patches
 
 
 @settings
@@ -34,21 +34,14 @@ class AttentionFlowParams(ExplainerParams):
     needs={"attention"},
     passes=lambda params, patches: 1,
 )
-class AttentionFlow(OfClassifier[AttentionFlowParams]):
+class AttentionFlow(OfTransformer[AttentionFlowParams]):
     """Explains with a bound of the maximum flow from the tokens that are read to each patch.
 
     The network of the paper has an edge from each token after a layer to each before it, as wide as the attention, the
     mean over heads, of which half is the residual connection: 0.5 A + 0.5 I. Its maximum flow costs a solver's run for
     every patch of every image, O(L^2 N^4) together. These bounds cost O(L N^2) an image, and both are exact where a
     patch has one path only.
-
-    Raises:
-        UserError: Where the classifier is no transformer whose attention is known.
     """
-
-    def __init__(self, classifier: MaskableClassifier, params: AttentionFlowParams) -> None:
-        transformer(classifier)
-        super().__init__(classifier, params)
 
     @torch.no_grad()
     def attribute(self, images: Tensor, targets: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -56,8 +49,7 @@ class AttentionFlow(OfClassifier[AttentionFlowParams]):
         check_targets(images, targets)
         layers = [attention.mean(1) for attention in attentions(self.classifier, images)]
         through = widest_path if self.params.bound == "widest" else cut_bound
-        read = transformer(self.classifier).read
-        sources = range(*read.indices(layers[0].shape[-1]))
+        sources = range(*self.classifier.read.indices(layers[0].shape[-1]))
         # A row for each token that is read, and no other: all pairs would cost N times as much.
         rows = torch.stack([through(layers, source) for source in sources], 1)
         return of_patches(self.classifier, rows.mean(1))

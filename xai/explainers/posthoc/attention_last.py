@@ -9,10 +9,9 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from xai.explainers.block import OfClassifier
+from xai.explainers.posthoc.traced import OfTransformer
 from xai.explainers.registry import ExplainerParams, explainer
-from xai.models.attention import attentions, patch_map, transformer
-from xai.models.maskable import MaskableClassifier
+from xai.models.attention import attentions, patch_map
 
 
 @explainer(
@@ -23,20 +22,12 @@ from xai.models.maskable import MaskableClassifier
     needs={"attention"},
     passes=lambda params, patches: 1,
 )
-class AttentionLast(OfClassifier[ExplainerParams]):
+class AttentionLast(OfTransformer[ExplainerParams]):
     """Explains with the attention from the class token to the patches, averaged over heads.
 
     Where the logits are read from several tokens (a distillation token beside the class token, or an average of
     patches) the map is the mean over these tokens' rows.
-
-    Raises:
-        UserError: Where the classifier is no transformer whose attention is known.
     """
-
-    def __init__(self, classifier: MaskableClassifier, params: ExplainerParams) -> None:
-        # What has no attention is refused here, before anything is computed.
-        transformer(classifier)
-        super().__init__(classifier, params)
 
     @torch.no_grad()
     def attribute(self, images: Tensor, targets: Tensor, generator: torch.Generator | None = None) -> Tensor:

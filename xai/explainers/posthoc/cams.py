@@ -102,14 +102,27 @@ class AskingCam(PatchCam[P]):
 
     def pixels(self, network: nn.Module, layer: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
         """The weighted channels added up, and then what the library does to any map."""
-        seen: list[Tensor] = []
-        with layer.register_forward_hook(lambda module, inputs, output: seen.append(self.cells(output).clone())):
-            network(images)
-        (cells,) = seen
+        cells = self._seen(network, layer, images)
         weights = self.weights(network, layer, images, targets, cells).to(cells)
         cam = stretch(torch.einsum("bd,bdhw->bhw", weights, cells).float().relu())
         pixels = F.interpolate(cam[:, None], images.shape[-2:], mode="bilinear", align_corners=False)
         return stretch(pixels[:, 0])
+
+    @torch.no_grad()
+    def passes(self, side: int) -> int:
+        """What an image of `side` pixels costs in forward passes: one for each channel of the layer, and 1."""
+        network, layer, _ = self._target
+        image = next(self.classifier.parameters()).new_zeros(1, 3, side, side)
+        found = layer if isinstance(layer, nn.Module) else layer(network, image)
+        return 1 + self._seen(network, found, image).shape[1]
+
+    def _seen(self, network: nn.Module, layer: nn.Module, images: Tensor) -> Tensor:
+        """What the layer returns for images, [B, D, h, w]."""
+        seen: list[Tensor] = []
+        with layer.register_forward_hook(lambda module, inputs, output: seen.append(self.cells(output).clone())):
+            network(images)
+        (cells,) = seen
+        return cells
 
 
 def stretch(maps: Tensor) -> Tensor:

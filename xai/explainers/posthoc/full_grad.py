@@ -11,9 +11,8 @@ from torch.overrides import TorchFunctionMode
 from xai.explainers.posthoc.baselines import BaselineExplainer, BaselineParams
 from xai.explainers.posthoc.cams import stretch
 from xai.explainers.posthoc.gradients import PixelGradients
-from xai.explainers.posthoc.rectifiers import check_rectified
+from xai.explainers.posthoc.rectifiers import Rectified
 from xai.explainers.registry import explainer
-from xai.models.maskable import MaskableClassifier
 
 
 @explainer(
@@ -24,23 +23,16 @@ from xai.models.maskable import MaskableClassifier
     needs={"gradients"},
     passes=lambda params, patches: 3,
 )
-class FullGrad(BaselineExplainer[BaselineParams]):
+class FullGrad(Rectified, BaselineExplainer[BaselineParams]):
     """Explains with one forward and one backward pass.
 
     A network of rectifiers answers with what its input and its biases, times their gradients, add up to (the paper's
     equation 2). The map is their magnitudes, each channel stretched to [0, 1], scaled up to the pixels and added up
     (equation 9); the sum is stretched again, as in pytorch-grad-cam. Evidence against a class looks like evidence for
     it. Biases of linear layers have no place in the image and are left out, as in the paper.
-
-    Raises:
-        UserError: For any but a convolutional network whose activations are ReLU.
     """
 
-    within = torch.mean
-
-    def __init__(self, classifier: MaskableClassifier, params: BaselineParams) -> None:
-        check_rectified(classifier, "full_grad")
-        super().__init__(classifier, params)
+    name, within = "full_grad", torch.mean
 
     def pixels(self, gradients: PixelGradients, images: Tensor, targets: Tensor, generator: torch.Generator) -> Tensor:
         """Equation 9, stretched to [0, 1] image by image."""

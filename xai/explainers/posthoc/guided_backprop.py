@@ -4,9 +4,8 @@ import torch
 from torch import Tensor
 
 from xai.explainers.posthoc.gradients import GradientParams, PixelExplainer, PixelGradients
-from xai.explainers.posthoc.rectifiers import Guided, check_rectified
+from xai.explainers.posthoc.rectifiers import Guided, Rectified
 from xai.explainers.registry import explainer
-from xai.models.maskable import MaskableClassifier
 
 
 @explainer(
@@ -17,18 +16,10 @@ from xai.models.maskable import MaskableClassifier
     needs={"gradients"},
     passes=lambda params, patches: 3,
 )
-class GuidedBackprop(PixelExplainer[GradientParams]):
-    """Explains with one forward and one backward pass.
+class GuidedBackprop(Rectified, PixelExplainer[GradientParams]):
+    """Explains with one forward and one backward pass."""
 
-    Raises:
-        UserError: For any but a convolutional network whose activations are ReLU.
-    """
-
-    within = torch.mean
-
-    def __init__(self, classifier: MaskableClassifier, params: GradientParams) -> None:
-        check_rectified(classifier, "guided_backprop")
-        super().__init__(classifier, params)
+    name, within = "guided_backprop", torch.mean
 
     def pixels(self, gradients: PixelGradients, images: Tensor, targets: Tensor, generator: torch.Generator) -> Tensor:
         """The largest magnitude over the channels of a pixel, as in saliency."""

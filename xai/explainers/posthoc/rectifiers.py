@@ -18,16 +18,24 @@ _CURVED = (
 )
 
 
-def check_rectified(classifier: MaskableClassifier, name: str) -> None:
-    """Refuse any but a convolutional network whose activations are ReLU.
+class Rectified:
+    """An explainer of convolutional networks whose activations are all ReLU; stands before the base it is mixed into.
 
-    Args:
-        classifier: Whose parts are looked at; gates by a sigmoid, as of squeeze and excitation, are none.
-        name: Of the explainer, for the message.
+    Gates by a sigmoid, as of squeeze and excitation, are no activations.
 
     Raises:
         UserError: Where there is no ReLU, or another activation beside it.
     """
+
+    name: str
+
+    def __init__(self, classifier: MaskableClassifier, params: Any) -> None:
+        check_rectified(classifier, self.name)
+        super().__init__(classifier, params)  # type: ignore[call-arg]
+
+
+def check_rectified(classifier: MaskableClassifier, name: str) -> None:
+    """Refuse what is not made of rectifiers; `name` is that of the explainer, for the message."""
     network = type(getattr(classifier, "network", classifier)).__name__
     parts = list(classifier.modules())
     others = sorted({type(part).__name__ for part in parts if isinstance(part, _CURVED)})

@@ -1,6 +1,6 @@
 """SESS (Tursun et al. 2022) as an explainer: another row's maps of enlarged pieces of the image, put together."""
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
 import torch
 import torch.nn.functional as F
@@ -9,9 +9,9 @@ from torch import Tensor
 from xai.core.errors import UserError
 from xai.core.settings import Count, NonNegative, Positive, Share, settings
 from xai.explainers.block import Block, BlockExplainer, Explainer, Explanation, explain
-from xai.explainers.of_row import OfRowParams, row_of
+from xai.explainers.of_row import OfRowParams, made_from_row, row_of
 from xai.explainers.params import MapParams
-from xai.explainers.registry import Context, Prepared, explainer, passes_of
+from xai.explainers.registry import Context, Prepared, explainer
 from xai.metrics.functional import enlarge_map
 from xai.models.maskable import MaskableClassifier
 
@@ -139,14 +139,13 @@ def check(context: Context, params: SessParams) -> None:
 )
 def sess(context: Context, params: SessParams) -> Prepared:
     """The other row's explainer, asked about each piece that is kept."""
-    row = context.row(params.of)
-    source = row.entry.prepare(context, row.params)
-    made_from = {"name": "sess", **asdict(params), "of": dict(source.made_from)}
-    passes = passes_of(context, row, source)
     pieces = pieces_of(params, context.model.image_size)
-    return replace(
-        source,
-        made_from=made_from,
-        build=lambda: Sess(source.build(), context.network(), params),
-        passes=None if passes is None else pieces + max(1, round(pieces * (1 - params.dropped))) * passes,
+    kept = max(1, round(pieces * (1 - params.dropped)))
+    return made_from_row(
+        context,
+        params.of,
+        "sess",
+        lambda of: Sess(of, context.network(), params),
+        lambda passes: pieces + kept * passes,
+        **asdict(params),
     )

@@ -10,13 +10,13 @@ from pydantic import Field
 from torch import Tensor
 
 from xai.core.settings import Count, settings
-from xai.explainers.block import OfClassifier, check_targets, source
+from xai.explainers.block import check_targets, source
 from xai.explainers.params import GameParams
 from xai.explainers.posthoc.gradients import images_at_once
+from xai.explainers.posthoc.traced import OfTransformer
 from xai.explainers.registry import explainer
 from xai.games import PatchGame
-from xai.models.attention import trace, transformer
-from xai.models.maskable import MaskableClassifier
+from xai.models.attention import trace
 from xai.rounding import at_least_float32, is_constant
 
 
@@ -45,19 +45,13 @@ class TisParams(GameParams):
     needs={"features", "game"},
     passes=lambda params, patches: 1 + params.masks,
 )
-class Tis(OfClassifier[TisParams]):
+class Tis(OfTransformer[TisParams]):
     """Explains with coalitions of tokens that are made from the tokens after every block.
 
     What the paper leaves open: k-means starts from channels that are drawn, the same ones for all images of a call; a
     cluster that loses all its channels keeps its centre; a centre that is the same at every patch makes no mask. Kept
     tokens run through the network alone where `removal` says `tokens`, as in the paper. `passes` is the most there are.
-
-    Raises:
-        UserError: Where the classifier is no transformer whose tokens are known.
     """
-
-    def __init__(self, classifier: MaskableClassifier, params: TisParams) -> None:
-        super().__init__(transformer(classifier), params)
 
     @torch.no_grad()
     def attribute(self, images: Tensor, targets: Tensor, generator: torch.Generator | None = None) -> Tensor:

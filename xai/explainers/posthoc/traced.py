@@ -16,21 +16,25 @@ from xai.models.transformer import TransformerClassifier
 P = TypeVar("P")
 
 
-class TracedExplainer(OfClassifier[P]):
-    """Explains from a pass that is traced, gradients on, in float32 at least; the classifier stays as it is.
-
-    A subclass makes maps of a trace (`maps`). The network has frozen copies of its parameters meanwhile, so that no
-    gradient reaches them; modules are called within that pass, and never after it.
+class OfTransformer(OfClassifier[P]):
+    """An explainer of a transformer alone.
 
     Raises:
-        UserError: Where the classifier is no transformer whose attention is known.
+        UserError: Where the classifier is no transformer whose attention is known; before anything is computed.
     """
 
     classifier: TransformerClassifier
 
     def __init__(self, classifier: MaskableClassifier, params: P) -> None:
-        # What has no attention is refused here, before anything is computed.
         super().__init__(transformer(classifier), params)
+
+
+class TracedExplainer(OfTransformer[P]):
+    """Explains from a pass that is traced, gradients on, in float32 at least; the classifier stays as it is.
+
+    A subclass makes maps of a trace (`maps`). The network has frozen copies of its parameters meanwhile, so that no
+    gradient reaches them; modules are called within that pass, and never after it.
+    """
 
     def maps(self, images: Tensor, targets: Tensor) -> Tensor:
         """Maps [b, h, w] of images [b, 3, H, W] for the classes `targets` [b], as many as memory is meant for."""

@@ -9,14 +9,13 @@ from pydantic import Field
 from torch import Tensor
 
 from xai.core.settings import Count, NonNegative, settings
-from xai.explainers.block import OfClassifier, check_targets, source
+from xai.explainers.block import check_targets, source
 from xai.explainers.params import MapParams, OutputParams
 from xai.explainers.posthoc.cam_targets import cam_target
 from xai.explainers.posthoc.gradients import by_patch, images_at_once
+from xai.explainers.posthoc.traced import OfTransformer
 from xai.explainers.registry import explainer
-from xai.models.attention import transformer
 from xai.models.maskable import MaskableClassifier, Removal, reference_image
-from xai.models.transformer import TransformerClassifier
 from xai.rounding import at_least_float32, is_constant
 
 
@@ -55,21 +54,16 @@ class VitCxParams(MapParams, OutputParams):
     needs={"features"},
     passes=lambda params, patches: 1 + 2 * params.masks,
 )
-class VitCx(OfClassifier[VitCxParams]):
+class VitCx(OfTransformer[VitCxParams]):
     """Explains with soft masks of pixels, as many as an image's features have clusters.
 
     The features are those at the first norm of the last block, as in the published code: the paper says "of a
     self-attention layer". A channel that is the same at every patch makes no mask. All images of a call share the
     noise of their k-th masks. `passes` is what it costs at most: 1 + 2 N for N masks.
-
-    Raises:
-        UserError: Where the classifier is no transformer whose features are known.
     """
 
-    classifier: TransformerClassifier
-
     def __init__(self, classifier: MaskableClassifier, params: VitCxParams) -> None:
-        super().__init__(transformer(classifier), params)
+        super().__init__(classifier, params)
         self._target = cam_target(classifier)
 
     @torch.no_grad()
