@@ -1,6 +1,6 @@
 """What explainers share that are made from another row's: whose maps, what is refused, and what they are made of."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, replace
 from typing import Any
 
@@ -61,7 +61,7 @@ def made_from_row(
     name: str,
     build: Callable[[Either], Either],
     passes: Callable[[float], float],
-    **more: Any,
+    params: Mapping[str, Any] | None = None,
 ) -> Prepared:
     """What is made from another row's explainer.
 
@@ -71,14 +71,14 @@ def made_from_row(
         name: Of the explainer that is made.
         build: Makes it from that of the other row.
         passes: What an image costs, where the other row costs so much.
-        more: What else determines its maps.
+        params: What else determines its maps.
     """
     row = context.row(of)
     source = row.entry.prepare(context, row.params)
     cost = passes_of(context, row, source)
     return replace(
         source,
-        made_from={"name": name, **more, "of": dict(source.made_from)},
+        made_from={**(params or {}), "name": name, "of": dict(source.made_from)},
         build=lambda: build(source.build()),
         passes=None if cost is None else passes(cost),
     )

@@ -66,6 +66,6 @@ def mean_over_classes(context: Context, params: MeanOverClassesParams) -> Prepar
         "mean_over_classes",
         lambda of: MeanOverClasses(of, classes),
         lambda passes: passes * len(classes),
-        classes=classes.tolist(),
+        {"classes": classes.tolist()},
     )
     return replace(prepared, notes={})

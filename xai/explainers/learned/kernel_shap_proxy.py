@@ -81,7 +81,7 @@ def kernel_shap_proxy(context: Context, params: KernelShapProxyParams) -> Prepar
         "kernel_shap_proxy",
         lambda of: KernelShapProxy(of, context.network(params.classifier_removal), params, pick),
         lambda passes: passes + params.coalitions + 2,
-        **{**asdict(params), "pick": pick},
+        {**asdict(params), "pick": pick},
     )
     # Whatever the other row is a part of, this is a map of its own.
     return replace(prepared, pick=None, pool=None, share=1.0)

@@ -147,5 +147,5 @@ def sess(context: Context, params: SessParams) -> Prepared:
         "sess",
         lambda of: Sess(of, context.network(), params),
         lambda passes: pieces + kept * passes,
-        **asdict(params),
+        asdict(params),
     )
