@@ -13,7 +13,7 @@ from tests.models import tiny_clip
 from tests.models.test_attention import hooked, needed
 from tests.models.tiny_vit import FAMILIES, maskable, network, pictures
 from xai.core.errors import UserError
-from xai.explainers.posthoc.attention_rollout import rollout
+from xai.explainers.posthoc.attention import rollout
 from xai.models.maskable import MaskableClassifier
 
 # Tokens before the patches, and those that the logits are read from.

@@ -11,7 +11,7 @@ from tests.explainers.context import Context
 from tests.explainers.settings import configured, explainer, small_clip, small_pictures
 from tests.toolbox import refusal, seeded
 from xai.explainers.block import Block, explain
-from xai.explainers.controls.wrong_class import wrong_classes
+from xai.explainers.controls.other_classes import wrong_classes
 from xai.explainers.registry import Prepared, Row, entry
 from xai.explainers.rows import load_row
 from xai.games import PatchGame

@@ -10,7 +10,7 @@ from tests.explainers.settings import configured_in
 from tests.toolbox import refusal
 from xai.core.composing import CONF, choices
 from xai.core.errors import UserError
-from xai.explainers.posthoc.kernel_shap import KernelShapParams
+from xai.explainers.posthoc.game_values import KernelShapParams
 from xai.explainers.posthoc.rise import RiseParams
 from xai.explainers.rows import load_row, made_from, open_row, stem
 

@@ -7,7 +7,7 @@ from torch import Tensor
 from tests.explainers.settings import colour_clip, coloured, configured, explainer, small_clip, small_pictures
 from tests.shapley.tables import all_rows, shapley_by_dividends
 from xai.core.errors import UserError
-from xai.explainers.posthoc.kernel_shap import KernelShapParams
+from xai.explainers.posthoc.game_values import KernelShapParams
 from xai.games import PatchGame
 from xai.models.clip import SelfExplainingClip
 from xai.models.maskable import Removal

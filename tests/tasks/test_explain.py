@@ -17,8 +17,8 @@ from xai.core.settings import build
 from xai.core.timing import Stopwatch
 from xai.core.training import TrainerParams
 from xai.data.images import read_image, to_tensor
+from xai.explainers.posthoc.one_gradient import Saliency
 from xai.explainers.posthoc.rise import Rise
-from xai.explainers.posthoc.saliency import Saliency
 from xai.explainers.rows import open_row
 from xai.metrics.functional.perturbation import area, enlarge_map, perturbation_curves
 from xai.models import files

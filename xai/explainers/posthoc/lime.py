@@ -7,8 +7,8 @@ from pydantic import Field
 from torch import Tensor
 
 from xai.core.settings import Count, Positive, settings
-from xai.explainers.block import OfClassifier, source
 from xai.explainers.params import GameParams
+from xai.explainers.posthoc.of_game import OfGame
 from xai.explainers.registry import explainer
 from xai.games import PatchGame
 
@@ -41,17 +41,15 @@ class LimeParams(GameParams):
     needs={"game"},
     passes=lambda params, patches: params.samples,
 )
-class Lime(OfClassifier[LimeParams]):
+class Lime(OfGame[LimeParams]):
     """Explains all images of a call with one set of samples."""
 
-    def attribute(self, images: Tensor, targets: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Weights [B, h, w] of images [B, 3, H, W] for the classes `targets` [B]."""
+    def values(self, game: PatchGame, generator: torch.Generator) -> Tensor:
+        """Weights; see `lime`."""
         params = self.params
-        game = PatchGame(self.classifier, images, targets, output=params.output)
-        samples = torch.rand(params.samples, game.players, generator=source(generator)) < 0.5
+        samples = torch.rand(params.samples, game.players, generator=generator) < 0.5
         samples[0] = True
-        found = lime(game.value(samples), samples, params.kernel_width, params.ridge, params.features)
-        return found.reshape(-1, *self.classifier.grid)
+        return lime(game.value(samples), samples, params.kernel_width, params.ridge, params.features)
 
 
 def lime(

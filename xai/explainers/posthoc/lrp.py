@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-from xai.explainers.posthoc.chefer import relevance
+from xai.explainers.posthoc.attention_gradients import relevance
 from xai.explainers.posthoc.lrp_pass import Function, Rules, check, over_all_but_first, propagate, ratio
 from xai.explainers.posthoc.traced import TracedExplainer, target_logits, traced
 from xai.explainers.registry import ExplainerParams, explainer

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from xai.core.errors import UserError
 from xai.core.settings import Count, FieldError, settings
-from xai.explainers.block import OfClassifier
 from xai.explainers.params import GameParams
+from xai.explainers.posthoc.of_game import OfGame
 from xai.explainers.registry import explainer
 from xai.games import PatchGame
 from xai.models.maskable import MaskableClassifier
@@ -40,7 +40,7 @@ class OcclusionParams(GameParams):
     needs={"game"},
     passes=lambda params, patches: _starts(math.isqrt(patches), params) ** 2 + 1,
 )
-class Occlusion(OfClassifier[OcclusionParams]):
+class Occlusion(OfGame[OcclusionParams]):
     """Removes one window after the other.
 
     Raises:
@@ -56,14 +56,12 @@ class Occlusion(OfClassifier[OcclusionParams]):
             )
         super().__init__(classifier, params)
 
-    def attribute(self, images: Tensor, targets: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Losses [B, h, w] of images [B, 3, H, W] for the classes `targets` [B]."""
-        game = PatchGame(self.classifier, images, targets, output=self.params.output)
+    def values(self, game: PatchGame, generator: torch.Generator) -> Tensor:
+        """What the answer loses with each window, the mean over those that a patch is in; nothing is drawn."""
         removed = windows(self.classifier.grid, self.params)
         answers = game.value(torch.cat([torch.ones(1, game.players, dtype=torch.bool), ~removed]))
         values, weights = answers.double(), (removed / removed.sum(0)).to(answers.device, torch.float64)
-        losses = (values[:, :1] - values[:, 1:]) @ weights
-        return losses.to(answers.dtype).reshape(-1, *self.classifier.grid)
+        return ((values[:, :1] - values[:, 1:]) @ weights).to(answers.dtype)
 
 
 def windows(grid: tuple[int, int], params: OcclusionParams) -> Tensor:

@@ -7,8 +7,8 @@ from pydantic import Field
 from torch import Tensor
 
 from xai.core.settings import settings
-from xai.explainers.block import OfClassifier, source
 from xai.explainers.params import GameParams
+from xai.explainers.posthoc.of_game import OfGame
 from xai.explainers.registry import explainer
 from xai.games import PatchGame
 
@@ -36,20 +36,18 @@ class RiseParams(GameParams):
     needs={"game"},
     passes=lambda params, patches: params.masks,
 )
-class Rise(OfClassifier[RiseParams]):
+class Rise(OfGame[RiseParams]):
     """Explains all images of a call with one set of masks.
 
     The paper draws masks on a coarse grid and scales them up to smooth ones at random offsets; here a mask is a
     coalition of patches, as for all other explainers that play the game.
     """
 
-    def attribute(self, images: Tensor, targets: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Mean answers [B, h, w] of images [B, 3, H, W] for the classes `targets` [B]."""
+    def values(self, game: PatchGame, generator: torch.Generator) -> Tensor:
+        """Mean answers; see `rise`."""
         params = self.params
-        game = PatchGame(self.classifier, images, targets, output=params.output)
-        masks = torch.rand(params.masks, game.players, generator=source(generator)) < params.keep_probability
-        found = rise(game.value(masks), masks, None if params.normalise else params.keep_probability)
-        return found.reshape(-1, *self.classifier.grid)
+        masks = torch.rand(params.masks, game.players, generator=generator) < params.keep_probability
+        return rise(game.value(masks), masks, None if params.normalise else params.keep_probability)
 
 
 def rise(values: Tensor, masks: Tensor, keep_probability: float | None = None) -> Tensor:
