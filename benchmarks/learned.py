@@ -16,7 +16,7 @@ from xai.models.segmenter import build_decoder
 from xai.models.timm_vit import MaskableVit
 from xai.models.vit import VitParams, build_vit, maskable
 from xai.sampling import step_generator
-from xai.shapley.informed import informed_coalitions, uniform_sizes
+from xai.shapley.masks import informed_coalitions, uniform_sizes
 
 CLASSES = 10
 """C, of every classifier here."""

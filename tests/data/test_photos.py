@@ -7,12 +7,12 @@ import torch
 from PIL import Image
 
 from xai.core.errors import UserError
-from xai.data.photos import PHOTOS, Photos, PhotosParams
+from xai.data.photos import PHOTOS, PackagedPhotos, PhotosParams
 
 
 def test_the_middle_square_comes_first_and_crops_lie_within_it_or_beside(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("skimage", reason="scikit-image is not installed: pip install scikit-image")
-    photos = Photos(PhotosParams(size=32, crops=3, classes=("a", "b")))
+    photos = PackagedPhotos(PhotosParams(size=32, crops=3, classes=("a", "b")))
     assert len(photos.labels("test")) == 3 * len(PHOTOS)
     assert len(photos.labels("train")) == 0
     chelsea = [name for _, name in PHOTOS].index("data/chelsea.png")
@@ -30,6 +30,6 @@ def test_the_middle_square_comes_first_and_crops_lie_within_it_or_beside(monkeyp
 def test_a_package_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match="data=photos needs scikit-learn, which is not installed: pip install scikit-l"):
-        Photos(PhotosParams(size=32, classes=("a", "b")))
+        PackagedPhotos(PhotosParams(size=32, classes=("a", "b")))
     with pytest.raises(UserError, match=r"data\.classes is not set"):
-        Photos(PhotosParams(size=32))
+        PackagedPhotos(PhotosParams(size=32))

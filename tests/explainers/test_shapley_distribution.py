@@ -8,8 +8,7 @@ from scipy.special import log_softmax
 from tests.explainers.settings import explainer, small_clip, small_pictures
 from xai.games import PatchGame
 from xai.models.clip import SelfExplainingClip
-from xai.shapley.informed import uniform_sizes
-from xai.shapley.masks import random_masks
+from xai.shapley.masks import random_masks, uniform_sizes
 
 
 def best_fit(inside: np.ndarray, log_v: np.ndarray) -> np.ndarray:

@@ -29,8 +29,7 @@ from xai.metrics import registry as metrics
 from xai.ranking.objective import ObjectiveParams, draw
 from xai.sampling import ranks_with_random_ties, step_generator, weighted_ranks
 from xai.shapley.coalitions import SAMPLERS, sample
-from xai.shapley.informed import informed_coalitions, uniform_sizes
-from xai.shapley.masks import paired_masks, random_masks
+from xai.shapley.masks import informed_coalitions, paired_masks, random_masks, uniform_sizes
 
 GOLDEN = Path(__file__).with_suffix(".json")
 DATA = Path(__file__).parents[2] / "conf" / "data"

@@ -8,7 +8,7 @@ from torch import Tensor
 from tests.orders import coalition_probabilities, min_max
 from tests.shapley.tables import codes
 from tests.toolbox import seeded
-from xai.shapley.informed import informed_coalitions, uniform_sizes
+from xai.shapley.masks import informed_coalitions, uniform_sizes
 
 PHI = [0.7, -0.2, 0.1, 0.4]
 

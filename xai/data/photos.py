@@ -2,7 +2,6 @@
 
 import hashlib
 import importlib.util
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -13,9 +12,8 @@ from torch import Tensor
 from xai.core.errors import UserError
 from xai.core.settings import Side, settings
 from xai.data.contents import hashes
-from xai.data.disk_set import read_lines
 from xai.data.images import read_image, to_tensor
-from xai.data.prompts import DEFAULT_PROMPTS
+from xai.data.pictures import UnlabelledSet
 from xai.data.registry import Images, register
 
 PHOTOS = (
@@ -51,8 +49,8 @@ class PhotosParams:
 
 
 @register("photos", "photographs inside the wheels of scikit-learn and scikit-image, and crops of them", PhotosParams)
-class Photos:
-    """All of them are the test split, the middle squares first; nobody has labelled them.
+class PackagedPhotos(UnlabelledSet):
+    """Squares of the photographs, the middle ones first.
 
     Args:
         params: Which squares.
@@ -61,29 +59,16 @@ class Photos:
         UserError: A package is not installed; the names of the classes are not known.
     """
 
-    varies = False
-    labelled = False
-    templates = DEFAULT_PROMPTS
-
     def __init__(self, params: PhotosParams) -> None:
-        if params.classes is None:
-            raise UserError("data.classes is not set, and no checkpoint says it: give names, or a file with one a line")
-        named = isinstance(params.classes, tuple)
-        self.classes: Sequence[str] = (
-            params.classes if named else tuple(read_lines(Path(str(params.classes)).expanduser()))
-        )
+        super().__init__(params.classes)
         self._paths = [_folder(package) / name for package, name in PHOTOS]
-        self._params = params
+        self._params, self.count = params, len(PHOTOS) * params.crops
 
     @property
     def fingerprint(self) -> str:
         """Changes with the contents of the photographs."""
         held = [hashes(path.parent, [path.name]) for path in self._paths]
         return hashlib.sha256(repr(held).encode()).hexdigest()[:20]
-
-    def labels(self, split: str) -> Tensor:
-        """As many zeros as there are squares: nobody knows their classes."""
-        return torch.zeros(len(PHOTOS) * self._params.crops if split == "test" else 0, dtype=torch.long)
 
     def images(self, split: str, indices: Tensor, epoch: int) -> Images:
         """The squares at `indices`, [B, 3, size, size] in [0, 1]."""

@@ -42,28 +42,49 @@ class PicturesParams:
     classes: str | tuple[str, ...] | None = None
 
 
-@register("pictures", "your own pictures without labels: a file, a folder or a glob", PicturesParams)
-class Pictures:
-    """All of them are the test split; the other splits are empty.
+class UnlabelledSet:
+    """Images whose classes nobody knows: all of them are the test split, and the other splits are empty.
 
     Args:
-        params: Which.
+        classes: Names of the classifier's classes, or a text file with one a line.
+
+    Attributes:
+        count: How many images there are; a subclass says it.
 
     Raises:
-        UserError: there are none; the names of the classes are not known.
+        UserError: The names of the classes are not known.
     """
 
     varies = False
     labelled = False
     templates = DEFAULT_PROMPTS
+    count: int
+
+    def __init__(self, classes: str | tuple[str, ...] | None) -> None:
+        if classes is None:
+            raise UserError("data.classes is not set, and no checkpoint says it: give names, or a file with one a line")
+        self.classes = tuple(read_lines(Path(classes).expanduser())) if isinstance(classes, str) else classes
+
+    def labels(self, split: str) -> Tensor:
+        """As many zeros as there are images."""
+        return torch.zeros(self.count if split == "test" else 0, dtype=torch.long)
+
+
+@register("pictures", "your own pictures without labels: a file, a folder or a glob", PicturesParams)
+class OwnPictures(UnlabelledSet):
+    """The pictures that a user points at.
+
+    Args:
+        params: Which.
+
+    Raises:
+        UserError: There are none; the names of the classes are not known.
+    """
 
     def __init__(self, params: PicturesParams) -> None:
-        if params.classes is None:
-            raise UserError("data.classes is not set, and no checkpoint says it: give names, or a file with one a line")
-        named = isinstance(params.classes, tuple)
-        self.classes = params.classes if named else tuple(read_lines(Path(str(params.classes)).expanduser()))
+        super().__init__(params.classes)
         self._paths = sorted(each.resolve() for each in find_pictures(params.path, "data.path"))
-        self._params = params
+        self._params, self.count = params, len(self._paths)
 
     @property
     def fingerprint(self) -> str:
@@ -75,10 +96,6 @@ class Pictures:
     def summary(self) -> str:
         """How many there are."""
         return f"{len(self._paths)} pictures without labels"
-
-    def labels(self, split: str) -> Tensor:
-        """As many zeros as there are pictures: nobody knows their classes."""
-        return torch.zeros(len(self._paths) if split == "test" else 0, dtype=torch.long)
 
     def images(self, split: str, indices: Tensor, epoch: int) -> Images:
         """The pictures at `indices`, [B, 3, size, size] in [0, 1]."""

@@ -9,8 +9,7 @@ from torch import Tensor
 from xai.core.optimisation import FitParams, adamw
 from xai.data.captions import CaptionedGlyphs
 from xai.models import packed
-from xai.models.maskable import Removal
-from xai.models.normalisation import Normalisation
+from xai.models.maskable import Normalisation, Removal
 
 
 def contrastive_loss(similarity: Tensor, owner: Tensor) -> Tensor:

@@ -14,8 +14,7 @@ from xai.models.explainer import SalvageNetwork, ShapleyParts, column
 from xai.models.maskable import MaskableClassifier
 from xai.sampling import common_and_own
 from xai.shapley.distribution import DIVERGENCES, distribution_loss
-from xai.shapley.informed import informed_coalitions, uniform_sizes
-from xai.shapley.masks import kernel_sizes, random_masks
+from xai.shapley.masks import informed_coalitions, kernel_sizes, random_masks, uniform_sizes
 
 SAMPLINGS = ("informed", "shapley_kernel", "uniform")
 

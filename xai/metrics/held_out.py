@@ -11,12 +11,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from xai.core.finite import check_finite
 from xai.core.settings import settings
 from xai.metrics import functional
-from xai.metrics.perturbation import PerturbationParams
+from xai.metrics.perturbation import PerturbationParams, measured_curves, reference_of
 from xai.metrics.registry import Column, Measured, given, metric, percent
-from xai.models.maskable import Removal, reference_image
 
 HeldOut = Literal["white", "image"]
 _SHOWN = {"white": "white", "image": "what another image has there"}
@@ -99,22 +97,13 @@ def transfer(block: Measured, params: PerturbationParams) -> dict[str, Tensor]:
     """The areas [B], means over references, of the class that the explained classifier was asked for."""
     areas = []
     for reference in params.references:
-        mean = torch.tensor(params.mean or block.mean)
-        shown = reference_image(block.images, Removal("pixels", reference), mean)
+        shown = reference_of(block, params, reference)
         areas.append(torch.stack(_areas(block, given(block.judge), shown, params.steps)))
     deletion, insertion = torch.stack(areas).mean(0)
     return {"transfer": insertion - deletion, "transfer_insertion": insertion, "transfer_deletion": deletion}
 
 
 def _areas(block: Measured, classify: functional.Classify, shown: Tensor, steps: int) -> tuple[Tensor, Tensor]:
-    """Areas [B] under deletion and insertion, on the CPU; in float32 whatever autocast says."""
-    images = block.images
-    height, width = images.shape[-2:]
-    maps = functional.enlarge_map(given(block.maps), (height, width)).to(images)
-    with torch.autocast(images.device.type, enabled=False):
-        curves = functional.perturbation_curves(
-            classify, images, maps, block.targets[:, None], shown, block.generator, steps
-        )
-    answers = torch.stack(list(curves), dim=1)
-    check_finite(answers, "the classifier's answers with pixels replaced", "all values must be finite", block.rows)
-    return functional.area(curves.deletion[..., 0]).cpu(), functional.area(curves.insertion[..., 0]).cpu()
+    """Areas [B] under deletion and insertion."""
+    deletion, insertion = measured_curves(block, classify, shown, steps)
+    return functional.area(deletion), functional.area(insertion)

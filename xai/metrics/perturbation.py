@@ -81,10 +81,11 @@ def perturbation(block: Measured, params: PerturbationParams) -> dict[str, Tenso
     Maps of patches are enlarged first. The values of the true class are those of the explained one where the two are
     the same, and else those along the map of the second class. An image costs 2 S - 2 passes a reference and class.
     """
-    of_targets = {"": [_along(block, params, reference) for reference in params.references]}
+    network, shown = given(block.network), [reference_of(block, params, name) for name in params.references]
+    of_targets = {"": [measured_curves(block, network, each, params.steps) for each in shown]}
     if block.labels is not None and block.second is not None:
-        pairs = zip(params.references, of_targets[""], strict=True)
-        of_targets["_true"] = [_of_truth(block, params, reference, curves) for reference, curves in pairs]
+        pairs = zip(shown, of_targets[""], strict=True)
+        of_targets["_true"] = [_of_truth(block, each, params.steps, curves) for each, curves in pairs]
     values: dict[str, Tensor] = {}
     for target, of_references in of_targets.items():
         for position, kind in enumerate(("deletion", "insertion")):
@@ -115,53 +116,52 @@ def perturbation(block: Measured, params: PerturbationParams) -> dict[str, Tenso
 )
 def class_correlation(block: Measured, params: object) -> dict[str, Tensor]:
     """Pearson correlation over pixels, patches enlarged; NaN where one of the maps is constant."""
-    first, second = (_enlarged(block, given(maps)).flatten(1) for maps in (block.maps, block.second))
+    height, width = block.images.shape[-2:]
+    first, second = (functional.enlarge_map(given(m), (height, width)).flatten(1) for m in (block.maps, block.second))
     return {"class_correlation": functional.correlation(first, second)}
 
 
-def _along(
-    block: Measured, params: PerturbationParams, reference: str, chosen: Tensor | None = None
+def reference_of(block: Measured, params: PerturbationParams, reference: str) -> Tensor:
+    """What the images show where a pixel is removed, [B or 1, 3, H, W]."""
+    return reference_image(block.images, Removal("pixels", reference), torch.tensor(params.mean or block.mean))
+
+
+def measured_curves(
+    block: Measured, classify: functional.Classify, shown: Tensor, steps: int, chosen: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Deletion and insertion curves [B, S], on the CPU, of the explained class; in float32 whatever autocast says.
 
-    Where images are chosen (bool [B]), of those alone, along their second map and of their true class.
+    Args:
+        block: Images and maps; those of patches are enlarged.
+        classify: Who is asked.
+        shown: In place of removed pixels, [B or 1, 3, H, W].
+        steps: S.
+        chosen: Bool [B]; these images alone, along their second map and of their true class.
     """
     images, maps, targets = block.images, block.maps, block.targets
-    shown = reference_image(images, Removal("pixels", reference), torch.tensor(params.mean or block.mean))
     if chosen is not None:
         here = chosen.to(images.device)
         images, shown = images[here], shown if len(shown) == 1 else shown[here]
         maps, targets = given(block.second)[chosen], given(block.labels)[chosen]
-    ranked = _enlarged(block, given(maps)).to(images)
+    height, width = images.shape[-2:]
+    ranked = functional.enlarge_map(given(maps), (height, width)).to(images)
     with torch.autocast(images.device.type, enabled=False):
         found = functional.perturbation_curves(
-            given(block.network), images, ranked, targets[:, None], shown, block.generator, params.steps
+            classify, images, ranked, targets[:, None], shown, block.generator, steps
         )
-    rows = block.rows if chosen is None else block.rows[chosen]
-    check_finite(
-        torch.stack(list(found), dim=1),
-        "the classifier's answers with pixels replaced",
-        "all values must be finite",
-        rows,
-    )
+    rows, answers = block.rows if chosen is None else block.rows[chosen], torch.stack(list(found), dim=1)
+    check_finite(answers, "the classifier's answers with pixels replaced", "all values must be finite", rows)
     return found.deletion[..., 0].cpu(), found.insertion[..., 0].cpu()
 
 
-def _of_truth(
-    block: Measured, params: PerturbationParams, reference: str, explained: tuple[Tensor, Tensor]
-) -> tuple[Tensor, Tensor]:
+def _of_truth(block: Measured, shown: Tensor, steps: int, explained: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
     """Curves [B, S] of the true class, each along its own map; NaN where the second class is not the true one."""
     labels, targets = given(block.labels).cpu(), block.targets.cpu()
     deletion, insertion = (curve.clone() for curve in explained)
     wrong = targets != labels
     if wrong.any():
-        other = _along(block, params, reference, wrong)
+        other = measured_curves(block, given(block.network), shown, steps, wrong)
         for curve, values in zip((deletion, insertion), other, strict=True):
             curve[wrong] = values
             curve[wrong & (given(block.second_targets).cpu() != labels)] = torch.nan
     return deletion, insertion
-
-
-def _enlarged(block: Measured, maps: Tensor) -> Tensor:
-    height, width = block.images.shape[-2:]
-    return functional.enlarge_map(maps, (height, width))

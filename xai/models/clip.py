@@ -16,8 +16,7 @@ from torch import Tensor, nn
 
 from xai.core.errors import UserError
 from xai.models import packed
-from xai.models.maskable import Removal
-from xai.models.normalisation import Normalisation
+from xai.models.maskable import Normalisation, Removal
 from xai.models.transformer import TransformerClassifier
 
 

@@ -6,8 +6,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from xai.core.captum_names import captum_names
-from xai.models.maskable import Removal, check_size, class_logits
-from xai.models.normalisation import Normalisation
+from xai.models.maskable import Normalisation, Removal, check_size, class_logits
 
 
 class ExplainerNetwork(nn.Module):

@@ -7,8 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from xai.core.errors import UserError
-from xai.models.maskable import Removal
-from xai.models.normalisation import Normalisation
+from xai.models.maskable import Normalisation, Removal
 
 
 class FrozenFeatures(nn.Module):

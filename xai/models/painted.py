@@ -6,8 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from xai.core.errors import UserError
-from xai.models.maskable import Encoded, MaskableClassifier, Removal, Rows
-from xai.models.normalisation import Normalisation
+from xai.models.maskable import Encoded, MaskableClassifier, Normalisation, Removal, Rows
 
 _PIXELS_A_TOKEN = 256
 

@@ -9,8 +9,7 @@ from torch import Tensor
 
 from xai.core.errors import UserError
 from xai.models import packed
-from xai.models.maskable import Removal, class_logits
-from xai.models.normalisation import Normalisation
+from xai.models.maskable import Normalisation, Removal, class_logits
 from xai.models.transformer import TransformerClassifier
 
 

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from xai.core.errors import UserError
 from xai.models import packed
-from xai.models.maskable import Encoded, MaskableClassifier, Rows, check_size
-from xai.models.normalisation import Normalisation
+from xai.models.maskable import Encoded, MaskableClassifier, Normalisation, Rows, check_size
 
 _TOLERANCES = {torch.float64: 1e-6, torch.float32: 1e-3}
 _COARSE, _TENSOR_CORES = 0.1, 1e-2  # of half precision, and of float32 on a GPU, which may round its factors

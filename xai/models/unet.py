@@ -8,8 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from xai.core.errors import UserError
-from xai.models.maskable import Removal, check_size, class_logits
-from xai.models.normalisation import Normalisation
+from xai.models.maskable import Normalisation, Removal, check_size, class_logits
 
 
 class UNetDecoder(nn.Module):

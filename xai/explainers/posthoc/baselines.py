@@ -8,8 +8,7 @@ from torch import Tensor
 from xai.core.errors import UserError
 from xai.core.settings import FieldError, settings
 from xai.explainers.posthoc.gradients import GradientParams, PixelExplainer
-from xai.models.maskable import REFERENCES, MaskableClassifier, Removal, reference_image
-from xai.models.normalisation import Normalisation
+from xai.models.maskable import REFERENCES, MaskableClassifier, Normalisation, Removal, reference_image
 
 
 @settings

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from xai.explainers.posthoc.cams import AskingCam
 from xai.explainers.posthoc.gradients import images_at_once
 from xai.explainers.registry import ExplainerParams, explainer
-from xai.models.normalisation import Normalisation
+from xai.models.maskable import Normalisation
 
 
 @explainer(

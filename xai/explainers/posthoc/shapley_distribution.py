@@ -11,8 +11,7 @@ from xai.explainers.params import GameParams
 from xai.explainers.registry import explainer
 from xai.games import PatchGame
 from xai.shapley.distribution import distribution_loss
-from xai.shapley.informed import uniform_sizes
-from xai.shapley.masks import random_masks
+from xai.shapley.masks import random_masks, uniform_sizes
 
 
 @settings

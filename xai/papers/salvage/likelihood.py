@@ -5,8 +5,7 @@ from torch import Tensor
 
 from xai.core.settings import Count, settings
 from xai.metrics.registry import Column, Measured, given, metric
-from xai.shapley.informed import informed_coalitions
-from xai.shapley.masks import random_masks
+from xai.shapley.masks import informed_coalitions, random_masks
 
 
 @settings
