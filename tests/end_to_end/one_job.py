@@ -3,12 +3,15 @@
 import multiprocessing
 import os
 import runpy
+import signal
 import sys
 
 RUN, FOLDER, ARGUMENTS, OUT, ERR, START_METHOD = globals()["JOB"]
 
 # What a process that was started by hand would have; a fork server's children start theirs by fork servers.
 multiprocessing.set_start_method(START_METHOD, force=True)
+# Ignored where the tests were started in the background.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 os.setsid()
 os.chdir(FOLDER)
 for path, descriptor, name in ((OUT, 1, "stdout"), (ERR, 2, "stderr")):

@@ -122,7 +122,7 @@ def present(study: Study, frames: Frames, asked: StudySettings, output: Path, to
     write_gallery(study, asked, output)
     if isinstance(model.identity, str):
         made["model, in the store"] = model.identity
-    return hand_over(shown, frames, output, asked.study, about, made)
+    return hand_over(shown, frames, output, asked.title, about, made)
 
 
 def check_views(settings: StudySettings) -> None:

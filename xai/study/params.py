@@ -1,7 +1,7 @@
 """Settings of a study, and the rows and metrics they name."""
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from omegaconf import DictConfig
 
@@ -33,6 +33,9 @@ class StudySettings(Common):
         pictures: Images on the sheets of pictures.
         gallery: Images that the site can show.
     """
+
+    title: ClassVar[str]
+    """Of its page."""
 
     study: str
     data: Any

@@ -64,6 +64,8 @@ class CompareSettings(StudySettings):
         budget: Forward passes that a map of a row may cost that `rows=[all]` brings; null: any number.
     """
 
+    title = "Explainers compared"
+
     model: AnyModel
     checkpoint: str | None
     classes: str | tuple[str, ...] | None

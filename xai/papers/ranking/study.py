@@ -42,6 +42,8 @@ class RankingStudy(StudySettings):
         judge: A model of conf/model, trained apart on the same images, which the metric `transfer` asks; null is none.
     """
 
+    title = "Learn to Rank"
+
     model: AnyNetwork
     classifier: ClassifierParams
     surrogate: SurrogateParams

@@ -38,6 +38,8 @@ class SalvageStudy(StudySettings):
         lengths: Shares of the training at which Figure 7 looks, of the `snapshots` of its rows.
     """
 
+    title = "SALVAGE"
+
     model: VitParams
     classifier: ClassifierParams
     surrogate: SurrogateParams

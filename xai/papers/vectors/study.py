@@ -37,6 +37,8 @@ class VectorsStudy(StudySettings):
         transfer: How everything is trained.
     """
 
+    title = "Explainability vectors"
+
     model: ModelParams
     source: Any
     supervision: str
