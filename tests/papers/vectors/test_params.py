@@ -12,6 +12,7 @@ PARAMS = TransferParams(
     accuracy_tolerance=0.02,
     source_images=None,
     target_images=None,
+    fixed_target=False,
     bound_images=None,
     validation_images=None,
     bound_coalitions=16,

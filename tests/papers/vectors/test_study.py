@@ -192,7 +192,7 @@ def test_another_lambda2_trains_nothing(
     lines = other.run().scores
     assert set(lines.loc[lines["explainer"].isin(["proposed", "random_vector"]), "lambda2"]) == {0.6}
     assert other.choice == Choice(0.1, 0.6)
-    assert {artifact.kind for artifact in other.transfer.runtime.store.made} == {"maps", "scores"}
+    assert {artifact.kind for artifact in other.transfer.runtime.store.made} == {"maps", "scores", "diagnostics"}
 
 
 def test_what_is_told_and_handed_over(measured: tuple[TransferStudy, Frames], tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """What section 5 and Appendices A and C of Yoshikawa et al. say of a transfer before anybody looks at its maps."""
 
 import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,11 @@ from xai.papers.vectors.fine_tuning import assemble, parameters
 FILE = "diagnostics.json"
 _IMAGES = 256
 """Target training images behind the curvature, drawn by class: its Hessian is a mean over images."""
-_REVISION = 2
+_REVISION = 3
 _CHUNK = 32
 """Images of it held in memory at a time."""
+_SIGNS = 4
+"""Vectors of random signs that each chunk's diagonal is estimated from."""
 
 
 def diagnose(
@@ -46,7 +49,8 @@ def diagnose(
         `similarity_ft`, the cosine of the two classification vectors, known before the transfer (Appendix C);
         `similarity_star`, that of the two explainability vectors, where the bound was trained; `risk`, equation 12,
         tau^T H tau of the explainability vector on the target's classification loss; `risk_random`, the same of a
-        random vector with the same norm in every tensor. Undefined ones are left out.
+        random vector with the same norm in every tensor; `risk_diagonal`, the first from the diagonal of H alone, by
+        which Appendix A would have candidates ranked. Undefined ones are left out.
     """
     keys = {"ft_source": ft_source, "ft_source_x": ft_source_x, "ft_target": ft_target, "ft_target_x": ft_target_x}
     spec: dict[str, Any] = {name: artifact.key if artifact else None for name, artifact in keys.items()}
@@ -70,6 +74,8 @@ def diagnose(
         for name, direction in directions.items():
             moved = {key: value.to(runtime.trainer.device) for key, value in direction.items()}
             found[name] = _risk(network, at, moved, pixels, labels)
+        diagonal = _diagonal(network, at, pixels, labels, torch.Generator().manual_seed(seed))
+        found["risk_diagonal"] = vectors.diagonal_curvature_risk(diagonal, tau)
         defined = {name: value for name, value in found.items() if value == value}
         write_atomically(workdir / FILE, json.dumps(defined, indent=2).encode())
 
@@ -85,13 +91,37 @@ def _risk(
     labels: Tensor,
     chunk: int = _CHUNK,
 ) -> float:
-    """tau^T H tau over N images, as the mean over chunks weighted by their sizes: H is a mean over images."""
-    total = 0.0
+    """tau^T H tau over N images."""
+    parts = _losses(network, pixels, labels, chunk)
+    return sum(share * vectors.curvature_risk(loss, theta, tau) for share, loss in parts)
+
+
+def _diagonal(
+    network: SelfExplainingClip,
+    theta: dict[str, Tensor],
+    pixels: Tensor,
+    labels: Tensor,
+    generator: torch.Generator,
+    chunk: int = _CHUNK,
+    samples: int = _SIGNS,
+) -> dict[str, Tensor]:
+    """The diagonal of H over N images, estimated, on the CPU."""
+    total = {name: torch.zeros(value.shape) for name, value in theta.items()}
+    for share, loss in _losses(network, pixels, labels, chunk):
+        for name, value in vectors.hessian_diagonal(loss, theta, generator, samples).items():
+            total[name] += share * value.cpu()
+    return total
+
+
+Loss = Callable[[dict[str, Tensor]], Tensor]
+
+
+def _losses(network: SelfExplainingClip, pixels: Tensor, labels: Tensor, chunk: int) -> Iterator[tuple[float, Loss]]:
+    """The classification loss of each chunk as a function of theta, and its share of the images: H is their mean."""
     for rows in torch.arange(len(labels)).split(chunk):
         images, classes = (value[rows].to(network.head.device) for value in (pixels, labels))
 
         def loss(at: dict[str, Tensor], images: Tensor = images, classes: Tensor = classes) -> Tensor:
             return classification_loss(functional_call(network, at, (images,)), classes)
 
-        total += len(rows) * vectors.curvature_risk(loss, theta, tau)
-    return total / len(labels)
+        yield len(rows) / len(labels), loss

@@ -28,6 +28,8 @@ class TransferParams:
         accuracy_tolerance: The largest share of ft target's validation accuracy that the choice may cost.
         source_images: Supervised source images; null takes all.
         target_images: Target images that ft target learns from; null takes all.
+        fixed_target: Whether each of them stays as it looks in the first epoch, as the source's do. Where all else is
+            the same too, a data set has one classifier, as source and as target.
         bound_images: Target images, all supervised, that the bound ft target+X learns from; null: those of ft target.
         validation_images: Images on which the choice is made; null takes all.
         bound_coalitions: P for the bound's supervision; explainers that have no P pass over it.
@@ -44,6 +46,7 @@ class TransferParams:
     accuracy_tolerance: Annotated[float, Field(ge=0, lt=1)]
     source_images: Count | None
     target_images: Count | None
+    fixed_target: bool
     bound_images: Count | None
     validation_images: Count | None
     bound_coalitions: EvenCount

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
+import torch
 
 from xai.core.runtime import Runtime
 from xai.core.settings import settings
@@ -18,8 +19,10 @@ from xai.papers.vectors.explainers import MovedSettings
 from xai.papers.vectors.params import TransferParams
 from xai.papers.vectors.transfer import Transfer
 from xai.study.case import Case, check_images
-from xai.study.frame import Frames, join
+from xai.study.frame import Frames, Measurement, frames, join
+from xai.study.maps import explain
 from xai.study.params import StudySettings, open_metrics, open_rows
+from xai.study.scores import Scores
 from xai.study.study import Study
 
 _CHOOSING = ("e_rmse", "accuracy")
@@ -65,15 +68,25 @@ class TransferStudy(Study):
         Raises:
             UserError: No row fits.
         """
-        frames = []
+        choosing = []
         if self.choice is None:
-            frames = [each.run() for each in self.choosing.values()]
-            self.choice = _chosen(join(frames).scores, self.transfer.params.accuracy_tolerance)
+            choosing = [each.run() for each in self.choosing.values()]
+            self.choice = _chosen(join(choosing).scores, self.transfer.params.accuracy_tolerance)
         self.transfer = self.transfer.at(self.choice.alpha)
         self.cases = [(_of(case, self.transfer), asked) for case, asked in self.cases]
         self.rows = [_at(row, self.choice.lambda2) for row in self.rows]
         self.tell()
-        return join([super().run(), *frames])
+        return join([super().run(), *choosing, self._theory()])
+
+    def _theory(self) -> Frames:
+        """What is known of the transfer before its maps are looked at, as lines of the row that is transferred."""
+        case = self.cases[0][0]
+        found = self.transfer.diagnostics(bound=any(row.name == "ft_target_x" for row in self.rows))
+        row = next((row for row in self.rows if row.name == "proposed"), None)
+        if row is None:
+            return frames([])
+        columns = {name: torch.tensor([value], dtype=torch.float64) for name, value in found.items()}
+        return frames([Measurement(case, row, explain(case, row), {"theory": Scores(case.rows, columns, {}, {})})])
 
 
 def _of(case: Case, transfer: Transfer) -> Case:

@@ -90,7 +90,14 @@ class Transfer:
         """theta_ft of the target."""
         p = self.params
         return fine_tune(
-            self.runtime, self.model, self.base, self.target, p.target_fit, self.seed, images=p.target_images
+            self.runtime,
+            self.model,
+            self.base,
+            self.target,
+            p.target_fit,
+            self.seed,
+            images=p.target_images,
+            fixed=p.fixed_target,
         )
 
     @cached_property
