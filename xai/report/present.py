@@ -27,7 +27,7 @@ from xai.report.pictures import Gallery
 from xai.report.pictures import sheets as picture_sheets
 from xai.report.tables import build_tables, published_table
 from xai.report.tiles import Tiles, tiles_of
-from xai.study.claims import judge, read_claims, table_of
+from xai.study.claims import judge, judge_pairs, read_claims, table_of
 from xai.study.frame import Frames, write_frames
 from xai.study.params import StudySettings
 from xai.study.study import Study
@@ -334,8 +334,10 @@ def tables_of(frames: Frames, name: str, unfit: Mapping[str, str]) -> list[Table
 def verdicts(frames: Frames, names: Sequence[str]) -> pd.DataFrame:
     """What the claims of some files of conf/claim come to."""
     columns, scores = metrics.columns(), usual(frames.scores)
+    asked = [read_claims(config_file("claim", name)) for name in names]
     return table_of(
-        [found for name in names for found in judge(scores, read_claims(config_file("claim", name)), columns)]
+        [found for each in asked for found in judge(scores, each, columns)],
+        [line for each in asked for line in judge_pairs(scores, each, columns)],
     )
 
 

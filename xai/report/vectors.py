@@ -51,6 +51,7 @@ _THEORY = {
     "similarity_star": "cosine of the explainability vectors, source and target (Appendix C)",
     "risk": "risk R of equation 12: the explainability vector on the target's classification loss",
     "risk_random": "the same of a random vector with the same norms",
+    "risk_diagonal": "the risk by the diagonal of the Hessian alone (Appendix A)",
 }
 
 

@@ -16,6 +16,7 @@ import yaml
 from xai.core.errors import UserError
 from xai.core.settings import build, unknown
 from xai.study.columns import Column, column_of
+from xai.study.pairs import Relation, Share, judge_relation, judge_share, of_pairs
 from xai.study.statistics import LEVEL, MINIMUM_SEEDS, Difference, difference, holm, wide
 
 HOLDS, FAILS, UNDECIDED, NOT_MEASURED = VERDICTS = ("holds", "does not hold", "undecided", "not measured")
@@ -83,11 +84,15 @@ class Claims:
         claims: In their order.
         about: Whose they are.
         pool: What counts as runs beside the seed: `data`, `source`.
+        shares: What is claimed to hold in most pairs of a source and a target.
+        relations: What is claimed to go together over such pairs.
     """
 
     claims: list[Claim]
     about: str = ""
     pool: list[str] = field(default_factory=list)
+    shares: list[Share] = field(default_factory=list)
+    relations: list[Relation] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -185,7 +190,20 @@ def parts(frame: pd.DataFrame, pool: Sequence[str] = ()) -> Iterator[tuple[str, 
         yield " · ".join(filter(None, (direction, line.get("model", "")))), frame[chosen]
 
 
-def table_of(findings: Sequence[Finding]) -> pd.DataFrame:
+def judge_pairs(frame: pd.DataFrame, claims: Claims, columns: Mapping[str, Column]) -> list[dict[str, Any]]:
+    """Lines of `table_of` for what is claimed over pairs of data sets, model by model."""
+    if not (claims.shares or claims.relations):
+        return []
+    lines = []
+    for model, part in frame.groupby("model", sort=False):
+        pairs = of_pairs(part, columns)
+        found = [judge_share(pairs, each) for each in claims.shares]
+        found += [judge_relation(pairs, each, columns) for each in claims.relations]
+        lines += [line | {"where": f"pairs of {pairs.index.unique('data').size} data sets · {model}"} for line in found]
+    return lines
+
+
+def table_of(findings: Sequence[Finding], pairs: Sequence[Mapping[str, Any]] = ()) -> pd.DataFrame:
     """Verdicts and every number behind them, one line a comparison, in the unit of the frame.
 
     Columns: claim, paper, heading, where, metric, than, above, below, label (of `below`), margin; `difference` and its
@@ -204,7 +222,8 @@ def table_of(findings: Sequence[Finding]) -> pd.DataFrame:
             line |= dict(zip(("over_images", "low_images", "high_images"), found.over_images, strict=True))
             line |= {"n_images": found.images, "p": each.p}
         lines.append(line | {"verdict": each.verdict, "why": each.why, "lacks": each.lacks})
-    return pd.DataFrame(lines, columns=_COLUMNS)
+    empty = dict.fromkeys(("heading", "above", "below", "label", "lacks"), "")
+    return pd.DataFrame([*lines, *({**empty, **each} for each in pairs)], columns=_COLUMNS)
 
 
 def _each(claim: Claim, frame: pd.DataFrame) -> Iterator[tuple[Claim, str, str, str]]:

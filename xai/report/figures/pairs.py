@@ -1,0 +1,195 @@
+"""Figures over pairs of data sets, a source and a target: what a transfer gives and costs, and what tells so before."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from xai.core.errors import UserError
+from xai.report.figures.registry import Source, figure
+from xai.report.figures.style import AMBER, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, grid, tidy
+from xai.study.columns import column_of, scale
+from xai.study.pairs import Quantity, Relation, correlation, of_pairs, quantity
+
+_SOURCES = (BLUE, ORANGE, GREEN, PURPLE, AMBER, SKY, GREY, "black")
+_TARGETS = ("o", "s", "^", "D", "v", "P", "X", "*")
+
+
+@dataclass(frozen=True)
+class PairsParams:
+    """What a row gives and costs in each pair.
+
+    Args:
+        rows: The row, a panel each; at another setting it is named as in the frame.
+        titles: Of those panels.
+        across: A metric, divided by that of `relative_to` of the same pair.
+        up: Another one.
+        relative_to: The row both are divided by, which is at (1, 1).
+        level: A row whose mean is drawn as dashed lines.
+        controls: Rows that the first row's `up` is drawn against, a panel each.
+    """
+
+    rows: list[str] = field(default_factory=list)
+    titles: list[str] = field(default_factory=list)
+    across: str = "accuracy"
+    up: str = "e_rmse"
+    relative_to: str = "ft_target"
+    level: str = ""
+    controls: list[str] = field(default_factory=list)
+
+
+@figure(
+    "pairs",
+    params=PairsParams(),
+    needs=("scores",),
+    joint=True,
+    width=900,
+    alt="Scatter plots with a point for each pair of data sets.",
+    caption="Each point is a pair, the colour is the source, the shape the target; means over seeds.",
+)
+def pairs(source: Source, params: PairsParams) -> Figure:
+    """Panels of `up` over `across`, both relative; then panels of `up` over that of controls."""
+    measured = of_pairs(source.scores, source.columns).groupby(level=["source", "data"]).mean()
+    sources, targets = (list(measured.index.unique(name)) for name in ("source", "data"))
+    count = len(params.rows) + len(params.controls)
+    chart, axes = grid(count, 3, (3.6, 3.4))
+    titles = [*params.titles, *["" for _ in params.rows]]
+    for at, row, title in zip(axes, params.rows, titles, strict=False):
+        x, y = (_ratio(measured, metric, row, params.relative_to) for metric in (params.across, params.up))
+        if x.isna().all() or y.isna().all():
+            raise UserError(f"no {params.across} or no {params.up} of {row} and {params.relative_to} to draw it from")
+        _points(at, x, y, sources, targets)
+        for line in (at.axvline, at.axhline):
+            line(1, color="red", linestyle=":", linewidth=1.2)
+        if params.level:
+            level = [
+                _ratio(measured, each, params.level, params.relative_to).mean() for each in (params.across, params.up)
+            ]
+            at.axvline(level[0], color=GREY, linestyle="--", linewidth=1)
+            at.axhline(level[1], color=GREY, linestyle="--", linewidth=1)
+        better = _is_better(source, params.up, y, 1)
+        _tell(at, f"{source.column(params.up).label} better in {int(better.sum())} of {len(y)}, mean {y.mean():.2f}")
+        label = str(source.scores.loc[source.scores["explainer"] == params.relative_to, "label"].iloc[0])
+        at.set_xlabel(f"{source.column(params.across).label}, relative to {label}", fontsize=9)
+        at.set_ylabel(f"{source.column(params.up).label}, relative", fontsize=9)
+        at.set_title(title, fontsize=10)
+    for at, control in zip(axes[len(params.rows) :], params.controls, strict=False):
+        _against(at, source, measured, params, control, (sources, targets))
+    for at in axes:
+        tidy(at)
+    _legend(chart, sources, targets)
+    return chart
+
+
+def _against(
+    at: Axes,
+    source: Source,
+    measured: pd.DataFrame,
+    params: PairsParams,
+    control: str,
+    sets: tuple[list[str], list[str]],
+) -> None:
+    x, y = (quantity(measured, Quantity(params.up, row)) for row in (control, params.rows[0]))
+    if x.isna().all():
+        at.text(0.5, 0.5, f"{control} was not measured", transform=at.transAxes, ha="center", color=GREY)
+        return
+    _points(at, x, y, *sets)
+    ends = [float(min(x.min(), y.min())), float(max(x.max(), y.max()))]
+    at.plot(ends, ends, color=GREY, linewidth=1)
+    name = str(source.scores.loc[source.scores["explainer"] == control, "label"].iloc[0])
+    ahead = _is_better(source, params.up, y, x)
+    _tell(at, f"ahead of it in {int(ahead.sum())} of {len(y)}, by {abs(float((x - y).mean())):.2f}")
+    label = source.column(params.up).label
+    at.set_xlabel(f"{label} of the control", fontsize=9)
+    at.set_ylabel(f"{label} of the transfer", fontsize=9)
+    at.set_title(name, fontsize=10)
+
+
+def _is_better(
+    source: Source, metric: str, value: "pd.Series[float]", than: "pd.Series[float] | float"
+) -> "pd.Series[bool]":
+    return value < than if source.column(metric).better == "lower" else value > than
+
+
+def _ratio(measured: pd.DataFrame, metric: str, row: str, by: str) -> "pd.Series[float]":
+    return quantity(measured, Quantity(metric, row)) / quantity(measured, Quantity(metric, by))
+
+
+def _points(
+    at: Axes, x: "pd.Series[float]", y: "pd.Series[float]", sources: Sequence[str], targets: Sequence[str]
+) -> None:
+    for (source, data), value in x.items():
+        colour, marker = _SOURCES[sources.index(source) % 8], _TARGETS[targets.index(data) % 8]
+        at.plot(value, y[source, data], color=colour, marker=marker, markersize=6, linestyle="", alpha=0.85)
+
+
+def _tell(at: Axes, text: str) -> None:
+    at.annotate(text, (0.02, 1.0), xycoords="axes fraction", va="bottom", fontsize=8, color=GREY)
+
+
+def _legend(chart: Figure, sources: Sequence[str], targets: Sequence[str]) -> None:
+    def mark(marker: str, colour: str, label: str) -> Line2D:
+        return Line2D([], [], color=colour, marker=marker, linestyle="", label=label)
+
+    handles = [mark("o", _SOURCES[n % 8], f"from {name}") for n, name in enumerate(sources)]
+    handles += [mark(_TARGETS[n % 8], "black", f"to {name}") for n, name in enumerate(targets)]
+    fitting = max(1, int(chart.get_figwidth() / 1.9))
+    chart.legend(handles=handles, loc="outside lower center", ncols=fitting, frameon=False, fontsize=9)
+
+
+@dataclass(frozen=True)
+class RelationsParams:
+    """What goes together over pairs: a panel each."""
+
+    panels: list[Relation] = field(default_factory=list)
+
+
+@figure(
+    "relations",
+    params=RelationsParams(),
+    needs=("scores",),
+    joint=True,
+    width=900,
+    alt="Scatter plots over pairs of data sets, with a line of least squares, Pearson's r and p-values.",
+    caption="Each point is a pair, means over seeds. p is that of independent pairs, which they are not: p (sets) is "
+    "the share of all orders of the sets in which |r| is as large.",
+)
+def relations(source: Source, params: RelationsParams) -> Figure:
+    """A scatter for each relation with the line of least squares, r, p and the p-value of permuted sets."""
+    if not params.panels:
+        raise UserError("relations without panels: give at least one, with x, y, paper and sign")
+    measured = of_pairs(source.scores, source.columns).groupby(level=["source", "data"]).mean()
+    if all(quantity(measured, panel.x).isna().all() for panel in params.panels):
+        raise UserError(f"no {params.panels[0].x.metric} was measured to draw it from")
+    sources, targets = (list(measured.index.unique(name)) for name in ("source", "data"))
+    chart, axes = grid(len(params.panels), 3, (3.6, 3.2))
+    for at, panel in zip(axes, params.panels, strict=True):
+        x, y = (quantity(measured, each) * _scale(source, each) for each in (panel.x, panel.y))
+        found = correlation(x, y)
+        _points(at, x, y, sources, targets)
+        both = x.notna() & y.notna()
+        if np.isfinite(found.r):
+            slope, start = np.polyfit(x[both], y[both], 1)
+            ends = np.array([x[both].min(), x[both].max()])
+            at.plot(ends, start + slope * ends, color="purple", linewidth=1.5)
+        at.set_title(
+            f"({'abcdefghi'[axes.index(at)]}) r = {found.r:.2f}, p = {found.p:.1g}, p (sets) = {found.permuted:.2g}",
+            fontsize=9,
+        )
+        at.set_xlabel(_label(source, panel.x), fontsize=9)
+        at.set_ylabel(_label(source, panel.y), fontsize=9)
+        tidy(at)
+    _legend(chart, sources, targets)
+    return chart
+
+
+def _scale(source: Source, wanted: Quantity) -> float:
+    return scale(column_of(wanted.metric, source.columns))
+
+
+def _label(source: Source, wanted: Quantity) -> str:
+    return wanted.label or source.with_unit(wanted.metric)

@@ -1,0 +1,234 @@
+"""All ordered pairs of data sets, source and target: what goes together over them, and in how many something holds.
+
+Pairs share data sets, so that they are no independent draws: what a correlation over them is worth is asked of a
+permutation of the sets (Mantel 1967), beside the p-value that papers give.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice, permutations
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import stats
+
+from xai.core.errors import UserError
+from xai.metrics.registry import Column
+from xai.study.columns import column_of
+from xai.study.statistics import LEVEL, MINIMUM_SEEDS, run_means, t_interval
+
+_MOST_ORDERS = 5040
+"""Orders of the sets that a permutation test tries: all of up to seven sets, else so many drawn at random."""
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """One number of each pair.
+
+    Args:
+        metric: A metric.
+        row: Of which row.
+        less: The row whose value of the same pair is subtracted; empty: nothing.
+        label: In figures and claims; empty: that of the metric.
+    """
+
+    metric: str = ""
+    row: str = "proposed"
+    less: str = ""
+    label: str = ""
+
+
+@dataclass(frozen=True)
+class Relation:
+    """Two numbers of each pair are claimed to go together.
+
+    Args:
+        x: The one that is known beforehand.
+        y: The one that it is to tell.
+        paper: Where in the paper.
+        sign: Of the correlation, 1 or -1.
+    """
+
+    x: Quantity
+    y: Quantity
+    paper: str
+    sign: int
+
+    def __post_init__(self) -> None:
+        """Refuse a correlation that has no direction."""
+        if self.sign not in (1, -1):
+            raise UserError(f"a relation with sign={self.sign}: give 1, both grow together, or -1")
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A row's value divided by another's lies beyond a number.
+
+    Args:
+        metric: A metric.
+        row: The row.
+        relative_to: The row it is divided by.
+        below: It is to be below this; null: no such limit.
+        least: It is to be at least this; null: no such limit.
+    """
+
+    metric: str
+    row: str
+    relative_to: str
+    below: float | None = None
+    least: float | None = None
+
+
+@dataclass(frozen=True)
+class Share:
+    """All of some conditions are claimed to hold in most of the pairs.
+
+    Args:
+        text: In words.
+        conditions: All of them.
+        paper: Where in the paper.
+        of: The share of the pairs that has to be exceeded.
+    """
+
+    text: str
+    conditions: list[Condition] = field(default_factory=list)
+    paper: str = ""
+    of: float = 0.5
+
+
+@dataclass(frozen=True)
+class Correlation:
+    """Pearson's r over n pairs; its p-value as of independent pairs, and by permuting the sets."""
+
+    r: float
+    p: float
+    permuted: float
+    n: int
+
+
+def of_pairs(frame: pd.DataFrame, columns: Mapping[str, Column]) -> pd.DataFrame:
+    """A line for each pair and seed, index (source, data, seed), and a column for each (metric, row).
+
+    Args:
+        frame: Of one split and one model.
+        columns: Of the registry, which say how a metric is averaged over images.
+    """
+    lines = frame[frame["source"].notna() & (frame["source"] != frame["data"])]
+    if lines.empty:
+        raise UserError("no pair of two data sets was measured: give several as data@source and as data")
+    quadratic = [name for name in lines["metric"].unique() if column_of(name, columns).quadratic]
+    means = run_means(lines, quadratic=quadratic)
+    return means.set_index(["source", "data", "seed", "metric", "explainer"])["value"].unstack(["metric", "explainer"])
+
+
+def quantity(pairs: pd.DataFrame, wanted: Quantity) -> "pd.Series[float]":
+    """One number of each pair and seed; NaN where it was not measured."""
+    values = [
+        pairs[wanted.metric, row] if (wanted.metric, row) in pairs else pd.Series(math.nan, index=pairs.index)
+        for row in filter(None, (wanted.row, wanted.less))
+    ]
+    return values[0] if len(values) == 1 else values[0] - values[1]
+
+
+def correlation(x: "pd.Series[float]", y: "pd.Series[float]") -> Correlation:
+    """Of two numbers of each pair, index (source, data), without NaN; NaN where fewer than three pairs have both."""
+    both = pd.DataFrame({"x": x, "y": y}).dropna()
+    if len(both) < 3 or both["x"].nunique() < 2 or both["y"].nunique() < 2:
+        return Correlation(math.nan, math.nan, math.nan, len(both))
+    found = stats.pearsonr(both["x"], both["y"])
+    return Correlation(float(found.statistic), float(found.pvalue), _permuted(both), len(both))
+
+
+def _permuted(both: pd.DataFrame) -> float:
+    """Share of the orders of the sets, the present one among them, in which |r| is as large."""
+    sets = sorted({*both.index.get_level_values(0), *both.index.get_level_values(1)})
+    place = {name: number for number, name in enumerate(sets)}
+    at = np.array([[place[source], place[data]] for source, data in both.index])
+    tables = np.full((2, len(sets), len(sets)), math.nan)
+    tables[:, at[:, 0], at[:, 1]] = both[["x", "y"]].to_numpy().T
+    y = tables[1][at[:, 0], at[:, 1]]
+    sizes = []
+    for order in _orders(len(sets)):
+        x = tables[0][order[at[:, 0]], order[at[:, 1]]]
+        known = np.isfinite(x)
+        sizes.append(abs(float(np.corrcoef(x[known], y[known])[0, 1])))
+    return float(np.mean(np.array(sizes) >= sizes[0] - 1e-12))
+
+
+def _orders(count: int) -> list[NDArray[np.int64]]:
+    if math.factorial(count) <= _MOST_ORDERS:
+        return [np.array(order) for order in islice(permutations(range(count)), _MOST_ORDERS)]
+    drawn = np.random.default_rng(0)
+    return [np.arange(count), *(drawn.permutation(count) for _ in range(_MOST_ORDERS - 1))]
+
+
+def judge_relation(pairs: pd.DataFrame, relation: Relation, columns: Mapping[str, Column]) -> dict[str, Any]:
+    """A line of the table of verdicts: r of the means over seeds, and its interval over the seeds' own.
+
+    It holds where every seed, of at least three, has the sign and the permutation of the sets gives p < .05.
+    """
+    x, y = (quantity(pairs, each) for each in (relation.x, relation.y))
+    labels = [each.label or column_of(each.metric, columns).label for each in (relation.x, relation.y)]
+    found = correlation(*(each.groupby(level=["source", "data"]).mean() for each in (x, y)))
+    seeds = [correlation(*(each.xs(seed, level="seed") for each in (x, y))).r for seed in x.index.unique("seed")]
+    held = [relation.sign * r > 0 for r in seeds]
+    return _line(
+        f"{labels[0]} tells {labels[1]} ({'+' if relation.sign > 0 else '−'})",
+        relation.paper,
+        f"Pearson's r over {found.n} pairs; p of independent pairs {found.p:.2g}",
+        found.r,
+        seeds,
+        found.permuted,
+        held,
+        "the sets in another order do as well" if found.permuted >= LEVEL else "",
+    )
+
+
+def judge_share(pairs: pd.DataFrame, share: Share) -> dict[str, Any]:
+    """A line of the table of verdicts: the share of the pairs in which all conditions hold, seed by seed."""
+    holds = pd.Series(True, index=pairs.index)
+    for each in share.conditions:
+        ratio = quantity(pairs, Quantity(each.metric, each.row)) / quantity(
+            pairs, Quantity(each.metric, each.relative_to)
+        )
+        if ratio.isna().all():
+            return _line(share.text, share.paper, "share of the pairs", math.nan, [], math.nan, [], "")
+        holds &= (ratio < (math.inf if each.below is None else each.below)) & (
+            ratio >= (-math.inf if each.least is None else each.least)
+        )
+    seeds = holds.groupby(level="seed").mean()
+    count = len(holds.groupby(level=["source", "data"]).size())
+    held = [value > share.of for value in seeds]
+    return _line(
+        share.text, share.paper, f"share of {count} pairs", float(seeds.mean()), list(seeds), math.nan, held, ""
+    )
+
+
+def _line(
+    text: str, paper: str, metric: str, value: float, seeds: Sequence[float], p: float, held: Sequence[bool], why: str
+) -> dict[str, Any]:
+    low, high = t_interval(seeds)
+    verdict = "undecided"
+    if not math.isfinite(value):
+        verdict, why = "not measured", "no run has it"
+    elif len(seeds) < MINIMUM_SEEDS:
+        why = f"{len(seeds)} seed{'s' * (len(seeds) != 1)}, of at least {MINIMUM_SEEDS}"
+    elif len(set(held)) > 1:
+        why = "the seeds disagree"
+    elif not why:
+        verdict = "holds" if held[0] else "does not hold"
+    return {
+        "claim": text,
+        "paper": paper,
+        "metric": metric,
+        "difference": value,
+        "low": low,
+        "high": high,
+        "seeds": len(seeds),
+        "p": p,
+        "verdict": verdict,
+        "why": why,
+    }
