@@ -53,6 +53,8 @@ class PairsParams:
 )
 def pairs(source: Source, params: PairsParams) -> Figure:
     """Panels of `up` over `across`, both relative; then panels of `up` over that of controls."""
+    if not params.rows:
+        raise UserError("pairs without rows: name the row that is drawn")
     measured = of_pairs(source.scores, source.columns).groupby(level=["source", "data"]).mean()
     sources, targets = (list(measured.index.unique(name)) for name in ("source", "data"))
     count = len(params.rows) + len(params.controls)

@@ -1,0 +1,100 @@
+"""Numbers of pairs of data sets against scipy and a loop over all orders of the sets."""
+
+import itertools
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from tests.study.frames import COLUMNS, frame, lines
+from xai.core.errors import UserError
+from xai.study.claims import Claims, judge_pairs, table_of
+from xai.study.pairs import Condition, Quantity, Relation, Share, correlation, of_pairs, quantity
+
+SETS = ("a", "b", "c", "d", "e")
+PAIRS = [(source, data) for source in SETS for data in SETS if source != data]
+
+
+def drawn(seed, noise=0.3):
+    """Two numbers of each pair that depend on the sets."""
+    draw = np.random.default_rng(seed)
+    strength = dict(zip(SETS, draw.normal(size=5), strict=True))
+    index = pd.MultiIndex.from_tuples(PAIRS, names=["source", "data"])
+    x = pd.Series([strength[s] + strength[d] for s, d in PAIRS], index=index)
+    return x, x + noise * draw.normal(size=len(x))
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_correlation_is_scipys_and_its_permutation_that_of_all_orders(seed):
+    x, y = drawn(seed)
+    found = correlation(x, y)
+    expected = stats.pearsonr(x, y)
+    assert (found.r, found.p, found.n) == (pytest.approx(expected.statistic), pytest.approx(expected.pvalue), 20)
+    beyond = []
+    for order in itertools.permutations(SETS):
+        named = dict(zip(SETS, order, strict=True))
+        moved = [x[named[source], named[data]] for source, data in PAIRS]
+        beyond.append(abs(stats.pearsonr(moved, y).statistic) >= abs(found.r) - 1e-12)
+    assert found.permuted == pytest.approx(np.mean(beyond))
+
+
+def test_what_is_the_same_everywhere_or_missing_correlates_with_nothing():
+    x, y = drawn(0)
+    for other in (y * 0, y.where(y.index.isin(PAIRS[:2]))):
+        assert math.isnan(correlation(x, other).r)
+
+
+def measured(seeds=3, good=PAIRS):
+    """Rows of each pair and of each set with itself: the error halves in the good pairs, a tenth of accuracy goes."""
+    parts = []
+    for seed in range(seeds):
+        for source, data in itertools.product(SETS, SETS):
+            common = {"seed": seed, "source": source, "data": data}
+            error = [0.4, 0.8] if (source, data) in good or source == data else [2.0, 2.0]
+            parts.append(lines("proposed", "e_rmse", error, **common))
+            parts.append(lines("ft_target", "e_rmse", [0.8, 1.6], **common))
+            parts.append(lines("proposed", "mcc", 0.81, **common))
+            parts.append(lines("ft_target", "mcc", 0.9, **common))
+            parts.append(lines("proposed", "near", float(SETS.index(source) + seed / 9), **common))
+            parts.append(lines("proposed", "far", float(SETS.index(source)), **common))
+    return frame(*parts)
+
+
+def test_pairs_are_told_from_a_set_with_itself_and_averaged_as_the_metric_is():
+    pairs = of_pairs(measured(1), COLUMNS)
+    assert len(pairs) == len(PAIRS)
+    np.testing.assert_allclose(pairs["e_rmse", "proposed"], math.sqrt((0.4**2 + 0.8**2) / 2))
+    np.testing.assert_allclose(quantity(pairs, Quantity("mcc", "ft_target", "proposed")), 0.09)
+    assert quantity(pairs, Quantity("nothing")).isna().all()
+    with pytest.raises(UserError, match="no pair of two data sets"):
+        of_pairs(measured(1).assign(source="a", data="a"), COLUMNS)
+
+
+LOWER = Condition("e_rmse", "proposed", "ft_target", below=1)
+SHARES = [
+    Share("keeps it", [LOWER, Condition("mcc", "proposed", "ft_target", least=0.9)]),
+    Share("keeps more", [Condition("mcc", "proposed", "ft_target", least=0.95)]),
+    Share("who knows", [Condition("mcc", "nobody", "ft_target", least=0.95)]),
+]
+
+
+def test_most_pairs_is_more_than_half_of_them_in_every_seed():
+    found = {line["claim"]: line for line in judge_pairs(measured(good=PAIRS[:11]), Claims([], shares=SHARES), COLUMNS)}
+    assert found["keeps it"]["difference"] == pytest.approx(11 / 20)
+    verdicts = {name: line["verdict"] for name, line in found.items()}
+    assert verdicts == {"keeps it": "holds", "keeps more": "does not hold", "who knows": "not measured"}
+    (few,) = judge_pairs(measured(seeds=2), Claims([], shares=SHARES[:1]), COLUMNS)
+    assert (few["verdict"], few["why"]) == ("undecided", "2 seeds, of at least 3")
+
+
+def test_a_relation_holds_with_its_sign_and_not_against_it():
+    relations = [Relation(Quantity("near"), Quantity("far"), "Figure 6", sign) for sign in (1, -1)]
+    relations.append(Relation(Quantity("near"), Quantity("nothing"), "Figure 6", 1))
+    table = table_of([], judge_pairs(measured(), Claims([], relations=relations), COLUMNS))
+    assert list(table["verdict"]) == ["holds", "does not hold", "not measured"]
+    assert table["difference"][0] == pytest.approx(1)
+    assert set(table["where"]) == {"pairs of 5 data sets · vit_tiny"}
+    with pytest.raises(UserError, match="sign=0"):
+        Relation(Quantity("near"), Quantity("far"), "", 0)
