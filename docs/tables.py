@@ -1,7 +1,7 @@
 """Fill the tables of README.md and docs/*.md with what sweeps measured: `make docs-tables`.
 
 A sweep leaves its results in outputs/<sweep>/results. They are copied to docs/results/<sweep>, where they are kept, and
-every block of Markdown that shows them is written anew.
+every block of Markdown that shows them is written anew; and docs/results.md, what each claim of the papers comes to.
 """
 
 import os
@@ -12,6 +12,7 @@ from pathlib import Path
 import yaml
 
 from xai.cli import report_errors
+from xai.report.papers import page, read_papers
 from xai.report.results import filled
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -38,9 +39,12 @@ def documents() -> list[Path]:
 def main() -> None:
     """Take what there is in outputs/, and fill every document."""
     take(ROOT / "outputs")
-    for path in documents():
-        before = path.read_text(encoding="utf-8")
-        after = filled(before, RESULTS)
+    claimed = ROOT / "docs" / "results.md"
+    papers = claimed.with_name("papers.yaml")
+    made = {claimed: page(read_papers(papers), RESULTS)} if papers.is_file() else {}
+    for path in [*documents(), *made]:
+        before = path.read_text(encoding="utf-8") if path.is_file() else ""
+        after = made.get(path) or filled(before, RESULTS)
         if after != before:
             path.write_text(after, encoding="utf-8")
             print(f"filled {os.path.relpath(path)}")
