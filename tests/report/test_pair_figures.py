@@ -1,8 +1,10 @@
-"""Figures over pairs of data sets: what their marks and titles say."""
+"""Figures over pairs of data sets, and over passes: what their marks and titles say."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from tests.study.frames import frame, lines
 from tests.study.test_pairs import COLUMNS, PAIRS, measured
 from xai.core.errors import UserError
 from xai.report.figures import Source, draw
@@ -42,3 +44,22 @@ def test_a_relation_is_titled_with_its_correlation_and_drawn_with_its_line():
     np.testing.assert_allclose(line.get_ydata(), start + slope * np.asarray(line.get_xdata()))
     with pytest.raises(UserError, match="without panels"):
         draw("relations", source)
+
+
+def test_rows_are_drawn_over_what_they_cost_and_others_as_levels():
+    parts, costs = [], []
+    for seed in (0, 1):
+        for row, value, passes in (("shap_10", 0.9, 12), ("shap_100", 0.3, 102), ("one", 0.6, 1)):
+            parts.append(lines(row, "e_rmse", [value, value + 0.1 * seed], seed))
+            costs.append({"explainer": row, "passes": passes})
+    source = Source(frame(*parts), costs=pd.DataFrame(costs), columns=COLUMNS)
+    wanted = {"figure": "budget", "metrics": ["e_rmse", "mif"], "lines": [{"rows": ["shap_*"], "label": "SHAP"}]}
+    first, second = draw({**wanted, "levels": [{"rows": ["one"], "label": "one pass"}]}, source).axes
+    found = {line.get_label(): np.asarray(line.get_xydata(), dtype=float) for line in first.get_lines()}
+    roots = [(value + np.sqrt((value**2 + (value + 0.1) ** 2) / 2)) / 2 for value in (0.9, 0.3, 0.6)]
+    np.testing.assert_allclose(found["SHAP"], [[12, roots[0]], [102, roots[1]]])
+    np.testing.assert_allclose(found["one pass"][:, 1], roots[2])
+    assert first.get_xscale() == "log"
+    assert not second.get_lines()
+    with pytest.raises(UserError, match="no e_rmse or mif of one at two costs"):
+        draw({**wanted, "lines": [{"rows": ["one"]}]}, source)
