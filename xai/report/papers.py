@@ -159,8 +159,8 @@ def _rows(item: Item, results: Path, columns: Mapping[str, Column]) -> list[str]
     claims, cells = (read_values(results / item.sweep / f"{name}.csv") for name in ("claims", "tables"))
     found = claims[_asked(claims, item)] if len(claims) else claims
     if item.data and len(found):
-        told = [set(str(where).replace(",", "").split()) for where in found["where"]]
-        found = found[[not words.isdisjoint(item.data) for words in told]]
+        words = [set(str(where).replace(",", "").split()) for where in found["where"]]
+        found = found[[not each.isdisjoint(item.data) for each in words]]
     if found.empty:
         asked = item.claim or f"{item.metric}, {item.above}, {item.below}"
         raise UserError(f"{item.says!r}: the results of {item.sweep} have no comparison of {asked}")

@@ -124,9 +124,9 @@ def _ratio(measured: pd.DataFrame, metric: str, row: str, by: str) -> "pd.Series
 def _points(
     at: Axes, x: "pd.Series[float]", y: "pd.Series[float]", sources: Sequence[str], targets: Sequence[str]
 ) -> None:
-    for (source, data), value in x.items():
+    for (source, data), across, up in zip(x.index, x, y, strict=True):
         colour, marker = _SOURCES[sources.index(source) % 8], _TARGETS[targets.index(data) % 8]
-        at.plot(value, y[source, data], color=colour, marker=marker, markersize=6, linestyle="", alpha=0.85)
+        at.plot(across, up, color=colour, marker=marker, markersize=6, linestyle="", alpha=0.85)
 
 
 def _tell(at: Axes, text: str) -> None:
