@@ -151,6 +151,21 @@ def test_the_sweep_is_divided_by_the_reference_of_the_same_run_and_marks_the_cho
     assert not any(axes.get_title().startswith("E-RMSE, ") for axes in figure.axes)
 
 
+def test_targets_of_a_sweep_are_lines_of_one_panel_with_a_band_over_alpha():
+    one, parts = sweep().scores, []
+    for data in ("here", "there"):
+        for alpha, more in ((0.2, 0.0), (0.8, 1 / 9)):
+            values = one["value"] * (1 + more * (one["explainer"] != "ft_target"))
+            parts.append(one.assign(data=data, alpha=alpha, value=values))
+    (figure,) = (drawn.figure for drawn in draw_all(["vectors_figure3"], Source(pd.concat(parts), columns=COLUMNS))[0])
+    found = lines_of(figure.axes[0])
+    assert {"proposed · here", "proposed · there"} <= set(found)
+    assert not any(label.startswith("chosen") for label in found)
+    single = lines_of(draw("vectors_figure3", sweep()).axes[0])["proposed"]
+    np.testing.assert_allclose(found["proposed · here"][:, 1], single[:, 1] * (1 + 1 / 18))
+    assert len(figure.axes[0].collections) == 2
+
+
 def test_bars_stand_for_runs_by_data_set():
     parts = [
         scores({"vit_shapley": {"r_srg": 0.2}, "salvage_uniform": {"r_srg": 0.3}, "salvage": {"r_srg": 0.4}}, data=data)

@@ -168,7 +168,8 @@ class OverParams:
         over: What intervals are over: `runs` (each the mean of its images), or `images` (each the mean of its runs).
         bars: Intervals as bars rather than as an area.
         relative_to: The row whose value of the same run each value is divided by; the right axis is the value itself.
-        chosen: The row whose parameter (the median over runs) is marked as chosen.
+        chosen: The row whose parameter (the median over runs) is marked as chosen, where one line is drawn.
+        each_data: Whether each line is one for each data set, so that all of them are in one panel.
         level: A metric that is drawn as a level line.
         shift: By how much lines stand beside each other, so that one bar does not hide the other.
         percent: Whether the parameter is a share, shown in percent.
@@ -190,6 +191,7 @@ class OverParams:
     percent: bool = False
     doubling: bool = False
     zero: bool = False
+    each_data: bool = False
 
 
 @figure(
@@ -206,12 +208,17 @@ def over(source: Source, params: OverParams) -> Figure:
         raise UserError(f"no row was measured at several values of {params.x or 'x, which is not set'}")
     having = source.scores.loc[source.scores[params.x].notna(), "explainer"].unique()
     lines = params.lines or [Line([str(name)]) for name in having]
+    sources = [source] * len(lines)
+    parts = source.by_data() if params.each_data else {}
+    if len(parts) > 1:
+        sources = [part for _ in lines for part in parts.values()]
+        lines = [Line(line.rows, _named(line, data), case=line.case) for line in lines for data in parts]
     metrics = params.metrics or [str(name) for name in source.scores["metric"].unique()]
     found = {
         (metric, number): series
         for metric in metrics
         for number, line in enumerate(lines)
-        if len(series := _series(source, metric, line, params)) > 1
+        if len(series := _series(sources[number], metric, line, params)) > 1
     }
     if not found:
         rows = ", ".join(dict.fromkeys(name for line in lines for name in line.rows))
@@ -225,9 +232,14 @@ def over(source: Source, params: OverParams) -> Figure:
             if (metric, number) in found:
                 side = params.shift * (number - (len(lines) - 1) / 2)
                 _draw_series(at, found[metric, number], line.style(number), side, params)
-        _mark_choice(at, source, [found[key] for key in found if key[0] == metric], params)
+        if len(lines) == 1:
+            _mark_choice(at, source, [found[key] for key in found if key[0] == metric], params)
     legend_below(chart, axes)
     return chart
+
+
+def _named(line: Line, data: str) -> str:
+    return " · ".join(filter(None, (line.label, data)))
 
 
 def _series(source: Source, metric: str, line: Line, params: OverParams) -> pd.DataFrame:
@@ -286,10 +298,11 @@ def _draw_panel(axes: Axes, source: Source, metric: str, found: Mapping[int, pd.
         axes.axhline(1, color=GREY, linestyle="--", linewidth=1.2, label=str(reference["label"].iloc[0]))
         # So that a difference of a few per cent is not blown up into a cliff.
         axes.update_datalim([(ticks[0], 0.9), (ticks[-1], 1.1)])
-        level = float(source.averaged(metric, reference, run_keys(reference)).mean())
-        right = axes.secondary_yaxis("right", functions=_scaling(level))
-        right.set_ylabel(source.with_unit(metric), fontsize=9)
-        right.tick_params(labelsize=9)
+        if not params.each_data or reference["data"].nunique() == 1:  # one axis has the values of one data set
+            level = float(source.averaged(metric, reference, run_keys(reference)).mean())
+            right = axes.secondary_yaxis("right", functions=_scaling(level))
+            right.set_ylabel(source.with_unit(metric), fontsize=9)
+            right.tick_params(labelsize=9)
     if params.zero:
         axes.update_datalim([(ticks[0], 0.0)] if ticks else [])
 
