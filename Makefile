@@ -12,16 +12,16 @@ STAMP := $(VENV)/.installed
 STORE := outputs/store
 SWEEP := $(BIN)/python run.py -m sweep=
 SCALED = $(if $(filter paper,$(SCALE)),_paper)
-SWEEPS := vectors_table1 vectors_figure3 salvage_table1 salvage_table2 salvage_table3 salvage_table4 salvage_figures \
-	ranking_table ranking_figures
-ALL = $(addsuffix $(SCALED),$(SWEEPS)) $(if $(SCALED),vectors_table2_paper)
+SWEEPS := vectors_table1 vectors_table2 vectors_figure2 vectors_figure3 vectors_figure5 salvage_table1 salvage_table2 \
+	salvage_table3 salvage_table4 salvage_figures ranking_table ranking_figures
+ALL = $(addsuffix $(SCALED),$(SWEEPS))
 
 # An assignment, so that a PYTHON some other tool left in the environment does not count; make PYTHON=... does.
 PYTHON = $(XAI_PYTHON)
 XAI_TEST_WORKERS ?= $(shell test "$$(getconf _NPROCESSORS_ONLN)" -ge 2 && echo 2 || echo 0)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo tables plan vectors-table1 vectors-figure3 salvage-table1 salvage-table2 salvage-table3 salvage-table4 salvage-figures rank-table rank-figures mixed-budget mixed-transfer mixed-supervision salvage-beyond rank-beyond compare bench bench-estimators docs docs-tables test soak lint format clean distclean vectors-table2 site
+.PHONY: help install demo tables plan vectors-table1 vectors-figure2 vectors-figure3 vectors-figure5 salvage-table1 salvage-table2 salvage-table3 salvage-table4 salvage-figures rank-table rank-figures mixed-budget mixed-transfer mixed-supervision salvage-beyond rank-beyond compare bench bench-estimators docs docs-tables test soak lint format clean distclean vectors-table2 site
 
 help:  ## this list
 	@awk 'BEGIN { FS = ":.*## " } \
@@ -58,8 +58,14 @@ plan: $(STAMP)  ## what all of them need: stages, forward passes, bytes, hours (
 vectors-table1: $(STAMP)  ## explainability vectors, Table 1: the transfer against its bounds and controls
 	$(SWEEP)vectors_table1$(SCALED) $(ARGS)
 
-vectors-table2: $(STAMP)  ## explainability vectors, Table 2: the same with ViT-L/14, at the scale of the paper only
-	$(SWEEP)vectors_table2_paper $(ARGS)
+vectors-table2: $(STAMP)  ## explainability vectors, Table 2 and Figure 7: the same, supervised by Grad-CAM
+	$(SWEEP)vectors_table2$(SCALED) $(ARGS)
+
+vectors-figure2: $(STAMP)  ## explainability vectors, Figures 2 and 6: all pairs of data sets, and what tells the good ones
+	$(SWEEP)vectors_figure2$(SCALED) $(ARGS)
+
+vectors-figure5: $(STAMP)  ## explainability vectors, Figures 5 and 8: one pass beside Kernel SHAP by its passes
+	$(SWEEP)vectors_figure5$(SCALED) $(ARGS)
 
 vectors-figure3: $(STAMP)  ## explainability vectors, Figure 3: what lambda and alpha do
 	$(SWEEP)vectors_figure3$(SCALED) $(ARGS)

@@ -5,6 +5,7 @@ import torch
 from xai.core.errors import UserError
 from xai.report.figures import to_bytes
 from xai.report.pictures import Gallery, overlay, sheets
+from xai.report.top_patches import first_patches, top_sheet
 
 
 def gallery(rows: int = 2, images: int = 3, **more) -> Gallery:
@@ -91,3 +92,18 @@ def test_images_say_what_was_predicted_and_what_is_true():
 def test_what_does_not_belong_together_is_refused(wrong):
     with pytest.raises(UserError):
         gallery(**wrong)
+
+
+def test_the_first_patches_are_bright_and_compared_with_those_of_the_reference():
+    reference = torch.tensor([[[4.0, 3.0], [2.0, 1.0]]])
+    other = torch.tensor([[[5.0, 0.0], [0.0, 0.0]]])  # a tie for the second place: the first one
+    third = torch.tensor([[[0.0, 1.0], [2.0, 0.0]]])
+    maps = {"reference": reference, "other": other, "third": third}
+    for label, wanted in zip(maps, ([[1, 1], [0, 0]], [[1, 1], [0, 0]], [[0, 1], [1, 0]]), strict=True):
+        assert first_patches(maps[label], 2)[0].int().tolist() == wanted
+    gallery = Gallery(torch.full((1, 3, 4, 4), 0.8), maps, ["seven"])
+    figure = top_sheet(gallery, 2, "reference")
+    shown = [np.asarray(axes.images[0].get_array(), dtype=float)[..., 0] for axes in figure.axes]
+    pixel = 204 / 255  # of the image, which the sheet reads as bytes
+    np.testing.assert_allclose(shown[3], pixel * np.kron([[0.25, 1], [1, 0.25]], np.ones((2, 2))))
+    assert [axes.get_xlabel() for axes in figure.axes] == ["for seven", "", "IoU 1.00", "IoU 0.33"]

@@ -29,16 +29,17 @@ def planned(*typed: str) -> list[dict[str, float]]:
 
 def test_there_is_a_paper_scale_sweep_for_every_table_and_figure_of_a_paper() -> None:
     embedded = {path.stem for path in (CONF / "sweep").glob("*_[tf][ai][bg]*.yaml")} - set(PAPER)
-    assert {f"{name}_paper" for name in embedded} | {"vectors_table2_paper"} == set(PAPER)
+    assert {f"{name}_paper" for name in embedded} == set(PAPER)
 
 
 @pytest.mark.parametrize("name", RUNS.values())
 def test_every_paper_scale_sweep_is_planned(name: str) -> None:
     # One job of each data set; the others differ in numbers alone.
-    few = {"vectors_figure3_paper": ["transfer.alpha=0.1"], "vectors_table1_paper": [], "vectors_table2_paper": []}
+    few = {"vectors_figure3_paper": ["transfer.alpha=0.1"], "vectors_figure2_paper": ["data@source=sun397"]}
+    few |= dict.fromkeys(("vectors_table1_paper", "vectors_table2_paper", "vectors_figure5_paper"), [])
     typed = [*few.get(name, ["seed=0"]), *(["data=cars,svhn"] if name.startswith("vectors") else [])]
     for stages in planned(f"sweep={name}", *typed):
-        assert sum(stages.values()) > 1e8
+        assert sum(stages.values()) > 1e6
         assert any(stage.startswith("scores: ") for stage in stages)
 
 

@@ -126,20 +126,20 @@ def _sheet(gallery: Gallery, shown: Sequence[_Shown], inches: float) -> Figure:
     figure = Figure(figsize=(wide, count * (tall + 0.34) + 1.2))
     figure.set_layout_engine("constrained", w_pad=0.02, h_pad=0.02, wspace=0.02, hspace=0.02)
     panels = figure.subplots(count, len(shown) + 1, squeeze=False)
-    images = _as_bytes(gallery.images)
+    images = pixels_of(gallery.images)
     scaled = [[scaled_map(gallery, column, row) for column in shown] for row in range(count)]
     for row in range(count):
         line = panels[row]
-        _draw(line[0], images[row])
+        draw_picture(line[0], images[row])
         _outline_region(line[0], gallery, row)
         _name_image(line[0], gallery, row)
         for column, axes, values in zip(shown, line[1:], scaled[row], strict=True):
-            _draw(axes, overlay(images[row], values))
+            draw_picture(axes, overlay(images[row], values))
             _outline_region(axes, gallery, row)
             _name_map(axes, gallery, column, row)
     panels[0, 0].set_title("input", fontsize=8)
     for column, axes in zip(shown, panels[0, 1:], strict=True):
-        axes.set_title("" if column.second else _wrapped(column.label), fontsize=8, parse_math=False)
+        axes.set_title("" if column.second else wrapped(column.label), fontsize=8, parse_math=False)
     signed = any((values < 0).any() for line_values in scaled for values in line_values)
     _colour_bar(figure, panels.ravel().tolist(), signed, wide)
     return figure
@@ -166,7 +166,7 @@ def scaled_map(gallery: Gallery, column: _Shown, row: int) -> Floats:
 
 def single_maps(gallery: Gallery) -> tuple[list[NDArray[np.uint8]], dict[str, list[NDArray[np.uint8]]]]:
     """The images of a gallery, and each map over its image by label: arrays [H, W, 3] in the colours of the sheets."""
-    images = _as_bytes(gallery.images)
+    images = pixels_of(gallery.images)
     shown = {
         label: [overlay(image, scaled_map(gallery, _Shown(label, maps), row)) for row, image in enumerate(images)]
         for label, maps in gallery.maps.items()
@@ -195,7 +195,8 @@ def shorten(text: str, length: int) -> str:
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
-def _as_bytes(images: Tensor) -> NDArray[np.uint8]:
+def pixels_of(images: Tensor) -> NDArray[np.uint8]:
+    """Images [N, 3, H, W], floats in [0, 1] or bytes, as bytes [N, H, W, 3]."""
     pixels = images.detach().cpu()
     if pixels.is_floating_point():
         pixels = (255 * pixels.float().clamp(0, 1)).round().to(torch.uint8)
@@ -212,7 +213,7 @@ def _enlarged(
     return canvas, rows, columns
 
 
-def _draw(axes: Axes, picture: NDArray[np.uint8] | Floats) -> None:
+def draw_picture(axes: Axes, picture: NDArray[np.uint8] | Floats) -> None:
     """Fill a panel with a picture [H, W, 3], in its own proportions and without ticks; axes run from 0 to 1."""
     axes.imshow(picture, interpolation="nearest" if picture.shape[1] < 400 else "antialiased", extent=(0, 1, 1, 0))
     axes.set_aspect(picture.shape[0] / picture.shape[1])
@@ -271,7 +272,7 @@ def _colour_bar(figure: Figure, axes: list[Axes], signed: bool, wide: float) -> 
     bar.ax.get_xticklabels()[-1].set_horizontalalignment("right")
 
 
-def _wrapped(text: str) -> str:
+def wrapped(text: str) -> str:
     """At most three lines of about 14 characters, so that long labels do not run into each other."""
     lines = [""]
     for word in text.split():

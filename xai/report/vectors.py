@@ -17,6 +17,7 @@ from xai.report.parts import Table
 from xai.report.pictures import sheets as picture_sheets
 from xai.report.present import OTHER_SETTINGS, Told, source_of, usual
 from xai.report.tables import build_tables, by_parameter
+from xai.report.top_patches import top_sheet
 from xai.study.frame import Frames
 
 _SWEEP = TableParams(
@@ -63,6 +64,8 @@ _OWN = (
 )
 """The spread over seeds and processors of the embedded model; three seeds, glyphs to MNIST, have .94, .99 and 1.09."""
 
+_MODELS = ("zero_shot", "ft_source", "ft_source_x", "ft_target", "proposed", "ft_target_x")
+"""Rows of Figures 4 and 7."""
 _OPENING = ("ft_target", "proposed")
 """Rows whose maps of two classes open the page, beside the reference."""
 _CAPTION = (
@@ -89,7 +92,25 @@ def told(study: TransferStudy, frames: Frames, output: Path) -> Told:
         {"sweep": sweep_tables(frames, choice.lambda2)},
         made,
         opening=lambda count: two_classes(study, count),
+        pictures=lambda count: top_patches(study, count),
     )
+
+
+def top_patches(study: TransferStudy, count: int) -> list[Picture]:
+    """Figure 4: the patches that the reference and the models put first, of `count` images."""
+    rows = [row for row in study.measured_rows if row.name in _MODELS]
+    if study.reference is None or not rows:
+        return []
+    reference = replace(study.reference, label=f"{study.reference.label} (reference)")
+    found = gallery(study.cases[0][0], [reference, *rows], count, second=False)
+    if found is None:
+        return []
+    alt = f"{len(found.images)} images: the {study.top} patches of highest attribution by {', '.join(found.maps)}."
+    caption = (
+        f"Figures 4 and 7. The {study.top} patches that each model puts first for the true class, and IoU@{study.top} "
+        "with those of the reference. The images are spread evenly over the test split, a third of them misclassified."
+    )
+    return [Picture.of(top_sheet(found, study.top, reference.label), alt, caption, 900)]
 
 
 def two_classes(study: TransferStudy, count: int) -> list[Picture]:

@@ -54,6 +54,7 @@ def opened(folder: Path, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> Tra
         "source": {},
         "supervision": "kernel_shap",
         "transfer": replace(PARAMS, alpha=None),
+        "top": 3,
         "rows": (*ROWS, *CONTROLS),
         "explainers": {"kernel_shap": {"coalitions": 40, "evaluation_coalitions": 60}},
         "metrics": METRICS,
@@ -107,6 +108,26 @@ def test_scores_are_against_the_supervision_of_ft_target(measured: tuple[Transfe
     lines = frames.scores[(frames.scores["explainer"] == "ft_source") & (frames.scores["metric"] == "e_rmse")]
     torch.testing.assert_close(torch.tensor(lines["value"].to_numpy()), (a - b).square().mean(1).sqrt())
     assert torch.allclose(torch.tensor(lines["chance"].to_numpy()), torch.tensor(math.sqrt(2)).double())
+
+
+def test_the_theory_is_in_the_frame_beside_the_scores_of_the_transfer(measured: tuple[TransferStudy, Frames]) -> None:
+    study, frames = measured
+    theory = study.transfer.diagnostics(bound=True)
+    assert {"similarity_ft", "similarity_star", "risk", "risk_diagonal", "risk_random"} == set(theory)
+    lines = frames.scores[frames.scores["metric"].isin(theory)]
+    assert dict(zip(lines["metric"], lines["value"], strict=True)) == theory
+    assert set(lines["explainer"]) == {"proposed"}
+    assert set(lines["image"]) == {-1}
+    assert len(frames.costs[frames.costs["split"] == "test"]) == len(ROWS) + len(CONTROLS) + 2
+
+
+def test_a_set_has_one_classifier_as_source_and_as_target_where_all_of_it_is_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(opened.__globals__, "SOURCE", DATA)
+    for fixed in (False, True):
+        study = opened(tmp_path, monkeypatch, transfer=replace(PARAMS, alpha=0.1, lambda2=0.4, fixed_target=fixed))
+        assert (study.transfer.ft_source.key == study.transfer.ft_target.key) == fixed
 
 
 def test_the_choice_is_made_on_validation_images_alone(measured: tuple[TransferStudy, Frames]) -> None:
@@ -203,7 +224,9 @@ def test_what_is_told_and_handed_over(measured: tuple[TransferStudy, Frames], tm
     assert f"λ2 = {choice.lambda2:g}" in found.summary[0]
     assert "this machine's own" in found.summary[-1]
     assert f"{choice.alpha:g} and {choice.lambda2:g}, chosen on {SIZES['validation']}" in found.made["α and λ2"]
-    assert len(found.made) == 5
+    assert len(found.made) == 6
+    (picture,) = found.pictures(2)
+    assert "the 3 patches of highest attribution by Kernel SHAP (reference), " in picture.alt
     (opening,) = found.opening(2)
     assert "2 images" in opening.alt
     assert "Proposed" in opening.alt

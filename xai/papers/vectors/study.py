@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 
 from xai.core.runtime import Runtime
-from xai.core.settings import settings
+from xai.core.settings import Count, settings
 from xai.data.catalogue import open_data
 from xai.data.registry import subset
 from xai.explainers.registry import Row
@@ -38,6 +38,7 @@ class VectorsStudy(StudySettings):
         source: The data set whose explanations are learned; `data` is the target.
         supervision: The row whose maps are learned from, and are the reference.
         transfer: How everything is trained.
+        top: Patches that the pictures of Figure 4 show: those of the highest attribution.
     """
 
     title = "Explainability vectors"
@@ -46,6 +47,7 @@ class VectorsStudy(StudySettings):
     source: Any
     supervision: str
     transfer: TransferParams
+    top: Count
 
 
 @dataclass(kw_only=True)
@@ -56,11 +58,13 @@ class TransferStudy(Study):
         transfer: The networks; at the alpha of the choice as soon as there is one.
         choosing: By alpha, the sweep over lambda2 on validation images; the first measures ft target beside it.
         choice: What the rows are at that name no lambda2; None: chosen by `run`.
+        top: Patches that pictures show.
     """
 
     transfer: Transfer
     choosing: Mapping[float, Study]
     choice: Choice | None
+    top: int
 
     def run(self) -> Frames:
         """Choose, then measure; frames of both splits.
@@ -149,6 +153,7 @@ def open_study(asked: VectorsStudy, runtime: Runtime) -> TransferStudy:
         transfer=transfer,
         choosing=choosing,
         choice=Choice(alphas[0], lambdas[0]) if len(alphas) == len(lambdas) == 1 else None,
+        top=asked.top,
     )
 
 
