@@ -36,7 +36,7 @@ def test_there_is_a_paper_scale_sweep_for_every_table_and_figure_of_a_paper() ->
 def test_every_paper_scale_sweep_is_planned(name: str) -> None:
     # One job of each data set; the others differ in numbers alone.
     few = {"vectors_figure3_paper": ["transfer.alpha=0.1"], "vectors_figure2_paper": ["data@source=sun397"]}
-    few |= dict.fromkeys(("vectors_table1_paper", "vectors_table2_paper", "vectors_figure5_paper"), [])
+    few |= {key: [] for key in ("vectors_table1_paper", "vectors_table2_paper", "vectors_figure5_paper")}
     typed = [*few.get(name, ["seed=0"]), *(["data=cars,svhn"] if name.startswith("vectors") else [])]
     for stages in planned(f"sweep={name}", *typed):
         assert sum(stages.values()) > 1e6
