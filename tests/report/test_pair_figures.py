@@ -24,8 +24,8 @@ def test_each_pair_is_a_mark_at_its_values_over_those_of_the_reference():
     assert marks.shape == (20, 2)
     np.testing.assert_allclose(marks[:, 0], 0.9)
     assert (marks[:, 1] < 1).sum() == 11
-    assert "better in 11 of 20" in first.texts[0].get_text()
-    assert "ahead of it in 11 of 20" in second.texts[0].get_text()
+    assert "better in 11 of 20" in first.get_title()
+    assert "ahead of it in 11 of 20" in second.get_title()
     assert "was not measured" in third.texts[0].get_text()
     with pytest.raises(UserError, match="without rows"):
         draw("pairs", source)

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -10,8 +11,10 @@ from scipy import stats
 
 from tests.study.frames import COLUMNS, frame, lines
 from xai.core.errors import UserError
+from xai.report.layout import TableParams
+from xai.report.tables import build_tables
 from xai.study.claims import Claims, judge_pairs, table_of
-from xai.study.pairs import Condition, Quantity, Relation, Share, correlation, of_pairs, quantity
+from xai.study.pairs import Choice, Condition, Quantity, Relation, Share, correlation, of_pairs, quantity
 
 SETS = ("a", "b", "c", "d", "e")
 PAIRS = [(source, data) for source in SETS for data in SETS if source != data]
@@ -98,3 +101,27 @@ def test_a_relation_holds_with_its_sign_and_not_against_it():
     assert set(table["where"]) == {"pairs of 5 data sets · vit_tiny"}
     with pytest.raises(UserError, match="sign=0"):
         Relation(Quantity("near"), Quantity("far"), "", 0)
+
+
+def test_the_chosen_source_is_compared_with_the_mean_of_all_sources_of_its_target():
+    # `near` of a source is its number; so is `far`, which therefore is least where `near` is.
+    choices = [Choice("least", Quantity("near"), Quantity("far"), lowest=True)]
+    choices.append(Choice("most", Quantity("near"), Quantity("far"), lowest=False))
+    choices.append(Choice("unknown", Quantity("nothing"), Quantity("far"), lowest=True))
+    least, most, unknown = judge_pairs(measured(), Claims([], choices=choices), COLUMNS)
+    sources = [[number for number in range(5) if number != target] for target in range(5)]
+    assert least["difference"] == pytest.approx(np.mean([min(each) - np.mean(each) for each in sources]))
+    assert most["difference"] == pytest.approx(np.mean([max(each) - np.mean(each) for each in sources]))
+    assert [line["verdict"] for line in (least, most, unknown)] == ["holds", "does not hold", "not measured"]
+
+
+def test_a_table_over_pairs_counts_each_once_whatever_its_seeds_and_leaves_a_set_with_itself_out():
+    params = TableParams(columns=["e_rmse"], pool=["data", "source"], unit="data", pairs=True, percent=False)
+    (table,) = build_tables(measured(good=PAIRS[:11]), params, COLUMNS)
+    cell = table.cell("proposed", "e_rmse")
+    values = [math.sqrt(0.4)] * 11 + [2.0] * 9
+    assert (cell.mean, cell.runs) == (pytest.approx(np.mean(values)), 20)
+    assert "over 20 pairs of data sets, each the mean of 3 seeds." in table.notes[0]
+    assert "paired t-test over 20 pairs of data sets" in table.notes[1]
+    (runs,) = build_tables(measured(), replace(params, unit="run", pairs=False), COLUMNS)
+    assert runs.cell("proposed", "e_rmse").runs == 75

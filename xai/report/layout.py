@@ -10,6 +10,8 @@ from xai.study.columns import Column, after_point
 
 SPREADS = {"interval": "half the 95 % interval of the mean (Student's t)", "deviation": "sample standard deviation"}
 
+UNITS = {"run": "runs", "data": "data sets"}
+
 
 @dataclass(frozen=True)
 class Symbol:
@@ -98,6 +100,9 @@ class TableParams:
         rows: How rows are called and what they are, by name.
         highlighted: Rows to be seen first.
         pool: What is averaged beside the seeds: `data`, `source`. Else there is a table for each.
+        unit: What spread and tests are over: `run`, or `data`, where each data set (each pair of source and target)
+            counts once, with its mean over seeds.
+        pairs: Whether a data set that is its own source is left out.
         spread: What stands behind the ±: `interval`, half the 95 % interval of the mean, or `deviation`, over runs.
         percent: Whether shares are shown in percent.
         digits: Digits after the point, by column.
@@ -117,6 +122,8 @@ class TableParams:
     rows: dict[str, RowParams] = field(default_factory=dict)
     highlighted: list[str] = field(default_factory=list)
     pool: list[str] = field(default_factory=list)
+    unit: str = "run"
+    pairs: bool = False
     spread: str = "interval"
     percent: bool = True
     digits: dict[str, int] = field(default_factory=dict)
@@ -129,8 +136,9 @@ class TableParams:
 
     def __post_init__(self) -> None:
         """Refuse what no table can be made of."""
-        if self.spread not in SPREADS:
-            raise UserError(f"spread={self.spread} is not known: use one of {', '.join(SPREADS)}")
+        for name, value, known in (("spread", self.spread, SPREADS), ("unit", self.unit, UNITS)):
+            if value not in known:
+                raise UserError(f"{name}={value} is not known: use one of {', '.join(known)}")
 
     def row(self, name: str) -> RowParams:
         """How a row is called."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from xai.report.layout import SPREADS, TableParams
+from xai.report.layout import SPREADS, UNITS, TableParams
 from xai.report.parts import CHANCE, Reasons, Table
 from xai.study.claims import KINDS
 from xai.study.columns import Column
@@ -22,8 +22,8 @@ def notes_on_numbers(
     """What has to be known to read the numbers: unit, runs, marks, gaps."""
     return (
         *units(table.columns, params),
-        *_notes_on_runs(table, frame),
-        *_notes_on_marks(table, best),
+        *_notes_on_runs(table, frame, params),
+        *_notes_on_marks(table, best, params),
         *_notes_on_gaps(table, reasons),
     )
 
@@ -40,12 +40,15 @@ def units(columns: Sequence[Column], params: TableParams) -> list[str]:
     return [f"In percent, but for {' and '.join(others)}." if others else "In percent."]
 
 
-def _notes_on_runs(table: Table, frame: pd.DataFrame) -> list[str]:
+def _notes_on_runs(table: Table, frame: pd.DataFrame, params: TableParams) -> list[str]:
     seeds = frame["seed"].nunique()
     cells = [(row, cell) for section in table.sections for row in section.rows for cell in row.cells if cell.runs]
     most = max((cell.runs for _, cell in cells), default=0)
     images = max((cell.n_images for _, cell in cells), default=0)
     over = f" of {images:,} images" if images else ""
+    if params.unit == "data":
+        over = f", each the mean of {seeds} seed{'s' * (seeds > 1)}"
+        return [f"Mean ± {SPREADS[table.spread]} over {most} {_unit(params)}{over}."]
     if most < 2:
         told = "half the 95 % interval over images (bootstrap)"
         return [
@@ -59,7 +62,7 @@ def _notes_on_runs(table: Table, frame: pd.DataFrame) -> list[str]:
     return notes + [f"Over {n} run{'s' * (n > 1)}: {', '.join(labels)}." for n, labels in sorted(fewer.items())]
 
 
-def _notes_on_marks(table: Table, best: Mapping[str, Best]) -> list[str]:
+def _notes_on_marks(table: Table, best: Mapping[str, Best], params: TableParams) -> list[str]:
     found = [each for each in best.values() if each.name is not None]
     if not found:
         return []
@@ -67,11 +70,16 @@ def _notes_on_marks(table: Table, best: Mapping[str, Best]) -> list[str]:
     notes = [f"Bold and underlined: the best of the {headings}."]
     for over in dict.fromkeys(each.over for each in found if each.over):
         runs = max(each.runs for each in found if each.over == over)
-        where = f"{runs} runs" if over == "runs" else "the images of the one run"
+        where = f"{runs} {_unit(params)}" if over == "runs" else "the images of the one run"
         notes.append(
             f"Bold: not shown to differ from it (paired t-test over {where}, Holm's correction, p ≥ {LEVEL:g})."
         )
     return [" ".join(notes)]
+
+
+def _unit(params: TableParams) -> str:
+    """What values are repeated over, in the plural."""
+    return "pairs of data sets" if params.unit == "data" and "source" in params.pool else UNITS[params.unit]
 
 
 def _notes_on_gaps(table: Table, reasons: Reasons) -> list[str]:

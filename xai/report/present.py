@@ -337,7 +337,7 @@ def verdicts(frames: Frames, names: Sequence[str]) -> pd.DataFrame:
     asked = [read_claims(config_file("claim", name)) for name in names]
     return table_of(
         [found for each in asked for found in judge(scores, each, columns)],
-        [line for each in asked for line in judge_pairs(scores, each, columns)],
+        [line for each in asked for line in judge_pairs(of_main(frames.scores), each, columns)],
     )
 
 

@@ -18,7 +18,7 @@ from xai.report.parts import CHANCE, Cell, Reasons, Row, Section, Table
 from xai.study.claims import parts
 from xai.study.columns import COSTS, Column, column_of, scale
 from xai.study.ranks import PLACE, as_ranks, of_ranks
-from xai.study.statistics import WHOLE, Best, best_and_ties, normalised, summary, wide
+from xai.study.statistics import WHOLE, Best, best_and_ties, normalised, over_seeds, summary, wide
 
 
 def build_tables(
@@ -41,6 +41,8 @@ def build_tables(
     named = params.columns or list(dict.fromkeys(lines["metric"]))
     shown = [column_of(name, columns) for name in named]
     lines = lines[lines["metric"].isin(named)]
+    if params.pairs:
+        lines = lines[lines["source"].isna() | (lines["source"] != lines["data"])]
     if lines.empty:
         raise UserError(f"nothing in the frame has {' or '.join(named)}: measure it, or choose other columns")
     if params.ranked:
@@ -140,14 +142,19 @@ def _table(where: str, frame: pd.DataFrame, params: TableParams, columns: Sequen
     changed = params.normalisation
     squared = [column.name for column in columns if column.quadratic]
     pool = params.pool if "source" in params.pool else [*params.pool, "source"]
+    # Roots are taken where images are averaged, once.
+    values = over_seeds(frame, squared) if params.unit == "data" else frame
+    squared = [] if params.unit == "data" else squared
     if changed is None:
-        means = summary(frame, pool, quadratic=squared)
+        means = summary(values, pool, quadratic=squared)
     else:
-        means = summary(normalised(frame, changed.one, changed.zero, squared), pool)
+        means = summary(normalised(values, changed.one, changed.zero, squared), pool)
     cells = {(line["explainer"], line["metric"]): line for line in means.to_dict("records")}
     groups = _placed(params.groups, frame)
     compared = [name for group in groups if group.compared for name in group.rows]
-    best = {column.name: _best(frame, column, compared) for column in columns}
+    best = {
+        column.name: _best(values, replace(column, quadratic=column.name in squared), compared) for column in columns
+    }
     labels = dict(zip(frame["explainer"], frame["label"], strict=True))
     sections = []
     for group in groups:

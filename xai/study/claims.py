@@ -16,7 +16,7 @@ import yaml
 from xai.core.errors import UserError
 from xai.core.settings import build, unknown
 from xai.study.columns import Column, column_of
-from xai.study.pairs import Relation, Share, judge_relation, judge_share, of_pairs
+from xai.study.pairs import Choice, Relation, Share, judge_choice, judge_relation, judge_share, of_pairs
 from xai.study.statistics import LEVEL, MINIMUM_SEEDS, Difference, difference, holm, wide
 
 HOLDS, FAILS, UNDECIDED, NOT_MEASURED = VERDICTS = ("holds", "does not hold", "undecided", "not measured")
@@ -84,8 +84,10 @@ class Claims:
         claims: In their order.
         about: Whose they are.
         pool: What counts as runs beside the seed: `data`, `source`.
-        shares: What is claimed to hold in most pairs of a source and a target.
+        shares: What is claimed to hold in most pairs of a source and a target. Where something is claimed of pairs, a
+            data set that is its own source is left out of all of the file.
         relations: What is claimed to go together over such pairs.
+        choices: Which source is claimed to be the better choice for a target.
     """
 
     claims: list[Claim]
@@ -93,6 +95,7 @@ class Claims:
     pool: list[str] = field(default_factory=list)
     shares: list[Share] = field(default_factory=list)
     relations: list[Relation] = field(default_factory=list)
+    choices: list[Choice] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -157,6 +160,8 @@ def judge(frame: pd.DataFrame, claims: Claims, columns: Mapping[str, Column]) ->
         UserError: A claim without a direction, of a metric of which neither way is better.
     """
     found = []
+    if claims.shares or claims.relations:
+        frame = frame[frame["source"].isna() | (frame["source"] != frame["data"])]
     named = {name for claim in claims.claims for name in (*claim.metrics, claim.than) if name}
     for where, part in parts(frame, claims.pool):
         labels = dict(zip(part["explainer"], part["label"], strict=True))
@@ -192,13 +197,14 @@ def parts(frame: pd.DataFrame, pool: Sequence[str] = ()) -> Iterator[tuple[str, 
 
 def judge_pairs(frame: pd.DataFrame, claims: Claims, columns: Mapping[str, Column]) -> list[dict[str, Any]]:
     """Lines of `table_of` for what is claimed over pairs of data sets, model by model."""
-    if not (claims.shares or claims.relations):
+    if not (claims.shares or claims.relations or claims.choices):
         return []
     lines = []
     for model, part in frame.groupby("model", sort=False):
         pairs = of_pairs(part, columns)
         found = [judge_share(pairs, each) for each in claims.shares]
         found += [judge_relation(pairs, each, columns) for each in claims.relations]
+        found += [judge_choice(pairs, each) for each in claims.choices]
         lines += [line | {"where": f"pairs of {pairs.index.unique('data').size} data sets · {model}"} for line in found]
     return lines
 

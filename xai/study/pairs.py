@@ -100,6 +100,25 @@ class Share:
 
 
 @dataclass(frozen=True)
+class Choice:
+    """Of the sources of a target, the one that is best by something known beforehand is claimed to be a good choice.
+
+    Args:
+        text: In words.
+        by: What is known.
+        lowest: Whether the lowest of it is chosen, else the highest.
+        of: What the choice is to be better in: lower than the mean over all sources of the target.
+        paper: Where in the paper.
+    """
+
+    text: str
+    by: Quantity
+    of: Quantity
+    lowest: bool
+    paper: str = ""
+
+
+@dataclass(frozen=True)
 class Correlation:
     """Pearson's r over n pairs; its p-value as of independent pairs, and by permuting the sets."""
 
@@ -175,8 +194,9 @@ def judge_relation(pairs: pd.DataFrame, relation: Relation, columns: Mapping[str
     found = correlation(*(each.groupby(level=["source", "data"]).mean() for each in (x, y)))
     seeds = [correlation(*(each.xs(seed, level="seed") for each in (x, y))).r for seed in x.index.unique("seed")]
     held = [relation.sign * r > 0 for r in seeds]
+    told = f"{labels[0][:1].upper()}{labels[0][1:]}"
     return _line(
-        f"{labels[0]} tells {labels[1]} ({'+' if relation.sign > 0 else '−'})",
+        f"{told} tells {labels[1]} ({'+' if relation.sign > 0 else '−'})",
         relation.paper,
         f"Pearson's r over {found.n} pairs; p of independent pairs {found.p:.2g}",
         found.r,
@@ -204,6 +224,22 @@ def judge_share(pairs: pd.DataFrame, share: Share) -> dict[str, Any]:
     held = [value > share.of for value in seeds]
     return _line(
         share.text, share.paper, f"share of {count} pairs", float(seeds.mean()), list(seeds), math.nan, held, ""
+    )
+
+
+def judge_choice(pairs: pd.DataFrame, choice: Choice) -> dict[str, Any]:
+    """A line of the table of verdicts: what the chosen source gives less the mean of all sources, mean over targets."""
+    both = pd.DataFrame({"by": quantity(pairs, choice.by), "of": quantity(pairs, choice.of)}).dropna()
+    if both.empty:
+        return _line(choice.text, choice.paper, "chosen less mean", math.nan, [], math.nan, [], "")
+    gained = []
+    for _, of_target in both.groupby(level=["seed", "data"]):
+        place = of_target["by"].idxmin() if choice.lowest else of_target["by"].idxmax()
+        gained.append((of_target.index[0][2], of_target.loc[place, "of"] - of_target["of"].mean()))
+    seeds = pd.DataFrame(gained, columns=["seed", "gained"]).groupby("seed")["gained"].mean()
+    text, what = choice.text, f"chosen less mean, over {both.index.unique('data').size} targets"
+    return _line(
+        text, choice.paper, what, float(seeds.mean()), list(seeds), math.nan, [value < 0 for value in seeds], ""
     )
 
 

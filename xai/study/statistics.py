@@ -102,6 +102,18 @@ def run_means(frame: pd.DataFrame, by: Sequence[str] = (), quadratic: Collection
     return _runs(frame, by, quadratic).drop(columns="values")
 
 
+def over_seeds(frame: pd.DataFrame, quadratic: Collection[str] = ()) -> pd.DataFrame:
+    """A frame with one line for explainer x metric x model x data x source: the mean over seeds of the runs' means.
+
+    Where several data sets are pooled, each then counts once, however many seeds it was measured with.
+    """
+    runs = run_means(frame, quadratic=quadratic)
+    keys = ["explainer", "metric", *(key for key in _RUN if key != "seed")]
+    groups = runs.groupby(keys, dropna=False, sort=False)
+    means = groups.agg(label=("label", "first"), kind=("kind", "first"), value=("value", "mean")).reset_index()
+    return means.assign(case="main", seed=0, image=WHOLE)
+
+
 def summary(
     frame: pd.DataFrame,
     pool: Sequence[str] = (),

@@ -31,6 +31,7 @@ class PairsParams:
         relative_to: The row both are divided by, which is at (1, 1).
         level: A row whose mean is drawn as dashed lines.
         controls: Rows that the first row's `up` is drawn against, a panel each.
+        nothing: A row that says nothing, whose `up` is a dotted line in those panels.
     """
 
     rows: list[str] = field(default_factory=list)
@@ -40,6 +41,7 @@ class PairsParams:
     relative_to: str = "ft_target"
     level: str = ""
     controls: list[str] = field(default_factory=list)
+    nothing: str = ""
 
 
 @figure(
@@ -74,11 +76,11 @@ def pairs(source: Source, params: PairsParams) -> Figure:
             at.axvline(level[0], color=GREY, linestyle="--", linewidth=1)
             at.axhline(level[1], color=GREY, linestyle="--", linewidth=1)
         better = _is_better(source, params.up, y, 1)
-        _tell(at, f"{source.column(params.up).label} better in {int(better.sum())} of {len(y)}, mean {y.mean():.2f}")
+        told = f"{source.column(params.up).label} better in {int(better.sum())} of {len(y)}, mean {y.mean():.2f}"
         label = str(source.scores.loc[source.scores["explainer"] == params.relative_to, "label"].iloc[0])
         at.set_xlabel(f"{source.column(params.across).label}, relative to {label}", fontsize=9)
         at.set_ylabel(f"{source.column(params.up).label}, relative", fontsize=9)
-        at.set_title(title, fontsize=10)
+        at.set_title("\n".join(filter(None, (title, told))), fontsize=9)
     for at, control in zip(axes[len(params.rows) :], params.controls, strict=False):
         _against(at, source, measured, params, control, (sources, targets))
     for at in axes:
@@ -104,11 +106,14 @@ def _against(
     at.plot(ends, ends, color=GREY, linewidth=1)
     name = str(source.scores.loc[source.scores["explainer"] == control, "label"].iloc[0])
     ahead = _is_better(source, params.up, y, x)
-    _tell(at, f"ahead of it in {int(ahead.sum())} of {len(y)}, by {abs(float((x - y).mean())):.2f}")
+    told = f"ahead of it in {int(ahead.sum())} of {len(y)}; mean {y.mean():.2f} against {x.mean():.2f}"
+    if params.nothing:
+        level = quantity(measured, Quantity(params.up, params.nothing)).mean()
+        at.axhline(level, color="red", linestyle=":", linewidth=1.2)
     label = source.column(params.up).label
     at.set_xlabel(f"{label} of the control", fontsize=9)
     at.set_ylabel(f"{label} of the transfer", fontsize=9)
-    at.set_title(name, fontsize=10)
+    at.set_title(f"{name}\n{told}", fontsize=9)
 
 
 def _is_better(
@@ -127,10 +132,6 @@ def _points(
     for (source, data), across, up in zip(x.index, x, y, strict=True):
         colour, marker = _SOURCES[sources.index(source) % 8], _TARGETS[targets.index(data) % 8]
         at.plot(across, up, color=colour, marker=marker, markersize=6, linestyle="", alpha=0.85)
-
-
-def _tell(at: Axes, text: str) -> None:
-    at.annotate(text, (0.02, 1.0), xycoords="axes fraction", va="bottom", fontsize=8, color=GREY)
 
 
 def _legend(chart: Figure, sources: Sequence[str], targets: Sequence[str]) -> None:
