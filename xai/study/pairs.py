@@ -233,9 +233,9 @@ def judge_choice(pairs: pd.DataFrame, choice: Choice) -> dict[str, Any]:
     if both.empty:
         return _line(choice.text, choice.paper, "chosen less mean", math.nan, [], math.nan, [], "")
     gained = []
-    for _, of_target in both.groupby(level=["seed", "data"]):
-        place = of_target["by"].idxmin() if choice.lowest else of_target["by"].idxmax()
-        gained.append((of_target.index[0][2], of_target.loc[place, "of"] - of_target["of"].mean()))
+    for (seed, _), of_target in both.groupby(level=["seed", "data"]):
+        by, of = (of_target[name].to_numpy(dtype=np.float64) for name in ("by", "of"))
+        gained.append((seed, of[by.argmin() if choice.lowest else by.argmax()] - of.mean()))
     seeds = pd.DataFrame(gained, columns=["seed", "gained"]).groupby("seed")["gained"].mean()
     text, what = choice.text, f"chosen less mean, over {both.index.unique('data').size} targets"
     return _line(
