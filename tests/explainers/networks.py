@@ -1,11 +1,12 @@
 """Classifiers of every family, each beside its library's own forward pass on images in [0, 1]."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from tests.explainers.settings import explainer
 from tests.models import tiny_clip
 from tests.models.tiny_vit import FAMILIES, MEAN, STD, maskable, network, normalised, small_cnn
 from xai.models.maskable import MaskableClassifier
@@ -67,6 +68,27 @@ class Answers(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         logits = self.case.logits(pixels)
         return logits.exp() / logits.exp().sum(1, keepdim=True) if self.output == "probability" else logits
+
+
+def check_maps(
+    case: Case, name: str, expected: Tensor, within: str, rtol: float = 1e-8, atol: float = 1e-10, **settings: Any
+) -> None:
+    """Maps of pixels are `expected` [B, H, W], and those of patches its `sum` or `mean` within each."""
+    pixels, maps = (
+        explainer(name, case.model, resolution=resolution, **settings).attribute(case.images, TARGETS)
+        for resolution in ("pixel", "patch")
+    )
+    torch.testing.assert_close(pixels, expected, rtol=rtol, atol=atol)
+    check_patches(case, maps, expected, within, rtol, atol)
+
+
+def check_patches(
+    case: Case, maps: Tensor, pixels: Tensor, within: str, rtol: float = 1e-8, atol: float = 1e-10
+) -> None:
+    """Maps of patches are the `sum` or `mean` of pixels [B, H, W] within each."""
+    taken = [[float(getattr(patch, within)()) for patch in image] for image in patches(case, pixels)]
+    assert maps.shape == (4, *case.model.grid)
+    torch.testing.assert_close(maps.flatten(1), torch.tensor(taken, dtype=torch.float64), rtol=rtol, atol=atol)
 
 
 def patches(case: Case, pixels: Tensor) -> list[list[Tensor]]:

@@ -7,12 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.explainers.networks import TARGETS, cnn
+from tests.explainers.networks import TARGETS
 from tests.explainers.settings import explainer
 from tests.models import tiny_clip
 from tests.models.test_attention import hooked, needed
 from tests.models.tiny_vit import FAMILIES, maskable, network, pictures
-from xai.core.errors import UserError
 from xai.explainers.posthoc.attention import rollout
 from xai.models.maskable import MaskableClassifier
 
@@ -104,9 +103,3 @@ def test_brain_floats_come_close(name: str) -> None:
         mixed = explainer(name, model.float()).attribute(images.float(), TARGETS)
     assert mixed.dtype == torch.float32
     assert 0 < (mixed - exact).abs().mean() < 0.05 * exact.mean()
-
-
-@pytest.mark.parametrize("name", ["attention_last", "attention_rollout"])
-def test_what_is_no_transformer_is_refused_before_anything_is_explained(name: str) -> None:
-    with pytest.raises(UserError, match=r"^a PaintedClassifier shows no attention: use a CLIP or a ViT of timm, .*$"):
-        explainer(name, cnn().model)

@@ -6,10 +6,9 @@ import torch
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
-from tests.explainers.networks import CASES, TARGETS, Case, patches
+from tests.explainers.networks import CASES, TARGETS, Case, check_patches
 from tests.explainers.settings import configured, explainer
 from tests.toolbox import refusal
-from xai.explainers.posthoc import gradients
 from xai.explainers.posthoc.blur_ig import blur_and_slope
 
 LARGEST = 6.0
@@ -58,8 +57,7 @@ def test_it_is_the_papers_sum_of_small_steps() -> None:
     )
     expected = in_small_steps(case, 120)
     torch.testing.assert_close(pixels, expected, rtol=0, atol=0.01 * float(expected.abs().max()))
-    within = [[float(patch.sum()) for patch in image] for image in patches(case, pixels)]
-    torch.testing.assert_close(maps.flatten(1), torch.tensor(within, dtype=torch.float64))
+    check_patches(case, maps, pixels, "sum")
 
 
 @pytest.mark.parametrize("family", ["clip", "registers", "cnn"])
@@ -71,15 +69,6 @@ def test_it_adds_up_to_what_the_blur_takes_from_the_answer(family: str) -> None:
     difference = answers[0] - answers[1]
     # Where a rectifier opens on the way, the gradient jumps, and no quadrature meets the place.
     torch.testing.assert_close(found.flatten(1).sum(1), difference, rtol=0, atol=0.02 * float(difference.abs().max()))
-
-
-def test_how_many_pass_at_once_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    case = CASES["cnn"]()
-    ours = explainer("blur_ig", case.model, steps=5)
-    expected = ours.attribute(case.images, TARGETS)
-    for images in (1, 3, 9):
-        monkeypatch.setitem(gradients._PIXELS_AT_ONCE, "cpu", images * case.images[0, 0].numel())
-        torch.testing.assert_close(ours.attribute(case.images, TARGETS), expected)
 
 
 def test_an_image_that_is_like_what_lies_beyond_its_border_has_nothing_to_lose() -> None:

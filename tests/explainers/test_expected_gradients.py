@@ -8,7 +8,7 @@ from torch import Tensor
 import xai
 from tests.api.networks import MEAN, SIZE, STD, Plain, images
 from tests.explainers.context import Context
-from tests.explainers.networks import CASES, TARGETS, Answers, Case, patches
+from tests.explainers.networks import CASES, TARGETS, Answers, Case, check_patches
 from tests.explainers.settings import configured, small_clip, small_pictures
 from tests.toolbox import randn, refusal
 from xai.explainers.posthoc import gradients
@@ -42,8 +42,7 @@ def test_it_is_the_papers_mean_point_by_point(family: str, output: str) -> None:
     pixels = made(case, backgrounds, resolution="pixel", **settings).attribute(case.images, TARGETS)
     torch.testing.assert_close(pixels, total.sum(1), rtol=1e-8, atol=1e-10)
     maps = made(case, backgrounds, **settings).attribute(case.images, TARGETS)
-    within = [[float(patch.sum()) for patch in image] for image in patches(case, total.sum(1))]
-    torch.testing.assert_close(maps.flatten(1), torch.tensor(within, dtype=torch.float64), rtol=1e-8, atol=1e-10)
+    check_patches(case, maps, total.sum(1), "sum")
 
 
 def test_from_one_baseline_it_estimates_integrated_gradients() -> None:

@@ -1,6 +1,7 @@
 """What explainers by gradients share: batches that fit, a classifier that stays as it is, precision, refusals."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from tests.explainers.settings import configured, explainer
 from xai.core.errors import UserError
 from xai.explainers.posthoc import gradients
 from xai.explainers.posthoc.gradients import by_patch, images_at_once
+from xai.explainers.rows import load_row
 
 BOTH = pytest.mark.parametrize("name", ["saliency", "integrated_gradients"])
 
@@ -44,6 +46,18 @@ def test_images_pass_in_batches_that_fit_and_the_maps_do_not_tell(
         torch.testing.assert_close(maps, expected)
         # Every other one is what removed patches would show.
         assert seen[::2] == (saliency if name == "saliency" else integrated)
+
+
+@pytest.mark.parametrize("name", ["blur_ig", "rise_smooth", "smoothgrad", "smoothgrad_squared", "vargrad"])
+def test_how_many_pass_at_once_changes_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = cnn()
+    few: dict[str, Any] = {"blur_ig": {"steps": 5}, "rise_smooth": {"masks": 20}}.get(name, {"samples": 5})
+    row = load_row(name, {name: few})
+    ours = row.entry.build(case.model, row.params)
+    expected = ours.attribute(case.images, TARGETS)
+    for images in (1, 3, 9):
+        monkeypatch.setitem(gradients._PIXELS_AT_ONCE, "cpu", images * case.images[0, 0].numel())
+        torch.testing.assert_close(ours.attribute(case.images, TARGETS), expected)
 
 
 @pytest.mark.parametrize(("device", "images"), [("cpu", 10), ("meta", 41)])

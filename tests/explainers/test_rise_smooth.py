@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from tests.explainers.networks import TARGETS, cnn
-from tests.explainers.settings import configured, explainer, small_clip, small_pictures
+from tests.explainers.settings import configured, explainer
 from tests.toolbox import refusal, seeded
 from xai.explainers.posthoc.rise_smooth import draw, smooth_masks
 
@@ -71,11 +71,3 @@ def test_it_is_equation_6_on_blended_images(normalise: bool, output: str) -> Non
 
 def test_an_unknown_baseline_is_refused() -> None:
     assert "baseline=purple is unknown: use black, mean, blur" in refusal(configured, "rise_smooth", baseline="purple")
-
-
-def test_it_is_the_same_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    images, targets = small_pictures(3), torch.tensor([0, 1, 2])
-    ours = explainer("rise_smooth", small_clip(), masks=20)
-    whole = ours.attribute(images, targets)
-    monkeypatch.setattr("xai.explainers.posthoc.rise_smooth.images_at_once", lambda images: 2)
-    torch.testing.assert_close(ours.attribute(images, targets), whole)

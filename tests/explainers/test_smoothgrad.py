@@ -5,10 +5,9 @@ from torch import Tensor
 
 import xai
 from tests.api.networks import MEAN, SIZE, STD, Plain, images
-from tests.explainers.networks import CASES, TARGETS, Answers, Case, patches
+from tests.explainers.networks import CASES, TARGETS, Answers, Case, check_maps
 from tests.explainers.settings import configured, explainer
 from tests.toolbox import refusal
-from xai.explainers.posthoc import gradients
 from xai.explainers.rows import load_row
 
 CAPTUM = {"mean": "smoothgrad", "square": "smoothgrad_sq", "variance": "vargrad"}
@@ -47,24 +46,7 @@ def test_it_is_captums_noise_tunnel_around_the_gradient(
 ) -> None:
     case = CASES[family]()
     settings = {"samples": COPIES, "noise": NOISE, "statistic": statistic, "output": output}
-    pixels, maps = (
-        explainer("smoothgrad", case.model, resolution=resolution, **settings).attribute(case.images, TARGETS)
-        for resolution in ("pixel", "patch")
-    )
-    expected = by_captum(case, output, statistic, monkeypatch)
-    torch.testing.assert_close(pixels, expected, rtol=1e-6, atol=1e-9)
-    within = [[float(patch.mean()) for patch in image] for image in patches(case, expected)]
-    torch.testing.assert_close(maps.flatten(1), torch.tensor(within, dtype=torch.float64), rtol=1e-6, atol=1e-9)
-
-
-@STATISTICS
-def test_how_many_pass_at_once_changes_nothing(statistic: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    case = CASES["cnn"]()
-    ours = explainer("smoothgrad", case.model, samples=COPIES, statistic=statistic)
-    expected = ours.attribute(case.images, TARGETS)
-    for count in (1, 3, 9):
-        monkeypatch.setitem(gradients._PIXELS_AT_ONCE, "cpu", count * case.images[0, 0].numel())
-        torch.testing.assert_close(ours.attribute(case.images, TARGETS), expected)
+    check_maps(case, "smoothgrad", by_captum(case, output, statistic, monkeypatch), "mean", 1e-6, 1e-9, **settings)
 
 
 def test_the_noise_is_that_of_the_generator_and_goes_on_with_it() -> None:

@@ -1,10 +1,20 @@
+"""Saliency and input times gradient, against captum's."""
+
 import captum.attr
 import pytest
 import torch
 from torch import Tensor
 
-from tests.explainers.networks import CASES, TARGETS, Answers, Case, clip, patches
+from tests.explainers.networks import CASES, TARGETS, Answers, Case, check_maps, clip
 from tests.explainers.settings import explainer
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("output", ["logit", "probability"])
+def test_saliency_is_captums_of_pixels_and_their_mean_within_patches(name: str, output: str) -> None:
+    case = CASES[name]()
+    absolute = captum.attr.Saliency(Answers(case, output)).attribute(case.images.clone().requires_grad_(), TARGETS)
+    check_maps(case, "saliency", absolute.amax(1), "mean", output=output)
 
 
 def by_captum(case: Case, output: str, start: str) -> Tensor:
@@ -20,15 +30,10 @@ def by_captum(case: Case, output: str, start: str) -> Tensor:
 
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize(("output", "start"), [("logit", "black"), ("probability", "mean"), ("logit", "0.25")])
-def test_it_is_captums_measured_from_the_baseline(name: str, output: str, start: str) -> None:
+def test_input_times_gradient_is_captums_measured_from_the_baseline(name: str, output: str, start: str) -> None:
     case = CASES[name]()
-    settings = {"output": output, "baseline": start}
-    pixels = explainer("input_x_gradient", case.model, resolution="pixel", **settings).attribute(case.images, TARGETS)
     expected = by_captum(case, output, start)
-    torch.testing.assert_close(pixels, expected, rtol=1e-7, atol=1e-10)
-    added_up = [[float(patch.sum()) for patch in image] for image in patches(case, expected)]
-    maps = explainer("input_x_gradient", case.model, **settings).attribute(case.images, TARGETS)
-    torch.testing.assert_close(maps.flatten(1), torch.tensor(added_up, dtype=torch.float64), rtol=1e-7, atol=1e-9)
+    check_maps(case, "input_x_gradient", expected, "sum", 1e-7, 1e-9, output=output, baseline=start)
 
 
 def test_an_image_that_is_its_baseline_gets_nothing() -> None:
