@@ -5,7 +5,7 @@ from typing import Any
 
 from xai.core.composing import choices
 from xai.core.errors import UserError
-from xai.explainers.registry import Row
+from xai.explainers.registry import Context, Row, passes_of
 from xai.explainers.rows import load_row
 
 ALL = "all"
@@ -13,7 +13,7 @@ _ORDER = ("post-hoc", "control")
 
 
 def every_row(
-    named: Sequence[Row], overrides: Mapping[str, Any], players: int, budget: int | None
+    named: Sequence[Row], overrides: Mapping[str, Any], context: Context, budget: int | None
 ) -> tuple[list[Row], dict[str, str]]:
     """The rows of conf/explainer that need no training, one of each explainer and kind of map.
 
@@ -25,7 +25,7 @@ def every_row(
     Args:
         named: Rows that are there already.
         overrides: By row, settings that replace those of its file.
-        players: M, patches of an image.
+        context: What is explained.
         budget: Forward passes that a map may cost; None: any number.
 
     Returns:
@@ -39,13 +39,20 @@ def every_row(
             continue
         if (row.entry.name, row.params.of_pixels) in found:
             continue
-        cost = row.entry.info.passes(row.params, players) if row.entry.info.passes else 0.0
-        if budget is not None and cost > budget:
+        if budget is not None and (cost := _cost(context, row)) > budget:
             left[name] = f"a map costs {cost:,.0f} passes, more than budget={budget}; by its name it is taken"
             continue
         found[row.entry.name, row.params.of_pixels] = row
     new = [row for row in found.values() if row not in named]
     return sorted(new, key=lambda row: (_ORDER.index(row.entry.info.kind), row.params.of_pixels)), left
+
+
+def _cost(context: Context, row: Row) -> float:
+    """Passes that a map costs; nothing where the row does not fit, which is said later."""
+    try:
+        return passes_of(context, row) or 0.0
+    except UserError:
+        return 0.0
 
 
 def _names_of(name: str) -> tuple[str, ...]:

@@ -120,7 +120,7 @@ def run(asked: CompareSettings, output: Path) -> None:
     case = Case(runtime, _opened(asked, runtime, data, named), data, params, asked.seed, judge=judge)
     unfit: dict[str, str] = {}
     if ALL in asked.rows:
-        more, unfit = every_row(rows, asked.explainers, asked.model.grid**2, asked.budget)
+        more, unfit = every_row(rows, asked.explainers, case, asked.budget)
         rows = [*rows, *more]
     reference = None if asked.reference is None else load_row(asked.reference, asked.explainers, asked="reference")
     study = Study(rows, _cases(case, chosen, probe), made_from(rows, asked.explainers), reference, unfit=unfit)
