@@ -169,3 +169,21 @@ def test_what_cannot_be_trained_is_refused(model: Any) -> None:
         xai.fit("salvage", model, images(4))
     with pytest.raises(UserError, match="learns nothing"):
         xai.fit("rise", model, images(4))
+
+
+def test_a_second_classifier_is_asked_and_a_reference_held_against(model: Any) -> None:
+    how = {"mean": MEAN, "std": STD, "grid": (4, 4), "classes": ["cat", "cow", "fox"]}
+    network = Plain()
+    torch.nn.init.normal_(network.head.weight)
+    second = xai.wrap(network, **how, image_size=SIZE)
+    asked = {"explainers": ["saliency", "occlusion"], "metric": {"transfer": {"references": ["black"]}}}
+    frame = xai.compare(model, images(), metrics=["transfer", "kendall"], **asked, judge=second, reference="occlusion")
+    found = frame.groupby(["explainer", "metric"]).value.mean().unstack()
+    assert found.kendall["occlusion"] == pytest.approx(1.0)
+    assert abs(found.kendall["saliency"]) < 1
+    own = xai.compare(model, images(), metrics=["transfer"], **asked, judge=model)
+    assert not found.transfer.equals(own[own.metric == "transfer"].groupby("explainer").value.mean())
+    with pytest.raises(UserError, match="other classes"):
+        xai.compare(model, images(), judge=xai.wrap(Plain(), **{**how, "classes": list("abc")}, image_size=SIZE))
+    with pytest.raises(UserError, match="px"):
+        xai.compare(model, images(), judge=xai.wrap(Plain(), **how, image_size=2 * SIZE))

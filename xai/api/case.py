@@ -74,7 +74,13 @@ def case_of(
     runtime: Runtime, model: Model, source: InMemory, *, targets: str = "predicted", block: int = 10, seed: int = 0
 ) -> Case:
     """What is explained: these images, by this model."""
-    explained = ExplainedModel(
+    params = CaseParams("test", None, block, targets)  # type: ignore[arg-type]
+    return Case(runtime, explained_by(model), source.opened, params, seed)
+
+
+def explained_by(model: Model) -> ExplainedModel:
+    """As the engine has classifiers."""
+    return ExplainedModel(
         name=model.name,
         identify=lambda: model.name,
         image_size=model.image_size,
@@ -82,8 +88,6 @@ def case_of(
         classes=model.classes,
         make=model.network,
     )
-    params = CaseParams("test", None, block, targets)  # type: ignore[arg-type]
-    return Case(runtime, explained, source.opened, params, seed)
 
 
 def row_of(explainer: Any, settings: Mapping[str, Any], fitted: Mapping[str, Any]) -> Row:

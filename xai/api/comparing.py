@@ -2,13 +2,14 @@
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
 import torch
 import yaml
 
-from xai.api.case import InMemory, case_of, row_of, workplace
+from xai.api.case import InMemory, case_of, explained_by, row_of, workplace
 from xai.api.model import Model, check_model
 from xai.core.composing import CONF, choices
 from xai.core.errors import UserError
@@ -34,6 +35,8 @@ def compare(
     effort: str | None = None,
     settings: Mapping[str, Mapping[str, Any]] | None = None,
     metric: Mapping[str, Mapping[str, Any]] | None = None,
+    judge: Model | None = None,
+    reference: Any = None,
     normalised: bool = False,
     block: int = 10,
     seed: int = 0,
@@ -50,6 +53,8 @@ def compare(
             to twenty images. What is asked for by name is not changed.
         settings: By explainer, settings instead of its own.
         metric: By metric family, settings instead of its own.
+        judge: A second model of the same classes and image size, trained apart, which the metric `transfer` asks.
+        reference: The explainer whose maps others are held against, for the metrics that need one.
         normalised: Whether the floats have been normalised as the model does, which is undone.
         block: Images that are explained together.
         seed: Of all that is drawn.
@@ -69,14 +74,32 @@ def compare(
     if is_quick(effort, len(pixels)):
         shipped = lighter(shipped, shipped["quick"])
     rows = _rows(model, explainers, shipped, settings or {})
+    if judge is not None:
+        _check_judge(model, judge)
+    against = None if reference is None else row_of(reference, {}, model.fitted)
     wanted = {_SHORT.get(name, name) for name in _listed(metrics)}
     chosen = open_metrics(sorted(wanted), _of_metrics(wanted, shipped, metric or {}))
     with workplace(model.device) as runtime:
         targets = "predicted" if known is None else "label"
         case = case_of(runtime, model, InMemory(model.classes, pixels, known), targets=targets, block=block, seed=seed)
-        study = Study(rows, [(case, chosen)], strict=explainers is not None)
+        case = replace(case, judge=None if judge is None else explained_by(judge))
+        study = Study(rows, [(case, chosen)], reference=against, strict=explainers is not None)
         found = study.run()
     return _frame(found, study.unfit, wanted)
+
+
+def _check_judge(model: Model, judge: Model) -> None:
+    """Refuse a second classifier that cannot be asked about the maps of the first.
+
+    Raises:
+        UserError: Other classes, or another image size.
+    """
+    check_model(judge)
+    if judge.classes != model.classes:
+        raise UserError(f"judge={judge.name} has other classes than {model.name}: it is asked about the same ones")
+    if judge.image_size != model.image_size:
+        sizes = f"takes images of {judge.image_size} px, and {model.name} of {model.image_size}"
+        raise UserError(f"judge={judge.name} {sizes}: use one of the same size")
 
 
 def _shipped() -> dict[str, Any]:
