@@ -2,24 +2,13 @@
 
 import errno
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tests.core.artifacts import fail_with, names_below
 from xai.core.errors import UserError
 from xai.core.files import explain_disk_errors, fingerprint_file, write_atomically
-
-
-def fail_with(number: int, filename: str | None = None) -> Callable[..., None]:
-    def fail(*_: object) -> None:
-        raise OSError(number, os.strerror(number), filename)
-
-    return fail
-
-
-def names_below(folder: Path) -> set[str]:
-    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_fingerprint_file_is_sha256(tmp_path: Path) -> None:

@@ -1,0 +1,243 @@
+"""Checkpoints and vectors that are broken, of something else, or enough by themselves."""
+
+import json
+import pickle
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from tests.cli.shared import CLASSES, Cli, Files, Trap, bare_pickle, colours, composed, heat_map_of
+from xai import vectors
+from xai.core.settings import build
+from xai.models import files as network_files
+from xai.models.clip import trainable
+from xai.models.cnn import CnnParams, build_cnn
+from xai.models.factory import build_clip, build_explainer
+from xai.models.spec import TokenDecoder, describe, shape_of
+from xai.models.vit import VitParams, build_vit
+from xai.models.weights import read_weights, write_weights
+
+# Checkpoints and vectors.
+
+
+def truncated(files: Files, folder: Path) -> Path:
+    path = folder / "cut.safetensors"
+    path.write_bytes(files.checkpoint.read_bytes()[:-100])
+    return path
+
+
+def foreign(files: Files, folder: Path) -> Path:
+    write_weights(folder / "resnet.safetensors", {"layer1.weight": torch.ones(2)}, {})
+    return folder / "resnet.safetensors"
+
+
+def other_architecture(files: Files, folder: Path) -> Path:
+    assert files.model.towers is not None
+    model = replace(files.model, towers=replace(files.model.towers, layers=1))
+    network = build_explainer(model, build_clip(model), files.network.head)
+    network_files.write(folder / "other.safetensors", network, files.spec)
+    return folder / "other.safetensors"
+
+
+def with_nan(files: Files, folder: Path) -> Path:
+    weights = read_weights(files.checkpoint)
+    weights.tensors["visual.proj"][0, 0] = torch.nan
+    write_weights(folder / "nan.safetensors", weights.tensors, weights.metadata)
+    return folder / "nan.safetensors"
+
+
+def torch_pickle(files: Files, folder: Path) -> Path:
+    torch.save({"state_dict": Trap(folder / "marker")}, folder / "torch.pt")
+    return folder / "torch.pt"
+
+
+def disguised_pickle(files: Files, folder: Path) -> Path:
+    (folder / "pickle.safetensors").write_bytes(pickle.dumps(Trap(folder / "marker"), protocol=0))
+    return folder / "pickle.safetensors"
+
+
+BAD_CHECKPOINTS: list[tuple[Callable[[Files, Path], Path], Any]] = [
+    (lambda files, folder: folder / "missing.safetensors", "does not exist"),
+    (lambda files, folder: folder, "directory"),
+    (truncated, "truncated"),
+    (foreign, {"explain": "says nothing of itself", "apply_vector": "no visual tower"}),
+    (other_architecture, "does not fit model=clip_tiny"),
+    (with_nan, "NaN"),
+    (bare_pickle, "nothing was executed"),
+    (torch_pickle, "nothing was executed"),
+    (disguised_pickle, "nothing was executed"),
+    (lambda files, folder: files.vector, "explainability vector, not a classifier"),
+]
+
+
+@pytest.mark.parametrize("task", ["explain", "apply_vector"])
+@pytest.mark.parametrize(("prepare", "wanted"), BAD_CHECKPOINTS)
+def test_a_bad_checkpoint(run: Cli, files: Files, task: str, prepare: Callable[..., Path], wanted: Any) -> None:
+    Image.new("RGB", (50, 50)).save(run.folder / "photo.png")
+    path = prepare(files, run.folder)
+    given = {"explain": "image=photo.png", "apply_vector": f"vector={files.vector}"}[task]
+    line = run.refused(f"task={task}", given, f"checkpoint={path}")
+    assert (wanted[task] if isinstance(wanted, dict) else wanted) in line
+    assert str(path) in line
+    assert not (run.folder / "marker").exists()
+    assert not list(run.folder.glob("outputs/**/*.png"))
+    assert not list(run.folder.glob("outputs/**/*.safetensors"))
+
+
+def test_the_trap_would_have_worked(run: Cli, files: Files) -> None:
+    pickle.loads(bare_pickle(files, run.folder).read_bytes())
+    assert (run.folder / "marker").read_text() == "executed"
+
+
+@pytest.mark.parametrize("prepare", [bare_pickle, torch_pickle, truncated])
+def test_bad_base_weights(run: Cli, files: Files, prepare: Callable[..., Path]) -> None:
+    path = prepare(files, run.folder)
+    line = run.refused("model=clip_vit_b32", f"model.weights={path}")
+    assert str(path) in line
+    assert not (run.folder / "marker").exists()
+
+
+def vector_with(files: Files, folder: Path, tensors: dict[str, torch.Tensor] | None = None, **changes: Any) -> Path:
+    """A vector file as nobody should write it, past the checks of save_vector."""
+    path = folder / "bad.safetensors"
+    metadata = {**vars(files.vector_info), **changes}
+    write_weights(path, tensors or trainable(files.network), {vectors.METADATA_KEY: json.dumps(metadata)})
+    return path
+
+
+def vector_of_nan(files: Files, folder: Path) -> Path:
+    tensors = {name: value.clone() for name, value in trainable(files.network).items()}
+    tensors["visual.proj"][3, 5] = torch.nan
+    return vector_with(files, folder, tensors)
+
+
+def vector_cut(files: Files, folder: Path) -> Path:
+    path = folder / "cut.safetensors"
+    path.write_bytes(files.vector.read_bytes()[:-7])
+    return path
+
+
+def vector_without_a_tensor(files: Files, folder: Path) -> Path:
+    tensors = dict(trainable(files.network))
+    del tensors["visual.proj"]
+    return vector_with(files, folder, tensors)
+
+
+BAD_VECTORS: list[tuple[Callable[[Files, Path], Path], str]] = [
+    (lambda files, folder: folder / "missing.safetensors", "does not exist"),
+    (lambda files, folder: vector_with(files, folder, architecture="a" * 16, model="clip_huge"), "clip_huge"),
+    (lambda files, folder: vector_with(files, folder, base="c" * 20), "c" * 20),
+    (lambda files, folder: vector_with(files, folder, format_version=99), "99"),
+    (vector_of_nan, "NaN"),
+    (vector_cut, "truncated"),
+    (vector_without_a_tensor, "visual.proj"),
+    (lambda files, folder: files.checkpoint, "not an explainability vector"),
+    (bare_pickle, "nothing was executed"),
+]
+
+
+@pytest.mark.parametrize(("prepare", "wanted"), BAD_VECTORS)
+def test_a_bad_vector(run: Cli, files: Files, prepare: Callable[..., Path], wanted: str) -> None:
+    path = prepare(files, run.folder)
+    line = run.refused("task=apply_vector", f"vector={path}", f"checkpoint={files.checkpoint}")
+    assert wanted in line
+    assert not (run.folder / "marker").exists()
+    assert not list(run.folder.glob("outputs/**/*.safetensors"))
+
+
+def test_a_classifier_of_other_classes(run: Cli, files: Files) -> None:
+    spec = files.spec.model_copy(update={"classes": tuple("abcdefghij")})
+    network_files.write(run.folder / "ab.safetensors", files.network, spec)
+    line = run.refused("task=apply_vector", f"vector={files.vector}", "checkpoint=ab.safetensors")
+    assert "a, b, c" in line
+    assert "mnist_scattered" in line
+
+
+def vit(folder: Path, depth: int = 4, **changes: Any) -> Path:
+    """A ViT of the default model with random weights, with what it says of itself changed."""
+    model = build(VitParams, composed("task=train", f"model.tower.depth={depth}")["model"], "model")
+    said = build(VitParams, composed("task=train")["model"], "model")
+    spec = describe(said, "classifier", "mnist_scattered", tuple("0123456789")).model_copy(update=changes)
+    network_files.write(folder / "vit.safetensors", build_vit(model, 10, 0), spec)
+    return folder / "vit.safetensors"
+
+
+DECODER = TokenDecoder(kind="linear", depth=1, heads=2)
+BAD_VITS: list[tuple[Callable[[Path], Path], str]] = [
+    (lambda folder: folder / "missing.safetensors", "does not exist"),
+    (lambda folder: vit(folder, depth=3), "does not fit model=vit_tiny"),
+    (
+        lambda folder: vit(folder, kind="vit_shapley", decoder=TokenDecoder(kind="linear", depth=1, heads=2)),
+        "is a vit_shapley of 10 classes of mnist_scattered: a classifier",
+    ),
+    (lambda folder: vit(folder, classes=tuple("abcdefghij")), "a classifier of the 10 classes of data=mnist_"),
+    (lambda folder: vit(folder, classes=("a", "b")), "is a classifier of 2 classes of mnist_scattered"),
+    (lambda folder: bare_pickle(None, folder), "nothing was executed"),  # type: ignore[arg-type]
+]
+
+
+@pytest.mark.parametrize("asked", ["task=train", "study=salvage"])
+@pytest.mark.parametrize(("prepare", "wanted"), BAD_VITS)
+def test_a_bad_classifier_to_explain(run: Cli, asked: str, prepare: Callable[[Path], Path], wanted: str) -> None:
+    path = prepare(run.folder)
+    line = run.refused(asked, f"checkpoint={path}")
+    assert wanted in line
+    assert str(path) in line
+    assert not (run.folder / "marker").exists()
+    assert not list(run.folder.glob("outputs/**/*.safetensors"))
+
+
+def test_a_clip_is_no_classifier_to_explain(run: Cli, files: Files) -> None:
+    line = run.refused("study=salvage", f"checkpoint={files.checkpoint}")
+    assert f"{files.checkpoint} holds a CLIP, and study=salvage needs a plain vision transformer" in line
+
+
+def test_a_checkpoint_of_a_model_with_training_settings_of_its_own_asks_for_them(run: Cli) -> None:
+    model = build(VitParams, {**composed("task=train")["model"], "name": "vit_b14_dinov2"}, "model")
+    network_files.write(run.folder / "mine", build_vit(model, 10, 0), describe(model, "classifier", "x", CLASSES))
+    line = run.refused("study=salvage", f"checkpoint={run.folder / 'mine'}")
+    assert "is of model=vit_b14_dinov2, which has training settings of its own: add that" in line
+
+
+# One file, one prediction.
+
+
+def test_a_checkpoint_alone_is_enough_and_contradictions_are_refused(run: Cli, files: Files) -> None:
+    colours().save(run.folder / "photo.png")
+    vit_model = build(VitParams, composed("task=train", "model.mean=[0.1,0.2,0.3]")["model"], "model")
+    cnn_model = build(CnnParams, composed("model=cnn_tiny", "model.crop=0.8")["model"], "model")
+    network_files.write(Path("vit"), build_vit(vit_model, 10, 0), describe(vit_model, "classifier", "x", CLASSES))
+    network_files.write(Path("cnn"), build_cnn(cnn_model, 10, 0), describe(cnn_model, "classifier", "x", CLASSES))
+    common = ("task=explain", "image=photo.png", "logger=none", "refine=0", "objective.steps=3")
+    for file, right, wrong in (
+        ("vit", "model.patch_size=7", ["model=vit_tiny", "model=cnn_tiny", "model.mean=[0.5,0.5,0.5]"]),
+        ("cnn", "model.patch_size=7", ["model=cnn_tiny", "model=vit_tiny", "model.image_size=84"]),
+        (str(files.checkpoint), "model=clip_tiny", ["model=vit_tiny", "model.std=[1,1,1]", "model.towers.layers=9"]),
+    ):
+        drawn = []
+        for given in ([], [right]):
+            status, _, err = run(*common, f"checkpoint={file}", *given)
+            assert (status, err) == (0, "")
+            drawn.append(heat_map_of(run).read_bytes())
+            shutil.rmtree(run.folder / "outputs" / "explain")
+        assert drawn[0] == drawn[1]
+        for given in wrong:
+            line = run.refused(*common, f"checkpoint={file}", given)
+            assert f"{file} is a " in line
+            assert "as was asked for: leave model out" in line
+
+
+def test_a_classifier_to_explain_brings_its_model(run: Cli) -> None:
+    model = build(VitParams, composed("task=train", "model.image_size=84")["model"], "model")
+    network_files.write(Path("vit"), build_vit(model, 10, 0), describe(model, "classifier", "x", tuple("0123456789")))
+    status, _, err = run("task=train", "checkpoint=vit", "logger=none", "data=mnist_scattered")
+    assert (status, err) == (0, "")
+    spec = network_files.read_spec(run.folder / "outputs" / "classifier" / "classifier.safetensors")
+    assert spec is not None
+    assert spec.model == shape_of(model)

@@ -1,0 +1,169 @@
+"""What a person can type wrongly: one line, exit status 2, and nothing made."""
+
+import errno
+import os
+from dataclasses import asdict
+from typing import Any
+
+import hydra
+import pytest
+import torch
+from omegaconf import OmegaConf
+from PIL import Image
+
+from tests.cli.shared import SMOKE, Cli, colours, composed
+from xai import cli
+from xai.app import settings_of
+from xai.core.errors import UserError
+from xai.core.settings import build
+from xai.data.scatter import ScatterParams
+from xai.models.cnn import CnnParams
+from xai.models.vit import VitParams
+from xai.papers.families import family
+from xai.papers.vectors.base import ModelParams
+from xai.tasks.registry import TASKS, choose
+
+# Names, numbers and types.
+
+
+def test_a_published_vit_that_cannot_be_fetched(run: Cli) -> None:
+    chosen = ("model=vit_b14_dinov2", "model.architecture=vit_tiny_patch16_224", "model.patch_size=16")
+    line = run.refused("task=train", *chosen, "model.pretrained=true")
+    assert "could not be fetched" in line
+    assert "model.weights=" in line
+
+
+def test_a_gpu_that_is_not_there(run: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert "trainer=cpu" in run.refused("trainer=gpu")
+
+
+def test_class_names_that_clash(run: Cli) -> None:
+    for name in ("Cat", "cat ", "dog"):
+        (run.folder / "pictures" / name).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(run.folder / "pictures" / name / "1.png")
+    line = run.refused("data=folder", "data.root=pictures")
+    assert "'Cat'" in line
+    assert "'cat'" in line
+    assert "clash" in line
+
+
+def test_pictures_without_regions(run: Cli) -> None:
+    for number, name in enumerate("ab" * 10):
+        (run.folder / "pictures" / name).mkdir(parents=True, exist_ok=True)
+        colours().save(run.folder / "pictures" / name / f"{number}.png")
+    study = ("study=salvage", "data=folder", "data.root=pictures", "case.images=null")
+    line = run.refused(*study)
+    assert line.startswith("classifier.focus=0.6 needs the regions of the objects, and data=folder has none")
+
+
+def test_help_explains_itself(run: Cli) -> None:
+    status, out, err = run("--help")
+    assert (status, err) == (0, "")
+    for words in ("Usage: python run.py", "mnist_scattered", "clip_vit_b32", "lambda2", "task=apply_vector", "-m"):
+        assert words in out
+    for words in (*TASKS, "study=salvage", "task=train method=salvage", "explainers.rise.masks", "checkpoint="):
+        assert words in out
+
+
+def choices(group: str) -> list[str]:
+    return sorted(path.stem for path in (cli.CONF / group).glob("*.yaml"))
+
+
+def test_every_task_has_a_configuration() -> None:
+    assert choices("task") == sorted(TASKS)
+
+
+@pytest.mark.parametrize("model", choices("model"))
+def test_every_model_is_of_one_family(model: str) -> None:
+    settings, families = composed(f"model={model}")["model"], {"vit": VitParams, "clip": ModelParams}
+    own = families.get(model.partition("_")[0], CnnParams)
+    assert build(own, settings, "model").name == model
+    assert family(settings) is own
+    for other in {VitParams, ModelParams, CnnParams} - {own}:
+        with pytest.raises(UserError, match="is not a known setting"):
+            build(other, settings, "model")
+
+
+@pytest.mark.parametrize("method", ["salvage", "vit_shapley", "ranking", "surrogate", "classifier"])
+def test_defaults_of_a_method_are_its_settings(method: str) -> None:
+    values = composed("task=train", f"method={method}")
+    settings = settings_of(choose(values), values)
+    assert settings.method == settings.name == method
+
+
+def test_every_setting_of_a_scene_is_shown_with_its_default() -> None:
+    expected = asdict(ScatterParams())
+    with hydra.initialize_config_dir(str(cli.CONF), version_base="1.3"):
+        config = hydra.compose("config")
+    for scene in (config.data, config.source, config.model.pretraining.scene):
+        shown = OmegaConf.to_container(scene, resolve=True)
+        assert isinstance(shown, dict)
+        assert {key: value for key, value in shown.items() if key not in ("name", "images_per_class")} == expected
+
+
+def test_an_error_in_a_worker_is_told_in_its_own_words(capsys: pytest.CaptureFixture[str]) -> None:
+    class Broken(torch.utils.data.Dataset[int]):
+        def __len__(self) -> int:
+            return 2
+
+        def __getitem__(self, index: int) -> int:
+            try:
+                raise UserError("inner")
+            except UserError as error:
+                raise UserError("picture.png is broken: replace it") from error
+
+    loader = torch.utils.data.DataLoader(Broken(), num_workers=1)
+    assert cli.report_errors(lambda: [*loader].clear()) == 2
+    assert capsys.readouterr().err == "error: picture.png is broken: replace it\n"
+
+
+@pytest.mark.parametrize(("sent", "status"), [(KeyboardInterrupt, 130), (cli._Terminated, 143)])
+def test_a_stop_says_how_to_go_on(capsys: pytest.CaptureFixture[str], sent: type[BaseException], status: int) -> None:
+    def job() -> None:
+        raise sent
+
+    assert cli.report_errors(job) == status
+    assert "the same command goes on" in capsys.readouterr().err
+
+
+def test_what_steers_a_terminal_is_spelt_out(capsys: pytest.CaptureFixture[str]) -> None:
+    def job() -> None:
+        raise UserError("class \x1b[31mred\udc80 is unknown")
+
+    assert cli.report_errors(job) == 2
+    assert capsys.readouterr().err == "error: class \\x1b[31mred\\udc80 is unknown\n"
+
+
+# Folders.
+
+
+@pytest.mark.parametrize("setting", ["name=file/below", "store=file/below", "store=file", "hydra.run.dir=file/x"])
+def test_an_output_that_cannot_be_written(run: Cli, setting: str) -> None:
+    (run.folder / "outputs").mkdir()
+    for place in ("file", "outputs/file"):
+        (run.folder / place).write_text("kept")
+    line = run.refused(*SMOKE, setting)
+    assert "file" in line
+    assert (run.folder / "file").read_text() == (run.folder / "outputs" / "file").read_text() == "kept"
+
+
+def test_a_full_disk_at_the_first_file(run: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("xai.core.store.os.fsync", full)
+    line = run.refused(*SMOKE)
+    assert "disk is full" in line
+    assert "outputs/smoke" in line
+
+
+def test_a_full_disk_at_the_weights(run: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("xai.models.weights.save_file", full)
+    small = ("model.pretraining.steps=50", "model.pretraining.focused_steps=50", "model.pretraining.batch_size=1")
+    line = run.refused(*SMOKE, *small)
+    assert "No space left on device" in line
+    assert "store/base/" in line
