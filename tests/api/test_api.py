@@ -14,6 +14,7 @@ from PIL import Image
 
 import xai
 from tests.api.networks import MEAN, SIZE, STD, Plain, images, vit
+from xai.api.fitting import _of_timm
 from xai.core.errors import UserError
 
 SHORT = {"epochs": 1, "batch_size": 4, "learning_rate": 1e-4, "weight_decay": 0.05, "warmup": 0.1, "clip": 1.0}
@@ -162,6 +163,25 @@ def test_an_explainer_is_trained_and_then_known_by_name_and_as_an_object(name: s
         name,
         "random",
     }
+
+
+def test_a_network_of_torchvision_that_timm_has_too_is_trained_for_as_timms() -> None:
+    shape = {"mean": MEAN, "std": STD, "image_size": SIZE, "grid": 2}
+    network = torchvision.models.resnet18(num_classes=3).eval()
+    model = xai.wrap(network, **shape)
+    mine = xai.fit("fast_shap", model, images(4), surrogate={"fit": SHORT}, fit=SHORT, masks=4, width=8)
+    # A training that moves nothing leaves the classifier in the explainer's backbone.
+    assert xai.explain(model, images(), mine).shape == (2, 2, 2)
+    twin = _of_timm(model)
+    with torch.no_grad():
+        torch.testing.assert_close(twin(images(1)), network(images(1)))
+    for other, more, said in (
+        (torchvision.models.squeezenet1_1(num_classes=3), {}, "SqueezeNet is no network of timm"),
+        (timm.create_model("test_resnet", num_classes=3), {**shape, "grid": (4, 2)}, r"grid=\(4, 2\)"),
+        (timm.create_model("test_resnet", num_classes=3), {**shape, "output": lambda logits: -logits}, "output="),
+    ):
+        with pytest.raises(UserError, match=said):
+            xai.fit("fast_shap", xai.wrap(other, **{**shape, **more}), images(4))
 
 
 def test_what_cannot_be_trained_is_refused(model: Any) -> None:

@@ -127,6 +127,7 @@ def test_the_fast_pass_of_a_transformer_is_taken_only_where_it_is_the_networks_o
         ],
         lambda pixels: list((255 * pixels).round().to(torch.uint8)),
         lambda pixels: pixels.double().numpy(),
+        lambda pixels: pixels.to_sparse(),
     ],
 )
 def test_images_of_any_kind_are_the_same_images(given: Callable[[Tensor], Any]) -> None:
@@ -228,12 +229,52 @@ def test_a_compiled_network_is_a_network(form: Any) -> None:
         (Plain(), {"grid": (0, 4)}, "grid=(0, 4)"),
         (Plain(), {"grid": "4"}, "grid='4'"),
         (Plain(), {"device": "gpu7"}, "device=gpu7"),
+        (Plain(), {"device": "meta"}, "device=meta"),
+        (Plain().to("meta"), {}, "load its weights first"),
+        (Plain(), {"crop": "all"}, "crop=all"),
+        (Plain(), {"image_size": (32, 64)}, "images are square"),
+        (Plain(), {"classes": {"a", "b", "c"}}, "is a set: give a list"),  # in no order at all
+        (Plain(), {"classes": {0: "a", 1: "b", 2: "c"}}, "is a dict: give a list"),
+        (Plain(outputs=1), {"classes": ["sick"]}, "1 classes for a network of 1 outputs: give 2 names, of the class"),
+        (Plain(), {"output": lambda logits: logits.scores}, "output=the function finds no part"),
     ],
 )
 def test_what_is_said_wrongly_of_a_network_is_refused_in_a_line(
     network: Any, settings: dict[str, Any], said: str
 ) -> None:
     assert said in line(lambda: wrapped(network, **settings))
+
+
+def test_a_network_that_writes_into_its_images_spoils_nobodys() -> None:
+    class Halves(Plain):
+        def forward(self, given: Tensor) -> Any:
+            return super().forward(given.mul_(0.5))
+
+    class Half(Plain):
+        def forward(self, given: Tensor) -> Any:
+            return super().forward(given * 0.5)
+
+    given = images()
+    maps = [xai.explain(wrapped(kind()), given, "rise", masks=8) for kind in (Halves, Half)]
+    torch.testing.assert_close(*maps)
+    torch.testing.assert_close(given, images())
+
+
+def test_whole_numbers_may_be_numpys_and_a_side_may_be_two_alike() -> None:
+    model = wrapped(Plain(), grid=(np.int64(2), np.int64(4)), image_size=(SIZE, np.int64(SIZE)))
+    assert (model.image_size, model.network().grid) == (SIZE, (2, 4))
+
+
+@pytest.mark.parametrize("seed", ["x", 2**70, -1, 1.5])
+def test_a_seed_that_is_none_is_refused(seed: Any) -> None:
+    with pytest.raises(UserError, match="seed="):
+        xai.explain(wrapped(Plain()), images(), "random", seed=seed)
+
+
+def test_maps_that_are_not_finite_are_not_drawn_and_one_alone_is() -> None:
+    assert len(xai.show(images(1)[0], torch.rand(4, 4)).axes) > 1
+    with pytest.raises(UserError, match="the maps \\(map\\) hold NaN"):
+        xai.show(images(1), torch.full((1, 4, 4), torch.inf))
 
 
 def test_logits_between_0_and_1_are_logits_where_it_is_said() -> None:

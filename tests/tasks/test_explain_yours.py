@@ -21,6 +21,7 @@ from xai import cli
 from xai.core.composing import CONF
 from xai.core.errors import UserError
 from xai.models.named import NamedParams, named_settings
+from xai.report.album import FOLDER, LIST
 from xai.tasks import compare
 from xai.tasks.explain import stems
 
@@ -290,7 +291,12 @@ def test_many_pictures_are_measured_by_one_reference_and_the_time_is_told(run: R
 
 def test_few_pictures_are_compared_quickly_unless_it_is_said_otherwise() -> None:
     shipped = yaml.safe_load((CONF / "task" / "compare.yaml").read_text(encoding="utf-8"))
-    values = {**shipped, "image": "photos/*.png", "data": {"name": "digits"}}
+    values = {
+        **shipped,
+        "image": "photos/*.png",
+        "data": {"name": "digits"},
+        "logger": {"kind": "wandb", "mode": "auto"},
+    }
 
     def settled(pictures: int, typed: tuple[str, ...] = (), **more: Any) -> dict[str, Any]:
         with pytest.MonkeyPatch.context() as patch:
@@ -303,6 +309,8 @@ def test_few_pictures_are_compared_quickly_unless_it_is_said_otherwise() -> None
         shipped["quick"]["rows"],
         9,
     )
+    assert few["logger"] == {"kind": "none", "mode": "auto"}
+    assert settled(3, ("logger.mode",))["logger"] == values["logger"]
     assert few["explainers"]["rise"] == {"output": "probability", "removal": None, "masks": 100}
     assert many == {**values, "effort": "full"}
     assert settled(3, effort="full") == many
@@ -326,6 +334,8 @@ def test_explainers_are_compared_on_the_same(run: Run, tmp_path: Path, given: li
     assert (status, err) == (0, "")
     assert "time: start" in out
     assert "effort=full" in (tmp_path / "outputs" / "compare" / "report.html").read_text(encoding="utf-8")
+    tiles = json.loads((tmp_path / "outputs" / "compare" / FOLDER / LIST).read_text(encoding="utf-8"))["tiles"]
+    assert [tile["second"] for tile in tiles] == [False] * 4  # maps of a second class would cost as many passes again
     frame = pd.read_csv(tmp_path / "outputs" / "compare" / "scores.csv")
     values = frame[(frame.explainer == "grad_cam") & (frame.metric == "difference_auc")].value
     assert len(values) == 3

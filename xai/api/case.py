@@ -27,6 +27,8 @@ from xai.explainers.registry import Entry, ExplainerParams, Info, Prepared, Row
 from xai.explainers.rows import load_row, open_row, removing_as_the_model
 from xai.study.case import Case, CaseParams, ExplainedModel
 
+_SEEDS = 2**31
+
 
 @dataclass(frozen=True)
 class InMemory:
@@ -73,7 +75,13 @@ def workplace(device: torch.device) -> Iterator[Runtime]:
 def case_of(
     runtime: Runtime, model: Model, source: InMemory, *, targets: str = "predicted", block: int = 10, seed: int = 0
 ) -> Case:
-    """What is explained: these images, by this model."""
+    """What is explained: these images, by this model.
+
+    Raises:
+        UserError: The seed is none.
+    """
+    if not isinstance(seed, int) or not 0 <= seed < _SEEDS:
+        raise UserError(f"seed={seed!r} must be a whole number from 0 to {_SEEDS - 1}")
     params = CaseParams("test", None, block, targets)  # type: ignore[arg-type]
     return Case(runtime, explained_by(model), source.opened, params, seed)
 

@@ -54,7 +54,9 @@ class Answers(nn.Module):
         if self._channels == 1:
             images = (images * images.new_tensor([0.299, 0.587, 0.114]).reshape(3, 1, 1)).sum(1, keepdim=True)
         parameter = next(self.network.parameters(), images)
-        found = _part(self.network(images.to(parameter.device, parameter.dtype)), self._output)
+        given = images.to(parameter.device, parameter.dtype)
+        # Whoever asks has the same images explained once more; some networks normalise theirs in place.
+        found = _part(self.network(given.clone() if given is images else given), self._output)
         if not isinstance(found, Tensor):
             raise UserError(
                 f"the network returns {_describe(found)}, where logits [B, C] are needed: say which part they are, "
@@ -91,6 +93,8 @@ def admit(network: nn.Module, size: int, output: Output, channels: int, probabil
     """
     if not isinstance(network, nn.Module):
         raise UserError(f"the network is a {type(network).__name__}: give a torch.nn.Module")
+    if any(each.is_meta for each in (*network.parameters(), *network.buffers())):
+        raise UserError("the network has parameters without values (on the device meta): load its weights first")
     images = torch.randn(_PROBES, 3, size, size, generator=torch.Generator().manual_seed(0))
     twin, fault = _copy(network)
     with _evaluating(network), torch.no_grad():
@@ -213,12 +217,13 @@ def one_line(what: str) -> Iterator[None]:
 def _part(found: Any, output: Output) -> Any:
     if output is None:
         return found
-    if callable(output):
-        return output(found)
     try:
+        if callable(output):
+            return output(found)
         return getattr(found, output) if isinstance(output, str) and hasattr(found, output) else found[output]
     except Exception:
-        raise UserError(f"output={output!r} is no part of what the network returns, {_describe(found)}") from None
+        asked = "the function" if callable(output) else repr(output)
+        raise UserError(f"output={asked} finds no part of what the network returns, {_describe(found)}") from None
 
 
 def _describe(found: Any) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import timm
+import torch
 import yaml
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
@@ -23,6 +24,7 @@ from xai.core.settings import build
 from xai.models import files
 from xai.models.cnn import CnnParams
 from xai.models.families import NetworkParams
+from xai.models.named import of_torchvision
 from xai.models.spec import describe
 from xai.models.vit import VitParams
 from xai.papers.families import classifier_stages
@@ -48,8 +50,8 @@ def fit(
     Args:
         explainer: A trained one: `salvage`, `vit_shapley` (both for vision transformers), `fast_shap` (for CNNs),
             `ranking`.
-        model: Of `xai.load` or `xai.wrap`; a plain vision transformer or a convolutional network of timm, or a
-            checkpoint of this framework.
+        model: Of `xai.load` or `xai.wrap`; a plain vision transformer or a convolutional network of timm, one of
+            torchvision that timm has too, or a checkpoint of this framework.
         images: What it learns from: pictures (PIL, or paths), uint8, or floats [N, 3, H, W] in [0, 1].
         labels: Their classes, numbers or names; None takes what the model predicts.
         normalised: Whether the floats have been normalised as the model does, which is undone.
@@ -69,12 +71,14 @@ def fit(
     kind = row_of(explainer, {}, {}).entry.info.kind
     if kind != "trained":
         raise UserError(f"{explainer} is {kind} and learns nothing: use xai.explain(model, images, ...)")
-    shape = _shape(model)
+    network = None if isinstance(model.source, Path) else _of_timm(model)
+    shape = _shape(model, network)
     shipped = _training(shape)
     row = row_of(explainer, {**shipped.get("explainers", {}).get(explainer, {}), **settings}, {})
     with workplace(model.device) as runtime:
         given = {**_conf("method/surrogate")["surrogate"], **shipped.get("surrogate", {}), **(surrogate or {})}
-        networks = _networks(model, shape, runtime, source, seed, build(SurrogateParams, given, "surrogate"))
+        how = build(SurrogateParams, given, "surrogate")
+        networks = _networks(model, network, shape, runtime, source, seed, how)
         case = case_of(runtime, model, source, targets="label", seed=seed)
         case = replace(case, model=replace(case.model, networks=networks))
         row.entry.check(case, row.params)
@@ -86,43 +90,82 @@ def fit(
 
 
 def _networks(
-    model: Model, shape: NetworkParams, runtime: Runtime, source: InMemory, seed: int, surrogate: SurrogateParams
+    model: Model,
+    network: nn.Module | None,
+    shape: NetworkParams,
+    runtime: Runtime,
+    source: InMemory,
+    seed: int,
+    surrogate: SurrogateParams,
 ) -> ClassifierStages:
     """What trains explainers of the model; the classifier itself is a file by now."""
     path = model.source
-    if not isinstance(path, Path):
+    if network is not None:
         path = runtime.store.root / _FILE
-        files.write(path, model.source, describe(shape, "classifier", "images", model.classes))
+        files.write(path, network, describe(shape, "classifier", "images", model.classes))
     how = build(FitParams, _conf("method/classifier")["classifier"]["fit"], "classifier.fit")
     classifier = ClassifierParams(focus=0.0, fit=how, checkpoint=str(path))
     return classifier_stages(runtime, shape, source.opened, classifier, surrogate, seed)
 
 
-def _shape(model: Model) -> NetworkParams:
+def _of_timm(model: Model) -> nn.Module:
+    """The model's network as timm builds it, which says of itself what it is; one of torchvision where timm has it too.
+
+    Raises:
+        UserError: It is somebody's own. What is trained goes on from layers of the classifier, which are found by the
+            architecture's name, and is kept in a file that it is built from again.
+    """
+    network: nn.Module = model.source
+    config = getattr(network, "pretrained_cfg", None) or {}
+    if timm.is_model(config.get("architecture") or ""):
+        return network
+    if type(network).__module__.startswith("torchvision."):
+        shapes = _shapes(network)
+        for name in filter(timm.is_model, of_torchvision()):
+            with torch.device("meta"):
+                twin = timm.create_model(name, num_classes=len(model.classes))
+            if _shapes(twin) == shapes and (found := _with_its_weights(name, network, model)) is not None:
+                return found
+    raise UserError(
+        f"{model.name} is no network of timm, or not as it is there (output=, channels=, probabilities=): what is "
+        "trained starts from layers that are known of those (xai.load(path, architecture=<timm's name>)) and of "
+        "checkpoints of this framework; xai.explain has explainers for any network, such as kernel_shap"
+    )
+
+
+def _shapes(network: nn.Module) -> dict[str, torch.Size]:
+    return {name: value.shape for name, value in network.state_dict().items()}
+
+
+@torch.no_grad()
+def _with_its_weights(name: str, network: nn.Module, model: Model) -> nn.Module | None:
+    """Timm's network of the name with the weights of torchvision's, where both say the same of an image."""
+    twin = timm.create_model(name, num_classes=len(model.classes)).eval()
+    twin.load_state_dict(network.state_dict())
+    noise = torch.randn(1, 3, model.image_size, model.image_size, generator=torch.Generator().manual_seed(0))
+    return twin if torch.allclose(twin(noise), network(noise), rtol=1e-3, atol=1e-4) else None
+
+
+def _shape(model: Model, network: nn.Module | None) -> NetworkParams:
     """The settings of a model, by what its file or its network says of itself.
 
     Raises:
         UserError: It is of no family that explainers are trained for.
     """
-    if isinstance(model.source, Path):
+    if network is None:
         spec = files.read_spec(model.source)
         assert spec is not None
         if not isinstance(spec.model, NetworkParams):
             raise UserError(f"{model.name} is a CLIP: xai.fit trains explainers of classifiers of other families")
         return spec.model
-    network: nn.Module = model.source
-    config = getattr(network, "pretrained_cfg", None) or {}
-    architecture = config.get("architecture") or ""
-    if not timm.is_model(architecture):
-        raise UserError(
-            f"{model.name} is no network of timm: explainers are trained for those (xai.load(path, "
-            "architecture=<timm's name>)), and for the checkpoints of this framework"
-        )
-    shape: dict[str, Any] = {"name": architecture, "image_size": model.image_size, "mean": model.mean, "std": model.std}
+    name: str = network.pretrained_cfg["architecture"]  # type: ignore[index, assignment]
+    shape: dict[str, Any] = {"name": name, "image_size": model.image_size, "mean": model.mean, "std": model.std}
     if isinstance(network, VisionTransformer):
-        return VitParams(**shape, patch_size=network.patch_embed.patch_size[0], architecture=architecture)
-    down, _ = model.network().grid
-    return CnnParams(**shape, patch_size=model.image_size // down, architecture=architecture, crop=model.crop)
+        return VitParams(**shape, patch_size=network.patch_embed.patch_size[0], architecture=name)
+    down, across = model.network().grid
+    if down != across:
+        raise UserError(f"grid=({down}, {across}): explainers are trained for as many patches down as across")
+    return CnnParams(**shape, patch_size=model.image_size // down, architecture=name, crop=model.crop)
 
 
 def _training(shape: NetworkParams) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """A classifier that can be explained, and how any network becomes one."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -169,17 +170,19 @@ def wrap(
     config = getattr(network, "pretrained_cfg", None) or {}
     mean, std = _channels(*(config.get(key) if own is None else own for key, own in (("mean", mean), ("std", std))))
     size = _side(image_size, config)
-    share = float(config.get("crop_pct") or 1.0) if crop is None else crop
-    if not 0.01 < share <= 1:
+    share = (config.get("crop_pct") or 1.0) if crop is None else crop
+    if not isinstance(share, (int, float)) or not 0.01 < share <= 1:
         raise UserError(f"crop={crop} is the share of a picture's short side that is seen: above 0.01, at most 1")
     answers = admit(network, size, output, channels, probabilities)
     with torch.no_grad():
         outputs = answers(torch.zeros(1, 3, size, size)).shape[1]
-    names = _names(classes, 2 if outputs == 1 else outputs)
-    plain = output is None and channels == 3 and not probabilities and _drops_tokens(answers.network, mean, std, size)
+    names = _names(classes, outputs)
+    alone = output is None and channels == 3 and not probabilities
+    plain = alone and _drops_tokens(answers.network, mean, std, size)
     make = _maker(answers, plain, mean, std, size, grid, removal)
     label = name or type(network).__name__
-    return Model(label, names, size, mean, std, share, make, open_device(device), source=answers.network)
+    source = answers.network if alone else answers
+    return Model(label, names, size, mean, std, float(share), make, open_device(device), source=source)
 
 
 def _maker(
@@ -234,13 +237,16 @@ def _drops_tokens(network: nn.Module, mean: tuple[float, ...], std: tuple[float,
 
 
 def _names(classes: Sequence[str] | None, outputs: int) -> tuple[str, ...]:
+    count = 2 if outputs == 1 else outputs
     if classes is None:
-        return tuple(map(str, range(outputs)))
-    if isinstance(classes, str):
-        raise UserError(f"classes={classes!r} is one text: give a list of names")
-    names = tuple(classes)
-    if len(names) != outputs:
-        raise UserError(f"{len(names)} classes for a network of {outputs} outputs: give {outputs} names")
+        return tuple(map(str, range(count)))
+    if isinstance(classes, (str, Set, Mapping)):
+        what = "one text" if isinstance(classes, str) else f"a {type(classes).__name__}"
+        raise UserError(f"classes={classes!r} is {what}: give a list of names, in the order of the outputs")
+    names = tuple(str(each) if isinstance(each, str) else each for each in classes)
+    if len(names) != count:
+        pair = ", of the class that a low logit is for and of the other" if outputs == 1 else ""
+        raise UserError(f"{len(names)} classes for a network of {outputs} outputs: give {count} names{pair}")
     if len(set(names)) != len(names) or not all(isinstance(each, str) and each for each in names):
         raise UserError("classes need names that differ: some are empty, no text, or come twice")
     return names
@@ -274,24 +280,34 @@ def _three(what: str, values: Any) -> tuple[float, ...]:
 
 def _side(asked: Any, config: Any) -> int:
     size = (config.get("input_size") or (3, 224, 224))[-1] if asked is None else asked
-    if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= 4096:
-        raise UserError(f"image_size={size!r} must be a whole number of pixels, from 1 to 4096")
-    return size
+    if isinstance(size, (tuple, list)) and len(size) == 2 and size[0] == size[1]:
+        size = size[0]
+    side = _whole(size)
+    if side is None or not 1 <= side <= 4096:
+        raise UserError(f"image_size={size!r} must be a whole number of pixels, from 1 to 4096; images are square")
+    return side
 
 
 def _cells(grid: Any, size: int) -> tuple[int, int]:
     if grid is None:
         return (default_cells(size),) * 2
-    cells = (grid, grid) if isinstance(grid, int) else tuple(grid) if isinstance(grid, (tuple, list)) else ()
-    if len(cells) != 2 or not all(isinstance(each, int) and each >= 1 for each in cells):
+    cells = [_whole(each) for each in (grid if isinstance(grid, (tuple, list)) else (grid, grid))]
+    if len(cells) != 2 or cells[0] is None or cells[1] is None or min(cells[0], cells[1]) < 1:
         raise UserError(f"grid={grid!r} must be how many patches there are down and across, such as grid=(7, 7)")
     return cells[0], cells[1]
+
+
+def _whole(value: Any) -> int | None:
+    """A whole number of Python's or NumPy's; None for anything else."""
+    return int(value) if isinstance(value, Integral) and not isinstance(value, bool) else None
 
 
 def open_device(asked: Any) -> torch.device:
     """A device, if there is one of this name; else a `UserError`."""
     try:
         device = torch.device(asked)
+        if device.type == "meta":
+            raise TypeError("it computes nothing")
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, TypeError) as error:
         reason = " ".join(str(error).split())[:100]

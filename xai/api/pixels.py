@@ -83,6 +83,8 @@ def _rgb(image: Image.Image) -> Image.Image:
 def _tensor(images: Tensor, size: int, normalised: tuple[Sequence[float], Sequence[float]] | None) -> Tensor:
     came = f"{str(images.dtype).removeprefix('torch.')} {list(images.shape)}"
     images = images.detach().cpu()
+    if images.layout != torch.strided:
+        images = images.to_dense()
     if images.ndim == 3:
         images = images[None]
     if images.ndim != 4 or not len(images):

@@ -12,6 +12,7 @@ from xai.api.explaining import seen
 from xai.api.model import Model
 from xai.api.pixels import as_pixels
 from xai.core.errors import UserError
+from xai.core.finite import check_finite
 from xai.report.pictures import Gallery, sheets
 
 
@@ -42,7 +43,7 @@ def show(
     named = dict(maps) if isinstance(maps, Mapping) else {"map": maps}
     if not named:
         raise UserError("there are no maps: give at least one")
-    named = {name: torch.as_tensor(each) for name, each in named.items()}
+    named = {name: _maps(name, each) for name, each in named.items()}
     known = [seen[each] for each in named.values() if each in seen]
     if known:
         pixels = known[0]
@@ -55,6 +56,12 @@ def show(
         raise UserError(f"the images are {kind} and the maps were changed since: say model=, which says what it sees")
     names = titles or [""] * len(pixels)
     return sheets(Gallery(pixels, named, names), across=len(named), inches=2.2)[0]
+
+
+def _maps(name: Any, given: Any) -> Tensor:
+    maps = torch.as_tensor(given)
+    check_finite(maps, f"the maps ({name})", "draw finite ones")
+    return maps[None] if maps.ndim == 2 else maps
 
 
 def _is_picture(images: Any) -> bool:

@@ -93,6 +93,12 @@ def _file(name: str, asked: str) -> DictConfig:
     return compose_choice("explainer", name, asked)
 
 
+def budget_of(row: Row) -> int | None:
+    """How many perturbed images a row asks about, where its name can say another number of them."""
+    numbers = [each.name for each in fields(row.params) if each.name in _NUMBERS]
+    return getattr(row.params, numbers[0]) if numbers and row.entry.info.kind in ("post-hoc", "refined") else None
+
+
 def _of_budget(of: str, number: int) -> DictConfig:
     """The settings of a row that asks about another number of perturbed images.
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from xai.core.finite import check_finite
 from xai.core.settings import Channels, settings
+from xai.games import asked_at_once
 from xai.metrics import functional
 from xai.metrics.registry import Column, Measured, given, metric, percent
 from xai.models.maskable import References, Removal, reference_image
@@ -147,7 +148,7 @@ def measured_curves(
     ranked = functional.enlarge_map(given(maps), (height, width)).to(images)
     with torch.autocast(images.device.type, enabled=False):
         found = functional.perturbation_curves(
-            classify, images, ranked, targets[:, None], shown, block.generator, steps
+            classify, images, ranked, targets[:, None], shown, block.generator, steps, asked_at_once(images)
         )
     rows, answers = block.rows if chosen is None else block.rows[chosen], torch.stack(list(found), dim=1)
     check_finite(answers, "the classifier's answers with pixels replaced", "all values must be finite", rows)

@@ -16,6 +16,8 @@ T = TypeVar("T", bound="MaskableClassifier")
 Kind = Literal["tokens", "pixels"]
 Reference = Literal["black", "mean", "blur"]
 References = Annotated[tuple[Reference, ...], Field(min_length=1)]
+PIXELS_A_TOKEN = 256
+"""What the costs of passes are told in: an image of 16 x 16 px is one token."""
 REFERENCES: tuple[str, ...] = get_args(Reference)
 """What a removed part of an image may show, by name."""
 

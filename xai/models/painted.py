@@ -6,9 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from xai.core.errors import UserError
-from xai.models.maskable import Encoded, MaskableClassifier, Normalisation, Removal, Rows
-
-_PIXELS_A_TOKEN = 256
+from xai.models.maskable import PIXELS_A_TOKEN, Encoded, MaskableClassifier, Normalisation, Removal, Rows
 
 
 class PaintedClassifier(MaskableClassifier):
@@ -73,4 +71,4 @@ class PaintedClassifier(MaskableClassifier):
 
     def cost(self, kept: int) -> int:
         """The image's share of tokens; a painted image costs the same however much of it is left."""
-        return max(1, self._pixels // _PIXELS_A_TOKEN)
+        return max(1, self._pixels // PIXELS_A_TOKEN)

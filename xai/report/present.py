@@ -81,6 +81,7 @@ class Told:
         pictures: Makes further sheets of maps, of so many images.
         opening: Makes the pictures that the page opens with, of so many images.
         grid: Whether the images stand under all rows in one grid that can be switched, and not on sheets.
+        second: Whether the site's pictures have maps of a second class, which are made for them alone.
     """
 
     summary: Sequence[str] = ()
@@ -89,6 +90,7 @@ class Told:
     pictures: Callable[[int], Iterable[Picture]] = lambda count: ()
     opening: Callable[[int], Iterable[Picture]] = lambda count: ()
     grid: bool = False
+    second: bool = True
 
 
 def present(study: Study, frames: Frames, asked: StudySettings, output: Path, told: Told | None = None) -> Path:
@@ -119,7 +121,7 @@ def present(study: Study, frames: Frames, asked: StudySettings, output: Path, to
     about = f"{model.name} on {data.name}, {len(case.rows)} images of the {case.split} split, seed {case.seed}"
     versions = {name: str(value) for name, value in provenance()["versions"].items()}
     made = {**told.made, **versions, "commit": str(provenance()["commit"])}
-    write_gallery(study, asked, output)
+    write_gallery(study, asked, output, told.second)
     if isinstance(model.identity, str):
         made["model, in the store"] = model.identity
     return hand_over(shown, frames, output, asked.title, about, made)
@@ -281,11 +283,13 @@ def pictures_of(study: Study, count: int) -> list[Picture]:
     return [Picture.of(figure, alt, caption, 900) for figure in picture_sheets(found)]
 
 
-def write_gallery(study: Study, asked: StudySettings, output: Path) -> None:
+def write_gallery(study: Study, asked: StudySettings, output: Path, second: bool = True) -> None:
     """Write the pictures that the site shows: images of the sheets, with both classes, and further ones with one."""
-    galleries = [_gallery(study, asked.pictures), _gallery(study, asked.gallery, second=False)]
+    if not asked.gallery:
+        return
+    galleries = [_gallery(study, asked.pictures, second), _gallery(study, asked.gallery, second=False)]
     there = [each for each in galleries if each is not None]
-    if there and asked.gallery:
+    if there:
         write_album(output, there, {_label(study, row): row.name for row in _shown_rows(study)})
 
 

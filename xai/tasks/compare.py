@@ -5,6 +5,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from xai.api.model import Model
 from xai.classifiers.clip import clip_of_file
 from xai.classifiers.explained import explained
@@ -28,6 +30,7 @@ from xai.papers.vectors.base import ModelParams
 from xai.report.headline import compared
 from xai.report.present import Told, check_views, present, source_of
 from xai.study.case import Case, ExplainedModel, check_images, facts
+from xai.study.cost import asked_of
 from xai.study.effort import is_quick, lighter
 from xai.study.everything import ALL, every_row
 from xai.study.frame import Frames
@@ -36,6 +39,7 @@ from xai.study.params import StudySettings, open_metrics, open_rows
 from xai.study.scores import Chosen
 from xai.study.statistics import best_and_ties, wide
 from xai.study.study import Study
+from xai.tasks.beforehand import say_cost
 from xai.tasks.picture import load_named
 from xai.tasks.registry import Task
 
@@ -93,6 +97,8 @@ def _settle(values: dict[str, Any], typed: Sequence[str]) -> dict[str, Any]:
     effort = values["effort"]
     pictures = len(find_pictures(image, "image")) if image is not None and effort is None else None
     quick = is_quick(effort, pictures)
+    if any(each.startswith("logger.") for each in typed):
+        typed = [*typed, "logger"]  # whoever sets up a logger wants it
     found = lighter(values, values["quick"], typed) if quick else values
     return {**found, "effort": "quick" if quick else "full"}
 
@@ -125,12 +131,17 @@ def run(asked: CompareSettings, output: Path) -> None:
     reference = None if asked.reference is None else load_row(asked.reference, asked.explainers, asked="reference")
     study = Study(rows, _cases(case, chosen, probe), made_from(rows, asked.explainers), reference, unfit=unfit)
     watch.lap("start")
+    blank, side = case.blank().eval(), case.model.image_size
+    grey = torch.full((1, 3, side, side), 0.5, device=runtime.trainer.device)
+    advice = "" if asked.effort == "quick" else "effort=quick asks less"
+    say_cost(asked_of(study, blank.players), blank.to(grey.device), grey, advice)
     frames = study.run()
     watch.lap("maps and scores")
     lines = headline(frames, asked.rank_by)
     if asked.effort == "quick":
         lines.append(QUICK)
-    page = present(study, frames, asked, output, Told(lines, grid=True))
+    # Maps of a second class cost as many passes again.
+    page = present(study, frames, asked, output, Told(lines, grid=True, second=asked.effort != "quick"))
     watch.lap("tables, figures and the page")
     watch.tell()
     say_end(runtime, f"report: [bold]{shown(page)}[/]")

@@ -23,7 +23,8 @@ from xai.core.settings import Whole, settings
 from xai.core.timing import Stopwatch
 from xai.data.pictures import check_readable, find_pictures
 from xai.explainers.registry import Row
-from xai.explainers.rows import load_row, removing_as_the_model
+from xai.explainers.rows import budget_of, load_row, removing_as_the_model, stem
+from xai.models.geometry import Geometry
 from xai.models.maskable import Reference
 from xai.models.named import NamedParams
 from xai.papers.families import AnyModel
@@ -31,13 +32,16 @@ from xai.ranking.objective import ObjectiveParams
 from xai.ranking.refinement import RefinementParams
 from xai.report.figures import to_bytes
 from xai.report.pictures import Gallery, sheets
-from xai.tasks.picture import Explained, PostHocParams, explain_picture, open_classifier
+from xai.study.cost import Asked
+from xai.tasks.beforehand import say_cost
+from xai.tasks.picture import PASSES_OF_CURVES, Explained, Opened, PostHocParams, explain_picture, open_classifier
 from xai.tasks.registry import Task
 
 PREDICTIONS = "predictions.json"
 """What is said of each picture, and which files hold its maps."""
 _INCHES = 4.4
 _A_SHEET, _INCHES_OF_SHEET = 12, 2.2
+_QUICK, _PASSES_OF_A_STEP = 100, 100
 _FEW = 3
 """Pictures that are refined unless `refine` says otherwise: it takes as long as 500 passes a picture."""
 _MANY_REFERENCES: tuple[Reference, ...] = ("mean",)
@@ -102,6 +106,7 @@ def run(asked: ExplainSettings, output: Path) -> None:
     watch.lap("start")
     opened = open_classifier(asked.model, checkpoint, asked.trainer, how, asked.classes)
     watch.lap("opening the classifier")
+    _say_cost(opened, how, len(pictures), asked.model, asked.trainer.device)
     name = opened.name or "own"
     writer = Writer(output, name, _said(row) if opened.name == row.name else {}, references, pictures)
     for picture in pictures:
@@ -112,6 +117,22 @@ def run(asked: ExplainSettings, output: Path) -> None:
     watch.tell()
     if not opened.explains:
         console.print("this classifier has not learned to explain itself: give it a vector first (task=apply_vector)")
+
+
+def _say_cost(opened: Opened, how: PostHocParams, pictures: int, model: Geometry, device: torch.device) -> None:
+    """What is to come of maps and areas, where an explainer from outside makes them."""
+    passes, classifier = how.row.entry.info.passes, opened.classifier
+    if classifier is None or opened.name != how.row.name or passes is None:
+        return
+    asked = [Asked(how.row.name, passes(how.row.params, classifier.players), pictures)]
+    if how.references:
+        maps = 2 if how.refinement.steps else 1
+        asked.append(Asked("areas", float(maps * len(how.references) * PASSES_OF_CURVES), pictures))
+    if how.refinement.steps:
+        asked.append(Asked("refining", float(_PASSES_OF_A_STEP * how.refinement.steps), pictures))
+    blank = torch.full((1, 3, model.image_size, model.image_size), 0.5, device=device)
+    many = (budget_of(how.row) or 0) > _QUICK
+    say_cost(asked, opened.logits, blank, f"explainer={stem(how.row.name)}_{_QUICK} asks less" if many else "")
 
 
 def _row(asked: ExplainSettings) -> Row:

@@ -27,6 +27,7 @@ from xai.explainers.block import Block, BlockExplainer, Explainer, Explanation, 
 from xai.explainers.learned.networks import Salvage, SelfExplaining
 from xai.explainers.learned.refined import RefinedMaps
 from xai.explainers.registry import Row
+from xai.games import asked_at_once
 from xai.metrics.functional.perturbation import area, enlarge_map, perturbation_curves
 from xai.models import files
 from xai.models.clip import SelfExplainingClip
@@ -40,7 +41,8 @@ from xai.ranking.objective import ObjectiveParams
 from xai.ranking.paths import open_reference
 from xai.ranking.refinement import RefinementParams
 
-_CHUNK = 64
+PASSES_OF_CURVES = 40
+"""What the areas of a map by one reference cost: 21 points of two curves that have their ends in common."""
 _MOST_CLASSES_NAMED = 20
 _TOP = 5
 
@@ -331,7 +333,7 @@ def _areas(
         reference, pixels = open_reference(images, name, mean), enlarge_map(maps, (height, width))
         generator = torch.Generator(images.device).manual_seed(how.seed)
         curves = perturbation_curves(
-            classifier, images, pixels, block.targets[:, None], reference, generator, chunk=_CHUNK
+            classifier, images, pixels, block.targets[:, None], reference, generator, chunk=asked_at_once(images)
         )
         found.append(torch.stack([area(curve[0, :, 0]) for curve in curves]))
     deletion, insertion = torch.stack(found).mean(0).tolist()
