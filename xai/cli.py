@@ -28,6 +28,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from xai.core.composing import CONF, choices, config_files
 from xai.core.errors import UserError, visible
+from xai.core.folders import no_folder
 from xai.core.guard import check_config
 from xai.core.launching import end_with_the_launcher, is_launched
 from xai.core.overrides import as_addition, as_axis, overrides, quoted, typed_keys
@@ -52,6 +53,8 @@ def main() -> int:
         settings = overrides(given.overrides, many=given.multirun)
         flags = [each for each in typed if each not in given.overrides]
         chosen = {key: value for key, _, value in (each.partition("=") for each in settings)}
+        if chosen.get("hydra.run.dir") in ("", "''", "null"):
+            raise UserError("hydra.run.dir is empty: give a folder, or leave it out")
         if chosen.get("sweep", "null") != "null" and "name" not in chosen:
             settings.append(f"name={quoted(chosen['sweep'])}")
         run = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(_run)
@@ -203,7 +206,8 @@ def report_errors(job: Callable[[], None]) -> int:
     except OSError as error:
         if error.filename is None:
             raise
-        return _fail(f"cannot use {error.filename}: {error.strerror}; choose another folder with name=... or store=...")
+        why = no_folder(Path(error.filename)) or f"cannot use {error.filename}: {error.strerror}"
+        return _fail(f"{why}; choose another folder with name=... or store=...")
     except KeyboardInterrupt as stop:
         print("\nstopped; the same command goes on from here", file=sys.stderr)
         return 128 + (signal.SIGTERM if isinstance(stop, _Terminated) else signal.SIGINT)

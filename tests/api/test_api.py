@@ -15,6 +15,7 @@ from PIL import Image
 import xai
 from tests.api.networks import MEAN, SIZE, STD, Plain, images, vit
 from xai.api.fitting import _of_timm
+from xai.api.loading import _class_names
 from xai.core.errors import UserError
 
 SHORT = {"epochs": 1, "batch_size": 4, "learning_rate": 1e-4, "weight_decay": 0.05, "warmup": 0.1, "clip": 1.0}
@@ -163,6 +164,11 @@ def test_an_explainer_is_trained_and_then_known_by_name_and_as_an_object(name: s
         name,
         "random",
     }
+
+
+def test_names_from_a_file_have_no_byte_order_mark(tmp_path: Path) -> None:
+    (tmp_path / "names.txt").write_bytes("\ufeffcat\r\n\r\ndog\r\n".encode())
+    assert _class_names(tmp_path / "names.txt") == ("cat", "dog")
 
 
 def test_a_network_of_torchvision_that_timm_has_too_is_trained_for_as_timms() -> None:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import sys
 from dataclasses import asdict
 from typing import Any
 
@@ -146,6 +147,13 @@ def test_an_output_that_cannot_be_written(run: Cli, setting: str) -> None:
     line = run.refused(*SMOKE, setting)
     assert "file" in line
     assert (run.folder / "file").read_text() == (run.folder / "outputs" / "file").read_text() == "kept"
+
+
+def test_an_output_that_is_no_name_at_all(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["xai", "task=explain", "hydra.run.dir="])  # would be the folder one is in
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    assert cli.main() == 2
+    assert capsys.readouterr().err == "error: hydra.run.dir is empty: give a folder, or leave it out\n"
 
 
 def test_a_full_disk_at_the_first_file(run: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

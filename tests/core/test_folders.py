@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from xai.core.errors import UserError
-from xai.core.folders import final_folder, run_folder, shown
+from xai.core.folders import final_folder, no_folder, run_folder, shown
 
 ROOT = Path(__file__).parents[2]
 
@@ -81,6 +81,29 @@ def test_what_no_run_has_written_is_refused_at_once(tmp_path: Path, name: str) -
     ):
         raise AssertionError("begun")
     assert visible(tmp_path) == {name: "7"}
+
+
+def test_nothing_is_written_beside_a_users_pictures(tmp_path: Path) -> None:
+    write(tmp_path, 7, "photo.JPG", "below/other.png")
+    with (
+        pytest.raises(UserError, match=r"holds pictures of yours, such as photo\.JPG: .*name="),
+        run_folder(tmp_path),
+    ):
+        raise AssertionError("begun")
+    assert {path.name for path in tmp_path.iterdir()} == {"photo.JPG", "below"}  # neither a mark nor a lock
+    (tmp_path / "photo.JPG").unlink()
+    run(tmp_path, 0, "ours.png")
+    run(tmp_path, 1, "ours.png")
+    assert visible(tmp_path) == {"ours.png": "1", "below/other.png": "7"}
+
+
+def test_what_stands_in_the_way_of_a_folder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to("nowhere")
+    assert no_folder(tmp_path / "file" / "x") == "file is a file and no folder"
+    assert no_folder(tmp_path / "link") == "link is a link to nowhere, which is not there"
+    assert no_folder(tmp_path / "new" / "x") is None
 
 
 @pytest.mark.parametrize("name", ["results/mine", "sweep/mine"])

@@ -46,7 +46,7 @@ def load(
         UserError: There is no such file or architecture, or they do not fit each other; in one line.
     """
     if path is not None:
-        path = Path(path)
+        path = Path(path).expanduser()
         spec = files.read_spec(path)
         if spec is not None:
             return _of_ours(path, spec, architecture, device, settings)
@@ -192,7 +192,7 @@ def _class_names(classes: Sequence[str] | str | Path | None) -> tuple[str, ...] 
     if not isinstance(classes, (str, Path)):
         return tuple(classes)
     try:
-        lines = Path(classes).read_text(encoding="utf-8").splitlines()
+        lines = Path(classes).expanduser().read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"classes={classes} cannot be read ({error}): give a list, or a text file of names") from None
     return tuple(line.strip() for line in lines if line.strip())

@@ -21,6 +21,7 @@ MARKER = ".xai.json"
 _USUAL = (".hydra", "run.log", "report.html", "scores.csv", "figures", "predictions.json")
 """Names that most runs write."""
 
+_PICTURES = frozenset([".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".heic", ".avif"])
 _LOCK, _ASIDE = ".xai.lock", ".xai-run-"
 _ADVICE = "choose another folder with name=..."
 _OLD = "move or remove it (what an older version wrote bears no mark), or choose another folder with name=..."
@@ -44,6 +45,7 @@ def run_folder(final: Path, *, adds: bool = False) -> Iterator[Path]:
     with explain_disk_errors(final, _ADVICE):
         final.mkdir(parents=True, exist_ok=True)
         is_new = not any(final.iterdir())
+        _check_foreign(final)  # a lock would be left in it
         with _lock(final):
             _check(final)
             _sweep(final)
@@ -61,6 +63,15 @@ def run_folder(final: Path, *, adds: bool = False) -> Iterator[Path]:
         shutil.rmtree(aside, ignore_errors=True)
         if is_new:
             _leave_nothing(final)
+
+
+def no_folder(path: Path) -> str | None:
+    """Why a place can be no folder, or hold one: what on the way there is a file, or a link to nothing."""
+    there = next((each for each in (path, *path.parents) if os.path.lexists(each)), None)
+    if there is None or there.is_dir():
+        return None
+    what = f"a link to {os.readlink(there)}, which is not there" if there.is_symlink() else "a file and no folder"
+    return f"{os.path.relpath(there)} is {what}"
 
 
 def final_folder(folder: Path) -> Path:
@@ -84,10 +95,19 @@ def _check(final: Path) -> None:
     if (final / MARKER).is_file():
         _written(final)
         return
+    _check_foreign(final)
+    _mark(final, [])
+
+
+def _check_foreign(final: Path) -> None:
+    if (final / MARKER).is_file():
+        return
     # Other names are found when they are written; that is later, and as safe.
     if own := [name for name in _USUAL if os.path.lexists(final / name)]:
         _refuse(final / own[0])
-    _mark(final, [])
+    if beside := next((path for path in final.iterdir() if path.suffix.lower() in _PICTURES), None):
+        # What is written beside pictures is taken for pictures, and these for what a run has written.
+        raise UserError(f"{os.path.relpath(final)} holds pictures of yours, such as {beside.name}: {_ADVICE}")
 
 
 def _refuse(path: Path) -> NoReturn:

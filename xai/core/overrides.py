@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, ValueType
@@ -24,8 +25,8 @@ _TEXT = {
     "classes",
 }
 """Settings whose value is text whatever it looks like."""
-
-
+_PLACES = {"store", "checkpoint", "vector", "judge", "classes", "model.weights", "hydra.run.dir", "hydra.sweep.dir"}
+"""Places, in which ~ is the user's own folder: no shell sees to that behind an equals sign."""
 _UNNAMED = {"logger", "trainer", "launcher", "store", "sweep", "name"}
 """What makes no difference to the numbers of a run, or names it already."""
 
@@ -91,12 +92,17 @@ def overrides(typed: Sequence[str], *, many: bool = False) -> list[str]:
 
 def _readable(text: str, parser: OverridesParser, many: bool) -> str:
     key, equals, value = text.partition("=")
+    if key in _PLACES and value.startswith("~/"):
+        value = str(Path(value).expanduser())
+        text = f"{key}={value}"
     in_quotes = [f"{key}={_quoted_parts(key, value, parser)}", f"{key}={quoted(value)}"]
     attempts = [text, *(in_quotes if equals else [])]
     found = next((attempt for attempt in attempts if _is_read(attempt, parser)), None)
     if found is None or not key.strip("+~"):
         raise UserError(f"{text} is no setting: settings are given as KEY=VALUE, as in seed=1")
     parsed = parser.parse_override(found)
+    if key in _TEXT and parsed.is_sweep_override() and Path(value).exists():
+        return f"{key}={quoted(value)}"  # a file with a comma in its name
     if parsed.value_type in (ValueType.GLOB_CHOICE_SWEEP, ValueType.INTERVAL_SWEEP):
         raise UserError(f"{text} names no values: list them, as in {key}=A,B with -m")
     _check_group(text, key, parsed)

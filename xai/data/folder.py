@@ -26,6 +26,12 @@ _SPLIT_WORDS = {"train": "train", "training": "train", "test": "test", "testing"
     ("val", "valid", "validation", "validate", "dev"), "validation"
 )
 _FILLING = {"set", "data", "dataset", "images", "imgs", "split", "samples"}
+_OF_ONE_PICTURE = {
+    *("images", "image", "imgs", "img", "pictures", "photos", "jpegimages"),
+    *("masks", "mask", "labels", "label", "annotations", "annotation", "segmentations", "segmentation"),
+    *("gt", "groundtruth", "ground_truth", "boxes", "bboxes", "xml", "json"),
+}
+"""What folders are called that hold pictures, and what is known of each of them."""
 # open_clip calls two pairs of classes alike; these are WordNet's other words for the second of each pair.
 _IMAGENET_OTHER_WORDS = {744: "projectile", 837: "dark glasses"}
 _MARKS = (".xai.json", ".hydra")
@@ -48,9 +54,11 @@ def folder(root: Path, part: str) -> DiskSet:
 
     Raises:
         UserError: no class folders, a class folder without pictures, one class only, clashing names, a class that train
-            does not have, folders that may be splits or classes, or pictures that cannot be read.
+            does not have, folders that may be splits or classes or are neither, or pictures that cannot be read.
     """
     folders = _split_folders(root)
+    if not folders:
+        _check_classes(root)
     base = folders.get(part, root)
     return _folder_set(base, _class_names(folders.get("train", base)))
 
@@ -238,6 +246,27 @@ def _check_inner(folder: Path) -> None:
         )
 
 
+def _check_classes(root: Path) -> None:
+    """Refuse folders that are parts or versions of a set, or pictures and what is known of them, and no classes."""
+    names = _subfolders(root)
+    if len(names) == 1 and {word[0] for each in _subfolders(root / names[0]) if (word := _split_word(each))}:
+        raise UserError(f"{root} holds one folder, and the splits are in that: set data.root={root / names[0]}")
+    if len(names) < 2:
+        return
+    if {name.lower() for name in names} <= _OF_ONE_PICTURE:
+        raise UserError(
+            f"{root} holds {' and '.join(names)}, which sound like pictures and what is known of them; sort the "
+            "pictures into one folder a class"
+        )
+    inner = sorted(set.intersection(*(set(_subfolders(root / name)) for name in names)))
+    if len(inner) > 1 and not any(_has_pictures(root / name) for name in names):
+        raise UserError(
+            f"{' and '.join(names[:3])}{' and others' * (len(names) > 3)} in {root} hold the same folders "
+            f"({', '.join(inner[:3])}): if those are the classes, call the folders above them train, validation and "
+            "test, or set data.root to one of them; if not, put the pictures of a class side by side"
+        )
+
+
 def _class_names(base: Path) -> list[str]:
     names = _subfolders(base)
     if not names:
@@ -321,8 +350,10 @@ def _subfolders(base: Path) -> list[str]:
 
 def _is_flat(folder: Path) -> bool:
     """Whether pictures lie in the folder itself and no folders do."""
-    if _subfolders(folder):
-        return False
+    return not _subfolders(folder) and _has_pictures(folder)
+
+
+def _has_pictures(folder: Path) -> bool:
     return any(os.path.splitext(leaf)[1].lower() in SUFFIXES for leaf in os.listdir(folder))
 
 

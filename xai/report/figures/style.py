@@ -4,6 +4,7 @@ Everything is drawn on figures of their own, never through pyplot's shared state
 """
 
 import io
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -123,12 +124,18 @@ def to_bytes(figure: Figure, suffix: str = "png") -> bytes:
     metadata = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}[suffix]
     target = io.BytesIO()
     FigureCanvasAgg(figure)
+    with warnings.catch_warnings(), mpl.rc_context({"svg.hashsalt": "xai"}):
+        # No font has all scripts; what it lacks is a box in the picture, and no line in the terminal for each.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        return _drawn(figure, target, suffix, metadata)
+
+
+def _drawn(figure: Figure, target: io.BytesIO, suffix: str, metadata: dict[str, None]) -> bytes:
     # Laid out once: a second time would move things a little, and a PNG and an SVG of one figure would differ.
     if isinstance(figure.get_layout_engine(), ConstrainedLayoutEngine):
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
-    with mpl.rc_context({"svg.hashsalt": "xai"}):
-        figure.savefig(target, format=suffix, dpi=160, facecolor="white", metadata=metadata, **_TIGHT)
+    figure.savefig(target, format=suffix, dpi=160, facecolor="white", metadata=metadata, **_TIGHT)
     return target.getvalue()
 
 

@@ -1,0 +1,29 @@
+"""What is typed as Hydra is to have it."""
+
+from pathlib import Path
+
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from xai.core.errors import UserError
+from xai.core.overrides import overrides
+
+
+def read(typed: str, many: bool = False) -> object:
+    (text,) = overrides([typed], many=many)
+    return OverridesParser.create().parse_override(text).value()
+
+
+def test_a_file_with_a_comma_in_its_name_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a,b.jpg").touch()
+    assert read("image=a,b.jpg") == read("image=a,b.jpg", many=True) == "a,b.jpg"
+    with pytest.raises(UserError, match=r"a list is image=\[a,c.jpg\]"):
+        read("image=a,c.jpg")
+
+
+@pytest.mark.parametrize("key", ["checkpoint", "store", "classes", "hydra.run.dir"])
+def test_a_tilde_is_the_users_own_folder(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    monkeypatch.setenv("HOME", "/home/some one")
+    assert read(f"{key}=~/a b.pt") == "/home/some one/a b.pt"
+    assert read("name=~") == "~"
