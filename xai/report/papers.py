@@ -173,7 +173,7 @@ def _rows(item: Item, results: Path, columns: Mapping[str, Column]) -> list[str]
                     said,
                     item.where,
                     item.printed,
-                    f"{line['where']}{_values(cells, line, column)}",
+                    _here(cells, line, column, columns),
                     _difference(line, column),
                     _verdict(line),
                     _counts(line),
@@ -200,9 +200,15 @@ def _own(sweep: str, results: Path, columns: Mapping[str, Column]) -> list[str]:
     lines = []
     for line in claims[claims["paper"] == "ours"].to_dict("records") if len(claims) else ():
         column = column_of(str(line["metric"]), columns)
-        here = f"{line['where']}{_values(cells, line, column)}"
+        here = _here(cells, line, column, columns)
         lines.append(_line((str(line["claim"]), here, _difference(line, column), _verdict(line), _counts(line))))
     return lines or [_line((f"`sweep={sweep}`", "", "", NOT_RUN, ""))]
+
+
+def _here(cells: pd.DataFrame, line: Mapping[Any, Any], column: Column, columns: Mapping[str, Column]) -> str:
+    """On what, and the two values that are compared; of a share or a correlation what it is."""
+    told = _values(cells, line, column) if line["metric"] in columns else f": {line['metric']}"
+    return f"{line['where']}{told}"
 
 
 def _values(cells: pd.DataFrame, line: Mapping[Any, Any], column: Column) -> str:

@@ -198,7 +198,7 @@ def judge_relation(pairs: pd.DataFrame, relation: Relation, columns: Mapping[str
     return _line(
         f"{told} tells {labels[1]} ({'+' if relation.sign > 0 else '−'})",
         relation.paper,
-        f"Pearson's r over {found.n} pairs; p of independent pairs {found.p:.2g}",
+        f"r over {found.n} pairs, p = {found.p:.1g} as of independent ones, {found.permuted:.2g} by permuting the sets",
         found.r,
         seeds,
         found.permuted,
