@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import os
 import pickle
 import re
 import shlex
@@ -15,8 +16,9 @@ import hydra
 import pytest
 import torch
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.core_plugins.file_config_source import FileConfigSource
+from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
 from omegaconf import DictConfig, OmegaConf
 
 from xai import cli
@@ -59,15 +61,29 @@ OWN = {
     "environment": b"# @package _global_\nhydra: {job: {env_set: {LD_PRELOAD: x.so}}}\n",
     "unread": b"# @package _global_\nseed: ${nothing\n",
     "data": b"# @package _global_\ndata: 5\n",
+    "again": b"# @package _global_\na: &a [1, 1]\nb: [*a, *a]\n",
+    "number_alone": b"5\n",
+    "huge": b"# @package _global_\nname: " + b"a" * (1 << 20) + b"\n",
     "mark": b"\xef\xbb\xbf# @package _global_\nseed: 1\n",
 }
 """Experiments of a user's own that cannot be read, or would run code or write where they must not."""
+SWEEPS = {
+    "binary": bytes(range(256)),
+    "latin": b"title: caf\xe9\n",
+    "null_axes": b"title: x\naxes: null\n",
+    "code": b"axes: {+hydra.callbacks.x._target_: os.system, seed: '0,1'}\n",
+    "leaves": b"axes: {hydra.sweep.dir: /tmp/elsewhere, seed: '0,1'}\n",
+    "many": b"axes: {seed: 'range(0,1000000)'}\n",
+}
+"""Sweep files of a user's own that are none, or would run code, write elsewhere, or never end."""
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _files_are_read_once() -> Iterator[None]:
     """Composing reads some forty files for each command; those of the framework do not change meanwhile."""
-    read, kept = FileConfigSource.load_config, {}
+    Plugins.instance()  # which makes the classes of its readers anew
+    source: Any = SourcesRegistry.instance().resolve("file")
+    read, kept = source.load_config, {}
 
     def load(self: Any, config_path: str) -> Any:
         if Path(self.path) != cli.CONF:
@@ -77,7 +93,7 @@ def _files_are_read_once() -> Iterator[None]:
         return pickle.loads(kept[config_path])
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(FileConfigSource, "load_config", load)
+        patch.setattr(source, "load_config", load)
         yield
 
 
@@ -95,6 +111,13 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (tmp_path / "own" / "experiment").mkdir(parents=True)
     for name, content in OWN.items():
         (tmp_path / "own" / "experiment" / f"{name}.yaml").write_bytes(content)
+    (tmp_path / "own" / "sweep" / "folder.yaml").mkdir(parents=True)
+    for name, content in SWEEPS.items():
+        (tmp_path / "own" / "sweep" / f"{name}.yaml").write_bytes(content)
+    (tmp_path / "own" / "package.yaml").write_text("defaults: [config, _self_]\nhydra: {searchpath: ['pkg://xml']}\n")
+    (tmp_path / "own" / "explainer").mkdir()
+    (tmp_path / "own" / "explainer" / "listed.yaml").write_text("[1]\n")
+    os.mkfifo(tmp_path / "own" / "pipe")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
     monkeypatch.setenv("WANDB_MODE", "disabled")
@@ -165,9 +188,7 @@ TASKS = {
     "apply_vector": ("task=apply_vector", "vector=v", "checkpoint=binary"),
     "supervise": ("task=supervise",),
 }
-ANY = re.compile(
-    r"hydra|explainer|metric\.|metric$|study$|task$|method$|row$|source|data|model\.name|probe|figures|quick\.|sweep\."
-)
+ANY = re.compile(r"hydra|explainer|metric\.|metric$|study$|task$|method$|row$|source|data|model\.name|probe|figures")
 """What is not a setting of every task, or has tests of its own above."""
 
 
@@ -205,6 +226,7 @@ def one_line(task: str, typed: str, capsys: Any) -> tuple[int, str]:
         config = composed(task).copy()
         given = OverridesParser.create().parse_overrides(cli.overrides([typed]))
         ConfigLoaderImpl._apply_overrides_to_config(given, config)
+        cli.check_config(config)
         check(config, [*TASKS[task], typed.partition("=")[0]])
 
     return cli.report_errors(job), capsys.readouterr().err

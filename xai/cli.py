@@ -19,17 +19,19 @@ from typing import Any, NoReturn
 import hydra
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.hydra import Hydra
+from hydra._internal.sources_registry import SourcesRegistry
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from xai.core.composing import CONF, choices, config_files
+from xai.core.composing import CONF, choices
 from xai.core.errors import UserError, visible
 from xai.core.folders import no_folder
-from xai.core.guard import check_config
+from xai.core.guard import check_config, guarded_reader
 from xai.core.launching import end_with_the_launcher, is_launched
 from xai.core.overrides import as_addition, as_axis, overrides, quoted, typed_keys
 from xai.core.records import recorded
@@ -98,6 +100,10 @@ def prepare() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"
     if not hasattr(ConfigLoaderImpl.load_configuration, "__wrapped__"):
         ConfigLoaderImpl.load_configuration = _guarded(ConfigLoaderImpl.load_configuration)  # type: ignore[method-assign]
+    Plugins.instance()  # which makes the classes of its readers anew
+    reader: Any = SourcesRegistry.instance().resolve("file")
+    if not hasattr(reader.load_config, "__wrapped__"):
+        reader.load_config = guarded_reader(reader.load_config)
     # -m alone makes a sweep; Hydra would compose everything once more to find that out.
     Hydra.get_mode = lambda *_, **__: None  # type: ignore[method-assign]
     for stream in (sys.stdout, sys.stderr):
@@ -125,40 +131,14 @@ def _guarded(load: Callable[..., DictConfig]) -> Callable[..., DictConfig]:
                 warnings.filterwarnings("ignore", message=".*Defaults list is missing `_self_`")
                 warnings.filterwarnings("error", message=".*is not available")
                 config = load(*args, **kwargs)
-        except (HydraException, OmegaConfBaseException) as error:
-            if not str(error).strip():
-                raise UserError(_unreadable()) from error
+        except (HydraException, OmegaConfBaseException, UserError):
             raise
-        except Exception as error:  # whatever the parsers make of a file of the user's
-            found = _no_text() if isinstance(error, UnicodeDecodeError) else None
-            raise UserError(
-                f"the configuration cannot be put together, and must be mended: {found or error}"
-            ) from error
+        except Exception as error:  # whatever the parsers make of what they were given
+            raise UserError(f"the configuration cannot be put together, and must be mended: {error}") from error
         check_config(config)
         return config
 
     return loaded
-
-
-def _no_text() -> str | None:
-    """The file that is no text, of those that this job can see; the error does not name it."""
-    for path in config_files():
-        try:
-            path.read_text(encoding="utf-8")
-        except UnicodeDecodeError:
-            return f"{path} is not UTF-8"
-    return None
-
-
-def _unreadable() -> str:
-    """The first file that OmegaConf cannot read, of those that this job can see; its error does not name it."""
-    for path in config_files():
-        try:
-            OmegaConf.to_yaml(OmegaConf.load(path))
-        except Exception as error:
-            why = str(error).strip() or "a name or a reference in it is none"
-            return f"{path} cannot be read and must be mended ({why.splitlines()[0]})"
-    return "the configuration cannot be put together"
 
 
 def _given(typed: list[str]) -> argparse.Namespace:

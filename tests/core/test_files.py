@@ -8,7 +8,7 @@ import pytest
 
 from tests.core.artifacts import fail_with, names_below
 from xai.core.errors import UserError
-from xai.core.files import explain_disk_errors, fingerprint_file, write_atomically
+from xai.core.files import explain_disk_errors, fingerprint_file, read_text, write_atomically
 
 
 def test_fingerprint_file_is_sha256(tmp_path: Path) -> None:
@@ -49,3 +49,22 @@ def test_explain_disk_errors_knows_a_folder_by_its_links(tmp_path: Path) -> None
         explain_disk_errors(tmp_path / "link", "go away"),
     ):
         fail_with(errno.EACCES, str(tmp_path / "real" / "f"))()
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"), [("pipe", "a pipe or a device"), (".", "a folder"), ("nothing", "No such")]
+)
+def test_text_is_read_of_files_alone(tmp_path: Path, name: str, wanted: str) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match=wanted):
+        read_text(tmp_path / name)
+
+
+def test_text_has_an_end_and_is_unicode(tmp_path: Path) -> None:
+    (tmp_path / "text").write_bytes(b"\xef\xbb\xbfname\n")
+    assert read_text(tmp_path / "text") == "name\n"
+    with pytest.raises(ValueError, match="8 bytes, of at most 7"):
+        read_text(tmp_path / "text", most=7)
+    (tmp_path / "text").write_bytes(b"\xe9")
+    with pytest.raises(ValueError, match="utf-8"):
+        read_text(tmp_path / "text")

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from xai.api.clips import is_clip, load_clip
 from xai.api.model import Model, open_device, wrap
 from xai.core.errors import UserError
+from xai.core.files import read_text
 from xai.models import files
 from xai.models.cnn import published_classes
 from xai.models.cnn_packages import PACKAGES, package_weights
@@ -192,7 +193,7 @@ def _class_names(classes: Sequence[str] | str | Path | None) -> tuple[str, ...] 
     if not isinstance(classes, (str, Path)):
         return tuple(classes)
     try:
-        lines = Path(classes).expanduser().read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_text(Path(classes).expanduser()).splitlines()
+    except (OSError, ValueError) as error:
         raise UserError(f"classes={classes} cannot be read ({error}): give a list, or a text file of names") from None
     return tuple(line.strip() for line in lines if line.strip())

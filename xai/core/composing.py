@@ -1,7 +1,6 @@
 """One file of a configuration group by itself, composed as Hydra would, from wherever this job's configuration is."""
 
 import warnings
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -65,12 +64,6 @@ def config_file(group: str, name: str) -> Path:
         known = {path.stem for folder in folders for path in (folder / group).glob("*.yaml")}
         raise UserError(unknown(f"{group}={name}", name, known, group, "choose from"))
     return found
-
-
-def config_files() -> Iterator[Path]:
-    """Every file that this job can see."""
-    for folder in _folders():
-        yield from sorted(folder.rglob("*.yaml"))
 
 
 def _folders() -> list[Path]:

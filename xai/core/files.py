@@ -4,6 +4,7 @@ import errno
 import hashlib
 import os
 import secrets
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +31,27 @@ def fingerprint_file(path: Path) -> str:
     """SHA-256 of the bytes of a file, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_text(path: Path, most: int = 1 << 24) -> str:
+    """The text of a file that anybody may have written, UTF-8 with or without a mark.
+
+    Args:
+        path: The file.
+        most: Bytes that it may have.
+
+    Raises:
+        OSError: It cannot be read, or is no file: a pipe would be waited for, and a device read, without end.
+        ValueError: It is larger, or no UTF-8.
+    """
+    status = os.stat(path)
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, "is a folder", str(path))
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "is no file, but a pipe or a device", str(path))
+    if status.st_size > most:
+        raise ValueError(f"has {status.st_size:,} bytes, of at most {most:,}")
+    return Path(path).read_text(encoding="utf-8-sig")
 
 
 def write_atomically(path: Path, content: bytes | Callable[[Path], object]) -> None:

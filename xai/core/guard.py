@@ -7,19 +7,25 @@ import dataclasses
 import functools
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
 import hydra.conf
 import yaml
+from hydra.errors import HydraException
+from hydra.plugins.config_source import ConfigResult
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from xai.core.composing import CONF
 from xai.core.errors import UserError
-from xai.core.settings import unknown
+from xai.core.files import read_text
+from xai.core.settings import build, unknown
+from xai.core.sweep_file import Sweep
 
+_MOST_BYTES = 1 << 20
+"""Of a file of settings."""
 _LAUNCHERS = "hydra_plugins.hydra_submitit_launcher.submitit_launcher"
 _TARGETS = {
     "hydra._internal.core_plugins.basic_launcher.BasicLauncher",
@@ -51,6 +57,9 @@ def check_config(config: DictConfig) -> None:
         if (key == "_target_" and value not in _TARGETS) or _REFERENCE.search(value if isinstance(value, str) else ""):
             _refuse_code(path, value)
     _check_hydra(whole.get("hydra", {}))
+    if "sweep" in whole:
+        # Before Hydra makes the names of jobs of the axes.
+        build(Sweep, whole["sweep"], "sweep")
     for group in ("experiment", "task", "study", "method"):
         if OmegaConf.is_dict(config.get(group)):
             raise UserError(
@@ -64,6 +73,37 @@ def check_config(config: DictConfig) -> None:
         _check_folder(config, f"hydra.{each}.dir")
     if "store" in config and not str(config.get("store") or "").strip():
         raise UserError("store is empty: give the folder of the store as store=...")
+
+
+def guarded_reader(load: Callable[[Any, str], ConfigResult | None]) -> Callable[[Any, str], ConfigResult | None]:
+    """Hydra's reader of a YAML file with refusals in front: what is no text of keys, or could grow without bound."""
+
+    @functools.wraps(load)
+    def loaded(source: Any, config_path: str) -> ConfigResult | None:
+        path = Path(source.path, config_path if config_path.endswith((".yaml", ".yml")) else f"{config_path}.yaml")
+        if path.is_relative_to(CONF) or not path.is_file():
+            return load(source, config_path)
+        try:
+            text = read_text(path, _MOST_BYTES)
+            if "&" in text and any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
+                raise ValueError("names of YAML, & and *, are not used here, for what they repeat may have no end")
+            found = load(source, config_path)
+        except HydraException:
+            raise
+        except Exception as error:  # whatever the parsers make of it
+            why = " ".join(str(error).split())[:300] or "a name or a reference in it is none"
+            if isinstance(error, UnicodeDecodeError):
+                why = "it is not UTF-8"
+            raise UserError(f"{path} cannot be read and must be mended: {why}") from error
+        if found is None or not OmegaConf.is_dict(found.config):
+            raise UserError(f"{path} must hold settings, lines of the form key: value")
+        places = OmegaConf.select(found.config, "hydra.searchpath", throw_on_resolution_failure=False)
+        for place in places if OmegaConf.is_list(places) else []:
+            if str(place).startswith("pkg://"):
+                _refuse_code("hydra.searchpath", place)
+        return found
+
+    return loaded
 
 
 def _check_hydra(given: Mapping[str, Any]) -> None:

@@ -131,7 +131,7 @@ def _check_group(text: str, key: str, parsed: Override) -> None:
         return
     chosen = list(parsed.sweep_iterator()) if parsed.is_sweep_override() else [parsed.value()]
     names = [name for each in chosen for name in (each if isinstance(each, list) else [each])]
-    if not all(isinstance(name, str) and name for name in names):
+    if not all(isinstance(name, str) and name and not re.search(r"^[./]|//|/\.", name) for name in names):
         raise UserError(f"{text} is no {group}: choose from {', '.join(choices(group))}")
 
 

@@ -15,6 +15,7 @@ from scipy.io import loadmat
 from torch import Tensor
 
 from xai.core.errors import UserError
+from xai.core.files import read_text
 from xai.data.images import read_image, read_labels
 
 
@@ -281,8 +282,8 @@ def read_lines(path: Path) -> list[str]:
         UserError: unreadable, no text, or empty.
     """
     try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
+        lines = [line.strip() for line in read_text(path).splitlines()]
+    except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read as text ({error!s:.120}); unpack the data set again") from None
     lines = [line for line in lines if line]
     if not lines:

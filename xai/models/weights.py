@@ -122,6 +122,8 @@ def write_weights(path: str | Path, tensors: Mapping[str, Tensor], metadata: Map
 def read_metadata(path: str | Path) -> dict[str, str]:
     """The strings that a safetensors file says of itself, without its tensors; nothing for any other file."""
     try:
+        if not Path(path).is_file():
+            return {}
         with Path(path).open("rb") as file:
             if not _looks_like_safetensors(file.read(16)):
                 return {}
@@ -255,6 +257,9 @@ def check_file(path: Path, what: str) -> None:
 def _read_head(path: Path, label: str) -> bytes:
     """Return the first bytes of a file, or say why there are none."""
     try:
+        # A pipe or a device would be waited for, or read, without end.
+        if path.exists() and not path.is_dir() and not path.is_file():
+            raise UserError(f"{label} is a pipe or a device: give a file of weights")
         with path.open("rb") as file:
             head = file.read(16)
     except FileNotFoundError:

@@ -14,6 +14,7 @@ import pandas as pd
 import yaml
 
 from xai.core.errors import UserError
+from xai.core.files import read_text
 from xai.core.settings import build, unknown
 from xai.study.columns import Column, column_of
 from xai.study.pairs import Choice, Relation, Share, judge_choice, judge_relation, judge_share, of_pairs
@@ -138,8 +139,8 @@ def read_yaml(path: Path, what: str, own: Sequence[str] = ()) -> dict[str, Any]:
         there = [each.stem for each in path.parent.glob("*.yaml")]
         raise UserError(unknown(path.stem, path.stem, there, what, "there are"))
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        values = yaml.safe_load(read_text(path)) or {}
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise UserError(f"{path} is no {what}: give keys and their values")

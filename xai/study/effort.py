@@ -1,12 +1,31 @@
 """How much is asked for a comparison: of a few pictures in a minute, or as the papers measure."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import field
 from typing import Any
 
 from xai.core.errors import UserError
+from xai.core.settings import settings
 
 FEW = 20
 """Up to so many pictures no number of passes tells explainers apart that differ little: a minute is enough."""
+
+
+@settings
+class Quick:
+    """Settings in the place of others where a comparison is quick; each may be left out.
+
+    Args:
+        rows: Explainers.
+        metrics: Metrics.
+        explainers: By row, its settings.
+        metric: By metric, its settings.
+    """
+
+    rows: tuple[str, ...] = ()
+    metrics: tuple[str, ...] = ()
+    explainers: dict[str, dict[str, Any]] = field(default_factory=dict)
+    metric: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 def is_quick(effort: str | None, pictures: int | None) -> bool:

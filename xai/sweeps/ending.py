@@ -8,11 +8,15 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from xai.core import locks
-from xai.core.composing import CONF
+from xai.core.composing import CONF, config_file
 from xai.core.progress import console
 from xai.core.records import path_of
 from xai.core.settings import build
-from xai.sweeps.jobs import Job, Sweep, folder_of, jobs_of, seen_by, without_hydra, write_plan
+from xai.core.sweep_file import Sweep
+from xai.report.figures import open_figure
+from xai.report.layout import read_table
+from xai.study.claims import read_claims
+from xai.sweeps.jobs import Job, folder_of, jobs_of, seen_by, without_hydra, write_plan
 from xai.sweeps.report import report
 from xai.sweeps.status import look, say
 
@@ -54,9 +58,25 @@ def _checked(settings: Sequence[str], own: Sequence[str], config_name: str, chec
                 assert job.config is not None
                 check(job.overrides, without_hydra(job.config))
                 jobs.append(job)
+                if len(jobs) == 1:
+                    _check_views(_sweep_of(job.config))
     finally:
         HydraConfig.instance().cfg = None
     return jobs
+
+
+def _sweep_of(config: DictConfig) -> Sweep:
+    return build(Sweep, OmegaConf.to_container(config.sweep, resolve=True), "sweep")
+
+
+def _check_views(sweep: Sweep) -> None:
+    """Refuse what could not be shown after the last job."""
+    for name in (*sweep.tables, *sweep.documented):
+        read_table(config_file("table", name))
+    for name in sweep.claims:
+        read_claims(config_file("claim", name))
+    for figure in sweep.figures:
+        open_figure(figure)
 
 
 def end(jobs: Sequence[Job], typed: str) -> int:
@@ -65,7 +85,7 @@ def end(jobs: Sequence[Job], typed: str) -> int:
         return 0
     config = jobs[0].config
     assert config is not None
-    sweep = build(Sweep, OmegaConf.to_container(config.sweep, resolve=True), "sweep")
+    sweep = _sweep_of(config)
     states = [look(job) for job in jobs]
     say(states)
     with seen_by(config):

@@ -12,7 +12,7 @@ import math
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import islice, product
 from pathlib import Path
 from typing import Any
@@ -26,35 +26,11 @@ from xai.core.errors import UserError
 from xai.core.files import write_atomically
 from xai.core.overrides import alone, overrides
 from xai.core.records import FOLDER
-from xai.core.settings import settings
 
 OUTPUTS = Path("outputs")
 PLAN = "sweep.json"
 """In the folder of records: which jobs the last -m was for."""
 _MOST_JOBS = 10_000
-
-
-@settings
-class Sweep:
-    """A file of sweeps/ (Hydra finds it as conf/sweep): which runs, and what is shown of all of them together.
-
-    Args:
-        title: Name of the table or figure.
-        about: A sentence on what to look at.
-        axes: By key, the values that Hydra is to combine, as after -m: `seed: 0,1,2`; one value is of every run.
-        tables: Files of conf/table.
-        claims: Files of conf/claim.
-        figures: Registered figures, by name or with settings.
-        documented: Further files of conf/table, which are not shown but left for the documentation.
-    """
-
-    title: str | None = None
-    about: str | None = None
-    axes: dict[str, Any] = field(default_factory=dict)
-    tables: tuple[str, ...] = ()
-    claims: tuple[str, ...] = ()
-    figures: tuple[str | dict[str, Any], ...] = ()
-    documented: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,11 @@ from xai.core.folders import run_folder, shown
 from xai.core.job import command
 from xai.core.progress import console
 from xai.core.settings import settings
+from xai.core.sweep_file import Sweep
 from xai.report.present import hand_over, tables_of, views
 from xai.report.results import Origin, write_results
 from xai.study.frame import NAMES, join, read_frames
-from xai.sweeps.jobs import OUTPUTS, Job, Sweep, asked_jobs, read_plan
+from xai.sweeps.jobs import OUTPUTS, Job, asked_jobs, read_plan
 from xai.tasks.registry import Task
 
 _VIEWS = ("tables", "claims", "figures")

@@ -16,7 +16,7 @@ from xai.core.files import fingerprint_file
 from xai.core.folders import shown
 from xai.core.job import open_runtime, say_end, say_heading
 from xai.core.runtime import Runtime
-from xai.core.settings import Count, settings
+from xai.core.settings import Count, build, settings
 from xai.core.timing import Stopwatch
 from xai.data.catalogue import OpenData, open_data
 from xai.data.pictures import check_readable, find_pictures
@@ -31,7 +31,7 @@ from xai.report.headline import compared
 from xai.report.present import Told, check_views, present, source_of
 from xai.study.case import Case, ExplainedModel, check_images, facts
 from xai.study.cost import asked_of
-from xai.study.effort import is_quick, lighter
+from xai.study.effort import Quick, is_quick, lighter
 from xai.study.everything import ALL, every_row
 from xai.study.frame import Frames
 from xai.study.mosaic import mosaic_of, no_mosaic, probed
@@ -94,6 +94,7 @@ def _settle(values: dict[str, Any], typed: Sequence[str]) -> dict[str, Any]:
     data, image = values.get("data"), values.get("image")
     if image is None and isinstance(data, Mapping) and data.get("name") == "pictures":
         image = data.get("path")
+    build(Quick, values["quick"], "quick")
     effort = values["effort"]
     pictures = len(find_pictures(image, "image")) if image is not None and effort is None else None
     quick = is_quick(effort, pictures)
