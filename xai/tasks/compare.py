@@ -94,7 +94,7 @@ def _settle(values: dict[str, Any], typed: Sequence[str]) -> dict[str, Any]:
     data, image = values.get("data"), values.get("image")
     if image is None and isinstance(data, Mapping) and data.get("name") == "pictures":
         image = data.get("path")
-    build(Quick, values["quick"], "quick")
+    _check_quick(build(Quick, values["quick"], "quick"))
     effort = values["effort"]
     pictures = len(find_pictures(image, "image")) if image is not None and effort is None else None
     quick = is_quick(effort, pictures)
@@ -102,6 +102,14 @@ def _settle(values: dict[str, Any], typed: Sequence[str]) -> dict[str, Any]:
         typed = [*typed, "logger"]  # whoever sets up a logger wants it
     found = lighter(values, values["quick"], typed) if quick else values
     return {**found, "effort": "quick" if quick else "full"}
+
+
+def _check_quick(quick: Quick) -> None:
+    """Refuse what only a quick comparison would read, whether this is one or not."""
+    for row in (*quick.rows, *quick.explainers):
+        load_row(row, quick.explainers, where="quick.explainers")
+    open_metrics(quick.metrics, {})
+    open_metrics(list(quick.metric), quick.metric)
 
 
 def run(asked: CompareSettings, output: Path) -> None:
