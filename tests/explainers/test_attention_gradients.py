@@ -93,7 +93,7 @@ def test_a_network_with_a_hook_is_not_explained_by_another_networks_attention() 
 
 @pytest.mark.parametrize("name", [*MINE, "attention_last", "attention_rollout"])
 def test_what_is_no_transformer_is_refused_before_anything_is_explained(name: str) -> None:
-    assert refusal(explainer, name, cnn().model).startswith("a PaintedClassifier shows no attention: use a CLIP or")
+    assert refusal(explainer, name, cnn().model).startswith("this classifier shows no attention: use a CLIP or")
 
 
 @pytest.mark.parametrize("name", MINE)

@@ -145,7 +145,7 @@ def test_what_is_no_transformer_is_refused_in_one_line() -> None:
     with pytest.raises(UserError) as caught:
         transformer(painted)
     assert str(caught.value) == (
-        "a PaintedClassifier shows no attention: use a CLIP or a ViT of timm, or an explainer that needs none, such "
+        "this classifier shows no attention: use a CLIP or a ViT of timm, or an explainer that needs none, such "
         "as saliency"
     )
 

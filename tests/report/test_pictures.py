@@ -30,6 +30,17 @@ def test_a_sheet_has_a_line_for_each_image_and_a_column_for_each_row():
     assert to_bytes(figure)[:4] == b"\x89PNG"
 
 
+def test_several_images_may_stand_in_a_line():
+    (figure,) = sheets(gallery(1), beside=2)
+    assert [axes.get_title() for axes in figure.axes[:4]] == ["input", "row 0"] * 2
+    alone = sheets(gallery(1))[0]
+    assert [axes.get_xlabel() for axes in panels(figure)] == [axes.get_xlabel() for axes in panels(alone)]
+    for beside, below in zip(panels(figure), panels(alone), strict=True):
+        np.testing.assert_array_equal(picture(beside), picture(below))
+    assert figure.get_figwidth() > alone.get_figwidth()
+    assert figure.get_figheight() < alone.get_figheight()
+
+
 def test_two_classes_stand_side_by_side_on_one_scale():
     first = gallery(1)
     second = {"row 0": 0.5 * first.maps["row 0"]}

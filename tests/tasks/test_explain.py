@@ -214,7 +214,7 @@ def test_what_nobody_has_trained_needs_a_checkpoint(photo: Path, model: Any) -> 
 @pytest.mark.parametrize(
     ("post_hoc", "wanted"),
     [
-        (with_explainer(name="attention_rollout"), "PaintedClassifier shows no attention"),
+        (with_explainer(name="attention_rollout"), "this classifier shows no attention"),
         (replace(POST_HOC, objective=replace(POST_HOC.objective, grid_max=28)), "28 x 28 cells does not fit"),
     ],
     ids=["attention", "grid"],

@@ -74,7 +74,7 @@ def load_clip(
 
 def _params(path: Path | None, architecture: str, settings: Mapping[str, Any]) -> ClipParams:
     shape = (open_clip.get_model_config(architecture) or {}).get("vision_cfg", {})
-    if "patch_size" not in shape:
+    if not shape.get("patch_size"):
         raise UserError(f"architecture={architecture} is no plain CLIP with a ViT tower; use one, such as ViT-B-32")
     tag = settings.get("pretrained")
     published = open_clip.get_pretrained_cfg(architecture, tag) if tag else {}

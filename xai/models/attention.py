@@ -36,7 +36,7 @@ def transformer(classifier: MaskableClassifier) -> TransformerClassifier:
     if isinstance(classifier, TransformerClassifier):
         return classifier
     raise UserError(
-        f"a {type(classifier).__name__} shows no attention: use a CLIP or a ViT of timm, or an explainer that "
+        "this classifier shows no attention: use a CLIP or a ViT of timm, or an explainer that "
         "needs none, such as saliency"
     )
 

@@ -62,7 +62,7 @@ def named_settings(architecture: Any, given: Mapping[str, Any]) -> dict[str, Any
 def _of_clip(architecture: str, given: Mapping[str, Any]) -> dict[str, Any]:
     shape = (open_clip.get_model_config(architecture) or {})["vision_cfg"]
     found = {"mean": OPENAI_DATASET_MEAN, "std": OPENAI_DATASET_STD, "crop": 1.0}
-    own = {"image_size": shape.get("image_size", 224), "patch_size": shape.get("patch_size", 32)}
+    own = {"image_size": shape.get("image_size", 224), "patch_size": shape.get("patch_size") or 32}
     return {"family": "named", "name": architecture, **found, **own, **given, "architecture": architecture}
 
 

@@ -96,20 +96,21 @@ class _Shown:
     second: bool = False
 
 
-def sheets(gallery: Gallery, across: int = 12, inches: float = 1.25) -> list[Figure]:
+def sheets(gallery: Gallery, across: int = 12, inches: float = 1.25, beside: int = 1) -> list[Figure]:
     """All of a gallery; the maps of two classes stand side by side.
 
     Args:
         gallery: What is shown.
         across: Maps in a line at most; more are put on further sheets.
         inches: Width of a map.
+        beside: Images in a line, each with its maps.
     """
     pages: list[list[_Shown]] = [[]]
     for pair in (_pair(gallery, label) for label in gallery.maps):
         if pages[-1] and len(pages[-1]) + len(pair) > across:
             pages.append([])
         pages[-1].extend(pair)
-    return [_sheet(gallery, page, inches) for page in pages]
+    return [_sheet(gallery, page, inches, min(beside, len(gallery.images))) for page in pages]
 
 
 def _pair(gallery: Gallery, label: str) -> list[_Shown]:
@@ -117,15 +118,16 @@ def _pair(gallery: Gallery, label: str) -> list[_Shown]:
     return [_Shown(label, gallery.maps[label]), *second]
 
 
-def _sheet(gallery: Gallery, shown: Sequence[_Shown], inches: float) -> Figure:
-    count = len(gallery.images)
+def _sheet(gallery: Gallery, shown: Sequence[_Shown], inches: float, beside: int) -> Figure:
+    count, columns = len(gallery.images), len(shown) + 1
     height, width = gallery.images.shape[-2:]
     tall = min(max(inches * height / width, 0.4), 3.2 * inches)
     # Wide enough for the legend of the colours, whatever the number of maps.
-    wide = max(inches * (len(shown) + 1) + 0.3, 3.6)
-    figure = Figure(figsize=(wide, count * (tall + 0.34) + 1.2))
+    wide = max(inches * columns * beside + 0.3, 3.6)
+    lines = -(-count // beside)
+    figure = Figure(figsize=(wide, lines * (tall + 0.34) + 1.2))
     figure.set_layout_engine("constrained", w_pad=0.02, h_pad=0.02, wspace=0.02, hspace=0.02)
-    panels = figure.subplots(count, len(shown) + 1, squeeze=False)
+    panels = figure.subplots(lines, columns * beside, squeeze=False).reshape(lines * beside, columns)
     images = pixels_of(gallery.images)
     scaled = [[scaled_map(gallery, column, row) for column in shown] for row in range(count)]
     for row in range(count):
@@ -137,9 +139,12 @@ def _sheet(gallery: Gallery, shown: Sequence[_Shown], inches: float) -> Figure:
             draw_picture(axes, overlay(images[row], values))
             _outline_region(axes, gallery, row)
             _name_map(axes, gallery, column, row)
-    panels[0, 0].set_title("input", fontsize=8)
-    for column, axes in zip(shown, panels[0, 1:], strict=True):
-        axes.set_title("" if column.second else wrapped(column.label), fontsize=8, parse_math=False)
+    for first in panels[:beside]:
+        first[0].set_title("input", fontsize=8)
+        for column, axes in zip(shown, first[1:], strict=True):
+            axes.set_title("" if column.second else wrapped(column.label), fontsize=8, parse_math=False)
+    for axes in panels[count:].ravel():
+        axes.set_axis_off()
     signed = any((values < 0).any() for line_values in scaled for values in line_values)
     _colour_bar(figure, panels.ravel().tolist(), signed, wide)
     return figure

@@ -40,7 +40,7 @@ from xai.tasks.registry import Task
 PREDICTIONS = "predictions.json"
 """What is said of each picture, and which files hold its maps."""
 _INCHES = 4.4
-_A_SHEET, _INCHES_OF_SHEET = 12, 2.2
+_A_SHEET, _INCHES_OF_SHEET, _PANELS_ACROSS = 12, 2.2, 6
 _QUICK, _PASSES_OF_A_STEP = 100, 100
 _FEW = 3
 """Pictures that are refined unless `refine` says otherwise: it takes as long as 500 passes a picture."""
@@ -206,7 +206,8 @@ class Writer:
             part = slice(start, start + _A_SHEET)
             drawn = _gallery(self._found[part], [line["stem"] for line in self._lines[part]])
             sheet.append(f"sheet_{number}.{_short(self._explainer, 40)}.png")
-            self._write(sheet[-1], to_bytes(sheets(drawn, inches=_INCHES_OF_SHEET)[0]))
+            beside = max(1, _PANELS_ACROSS // (1 + len(drawn.maps)))
+            self._write(sheet[-1], to_bytes(sheets(drawn, inches=_INCHES_OF_SHEET, beside=beside)[0]))
         ours = {line["files"]["heat_map"] for line in self._lines}
         kept = [line for line in self._before if line["files"]["heat_map"] not in ours]
         text = json.dumps([*kept, *self._lines], indent=1, ensure_ascii=False) + "\n"
