@@ -92,16 +92,8 @@ def fine_tune(
         batches = ImageDataModule(
             data.source, model.image_size, params.batch_size, seed, rows, fixed, reference, runtime.trainer.workers
         )
-        stage = f"{kind}/{data.name}"
-        fit(
-            SelfExplainer(classifier, params, alpha, stage),
-            batches,
-            params,
-            runtime.trainer,
-            workdir,
-            title,
-            runtime.logger,
-        )
+        learner = SelfExplainer(classifier, params, alpha, f"{kind}/{data.name}")
+        fit(learner, batches, params, runtime.trainer, workdir, title, runtime.logger)
         files.write(workdir / FILE, classifier, described(model, base, data, explains, seed))
 
     return runtime.store.get(kind, spec, make, title=title)
