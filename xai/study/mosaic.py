@@ -110,15 +110,24 @@ def probed(case: Case, probe: OpenData) -> Case:
     Raises:
         UserError: It has not, or has other classes than the case.
     """
-    if not hasattr(probe.source, "cells"):
-        raise UserError(f"probe={probe.name} has not several objects an image: use mnist_pair")
-    if tuple(probe.source.classes) != tuple(case.model.classes):
-        raise UserError(f"probe={probe.name} has other classes than data={case.data.name}: they have to be the same")
+    check_probe(probe, case.data.name, case.model.classes)
     # Rows in twos, two questions about one image.
     count = min(len(case.rows) + len(case.rows) % 2, len(probe.source.labels(case.split)))
     params = replace(case.params, images=None, targets="label")
     only = tuple(range(count))
     return replace(case, data=probe, params=params, name="grid", only=only, compared=None, home=case)
+
+
+def check_probe(probe: OpenData, data: str, classes: Sequence[str]) -> None:
+    """Refuse a data set that has not several objects on each image, or other classes than those of `data`.
+
+    Raises:
+        UserError: As said.
+    """
+    if not hasattr(probe.source, "cells"):
+        raise UserError(f"probe={probe.name} has not several objects an image: use mnist_pair")
+    if tuple(probe.source.classes) != tuple(classes):
+        raise UserError(f"probe={probe.name} has other classes than data={data}: they have to be the same")
 
 
 def no_mosaic(case: Case) -> str | None:

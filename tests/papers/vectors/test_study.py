@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from tests.classifiers.bench import DATA, MODEL, Shades, runtime
 from tests.papers.vectors.test_params import PARAMS
 from tests.study.shades import SIZES
+from tests.study.test_mosaic import Pairs
 from xai.core.errors import UserError
 from xai.core.loggers import LoggerParams
 from xai.core.training import TrainerParams
@@ -35,10 +36,11 @@ ROWS = ("zero_shot", "ft_source", "ft_source_x", "ft_target", "proposed", "ft_ta
 CONTROLS = ("other_class", "class_mean", "source_prior", "brightness", "constant")
 METRICS = ("agreement_with_reference", "contrast", "centred_correlation", "localisation", "classification")
 SOURCE = OpenData("source", {"name": "source"}, Shades())
+PAIRS = OpenData("pairs", {"name": "pairs"}, Pairs())
 
 
 def opened(folder: Path, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> TransferStudy:
-    data = {"source": SOURCE, "data": DATA}
+    data = {"source": SOURCE, "data": DATA, "probe": PAIRS if changes.get("probe") == {"name": "pairs"} else DATA}
     monkeypatch.setattr(vectors_study, "open_data", lambda _, where: data[where])
     asked = {
         "task": "study",
@@ -55,6 +57,7 @@ def opened(folder: Path, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> Tra
         "supervision": "kernel_shap",
         "transfer": replace(PARAMS, alpha=None),
         "top": 3,
+        "probe": None,
         "rows": (*ROWS, *CONTROLS),
         "explainers": {"kernel_shap": {"coalitions": 40, "evaluation_coalitions": 60}},
         "metrics": METRICS,
@@ -214,6 +217,27 @@ def test_another_lambda2_trains_nothing(
     assert set(lines.loc[lines["explainer"].isin(["proposed", "random_vector"]), "lambda2"]) == {0.6}
     assert other.choice == Choice(0.1, 0.6)
     assert {artifact.kind for artifact in other.transfer.runtime.store.made} == {"maps", "scores", "diagnostics"}
+
+
+def test_two_objects_on_an_image_are_asked_about_one_after_the_other(
+    measured: tuple[TransferStudy, Frames], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = measured[0].transfer.runtime.store.root.parent
+    asked: dict[str, Any] = {
+        "transfer": replace(PARAMS, alpha=0.1, lambda2=0.6),
+        "rows": ("proposed", "constant"),
+        "metrics": ("classification", "grid_pointing"),
+    }
+    lines = opened(folder, monkeypatch, probe={"name": "pairs"}, **asked).run().scores
+    found = lines[lines["metric"] == "grid_pointing"]
+    assert set(found["case"]) == {"grid"}
+    assert (found.loc[found["explainer"] == "constant", "value"] == 0.5).all()
+    own = found[found["explainer"] == "proposed"].set_index("image")["value"]
+    assert len(own) >= SIZES["test"] - 1
+    assert own.between(0, 1).all()
+    assert set(lines.loc[lines["metric"] == "accuracy", "case"]) == {"main"}
+    with pytest.raises(UserError, match=r"probe=.* has not several objects an image: use mnist_pair"):
+        opened(folder, monkeypatch, probe={"name": "shades"}, **asked)
 
 
 def test_what_is_told_and_handed_over(measured: tuple[TransferStudy, Frames], tmp_path: Path) -> None:

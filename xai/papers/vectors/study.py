@@ -21,12 +21,15 @@ from xai.papers.vectors.transfer import Transfer
 from xai.study.case import Case, check_images
 from xai.study.frame import Frames, Measurement, frames, join
 from xai.study.maps import explain
+from xai.study.mosaic import check_probe, probed
 from xai.study.params import StudySettings, open_metrics, open_rows
 from xai.study.scores import Scores
 from xai.study.study import Study
 
 _CHOOSING = ("e_rmse", "accuracy")
 _REFERENCE = "ft_target@validation"
+_PROBE = "grid_pointing"
+"""The metric that several objects an image are for."""
 
 
 @settings
@@ -39,6 +42,7 @@ class VectorsStudy(StudySettings):
         supervision: The row whose maps are learned from, and are the reference.
         transfer: How everything is trained.
         top: Patches that the pictures of Figure 4 show: those of the highest attribution.
+        probe: A data set of several objects an image, for the metric grid_pointing; null: none.
     """
 
     title = "Explainability vectors"
@@ -48,6 +52,7 @@ class VectorsStudy(StudySettings):
     supervision: str
     transfer: TransferParams
     top: Count
+    probe: dict[str, Any] | None
 
 
 @dataclass(kw_only=True)
@@ -123,6 +128,9 @@ def open_study(asked: VectorsStudy, runtime: Runtime) -> TransferStudy:
     )
     # Before anything is trained.
     check_images(target, asked.case)
+    probe = None if asked.probe is None else open_data(asked.probe, "probe")
+    if probe is not None:
+        check_probe(probe, target.name, target.source.classes)
     subset(target.source, "validation", asked.transfer.validation_images, asked.seed)
     params = asked.transfer
     alphas = params.alpha_grid if params.alpha is None else (params.alpha,)
@@ -137,8 +145,15 @@ def open_study(asked: VectorsStudy, runtime: Runtime) -> TransferStudy:
     validation = replace(
         case, name="validation", params=replace(asked.case, split="validation", images=params.validation_images)
     )
+    cases = [(case, [each for each in chosen if each.metric.name != _PROBE])]
+    if probe is not None:
+        cases.append((probed(case, probe), [each for each in chosen if each.metric.name == _PROBE]))
     # Maps of a second class have references of their own, which the choice does without.
-    measured = [each for each in open_metrics([*asked.metrics, *_CHOOSING], asked.metric) if "second" not in each.needs]
+    measured = [
+        each
+        for each in open_metrics([*asked.metrics, *_CHOOSING], asked.metric)
+        if "second" not in each.needs and each.metric.name != _PROBE
+    ]
     choosing: dict[float, Study] = {}
     for alpha in alphas:
         settings = f"alpha={alpha:g}," if len(alphas) > 1 else ""
@@ -148,7 +163,7 @@ def open_study(asked: VectorsStudy, runtime: Runtime) -> TransferStudy:
         choosing[alpha] = Study(sweep, [(_of(validation, transfer.at(alpha)), measured)], reference=supervision)
     return TransferStudy(
         [*rows, *over_lambda2(proposed, params.lambda2_grid)],
-        [(case, chosen)],
+        cases,
         reference=supervision,
         transfer=transfer,
         choosing=choosing,
