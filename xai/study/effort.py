@@ -5,6 +5,7 @@ from dataclasses import field
 from typing import Any
 
 from xai.core.errors import UserError
+from xai.core.loggers import LoggerParams
 from xai.core.settings import settings
 
 FEW = 20
@@ -20,12 +21,16 @@ class Quick:
         metrics: Metrics.
         explainers: By row, its settings.
         metric: By metric, its settings.
+        figures: Figures.
+        logger: Where results go.
     """
 
     rows: tuple[str, ...] = ()
     metrics: tuple[str, ...] = ()
     explainers: dict[str, dict[str, Any]] = field(default_factory=dict)
     metric: dict[str, dict[str, Any]] = field(default_factory=dict)
+    figures: tuple[str | dict[str, Any], ...] = ()
+    logger: LoggerParams = field(default_factory=LoggerParams)
 
 
 def is_quick(effort: str | None, pictures: int | None) -> bool:

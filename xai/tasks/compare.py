@@ -27,6 +27,7 @@ from xai.models.files import read_spec
 from xai.models.named import NamedParams
 from xai.papers.families import AnyModel, classifier_stages
 from xai.papers.vectors.base import ModelParams
+from xai.report.figures import open_figure
 from xai.report.headline import compared
 from xai.report.present import Told, check_views, present, source_of
 from xai.study.case import Case, ExplainedModel, check_images, facts
@@ -108,6 +109,8 @@ def _check_quick(quick: Quick) -> None:
     """Refuse what only a quick comparison would read, whether this is one or not."""
     for row in (*quick.rows, *quick.explainers):
         load_row(row, quick.explainers, where="quick.explainers")
+    for figure in quick.figures:
+        open_figure(figure)
     open_metrics(quick.metrics, {})
     open_metrics(list(quick.metric), quick.metric)
 
