@@ -28,6 +28,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from xai.core.common import check_common
 from xai.core.composing import CONF, choices
 from xai.core.errors import UserError, visible
 from xai.core.folders import no_folder
@@ -38,6 +39,8 @@ from xai.core.records import recorded
 from xai.core.settings import unknown
 from xai.core.timing import STARTED as STARTED
 
+_WORKING = ("apply_vector", "compare", "explain", "study", "supervise", "train")
+"""Tasks that compute; the others look at what there is, and need not have the devices that runs were made on."""
 _NO_MEMORY = "can't allocate memory|not enough memory|out of memory|Storage size calculation overflowed"
 
 
@@ -206,7 +209,10 @@ def _run(config: DictConfig) -> int:
 
     def work() -> None:
         # Before anything is imported that takes its time.
-        _check_places(job.overrides.task, str(job.runtime.choices["task"]))
+        task = str(job.runtime.choices["task"])
+        _check_places(job.overrides.task, task)
+        if task in _WORKING:
+            check_common(config)
         from xai.app import run
 
         with recorded(output) if is_one_of_many or is_launched() else nullcontext():

@@ -252,6 +252,35 @@ def test_a_complete_store_is_read_by_who_cannot_write() -> None:
         assert "store=..." in line
 
 
+IN_A_GROUP = """
+import os, sys
+from pathlib import Path
+from xai.core.store import Store
+os.setgroups([]); os.setgid(54321); os.setuid(int(sys.argv[2])); os.umask(0o002)
+def make(workdir):
+    before = [path.read_text() for path in sorted(workdir.glob("part-*"))]
+    (workdir / f"part-{os.getuid()}").write_text(str(os.getuid()))
+    if not before: raise SystemExit("stopped")
+    (workdir / "scratch").mkdir(exist_ok=True)
+made = Store(Path(sys.argv[1])).get("maps", {}, make)
+print(sorted(path.name for path in made.path.glob("part-*")), made.path.stat().st_gid)
+"""
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can be two users")
+def test_a_group_makes_together_what_one_of_it_has_begun() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        store = Path(folder, "store")
+        store.mkdir()
+        os.chown(store, 0, 54321)
+        store.chmod(0o2775)  # after chown, which takes the bit away
+        ended = [start(IN_A_GROUP, str(store), user).communicate(timeout=60) for user in ("20001", "20002", "20001")]
+    assert "stopped" in ended[0][1]
+    assert ended[1][0] == "['part-20001', 'part-20002'] 54321\n", ended[1][1]
+    assert ended[2][0] == ended[1][0], ended[2][1]
+
+
 def test_a_relative_root_stays_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     store = Store(Path("here"))

@@ -5,42 +5,16 @@ import shlex
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
 
 import torch
-from pydantic import Field
 from rich.markup import escape
 
-from xai.core.loggers import LoggerParams, build_logger, publish
+from xai.core.common import Common as Common
+from xai.core.loggers import build_logger, publish
 from xai.core.progress import console
 from xai.core.provenance import provenance
 from xai.core.runtime import Runtime
-from xai.core.settings import settings
 from xai.core.store import Store
-from xai.core.training import TrainerParams
-
-
-@settings
-class Common:
-    """Settings of every job.
-
-    Args:
-        task: What is done.
-        name: The folder below outputs/.
-        seed: Of everything that is drawn.
-        store: Where everything that is made is kept and found again.
-        trainer: Devices, precision, workers.
-        logger: Of training curves.
-        plugins: Modules that register explainers, metrics, data sets or models.
-    """
-
-    task: str
-    name: str
-    seed: Annotated[int, Field(ge=0, lt=2**31)]
-    store: str
-    trainer: TrainerParams
-    logger: LoggerParams
-    plugins: tuple[str, ...]
 
 
 def open_runtime(job: Common, output: Path, *, small: bool) -> Runtime:

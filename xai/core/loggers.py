@@ -14,32 +14,9 @@ import pandas as pd
 from PIL import Image
 from pytorch_lightning.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 
+from xai.core.common import LoggerParams as LoggerParams
 from xai.core.errors import UserError
 from xai.core.folders import final_folder
-from xai.core.settings import settings
-
-
-@settings
-class LoggerParams:
-    """A logger.
-
-    Args:
-        kind: `wandb`, `tensorboard`, `mlflow`, `csv` or `none`.
-        project: Name of the W&B project, or of the MLflow experiment.
-        entity: Whose project it is: a W&B user or team; null is who is logged in.
-        group: What the runs of one comparison have in common; null is `name`, which all jobs of a sweep share.
-        tags: Beside those that a run has in any case: task, study, method, data, model, seed.
-        mode: `auto` goes online where W&B has a key; or `online`, `offline`.
-        uri: MLflow's tracking server; null keeps its files beside the results.
-    """
-
-    kind: Literal["wandb", "tensorboard", "mlflow", "csv", "none"] = "wandb"
-    project: str = "xai"
-    entity: str | None = None
-    group: str | None = None
-    tags: tuple[str, ...] = ()
-    mode: Literal["auto", "online", "offline"] = "auto"
-    uri: str | None = None
 
 
 def build_logger(

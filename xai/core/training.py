@@ -6,7 +6,6 @@ process of its own for as long as a stage trains, and the weights come back by t
 
 import logging
 import math
-import os
 import tempfile
 import time
 import warnings
@@ -34,66 +33,12 @@ from xai.core.kept import BEST, Keep, forget_kept, kept_weights
 from xai.core.optimisation import FitParams
 from xai.core.processes import Parcel, Tell, run_group
 from xai.core.progress import bar
-from xai.core.settings import Count, FieldError, NonNegative, Whole, settings
+from xai.core.trainer import TrainerParams as TrainerParams
 
 CHECKPOINT = "checkpoint.ckpt"
 _STEPS_BETWEEN_LOOKS, _STEPS_BETWEEN_QUESTIONS, _STEPS_BETWEEN_NUMBERS = 50, 10, 10
 _WATCHED = 256
 """Validation images whose loss is logged after each epoch, for curves; where the best epoch is kept, all are asked."""
-
-
-@settings
-class TrainerParams:
-    """Where and how to compute.
-
-    Args:
-        accelerator: `auto` (a GPU where there is one), `cpu` or `gpu`.
-        precision: `32-true`, `bf16-mixed` or `16-mixed`.
-        devices: How many GPUs train together, or processes on the CPU. Each takes `batch_size` images a step, so a step
-            sees `batch_size * devices`. What is not training uses one.
-        workers: Processes that read images from disk in training, for each device, and threads that do when a split is
-            explained.
-        threads: Threads of one tensor operation on the CPU; null gives small models one and others all cores.
-        checkpoint_minutes: The most work that is lost when a training is killed; 0 writes a checkpoint after each step.
-    """
-
-    accelerator: Literal["auto", "cpu", "gpu", "cuda"] = "auto"
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
-    devices: Count = 1
-    workers: Whole = 0
-    threads: Count | None = None
-    checkpoint_minutes: NonNegative = 5.0
-
-    def __post_init__(self) -> None:
-        """Refuse what this machine or Lightning does not have."""
-        if self.accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
-            raise FieldError("accelerator", "needs a GPU, and none is visible: use trainer=cpu")
-        if self.precision == "16-mixed" and self.device.type == "cpu":
-            raise FieldError("precision", "needs a GPU: use bf16-mixed or 32-true on a CPU")
-        if self.devices == 1:
-            return
-        if self.device.type == "cuda" and self.devices > (visible := torch.cuda.device_count()):
-            raise FieldError("devices", f"is more than the {visible} GPU(s) that are visible: use that many at most")
-        if "LOCAL_RANK" in os.environ:
-            raise FieldError("devices", "starts the processes itself: start the job once, without torchrun")
-
-    @property
-    def device(self) -> torch.device:
-        """Where to compute: of several GPUs the one that torchrun or SLURM give this process, where they do."""
-        if self.accelerator == "cpu" or not torch.cuda.is_available():
-            return torch.device("cpu")
-        local = os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", ""))
-        # SLURM may show each process one GPU only, which then is number 0 for all of them.
-        if local.isdecimal() and int(local) < torch.cuda.device_count():
-            return torch.device("cuda", int(local))
-        return torch.device("cuda")
-
-    @contextmanager
-    def autocast(self) -> Iterator[None]:
-        """The trainer's precision for what is not training."""
-        dtype = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(self.precision)
-        with torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None):
-            yield
 
 
 class _Watch(Callback):
