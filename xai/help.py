@@ -183,7 +183,7 @@ def _schema(group: str, choice: str, path: Path) -> Any:
     if group == "task" and choice in ("explain", "compare", "apply_vector", "supervise"):
         return import_module(f"xai.tasks.{choice}").task({}).settings
     if group in ("trainer", "logger"):
-        module, name = {"trainer": ("training", "TrainerParams"), "logger": ("loggers", "LoggerParams")}[group]
+        module, name = {"trainer": ("trainer", "TrainerParams"), "logger": ("common", "LoggerParams")}[group]
         return getattr(import_module(f"xai.core.{module}"), name)
     return None
 
