@@ -113,17 +113,19 @@ def prepare() -> None:
         # A terminal that cannot show a character is no reason to lose hours of work.
         getattr(stream, "reconfigure", lambda **_: None)(errors="backslashreplace")
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _terminate)
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
+                signal.signal(number, _terminate)
         if is_launched():
             end_with_the_launcher()
 
 
 class _Terminated(KeyboardInterrupt):
-    """SIGTERM, which is to end a run in the same order as Ctrl-C does."""
+    """A signal that is to end a run in the same order as Ctrl-C does: a kill, or a terminal that was closed."""
 
 
-def _terminate(*_: Any) -> None:
-    raise _Terminated
+def _terminate(number: int, _: Any) -> None:
+    raise _Terminated(number)
 
 
 def _guarded(load: Callable[..., DictConfig]) -> Callable[..., DictConfig]:
@@ -192,8 +194,9 @@ def report_errors(job: Callable[[], None]) -> int:
         why = no_folder(Path(error.filename)) or f"cannot use {error.filename}: {error.strerror}"
         return _fail(f"{why}; choose another folder with name=... or store=...")
     except KeyboardInterrupt as stop:
-        print("\nstopped; the same command goes on from here", file=sys.stderr)
-        return 128 + (signal.SIGTERM if isinstance(stop, _Terminated) else signal.SIGINT)
+        with suppress(OSError):  # of a terminal that is gone
+            print("\nstopped; the same command goes on from here", file=sys.stderr)
+        return 128 + (stop.args[0] if isinstance(stop, _Terminated) else signal.SIGINT)
     except (MemoryError, RuntimeError) as error:
         if not isinstance(error, MemoryError) and not re.search(_NO_MEMORY, str(error)):
             raise

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import signal
 import sys
 from dataclasses import asdict
 from typing import Any
@@ -119,12 +120,19 @@ def test_an_error_in_a_worker_is_told_in_its_own_words(capsys: pytest.CaptureFix
     assert capsys.readouterr().err == "error: picture.png is broken: replace it\n"
 
 
-@pytest.mark.parametrize(("sent", "status"), [(KeyboardInterrupt, 130), (cli._Terminated, 143)])
-def test_a_stop_says_how_to_go_on(capsys: pytest.CaptureFixture[str], sent: type[BaseException], status: int) -> None:
-    def job() -> None:
-        raise sent
-
-    assert cli.report_errors(job) == status
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_stop_says_how_to_go_on(capsys: pytest.CaptureFixture[str], number: signal.Signals, status: int) -> None:
+    before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        cli.prepare()
+        assert cli.report_errors(lambda: signal.raise_signal(number)) == status
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        cli.prepare()
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN  # as nohup asks for
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
     assert "the same command goes on" in capsys.readouterr().err
 
 
