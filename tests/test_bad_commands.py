@@ -177,7 +177,9 @@ def test_a_bad_command_in_a_process_of_its_own(typed: str, folder: Path) -> None
 @pytest.mark.parametrize("typed", ["seed=one", "task=train trainer.workers=-1", "study=salvage store=[1]", "foo=1"])
 def test_what_every_job_has_is_checked_before_torch_is_imported(typed: str, folder: Path) -> None:
     run = "import sys; from xai.cli import main; main(); print('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", run, *shlex.split(typed)], capture_output=True, text=True, check=False)
+    ours = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    command = [sys.executable, "-c", run, *shlex.split(typed)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=ours)
     check_line(2, done.stderr, typed, folder)
     assert done.stdout == "False\n"
 

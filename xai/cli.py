@@ -113,7 +113,8 @@ def prepare() -> None:
         # A terminal that cannot show a character is no reason to lose hours of work.
         getattr(stream, "reconfigure", lambda **_: None)(errors="backslashreplace")
     if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGTERM, signal.SIGHUP):
+        _stops.clear()
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
                 signal.signal(number, _terminate)
         if is_launched():
@@ -121,10 +122,24 @@ def prepare() -> None:
 
 
 class _Terminated(KeyboardInterrupt):
-    """A signal that is to end a run in the same order as Ctrl-C does: a kill, or a terminal that was closed."""
+    """A signal that ends a run in order: Ctrl-C, a kill, or a terminal that was closed."""
+
+
+def _stoppable(job: Callable[[], None]) -> None:
+    try:
+        job()
+    except Exception as error:
+        if not _stops:
+            raise
+        raise _Terminated(_stops[0]) from error
+
+
+_stops: list[int] = []
+"""Signals that have come, also where somebody has made an error of his own of them, as imports do."""
 
 
 def _terminate(number: int, _: Any) -> None:
+    _stops.append(number)
     raise _Terminated(number)
 
 
@@ -178,7 +193,7 @@ def _given(typed: list[str]) -> argparse.Namespace:
 def report_errors(job: Callable[[], None]) -> int:
     """Run a job; print one line for whatever the user can mend, and return the exit status."""
     try:
-        job()
+        _stoppable(job)
         sys.stdout.flush()
     except UserError as error:
         return _fail(str(error))

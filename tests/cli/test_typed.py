@@ -127,12 +127,21 @@ def test_a_stop_says_how_to_go_on(capsys: pytest.CaptureFixture[str], number: si
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
         cli.prepare()
         assert cli.report_errors(lambda: signal.raise_signal(number)) == status
+
+        def swallowed() -> None:
+            try:
+                signal.raise_signal(number)
+            except KeyboardInterrupt as stop:
+                raise RuntimeError("Error calling __set_name__") from stop
+
+        assert cli.report_errors(swallowed) == status
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         cli.prepare()
         assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN  # as nohup asks for
     finally:
         for each, handler in before.items():
             signal.signal(each, handler)
+        cli._stops.clear()
     assert "the same command goes on" in capsys.readouterr().err
 
 
