@@ -8,6 +8,8 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
 
 from tests.report.study_frames import scores
 from xai import cli
@@ -20,10 +22,10 @@ FAILING = {"UserError": UserError("it is\nwrong"), "bug": ZeroDivisionError("div
 Sweeping = Callable[..., int]
 
 
-def measured(folder: Path, seed: int) -> None:
+def measured(folder: Path, seed: int, srg: float = 0.6) -> None:
     """What a study leaves behind."""
     folder.mkdir(parents=True, exist_ok=True)
-    means = {"salvage": {"srg": 0.6}, "random": {"srg": 0.1}}
+    means = {"salvage": {"srg": srg}, "random": {"srg": 0.1}}
     found = scores(means, seeds=(seed,)).assign(chance=float("nan"))
     write_frames(folder, Frames(found, pd.DataFrame(), pd.DataFrame(), pd.DataFrame()))
     (folder / MARKER).write_text(json.dumps({"written": ["scores.csv"]}))
@@ -31,7 +33,10 @@ def measured(folder: Path, seed: int) -> None:
 
 @pytest.fixture
 def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sweeping:
-    """Runs the command line in an empty folder; a seed may fail in one of the ways of `FAILING`."""
+    """Runs the command line in an empty folder; a seed may fail in one of the ways of `FAILING`.
+
+    Its numbers depend on `surrogate.fit.clip` alone.
+    """
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
     Path("conf/sweep").mkdir(parents=True)
@@ -47,7 +52,9 @@ def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sweeping:
         def job(config: Any, folder: Path, keys: object) -> None:
             if config.seed in (fails or {}):
                 raise FAILING[(fails or {})[config.seed]]
-            measured(folder, config.seed)
+            (folder / ".hydra").mkdir(parents=True)
+            (folder / ".hydra" / "overrides.yaml").write_text(OmegaConf.to_yaml(HydraConfig.get().overrides.task))
+            measured(folder, config.seed, 0.5 + 0.1 * (config.surrogate.fit.clip or 0))
 
         with monkeypatch.context() as patch:
             if "-m" in typed:

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 
@@ -77,6 +78,18 @@ def test_a_sweep_without_a_file_has_a_joint_table_too(sweep: Sweeping, capsys: p
     capsys.readouterr()
     assert sweep("task=status", "name=mine") == 0
     assert "2 jobs: 2 done" in capsys.readouterr().out
+
+
+def test_runs_at_other_settings_are_rows_apart_and_what_they_share_is_one(
+    sweep: Sweeping, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sweep("-m", "sweep=toy", "surrogate.fit.clip=1,2", "seed=0,1") == 0
+    found = pd.read_csv("outputs/toy/toy.csv").set_index("row")
+    rows = [f"salvage at surrogate.fit.clip={clip}" for clip in (1, 2)]
+    assert list(found.index) == [*rows, "random"]
+    assert list(found.label[rows]) == [f"salvage, surrogate.fit.clip={clip}" for clip in (1, 2)]
+    assert list(found["mean"]) == pytest.approx([60, 70, 10])
+    assert "Not measured" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

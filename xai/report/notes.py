@@ -10,6 +10,7 @@ from xai.report.layout import SPREADS, UNITS, TableParams
 from xai.report.parts import CHANCE, Reasons, Table
 from xai.study.claims import KINDS
 from xai.study.columns import Column
+from xai.study.frame import own_name
 from xai.study.statistics import LEVEL, Best
 
 _PATTERN = re.compile(r"[*?\[]")
@@ -97,7 +98,7 @@ def _notes_on_gaps(table: Table, reasons: Reasons) -> list[str]:
 def notes_on_rows(table: Table, measured: frozenset[str], params: TableParams, reasons: Reasons) -> list[str]:
     """Which rows are not there: left out with a reason, without any of the columns, or not measured at all."""
     notes = [f"Left out: {params.row(name).label or name}: {why}." for name, why in reasons.unfit.items()]
-    shown = {CHANCE, *reasons.unfit, *(row.name for section in table.sections for row in section.rows)}
+    shown = {CHANCE, *reasons.unfit, *(own_name(row.name) for section in table.sections for row in section.rows)}
     names = [name for group in params.groups for name in group.rows if not _PATTERN.search(name)]
     named = [name for name in dict.fromkeys(names) if name not in shown]
     for told, there in (("Without any of these columns", True), ("Not measured", False)):

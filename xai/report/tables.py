@@ -17,6 +17,7 @@ from xai.report.notes import notes_on_numbers, notes_on_rows, units
 from xai.report.parts import CHANCE, Cell, Reasons, Row, Section, Table
 from xai.study.claims import parts
 from xai.study.columns import COSTS, Column, column_of, scale
+from xai.study.frame import AT, own_name
 from xai.study.ranks import PLACE, as_ranks, of_ranks
 from xai.study.statistics import WHOLE, Best, best_and_ties, normalised, over_seeds, summary, wide
 
@@ -51,7 +52,7 @@ def build_tables(
         _table(where, part, params, _there(shown, part, params), reasons or Reasons())
         for where, part in parts(lines, params.pool)
     ]
-    measured = frozenset(frame["explainer"])
+    measured = frozenset(map(own_name, frame["explainer"]))
     more = [(*notes_on_rows(table, measured, params, reasons or Reasons()), *params.notes) for table in tables]
     return [replace(table, notes=(*table.notes, *notes)) for table, notes in zip(tables, more, strict=True)]
 
@@ -197,13 +198,13 @@ def _placed(groups: Sequence[Group], frame: pd.DataFrame) -> list[Group]:
     """The groups with the names of measured rows, and those that none names under Others."""
     kinds = frame.drop_duplicates("explainer").set_index("explainer")["kind"]
     patterns = [name for group in groups for name in group.rows]
-    named = {row for row in kinds.index if any(fnmatchcase(row, pattern) for pattern in patterns)}
+    named = {row for row in kinds.index if any(fnmatchcase(own_name(row), pattern) for pattern in patterns)}
     taken: set[str] = set()
     placed = []
     for group in groups:
         rows: dict[str, None] = {}
         for name in group.rows:
-            matching = [str(row) for row in kinds.index if fnmatchcase(row, name)]
+            matching = [str(row) for row in kinds.index if fnmatchcase(own_name(row), name)]
             rows |= dict.fromkeys(matching or [str(row) for row in kinds.index[kinds == name] if row not in named])
         rows = {name: None for name in rows if name not in taken}
         taken |= rows.keys()
@@ -221,9 +222,10 @@ def _best(frame: pd.DataFrame, column: Column, compared: Sequence[str]) -> Best:
 
 
 def _row(name: str, label: str, cells: tuple[Cell, ...], params: TableParams) -> Row:
-    called = params.row(name)
-    label = called.label or label or name
-    return Row(name, label, cells, called.about, called.symbol, name in params.highlighted)
+    own, _, settings = name.partition(AT)
+    called = params.row(own)
+    label = ", ".join(filter(None, (called.label, settings))) if called.label else label or name
+    return Row(name, label, cells, called.about, called.symbol, own in params.highlighted)
 
 
 def _scale(column: Column, params: TableParams) -> float:

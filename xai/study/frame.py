@@ -77,6 +77,44 @@ def join(parts: Iterable[Frames]) -> Frames:
     return Frames(*(_joined([getattr(part, name) for part in listed]).drop_duplicates() for name in NAMES))
 
 
+AT = " at "
+"""In the name of a row of several runs, between its own name and the settings that tell it from those of other runs."""
+
+_RUN = ["case", "explainer", "model", "data", "source", "seed", "split"]
+
+
+def join_runs(runs: Sequence[tuple[str, Frames]]) -> Frames:
+    """The frames of several runs as one, where rows of one name and seed may have been measured at other settings.
+
+    Args:
+        runs: The settings of each that others do not share, such as `transfer.alpha=0.6`, and its frames. Rows of
+            which two runs say something else are told apart by them, `proposed at transfer.alpha=0.6`; what comes out
+            the same in all runs stays one row.
+    """
+    what = [*_RUN, "metric", "image"]
+    scores = _joined(frames.scores for _, frames in runs)
+    apart = set()
+    if len(scores):
+        answers = scores.drop_duplicates([*what, "value"])
+        apart = set(answers.loc[answers.duplicated(what, keep=False), "explainer"])
+
+    def told(frame: pd.DataFrame, settings: str) -> pd.DataFrame:
+        if not settings or not len(frame):
+            return frame
+        mine = frame["explainer"].isin(apart)
+        return frame.assign(
+            explainer=frame["explainer"].where(~mine, frame["explainer"] + AT + settings),
+            label=frame["label"].where(~mine, frame["label"] + ", " + settings),
+        )
+
+    return join(Frames(*(told(getattr(frames, name), settings) for name in NAMES)) for settings, frames in runs)
+
+
+def own_name(row: str) -> str:
+    """The name of a row without what `join_runs` has added to it."""
+    return row.partition(AT)[0]
+
+
 def _common(measured: Measurement) -> dict[str, Any]:
     case, row = measured.case, measured.row
     return {

@@ -19,7 +19,7 @@ from xai.core.settings import settings
 from xai.core.sweep_file import Sweep
 from xai.report.present import hand_over, tables_of, views
 from xai.report.results import Origin, write_results
-from xai.study.frame import NAMES, join, read_frames
+from xai.study.frame import NAMES, join_runs, read_frames
 from xai.sweeps.jobs import OUTPUTS, Job, asked_jobs, read_plan
 from xai.tasks.registry import Task
 
@@ -89,7 +89,7 @@ def show(sweep: Sweep, folders: Sequence[Path], output: Path, name: str, typed: 
         raise UserError(f"{name}: no run has results yet: start it with -m, or name folders of runs as runs=...")
     if not any(getattr(sweep, each) for each in _VIEWS):
         sweep = replace(sweep, **_views_of(there[0]))
-    frames = join([read_frames(folder) for folder in there])
+    frames = join_runs(list(zip(_apart(there), map(read_frames, there), strict=True)))
     missing = [f"{folder.name}: no results yet" for folder in folders if folder not in there]
     found = views(frames, sweep.tables, sweep.claims, sweep.figures, {})
     found = replace(found, summary=[sweep.about] if sweep.about else [], missing=[*found.missing, *missing])
@@ -103,12 +103,26 @@ def show(sweep: Sweep, folders: Sequence[Path], output: Path, name: str, typed: 
     return page
 
 
+def _apart(folders: Sequence[Path]) -> list[str]:
+    """What each run was asked for and not all of them were, but for its seed, as `key=value key=value`."""
+    asked = [_recorded(folder / ".hydra" / "overrides.yaml") or [] for folder in folders]
+    shared = set.intersection(*map(set, asked))
+    return [
+        " ".join(each for each in one if each not in shared and not each.startswith(("seed=", "name=")))
+        for one in asked
+    ]
+
+
 def _has_frames(folder: Path) -> bool:
     return all((folder / f"{name}.csv").is_file() for name in NAMES)
 
 
 def _views_of(folder: Path) -> dict[str, Any]:
     """Tables, claims and figures that a run was asked for."""
-    path = folder / ".hydra" / "config.yaml"
-    recorded: Any = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    recorded = _recorded(folder / ".hydra" / "config.yaml") or {}
     return {name: tuple(recorded.get(name) or ()) for name in _VIEWS}
+
+
+def _recorded(path: Path) -> Any:
+    """What Hydra has written of a run; None where it has not."""
+    return yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None
