@@ -260,10 +260,11 @@ def test_what_the_papers_printed_is_kept_as_they_printed_it():
         "salvage_table4": 21,
         "ranking": 2,
         "vectors_table1": 36,
+        "vectors_table2": 36,
     }
     # A changed figure has to be meant: this is the hash of all of them as they stand in the papers.
     text = json.dumps(printed, sort_keys=True)
-    assert hashlib.sha256(text.encode()).hexdigest()[:16] == "77610b3d11e8d901"
+    assert hashlib.sha256(text.encode()).hexdigest()[:16] == "2d6e67ce0f65fc23"
 
 
 def test_published_figures_stand_side_by_side_in_their_own_table():
