@@ -18,6 +18,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
+from rich.markup import escape
 
 from xai.core.errors import UserError
 from xai.core.launching import Command, run_command, stop_commands, threads
@@ -64,7 +65,7 @@ class _Commands(Launcher):
 
 def _ended(command: Command, status: int) -> int:
     said = "[green]done[/]" if status == 0 else f"[red]ended with status {status}[/]"
-    console.print(f"  {command.run.name}: {said}", highlight=False, soft_wrap=True)
+    console.print(f"  {escape(command.run.name)}: {said}", highlight=False, soft_wrap=True)
     return status
 
 

@@ -21,6 +21,7 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.hydra import Hydra
 from hydra._internal.sources_registry import SourcesRegistry
 from hydra._internal.utils import get_args_parser
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
@@ -357,6 +358,7 @@ def _typed_groups() -> tuple[str, ...]:
 @functools.cache
 def _whole(chosen: tuple[str, ...]) -> DictConfig:
     """The configuration of some choices; the default one, where they do not go together."""
+    GlobalHydra.instance().clear()  # of a job that what is explained has ended
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         try:
             return hydra.compose("config", overrides=list(chosen))

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from tests.core.artifacts import SPEC, WEIGHTS, forget_checks, make_files, names_below, refuse
 from xai.core import store as artifacts
 from xai.core.canonical import canonical
 from xai.core.errors import UserError
 from xai.core.store import Store
+from xai.models.weights import write_weights
 
 # Keys
 
@@ -310,3 +312,23 @@ def test_a_sealed_partial_that_does_not_hold_is_made_again(
     assert manifest.parent.name.endswith(".partial")
     forget_checks()
     assert store.get("classifier", SPEC, make_files).file("weights.bin").read_bytes() == WEIGHTS
+
+
+def test_weights_that_a_killed_process_left_half_written_are_no_part_of_an_artifact(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(tensors: object, path: Path, metadata: object) -> None:
+        path.write_bytes(b"half")
+        os.link(path, path.with_name(f"{path.name}-kept"))  # what is left where nobody tidies up
+        raise KeyboardInterrupt
+
+    def make(workdir: Path) -> None:
+        write_weights(workdir / "weights.safetensors", {"a": torch.ones(2)}, {})
+
+    with monkeypatch.context() as patch:
+        patch.setattr("xai.models.weights.save_file", killed)
+        with pytest.raises(KeyboardInterrupt):
+            store.get("test", {}, make)
+    assert any(store.root.rglob("*-kept"))
+    artifact = store.get("test", {}, make)
+    assert {path.name for path in artifact.path.iterdir()} == {"weights.safetensors", "artifact.json"}

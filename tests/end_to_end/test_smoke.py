@@ -239,3 +239,15 @@ def test_the_transferred_model_explains_a_picture(smoke: Run, tmp_path: Path) ->
         map_.load()
         assert map_.format == "PNG"
         assert min(map_.size) >= 42
+
+
+def test_tuning_lambda_trains_nothing(smoke: Run, tmp_path: Path) -> None:
+    pytest.importorskip("optuna", reason="task=tune: pip install -e '.[optuna]'")
+    store = link_store(smoke.store, tmp_path)
+    before = set(artifacts(store))
+    over = "over={transfer.lambda1:[0.9,1.1],transfer.lambda2:[0.2,0.5]}"
+    run(tmp_path, "experiment=smoke", "task=tune", over, "trials=3", "transfer.lambda2_grid=[${transfer.lambda2}]")
+    assert {path.parent.name for path in set(artifacts(store)) - before} == {"maps", "scores"}
+    tried = pd.read_csv(tmp_path / "outputs" / "tuned" / "trials.csv")
+    assert tried.groupby(["transfer.lambda1", "transfer.lambda2"])["e_rmse"].nunique().eq(1).all()
+    assert tried["e_rmse"].nunique() > 1

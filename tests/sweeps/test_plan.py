@@ -1,5 +1,6 @@
 """`task=plan` and `task=data`: every paper-scale sweep is planned, and by hand the numbers are the same."""
 
+import re
 from pathlib import Path
 
 import hydra
@@ -10,15 +11,21 @@ from xai.core.composing import CONF
 from xai.data.catalogue import fill, open_data
 from xai.data.facts import FACTS, counts, state
 from xai.data.registry import SPLITS, names
-from xai.papers.plans import stages_of
+from xai.papers.plans import passes_a_second, stages_of
+from xai.sweeps.jobs import axes_of
 from xai.sweeps.plan import planned_settings
 
 PAPER = sorted(path.stem for path in (CONF / "sweep").glob("*_paper.yaml"))
-RUNS = {
-    (CONF / "sweep" / f"{name}.yaml").read_text().split("axes:")[1].split("\ntables:")[0].split("\nclaims:")[0]: name
-    for name in PAPER
-}
+
+
+def runs_of(name: str) -> str:
+    whole = (CONF / "sweep" / f"{name}.yaml").read_text()
+    return whole.split("axes:")[1].split("\ntables:")[0].split("\nclaims:")[0].split("\nfigures:")[0]
+
+
+RUNS = {runs_of(name): name for name in PAPER}
 """By their runs: Tables 1 to 4 of SALVAGE are of the same ones."""
+EMBEDDED = {runs_of(path.stem): path.stem for path in (CONF / "sweep").glob("*.yaml") if path.stem not in PAPER}
 
 
 def planned(*typed: str) -> list[dict[str, float]]:
@@ -41,6 +48,25 @@ def test_every_paper_scale_sweep_is_planned(name: str) -> None:
     for stages in planned(f"sweep={name}", *typed):
         assert sum(stages.values()) > 1e6
         assert any(stage.startswith("scores: ") for stage in stages)
+
+
+@pytest.mark.parametrize("name", sorted(EMBEDDED.values()))
+def test_every_embedded_sweep_is_planned(name: str) -> None:
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        first = [axis[0] for axis in axes_of([f"sweep={name}"], [], "config")]
+    # `all` of its rows would be opened one by one, which takes longer than all else here.
+    (stages,) = planned(*first, *(["rows=[rise,random]"] if name == "compare" else []))
+    assert sum(stages.values()) > 1e3
+    assert any(stage.startswith("scores: ") for stage in stages)
+
+
+def test_a_rate_that_is_measured(sweep: Sweeping, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("xai.sweeps.plan.passes_a_second", lambda model, device: passes_a_second(model, device, 0.01, 2))
+        assert sweep("task=plan", "experiment=salvage_smoke", "rate=measured") == 0
+    said = re.search(r"GPU hours at ([\d,]+) passes a second", " ".join(capsys.readouterr().out.split()))
+    assert said
+    assert int(said[1].replace(",", "")) > 0
 
 
 def test_the_passes_of_salvage_by_hand() -> None:

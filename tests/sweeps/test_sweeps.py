@@ -29,7 +29,8 @@ def test_jobs_that_fail_stop_no_other_and_what_there_is_is_shown_together(
     assert "3 jobs: 1 done, 2 failed" in out
     assert "it is wrong" in out
     assert "ZeroDivisionError: division" in out
-    assert "python run.py study=salvage seed=1 logger=none sweep=toy 'name='\"'\"'toy/seed=1'\"'\"''" in out
+    command = "python run.py study=salvage seed=1 logger=none sweep=toy 'name='\"'\"'toy/seed=1'\"'\"''"
+    assert f"{command}    # ZeroDivisionError: division" in out
     about = yaml.safe_load((RUNS / "results" / "about.yaml").read_text())
     assert (about["command"], about["runs"]) == ("python run.py --config-dir=conf -m sweep=toy", 1)
     assert "salvage" in (RUNS / "results" / "tables.csv").read_text()

@@ -86,7 +86,7 @@ def overrides(typed: Sequence[str], *, many: bool = False) -> list[str]:
     parser = OverridesParser.create()
     given = [_readable(each, parser, many) for each in typed]
     # The default model has no architecture, and one that is named is another model.
-    added = re.compile(r"(explainers|metric)\.[^=]+=|model\.(architecture|crop)=")
+    added = re.compile(r"(explainers|metric|over)\.[^=]+=|over=|model\.(architecture|crop)=")
     return [f"++{each}" if added.match(each) else each for each in given]
 
 

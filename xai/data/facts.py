@@ -41,7 +41,7 @@ FACTS = {
     "photos": Facts((0, 0, 21), "shipped", "BSD, CC0 and CC BY", "scikit-learn, scikit-image (make compare)"),
     "imagenet": Facts((1281167, 0, 50000), "ask", "research, not commercial", "image-net.org"),
     "imagenette": Facts((9469, 0, 3925), "fetch", "as ImageNet", "github.com/fastai/imagenette"),
-    "cars": Facts((8144, 0, 8041), "fetch", "research, not commercial", "Stanford Cars, of mirrors"),
+    "cars": Facts((8144, 0, 8041), "fetch", "not said; cite", "Stanford Cars, of mirrors"),
     "dtd": Facts((1880, 1880, 1880), "fetch", "research", "robots.ox.ac.uk/~vgg/data/dtd"),
     "eurosat": Facts((27000, 0, 0), "fetch", "MIT", "github.com/phelber/EuroSAT"),
     "gtsrb": Facts((26640, 0, 12630), "fetch", "not said; cite", "benchmark.ini.rub.de"),

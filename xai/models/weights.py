@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from xai.core.errors import UserError
+from xai.core.files import TEMPORARY
 from xai.models.pickles import foreign, foreign_globals, imported, is_textual_pickle
 
 # Where both are held, the averaged weights come first, as in timm: it is they that were evaluated.
@@ -101,7 +102,8 @@ def write_weights(path: str | Path, tensors: Mapping[str, Tensor], metadata: Map
     copies = {k: v.detach().cpu().clone(memory_format=torch.contiguous_format) for k, v in tensors.items()}
     if path.is_dir():
         raise UserError(f"cannot write {printable(str(path))}, it is a directory: give the name of a file in it")
-    temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(8)}.tmp")
+    # A name that the store knows for what a killed process has left half written.
+    temporary = path.with_name(f"{TEMPORARY}{secrets.token_hex(8)}-{path.name[:100]}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.touch(exist_ok=False)

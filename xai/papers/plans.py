@@ -6,6 +6,7 @@ filled with.
 """
 
 import hashlib
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -23,6 +24,7 @@ from xai.papers.ranking.study import RankingStudy
 from xai.papers.salvage.study import SalvageStudy
 from xai.papers.vectors.study import VectorsStudy
 from xai.papers.vectors.transfer import with_coalitions
+from xai.study.everything import ALL, every_row
 from xai.study.params import StudySettings, open_metrics, open_rows
 
 _FORWARD_AND_BACKWARD = 3
@@ -67,13 +69,17 @@ def stages_of(asked: StudySettings) -> list[Stage]:
         UserError: Nobody has said how many images the data set has, or no study that trains is asked for.
     """
     plan = _Plan(asked)
+    rows = None
     if isinstance(asked, VectorsStudy):
         explained = plan.vectors(asked)
     elif isinstance(asked, SalvageStudy | RankingStudy):
         explained = plan.networks(asked)
+    elif asked.study == "compare":
+        # The classifier is there, and nothing is trained.
+        explained, rows = [], plan.compared(getattr(asked, "budget", None))
     else:
-        raise UserError(f"task=plan knows study=vectors, salvage and ranking: study={asked.study} is none of them")
-    plan.measured(explained)
+        raise UserError(f"task=plan knows study=vectors, salvage, ranking and compare: {asked.study} is none of them")
+    plan.measured(explained, rows)
     return plan.stages
 
 
@@ -172,13 +178,20 @@ class _Plan:
         self.explain(supervision, self.asked.case.images or self.images[asked.case.split], "the test images", ft_target)
         return chosen
 
-    def measured(self, explained: Sequence[Stage]) -> None:
+    def compared(self, budget: int | None) -> list[Row]:
+        """The rows of a comparison; `all` are those that are not too dear, whether they fit the model or not."""
+        asked = self.asked
+        named = [name for name in asked.rows if name != ALL]
+        rows = open_rows(named, asked.explainers) if named else []
+        return [*rows, *(every_row(rows, asked.explainers, self.players, budget)[0] if ALL in asked.rows else ())]
+
+    def measured(self, explained: Sequence[Stage], rows: Sequence[Row] | None = None) -> None:
         """Maps of all rows, and scores of all metrics for each."""
         asked = self.asked
         images = asked.case.images or self.images[asked.case.split]
         metrics = open_metrics(asked.metrics, asked.metric)
         targets = 2 if any("second" in each.needs for each in metrics) else 1
-        rows = open_rows(asked.rows, asked.explainers)
+        rows = open_rows(asked.rows, asked.explainers) if rows is None else rows
         maps = []
         for row in rows:
             mine = [self.trained[row.name]] if row.name in self.trained else []
@@ -217,21 +230,52 @@ def _weights(model: Any) -> int:
     architecture = getattr(model, "architecture", None)
     if architecture is not None:
         return _published_weights(architecture)
-    if hasattr(model, "towers"):
-        from xai.models.factory import build_clip
-
-        return _count(build_clip(model, 0))
-    return _count(model.build(10))
+    return _count(untrained(model, torch.device("cpu")))
 
 
 @cache
 def _published_weights(architecture: str) -> int:
+    with torch.device("meta"):  # no memory, no numbers
+        return _count(_published(architecture, torch.device("meta")))
+
+
+def untrained(model: Any, device: torch.device) -> torch.nn.Module:
+    """A network of a model's settings with random weights, which costs what the trained one does."""
+    architecture = getattr(model, "architecture", None)
+    if architecture is not None:
+        return _published(architecture, device).to(device)
+    if hasattr(model, "towers"):
+        from xai.models.factory import build_clip
+
+        return build_clip(model, 0).to(device)
+    network: torch.nn.Module = model.build(10).to(device)
+    return network
+
+
+def _published(architecture: str, device: torch.device) -> torch.nn.Module:
     import open_clip
 
-    with torch.device("meta"):  # no memory, no numbers
-        if architecture in open_clip.list_models():
-            return _count(open_clip.create_model(architecture, device="meta"))
-        return _count(timm.create_model(architecture, pretrained=False))
+    if architecture in open_clip.list_models():
+        network: torch.nn.Module = open_clip.create_model(architecture, device=device)
+        return network
+    return timm.create_model(architecture, pretrained=False)
+
+
+def passes_a_second(model: Any, device: torch.device, seconds: float = 3.0, batch: int = 32) -> float:
+    """Forward passes of whole images that a device does in a second; of a CLIP, those of its visual tower."""
+    network = untrained(model, device).eval()
+    network = getattr(network, "visual", network)
+    images = torch.rand(batch, 3, model.image_size, model.image_size, device=device)
+    done = 0
+    with torch.no_grad():
+        network(images)
+        start = time.perf_counter()
+        while time.perf_counter() - start < seconds:
+            network(images)
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            done += batch
+    return done / (time.perf_counter() - start)
 
 
 def _count(network: torch.nn.Module) -> int:

@@ -88,11 +88,16 @@ def end(jobs: Sequence[Job], typed: str) -> int:
     sweep = _sweep_of(config)
     states = [look(job) for job in jobs]
     say(states)
-    with seen_by(config):
-        report(jobs, sweep, folder_of(jobs), typed)
     failed = [state for state in states if state.state != "done"]
-    if failed:
-        console.print(f"\n{len(failed)} of {len(jobs)} jobs did not end well; the same command goes on, each alone by:")
+    try:
+        with seen_by(config):
+            report(jobs, sweep, folder_of(jobs), typed)
+    finally:
+        if failed:
+            console.print(
+                f"\n{len(failed)} of {len(jobs)} jobs did not end well; the same command goes on, each alone by:"
+            )
         for state in failed:
-            console.print(f"  {state.job.command}", markup=False, highlight=False, soft_wrap=True)
+            why = f"    # {state.said}" * bool(state.said)
+            console.print(f"  {state.job.command}{why}", markup=False, highlight=False, soft_wrap=True)
     return 1 if failed else 0

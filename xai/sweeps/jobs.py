@@ -20,7 +20,7 @@ from typing import Any
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from xai.core.errors import UserError
 from xai.core.files import write_atomically
@@ -104,6 +104,13 @@ def seen_by(config: DictConfig) -> Iterator[None]:
         yield
     finally:
         HydraConfig.instance().cfg = before
+
+
+def typed_here(*without: str) -> list[str]:
+    """What was typed for this job, but for some settings and what is below them; references stay as they are typed."""
+    typed: Any = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
+    plain = [str(each).lstrip("+") for each in typed]
+    return [each for each in plain if each.partition("=")[0].partition(".")[0] not in without]
 
 
 def without_hydra(config: DictConfig) -> DictConfig:

@@ -2,9 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from hydra.core.hydra_config import HydraConfig
 from rich.markup import escape
 from rich.table import Table
 
@@ -13,9 +12,10 @@ from xai.core.errors import UserError
 from xai.core.overrides import overrides, typed_keys
 from xai.core.progress import console
 from xai.core.settings import Positive, settings
-from xai.papers.plans import Stage, stages_of
+from xai.core.training import TrainerParams
+from xai.papers.plans import Stage, passes_a_second, stages_of
 from xai.study.params import StudySettings
-from xai.sweeps.jobs import jobs_of, without_hydra
+from xai.sweeps.jobs import jobs_of, typed_here, without_hydra
 from xai.tasks.registry import Task
 
 _OWN = ("task", "rate", "name")
@@ -27,14 +27,17 @@ class PlanSettings:
 
     Args:
         task: `plan`.
-        rate: Forward passes a second; None says nothing of hours.
+        rate: Forward passes a second; `measured` measures them here for some seconds, with random weights; None says
+            nothing of hours.
+        trainer: Where that is.
         checkpoint: Passed on.
         explainers: Passed on.
         metric: Passed on.
     """
 
     task: str
-    rate: Positive | None
+    rate: Positive | Literal["measured"] | None
+    trainer: TrainerParams
     checkpoint: Any
     explainers: Any
     metric: Any
@@ -47,10 +50,13 @@ def task(values: Mapping[str, Any]) -> Task:
 
 def run(asked: PlanSettings, output: Path) -> None:
     """A line for each stage, and what it comes to."""
-    typed = [each.lstrip("+") for each in HydraConfig.get().overrides.task]
-    typed = [each for each in typed if each.partition("=")[0] not in _OWN]
-    jobs = [stages_of(each) for each in planned_settings(typed)]
-    say(jobs, asked.rate)
+    planned = planned_settings(typed_here(*_OWN))
+    rate = asked.rate
+    if rate == "measured":
+        model: Any = getattr(planned[0], "model")  # noqa: B009 - each study has a model of a family of its own
+        with asked.trainer.autocast():
+            rate = passes_a_second(model, asked.trainer.device)
+    say([stages_of(each) for each in planned], rate)
 
 
 def planned_settings(typed: Sequence[str]) -> list[StudySettings]:
@@ -99,7 +105,9 @@ def say(jobs: Sequence[Sequence[Stage]], rate: float | None) -> None:
         highlight=False,
     )
     if not rate:
-        console.print("Hours: rate=PASSES_A_SECOND, as make bench measures them on your card", style="dim")
+        console.print(
+            "Hours: rate=PASSES_A_SECOND, as make bench prints them, or rate=measured beside the card", style="dim"
+        )
 
 
 def _few(names: Mapping[str, Any]) -> str:

@@ -43,6 +43,7 @@ TASKS = {
     "study": "xai.tasks.study",
     "supervise": "xai.tasks.supervise",
     "train": "xai.tasks.train",
+    "tune": "xai.sweeps.tune",
 }
 """Name of a task -> the module whose `task(values)` says what a configuration asks for; imported when it is asked."""
 

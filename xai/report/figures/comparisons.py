@@ -1,5 +1,6 @@
 """Figures that compare rows or metrics: bars, who is right where, quality against cost, agreement of metrics."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -232,33 +233,64 @@ def _frontier(axes: Axes, points: pd.DataFrame, lower: bool) -> None:
 
 
 def _name_points(chart: Figure, axes: Axes, points: pd.DataFrame) -> None:
-    """Labels beside their points, each at the first of some places where it hides no other label and no point."""
+    """Labels beside their points, each at the nearest place where it hides nothing; a line leads to one farther off."""
     canvas = FigureCanvasAgg(chart)
     canvas.draw()
+    renderer, inside = canvas.get_renderer(), axes.get_window_extent()
     at = axes.transData.transform(points[["cost", "mean"]].to_numpy(dtype=float))
-    taken = [Bbox.from_extents(x - 5, y - 5, x + 5, y + 5) for x, y in at]
-    inside = axes.get_window_extent()
-    across, above = ((8, "left"), (-8, "right")), (0, "center")
-    places = [(x, y, side) for y in (0, 11, -11, 22, -22) for x, side in (*across, above) if x or y]
-    for label, cost, mean in zip(points["label"], points["cost"], points["mean"], strict=True):
-        for dx, dy, side in places:
-            text = axes.annotate(
-                str(label),
-                (cost, mean),
-                (dx, dy),
-                textcoords="offset points",
-                ha=side,
-                va="center",
-                fontsize=8,
-                zorder=9,
-            )
-            text.set_path_effects([withStroke(linewidth=2.5, foreground="white")])
-            box = text.get_window_extent(canvas.get_renderer())
-            free = not any(box.overlaps(other) for other in taken) and box.x0 > inside.x0 and box.x1 < inside.x1
-            if free or (dx, dy, side) == places[-1]:
-                taken.append(box)
-                break
-            text.remove()
+    taken = [Bbox.from_bounds(x - 5, y - 5, 10, 10) for x, y in at]
+    labels = [str(label) for label in points["label"]]
+    # The most crowded have the fewest places, and choose first.
+    crowd = (np.hypot(*(at[:, None] - at[None]).transpose(2, 0, 1)) < _CROWDED).sum(1)
+    for number in np.argsort(-crowd, kind="stable"):
+        measure = axes.text(0, 0, labels[number], fontsize=8)
+        size = measure.get_window_extent(renderer)
+        measure.remove()
+        x, y = at[number]
+        places = [_beside(x, y, size.width + 2, size.height + 2, *place) for place in _PLACES]
+        # A place that hides nothing costs nothing, and the first of these is the nearest.
+        place = places[int(np.argmin([_hidden(box, taken, inside) for box in places]))]
+        taken.append(place)
+        right, up = (place.x0 + place.x1) / 2 - x, (place.y0 + place.y1) / 2 - y
+        is_far = max(abs(right) - size.width / 2, abs(up) - size.height / 2) > _NEAR
+        line = {"arrowstyle": "-", "color": GREY, "linewidth": 0.5, "alpha": 0.7, "shrinkA": 0, "shrinkB": 4}
+        text = axes.annotate(
+            labels[number],
+            (points["cost"].iloc[number], points["mean"].iloc[number]),
+            (72 * right / chart.dpi, 72 * up / chart.dpi),
+            textcoords="offset points",
+            ha="center",
+            va="center",
+            fontsize=8,
+            zorder=9,
+            arrowprops=line if is_far else None,
+        )
+        text.set_path_effects([withStroke(linewidth=2.5, foreground="white")])
+        text.set_in_layout(False)
+
+
+_CROWDED, _NEAR = 40.0, 12.0
+"""Pixels within which points are in each other's way, and up to which a label needs no line."""
+_PLACES = [
+    (ring, angle)
+    for ring in (8, 16, 26, 38, 52, 68, 86, 106, 128, 152, 178)
+    for angle in (0, 180, 90, 270, 30, 150, 330, 210, 60, 120, 300, 240)
+]
+"""Pixels from a point to the nearest side of its label, and which way, in degrees."""
+
+
+def _beside(x: float, y: float, wide: float, high: float, ring: float, angle: float) -> Bbox:
+    across, up = np.cos(np.radians(angle)), np.sin(np.radians(angle))
+    middle = x + across * (ring + wide / 2), y + up * (ring + high / 2)
+    return Bbox.from_bounds(middle[0] - wide / 2, middle[1] - high / 2, wide, high)
+
+
+def _hidden(box: Bbox, taken: Sequence[Bbox], inside: Bbox) -> float:
+    """Pixels of a label that lie on something else or outside of the panel."""
+    shared = (Bbox.intersection(box, other) for other in taken)
+    within = Bbox.intersection(box, inside)
+    lost = box.width * box.height - (within.width * within.height if within else 0.0)
+    return float(lost + sum(each.width * each.height for each in shared if each))
 
 
 @dataclass(frozen=True)

@@ -223,9 +223,13 @@ def _words(axes: Axes, suffix: str) -> list[Json]:
             continue
         x, y = map(float, text.xy if is_note else text.get_position())
         right, up = map(float, text.xyann if is_note else (0, 0))
-        at = {"x": np.log10(x) if axes.get_xscale() == "log" and x > 0 else x, "y": y, "xshift": right, "yshift": up}
+        at = {"x": np.log10(x) if axes.get_xscale() == "log" and x > 0 else x, "y": y}
         at |= {"xref": f"x{suffix}", "yref": f"y{suffix}", "xanchor": text.get_ha(), "yanchor": "middle"}
-        found.append({**at, "text": _plain(text.get_text()), "showarrow": False, "font": {"size": 11}})
+        at |= {"text": _plain(text.get_text()), "font": {"size": 11}}
+        if is_note and text.arrow_patch is not None:
+            found.append({**at, "showarrow": True, "arrowhead": 0, "arrowwidth": 0.7, "ax": right, "ay": -up})
+        else:
+            found.append({**at, "showarrow": False, "xshift": right, "yshift": up})
     return found
 
 

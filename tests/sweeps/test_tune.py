@@ -1,0 +1,86 @@
+"""`task=tune`: what it tries, what it keeps, and what it refuses; tests/end_to_end has it over real networks."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from tests.report.study_frames import scores
+from tests.sweeps.conftest import Sweeping
+from xai.study.frame import Frames
+from xai.sweeps import tune
+
+optuna = pytest.importorskip("optuna", reason="task=tune: pip install -e '.[optuna]'")
+ASKED = ("task=tune", "experiment=vectors_tuned", "name=tuned", "logger=none")
+
+
+def shaped(alpha: float, lambda2: float) -> dict[str, float]:
+    """More of the vector explains better and classifies worse."""
+    return {"accuracy": 0.9 - 0.2 * lambda2**2 * alpha, "e_rmse": 1.4 - 0.5 * lambda2 * alpha**0.5}
+
+
+@pytest.fixture(autouse=True)
+def measured(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The studies that the trials are; their networks are a formula."""
+    asked: list[Any] = []
+
+    def measure(settings: Any, runtime: object) -> Frames:
+        asked.append(settings)
+        values = {row: shaped(0.0, 0.0) for row in settings.rows}
+        values[settings.rows[0]] = shaped(settings.transfer.alpha, settings.transfer.lambda2)
+        return Frames(scores(values, seeds=(0,)), pd.DataFrame(), pd.DataFrame(), pd.DataFrame())
+
+    monkeypatch.setattr(tune, "measured", measure)
+    return asked
+
+
+def test_the_front_is_what_no_other_trial_beats(
+    sweep: Sweeping, measured: list[Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sweep(*ASKED, "trials=5") == 0
+    tried, front = (pd.read_csv(f"outputs/tuned/{name}.csv") for name in ("trials", "front"))
+    pairs = list(zip(tried["accuracy"], tried["e_rmse"], strict=True))
+
+    def is_beaten(pair: tuple[float, float]) -> bool:
+        return any(a >= pair[0] and e <= pair[1] and (a, e) != pair for a, e in pairs)
+
+    assert len(tried) == 5
+    assert list(tried["front"]) == [not is_beaten(pair) for pair in pairs]
+    assert set(front["trial"]) <= set(tried.loc[tried["front"], "trial"])
+    assert front["accuracy"].is_monotonic_decreasing
+    assert front["e_rmse"].is_monotonic_decreasing
+    assert set(tried["transfer.alpha"]) <= {0.2, 0.4, 0.6, 0.8}
+    assert tried["transfer.lambda1"].between(0.6, 1.2).all()
+    assert {suffix for suffix in ("png", "svg") if Path(f"outputs/tuned/figures/trade_off.{suffix}").is_file()} == {
+        "png", "svg",
+    }  # fmt: skip
+    # The row beside is measured once, on the validation split.
+    assert [each.rows for each in measured[:2]] == [("proposed", "ft_target"), ("proposed",)]
+    assert {each.case.split for each in measured} == {"validation"}
+    assert [each.transfer.lambda2_grid for each in measured] == [(each,) for each in tried["transfer.lambda2"]]
+    before = Path("outputs/tuned/trials.csv").read_text().splitlines()
+    assert sweep(*ASKED, "trials=2") == 0
+    # Which of the two no other beats is another question.
+    after = Path("outputs/tuned/trials.csv").read_text().splitlines()
+    assert [line.rpartition(",")[0] for line in after] == [line.rpartition(",")[0] for line in before[:3]]
+    assert "what no other trial beats" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ([*ASKED, "over={transfer.lambda2:{low:1,high:1}}"], "over.transfer.lambda2.high=1 must be above low=1"),
+        ([*ASKED, "over={transfer.lambda2:0.5}"], "over.transfer.lambda2=0.5 is no choice"),
+        (["task=tune", "logger=none"], "over is empty"),
+        ([*ASKED, "goals=[accuracy,mark_area]"], "goals: mark_area is better neither way"),
+        ([*ASKED, "goals=[accuracy]"], "must list 2 or more"),
+        ([*ASKED, "over={transfer.lambada:[1]}"], "transfer.lambada"),
+    ],
+)
+def test_what_is_wrong_is_said(
+    sweep: Sweeping, capsys: pytest.CaptureFixture[str], typed: list[str], said: str
+) -> None:
+    assert sweep(*typed) == 2
+    assert said in capsys.readouterr().err
+    assert not Path("outputs/tuned").exists()

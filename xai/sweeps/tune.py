@@ -1,0 +1,215 @@
+"""`task=tune`: settings of a study that Optuna searches on validation images, for the trade-off between two scores.
+
+Yoshikawa et al., section 6.2.2, advise it for lambda2. Each trial is a study of one row, made from the store: what its
+settings leave as it was, such as a network when only lambda2 is another, is found there and not trained again.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import pandas as pd
+from pydantic import Field
+from rich.table import Table
+
+from xai.app import check
+from xai.core.errors import UserError
+from xai.core.files import write_atomically
+from xai.core.folders import shown
+from xai.core.job import Common, open_runtime, say_end, say_heading
+from xai.core.overrides import overrides, quoted, typed_keys
+from xai.core.progress import bar, console
+from xai.core.runtime import Runtime
+from xai.core.settings import Count, Distinct, FieldError, Positive, build, settings, unknown
+from xai.metrics import registry as metrics
+from xai.metrics.registry import Column
+from xai.report.figures import Source, save
+from xai.report.figures.trade_off import trade_off
+from xai.study.frame import Frames
+from xai.study.params import StudySettings
+from xai.sweeps.jobs import jobs_of, typed_here, without_hydra
+from xai.tasks.registry import Task
+from xai.tasks.study import STUDIES
+
+Value = str | int | float | bool
+
+
+@settings
+class Range:
+    """Numbers that a setting may have.
+
+    Args:
+        low: The least.
+        high: The most.
+        step: Between two of them; null: any.
+    """
+
+    low: float
+    high: float
+    step: Positive | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a range without two numbers in it."""
+        if self.high <= self.low:
+            raise FieldError("high", f"must be above low={self.low:g}")
+
+
+@settings
+class TuneSettings(Common):
+    """Settings of task=tune, which passes on those of the study.
+
+    Args:
+        study: Which.
+        row: Whose scores count.
+        beside: Rows that are measured once, for comparison.
+        goals: Two columns of metrics, each better one way.
+        over: By setting, the values it is chosen from, or `low`, `high` and `step` of numbers.
+        trials: How many combinations are tried.
+    """
+
+    study: str
+    row: str
+    beside: tuple[str, ...]
+    goals: Annotated[tuple[str, ...], Field(min_length=2, max_length=2), Distinct]
+    over: dict[str, Any]
+    trials: Count
+
+
+_OWN = ("task", "name", "row", "beside", "goals", "over", "trials", "logger")
+"""What is no setting of the study."""
+
+
+def task(values: Mapping[str, Any]) -> Task:
+    """`task=tune`."""
+    return Task("task=tune", TuneSettings, run)
+
+
+def run(asked: TuneSettings, output: Path) -> None:
+    """Try combinations; write all of them, those that no other beats, and a figure of both.
+
+    Raises:
+        UserError: Optuna is not installed, a goal that is better neither way, or a trial that the study refuses.
+    """
+    optuna = _optuna()
+    spaces = {key: _space(key, given) for key, given in asked.over.items()}
+    if not spaces:
+        raise UserError("over is empty: give settings and their values, as in over={transfer.lambda2:[0.4,0.8]}")
+    columns = [_column(goal) for goal in asked.goals]
+    typed = typed_here(*_OWN)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    search = optuna.create_study(
+        directions=["maximize" if column.better == "higher" else "minimize" for column in columns],
+        sampler=optuna.samplers.TPESampler(seed=asked.seed),
+    )
+    runtime = open_runtime(asked, output, small=True)
+    say_heading(f"{asked.row} of study={asked.study}", f"{asked.trials} trials", seed=asked.seed)
+    lines: list[dict[str, Any]] = []
+    beside: dict[str, tuple[float, ...]] = {}
+    with bar("trials", asked.trials, "trials") as advance:
+        for number in range(asked.trials):
+            trial = search.ask()
+            chosen = {key: _suggested(trial, key, space) for key, space in spaces.items()}
+            rows = [asked.row, *([] if number else asked.beside)]
+            frames = measured(_study_of(asked, typed, rows, chosen), runtime)
+            values = _scores(frames, asked.row, asked.goals)
+            beside |= {name: _scores(frames, name, asked.goals) for name in rows[1:]}
+            search.tell(trial, values)
+            lines.append({"trial": number, **chosen, **dict(zip(asked.goals, values, strict=True))})
+            if runtime.logger:
+                runtime.logger.log_metrics(dict(zip(asked.goals, values, strict=True)), number)
+            advance(number + 1)
+    best = {trial.number for trial in search.best_trials}
+    tried = pd.DataFrame(lines).assign(front=[line["trial"] in best for line in lines])
+    front = tried[tried["front"]].drop(columns="front").drop_duplicates([*asked.over, *asked.goals])
+    front = front.sort_values(asked.goals[0], ascending=columns[0].better == "lower")
+    for name, frame in (("trials", tried), ("front", front)):
+        write_atomically(output / f"{name}.csv", frame.to_csv(index=False).encode())
+    drawn, _ = save(trade_off(tried, columns, beside), output / "figures", "trade_off")
+    _say(front, beside, asked)
+    say_end(runtime, f"front: [bold]{shown(output / 'front.csv')}[/], as a figure: {shown(drawn)}")
+
+
+def measured(settings: StudySettings, runtime: Runtime) -> Frames:
+    """What a study measures, from the store or anew."""
+    return STUDIES[settings.study].open(settings, runtime).run()
+
+
+def _study_of(
+    asked: TuneSettings, typed: Sequence[str], rows: Sequence[str], chosen: Mapping[str, Value]
+) -> StudySettings:
+    """The study with some settings chosen, on the validation split, checked as every study is."""
+    shown_nowhere = ("pictures=0", "gallery=0", "tables=[]", "claims=[]", "figures=[]")
+    given = [
+        *typed,
+        *("task=study", f"study={asked.study}", "case.split=validation", *shown_nowhere),
+        f"name={quoted(asked.name)}",
+        f"rows=[{','.join(rows)}]",
+        f"metrics=[{','.join(asked.goals)}]",
+        *(f"{key}={_text(value)}" for key, value in chosen.items()),
+    ]
+    (job,) = jobs_of(overrides(given))
+    assert job.config is not None
+    _, settings = check(without_hydra(job.config), typed_keys(job.overrides))
+    assert isinstance(settings, StudySettings)
+    return settings
+
+
+def _optuna() -> Any:
+    try:
+        import optuna
+    except ImportError:
+        raise UserError("task=tune needs Optuna: pip install -e '.[optuna]'") from None
+    return optuna
+
+
+def _column(goal: str) -> Column:
+    known = metrics.columns()
+    if goal not in known:
+        raise UserError(unknown(f"goals: {goal}", goal, known, "column", "choose from"))
+    if known[goal].better is None:
+        raise UserError(f"goals: {goal} is better neither way: name a column that is")
+    return known[goal]
+
+
+def _space(key: str, given: Any) -> Range | list[Value]:
+    """What a setting may be."""
+    if isinstance(given, list) and given and all(isinstance(each, Value) for each in given):
+        return given
+    if isinstance(given, Mapping):
+        return build(Range, given, f"over.{key}")
+    raise UserError(f"over.{key}={given} is no choice: list values, or give low and high")
+
+
+def _suggested(trial: Any, key: str, space: Range | list[Value]) -> Value:
+    if isinstance(space, Range):
+        return float(f"{trial.suggest_float(key, space.low, space.high, step=space.step):.6g}")
+    found: Value = trial.suggest_categorical(key, space)
+    return found
+
+
+def _text(value: Value) -> str:
+    if isinstance(value, str):
+        return quoted(value)
+    return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _scores(frames: Frames, row: str, goals: Sequence[str]) -> tuple[float, ...]:
+    """The averages of a row, in the units that are shown."""
+    source = Source(frames.scores, columns=metrics.columns())
+    found = []
+    for goal in goals:
+        lines = source.of(goal, [row])
+        if lines.empty:
+            raise UserError(f"{row} has no {goal} in this study: give goals=[...] that it has")
+        found.append(float(source.averaged(goal, lines, ["explainer"]).iloc[0]))
+    return tuple(found)
+
+
+def _say(front: pd.DataFrame, beside: Mapping[str, Sequence[float]], asked: TuneSettings) -> None:
+    """The front, a line each, and the rows beside it."""
+    table = Table(*asked.over, *asked.goals, box=None, title="what no other trial beats", title_justify="left")
+    for line in front[[*asked.over, *asked.goals]].itertuples(index=False):
+        table.add_row(*(f"{value:.4g}" if isinstance(value, float) else str(value) for value in line))
+    for name, values in beside.items():
+        table.add_row(f"[dim]{name}[/]", *[""] * (len(asked.over) - 1), *(f"[dim]{value:.4g}[/]" for value in values))
+    console.print(table)
