@@ -82,9 +82,9 @@ def run(folder: Path, commands: Sequence[Sequence[str]], status: int = 0) -> End
     ]  # fmt: skip
     errors = [process.communicate()[1].decode() for process in processes]
     wall = time.perf_counter() - start
-    for process, error in zip(processes, errors, strict=True):
+    for process, command, error in zip(processes, commands, errors, strict=True):
         if process.returncode != status:
-            raise SystemExit(f"{' '.join(map(str, process.args))} ended with {process.returncode}:\n{error}")
+            raise SystemExit(f"{' '.join(command)} ended with {process.returncode}:\n{error}")
     lines = [line.split() for line in timed.read_text().splitlines()]
     return Ended(wall, [float(cpu) for cpu, _ in lines], [1024 * int(memory) for _, memory in lines])
 
@@ -214,9 +214,9 @@ def opening(folder: Path, classes: int = 1000, each: int = 1281) -> Rows:
         )
         if told.returncode:
             raise SystemExit(told.stderr)
-        cpu, wall, count = told.stdout.splitlines()[-1].split()
+        cpu, wall, opened = told.stdout.splitlines()[-1].split()
         rows.append([f"opening {classes * each:,} pictures, {what}", f"{float(cpu):.1f} s CPU",
-                     f"wall {float(wall):.0f} s; {int(count):,} of them train"])  # fmt: skip
+                     f"wall {float(wall):.0f} s; {int(opened):,} of them train"])  # fmt: skip
     shutil.rmtree(root)
     return [*rows, ["(making their names, as hard links)", "", f"wall {made:.0f} s"]]
 
