@@ -124,11 +124,8 @@ def write_weights(path: str | Path, tensors: Mapping[str, Tensor], metadata: Map
 def read_metadata(path: str | Path) -> dict[str, str]:
     """The strings that a safetensors file says of itself, without its tensors; nothing for any other file."""
     try:
-        if not Path(path).is_file():
+        if not _looks_like_safetensors(_read_head(Path(path), "")):
             return {}
-        with Path(path).open("rb") as file:
-            if not _looks_like_safetensors(file.read(16)):
-                return {}
         with safe_open(path, framework="pt", device="cpu") as opened:
             return dict(opened.metadata() or {})
     except Exception:  # whoever reads the tensors says what is wrong
@@ -259,8 +256,7 @@ def check_file(path: Path, what: str) -> None:
 def _read_head(path: Path, label: str) -> bytes:
     """Return the first bytes of a file, or say why there are none."""
     try:
-        # A pipe or a device would be waited for, or read, without end.
-        if path.exists() and not path.is_dir() and not path.is_file():
+        if path.exists() and not path.is_dir() and not path.is_file():  # it would be waited for without end
             raise UserError(f"{label} is a pipe or a device: give a file of weights")
         with path.open("rb") as file:
             head = file.read(16)
