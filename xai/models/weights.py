@@ -245,11 +245,7 @@ def printable(text: str) -> str:
 
 
 def check_file(path: Path, what: str) -> None:
-    """Refuse a file of weights that is not there or cannot be read, without reading it.
-
-    Raises:
-        UserError: As said.
-    """
+    """Refuse a file of weights that is not there or cannot be read, by a `UserError`, without reading it."""
     _read_head(path, f"{what} {printable(str(path))}")
 
 
@@ -354,9 +350,8 @@ def _tensors_of(loaded: Any, label: str) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
     for name, value in loaded.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
-            raise UserError(
-                f"{label} has a {type(value).__name__} at {printable(str(name))}: weights are tensors by name"
-            )
+            kind = type(value).__name__
+            raise UserError(f"{label} has a {kind} under {printable(str(name))}: weights are tensors by name")
         if value.layout != torch.strided or value.is_quantized or value.is_meta:
             raise UserError(
                 f"{label} has a sparse, quantised or empty-shell tensor {printable(name)}: store dense values"
@@ -381,9 +376,8 @@ def _check_storage(tensors: Mapping[str, Tensor], label: str) -> None:
         raise UserError(f"{label} has tensors that share far less memory than they claim: store them whole")
     for name, value in tensors.items():
         if value.dtype not in _DTYPES:
-            raise UserError(
-                f"{label} holds {str(value.dtype)[6:]} numbers in {printable(name)}: store float32 or float16"
-            )
+            kind = str(value.dtype).removeprefix("torch.")
+            raise UserError(f"{label} holds {kind} numbers in {printable(name)}: store them as float32 or float16")
         if value.numel() * value.element_size() > value.untyped_storage().nbytes():
             raise UserError(
                 f"{label} has {_shape(value.shape)} values in {printable(name)} that share less memory: store it whole"
