@@ -24,6 +24,6 @@ def test_a_file_with_a_comma_in_its_name_is_one(tmp_path: Path, monkeypatch: pyt
 
 @pytest.mark.parametrize("key", ["checkpoint", "store", "classes", "hydra.run.dir"])
 def test_a_tilde_is_the_users_own_folder(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
-    monkeypatch.setenv("HOME", "/home/some one")
-    assert read(f"{key}=~/a b.pt") == "/home/some one/a b.pt"
+    monkeypatch.setenv("HOME", "/people/some one")
+    assert read(f"{key}=~/a b.pt") == "/people/some one/a b.pt"
     assert read("name=~") == "~"
