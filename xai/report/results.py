@@ -138,7 +138,8 @@ def render(block: Block, folder: Path) -> str:
 def filled(text: str, results: Path) -> str:
     """A text of Markdown with its blocks as the results say.
 
-    A block whose sweep has no results yet keeps what it has; its first line says what measured that, and how to anew.
+    A block whose sweep has no results of its data yet keeps what it has; its first line says what measured that, and
+    how to anew.
 
     Args:
         text: The Markdown.
@@ -152,9 +153,14 @@ def filled(text: str, results: Path) -> str:
 
     def fill(found: re.Match[str]) -> str:
         block = build(Block, yaml.safe_load(found[2]), "results")
+        earlier = found[3].startswith(EARLIER)
         if (results / block.sweep).is_dir():
-            return f"{found[1]}{render(block, results / block.sweep)}{found[4]}"
-        if not found[3].startswith(EARLIER):
+            try:
+                return f"{found[1]}{render(block, results / block.sweep)}{found[4]}"
+            except UserError:
+                if not earlier:
+                    raise
+        elif not earlier:
             raise UserError(f"the block {found[2]} has no results in {results}, and does not say what measured it")
         return found[0]
 
