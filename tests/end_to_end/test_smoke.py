@@ -246,7 +246,15 @@ def test_tuning_lambda_trains_nothing(smoke: Run, tmp_path: Path) -> None:
     store = link_store(smoke.store, tmp_path)
     before = set(artifacts(store))
     over = "over={transfer.lambda1:[0.9,1.1],transfer.lambda2:[0.2,0.5]}"
-    run(tmp_path, "experiment=smoke", "task=tune", over, "trials=3", "transfer.lambda2_grid=[${transfer.lambda2}]")
+    run(
+        tmp_path,
+        "experiment=smoke",
+        "task=tune",
+        "name=tuned",
+        over,
+        "trials=3",
+        "transfer.lambda2_grid=[${transfer.lambda2}]",
+    )
     made = {path.parent.name for path in set(artifacts(store)) - before}
     assert {"maps", "scores"} <= made
     assert not made & {"base", "head", "classifier", "explainer", "vector"}
