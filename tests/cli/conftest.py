@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 
 from tests.cli.shared import CLASSES, Cli, Files
 from xai import cli, vectors
+from xai.core.entries import forget_removed
 from xai.core.settings import build
 from xai.models import files as network_files
 from xai.models.clip import trainable
@@ -24,6 +25,7 @@ from xai.papers.vectors.base import ModelParams
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Cli]:
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
+    forget_removed()  # stores of earlier tests of the process
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")  # main sets it; this puts it back
     yield Cli(tmp_path, monkeypatch, capsys)

@@ -125,6 +125,7 @@ def test_a_stop_says_how_to_go_on(capsys: pytest.CaptureFixture[str], number: si
     before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
         cli.prepare()
         assert cli.report_errors(lambda: signal.raise_signal(number)) == status
 

@@ -29,5 +29,5 @@ def test_two_jobs_of_one_name_never_mix(smoke: Run, tmp_path: Path) -> None:
         assert table(each) == expected[images]
     output = tmp_path / "outputs" / "same"
     asked = yaml.safe_load((output / ".hydra" / "overrides.yaml").read_text())
-    scores = pd.read_csv(output / "scores.csv").query("split == 'test'")
+    scores = pd.read_csv(output / "scores.csv").query("split == 'test' and image >= 0")
     assert f"case.images={scores['image'].nunique()}" in asked
