@@ -15,7 +15,7 @@ from xai.core.composing import choices, first_keys
 from xai.core.entries import over_removals
 from xai.core.errors import UserError
 from xai.core.folders import run_folder
-from xai.core.job import command
+from xai.core.overrides import command
 from xai.core.provenance import provenance
 from xai.core.settings import build, unknown
 from xai.explainers.rows import load_row, stem

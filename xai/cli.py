@@ -5,7 +5,6 @@ import functools
 import logging
 import os
 import re
-import shlex
 import signal
 import sys
 import threading
@@ -35,7 +34,7 @@ from xai.core.errors import UserError, visible
 from xai.core.folders import no_folder
 from xai.core.guard import check_config, guarded_reader
 from xai.core.launching import end_with_the_launcher, is_launched
-from xai.core.overrides import as_addition, as_axis, overrides, quoted, typed_keys
+from xai.core.overrides import as_addition, as_axis, command, overrides, quoted, typed_keys
 from xai.core.records import recorded
 from xai.core.settings import unknown
 from xai.core.timing import STARTED as STARTED
@@ -80,7 +79,7 @@ def _sweep(run: Callable[[], Any], given: argparse.Namespace, flags: Sequence[st
     from xai.app import check
     from xai.sweeps.ending import end, started
 
-    typed = shlex.join(["python", os.path.relpath(sys.argv[0]), *sys.argv[1:]])
+    typed = command()
     sys.argv[1:] = [*flags, *map(as_axis, settings)]
     own = [f"hydra.searchpath=[file://{Path(given.config_dir).absolute()}]"] if given.config_dir else []
 

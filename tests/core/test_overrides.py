@@ -6,7 +6,22 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from xai.core.errors import UserError
-from xai.core.overrides import overrides
+from xai.core.overrides import command, overrides
+
+
+@pytest.mark.parametrize(
+    ("program", "begins"),
+    [
+        ("run.py", "python run.py "),
+        ("/usr/bin/xai", "xai "),
+        ("/a/pytest", "python run.py "),
+        ("../run.py", "python ../run.py "),
+    ],
+)
+def test_a_command_is_told_as_it_can_be_typed_again(program: str, begins: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", [program, "task=explain", "image=a b.png"])
+    assert command() == begins + "task=explain 'image=a b.png'"
+    assert command(["seed=1"]) == begins + "seed=1"
 
 
 def read(typed: str, many: bool = False) -> object:

@@ -1,8 +1,6 @@
 """What every job has: its settings, the place to work, the words at its beginning and end."""
 
 import os
-import shlex
-import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -11,6 +9,7 @@ from rich.markup import escape
 
 from xai.core.common import Common as Common
 from xai.core.loggers import build_logger, publish
+from xai.core.overrides import command
 from xai.core.progress import console
 from xai.core.provenance import provenance
 from xai.core.runtime import Runtime
@@ -41,8 +40,3 @@ def say_end(runtime: Runtime, *lines: str) -> None:
     console.print(f"\nstore: {runtime.store.summary()} ({store})", highlight=False, soft_wrap=True)
     for line in lines:
         console.print(line, highlight=False, soft_wrap=True)
-
-
-def command() -> str:
-    """What was typed."""
-    return shlex.join(["python", os.path.relpath(sys.argv[0]), *sys.argv[1:]])

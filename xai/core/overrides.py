@@ -1,6 +1,9 @@
 """What is typed on the command line, as Hydra is to have it, and what the runs of a sweep are called by."""
 
+import os
 import re
+import shlex
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -29,6 +32,14 @@ _PLACES = {"store", "checkpoint", "vector", "judge", "classes", "model.weights",
 """Places, in which ~ is the user's own folder: no shell sees to that behind an equals sign."""
 _UNNAMED = {"logger", "trainer", "launcher", "store", "sweep", "name"}
 """What makes no difference to the numbers of a run, or names it already."""
+
+
+def command(arguments: Sequence[str] | None = None) -> str:
+    """What to type for these arguments; None: what was typed. `xai ...` for whom that is the program, else Python's."""
+    program = Path(sys.argv[0])
+    script = os.path.relpath(program) if program.name == "run.py" else "run.py"
+    begin = ["xai"] if program.name == "xai" else ["python", script]
+    return shlex.join([*begin, *(sys.argv[1:] if arguments is None else arguments)])
 
 
 def is_swept(text: str) -> bool:

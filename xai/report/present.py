@@ -11,7 +11,7 @@ from torch import Tensor
 from xai.core.composing import config_file
 from xai.core.errors import UserError
 from xai.core.files import write_atomically
-from xai.core.job import command
+from xai.core.overrides import command
 from xai.core.progress import console
 from xai.core.provenance import provenance
 from xai.explainers.registry import Row

@@ -9,7 +9,6 @@ tables: [salvage_table1]
 
 import json
 import math
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -24,7 +23,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from xai.core.errors import UserError
 from xai.core.files import write_atomically
-from xai.core.overrides import alone, overrides
+from xai.core.overrides import alone, command, overrides
 from xai.core.records import FOLDER
 
 OUTPUTS = Path("outputs")
@@ -50,7 +49,7 @@ class Job:
     @property
     def command(self) -> str:
         """What to type for this run alone."""
-        return shlex.join(["python", "run.py", *alone(self.overrides, self.folder.relative_to(OUTPUTS).as_posix())])
+        return command(alone(self.overrides, self.folder.relative_to(OUTPUTS).as_posix()))
 
 
 def jobs_of(typed: Sequence[str], own: Sequence[str] = (), config_name: str = "config") -> Iterator[Job]:

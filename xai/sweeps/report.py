@@ -13,7 +13,7 @@ import yaml
 
 from xai.core.errors import UserError
 from xai.core.folders import run_folder, shown
-from xai.core.job import command
+from xai.core.overrides import command
 from xai.core.progress import console
 from xai.core.settings import settings
 from xai.core.sweep_file import Sweep
