@@ -16,6 +16,7 @@ from xai.core.errors import UserError
 from xai.explainers import registry as explainer_registry
 from xai.explainers.registry import Row, refusal
 from xai.metrics import registry as metric_registry
+from xai.study.case import check_judge
 from xai.study.effort import is_quick, lighter
 from xai.study.frame import Frames
 from xai.study.params import open_metrics
@@ -97,9 +98,7 @@ def _check_judge(model: Model, judge: Model) -> None:
     check_model(judge)
     if judge.classes != model.classes:
         raise UserError(f"judge={judge.name} has other classes than {model.name}: it is asked about the same ones")
-    if judge.image_size != model.image_size:
-        sizes = f"takes images of {judge.image_size} px, and {model.name} of {model.image_size}"
-        raise UserError(f"judge={judge.name} {sizes}: use one of the same size")
+    check_judge(judge.name, judge.image_size, model.image_size)
 
 
 def _shipped() -> dict[str, Any]:

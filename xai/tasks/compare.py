@@ -30,7 +30,7 @@ from xai.papers.vectors.base import ModelParams
 from xai.report.figures import open_figure
 from xai.report.headline import compared
 from xai.report.present import Told, check_views, present, source_of
-from xai.study.case import Case, ExplainedModel, check_images, facts
+from xai.study.case import Case, ExplainedModel, check_images, check_judge, facts
 from xai.study.cost import asked_of
 from xai.study.effort import Quick, is_quick, lighter
 from xai.study.everything import ALL, every_row
@@ -180,11 +180,7 @@ def _judge(asked: CompareSettings, runtime: Runtime, data: OpenData) -> Explaine
     if spec is None or not isinstance(spec.model, NetworkParams):
         why = f"judge={asked.judge} is no classifier of this framework"
         raise UserError(f"{why}: task=train method=classifier makes one")
-    if spec.model.image_size != asked.model.image_size:
-        raise UserError(
-            f"judge={asked.judge} takes images of {spec.model.image_size} px, and the classifier of "
-            f"{asked.model.image_size} px: they have to see the same"
-        )
+    check_judge(asked.judge, spec.model.image_size, asked.model.image_size)
     params = replace(asked.classifier, checkpoint=asked.judge)
     return explained(classifier_stages(runtime, spec.model, data, params, None, asked.seed))
 

@@ -57,8 +57,7 @@ def pairs(source: Source, params: PairsParams) -> Figure:
     """Panels of `up` over `across`, both relative; then panels of `up` over that of controls."""
     if not params.rows:
         raise UserError("pairs without rows: name the row that is drawn")
-    measured = of_pairs(source.scores, source.columns).groupby(level=["source", "data"]).mean()
-    sources, targets = (list(measured.index.unique(name)) for name in ("source", "data"))
+    measured, sources, targets = _measured(source)
     count = len(params.rows) + len(params.controls)
     chart, axes = grid(count, 3, (3.6, 3.4))
     titles = [*params.titles, *["" for _ in params.rows]]
@@ -77,8 +76,9 @@ def pairs(source: Source, params: PairsParams) -> Figure:
             at.axhline(level[1], color=GREY, linestyle="--", linewidth=1)
         better = _is_better(source, params.up, y, 1)
         told = f"{source.column(params.up).label} better in {int(better.sum())} of {len(y)}, mean {y.mean():.2f}"
-        label = str(source.scores.loc[source.scores["explainer"] == params.relative_to, "label"].iloc[0])
-        at.set_xlabel(f"{source.column(params.across).label}, relative to {label}", fontsize=9)
+        at.set_xlabel(
+            f"{source.column(params.across).label}, relative to {source.label(params.relative_to)}", fontsize=9
+        )
         at.set_ylabel(f"{source.column(params.up).label}, relative", fontsize=9)
         at.set_title("\n".join(filter(None, (title, told))), fontsize=9)
     for at, control in zip(axes[len(params.rows) :], params.controls, strict=False):
@@ -87,6 +87,12 @@ def pairs(source: Source, params: PairsParams) -> Figure:
         tidy(at)
     _legend(chart, sources, targets)
     return chart
+
+
+def _measured(source: Source) -> tuple[pd.DataFrame, list[str], list[str]]:
+    """Means over seeds, a line for each pair, as `of_pairs` has them; the sources and the targets."""
+    means = of_pairs(source.scores, source.columns).groupby(level=["source", "data"]).mean()
+    return means, list(means.index.unique("source")), list(means.index.unique("data"))
 
 
 def _against(
@@ -104,7 +110,6 @@ def _against(
     _points(at, x, y, *sets)
     ends = [float(min(x.min(), y.min())), float(max(x.max(), y.max()))]
     at.plot(ends, ends, color=GREY, linewidth=1)
-    name = str(source.scores.loc[source.scores["explainer"] == control, "label"].iloc[0])
     ahead = _is_better(source, params.up, y, x)
     told = f"ahead of it in {int(ahead.sum())} of {len(y)}; mean {y.mean():.2f} against {x.mean():.2f}"
     if params.nothing:
@@ -113,7 +118,7 @@ def _against(
     label = source.column(params.up).label
     at.set_xlabel(f"{label} of the control", fontsize=9)
     at.set_ylabel(f"{label} of the transfer", fontsize=9)
-    at.set_title(f"{name}\n{told}", fontsize=9)
+    at.set_title(f"{source.label(control)}\n{told}", fontsize=9)
 
 
 def _is_better(
@@ -165,10 +170,9 @@ def relations(source: Source, params: RelationsParams) -> Figure:
     """A scatter for each relation with the line of least squares, r, p and the p-value of permuted sets."""
     if not params.panels:
         raise UserError("relations without panels: give at least one, with x, y, paper and sign")
-    measured = of_pairs(source.scores, source.columns).groupby(level=["source", "data"]).mean()
+    measured, sources, targets = _measured(source)
     if all(quantity(measured, panel.x).isna().all() for panel in params.panels):
         raise UserError(f"no {params.panels[0].x.metric} was measured to draw it from")
-    sources, targets = (list(measured.index.unique(name)) for name in ("source", "data"))
     chart, axes = grid(len(params.panels), 3, (3.6, 3.2))
     for at, panel in zip(axes, params.panels, strict=True):
         x, y = (quantity(measured, each) * _scale(source, each) for each in (panel.x, panel.y))

@@ -41,6 +41,10 @@ class Source:
         """What is known of a metric; its name where nothing is."""
         return column_of(metric, self.columns)
 
+    def label(self, row: str) -> str:
+        """What a row of the scores is called."""
+        return str(self.scores.loc[self.scores["explainer"] == row, "label"].iloc[0])
+
     def titled(self, metric: str) -> str:
         """Its label, and which way is better."""
         column = self.column(metric)
