@@ -103,6 +103,11 @@ def test_the_origin_names_this_machine():
     assert origin.commit in str(origin)
 
 
+def test_the_origin_names_the_commits_that_made_the_runs_rather_than_todays():
+    first, second = "a" * 40, "b" * 40
+    assert Origin.here("make toy", 3, [0], [first, second, first]).commit == f"{first[:10]}, {second[:10]}"
+
+
 def test_the_command_takes_what_is_newer_and_fills_every_document(results, tmp_path, monkeypatch, capsys):
     spec = importlib.util.spec_from_file_location("tables_of_docs", ROOT / "docs" / "tables.py")
     command = importlib.util.module_from_spec(spec)

@@ -1,5 +1,6 @@
 """The engine: explainers make maps, metrics score maps, and each is made once."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from xai.data.catalogue import OpenData
 from xai.explainers.posthoc.rise import rise
 from xai.explainers.rows import open_row
 from xai.games import PatchGame
+from xai.metrics import registry as metrics
 from xai.models.maskable import Removal
 from xai.study.blocks import read_blocks
 from xai.study.case import Case, CaseParams
@@ -54,6 +56,16 @@ def test_a_metric_that_is_added_afterwards_explains_nothing_again(tmp_path: Path
     # `peak` asks the classifier nothing, so that whatever it was asked would be an explainer's.
     assert asked == []
     assert [line for line in lines(journal) if line.startswith("maps")] == before
+
+
+def test_kept_scores_of_a_metric_that_answers_otherwise_by_now_are_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study(tmp_path, ["noted"], ["peak"]).run()
+    monkeypatch.setitem(metrics._ENTRIES, "peak", replace(metrics.entry("peak"), revision=1))
+    again = study(tmp_path, ["noted"], ["peak"])
+    again.run()
+    assert made(again) == ["scores"]
 
 
 def test_an_explainer_that_is_added_afterwards_scores_only_itself(tmp_path: Path, journal: Path) -> None:

@@ -140,6 +140,7 @@ class Metric:
         passes: From its settings and M patches, how many changed images the classifier is asked about for one image and
             row, at most; None where it is none.
         again: From its settings, in which other cases it wants the row's maps as well.
+        revision: Counted up where the function's answers change, so that kept scores are not taken for them.
     """
 
     name: str
@@ -152,6 +153,7 @@ class Metric:
     whole: bool
     passes: Callable[[Any, int], float] | None = None
     again: Callable[[Any], Sequence[Variation]] | None = None
+    revision: int = 0
 
     def settings(self, values: Mapping[str, Any] | None = None) -> Any:
         """Its settings from plain values; a UserError names what is not one."""
@@ -173,6 +175,7 @@ def metric(
     whole: bool = False,
     passes: Callable[[Any, int], float] | None = None,
     again: Callable[[Any], Sequence[Variation]] | None = None,
+    revision: int = 0,
 ) -> Callable[[Compute], Compute]:
     """Register the function below as a metric; see `Metric`. Columns and curves may depend on the settings.
 
@@ -185,7 +188,7 @@ def metric(
 
     def add(function: Compute) -> Compute:
         asked = frozenset((*needs, *(["again"] if again else [])))
-        entry = Metric(name, function, _of(columns), _of(curves), asked, params, level, whole, passes, again)
+        entry = Metric(name, function, _of(columns), _of(curves), asked, params, level, whole, passes, again, revision)
         filled = entry.columns_of(params())
         asked = entry.needs.union(*(column.needs for column in filled))
         if not asked <= set(NEEDS):

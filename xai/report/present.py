@@ -1,6 +1,6 @@
 """What a person gets from a study: tables and verdicts in the terminal, files of everything, and one page."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -337,17 +337,20 @@ def tables_of(frames: Frames, name: str, unfit: Mapping[str, str]) -> list[Table
 
 def verdicts(frames: Frames, names: Sequence[str]) -> pd.DataFrame:
     """What the claims of some files of conf/claim come to."""
-    columns, scores = metrics.columns(), usual(frames.scores)
+    columns = metrics.columns()
     asked = [read_claims(config_file("claim", name)) for name in names]
     return table_of(
-        [found for each in asked for found in judge(scores, each, columns)],
+        [found for each in asked for found in judge(usual(frames.scores, each.names()), each, columns)],
         [line for each in asked for line in judge_pairs(of_main(frames.scores), each, columns)],
     )
 
 
-def usual(frame: pd.DataFrame) -> pd.DataFrame:
-    """The lines of rows at their usual settings, as `of_main` tells them."""
-    return of_main(frame[~frame["explainer"].str.contains(OTHER_SETTINGS, regex=False)]) if len(frame) else frame
+def usual(frame: pd.DataFrame, named: Collection[str] = ()) -> pd.DataFrame:
+    """The lines of rows at their usual settings, and of those that are named, as `of_main` tells them."""
+    if not len(frame):
+        return frame
+    rows = frame["explainer"]
+    return of_main(frame[~rows.str.contains(OTHER_SETTINGS, regex=False) | rows.isin(list(named))])
 
 
 def of_main(frame: pd.DataFrame) -> pd.DataFrame:

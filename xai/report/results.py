@@ -6,7 +6,7 @@ A block is what lies between `<!-- results: {sweep: NAME, data: NAME, table: NAM
 import os
 import platform
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -59,7 +59,7 @@ class Origin:
         runs: How many.
         seeds: Of the runs.
         version: Of this framework.
-        commit: Of its repository; empty where there is none.
+        commit: Of its repository when the runs were made, or several; empty where there is none.
         machine: Cores and processor, or GPU.
         date: Of the day it was written, YYYY-MM-DD.
     """
@@ -73,10 +73,10 @@ class Origin:
     date: str
 
     @classmethod
-    def here(cls, command: str, runs: int, seeds: list[int]) -> "Origin":
-        """This machine, today."""
+    def here(cls, command: str, runs: int, seeds: list[int], commits: Sequence[str] = ()) -> "Origin":
+        """This machine, today; of runs that have not kept by which `commits` they were made, today's."""
         made = provenance()
-        commit = (made["commit"] or "")[:10]
+        commit = ", ".join(dict.fromkeys(each[:10] for each in commits or [made["commit"] or ""]))
         return cls(command, runs, seeds, made["versions"]["xai"], commit, machine(), f"{datetime.now(UTC):%Y-%m-%d}")
 
     def __str__(self) -> str:

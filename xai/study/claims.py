@@ -98,6 +98,10 @@ class Claims:
     relations: list[Relation] = field(default_factory=list)
     choices: list[Choice] = field(default_factory=list)
 
+    def names(self) -> set[str]:
+        """Rows and kinds that are compared."""
+        return {name for claim in self.claims for name in (*claim.above, *claim.below)}
+
 
 @dataclass(frozen=True)
 class Finding:

@@ -107,6 +107,7 @@ def score(case: Case, row: Row, maps: Maps, chosen: Chosen, reference_row: Row |
         "compared": case.compared.identity if case.compared is not None and "logits" in needs else None,
         "case": case.spec,
         "revision": _REVISION,
+        **({"metric_revision": chosen.metric.revision} if chosen.metric.revision else {}),
         **plugins.code_of(chosen.metric.compute.__module__),
     }
     if "judge" in needs:

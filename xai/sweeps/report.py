@@ -93,7 +93,8 @@ def show(sweep: Sweep, folders: Sequence[Path], output: Path, name: str, typed: 
     missing = [f"{folder.name}: no results yet" for folder in folders if folder not in there]
     found = views(frames, sweep.tables, sweep.claims, sweep.figures, {})
     found = replace(found, summary=[sweep.about] if sweep.about else [], missing=[*found.missing, *missing])
-    origin = Origin.here(typed, len(there), sorted(int(seed) for seed in frames.scores["seed"].unique()))
+    seeds = sorted(int(seed) for seed in frames.scores["seed"].unique())
+    origin = Origin.here(typed, len(there), seeds, _commits(there))
     more = {each: tables_of(frames, each, {}) for each in sweep.documented}
     write_results(output / "results", replace(found, tables={**found.tables, **more}), origin)
     runs = {folder.name: str(folder) for folder in there}
@@ -111,6 +112,12 @@ def _apart(folders: Sequence[Path]) -> list[str]:
         " ".join(each for each in one if each not in shared and not each.startswith(("seed=", "name=")))
         for one in asked
     ]
+
+
+def _commits(folders: Sequence[Path]) -> list[str]:
+    """Of the repository when each run was made, where that is kept."""
+    made = [_recorded(folder / ".hydra" / "made.yaml") or {} for folder in folders]
+    return [str(each["commit"]) for each in made if each.get("commit")]
 
 
 def _has_frames(folder: Path) -> bool:

@@ -1,4 +1,4 @@
-"""Figure 6: how far single masks are from one half, before anything is averaged."""
+"""Figure 6: how far from one half the likelihood is of single masks, and on average over the masks of a size."""
 
 import torch
 from torch import Tensor
@@ -26,3 +26,6 @@ def test_the_spread_is_that_of_single_masks_and_not_of_their_mean() -> None:
     torch.testing.assert_close(
         found["likelihood_random"].mean(0), torch.tensor([0.25, 0.5, 0.75, 1.0]).double(), atol=0.06, rtol=0
     )
+    # With one patch present it is the first in one mask of four; the imbalance is what is left over the four sizes.
+    expected = torch.tensor([0.25, 0.0, 0.25, 0.5]).double().mean().expand(3)
+    torch.testing.assert_close(found["imbalance_random"], expected, atol=0.03, rtol=0)

@@ -22,23 +22,37 @@ class LikelihoodParams:
 @metric(
     "mask_likelihood",
     columns=[
-        Column("spread_random", "Spread, random masks", "mean |p - 1/2| over masks drawn at random", better=None),
+        Column("spread_random", "Spread, random masks", "mean |p - 1/2| over masks drawn at random", None, "%"),
+        Column("spread_informed", "Spread, informed masks", "mean |p - 1/2| over masks drawn by the map", "lower", "%"),
         Column(
-            "spread_informed", "Spread, informed masks", "mean |p - 1/2| over masks drawn by the map", better="lower"
+            "imbalance_random",
+            "Imbalance, random masks",
+            "|mean p - 1/2| over an image's random masks of a size, mean over sizes",
+            None,
+            "%",
+        ),
+        Column(
+            "imbalance_informed",
+            "Imbalance, informed masks",
+            "|mean p - 1/2| over an image's masks of a size, drawn by the map, mean over sizes",
+            "lower",
+            "%",
         ),
     ],
     needs={"maps", "game"},
     params=LikelihoodParams,
     level="patch",
     curves=("likelihood_random", "likelihood_informed"),
+    revision=1,
     passes=lambda params, players: 2 * params.masks * players,
 )
 def mask_likelihood(block: Measured, params: LikelihoodParams) -> dict[str, Tensor]:
     """Likelihood of the explained class by the number of patches that are present, 1 ... M.
 
     Returns:
-        `spread_*` [B], measured before masks are averaged: what informed masks are for is that single ones are neither
-        hopeless nor certain; `likelihood_*` [B, M], the means over masks.
+        `likelihood_*` [B, M], the means over the masks of a size, which Figure 6 draws, averaged over images too;
+        `imbalance_*` [B], how far they are from one half, of each image by itself; `spread_*` [B], how far single masks
+        are: Algorithm 3 balances hopeless masks with certain ones, so it need not bring single ones nearer to one half.
     """
     flat = given(block.maps).flatten(1)
     images, players = flat.shape
@@ -52,5 +66,6 @@ def mask_likelihood(block: Measured, params: LikelihoodParams) -> dict[str, Tens
     for name, keep in coalitions.items():
         values = game.value(keep).cpu().double()
         found[f"spread_{name}"] = (values - 0.5).abs().mean(1)
-        found[f"likelihood_{name}"] = values.unflatten(1, (params.masks, players)).mean(1)
+        found[f"likelihood_{name}"] = by_size = values.unflatten(1, (params.masks, players)).mean(1)
+        found[f"imbalance_{name}"] = (by_size - 0.5).abs().mean(1)
     return found
