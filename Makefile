@@ -21,7 +21,7 @@ PYTHON = $(XAI_PYTHON)
 XAI_TEST_WORKERS ?= $(shell test "$$(getconf _NPROCESSORS_ONLN)" -ge 2 && echo 2 || echo 0)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo tables plan vectors-table1 vectors-figure2 vectors-figure3 vectors-figure5 vectors-tuned salvage-table1 salvage-table2 salvage-table3 salvage-table4 salvage-figures rank-table rank-figures mixed-budget mixed-transfer mixed-supervision vectors-two-objects salvage-beyond rank-beyond compare bench bench-estimators docs docs-tables test soak lint format clean distclean vectors-table2 site
+.PHONY: help install demo tables plan vectors-table1 vectors-figure2 vectors-figure3 vectors-figure5 vectors-tuned salvage-table1 salvage-table2 salvage-table3 salvage-table4 salvage-figures rank-table rank-figures mixed-budget mixed-transfer mixed-supervision vectors-two-objects salvage-beyond salvage-two-by-two rank-beyond compare bench bench-estimators docs docs-tables test soak lint format clean distclean vectors-table2 site
 
 help:  ## this list
 	@awk 'BEGIN { FS = ":.*## " } \
@@ -110,6 +110,9 @@ vectors-two-objects: $(STAMP)  ## a transferred self-explanation where two digit
 
 salvage-beyond: $(STAMP)  ## SALVAGE read in probabilities, with KL, and with some passes: this project's own, three seeds
 	$(SWEEP)salvage_beyond $(ARGS)
+
+salvage-two-by-two: $(STAMP)  ## loss by masks, each crossed with each: what of SALVAGE is which
+	$(SWEEP)salvage_two_by_two$(SCALED) $(ARGS)
 
 rank-beyond: $(STAMP)  ## a ranking decoder that sees Integrated Gradients on its paths: this project's own, three seeds
 	$(SWEEP)ranking_beyond $(ARGS)

@@ -20,7 +20,8 @@ from xai.data.scatter import ScatterParams
 from xai.methods import vit_shapley
 from xai.methods.classifier import Classifier
 from xai.methods.contrastive import ContrastivePretraining
-from xai.methods.salvage import SAMPLINGS, Salvage
+from xai.methods.masks import SAMPLINGS
+from xai.methods.salvage import Salvage
 from xai.methods.self_explainer import SelfExplainer
 from xai.methods.surrogate import Surrogate
 from xai.methods.vit_shapley import VitShapley

@@ -21,7 +21,8 @@ from tests.methods.tiny_salvage import (
 )
 from tests.shapley.tables import codes
 from xai.core.errors import UserError
-from xai.methods.salvage import SAMPLINGS, Salvage, log_predictions
+from xai.methods.masks import SAMPLINGS
+from xai.methods.salvage import Salvage, log_predictions
 from xai.models.explainer import SalvageNetwork, ShapleyParts
 
 pytestmark = pytest.mark.filterwarnings("ignore:You are trying to .self.log")
@@ -88,7 +89,7 @@ def test_a_step_draws_the_same_in_a_resumed_run_and_one_size_a_slot(sampling: st
     sizes = drawn(7).sum(2)
     assert torch.equal(sizes, sizes[:1].expand(6, -1))
     assert sizes.min() >= 1
-    assert (sizes == PLAYERS).any() == (sampling != "shapley_kernel")
+    assert (sizes == PLAYERS).any() == (sampling not in ("shapley_kernel", "paired"))
 
 
 def test_masks_to_validate_by_are_uniform_and_do_not_follow_the_network() -> None:

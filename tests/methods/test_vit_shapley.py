@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -18,21 +20,23 @@ from tests.shapley.tables import TableGame, all_rows, random_table, shapley_by_p
 from tests.toolbox import randn
 from xai.core.errors import UserError
 from xai.explainers.learned.networks import VitShapleyExplainer
+from xai.methods import vit_shapley as module
 from xai.methods.vit_shapley import (
     VitShapley,
     efficient,
     fast_shap_loss,
     predictions_with_ends,
 )
-from xai.models.explainer import ShapleyNetwork
+from xai.models.explainer import ShapleyNetwork, column
 from xai.shapley.exact import exact_shapley
+from xai.shapley.importance import kernel_weights
 
 pytestmark = pytest.mark.filterwarnings("ignore:You are trying to .self.log")
 
 
-def vit_shapley(outputs: int = 3, masks: int = 4) -> VitShapley:
+def vit_shapley(outputs: int = 3, masks: int = 4, **settings: Any) -> VitShapley:
     network = explainer(ShapleyNetwork, outputs, parts=1)
-    return VitShapley(network, classifier(outputs, seed=1), FIT, masks, seed=3, stage="test")
+    return VitShapley(network, classifier(outputs, seed=1), FIT, masks, seed=3, stage="test", **settings)
 
 
 @pytest.mark.parametrize("classes", [(3,), ()], ids=["of every class", "of one"])
@@ -149,3 +153,39 @@ def test_steps_in_mixed_precision_are_finite() -> None:
 def test_masks_that_cannot_be_paired_are_refused(masks: int) -> None:
     with pytest.raises(UserError, match=rf"^masks={masks} must be even and at least 2"):
         vit_shapley(masks=masks)
+
+
+@pytest.mark.parametrize(("sampling", "share"), [("informed", 1.0), ("mixed", 0.5)])
+@pytest.mark.parametrize("weighted", [True, False])
+@pytest.mark.parametrize("training", [True, False])
+def test_masks_that_follow_the_true_class_are_weighed_back_to_the_kernel_and_not_used_to_validate(
+    sampling: str, share: float, weighted: bool, training: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learner, given, seen = vit_shapley(masks=8, sampling=sampling, weighted=weighted).train(training), batch(), []
+    with torch.no_grad():
+        learner.network.decoder.patch_projection.weight.normal_(generator=torch.Generator().manual_seed(2))
+
+    def watched(*asked: Any) -> Tensor:
+        seen.append(asked)
+        return fast_shap_loss(*asked)
+
+    monkeypatch.setattr(module, "fast_shap_loss", watched)
+    learner.loss(given, 0)
+    (_, coalitions, _, _, weights), players = seen[0], PLAYERS
+    phi = column(learner.network.values(given.pixels), given.labels)
+    if training and weighted:
+        assert not weights.requires_grad
+        torch.testing.assert_close(weights, kernel_weights(phi, coalitions, share).float())
+    else:
+        assert weights is None
+    # Only Algorithm 3 draws all patches, and half of the mixed masks are followed by their complements.
+    assert (coalitions.sum(2) == players).any() == training
+    pairs = coalitions if not training else coalitions[:, 4:] if sampling == "mixed" else coalitions[:, :0]
+    assert torch.equal(pairs[:, 1::2], ~pairs[:, ::2])
+
+
+def test_mixed_masks_are_halved_twice() -> None:
+    with pytest.raises(UserError, match=r"^masks=6 must be a multiple of 4 with sampling=mixed"):
+        vit_shapley(masks=6, sampling="mixed")
+    with pytest.raises(UserError, match=r"^sampling=even is unknown: use informed, "):
+        vit_shapley(sampling="even")

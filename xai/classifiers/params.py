@@ -11,6 +11,8 @@ from xai.models.segmenter import Decoder
 
 Portion = Annotated[float, Field(gt=0, le=1)]
 
+Sampling = Literal["informed", "uniform", "shapley_kernel", "paired", "mixed"]
+
 
 @settings
 class ClassifierParams:
@@ -69,19 +71,28 @@ class SalvageParams(ExplainerFit):
     """SALVAGE.
 
     Args:
-        sampling: `informed`, `uniform` or `shapley_kernel`.
+        sampling: How masks are drawn, see `xai.methods.masks`; `informed` in the paper.
         temperature: Of the Shapley distribution; 1 in the paper.
         divergence: `jensen_shannon`, as in the paper, or `kullback_leibler`.
     """
 
-    sampling: Literal["informed", "uniform", "shapley_kernel"] = "informed"
+    sampling: Sampling = "informed"
     temperature: Positive = 1.0
     divergence: Literal["jensen_shannon", "kullback_leibler"] = "jensen_shannon"
 
 
 @settings
 class VitShapleyParams(ExplainerFit):
-    """ViT-Shapley; it has no settings of its own."""
+    """ViT-Shapley.
+
+    Args:
+        sampling: How masks are drawn, see `xai.methods.masks`: of the Shapley kernel (`paired` as published,
+            `shapley_kernel`), or by the explainer's own attributions (`informed`, `mixed`).
+        weighted: Whether the latter are weighed back to the kernel, without which no Shapley values are learned.
+    """
+
+    sampling: Literal["paired", "shapley_kernel", "informed", "mixed"] = "paired"
+    weighted: bool = True
 
 
 @settings

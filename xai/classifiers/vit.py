@@ -66,7 +66,7 @@ class VitStages(ClassifierStages):
         return network.to(self.runtime.trainer.device).eval().requires_grad_(False)
 
     def _explainer(self, kind: str, params: SalvageParams | VitShapleyParams) -> Artifact:
-        spec = {"surrogate": self.surrogate.key, **asdict(params), "seed": self.seed, "revision": REVISION}
+        spec = {"surrogate": self.surrogate.key, **_asked(params), "seed": self.seed, "revision": REVISION}
 
         def make(workdir: Path) -> None:
             network, surrogate = self._untrained(kind, params), self.network("surrogate")
@@ -93,7 +93,9 @@ class VitStages(ClassifierStages):
             how = (params.masks, params.sampling, params.temperature, params.divergence)
             return Salvage(network, surrogate, params.fit, *how, self.seed, stage)
         assert isinstance(network, ShapleyNetwork)
-        return VitShapley(network, surrogate, params.fit, params.masks, self.seed, f"vit_shapley/{self.data.name}")
+        stage = f"vit_shapley/{self.data.name}"
+        masks = (params.sampling, params.weighted)
+        return VitShapley(network, surrogate, params.fit, params.masks, self.seed, stage, *masks)
 
     def _untrained(self, kind: str, params: SalvageParams | VitShapleyParams) -> ExplainerNetwork:
         backbone = build_vit(self.model, self.outputs, self.seed)
@@ -104,11 +106,26 @@ class VitStages(ClassifierStages):
         return made(backbone, decoder, self.model.mean, self.model.std)
 
 
+def _asked(params: SalvageParams | VitShapleyParams) -> dict[str, Any]:
+    """What a training is made of; ViT-Shapley of before there was a choice of masks keeps its key."""
+    values = asdict(params)
+    if isinstance(params, VitShapleyParams) and params.sampling in ("paired", "shapley_kernel"):
+        del values["weighted"]
+        if params.sampling == "paired":
+            del values["sampling"]
+    return values
+
+
 def _called(kind: str, params: SalvageParams | VitShapleyParams) -> str:
-    """What the training of an explainer is called: with its sampling and divergence, where they are not the paper's."""
-    usual = {field.name: field.default for field in fields(SalvageParams)}
-    named = [(name, getattr(params, name, None)) for name in ("sampling", "divergence")]
-    apart = [str(value) for name, value in named if value not in (None, usual[name])]
+    """What the training of an explainer is called: with its masks and loss, where they are not the paper's."""
+    usual = {field.name: field.default for field in fields(params)}
+    apart = [
+        str(value)
+        for name in ("sampling", "divergence")
+        if (value := getattr(params, name, None)) is not None and value != usual[name]
+    ]
+    if getattr(params, "weighted", True) is False and "sampling" in _asked(params):
+        apart.append("unweighted")
     return f"{kind} ({', '.join(apart)})" if apart else kind
 
 

@@ -10,13 +10,11 @@ from xai.core.optimisation import FitParams
 from xai.data.module import Batch
 from xai.games import PatchGame
 from xai.methods.learner import Learner
+from xai.methods.masks import INFORMED, check_masks, draw_masks
 from xai.models.explainer import SalvageNetwork, ShapleyParts, column
 from xai.models.maskable import MaskableClassifier
 from xai.sampling import common_and_own
 from xai.shapley.distribution import DIVERGENCES, distribution_loss
-from xai.shapley.masks import informed_coalitions, kernel_sizes, random_masks, uniform_sizes
-
-SAMPLINGS = ("informed", "shapley_kernel", "uniform")
 
 
 class Salvage(Learner):
@@ -26,8 +24,9 @@ class Salvage(Learner):
         network: The explainer; trained in place.
         surrogate: What answers v(S), frozen.
         masks: Coalitions an image and step; even.
-        sampling: `informed` (Algorithm 3, by the explainer's own attributions of the true class), `uniform` (the same
-            sizes, patches at random) or `shapley_kernel` (p_w of equation 2, patches at random).
+        sampling: One of `xai.methods.masks.SAMPLINGS`; the paper's is `informed`. No mask is weighed: u(S) shall be
+            v(S) wherever one looks, and has no minimiser that hangs on how often it was asked, but for what it cannot
+            fit.
         temperature: Of equation 4.
         divergence: What brings u(S) to v(S): `jensen_shannon`, equation 5, or `kullback_leibler`.
         params, seed, stage: As of `Learner`.
@@ -46,9 +45,7 @@ class Salvage(Learner):
         stage: str,
     ) -> None:
         super().__init__(params, seed, stage, surrogate)
-        check_masks(masks)
-        if sampling not in SAMPLINGS:
-            raise UserError(f"sampling={sampling} is unknown: use {', '.join(SAMPLINGS)}")
+        check_masks(masks, sampling)
         if not 0 < temperature < math.inf:
             raise UserError(f"temperature={temperature} must be above 0")
         if divergence not in DIVERGENCES:
@@ -66,14 +63,11 @@ class Salvage(Learner):
     @torch.no_grad()
     def _coalitions(self, parts: ShapleyParts, labels: Tensor, step: int) -> Tensor:
         """Bool [B, S, M]; one size a slot for all images, so that sequences of one length are computed together."""
-        players = parts.present.shape[1]
         common, own = common_and_own(self._seed, step, labels.device, self.global_rank)
-        draw_sizes = kernel_sizes if self._sampling == "shapley_kernel" else uniform_sizes
-        sizes = draw_sizes(players, self._masks, common)
+        phi = column(parts.present - parts.absent, labels)
         # Not to validate: losses over masks that each network chooses for itself do not compare.
-        if self._sampling == "informed" and self.training:
-            return informed_coalitions(column(parts.present - parts.absent, labels), sizes, own)
-        return random_masks(len(labels), players, sizes, own)
+        chosen = self.training or self._sampling not in INFORMED
+        return draw_masks(self._sampling if chosen else "uniform", phi, self._masks, common, own)
 
 
 def log_predictions(surrogate: MaskableClassifier, images: Tensor, coalitions: Tensor) -> Tensor:
@@ -81,9 +75,3 @@ def log_predictions(surrogate: MaskableClassifier, images: Tensor, coalitions: T
     logits = PatchGame(surrogate, images, output="logit").value(coalitions)
     # Made in inference mode, it could not take part in a backward pass.
     return logits.clone().log_softmax(-1)
-
-
-def check_masks(masks: int) -> None:
-    """Refuse numbers of masks that cannot be halved."""
-    if masks < 2 or masks % 2:
-        raise UserError(f"masks={masks} must be even and at least 2: half of them show what the other half leaves out")

@@ -6,12 +6,12 @@ from torch import Tensor
 from xai.core.optimisation import FitParams
 from xai.data.module import Batch
 from xai.methods.learner import Learner
-from xai.methods.salvage import check_masks, log_predictions
-from xai.models.explainer import ShapleyNetwork
+from xai.methods.masks import INFORMED, check_masks, draw_masks, weights_of
+from xai.methods.salvage import log_predictions
+from xai.models.explainer import ShapleyNetwork, column
 from xai.models.maskable import MaskableClassifier
 from xai.models.unet import FastShapNetwork
 from xai.sampling import common_and_own
-from xai.shapley.masks import paired_masks
 
 
 def efficient(values: Tensor, grand: Tensor, null: Tensor) -> Tensor:
@@ -29,16 +29,21 @@ def efficient(values: Tensor, grand: Tensor, null: Tensor) -> Tensor:
     return values + gap[:, None] / values.shape[1]
 
 
-def fast_shap_loss(values: Tensor, coalitions: Tensor, answers: Tensor, null: Tensor) -> Tensor:
+def fast_shap_loss(
+    values: Tensor, coalitions: Tensor, answers: Tensor, null: Tensor, weights: Tensor | None = None
+) -> Tensor:
     """Equation 2 of SALVAGE, the FastSHAP objective: (v(S) - v(no patch) - sum of phi over S) squared.
 
-    Averaged over images, coalitions and classes, times M as the authors of ViT-Shapley scale it.
+    Averaged over images, coalitions and classes, times M as the authors of ViT-Shapley scale it. Its minimiser is the
+    Shapley value where coalitions count as in the Shapley kernel p: drawn from it, or drawn from another q and weighed
+    by p(S) / q(S). Without these weights it is another additive game, the nearest where q looks most often.
 
     Args:
         values: [B, M, C] normalised Shapley values.
-        coalitions: Bool [B, S, M], drawn from the Shapley kernel.
+        coalitions: Bool [B, S, M].
         answers: [B, S, C] v(S), probabilities.
         null: [B, C] v of no patch at all.
+        weights: [B, S] of the squares; None where coalitions are drawn from the Shapley kernel.
 
     Returns:
         The scalar loss.
@@ -46,17 +51,23 @@ def fast_shap_loss(values: Tensor, coalitions: Tensor, answers: Tensor, null: Te
     # Not under autocast: in half precision the sum over patches loses its digits.
     with torch.autocast(values.device.type, enabled=False):
         predicted = null[:, None] + torch.bmm(coalitions.to(values.dtype), values)
-    return values.shape[1] * (predicted - answers).square().mean()
+    squares = (predicted - answers).square()
+    if weights is not None:
+        squares = weights[:, :, None] * squares
+    return values.shape[1] * squares.mean()
 
 
 class VitShapley(Learner):
-    """Trains phi on the game of the surrogate, with paired masks from the Shapley kernel.
+    """Trains phi on the game of the surrogate, with paired masks from the Shapley kernel unless told otherwise.
 
     Args:
         network: The explainer, of a transformer or of a CNN (FastSHAP, whose loss it is); trained in place.
         surrogate: What answers v(S), frozen.
         masks: Coalitions an image and step; even, for they come with their complements.
         params, seed, stage: As of `Learner`.
+        sampling: One of `xai.methods.masks.SAMPLINGS`; of the kernel are `paired` and `shapley_kernel`.
+        weighted: Whether `informed` and `mixed` masks are weighed back to the Shapley kernel. If not, what is learned
+            is no Shapley value (see `fast_shap_loss`).
     """
 
     def __init__(
@@ -67,19 +78,25 @@ class VitShapley(Learner):
         masks: int,
         seed: int,
         stage: str,
+        sampling: str = "paired",
+        weighted: bool = True,
     ) -> None:
         super().__init__(params, seed, stage, surrogate)
-        check_masks(masks)
-        self.network, self._masks = network, masks
+        check_masks(masks, sampling)
+        self.network, self._masks, self._sampling, self._weighted = network, masks, sampling, weighted
 
     def loss(self, batch: Batch, step: int) -> Tensor:
         """The FastSHAP objective, on normalised values."""
-        players = self._frozen[0].players
+        raw = self.network.values(batch.pixels)
         common, own = common_and_own(self._seed, step, batch.pixels.device, self.global_rank)
-        coalitions = paired_masks(len(batch.pixels), players, self._masks // 2, common, own)
+        # What is added to all patches alike changes no draw, so that the values need not be normalised yet.
+        phi = column(raw.detach(), batch.labels)
+        # Not to validate: losses over masks that each network chooses for itself do not compare.
+        sampling = self._sampling if self.training or self._sampling not in INFORMED else "paired"
+        coalitions = draw_masks(sampling, phi, self._masks, common, own)
         answers, grand, null = predictions_with_ends(self._frozen[0], batch.pixels, coalitions)
-        values = efficient(self.network.values(batch.pixels), grand, null)
-        return fast_shap_loss(values, coalitions, answers, null)
+        weights = weights_of(sampling, phi, coalitions) if self._weighted else None
+        return fast_shap_loss(efficient(raw, grand, null), coalitions, answers, null, weights)
 
 
 def predictions_with_ends(

@@ -13,7 +13,7 @@ from xai.core.settings import Distinct, EvenCount, settings
 from xai.data.catalogue import OpenData, open_data
 from xai.data.pair import PairSet
 from xai.explainers.registry import Row
-from xai.explainers.rows import made_from
+from xai.explainers.rows import load_row, made_from
 from xai.models.vit import VitParams
 from xai.papers.salvage.explainers import LearnedSettings
 from xai.study.case import Case, check_images
@@ -36,6 +36,7 @@ class SalvageStudy(StudySettings):
         probe: The data set of pairs, null where there is no probe.
         probe_images: Images of it; even, for two ask about one picture.
         lengths: Shares of the training at which Figure 7 looks, of the `snapshots` of its rows.
+        reference: The row whose maps others are held against, by the metric agreement_with_reference; null: none.
     """
 
     title = "SALVAGE"
@@ -46,6 +47,7 @@ class SalvageStudy(StudySettings):
     probe: dict[str, Any] | None
     probe_images: EvenCount
     lengths: Annotated[tuple[Portion, ...], Distinct]
+    reference: str | None
 
 
 def open_study(asked: SalvageStudy, runtime: Runtime) -> Study:
@@ -70,7 +72,8 @@ def open_study(asked: SalvageStudy, runtime: Runtime) -> Study:
     pairs = [each for each in metrics if each.metric.name == PROBE]
     if probe is not None:
         cases.append((_probed(case, probe, asked.probe_images), pairs))
-    return Study([*rows, *shorter], cases, made_from(rows, asked.explainers))
+    reference = None if asked.reference is None else load_row(asked.reference, asked.explainers, asked="reference")
+    return Study([*rows, *shorter], cases, made_from(rows, asked.explainers), reference)
 
 
 def over_length(rows: Sequence[Row], lengths: Sequence[float]) -> list[Row]:
