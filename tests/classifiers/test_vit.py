@@ -1,4 +1,4 @@
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +132,26 @@ def test_every_setting_of_an_explainer_makes_another_one(
     stage = stages(tmp_path)
     assert stage.salvage(replace(SALVAGE, **change)).key != stage.salvage(SALVAGE).key
     assert trained.names == ["Classifier", "Surrogate", "Salvage", "Salvage"]
+
+
+def test_the_masks_of_vit_shapley_make_another_network_and_weights_only_where_there_are_any(
+    tmp_path: Path, trained: Trained
+) -> None:
+    stage = stages(tmp_path)
+    kinds = [("paired", True), ("shapley_kernel", True), ("informed", True), ("informed", False), ("mixed", True)]
+    keys = [stage.vit_shapley(replace(VIT_SHAPLEY, sampling=how, weighted=by)).key for how, by in kinds]
+    assert len(set(keys)) == len(kinds)
+    assert trained.names[2:] == ["VitShapley"] * len(kinds)
+    assert stage.vit_shapley(replace(VIT_SHAPLEY, weighted=False)).key == keys[0]
+
+
+def test_networks_of_before_masks_could_be_chosen_keep_their_keys(tmp_path: Path, trained: Trained) -> None:
+    of_before = {name: value for name, value in asdict(VIT_SHAPLEY).items() if name not in ("sampling", "weighted")}
+    stage, asked = stages(tmp_path), []
+    stage._get = lambda kind, spec, make: asked.append(spec)  # type: ignore[method-assign, assignment, func-returns-value]
+    stage._explainer("vit_shapley", VIT_SHAPLEY)
+    assert of_before.items() <= asked[-1].items()
+    assert asked[-1].keys() - of_before.keys() == {"surrogate", "seed", "revision"}
 
 
 def test_another_precision_makes_other_networks(tmp_path: Path, trained: Trained) -> None:

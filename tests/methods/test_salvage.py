@@ -195,7 +195,7 @@ def test_gradients_of_a_step_in_mixed_precision_are_finite_and_near_those_of_sin
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"sampling": "lucky"}, "sampling=lucky is unknown: use informed, shapley_kernel, uniform"),
+        ({"sampling": "lucky"}, "sampling=lucky is unknown: use informed, uniform, shapley_kernel, paired, mixed"),
         ({"masks": 3}, "masks=3 must be even and at least 2"),
         ({"masks": 0}, "masks=0 must be even and at least 2"),
         ({"temperature": 0.0}, "temperature=0.0 must be above 0"),

@@ -161,7 +161,7 @@ def test_masks_that_cannot_be_paired_are_refused(masks: int) -> None:
 def test_masks_that_follow_the_true_class_are_weighed_back_to_the_kernel_and_not_used_to_validate(
     sampling: str, share: float, weighted: bool, training: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    learner, given, seen = vit_shapley(masks=8, sampling=sampling, weighted=weighted).train(training), batch(), []
+    learner, given, seen = vit_shapley(masks=32, sampling=sampling, weighted=weighted).train(training), batch(), []
     with torch.no_grad():
         learner.network.decoder.patch_projection.weight.normal_(generator=torch.Generator().manual_seed(2))
 
@@ -180,7 +180,7 @@ def test_masks_that_follow_the_true_class_are_weighed_back_to_the_kernel_and_not
         assert weights is None
     # Only Algorithm 3 draws all patches, and half of the mixed masks are followed by their complements.
     assert (coalitions.sum(2) == players).any() == training
-    pairs = coalitions if not training else coalitions[:, 4:] if sampling == "mixed" else coalitions[:, :0]
+    pairs = coalitions if not training else coalitions[:, 16:] if sampling == "mixed" else coalitions[:, :0]
     assert torch.equal(pairs[:, 1::2], ~pairs[:, ::2])
 
 

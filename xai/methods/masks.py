@@ -10,9 +10,9 @@ from xai.shapley.importance import kernel_weights
 from xai.shapley.masks import informed_coalitions, kernel_sizes, paired_masks, random_masks, uniform_sizes
 
 SAMPLINGS = ("informed", "uniform", "shapley_kernel", "paired", "mixed")
-"""`informed`: Algorithm 3 of SALVAGE, by the explainer's own attributions. `uniform`: the same sizes, patches at random.
-`shapley_kernel`: p_w of equation 2. `paired`: the same, each mask with its complement (ViT-Shapley). `mixed`: half of
-the masks informed, half paired."""
+"""`informed`: Algorithm 3 of SALVAGE, by the explainer's own attributions. `uniform`: the same sizes, patches at
+random. `shapley_kernel`: p_w of equation 2. `paired`: the same, each mask with its complement (ViT-Shapley). `mixed`:
+half of the masks informed, half paired."""
 
 INFORMED: Mapping[str, float] = {"informed": 1.0, "mixed": 0.5}
 """The share of the masks that follow the attributions, where some do."""
@@ -52,7 +52,7 @@ def weights_of(sampling: str, phi: Tensor, coalitions: Tensor) -> Tensor | None:
 
 
 def check_masks(masks: int, sampling: str = "paired") -> None:
-    """Refuse numbers of masks that cannot be halved, or of mixed ones that cannot be halved twice; unknown samplings."""
+    """Refuse unknown samplings, and numbers of masks that cannot be halved; of mixed ones, that cannot be twice."""
     if sampling not in SAMPLINGS:
         raise UserError(f"sampling={sampling} is unknown: use {', '.join(SAMPLINGS)}")
     if masks < 2 or masks % 2:

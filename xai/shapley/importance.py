@@ -61,8 +61,8 @@ def kernel_chances(coalitions: Tensor) -> Tensor:
     """Log p(S) of the Shapley kernel, [B, S] in float64; minus infinity for the empty and the full coalition."""
     players, sizes = coalitions.shape[-1], coalitions.sum(-1)
     of_size = [-math.inf, *shapley_kernel_sizes(players).log().tolist(), -math.inf]
-    ways = [math.log(math.comb(players, size)) for size in range(players + 1)]
-    return (torch.tensor(of_size, dtype=torch.float64) - torch.tensor(ways, dtype=torch.float64)).to(sizes.device)[sizes]
+    chances = [of_size[size] - math.log(math.comb(players, size)) for size in range(players + 1)]
+    return torch.tensor(chances, dtype=torch.float64, device=sizes.device)[sizes]
 
 
 @torch.no_grad()
