@@ -1,8 +1,10 @@
+import gc
 import math
 import os
 import subprocess
 import sys
 import tempfile
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +15,7 @@ import torch
 from torch import Tensor
 
 from tests.models.tiny_clip import PARAMS
+from xai.core import training
 from xai.core.checkpoints import CheckpointFiles, steps_done
 from xai.core.errors import UserError
 from xai.core.optimisation import FitParams
@@ -99,6 +102,21 @@ def test_a_run_that_was_interrupted_ends_with_the_same_numbers_bit_for_bit(tmp_p
     assert equal(found, expected)
     assert resumed.seen == undisturbed.seen[2 * deadline :]
     assert not equal(expected, network().state_dict())
+
+
+def test_what_a_training_has_held_goes_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "_LARGE", 0)
+    model = network()
+    learner = SelfExplainer(model, replace(FIT, epochs=1), 1.0, "t")
+    gc.disable()
+    try:
+        fit(learner, ImageDataModule(Moving(), 16, 5, seed=3), learner._params, CPU, tmp_path, "training", False)
+        assert all(value.grad is None for value in model.parameters())
+        weights = weakref.ref(model.visual.proj)
+        del model, learner
+        assert weights() is None
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("steps", [1, 3, 4])  # half an epoch, one and a half, and two whole ones

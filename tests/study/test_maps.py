@@ -1,11 +1,13 @@
 """Maps of a case: made once, shared by processes, killed and resumed with the same bytes."""
 
+import gc
 import itertools
 import logging
 import multiprocessing
 import random
 import signal
 import time
+import weakref
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -67,6 +69,15 @@ def test_every_image_is_explained_for_its_label_with_the_draws_of_its_block(
     for number, rows in enumerate(found["rows"].split(2)):
         expected = drawn(gain, pixels[rows], labels[rows], 3 * 1_000_003 + number)
         torch.testing.assert_close(found["attributions"][rows], expected, rtol=0, atol=0)
+
+
+def test_maps_do_not_keep_the_networks_that_made_them(tmp_path: Path, journal: Path) -> None:
+    of = case(tmp_path, "test")
+    found, network = explain(of, row(1.0, 0.0)), weakref.ref(of.network())
+    del of
+    gc.collect()
+    assert found.attributions is not None
+    assert network() is None
 
 
 def test_a_subset_is_explained_in_the_order_of_its_rows(tmp_path: Path, journal: Path) -> None:

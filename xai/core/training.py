@@ -4,6 +4,7 @@ On several devices a job stays one process, which holds the store's lock and sho
 process of its own for as long as a stage trains, and the weights come back by the last checkpoint.
 """
 
+import gc
 import logging
 import math
 import tempfile
@@ -39,6 +40,8 @@ CHECKPOINT = "checkpoint.ckpt"
 _STEPS_BETWEEN_LOOKS, _STEPS_BETWEEN_QUESTIONS, _STEPS_BETWEEN_NUMBERS = 50, 10, 10
 _WATCHED = 256
 """Validation images whose loss is logged after each epoch, for curves; where the best epoch is kept, all are asked."""
+_LARGE = 1 << 26
+"""Bytes of weights from which looking for what nobody holds is worth its half second."""
 
 
 class _Watch(Callback):
@@ -230,6 +233,18 @@ def _train(
             if isinstance(end.__context__, KeyboardInterrupt):
                 raise end.__context__ from None
             raise
+        finally:
+            _let_go(engine, module)
+
+
+def _let_go(engine: pl.Trainer, module: pl.LightningModule) -> None:
+    """Free what a training has held beside the weights, now: trainer and module hold each other until Python looks."""
+    for optimiser in engine.optimizers:
+        optimiser.state.clear()
+    module.zero_grad()
+    if sum(value.nbytes for value in module.parameters()) > _LARGE:
+        module.trainer = None
+        gc.collect()
 
 
 def _train_in_processes(

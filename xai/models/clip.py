@@ -135,8 +135,13 @@ class SelfExplainingClip(TransformerClassifier):
 
 
 def trainable(model: nn.Module) -> dict[str, Tensor]:
-    """The parameters theta of the paper: those of the visual tower, by name, detached copies."""
-    return {name: value.detach().clone() for name, value in model.state_dict().items() if name.startswith("visual.")}
+    """The parameters theta of a model, by name, detached copies."""
+    return {name: value.detach().clone() for name, value in visual_tower(model.state_dict()).items()}
+
+
+def visual_tower(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The parameters theta of the paper: those of the visual tower, by name."""
+    return {name: value for name, value in tensors.items() if name.startswith("visual.")}
 
 
 def load_parameters(model: nn.Module, parameters: Mapping[str, Tensor]) -> None:

@@ -1,5 +1,6 @@
 """Building CLIP models from their configuration, and reading base weights that others have trained."""
 
+import copy
 import os
 from pathlib import Path
 from typing import Annotated, Any
@@ -180,10 +181,13 @@ def build_tokenizer(params: ClipParams) -> Tokenizer:
     return open_clip.get_tokenizer(params.architecture)
 
 
-def build_explainer(params: ClipParams, clip: CLIP, head: Tensor, removal: Removal | None = None) -> SelfExplainingClip:
-    """The self-explaining classifier of a CLIP: its visual tower and the class embeddings `head` [K, C]."""
+def build_explainer(
+    params: ClipParams, clip: CLIP, head: Tensor, removal: Removal | None = None, *, copied: bool = False
+) -> SelfExplainingClip:
+    """The self-explaining classifier of a CLIP: its visual tower, or a copy of it, and class embeddings `head` [K, C]."""
     scale = float(clip.logit_scale.detach().exp())
-    return of_ours(SelfExplainingClip(clip.visual, head, scale, params.mean, params.std, removal))
+    visual = copy.deepcopy(clip.visual) if copied else clip.visual
+    return of_ours(SelfExplainingClip(visual, head, scale, params.mean, params.std, removal))
 
 
 def base_weights_file(params: ClipParams) -> Path:

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from typing import Any, Literal
 
 import torch
@@ -180,22 +180,22 @@ class Case:
     @cached_property
     def logits(self) -> Tensor:
         """What the model says of the whole images, [N, C], from the store or asked."""
-        return self._logits(self.model, self.network())
+        return self._logits(self.model, self.network)
 
     @cached_property
     def compared_logits(self) -> Tensor:
         """What the classifier says that rows are compared with, [N, C]."""
         if self.compared is None:
             return self.logits
-        return self._logits(self.compared, self.compared.make(None))
+        return self._logits(self.compared, partial(self.compared.make, None))
 
-    def _logits(self, model: ExplainedModel, network: MaskableClassifier) -> Tensor:
-        trainer = self.runtime.trainer
+    def _logits(self, model: ExplainedModel, make: Callable[[], MaskableClassifier]) -> Tensor:
+        trainer, network = self.runtime.trainer, cache(make)
 
         @torch.no_grad()
         def ask(number: int) -> dict[str, Tensor]:
             with trainer.autocast():
-                logits = network(self.images(number).pixels.to(trainer.device)).float().cpu()
+                logits = network()(self.images(number).pixels.to(trainer.device)).float().cpu()
             advice = "give a classifier with finite outputs, or use trainer.precision=32-true"
             check_finite(logits, f"the answers of {model.name}", advice, self.rows[self.blocks[number]])
             return {"logits": logits}

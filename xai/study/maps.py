@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch.nn.functional as F
@@ -28,7 +28,8 @@ class Maps:
         artifact: Where it lies.
         attributions: [N, h, w] on the patch grid or [N, H, W] of pixels; None for a row that only classifies.
         logits: [N, C], where the explainer is a classifier too.
-        prepared: What they were made by: which stage of a path this is, what it cost, notes for the frame.
+        prepared: What they were made by: which stage of a path this is, what it cost, notes for the frame. It builds
+            nothing any more, for what builds an explainer holds the networks that it is built from.
     """
 
     artifact: Artifact
@@ -81,7 +82,11 @@ def read(artifact: Artifact, prepared: Prepared) -> Maps:
         attributions = attributions[:, prepared.pick]
     if attributions is not None and prepared.pool is not None:
         attributions = F.adaptive_avg_pool2d(attributions, prepared.pool)
-    return Maps(artifact, attributions, tensors.get("logits"), prepared)
+    return Maps(artifact, attributions, tensors.get("logits"), replace(prepared, build=_made))
+
+
+def _made() -> Explainer:
+    raise RuntimeError("the maps are made: prepare the row anew for its explainer")
 
 
 def with_networks(explainer: Explainer | BlockExplainer, change: Callable[[nn.Module], nn.Module]) -> Any:

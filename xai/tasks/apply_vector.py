@@ -1,6 +1,5 @@
 """`task=apply_vector`: any compatible classifier receives its explanations, without training."""
 
-import copy
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -147,8 +146,7 @@ def apply_vector(
                 f"lambda1={params.lambda1} needs the base weights the vector was made from; "
                 f"model={model.name} seed={seed} has others"
             )
-        start = {name: value for name, value in base.clip.state_dict().items() if name.startswith("visual.")}
-        explained = transferred(start, theta, tau, params.lambda1, params.lambda2)
+        explained = transferred(base.theta, theta, tau, params.lambda1, params.lambda2)
     batches = in_order(data.source, "test", model.image_size, _BATCH, runtime.trainer.workers)
     metrics = [_measure(runtime, network, parameters, batches) for parameters in (theta, explained)]
     # Nobody knows the base of another's file, and the vector's would be a guess that passes for knowledge later.
@@ -167,7 +165,7 @@ def _network(
     if info is None:
         base = base_stage.load(model, base_stage.base_weights(runtime, model, seed))
         _, head = base_stage.head(runtime, model, base, data)
-        return build_explainer(model, copy.deepcopy(base.clip), head).requires_grad_(False)
+        return build_explainer(model, base.clip, head, copied=True).requires_grad_(False)
     check_classes(checkpoint, info.classes, info.data, data)
     return files.load_classifier(checkpoint, model)
 

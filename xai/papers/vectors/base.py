@@ -22,7 +22,7 @@ from xai.data.captions import CaptionedGlyphs, GlyphStream
 from xai.data.catalogue import OpenData
 from xai.data.scatter import ScatterParams
 from xai.methods.contrastive import ContrastivePretraining
-from xai.models.clip import class_embeddings
+from xai.models.clip import class_embeddings, visual_tower
 from xai.models.factory import (
     ClipParams,
     base_weights_file,
@@ -155,18 +155,22 @@ def _write(workdir: Path, state: Mapping[str, Tensor], model: ModelParams) -> No
 
 @dataclass(frozen=True)
 class Base:
-    """Base weights that have been loaded."""
+    """Base weights that have been loaded; the fingerprint is of theta_base."""
 
     artifact: Artifact
     clip: CLIP
     fingerprint: str
 
+    @property
+    def theta(self) -> dict[str, Tensor]:
+        """theta_base, the parameters of the visual tower; they are those of `clip`."""
+        return visual_tower(self.clip.state_dict())
+
 
 def load(model: ModelParams, artifact: Artifact) -> Base:
-    """Load base weights; the fingerprint is of theta_base, the visual tower."""
+    """Load base weights."""
     tensors = read_weights(artifact.file("base.safetensors"), what="base weights").tensors
-    theta = {name: value for name, value in tensors.items() if name.startswith("visual.")}
-    return Base(artifact, load_base(model, tensors), fingerprint(theta))
+    return Base(artifact, load_base(model, tensors), fingerprint(visual_tower(tensors)))
 
 
 def head(runtime: Runtime, model: ModelParams, base: Base, data: OpenData) -> tuple[Artifact, Tensor]:

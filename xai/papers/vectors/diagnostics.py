@@ -17,7 +17,7 @@ from xai.data.catalogue import OpenData
 from xai.data.module import load_images
 from xai.data.splits import stratified_sample
 from xai.methods.self_explainer import classification_loss
-from xai.models.clip import SelfExplainingClip, trainable
+from xai.models.clip import SelfExplainingClip
 from xai.papers.vectors.base import Base, ModelParams
 from xai.papers.vectors.fine_tuning import assemble, parameters
 
@@ -58,10 +58,9 @@ def diagnose(
 
     def make(workdir: Path) -> None:
         network = assemble(runtime, model, base, target, None)
-        theta_base = trainable(network)
         source, target_ft = parameters(ft_source), parameters(ft_target)
         tau = vectors.difference(parameters(ft_source_x), source)
-        task_vectors = [vectors.difference(theta, theta_base) for theta in (source, target_ft)]
+        task_vectors = [vectors.difference(theta, base.theta) for theta in (source, target_ft)]
         found = {"similarity_ft": vectors.cosine_similarity(*task_vectors)}
         if ft_target_x is not None:
             star = vectors.difference(parameters(ft_target_x), target_ft)

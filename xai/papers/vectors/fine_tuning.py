@@ -1,7 +1,7 @@
 """Fine-tuning theta: the prediction-only classifier theta_ft, and the self-explaining theta_ft*."""
 
-import copy
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from xai.data.module import ImageDataModule
 from xai.data.registry import subset
 from xai.methods.self_explainer import SelfExplainer, check_alpha
 from xai.models import files
-from xai.models.clip import SelfExplainingClip, load_parameters
+from xai.models.clip import SelfExplainingClip, load_parameters, visual_tower
 from xai.models.factory import build_explainer
 from xai.models.maskable import Removal
 from xai.models.spec import Spec, describe
@@ -85,7 +85,7 @@ def fine_tune(
     title = f"{kind} of {data.name}" + (f", alpha {alpha:g}" if explains else "")
 
     def make(workdir: Path) -> None:
-        classifier = build_explainer(model, copy.deepcopy(base.clip), head).requires_grad_(True)
+        classifier = build_explainer(model, base.clip, head, copied=True).requires_grad_(True)
         rows = subset(data.source, "train", images, seed)
         labels = data.source.labels("train")[rows]
         reference = None if supervision is None else _reference(supervision, rows, labels, classifier.grid)
@@ -107,8 +107,7 @@ def described(model: ModelParams, base: Base, data: OpenData, explains: bool, se
 
 def parameters(artifact: Artifact) -> dict[str, Tensor]:
     """The parameters theta of a fine-tuned model."""
-    tensors = read_weights(artifact.file(FILE), what="classifier").tensors
-    return {name: value for name, value in tensors.items() if name.startswith("visual.")}
+    return visual_tower(read_weights(artifact.file(FILE), what="classifier").tensors)
 
 
 def assemble(
@@ -121,7 +120,7 @@ def assemble(
 ) -> SelfExplainingClip:
     """A classifier for a data set from parameters theta (None: theta_base), on the device, in evaluation mode."""
     _, head = base_stage.head(runtime, model, base, data)
-    classifier = build_explainer(model, copy.deepcopy(base.clip), head, removal)
+    classifier = build_explainer(model, base.clip, head, removal, copied=True)
     if theta is not None:
         load_parameters(classifier, theta)
     return classifier.to(runtime.trainer.device).eval().requires_grad_(False)
@@ -130,8 +129,9 @@ def assemble(
 def explained(
     runtime: Runtime, model: ModelParams, base: Base, data: OpenData, classifier: Artifact, networks: Any = None
 ) -> ExplainedModel:
-    """A fine-tuned classifier as what a case explains."""
+    """A fine-tuned classifier as what a case explains; all cases of it share one network for each way of removal."""
 
+    @cache
     def make(removal: Removal | None) -> SelfExplainingClip:
         return assemble(runtime, model, base, data, parameters(classifier), removal)
 

@@ -16,7 +16,7 @@ from xai.data.catalogue import OpenData
 from xai.data.registry import Split, subset
 from xai.explainers.registry import Row
 from xai.models import files
-from xai.models.clip import SelfExplainingClip, trainable
+from xai.models.clip import SelfExplainingClip
 from xai.papers.vectors import base as base_stage
 from xai.papers.vectors.base import ModelParams
 from xai.papers.vectors.diagnostics import diagnose
@@ -162,8 +162,7 @@ class Transfer:
         tau = vectors.load_vector(self.vector.file(VECTOR_FILE))[0]
         if is_random:
             tau = vectors.random_like(tau, torch.Generator().manual_seed(self.seed))
-        base = trainable(self.network(None))
-        return transferred(base, parameters(self.ft_target), tau, self.params.lambda1, lambda2)
+        return transferred(self.base.theta, parameters(self.ft_target), tau, self.params.lambda1, lambda2)
 
     def made_from(self, lambda2: float) -> dict[str, Any]:
         """All that determines `theta`."""
