@@ -41,7 +41,7 @@ _STEPS_BETWEEN_LOOKS, _STEPS_BETWEEN_QUESTIONS, _STEPS_BETWEEN_NUMBERS = 50, 10,
 _WATCHED = 256
 """Validation images whose loss is logged after each epoch, for curves; where the best epoch is kept, all are asked."""
 _LARGE = 1 << 26
-"""Bytes of weights from which looking for what nobody holds is worth its half second."""
+"""Bytes of weights that are worth the half second of looking for what nobody holds."""
 
 
 class _Watch(Callback):
@@ -189,7 +189,11 @@ def fit(
             _train_in_processes(plan, module, data, advance, logger)
     if (workdir / BEST).exists():
         module.load_state_dict(kept_weights(workdir, BEST))
-    module.cpu().eval()
+    module.cpu().eval().zero_grad()
+    if sum(value.nbytes for value in module.parameters()) > _LARGE:
+        # The trainer holds itself, and the module, until Python looks for what nobody else holds.
+        module.trainer = data.trainer = None
+        gc.collect()
 
 
 def _train(
@@ -233,18 +237,8 @@ def _train(
             if isinstance(end.__context__, KeyboardInterrupt):
                 raise end.__context__ from None
             raise
-        finally:
-            _let_go(engine, module)
-
-
-def _let_go(engine: pl.Trainer, module: pl.LightningModule) -> None:
-    """Free what a training has held beside the weights, now: trainer and module hold each other until Python looks."""
-    for optimiser in engine.optimizers:
-        optimiser.state.clear()
-    module.zero_grad()
-    if sum(value.nbytes for value in module.parameters()) > _LARGE:
-        module.trainer = None
-        gc.collect()
+        for optimiser in engine.optimizers:
+            optimiser.state.clear()
 
 
 def _train_in_processes(

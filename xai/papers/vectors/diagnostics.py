@@ -26,7 +26,9 @@ _IMAGES = 256
 """Target training images behind the curvature, drawn by class: its Hessian is a mean over images."""
 _REVISION = 3
 _CHUNK = 32
-"""Images of it held in memory at a time."""
+"""Images of it held in memory at a time, by a small network."""
+_PARAMETERS = 1 << 29
+"""Images times parameters, at most: a second derivative of ViT-B/32 keeps 350 MB an image."""
 _SIGNS = 4
 """Vectors of random signs that each chunk's diagonal is estimated from."""
 
@@ -54,7 +56,8 @@ def diagnose(
     """
     keys = {"ft_source": ft_source, "ft_source_x": ft_source_x, "ft_target": ft_target, "ft_target_x": ft_target_x}
     spec: dict[str, Any] = {name: artifact.key if artifact else None for name, artifact in keys.items()}
-    spec |= {"seed": seed, "revision": _REVISION}
+    chunk = max(1, min(_CHUNK, _PARAMETERS // sum(value.numel() for value in base.theta.values())))
+    spec |= {"seed": seed, "revision": _REVISION} | ({} if chunk == _CHUNK else {"chunk": chunk})
 
     def make(workdir: Path) -> None:
         network = assemble(runtime, model, base, target, None)
@@ -72,8 +75,8 @@ def diagnose(
         directions = {"risk": tau, "risk_random": vectors.random_like(tau, torch.Generator().manual_seed(0))}
         for name, direction in directions.items():
             moved = {key: value.to(runtime.trainer.device) for key, value in direction.items()}
-            found[name] = _risk(network, at, moved, pixels, labels)
-        diagonal = _diagonal(network, at, pixels, labels, torch.Generator().manual_seed(seed))
+            found[name] = _risk(network, at, moved, pixels, labels, chunk)
+        diagonal = _diagonal(network, at, pixels, labels, torch.Generator().manual_seed(seed), chunk)
         found["risk_diagonal"] = vectors.diagonal_curvature_risk(diagonal, tau)
         defined = {name: value for name, value in found.items() if value == value}
         write_atomically(workdir / FILE, json.dumps(defined, indent=2).encode())
