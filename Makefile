@@ -144,7 +144,7 @@ docs: $(STAMP)  ## README, docs/ and the API reference as a site: outputs/docs-s
 	@echo "outputs/docs-site/index.html is ready"
 
 docs-tables: $(STAMP)  ## fill the tables of README and docs with what sweeps in outputs/ measured
-	$(BIN)/python docs/tables.py
+	$(BIN)/python -m docs.tables
 
 lint: $(STAMP)  ## what CI demands of the code: ruff, its formatting, layers of imports, dependencies, types
 	$(BIN)/ruff check .

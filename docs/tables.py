@@ -11,9 +11,9 @@ from pathlib import Path
 
 import yaml
 
+from docs.blocks import filled
+from docs.papers import page, read_papers
 from xai.cli import report_errors
-from xai.report.papers import page, read_papers
-from xai.report.results import filled
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "results"

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from docs.papers import NOT_RUN, Item, Paper, Papers, page, read_papers
 from tests.report.test_results import ORIGIN
 from tests.study.frames import drawn, frame
 from xai.core.composing import config_file
 from xai.core.errors import UserError
 from xai.metrics import registry as metrics
 from xai.report.layout import read_table
-from xai.report.papers import NOT_RUN, Item, Paper, Papers, page, read_papers
 from xai.report.present import Shown
 from xai.report.results import write_results
 from xai.report.tables import build_tables

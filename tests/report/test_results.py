@@ -1,6 +1,5 @@
 """Blocks of Markdown say what the results of a sweep say, and nothing else."""
 
-import importlib.util
 import shutil
 from pathlib import Path
 
@@ -8,13 +7,15 @@ import pandas as pd
 import pytest
 import yaml
 
+from docs import tables as command
+from docs.blocks import EARLIER, filled
 from tests.study.frames import drawn, frame
 from xai.core.composing import config_file
 from xai.core.errors import UserError
 from xai.metrics import registry as metrics
 from xai.report.layout import read_table
 from xai.report.present import Shown
-from xai.report.results import EARLIER, Origin, filled, machine, write_results
+from xai.report.results import Origin, machine, write_results
 from xai.report.sheets import as_markdown, sheet_of
 from xai.report.tables import build_tables, published_table
 from xai.study.claims import Claim, Claims, judge, table_of
@@ -109,9 +110,6 @@ def test_the_origin_names_the_commits_that_made_the_runs_rather_than_todays():
 
 
 def test_the_command_takes_what_is_newer_and_fills_every_document(results, tmp_path, monkeypatch, capsys):
-    spec = importlib.util.spec_from_file_location("tables_of_docs", ROOT / "docs" / "tables.py")
-    command = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(command)
     place = tmp_path / "clone"
     (place / "docs").mkdir(parents=True)
     monkeypatch.setattr(command, "ROOT", place)

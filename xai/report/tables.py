@@ -18,7 +18,7 @@ from xai.report.parts import CHANCE, Cell, Reasons, Row, Section, Table
 from xai.study.claims import parts
 from xai.study.columns import COSTS, Column, column_of, scale
 from xai.study.frame import AT, own_name
-from xai.study.ranks import PLACE, as_ranks, of_ranks
+from xai.study.ranks import as_ranks, of_ranks
 from xai.study.statistics import WHOLE, Best, best_and_ties, normalised, over_seeds, summary, wide
 
 
@@ -79,7 +79,7 @@ def published_table(params: TableParams, columns: Mapping[str, Column]) -> Table
     made = []
     for row in sorted(place, key=place.__getitem__):
         cells = (_published_cell(params.published.figures[data].get(row, {}).get(name)) for data, name in groups)
-        made.append(_row(row, "", tuple(cells), params))
+        made.append(row_of(row, "", tuple(cells), params))
     after_point = tuple(params.after_point(each) for each in shown)
     title = f"{params.title}: published ({params.published.about})"
     return Table(title, named, after_point, (Section("", tuple(made)),), tuple(units(shown, params)), "deviation")
@@ -105,25 +105,6 @@ def by_parameter(frame: pd.DataFrame, name: str, symbol: str, chosen: float | No
     values = frame[name]
     named = frame.assign(explainer=values.map(lambda value: f"{name}={value:g}"), label=values.map(labels))
     return named.sort_values(name, kind="stable", ignore_index=True)
-
-
-def table_of_frame(
-    frame: pd.DataFrame, title: str, params: TableParams, columns: Mapping[str, Column], notes: Sequence[str]
-) -> Table:
-    """The table that `as_frame` gave the frame of."""
-    shown = tuple(column_of(name, columns) for name in frame["column"].unique())
-    if params.ranked:
-        shown = tuple(of_ranks([column for column in shown if column.name != PLACE.name]))
-    names = ["mean", "low", "high", "spread", "n_images", "runs", "over", "mark"]
-    sections = []
-    for heading, part in frame.groupby("group", sort=False):
-        rows = [
-            _row(str(name), str(label), tuple(Cell(*line) for line in lines[names].itertuples(index=False)), params)
-            for (name, label), lines in part.groupby(["row", "label"], sort=False)
-        ]
-        sections.append(Section(str(heading), tuple(rows)))
-    digits = tuple(params.after_point(column) for column in shown)
-    return Table(title, shown, digits, tuple(sections), tuple(notes), params.spread)
 
 
 def _with_costs(frame: pd.DataFrame, costs: pd.DataFrame | None) -> pd.DataFrame:
@@ -162,12 +143,12 @@ def _table(where: str, frame: pd.DataFrame, params: TableParams, columns: Sequen
         rows = []
         for name in group.rows:
             in_row = (_cell(cells.get((name, c.name)), c, params, best[c.name]) for c in columns)
-            rows.append(_row(name, labels[name], tuple(in_row), params))
+            rows.append(row_of(name, labels[name], tuple(in_row), params))
         sections.append(Section(group.heading, tuple(rows), not group.compared))
     levels = [_chance_of(frame, column) for column in columns] if params.chance else []
     if any(not math.isnan(level) for level in levels):
         scaled = (Cell(level * _scale(column, params)) for level, column in zip(levels, columns, strict=True))
-        sections.append(Section("Chance", (_row(CHANCE, "Chance", tuple(scaled), params),), True))
+        sections.append(Section("Chance", (row_of(CHANCE, "Chance", tuple(scaled), params),), True))
     made = Table(
         " · ".join(filter(None, (params.title, where))),
         tuple(columns),
@@ -221,7 +202,8 @@ def _best(frame: pd.DataFrame, column: Column, compared: Sequence[str]) -> Best:
     )
 
 
-def _row(name: str, label: str, cells: tuple[Cell, ...], params: TableParams) -> Row:
+def row_of(name: str, label: str, cells: tuple[Cell, ...], params: TableParams) -> Row:
+    """A row with its cells, called as the table has it."""
     own, _, settings = name.partition(AT)
     called = params.row(own)
     label = ", ".join(filter(None, (called.label, settings))) if called.label else label or name
