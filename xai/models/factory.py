@@ -184,7 +184,7 @@ def build_tokenizer(params: ClipParams) -> Tokenizer:
 def build_explainer(
     params: ClipParams, clip: CLIP, head: Tensor, removal: Removal | None = None, *, copied: bool = False
 ) -> SelfExplainingClip:
-    """The self-explaining classifier of a CLIP: its visual tower, or a copy of it, and class embeddings `head` [K, C]."""
+    """The self-explaining classifier of a CLIP: its visual tower, or a copy, and the class embeddings `head` [K, C]."""
     scale = float(clip.logit_scale.detach().exp())
     visual = copy.deepcopy(clip.visual) if copied else clip.visual
     return of_ours(SelfExplainingClip(visual, head, scale, params.mean, params.std, removal))
