@@ -2,16 +2,27 @@ import json
 import struct
 import time
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 import wandb
+import yaml
 from PIL import Image
 from safetensors.torch import save_file
 from wandb.proto.wandb_internal_pb2 import Record
 
+from tests.toolbox import seeded
 from xai.core.errors import UserError
-from xai.core.loggers import LoggerParams, build_logger, close_logger, closing_logger, publish
+from xai.core.loggers import LoggerParams, build_logger, close_logger, closing_logger
+from xai.core.optimisation import FitParams
+from xai.core.publish import lineage, publish
+from xai.core.store import Store
+from xai.core.training import TrainerParams, fit
+from xai.data.module import Batch, ImageDataModule
+from xai.data.registry import Images
+from xai.methods.learner import Learner
 
 _BLOCK = 1 << 15
 """Bytes of a block of W&B's file."""
@@ -96,15 +107,32 @@ def _read(content: bytes) -> list[Record]:
     return found
 
 
-@pytest.fixture
-def results(tmp_path: Path) -> Path:
-    folder = tmp_path / "outputs" / "night" / "seed=3"
+SPEC = {"network": {"seed": 3}}
+
+
+def written(outputs: Path) -> tuple[Path, Store]:
+    """The folder of a run with a table, a picture and a network, and a store: one artifact found, two made from it."""
+    folder = outputs / "outputs" / "night" / "seed=3"
     (folder / "figures").mkdir(parents=True)
     (folder / "salvage_table1.csv").write_text("row,srg\nsalvage,0.5\n")
     (folder / "empty.csv").write_text("")
     Image.new("RGB", (8, 8), "red").save(folder / "figures" / "one.png")
     save_file({"a": torch.ones(2)}, folder / "explainability_vector.safetensors")
-    return folder
+
+    def make(workdir: Path) -> None:
+        (workdir / "network.bin").write_bytes(b"weights")
+
+    Store(outputs / "store").get("classifier", SPEC, make)
+    store = Store(outputs / "store")
+    classifier = store.get("classifier", SPEC, make)
+    for kind in ("explainer", "scores"):
+        store.get(kind, {"classifier": classifier.key}, make)
+    return folder, store
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> tuple[Path, Store]:
+    return written(tmp_path)
 
 
 CONFIG = {
@@ -113,57 +141,154 @@ CONFIG = {
     "seed": 3,
     "data": {"name": "mnist"},
     "model": {"name": "vit"},
+    "tables": ("salvage_table1",),
     "commit": "c0",
+    "command": "python run.py",
 }
 
 
-def test_wandb_hears_of_the_configuration_the_tables_the_pictures_and_the_networks(results: Path) -> None:
-    logger = build_logger(LoggerParams("wandb", entity="lab", tags=("mine",)), results, "night", CONFIG)
-    assert logger
-    logger.log_metrics({"salvage/loss": 0.25}, 0)
-    publish(logger, results)
-    close_logger(True)
-    found = records(results)
-    (run,) = [each.run for each in found if each.WhichOneof("record_type") == "run"][:1]
+class Line(Learner):
+    """Three classes told apart by the mean of each channel."""
+
+    def __init__(self, params: FitParams) -> None:
+        super().__init__(params, 0, "salvage")
+        self.body = torch.nn.Linear(3, 3)
+
+    def loss(self, batch: Batch, step: int) -> torch.Tensor:
+        return torch.nn.functional.cross_entropy(self.body(batch.pixels.mean((2, 3))), batch.labels)
+
+
+class Colours:
+    classes, templates, varies = ("a", "b", "c"), ("{}",), False
+
+    def labels(self, split: str) -> torch.Tensor:
+        return torch.arange(12) % 3
+
+    def images(self, split: str, indices: torch.Tensor, epoch: int) -> Images:
+        return Images(torch.rand(12, 3, 4, 4, generator=seeded())[indices], None)
+
+
+def train(logger: Any, workdir: Path) -> None:
+    """Two epochs of twelve steps, the best one kept."""
+    params = FitParams(2, 1, learning_rate=1e-2, weight_decay=0.0, warmup=0.0, clip=1e-3, keep="best")
+    data = ImageDataModule(Colours(), 4, 1, seed=0)
+    fit(Line(params), data, params, TrainerParams(accelerator="cpu"), workdir, "training", logger)
+
+
+CURVES = ("loss", "validation_loss", "best_validation_loss", "learning_rate", "gradient_norm")
+
+
+@pytest.fixture(scope="module")
+def heard(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Store, list[Record]]:
+    """What W&B has written of a run that trains and ends."""
+    folder = tmp_path_factory.mktemp("wandb")
+    results, store = written(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WANDB_MODE", "offline")
+        patch.setenv("WANDB_SILENT", "true")
+        patch.setenv("WANDB_X_STATS_SAMPLING_INTERVAL", "0.1")
+        logger = build_logger(LoggerParams("wandb", entity="lab", tags=("mine",)), results, "night", CONFIG)
+        assert logger
+        train(logger, folder / "work")
+        publish(logger, results, store)
+        time.sleep(2)  # for a look at the machine
+        close_logger(True)
+    return results, store, records(results)
+
+
+def of_kind(found: list[Record], kind: str) -> list[Any]:
+    return [getattr(each, kind) for each in found if each.WhichOneof("record_type") == kind]
+
+
+def test_wandb_hears_of_the_configuration_the_sweep_and_the_kind_of_job(heard: Any) -> None:
+    run = of_kind(heard[2], "run")[0]
     assert (run.display_name, run.run_group, run.job_type, run.entity) == ("night/seed=3", "night", "study", "lab")
-    assert list(run.tags) == ["study", "salvage", "mnist", "vit", "seed=3", "mine"]
+    assert list(run.tags) == ["study", "salvage", "salvage_table1", "mnist", "vit", "seed=3", "mine"]
     config = {item.key: json.loads(item.value_json) for item in run.config.update}
-    assert config["data"] == {"name": "mnist"}
-    assert config["commit"] == "c0"
+    assert {key: config[key] for key in CONFIG} == {**CONFIG, "tables": ["salvage_table1"]}
+
+
+def test_wandb_hears_of_curves_tables_pictures_and_the_machine(heard: Any) -> None:
     history = {
         ".".join(item.nested_key) or item.key: json.loads(item.value_json)
-        for each in found
-        if each.WhichOneof("record_type") == "history"
-        for item in each.history.item
+        for each in of_kind(heard[2], "history")
+        for item in each.item
     }
-    assert history.get("salvage/loss") == 0.25, sorted(history)
-    assert history["tables/salvage_table1._type"] == "table-file"
+    for name in CURVES:
+        assert history[f"salvage/{name}"] > 0, name
+    assert history["salvage/best_validation_loss"] <= history["salvage/validation_loss"]
+    assert history["salvage/gradient_norm"] > 1e-3  # as it was before it is clipped
+    assert {history[f"tables/{name}._type"] for name in ("salvage_table1", "lineage")} == {"table-file"}
     assert history["figures/one._type"] == "image-file"
     assert "tables/empty._type" not in history
-    assert any("vector" in str(each) and "artifact" in str(each.WhichOneof("record_type")) for each in found)
+    measured = {item.key for each in of_kind(heard[2], "stats") for item in each.item}
+    assert any("memory" in name for name in measured), measured
 
 
-def test_mlflow_hears_of_the_same(results: Path) -> None:
+def test_wandb_hears_what_was_used_and_what_was_made_of_it(heard: Any) -> None:
+    _, store, found = heard
+    artifacts = {each.name: each for each in of_kind(found, "artifact") if not each.name.startswith("run-")}
+    (classifier,), (explainer, _) = store.found, store.made
+    used, made = artifacts[f"classifier-{classifier.key}"], artifacts[f"explainer-{explainer.key}"]
+    assert (used.type, used.use_after_commit) == ("classifier", True)
+    assert (made.type, made.use_after_commit) == ("explainer", False)
+    assert json.loads(made.metadata)["made_from"] == [classifier.key]
+    assert [entry.path for entry in made.manifest.contents] == ["artifact.json"]
+    vector = artifacts["night-seed-3-explainability_vector"]
+    assert (vector.type, vector.use_after_commit) == ("vector", False)
+    assert [entry.path for entry in vector.manifest.contents] == ["explainability_vector.safetensors"]
+    assert not any(name.startswith("scores-") for name in artifacts)
+
+
+def test_mlflow_hears_of_the_same(results: tuple[Path, Store]) -> None:
     pytest.importorskip("mlflow", reason="needs pip install -e '.[mlflow]'")
-    logger = build_logger(LoggerParams("mlflow"), results, "night", CONFIG)
+    folder, store = results
+    logger = build_logger(LoggerParams("mlflow"), folder, "night", CONFIG)
     assert logger
-    logger.log_metrics({"salvage/loss": 0.25}, 0)
-    publish(logger, results)
-    (kept,) = (path.parent for path in results.rglob("artifacts/salvage_table1.csv"))
+    train(logger, folder.parent / "work")
+    publish(logger, folder, store)
+    (kept,) = (path.parent for path in folder.rglob("artifacts/salvage_table1.csv"))
     assert (kept / "figures" / "one.png").is_file()
     assert (kept / "explainability_vector.safetensors").is_file()
-    assert (kept.parent / "params" / "data" / "name").read_text() == "mnist"
-    assert (kept.parent / "metrics" / "salvage" / "loss").read_text().split()[1] == "0.25"
-    assert (kept.parent / "tags" / "mlflow.runName").read_text() == "night/seed=3"
+    assert (kept / "lineage.csv").read_text() == lineage(store).to_csv(index=False)
+    run = kept.parent
+    assert (run / "params" / "data" / "name").read_text() == "mnist"
+    assert float((run / "metrics" / "salvage" / "loss").read_text().split()[1]) > 0
+    assert {path.name for path in (run / "metrics" / "salvage").iterdir()} >= set(CURVES)
+    told = {name: (run / "tags" / name).read_text() for name in ("mlflow.runName", "group", "commit", "job_type")}
+    assert told == {"mlflow.runName": "night/seed=3", "group": "night", "commit": "c0", "job_type": "study"}
+    assert "salvage_table1" in (run / "tags" / "tags").read_text()
 
 
-def test_tensorboard_hears_of_tables_and_pictures(results: Path) -> None:
+def test_tensorboard_hears_of_the_same(results: tuple[Path, Store]) -> None:
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    logger = build_logger(LoggerParams("tensorboard"), results, "night", CONFIG)
+    folder, store = results
+    logger = build_logger(LoggerParams("tensorboard"), folder, "night", CONFIG)
     assert logger
-    publish(logger, results)
+    train(logger, folder.parent / "work")
+    publish(logger, folder, store)
     logger.finalize("success")
-    read = accumulator.EventAccumulator(str(results / "tensorboard"))
+    read = accumulator.EventAccumulator(str(folder / "tensorboard"))
     read.Reload()
     assert read.Tags()["images"] == ["figures/one"]
-    assert "salvage_table1/text_summary" in read.Tags()["tensors"]
+    assert set(read.Tags()["scalars"]) >= {f"salvage/{name}" for name in CURVES}
+    told = {name: read.Tensors(f"{name}/text_summary")[0].tensor_proto.string_val[0].decode()
+            for name in ("salvage_table1", "lineage", "config")}  # fmt: skip
+    assert "0.5" in told["salvage_table1"]
+    assert store.found[0].key in told["lineage"]
+    assert "commit: c0" in told["config"]
+    assert yaml.safe_load((folder / "tensorboard" / "hparams.yaml").read_text())["data"] == {"name": "mnist"}
+
+
+def test_csv_files_hear_of_the_same(results: tuple[Path, Store]) -> None:
+    folder, store = results
+    logger = build_logger(LoggerParams("csv"), folder, "night", CONFIG)
+    assert logger
+    train(logger, folder.parent / "work")
+    publish(logger, folder, store)
+    assert set(pd.read_csv(folder / "csv" / "metrics.csv")) >= {f"salvage/{name}" for name in CURVES}
+    assert yaml.safe_load((folder / "csv" / "hparams.yaml").read_text()) == {**CONFIG, "tables": ["salvage_table1"]}
+    told = pd.read_csv(folder / "csv" / "lineage.csv")
+    assert list(told["kind"]) == ["classifier", "explainer", "scores"]
+    assert list(told["made"]) == [False, True, True]
+    assert set(told["made_from"][1:]) == {told["key"][0]}

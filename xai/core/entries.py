@@ -3,8 +3,9 @@
 import json
 import logging
 import os
+import re
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ log = logging.getLogger(__name__)
 
 MANIFEST = "artifact.json"
 FORMAT = 1
+KEY = re.compile(r"[0-9a-f]{20}")
 UNREADABLE = (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError)
 """What becomes of JSON that is not what was written."""
 # (size, ctime in ns, inode) of the manifest and of each file when their hashes were last checked, by directory.
@@ -61,6 +63,18 @@ class Wanted:
 
 class DamageError(Exception):
     """A directory is there but is not the intact artifact it should be; the message says why."""
+
+
+def keys_in(spec: Any) -> Iterator[str]:
+    """Keys of the artifacts that a spec names: whatever reads like one."""
+    if isinstance(spec, Mapping):
+        for each in spec.values():
+            yield from keys_in(each)
+    elif isinstance(spec, list | tuple):
+        for each in spec:
+            yield from keys_in(each)
+    elif isinstance(spec, str) and KEY.fullmatch(spec):
+        yield spec
 
 
 def intact(wanted: Wanted, path: Path) -> Artifact | None:

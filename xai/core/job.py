@@ -8,10 +8,11 @@ import torch
 from rich.markup import escape
 
 from xai.core.common import Common as Common
-from xai.core.loggers import build_logger, publish
+from xai.core.loggers import build_logger
 from xai.core.overrides import command
 from xai.core.progress import console
 from xai.core.provenance import provenance
+from xai.core.publish import publish
 from xai.core.runtime import Runtime
 from xai.core.store import Store
 
@@ -35,7 +36,7 @@ def say_heading(*words: str, seed: int) -> None:
 def say_end(runtime: Runtime, *lines: str) -> None:
     """The end of a run: its results to the logger; what the store had and what was made, and what lies where."""
     if runtime.output is not None:
-        publish(runtime.logger, runtime.output)
+        publish(runtime.logger, runtime.output, runtime.store)
     store = escape(os.path.relpath(runtime.store.root))
     console.print(f"\nstore: {runtime.store.summary()} ({store})", highlight=False, soft_wrap=True)
     for line in lines:

@@ -47,10 +47,14 @@ class Keep(Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Keep the best; the validation of this epoch is over."""
-        found = [value for name, value in trainer.callback_metrics.items() if name.endswith("/validation_loss")]
-        if self._best and found and float(found[0]) < self._least:
-            self._least = float(found[0])
+        found = {name: value for name, value in trainer.callback_metrics.items() if name.endswith("/validation_loss")}
+        if not self._best or not found:
+            return
+        (name, value), *_ = found.items()
+        if float(value) < self._least:
+            self._least = float(value)
             self._write(trainer, module, BEST)
+        module.log(name.replace("/validation_loss", "/best_validation_loss"), self._least)
 
     def state_dict(self) -> dict[str, Any]:
         """What the next checkpoint remembers: a file that is newer than it is written again, and the same."""

@@ -1,17 +1,14 @@
 """Where curves and results go: W&B (offline unless there is a key), TensorBoard, MLflow, CSV files, or nowhere."""
 
+import json
 import logging
 import os
-import re
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-import pandas as pd
-from PIL import Image
 from pytorch_lightning.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 
 from xai.core.common import LoggerParams as LoggerParams
@@ -35,24 +32,32 @@ def build_logger(
     """
     if params.kind == "none" or (params.kind == "wandb" and os.environ.get("WANDB_MODE") == "disabled"):
         return False
+    config = json.loads(json.dumps(config or {}, default=str))  # lists for tuples, as every logger understands them
     if params.kind == "csv":
-        return CSVLogger(folder, name="csv", version="")
+        written = CSVLogger(folder, name="csv", version="")
+        written.log_hyperparams(config)
+        return written
     # Their files have a name of their own in each run, so they are where people watch them, and stay.
-    folder, config = final_folder(folder), config or {}
+    folder = final_folder(folder)
     tags, group = [*_tags(config), *params.tags], params.group or name
     name = name if folder.name == name else f"{name}/{folder.name}"
     if params.kind == "tensorboard":
         with _needs("tensorboard"):
-            return TensorBoardLogger(folder, name="tensorboard", version="")
+            board = TensorBoardLogger(folder, name="tensorboard", version="")
+        board.hparams.update(config)  # written with the first number
+        return board
     if params.kind == "mlflow":
         where = params.uri or f"file:{folder.absolute() / 'mlflow'}"
         # Files, not the database that it would rather have: a run is a folder here, and can be moved.
         os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
-        about = {"group": group, "tags": ", ".join(tags), "commit": str(config.get("commit"))}
+        about = {"group": group, "job_type": str(config.get("task", "")), "tags": ", ".join(tags)}
+        about["commit"] = str(config.get("commit"))
         logging.getLogger("lightning.pytorch.loggers.mlflow").setLevel(logging.ERROR)
         logging.getLogger("pytorch_lightning.loggers.mlflow").setLevel(logging.ERROR)
         with _needs("mlflow"):
-            return _with_config(MLFlowLogger(params.project, name, where, tags=about), config)
+            tracked = MLFlowLogger(params.project, name, where, tags=about)
+            tracked.log_hyperparams(config)
+        return tracked
     os.environ.setdefault("WANDB_SILENT", "true")
     logging.getLogger("wandb").setLevel(logging.ERROR)
     offline = params.mode == "offline" or (params.mode == "auto" and not _has_key())
@@ -63,7 +68,7 @@ def build_logger(
         group=group,
         job_type=str(config.get("task", "")) or None,
         tags=tags,
-        config=dict(config),
+        config=config,
         save_dir=folder,
         offline=offline,
     )
@@ -72,72 +77,15 @@ def build_logger(
     return logger
 
 
-def publish(logger: Logger | Literal[False], folder: Path) -> None:
-    """Give a logger what a run has written: tables, pictures and networks, each in the form in which it is shown.
-
-    Args:
-        logger: Of the run. CSV files lie beside the results already, and get nothing.
-        folder: Of the results: `*.csv` are tables, `*.png` pictures, `*.safetensors` networks and vectors.
-    """
-    tables, pictures, networks = (sorted(folder.rglob(f"*.{kind}")) for kind in ("csv", "png", "safetensors"))
-    # Every number of every image belongs to the files, and what is empty to nobody.
-    tables = [path for path in tables if 1 < path.stat().st_size <= _LARGEST_TABLE]
-    if isinstance(logger, WandbLogger):
-        _publish_to_wandb(logger, folder, tables, pictures, networks)
-    elif isinstance(logger, MLFlowLogger):
-        for path in (*tables, *pictures, *networks):
-            inside = path.parent.relative_to(folder).as_posix()
-            logger.experiment.log_artifact(logger.run_id, str(path), None if inside == "." else inside)
-    elif isinstance(logger, TensorBoardLogger):
-        for path in tables:
-            logger.experiment.add_text(path.stem, pd.read_csv(path).to_html(index=False, border=0))
-        for path in pictures:
-            with Image.open(path) as picture:
-                pixels = np.asarray(picture.convert("RGB"))
-            logger.experiment.add_image(_named(path, folder), pixels, dataformats="HWC")
-
-
-def _publish_to_wandb(
-    logger: WandbLogger, folder: Path, tables: list[Path], pictures: list[Path], networks: list[Path]
-) -> None:
-    import wandb
-
-    run = logger.experiment
-    found: dict[str, Any] = {}
-    for path in tables:
-        found[f"tables/{path.stem}"] = wandb.Table(dataframe=pd.read_csv(path))
-    found |= {_named(path, folder): wandb.Image(str(path)) for path in pictures}
-    if found:
-        run.log(found)
-    for path in networks:
-        kind = "vector" if "vector" in path.stem else "network"
-        name = re.sub(r"[^a-zA-Z0-9_.-]+", "-", f"{run.name}-{path.stem}")
-        artifact = wandb.Artifact(name, type=kind, metadata={"commit": run.config.get("commit")})
-        artifact.add_file(str(path))
-        run.log_artifact(artifact)
-
-
-_LARGEST_TABLE = 1 << 19
-"""Bytes of a CSV file that is shown as a table."""
-
-
-def _named(path: Path, folder: Path) -> str:
-    return path.relative_to(folder).with_suffix("").as_posix()
-
-
 def _tags(config: Mapping[str, Any]) -> list[str]:
     """What a run is found by."""
     found = [str(config[key]) for key in ("task", "study", "method") if config.get(key)]
-    for key in ("data", "model"):
+    found += [str(table) for table in config.get("tables") or ()]
+    for key in ("source", "data", "model"):
         named = config.get(key)
         if isinstance(named, Mapping) and named.get("name"):
             found.append(str(named["name"]))
     return list(dict.fromkeys([*found, *([f"seed={config['seed']}"] if "seed" in config else [])]))
-
-
-def _with_config(logger: MLFlowLogger, config: Mapping[str, Any]) -> MLFlowLogger:
-    logger.log_hyperparams(dict(config))
-    return logger
 
 
 @contextmanager

@@ -1,16 +1,14 @@
 """What an artifact was made from, read from the manifests of a store; none of its tensors is opened."""
 
 import json
-import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from xai.core.entries import FORMAT, MANIFEST, UNREADABLE
+from xai.core.entries import FORMAT, KEY, MANIFEST, UNREADABLE, keys_in
 
-_KEY = re.compile(r"[0-9a-f]{20}")
 _LARGEST = 2**22
 """Bytes; a manifest is a page of text, and what is larger is none."""
 
@@ -71,7 +69,7 @@ class Lineage:
     def _folders(self) -> dict[str, Path]:
         """Where each key lies; a store has thousands, of which a page names a few."""
         paths = (path for store in self._stores for path in sorted(store.glob("*/*")))
-        return {path.name: path for path in paths if _KEY.fullmatch(path.name)}
+        return {path.name: path for path in paths if KEY.fullmatch(path.name)}
 
     @cached_property
     def _by_maps(self) -> dict[str, list[Made]]:
@@ -95,7 +93,7 @@ class Lineage:
                 return None
             spec = told["spec"]
             first = _measured_maps(spec)
-            parents = dict.fromkeys([*first, *_keys_in(spec)])
+            parents = dict.fromkeys([*first, *keys_in(spec)])
             metric = str(spec["metric"]["name"]) if told["kind"] == "scores" else ""
             files = {str(name): int(about["bytes"]) for name, about in told["files"].items()}
             return Made(
@@ -111,15 +109,3 @@ def _measured_maps(spec: Any) -> list[str]:
         return [str(spec["maps"]["maps"]["key"])]
     except UNREADABLE:
         return []
-
-
-def _keys_in(value: Any) -> Iterator[str]:
-    """Whatever reads like the key of an artifact; what is none is not found, and does no harm."""
-    if isinstance(value, dict):
-        for each in value.values():
-            yield from _keys_in(each)
-    elif isinstance(value, list):
-        for each in value:
-            yield from _keys_in(each)
-    elif isinstance(value, str) and _KEY.fullmatch(value):
-        yield value
