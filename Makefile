@@ -21,7 +21,7 @@ PYTHON = $(XAI_PYTHON)
 XAI_TEST_WORKERS ?= $(shell test "$$(getconf _NPROCESSORS_ONLN)" -ge 2 && echo 2 || echo 0)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo tables plan vectors-table1 vectors-figure2 vectors-figure3 vectors-figure5 vectors-tuned salvage-table1 salvage-table2 salvage-table3 salvage-table4 salvage-figures rank-table rank-figures mixed-budget mixed-transfer mixed-supervision vectors-two-objects salvage-beyond salvage-two-by-two rank-beyond compare bench bench-estimators docs docs-tables test soak lint format clean distclean vectors-table2 site
+.PHONY: help install demo tables plan vectors-table1 vectors-figure2 vectors-figure3 vectors-figure5 vectors-tuned salvage-tuned salvage-table1 salvage-table2 salvage-table3 salvage-table4 salvage-figures rank-table rank-figures mixed-budget mixed-transfer mixed-supervision vectors-two-objects salvage-beyond salvage-two-by-two rank-beyond compare bench bench-estimators docs docs-tables test soak lint format clean distclean vectors-table2 site
 
 help:  ## this list
 	@awk 'BEGIN { FS = ":.*## " } \
@@ -72,6 +72,9 @@ vectors-figure3: $(STAMP)  ## explainability vectors, Figure 3: what lambda and 
 
 vectors-tuned: $(STAMP)  ## alpha, lambda1 and lambda2 searched on a small validation set: accuracy against E-RMSE
 	$(BIN)/python run.py experiment=vectors_tuned $(ARGS)
+
+salvage-tuned: $(STAMP)  ## SALVAGE's temperature searched on validation images: R-SRG against RMA
+	$(BIN)/python run.py experiment=salvage_tuned $(ARGS)
 
 salvage-table1: $(STAMP)  ## SALVAGE, Table 1: faithfulness and localisation against rivals and controls
 	$(SWEEP)salvage_table1$(SCALED) $(ARGS)

@@ -105,6 +105,21 @@ def test_jobs_of_a_sweep_share_what_is_the_same(sweep: Sweeping, capsys: pytest.
     assert not Path("outputs").exists()
 
 
+def test_a_set_that_is_source_and_target_has_one_classifier(capsys: pytest.CaptureFixture[str]) -> None:
+    sets = ("glyphs_scattered", "mnist_scattered")
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        asked = [planned_settings([f"data@source={a}", f"data={b}", "experiment=vectors_pairs",
+                                   "transfer.bound_fit=${transfer.source_fit}"])
+                 for a, b in (sets, sets[::-1])]  # fmt: skip
+    unique = {stage.identity: stage for (each,) in asked for stage in stages_of(each)}
+    kinds = [stage.kind for stage in unique.values()]
+    # Of each set a classifier, its supervision, and what learns from that: as source and as bound of the target.
+    assert kinds.count("training") == 4
+    assert (
+        len([each for each in unique.values() if "training images" in each.name or "of the source" in each.name]) == 2
+    )
+
+
 def test_facts_of_what_is_shipped_are_counted() -> None:
     fill()
     assert set(names()) - {"folder", "pictures"} <= set(FACTS)

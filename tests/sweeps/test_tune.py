@@ -27,6 +27,10 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
     def measure(settings: Any, runtime: object) -> Frames:
         asked.append(settings)
+        if settings.study == "salvage":
+            return Frames(
+                scores({row: {"r_srg": 0.4, "rma": 0.5} for row in settings.rows}, seeds=(0,)), *[pd.DataFrame()] * 3
+            )
         values = {row: shaped(0.0, 0.0) for row in settings.rows}
         values[settings.rows[0]] = shaped(settings.transfer.alpha, settings.transfer.lambda2)
         return Frames(scores(values, seeds=(0,)), pd.DataFrame(), pd.DataFrame(), pd.DataFrame())
@@ -67,6 +71,14 @@ def test_the_front_is_what_no_other_trial_beats(
     assert "what no other trial beats" in capsys.readouterr().out
 
 
+def test_the_temperature_of_salvage_is_searched(sweep: Sweeping, measured: list[Any]) -> None:
+    assert sweep("experiment=salvage_tuned", "logger=none", "trials=4") == 0
+    tried = pd.read_csv("outputs/salvage_tuned/trials.csv")["explainers.salvage.temperature"]
+    assert [each.explainers["salvage"]["temperature"] for each in measured] == list(tried)
+    assert tried.isin([0.25, 0.5, 1.0, 2.0, 4.0]).all()
+    assert measured[0].rows == ("salvage", "kernel_shap", "random")
+
+
 @pytest.mark.parametrize(
     ("typed", "said"),
     [
@@ -75,6 +87,10 @@ def test_the_front_is_what_no_other_trial_beats(
         (["task=tune", "logger=none"], "over is empty"),
         ([*ASKED, "goals=[accuracy,mark_area]"], "goals: mark_area is better neither way"),
         ([*ASKED, "goals=[accuracy]"], "must list 2 or more"),
+        (
+            ["task=tune", "experiment=salvage_smoke"],
+            "outputs/salvage_smoke, where the experiment's runs lie: add name=",
+        ),
         ([*ASKED, "over={transfer.lambada:[1]}"], "transfer.lambada"),
     ],
 )

@@ -17,7 +17,7 @@ from xai.core.folders import final_folder
 
 
 def build_logger(
-    params: LoggerParams, folder: Path, name: str, config: Mapping[str, Any] | None = None
+    params: LoggerParams, folder: Path, name: str, about: Mapping[str, Any] | None = None
 ) -> Logger | Literal[False]:
     """Make a logger that writes below `folder`; it opens its files at the first number, not before.
 
@@ -28,11 +28,12 @@ def build_logger(
         params: Which.
         folder: Of the run.
         name: Of the run, and of the sweep it is part of; a job of a sweep is called after its folder as well.
-        config: All that the run was asked for, and what made it; `task` is the type of the job.
+        about: All that the run was asked for, and what made it; `task` is the type of the job.
     """
     if params.kind == "none" or (params.kind == "wandb" and os.environ.get("WANDB_MODE") == "disabled"):
         return False
-    config = json.loads(json.dumps(config or {}, default=str))  # lists for tuples, as every logger understands them
+    # Lists for tuples, as every logger understands them.
+    config: dict[str, Any] = json.loads(json.dumps(about or {}, default=str))
     if params.kind == "csv":
         written = CSVLogger(folder, name="csv", version="")
         written.log_hyperparams(config)
@@ -50,12 +51,12 @@ def build_logger(
         where = params.uri or f"file:{folder.absolute() / 'mlflow'}"
         # Files, not the database that it would rather have: a run is a folder here, and can be moved.
         os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
-        about = {"group": group, "job_type": str(config.get("task", "")), "tags": ", ".join(tags)}
-        about["commit"] = str(config.get("commit"))
+        labels = {"group": group, "job_type": str(config.get("task", "")), "tags": ", ".join(tags)}
+        labels["commit"] = str(config.get("commit"))
         logging.getLogger("lightning.pytorch.loggers.mlflow").setLevel(logging.ERROR)
         logging.getLogger("pytorch_lightning.loggers.mlflow").setLevel(logging.ERROR)
         with _needs("mlflow"):
-            tracked = MLFlowLogger(params.project, name, where, tags=about)
+            tracked = MLFlowLogger(params.project, name, where, tags=labels)
             tracked.log_hyperparams(config)
         return tracked
     os.environ.setdefault("WANDB_SILENT", "true")

@@ -107,8 +107,8 @@ def _about(artifact: Artifact) -> dict[str, Any]:
     return {"folder": str(artifact.path), "seconds": artifact.seconds, "made_from": made_from}
 
 
-def _as_code(values: Mapping[str, Any]) -> str:
-    """YAML as Markdown shows it."""
+def _as_code(values: Any) -> str:
+    """YAML of a mapping as Markdown shows it."""
     return "\n".join(f"    {line}" for line in yaml.safe_dump(dict(values), sort_keys=False).splitlines())
 
 

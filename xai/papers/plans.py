@@ -9,7 +9,7 @@ import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 import timm
@@ -45,7 +45,8 @@ class Stage:
         kept: Bytes of it in the store.
         meanwhile: Bytes that it takes besides, while it is being made.
         needs: Stages that have to be there first.
-        own: What it is made of besides: two jobs with the same of all this share it.
+        own: What it is made of besides: two jobs with the same of this and of the needs share it.
+        kind: Of the artifact. Its name is what it is for: a classifier of a source may be that of another job's target.
     """
 
     name: str
@@ -54,11 +55,12 @@ class Stage:
     meanwhile: float = 0.0
     needs: tuple["Stage", ...] = ()
     own: Any = field(default=None, repr=False)
+    kind: str = ""
 
-    @property
+    @cached_property
     def identity(self) -> str:
         """The same for the same stage of two jobs."""
-        said = repr((self.name, self.own, [each.identity for each in self.needs]))
+        said = repr((self.kind or self.name, self.own, [each.identity for each in self.needs]))
         return hashlib.sha256(said.encode()).hexdigest()
 
 
@@ -107,14 +109,15 @@ class _Plan:
         unit, length = fit.length
         seen = length * images if unit == "epochs" else length * fit.batch_size
         made_of = (self.model, on or self.asked.data, self.asked.seed, fit, images, own)
-        return self.add(Stage(name, seen * each, self.size, _STATES * self.size, needs, made_of))
+        return self.add(Stage(name, seen * each, self.size, _STATES * self.size, needs, made_of, "training"))
 
-    def explain(self, row: Row, images: int, what: str, *needs: Stage, on: Any = None) -> Stage:
-        """The maps of a row, of images of the data set or of another one."""
+    def explain(self, row: Row, images: int, split: str, what: str, *needs: Stage, on: Any = None) -> Stage:
+        """The maps of a row, of images of a split of the data set or of another one."""
         side = self.model.image_size if row.params.of_pixels else self.model.grid
         kept = 0.0 if row.entry.info.kind == "classifier" else images * side**2 * _FLOAT
-        made_of = (self.model, on or self.asked.data, self.asked.seed, row.params, images)
-        return self.add(Stage(f"{row.name} of {what}", images * self.cost(row), kept, kept, needs, made_of))
+        made_of = (self.model, on or self.asked.data, self.asked.seed, row.entry.info.name, row.params, split, images)
+        passes = images * self.cost(row)
+        return self.add(Stage(f"{row.name} of {what}", passes, kept, kept, needs, made_of, "maps"))
 
     def cost(self, row: Row) -> float:
         """Passes of explaining an image by a row."""
@@ -151,11 +154,12 @@ class _Plan:
         alphas = params.alpha_grid if params.alpha is None else (params.alpha,)
         lambdas = params.lambda2_grid if params.lambda2 is None else (params.lambda2,)
         supervised = params.source_images or source["train"]
-        ft_source = self.train("ft source", params.source_fit, supervised, 3, on=asked.source)
+        fixed, moving = {"fixed": True}, {"fixed": params.fixed_target}
+        ft_source = self.train("ft source", params.source_fit, supervised, 3, on=asked.source, own=fixed)
         train = params.target_images or self.images["train"]
-        ft_target = self.train("ft target", params.target_fit, train, 3)
+        ft_target = self.train("ft target", params.target_fit, train, 3, own=moving)
         source_x = self.explain(
-            supervision, supervised, f"the source, {_title(asked.source)}", ft_source, on=asked.source
+            supervision, supervised, "train", f"the source, {_title(asked.source)}", ft_source, on=asked.source
         )
         moved = [
             self.train(
@@ -166,16 +170,18 @@ class _Plan:
         chosen: list[Stage] = [*moved, ft_target]
         if len(alphas) * len(lambdas) > 1:
             held_out = params.validation_images or self.images["validation"]
-            reference = self.explain(supervision, held_out, "the validation split", ft_target)
+            reference = self.explain(supervision, held_out, "validation", "the validation split", ft_target)
             passes = float(len(alphas) * len(lambdas) * held_out)
             own = (self.asked.data, self.model, self.asked.seed, params)
             chosen = [self.add(Stage("choice of alpha, lambda2", passes, 0, 0, (*moved, ft_target, reference), own))]
         if "ft_target_x" in asked.rows:
             images = params.bound_images or train
             bound = with_coalitions(supervision, params.bound_coalitions)
-            target_x = self.explain(bound, images, "the target's training images", ft_target)
-            chosen.append(self.train("ft target+X", params.bound_fit, images, 3, target_x))
-        self.explain(supervision, self.asked.case.images or self.images[asked.case.split], "the test images", ft_target)
+            target_x = self.explain(bound, images, "train", "the target's training images", ft_target)
+            alpha = alphas[0] if len(alphas) == 1 else None
+            chosen.append(self.train("ft target+X", params.bound_fit, images, 3, target_x, own=alpha))
+        split = asked.case.split
+        self.explain(supervision, asked.case.images or self.images[split], split, f"the {split} images", ft_target)
         return chosen
 
     def compared(self, budget: int | None) -> list[Row]:
@@ -195,7 +201,8 @@ class _Plan:
         maps = []
         for row in rows:
             mine = [self.trained[row.name]] if row.name in self.trained else []
-            maps.append(self.explain(row, targets * images, f"the {asked.case.split} images", *explained, *mine))
+            split = asked.case.split
+            maps.append(self.explain(row, targets * images, split, f"the {split} images", *explained, *mine))
         scored = sum(row.entry.info.kind != "classifier" for row in rows)
         for each in metrics:
             passes = images * scored * each.metric.passes(each.params, self.players) if each.metric.passes else 0.0

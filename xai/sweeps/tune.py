@@ -65,6 +65,9 @@ class TuneSettings(Common):
         goals: Two columns of metrics, each better one way.
         over: By setting, the values it is chosen from, or `low`, `high` and `step` of numbers.
         trials: How many combinations are tried.
+        checkpoint: Passed on.
+        explainers: Passed on.
+        metric: Passed on.
     """
 
     study: str
@@ -73,6 +76,9 @@ class TuneSettings(Common):
     goals: Annotated[tuple[str, ...], Field(min_length=2, max_length=2), Distinct]
     over: dict[str, Any]
     trials: Count
+    checkpoint: Any
+    explainers: Any
+    metric: Any
 
 
 _OWN = ("task", "name", "row", "beside", "goals", "over", "trials", "logger")
@@ -81,7 +87,17 @@ _OWN = ("task", "name", "row", "beside", "goals", "over", "trials", "logger")
 
 def task(values: Mapping[str, Any]) -> Task:
     """`task=tune`."""
-    return Task("task=tune", TuneSettings, run)
+    return Task("task=tune", TuneSettings, run, settle=_settle)
+
+
+def _settle(values: dict[str, Any], typed: Sequence[str]) -> dict[str, Any]:
+    """Refuse to write into the folder of an experiment's own runs: its name stands above the task's."""
+    if {"task", "experiment"} <= {*typed} and "name" not in typed:
+        name = values["name"]
+        raise UserError(
+            f"task=tune would write into outputs/{name}, where the experiment's runs lie: add name={name}_tuned"
+        )
+    return values
 
 
 def run(asked: TuneSettings, output: Path) -> None:
