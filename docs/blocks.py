@@ -18,8 +18,7 @@ from xai.core.settings import build
 from xai.metrics import registry as metrics
 from xai.metrics.registry import Column
 from xai.report import sheets
-from xai.report.layout import TableParams, read_table
-from xai.report.parts import Cell, Section, Table
+from xai.report.layout import Cell, Section, Table, TableParams, read_table
 from xai.report.results import Origin, read_values
 from xai.report.tables import row_of
 from xai.study.claims import read_yaml

@@ -7,7 +7,7 @@ from torch import Tensor
 from tests.models import tiny_clip
 from tests.models.tiny_vit import FAMILIES, maskable, network, normalised, pictures
 from xai.models.maskable import Removal
-from xai.models.transformer import TransformerClassifier
+from xai.models.packed import TransformerClassifier
 
 
 class Own(NamedTuple):

@@ -12,8 +12,17 @@ from rich.console import Console
 from tests.study.frames import COLUMNS, drawn, frame, lines
 from xai.core.errors import UserError
 from xai.core.settings import build
-from xai.report.layout import Group, Normalisation, Published, RowParams, Symbol, TableParams, read_table
-from xai.report.parts import Reasons, as_frame
+from xai.report.layout import (
+    Group,
+    Normalisation,
+    Published,
+    Reasons,
+    RowParams,
+    Symbol,
+    TableParams,
+    as_frame,
+    read_table,
+)
 from xai.report.sheets import as_html, as_markdown, as_rich, claim_notes, claim_sheets, sheet_of
 from xai.report.tables import build_tables, by_parameter, published_table
 from xai.study.claims import Claim, Claims, judge, table_of

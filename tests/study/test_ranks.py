@@ -5,8 +5,7 @@ import pytest
 
 from docs.blocks import table_of_frame
 from xai.metrics.registry import Column
-from xai.report.layout import TableParams
-from xai.report.parts import as_frame
+from xai.report.layout import TableParams, as_frame
 from xai.report.sheets import as_markdown, sheet_of
 from xai.report.tables import build_tables
 from xai.study.ranks import PLACE, as_ranks

@@ -9,7 +9,7 @@ from torch import Tensor
 from xai.core.errors import UserError
 from xai.models import packed
 from xai.models.maskable import MaskableClassifier
-from xai.models.transformer import TransformerClassifier
+from xai.models.packed import TransformerClassifier
 
 
 class Trace(NamedTuple):

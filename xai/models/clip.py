@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from xai.core.errors import UserError
 from xai.models import packed
 from xai.models.maskable import Normalisation, Removal
-from xai.models.transformer import TransformerClassifier
+from xai.models.packed import TransformerClassifier
 
 
 class Tokenizer(Protocol):

@@ -10,7 +10,7 @@ from torch import Tensor
 from xai.core.errors import UserError
 from xai.models import packed
 from xai.models.maskable import Normalisation, Removal, class_logits
-from xai.models.transformer import TransformerClassifier
+from xai.models.packed import TransformerClassifier
 
 
 class MaskableVit(TransformerClassifier):

@@ -20,9 +20,8 @@ from xai.report import sheets
 from xai.report.album import write_album
 from xai.report.figures import Drawn, Source, draw_all, open_figure, save
 from xai.report.gallery import gallery
-from xai.report.layout import read_table
+from xai.report.layout import Reasons, Table, as_frame, read_table
 from xai.report.page import Page, Part, Picture, write_page
-from xai.report.parts import Reasons, Table, as_frame
 from xai.report.pictures import Gallery
 from xai.report.pictures import sheets as picture_sheets
 from xai.report.tables import build_tables, published_table

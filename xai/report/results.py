@@ -14,7 +14,7 @@ import yaml
 
 from xai.core.files import write_atomically
 from xai.core.provenance import provenance
-from xai.report.parts import as_frame
+from xai.report.layout import as_frame
 from xai.report.present import Shown
 
 _TEXT = ("group", "row", "label", "over", "mark", "heading", "paper", "than", "why", "lacks")

@@ -14,8 +14,7 @@ from rich.console import Group
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from xai.report.layout import Symbol
-from xai.report.parts import Cell, Row, Table
+from xai.report.layout import Cell, Row, Symbol, Table
 from xai.study.claims import FAILS, HOLDS, NOT_MEASURED, RULE, UNDECIDED
 from xai.study.columns import COSTS, Column, after_point, arrow, column_of, number, scale, signed
 

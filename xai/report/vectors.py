@@ -11,9 +11,8 @@ from xai.papers.vectors.choice import Choice
 from xai.papers.vectors.study import TransferStudy
 from xai.report.gallery import gallery
 from xai.report.headline import transferred
-from xai.report.layout import TableParams
+from xai.report.layout import Table, TableParams
 from xai.report.page import Picture
-from xai.report.parts import Table
 from xai.report.pictures import sheets as picture_sheets
 from xai.report.present import OTHER_SETTINGS, Told, source_of, usual
 from xai.report.tables import build_tables, by_parameter

@@ -9,7 +9,7 @@ from xai.core.settings import Count, settings
 from xai.explainers.posthoc.traced import TracedExplainer, target_logits
 from xai.explainers.registry import ExplainerParams, explainer
 from xai.models.attention import logits_of, of_patches, trace
-from xai.models.transformer import TransformerClassifier
+from xai.models.packed import TransformerClassifier
 
 
 @settings

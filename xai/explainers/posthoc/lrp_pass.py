@@ -19,8 +19,8 @@ from xai.core.errors import UserError
 from xai.models import packed
 from xai.models.clip import SelfExplainingClip
 from xai.models.maskable import class_logits
+from xai.models.packed import TransformerClassifier
 from xai.models.timm_vit import MaskableVit
-from xai.models.transformer import TransformerClassifier
 
 Function = Callable[[Tensor], Tensor]
 

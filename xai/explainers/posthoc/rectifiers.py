@@ -9,7 +9,7 @@ from torch.overrides import TorchFunctionMode
 
 from xai.core.errors import UserError
 from xai.models.maskable import MaskableClassifier
-from xai.models.transformer import TransformerClassifier
+from xai.models.packed import TransformerClassifier
 
 _RECTIFIERS = (nn.ReLU, nn.ReLU6)
 _CURVED = (

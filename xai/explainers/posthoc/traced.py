@@ -11,7 +11,7 @@ from xai.explainers.posthoc.frozen import Frozen
 from xai.explainers.posthoc.gradients import images_at_once
 from xai.models.attention import trace, transformer
 from xai.models.maskable import MaskableClassifier
-from xai.models.transformer import TransformerClassifier
+from xai.models.packed import TransformerClassifier
 
 P = TypeVar("P")
 

@@ -1,5 +1,7 @@
 """The metrics as pure functions: plain tensors in, one float64 value per image out, NaN where an image has none."""
 
+# ruff: noqa: F401 - what it imports is what it offers
+
 from xai.metrics.functional.agreement import (
     centred_correlation,
     contrast,
@@ -47,46 +49,3 @@ from xai.metrics.functional.removal import (
 )
 from xai.metrics.functional.robustness import relative_change, spearman, structural_similarity
 from xai.rounding import is_constant
-
-__all__ = [
-    "Classify",
-    "PerturbationCurves",
-    "RemovalCurves",
-    "Value",
-    "area",
-    "centred_correlation",
-    "check_players",
-    "comprehensiveness",
-    "contrast",
-    "correlation",
-    "e_rmse",
-    "enlarge_map",
-    "entropy",
-    "expected_iou",
-    "gini",
-    "grid_pointing_game",
-    "impute",
-    "infidelity",
-    "iou_at_k",
-    "is_constant",
-    "kendall",
-    "monotonicity",
-    "monotonicity_of_effects",
-    "normalise",
-    "passes",
-    "patch_coverage",
-    "perturbation_curves",
-    "pixel_ranks",
-    "pointing_game",
-    "ranked_curves",
-    "relative_change",
-    "relevance_mass_accuracy",
-    "relevance_rank_accuracy",
-    "removal_curves",
-    "retained",
-    "sampled_curves",
-    "scores",
-    "spearman",
-    "squared_explanation_error",
-    "structural_similarity",
-]

@@ -16,8 +16,7 @@ from xai.core.files import write_atomically
 from xai.metrics import registry as metrics
 from xai.report import album, sheets
 from xai.report.figures import Source, draw_all
-from xai.report.layout import TableParams
-from xai.report.parts import Reasons, Table
+from xai.report.layout import Reasons, Table, TableParams
 from xai.report.present import source_of, tables_of, usual, verdicts
 from xai.report.results import read_values
 from xai.report.sheets import Sheet, templates
