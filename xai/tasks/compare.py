@@ -31,7 +31,7 @@ from xai.report.figures import open_figure
 from xai.report.headline import compared
 from xai.report.present import Told, check_views, present, source_of
 from xai.study.case import Case, ExplainedModel, check_images, check_judge, facts
-from xai.study.cost import asked_of
+from xai.study.cost import asked_of, say_cost
 from xai.study.effort import Quick, is_quick, lighter
 from xai.study.everything import ALL, every_row
 from xai.study.frame import Frames
@@ -40,7 +40,6 @@ from xai.study.params import StudySettings, open_metrics, open_rows
 from xai.study.scores import Chosen
 from xai.study.statistics import best_and_ties, wide
 from xai.study.study import Study
-from xai.tasks.beforehand import say_cost
 from xai.tasks.picture import load_named
 from xai.tasks.registry import Task
 

@@ -32,8 +32,7 @@ from xai.ranking.objective import ObjectiveParams
 from xai.ranking.refinement import RefinementParams
 from xai.report.figures import to_bytes
 from xai.report.pictures import Gallery, sheets
-from xai.study.cost import Asked
-from xai.tasks.beforehand import say_cost
+from xai.study.cost import Asked, say_cost
 from xai.tasks.picture import PASSES_OF_CURVES, Explained, Opened, PostHocParams, explain_picture, open_classifier
 from xai.tasks.registry import Task
 

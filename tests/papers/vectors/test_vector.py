@@ -3,7 +3,7 @@
 import torch
 
 from xai import vectors
-from xai.papers.vectors.vector import transferred
+from xai.papers.vectors.transfer import transferred
 
 
 def test_transferred_is_equation_8_and_needs_no_base_at_lambda1_one() -> None:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from xai import vectors
+from xai import __version__, vectors
 from xai.core.files import write_atomically
 from xai.core.runtime import Runtime
 from xai.core.store import Artifact
@@ -17,17 +17,17 @@ from xai.data.registry import Split, subset
 from xai.explainers.registry import Row
 from xai.models import files
 from xai.models.clip import SelfExplainingClip
+from xai.models.weights import architecture_hash, fingerprint
 from xai.papers.vectors import base as base_stage
 from xai.papers.vectors.base import ModelParams
 from xai.papers.vectors.diagnostics import diagnose
 from xai.papers.vectors.fine_tuning import FILE, assemble, described, explained, fine_tune, parameters
 from xai.papers.vectors.params import TransferParams
-from xai.papers.vectors.vector import FILE as VECTOR_FILE
-from xai.papers.vectors.vector import explainability_vector, transferred
 from xai.study.case import Case, CaseParams, ExplainedModel
 from xai.study.maps import Maps, explain
 from xai.study.study import together
 
+VECTOR_FILE = "explainability_vector.safetensors"
 Parameters = dict[str, Tensor]
 FineTuned = Literal["ft_source", "ft_source_x", "ft_target", "ft_target_x"]
 
@@ -113,17 +113,26 @@ class Transfer:
 
     @cached_property
     def vector(self) -> Artifact:
-        """tau_* of the source."""
-        return explainability_vector(
-            self.runtime,
-            self.base,
-            self.ft_source,
-            self.ft_source_x,
-            model=self.model.name,
-            source=self.source.name,
-            alpha=self.alpha,
-            seed=self.seed,
-        )
+        """tau_* of the source: its explained classifier less the plain one (below equation 6)."""
+        ft, ft_star = self.ft_source, self.ft_source_x
+
+        def make(workdir: Path) -> None:
+            plain, star = parameters(ft), parameters(ft_star)
+            info = vectors.VectorInfo(
+                model=self.model.name,
+                architecture=architecture_hash(plain),
+                base=self.base.fingerprint,
+                source=self.source.name,
+                alpha=self.alpha,
+                seed=self.seed,
+                ft=fingerprint(plain),
+                ft_star=fingerprint(star),
+                xai_version=__version__,
+            )
+            vectors.save_vector(workdir / VECTOR_FILE, vectors.difference(star, plain), info)
+
+        title = f"explainability vector of {self.source.name}"
+        return self.runtime.store.get("vector", {"ft": ft.key, "ft_star": ft_star.key}, make, title=title)
 
     @cached_property
     def ft_target_x(self) -> Artifact:
@@ -208,6 +217,15 @@ class Transfer:
             fixed=True,
             **explaining,
         )
+
+
+def transferred(base: Parameters, ft: Parameters, tau: Parameters, lambda1: float, lambda2: float) -> Parameters:
+    """Equation 8 for a fine-tuned classifier theta_ft: theta_base + lambda1 (theta_ft - theta_base) + lambda2 tau_*.
+
+    The task vector is never rounded to float32 on the way, so that at lambda1 = 1 this is theta_ft + lambda2 tau_* to
+    the last bit, which can be had without the base weights.
+    """
+    return vectors.apply(base, [(lambda1, ft), (-lambda1, base), (lambda2, tau)])
 
 
 def with_coalitions(row: Row, coalitions: int) -> Row:

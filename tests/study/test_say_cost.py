@@ -7,9 +7,8 @@ import torch
 from torch import Tensor
 
 from xai.games import asked_at_once
-from xai.study.cost import Asked
-from xai.tasks import beforehand
-from xai.tasks.beforehand import say_cost, seconds_a_pass
+from xai.study import cost
+from xai.study.cost import Asked, say_cost, seconds_a_pass
 
 IMAGES = torch.zeros(1, 3, 224, 224)
 
@@ -17,7 +16,7 @@ IMAGES = torch.zeros(1, 3, 224, 224)
 def test_the_cost_is_said_where_it_is_worth_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(beforehand, "seconds_a_pass", lambda *_: 0.02)
+    monkeypatch.setattr(cost, "seconds_a_pass", lambda *_: 0.02)
     say_cost([Asked("rise", 500.0, 10), Asked("areas", 40.0, 10)], len, IMAGES, "rise_100 asks less")  # type: ignore[arg-type]
     assert capsys.readouterr().out == (
         "to ask: 5,400 forward passes (rise 5,000, areas 400), less what the store has: at most about 110 s on this "
