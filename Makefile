@@ -21,7 +21,7 @@ PYTHON = $(XAI_PYTHON)
 XAI_TEST_WORKERS ?= $(shell test "$$(getconf _NPROCESSORS_ONLN)" -ge 2 && echo 2 || echo 0)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo tables plan vectors-table1 vectors-figure2 vectors-figure3 vectors-figure5 vectors-tuned salvage-tuned salvage-table1 salvage-table2 salvage-table3 salvage-table4 salvage-figures rank-table rank-figures mixed-budget mixed-transfer mixed-supervision vectors-two-objects salvage-beyond salvage-two-by-two rank-beyond compare bench bench-estimators docs docs-tables test soak lint format clean distclean vectors-table2 site
+.PHONY: help install demo tables plan vectors-table1 vectors-figure2 vectors-figure3 vectors-figure5 vectors-tuned salvage-tuned salvage-table1 salvage-table2 salvage-table3 salvage-table4 salvage-figures salvage-pictures rank-table rank-figures mixed-budget mixed-transfer mixed-supervision vectors-two-objects salvage-beyond salvage-two-by-two rank-beyond compare bench bench-estimators docs docs-tables test soak lint format clean distclean vectors-table2 site
 
 help:  ## this list
 	@awk 'BEGIN { FS = ":.*## " } \
@@ -90,6 +90,9 @@ salvage-table4: $(STAMP)  ## SALVAGE, Table 4: the explainers as classifiers
 
 salvage-figures: $(STAMP)  ## SALVAGE, Figures 2, 3, 4, 6 and 7
 	$(SWEEP)salvage_figures$(SCALED) $(ARGS)
+
+salvage-pictures: $(STAMP)  ## SALVAGE, Figures 1, 5, 8 and 9: chosen images under all methods, and what its own u(N) has wrong
+	$(BIN)/python run.py experiment=salvage_pictures $(ARGS)
 
 rank-table: $(STAMP)  ## Learn to Rank: deletion and insertion of pixels against rivals and controls
 	$(SWEEP)ranking_table$(SCALED) $(ARGS)

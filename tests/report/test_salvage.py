@@ -5,13 +5,17 @@ from typing import Any
 
 import pytest
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from tests.study.engine import register, study
 from tests.study.shades import DATA
+from xai.core.errors import UserError
 from xai.explainers.block import Block, Explanation
 from xai.explainers.registry import Prepared, Row, entry, explainer
-from xai.report.salvage import mistakes, pictures_of_mistakes
+from xai.papers.salvage.study import StudyWithExamples, chosen
+from xai.report.pictures import Gallery
+from xai.report.salvage import mistakes, pictures_of_examples, pictures_of_mistakes
 
 LABELS = DATA.source.labels("test")
 
@@ -70,3 +74,32 @@ def test_a_sheet_is_drawn_where_salvage_was_measured_and_is_sometimes_wrong(row:
     assert "u(N)" in picture.caption
     assert picture.png.startswith(b"\x89PNG")
     assert list(pictures_of_mistakes(made, 0)) == []
+
+
+def test_chosen_images_are_shown_under_methods_and_not_under_controls(
+    row: Row, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, shown = study(tmp_path, ["random"]), list[Gallery]()
+
+    def sheets(found: Gallery) -> list[Figure]:
+        shown.append(found)
+        return []
+
+    monkeypatch.setattr("xai.report.salvage.sheets", sheets)
+    numbers = {"Figure 1": [4, 1], "Figure 8": chosen(DATA, "test", "classes", "Figure 8")}
+    with_examples = StudyWithExamples([*made.rows, row], made.cases, examples=numbers)
+    assert list(pictures_of_examples(with_examples)) == []
+    first, eighth = shown
+    assert list(first.maps) == list(eighth.maps) == ["One class"]
+    assert torch.equal(first.images, DATA.source.images("test", torch.tensor([4, 1]), 0).pixels)
+    assert eighth.true is not None
+    assert eighth.true == sorted(set(eighth.true))
+    assert {"abcde"[label] for label in LABELS.tolist()} == set(eighth.true)
+
+
+def test_images_are_chosen_by_number_or_how_many() -> None:
+    last = len(LABELS) - 1
+    assert chosen(DATA, "test", (3, 0), "it") == [3, 0]
+    assert chosen(DATA, "test", 3, "it") == [0, round(last / 2), last]
+    with pytest.raises(UserError, match=rf"^examples: it: image {last + 1} is not there: .* 0 to {last}$"):
+        chosen(DATA, "test", (last + 1,), "it")

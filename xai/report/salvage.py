@@ -1,8 +1,8 @@
-"""Figure 5 of SALVAGE in pictures: images that its own u(N) has wrong, explained for that and for the truth."""
+"""Figures 1, 5, 8 and 9 of SALVAGE in pictures: chosen images under all methods, and what its own u(N) has wrong."""
 
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import cast
 
@@ -10,24 +10,39 @@ import torch
 
 from xai.explainers.block import Explainer
 from xai.explainers.registry import Row
-from xai.report.gallery import chosen_images
+from xai.papers.salvage.study import StudyWithExamples
+from xai.report.gallery import chosen_images, gallery
 from xai.report.page import Picture
 from xai.report.pictures import Gallery, sheets
-from xai.report.present import Told
+from xai.report.present import OTHER_SETTINGS, Told
 from xai.study.case import Case
 from xai.study.frame import Frames
 from xai.study.maps import explain
 from xai.study.study import Study
 
+_EXAMPLES = "Chosen images of the split under all methods; red speaks for the class that is named, blue against it."
 _MISTAKES = (
     "Figure 5. Images that SALVAGE itself, by u(N), classifies wrongly. Of each image the map of the class that it "
     "predicts stands beside that of the true class: what speaks for its mistake, and what it saw of the truth."
 )
 
 
-def told(study: Study, frames: Frames, output: Path) -> Told:
-    """The sheet of Figure 5."""
-    return Told(pictures=partial(pictures_of_mistakes, study))
+def told(study: StudyWithExamples, frames: Frames, output: Path) -> Told:
+    """The sheets of chosen images, and that of Figure 5."""
+    return Told(pictures=lambda count: chain(pictures_of_examples(study), pictures_of_mistakes(study, count)))
+
+
+def pictures_of_examples(study: StudyWithExamples) -> Iterator[Picture]:
+    """Chosen images under all methods; controls are left out."""
+    case = study.cases[0][0]
+    methods = [
+        row for row in study.measured_rows if row.entry.info.kind != "control" and OTHER_SETTINGS not in row.name
+    ]
+    for name, numbers in study.examples.items():
+        found = gallery(replace(case, only=tuple(numbers)), methods, len(numbers), second=False)
+        for figure in sheets(found) if found is not None else ():
+            alt = f"{name}: {len(numbers)} images, each with the maps of {', '.join(row.label for row in methods)}."
+            yield Picture.of(figure, alt, f"{name}. {_EXAMPLES}", 900)
 
 
 def pictures_of_mistakes(study: Study, count: int) -> Iterator[Picture]:

@@ -1,17 +1,20 @@
 """The study of SALVAGE: what is explained is the surrogate, and pairs of objects ask for the grid pointing game."""
 
-from collections.abc import Sequence
-from dataclasses import replace
-from typing import Annotated, Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any, Literal
+
+import torch
 
 from xai.classifiers.explained import explained
 from xai.classifiers.params import ClassifierParams, Portion, SurrogateParams
 from xai.classifiers.vit import VitStages
 from xai.core.errors import UserError
 from xai.core.runtime import Runtime
-from xai.core.settings import Distinct, EvenCount, settings
+from xai.core.settings import Count, Distinct, EvenCount, Whole, settings
 from xai.data.catalogue import OpenData, open_data
 from xai.data.pair import PairSet
+from xai.data.registry import Split
 from xai.explainers.registry import Row
 from xai.explainers.rows import load_row, made_from
 from xai.models.vit import VitParams
@@ -23,6 +26,9 @@ from xai.study.study import Study
 
 PROBE = "grid_pointing"
 """The metric that pairs of objects are for."""
+
+Examples = tuple[Whole, ...] | Literal["classes"] | Count
+"""Images of a sheet: their numbers in the split, `classes` for the first of each class, or how many, evenly spread."""
 
 
 @settings
@@ -37,6 +43,7 @@ class SalvageStudy(StudySettings):
         probe_images: Images of it; even, for two ask about one picture.
         lengths: Shares of the training at which Figure 7 looks, of the `snapshots` of its rows.
         reference: The row whose maps others are held against, by the metric agreement_with_reference; null: none.
+        examples: Sheets of chosen images under all methods, by what they are called (Figures 1, 8 and 9).
     """
 
     title = "SALVAGE"
@@ -48,9 +55,21 @@ class SalvageStudy(StudySettings):
     probe_images: EvenCount
     lengths: Annotated[tuple[Portion, ...], Distinct]
     reference: str | None
+    examples: dict[str, Examples]
 
 
-def open_study(asked: SalvageStudy, runtime: Runtime) -> Study:
+@dataclass
+class StudyWithExamples(Study):
+    """A study that also shows chosen images.
+
+    Args:
+        examples: By the name of a sheet, the numbers of its images in the split.
+    """
+
+    examples: Mapping[str, Sequence[int]] = field(default_factory=dict)
+
+
+def open_study(asked: SalvageStudy, runtime: Runtime) -> StudyWithExamples:
     """The rows of one model, one data set and one seed.
 
     Raises:
@@ -62,6 +81,7 @@ def open_study(asked: SalvageStudy, runtime: Runtime) -> Study:
     metrics = open_metrics(asked.metrics, asked.metric)
     # Before anything is trained.
     check_images(data, asked.case)
+    examples = {name: chosen(data, asked.case.split, wanted, name) for name, wanted in asked.examples.items()}
     if probe is not None:
         _check_probe(probe, data)
     shorter = over_length(rows, asked.lengths)
@@ -73,7 +93,29 @@ def open_study(asked: SalvageStudy, runtime: Runtime) -> Study:
     if probe is not None:
         cases.append((_probed(case, probe, asked.probe_images), pairs))
     reference = None if asked.reference is None else load_row(asked.reference, asked.explainers, asked="reference")
-    return Study([*rows, *shorter], cases, made_from(rows, asked.explainers), reference)
+    others = made_from(rows, asked.explainers)
+    return StudyWithExamples([*rows, *shorter], cases, others, reference, examples=examples)
+
+
+def chosen(data: OpenData, split: Split, wanted: Examples, name: str) -> list[int]:
+    """The numbers of the images of the sheet `name`.
+
+    Raises:
+        UserError: The split has not so many.
+    """
+    labels = data.source.labels(split)
+    if wanted == "classes":
+        return [int((labels == label).nonzero()[0]) for label in labels.unique()]
+    if isinstance(wanted, int):
+        return torch.linspace(0, len(labels) - 1, min(wanted, len(labels))).round().long().tolist()
+    assert isinstance(wanted, tuple)
+    beyond = [number for number in wanted if number >= len(labels)]
+    if beyond or not wanted:
+        what = f"image {beyond[0]} is not there" if beyond else "no image is named"
+        raise UserError(
+            f"examples: {name}: {what}: the {split} split of data={data.name} has the numbers 0 to {len(labels) - 1}"
+        )
+    return list(wanted)
 
 
 def over_length(rows: Sequence[Row], lengths: Sequence[float]) -> list[Row]:
