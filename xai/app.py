@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -113,8 +114,8 @@ def settings_of(task: Task, values: Mapping[str, Any], typed: Sequence[str] = ()
     wanted = {field.name for field in dataclasses.fields(task.settings)}
     values = _with_checkpoint(values, wanted)
     for key in _OF_EVERY_TASK:
-        # Settings of rows also come with a pre-trained model (conf/training).
-        asked = key != "explainers" or any(each.startswith("explainers.") for each in typed)
+        # Settings of rows also come with a pre-trained model (conf/training), and both with the experiment of a sweep.
+        asked = key == "checkpoint" or any(re.match(rf"\+*{key}[.=]", each) for each in typed)
         if key not in wanted and values[key] and asked:
             raise UserError(f"{key}={values[key]} is nothing that {task.asked} can use: leave it out")
     values = _with_model(task, values)

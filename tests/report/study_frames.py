@@ -131,7 +131,7 @@ def sweep() -> Source:
                 "accuracy": 0.9 - 0.15 * value**3,
             }
             more = {"source": "mnist", "alpha": alpha, "lambda2": value}
-            parts.append(scores({"proposed_sweep": means}, seeds=(0,), **more))
+            parts.append(scores({f"proposed@lambda2={value}": means}, seeds=(0,), **more))
             if value == 0.5:
                 parts.append(scores({"proposed": means}, seeds=(0,), **more))
     return Source(pd.concat(parts, ignore_index=True), columns=COLUMNS)

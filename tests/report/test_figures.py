@@ -102,6 +102,18 @@ def test_refinement_starts_with_the_row_without_a_step_and_keeps_classes_apart()
     assert decoder[0, 0] != maps[0, 0], "bars stand beside each other"
 
 
+def test_no_line_averages_two_rows():
+    source = refined()
+    pooled = source.scores[source.scores["explainer"] == "ranking_t3"].assign(explainer="ranking_t3_pooled")
+    both = Source(pd.concat([source.scores, pooled.assign(value=0.0)]), columns=source.columns)
+    drawn, alone = (lines_of(draw("ranking_figure3a", each).axes[0]) for each in (both, source))
+    for label, line in alone.items():
+        np.testing.assert_array_equal(drawn[label], line)
+    wanted = {"figure": "over", "x": "step", "metrics": ["insertion_auc"], "lines": [{"rows": ["ranking_t*"]}]}
+    with pytest.raises(UserError, match="ranking_t3 and ranking_t3_pooled would be one line at step=3"):
+        draw(wanted, both)
+
+
 def test_intervals_are_over_images_or_over_runs_as_asked():
     frame = refined().scores
     for over in ("images", "runs"):
@@ -147,7 +159,7 @@ def test_the_sweep_is_divided_by_the_reference_of_the_same_run_and_marks_the_cho
     figure = draw("vectors_figure3", sweep())
     found = lines_of(figure.axes[0])
     frame = sweep().scores
-    frame = frame[(frame["explainer"] == "proposed_sweep") & (frame["metric"] == "e_rmse")]
+    frame = frame[frame["explainer"].str.startswith("proposed@") & (frame["metric"] == "e_rmse")]
     np.testing.assert_allclose(found["proposed"][:, 1], frame.groupby("lambda2")["value"].mean() / 1.2)
     np.testing.assert_allclose(found["chosen on validation: 0.5"], [[0.5, found["proposed"][2, 1]]])
     assert len(figure.axes) == 3

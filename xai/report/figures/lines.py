@@ -23,6 +23,7 @@ from xai.report.figures.style import (
     legend_below,
     tidy,
 )
+from xai.study.frame import own_name
 
 AXES = {
     "share": "share of the image, %",
@@ -255,12 +256,21 @@ def _series(source: Source, metric: str, line: Line, params: OverParams) -> pd.D
     lines = lines[lines[params.x].notna()] if not lines.empty else lines
     if lines.empty:
         return lines
+    _check_one_row(lines, params.x)
     if params.relative_to:
         lines = _divided(source, metric + line.suffix, lines, params.relative_to)
     alone = ["data", "image"] if params.over == "images" and (lines["image"] >= 0).all() else None
     keys = [params.x, *(alone or run_keys(lines, params.x))]
     values = source.averaged(metric + line.suffix, lines, keys)
     return intervals(values.groupby(level=params.x)).assign(label=line.label or str(lines["label"].iloc[0]))
+
+
+def _check_one_row(lines: pd.DataFrame, x: str) -> None:
+    """Refuse a line that would average different rows; a row at other settings is the same one."""
+    named = lines.assign(row=[own_name(str(name)).partition("@")[0] for name in lines["explainer"]])
+    for value, rows in named.groupby(x)["row"].unique().items():
+        if len(rows) > 1:
+            raise UserError(f"{' and '.join(rows)} would be one line at {x}={value:g}: name rows that are told apart by it")
 
 
 def _divided(source: Source, metric: str, lines: pd.DataFrame, by: str) -> pd.DataFrame:
