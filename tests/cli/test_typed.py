@@ -94,6 +94,15 @@ def test_defaults_of_a_method_are_its_settings(method: str) -> None:
     assert settings.method == settings.name == method
 
 
+def test_settings_of_metrics_are_refused_where_they_are_typed_and_not_where_an_experiment_has_them() -> None:
+    asked = ("task=report", "sweep=ranking_figures", "experiment=ranking")
+    values = composed(*asked)
+    assert values["metric"], "the experiment has some"
+    assert settings_of(choose(values), values, asked).name
+    with pytest.raises(UserError, match="is nothing that task=report can use"):
+        settings_of(choose(values), values, (*asked, "metric.removal.masks=3"))
+
+
 def test_every_setting_of_a_scene_is_shown_with_its_default() -> None:
     expected = asdict(ScatterParams())
     with hydra.initialize_config_dir(str(cli.CONF), version_base="1.3"):

@@ -107,8 +107,8 @@ def test_no_line_averages_two_rows():
     pooled = source.scores[source.scores["explainer"] == "ranking_t3"].assign(explainer="ranking_t3_pooled")
     both = Source(pd.concat([source.scores, pooled.assign(value=0.0)]), columns=source.columns)
     drawn, alone = (lines_of(draw("ranking_figure3a", each).axes[0]) for each in (both, source))
-    for label, line in alone.items():
-        np.testing.assert_array_equal(drawn[label], line)
+    for label, expected in alone.items():
+        np.testing.assert_array_equal(drawn[label], expected)
     wanted = {"figure": "over", "x": "step", "metrics": ["insertion_auc"], "lines": [{"rows": ["ranking_t*"]}]}
     with pytest.raises(UserError, match="ranking_t3 and ranking_t3_pooled would be one line at step=3"):
         draw(wanted, both)

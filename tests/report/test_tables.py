@@ -1,6 +1,7 @@
 import hashlib
 import json
 import math
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -83,6 +84,8 @@ def test_groups_name_rows_and_kinds_and_nothing_measured_is_dropped():
         ("Rivals", ["GRAD_CAM", "RISE, really"]),
         ("Others", ["RANDOM"]),
     ]
+    short = only(MEASURED, replace(params, others=False))
+    assert [s.heading for s in short.sections] == ["Proposed", "Rivals"], "unless it is asked to be short"
     assert "Not measured: ViT-CX." in table.notes
     assert [row.name for s in table.sections for row in s.rows if row.highlighted] == ["ours"]
 

@@ -101,6 +101,7 @@ class TableParams:
         about: A sentence on what to look at.
         columns: Metrics and costs, in their order; empty: all that the frame has.
         groups: Rows in their order; measured rows that no group names stand below, under "Others".
+        others: Whether they do; else they are left out, as of a short table beside the whole one.
         rows: How rows are called and what they are, by name.
         highlighted: Rows to be seen first.
         pool: What is averaged beside the seeds: `data`, `source`. Else there is a table for each.
@@ -123,6 +124,7 @@ class TableParams:
     about: str = ""
     columns: list[str] = field(default_factory=list)
     groups: list[Group] = field(default_factory=lambda: list(_ALL))
+    others: bool = True
     rows: dict[str, RowParams] = field(default_factory=dict)
     highlighted: list[str] = field(default_factory=list)
     pool: list[str] = field(default_factory=list)

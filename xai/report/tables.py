@@ -134,7 +134,7 @@ def _table(where: str, frame: pd.DataFrame, params: TableParams, columns: Sequen
     else:
         means = summary(normalised(values, changed.one, changed.zero, squared), pool)
     cells = {(line["explainer"], line["metric"]): line for line in means.to_dict("records")}
-    groups = _placed(params.groups, frame)
+    groups = _placed(params.groups, frame)[: None if params.others else -1]
     compared = [name for group in groups if group.compared for name in group.rows]
     best = {
         column.name: _best(values, replace(column, quadratic=column.name in squared), compared) for column in columns

@@ -270,7 +270,9 @@ def _check_one_row(lines: pd.DataFrame, x: str) -> None:
     named = lines.assign(row=[own_name(str(name)).partition("@")[0] for name in lines["explainer"]])
     for value, rows in named.groupby(x)["row"].unique().items():
         if len(rows) > 1:
-            raise UserError(f"{' and '.join(rows)} would be one line at {x}={value:g}: name rows that are told apart by it")
+            raise UserError(
+                f"{' and '.join(rows)} would be one line at {x}={value:g}: name rows that are told apart by it"
+            )
 
 
 def _divided(source: Source, metric: str, lines: pd.DataFrame, by: str) -> pd.DataFrame:
