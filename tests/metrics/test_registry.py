@@ -87,6 +87,7 @@ def test_every_metric_gives_a_number_an_image_for_every_column_and_a_line_for_ev
         for column in entry.columns_of(entry.params()):
             assert found[column.name].shape == ((1,) if name == "classification_quality" else (IMAGES,))
             assert registry.metric_of(column.name) is entry
+            assert registry.families()[column.name] == entry.name
             assert registry.columns()[column.name].label == column.label
     assert len(registry.columns()) == len({column.label for column in registry.columns().values()})
 

@@ -39,11 +39,7 @@ def clip_of_file(runtime: Runtime, model: ClipParams, data: OpenData, path: Path
 
 
 def check_classes(path: Path, classes: tuple[str, ...], trained_on: str, data: OpenData) -> None:
-    """Refuse a classifier that tells other classes apart than a data set has, or the same in another order.
-
-    Raises:
-        UserError: It does.
-    """
+    """Refuse a classifier that tells other classes apart than a data set has, or the same in another order."""
     if tuple(classes) != tuple(data.source.classes):
         raise UserError(
             f"{path} tells {len(classes)} classes of {trained_on} apart ({', '.join(classes[:3])} ...), "

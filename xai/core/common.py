@@ -57,11 +57,7 @@ class Common:
 
 
 def check_common(config: DictConfig) -> None:
-    """Refuse a wrong value of what every job has, in a whole configuration.
-
-    Raises:
-        UserError: As said.
-    """
+    """Refuse a wrong value of what every job has, in a whole configuration."""
     known = [field.name for field in dataclasses.fields(Common)]
     if not all(name in config for name in known):
         return  # told when everything is

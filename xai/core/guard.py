@@ -188,11 +188,7 @@ def _is_odd(value: Any) -> bool:
 
 
 def check_name(name: Any) -> None:
-    """Refuse a name of a run that is none, or leaves outputs/.
-
-    Raises:
-        UserError: As said.
-    """
+    """Refuse a name of a run that is none, or leaves outputs/."""
     parts = name.split("/") if isinstance(name, str) else []
     inside = parts and all(part.strip() and not part.startswith(".") for part in parts) and name.isprintable()
     if not inside or PurePath(parts[0]) == PurePath("store") or any(len(part.encode()) > 200 for part in parts):

@@ -37,11 +37,7 @@ class OpenData:
 
 
 def check_data(settings: Any, where: str) -> None:
-    """Refuse what `open_data` would refuse before it has opened a file; the folder of one's own has to be there.
-
-    Raises:
-        UserError: As said.
-    """
+    """Refuse what `open_data` would refuse before it has opened a file; the folder of one's own has to be there."""
     if not isinstance(settings, Mapping):
         raise UserError(f"{where}={settings} must be a group of settings: choose a data set by its name")
     _, params = _chosen(settings, where)

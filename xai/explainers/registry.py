@@ -199,11 +199,7 @@ class Entry:
         return Prepared(made_from, lambda: self.build(context.network(own.classifier_removal), own))
 
     def check(self, context: Context, params: ExplainerParams) -> None:
-        """Refuse what does not fit, before any work.
-
-        Raises:
-            UserError: Where it does not.
-        """
+        """Refuse what does not fit, before any work."""
         if "regions" in self.info.needs and _regions(context) is None:
             raise UserError(f"{self.name} needs the regions of the objects, which data={context.data.name} has not")
         if self.fits is not None:

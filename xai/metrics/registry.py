@@ -220,7 +220,16 @@ def entry(name: str) -> Metric:
 
 def columns() -> dict[str, Column]:
     """The columns of all metrics with their default settings, by name."""
-    return {column.name: column for each in map(entry, names()) for column in each.columns_of(each.params())}
+    return {name: column for name, (column, _) in _by_column().items()}
+
+
+def families() -> dict[str, str]:
+    """The names of the metrics that fill them, by the columns' names, with default settings."""
+    return {name: each.name for name, (_, each) in _by_column().items()}
+
+
+def _by_column() -> dict[str, tuple[Column, Metric]]:
+    return {column.name: (column, each) for each in map(entry, names()) for column in each.columns_of(each.params())}
 
 
 def metric_of(column: str, values: Mapping[str, Any] | None = None) -> Metric:

@@ -328,7 +328,7 @@ def tables_of(frames: Frames, name: str, unfit: Mapping[str, str]) -> list[Table
         UserError: There is no such file, or nothing of what it shows was measured.
     """
     params, columns = read_table(config_file("table", name)), metrics.columns()
-    reasons = Reasons(frames.left_out, unfit, {column: metrics.metric_of(column).name for column in columns})
+    reasons = Reasons(frames.left_out, unfit, metrics.families())
     published = published_table(params, columns)
     made = build_tables(usual(frames.scores), params, columns, usual(frames.costs), reasons)
     return made + ([] if published is None else [published])

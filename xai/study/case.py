@@ -352,11 +352,7 @@ def facts(case: Case) -> Mapping[str, str | None]:
 
 
 def check_judge(judge: str, size: int, of: int) -> None:
-    """Refuse a second classifier that takes images of another `size` than the first, which takes those `of` so many.
-
-    Raises:
-        UserError: As said.
-    """
+    """Refuse a second classifier that takes images of another `size` than the first, which takes those `of` so many."""
     if size != of:
         raise UserError(
             f"judge={judge} takes images of {size} px, and the classifier of {of} px: they have to see the same"

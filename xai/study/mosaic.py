@@ -119,11 +119,7 @@ def probed(case: Case, probe: OpenData) -> Case:
 
 
 def check_probe(probe: OpenData, data: str, classes: Sequence[str]) -> None:
-    """Refuse a data set that has not several objects on each image, or other classes than those of `data`.
-
-    Raises:
-        UserError: As said.
-    """
+    """Refuse a data set that has not several objects on each image, or other classes than those of `data`."""
     if not hasattr(probe.source, "cells"):
         raise UserError(f"probe={probe.name} has not several objects an image: use mnist_pair")
     if tuple(probe.source.classes) != tuple(classes):

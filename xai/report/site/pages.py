@@ -163,7 +163,7 @@ class Site:
             except UserError as error:
                 page.missing.append(f"{name}: {error}")
         columns = metrics.columns()
-        reasons = Reasons(frames.left_out, {}, {column: metrics.metric_of(column).name for column in columns})
+        reasons = Reasons(frames.left_out, {}, metrics.families())
         try:
             params = TableParams(title=_ALL, drop_empty=True)
             tables += build_tables(usual(frames.scores), params, columns, usual(frames.costs), reasons)
