@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import hydra
 import pytest
 import torch
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
@@ -21,6 +20,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from omegaconf import DictConfig, OmegaConf
 
+from tests.composed import composed as hydra_composes
 from xai import cli
 from xai.app import check
 from xai.core.store import Store
@@ -204,8 +204,7 @@ ANY = re.compile(r"hydra|explainer|metric\.|metric$|study$|task$|method$|row$|so
 
 @functools.cache
 def composed(task: str) -> DictConfig:
-    with hydra.initialize_config_dir(str(cli.CONF), version_base="1.3"):
-        return hydra.compose("config", overrides=list(TASKS[task]))
+    return hydra_composes(*TASKS[task])
 
 
 def leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:

@@ -6,10 +6,10 @@ import math
 from pathlib import Path
 from typing import Any
 
-import hydra
 import pytest
 from omegaconf import OmegaConf
 
+from tests.composed import plain
 from xai.core.composing import compose_choice
 from xai.core.errors import UserError
 from xai.core.settings import build
@@ -187,9 +187,7 @@ def composed(method: str) -> dict[str, Any]:
     given = ["vector=v", "checkpoint=c"] if method == "apply_vector" else []
     asked = "task=apply_vector" if method == "apply_vector" else f"study={method}"
     given += ["lengths=[0.5]"] if method == "salvage" else []
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        config = hydra.compose("config", overrides=[asked, *given])
-    return OmegaConf.to_container(config, resolve=True)  # type: ignore[return-value]
+    return plain(asked, *given)
 
 
 def changed(values: dict[str, Any], path: str, value: Any) -> dict[str, Any]:

@@ -1,20 +1,20 @@
 """The paper's configuration: its numbers, and one step of every stage at its scale with random weights."""
 
 import shutil
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
-import hydra
 import numpy as np
 import open_clip
 import pandas as pd
 import pytest
 import timm
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from PIL import Image
 from safetensors.numpy import load_file
 
+from tests.composed import composed, plain, settings_of
 from tests.end_to_end.jobs import run
 from tests.end_to_end.runs import STAGES, artifacts
 from tests.models.test_dpt import PAPER
@@ -45,13 +45,9 @@ BYTES_A_RUN_TAKES = 3 * 2**30
     [("clip_vit_b32", "ViT-B-32", 32, 49), ("clip_vit_l14", "ViT-L-14", 14, 256)],
 )
 def test_the_numbers_of_the_paper(model: str, architecture: str, patch: int, patches: int) -> None:
-    overrides = ["experiment=vectors_paper", *([] if model == "clip_vit_b32" else [f"model={model}"])]
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        values = OmegaConf.to_container(hydra.compose("config", overrides=overrides), resolve=True)
-    assert isinstance(values, dict)
+    values = plain("experiment=vectors_paper", *([] if model == "clip_vit_b32" else [f"model={model}"]))
     values["trainer"]["accelerator"] = "cpu"
-    wanted = {field.name for field in fields(VectorsStudy)}
-    settings = build(VectorsStudy, {key: value for key, value in values.items() if key in wanted})
+    settings = settings_of(VectorsStudy, values)
     assert (settings.model.architecture, settings.model.pretrained) == (architecture, "datacomp_xl_s13b_b90k")
     assert (architecture, settings.model.pretrained) in open_clip.list_pretrained()
     assert (settings.model.image_size, settings.model.patch_size) == (224, patch)
@@ -81,12 +77,9 @@ def test_the_numbers_of_the_paper(model: str, architecture: str, patch: int, pat
 )
 def test_the_numbers_of_salvage(data: str, epochs: int, binary: bool, splits: str) -> None:
     experiment = "salvage_paper" if data == "imagenette" else f"salvage_paper_{data}"
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        values = OmegaConf.to_container(hydra.compose("config", overrides=[f"experiment={experiment}"]), resolve=True)
-    assert isinstance(values, dict)
+    values = plain(f"experiment={experiment}")
     values["trainer"]["accelerator"] = "cpu"
-    wanted = {field.name for field in fields(SalvageStudy)}
-    settings = build(SalvageStudy, {key: value for key, value in values.items() if key in wanted})
+    settings = settings_of(SalvageStudy, values)
     assert (settings.name, settings.data["name"], settings.model.binary) == (experiment, data, binary)
     # ViT-Shapley's published protocol: squashed to 256, 224 of it, varied in training.
     assert [settings.data[key] for key in ("splits", "fit", "resize", "size")] == [splits, "squash", 256, 224]
@@ -115,11 +108,6 @@ def test_the_numbers_of_salvage(data: str, epochs: int, binary: bool, splits: st
     assert {stage.fit.keep for stage in stages} == {"best"}
 
 
-def composed(*overrides: str) -> DictConfig:
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        return hydra.compose("config", overrides=list(overrides))
-
-
 def test_everything_at_paper_scale_runs_on_a_gpu_in_mixed_precision_and_reads_with_workers() -> None:
     experiments = [path.stem for path in sorted((CONF / "experiment").glob("*_paper*.yaml"))]
     assert {name.partition("_")[0] for name in experiments} == {"vectors", "salvage", "ranking"}
@@ -144,8 +132,7 @@ def test_a_pre_trained_model_of_the_users_is_trained_as_in_the_paper(task: str, 
 
 
 def test_networks_of_salvage_at_their_size() -> None:
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        values = hydra.compose("config", overrides=["experiment=salvage_paper"])
+    values = composed("experiment=salvage_paper")
     model = build(VitParams, OmegaConf.to_container(values.model, resolve=True), "model")
     fit = open_rows(["salvage"], OmegaConf.to_container(values.explainers))[0].params
     with torch.device("meta"):  # shapes without numbers
@@ -160,13 +147,10 @@ def test_networks_of_salvage_at_their_size() -> None:
 
 
 def ranking_paper() -> RankingStudy:
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        values = OmegaConf.to_container(hydra.compose("config", overrides=["experiment=ranking_paper"]), resolve=True)
-    assert isinstance(values, dict)
+    values = plain("experiment=ranking_paper")
     assert values["trainer"] == {**values["trainer"], "accelerator": "gpu", "precision": "bf16-mixed"}
     values["trainer"]["accelerator"] = "cpu"
-    wanted = {field.name for field in fields(RankingStudy)}
-    return build(RankingStudy, {key: value for key, value in values.items() if key in wanted})
+    return settings_of(RankingStudy, values)
 
 
 def test_the_numbers_of_learn_to_rank() -> None:

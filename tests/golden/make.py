@@ -14,20 +14,17 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import torch
-from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
 from safetensors.torch import load_file
 from torch import Tensor
 
+from tests.composed import composed, plain, settings_of
 from tests.golden.frames import read_study
 from xai.core.loggers import build_logger
 from xai.core.runtime import Runtime
-from xai.core.settings import build
 from xai.core.store import Store
 from xai.metrics.functional.perturbation import enlarge_map
 from xai.metrics.registry import columns
@@ -157,9 +154,7 @@ def run(overrides: list[str], store: Path, output: Path) -> None:
     """What `python run.py OVERRIDES` does, into these folders."""
     from xai.app import run as run_job
 
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = compose("config", [*overrides, f"store={store}"])
-    run_job(config, output)
+    run_job(composed(*overrides, f"store={store}"), output)
 
 
 def measure(overrides: list[str], supervise: Mapping[str, list[str]], folder: Path) -> Numbers:
@@ -305,10 +300,7 @@ def _read_shortcut(found: Numbers, shortcut: Shortcut) -> None:
 
 
 def _open_ranking(overrides: list[str], store: Path) -> StudyWithShortcut:
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        values: Any = OmegaConf.to_container(compose("config", [*overrides, f"store={store}"]), resolve=True)
-    wanted = {field.name for field in fields(RankingStudy)}
-    asked = build(RankingStudy, {name: value for name, value in values.items() if name in wanted})
+    asked = settings_of(RankingStudy, plain(*overrides, f"store={store}"))
     return open_study(asked, Runtime(Store(store), asked.trainer, build_logger(asked.logger, store, asked.name)))
 
 

@@ -2,10 +2,7 @@
 
 from pathlib import Path
 
-from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
-
-from xai.core.composing import CONF
+from tests.composed import plain
 from xai.core.settings import build
 from xai.models import files
 from xai.models.cnn import CnnParams
@@ -17,9 +14,7 @@ GIVEN = {"name": "pictures", "path": "photos", "size": 8}
 
 
 def test_classes_are_those_of_the_file_of_imagenet_or_given(tmp_path: Path) -> None:
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        model = OmegaConf.to_container(compose("config", overrides=["model=cnn_tiny"]).model)
-    params = build(CnnParams, model, "model")
+    params = build(CnnParams, plain("model=cnn_tiny")["model"], "model")
     files.write(
         tmp_path / "c.safetensors", params.build(2), describe(params, "classifier", "mine", ("cat", "dog"), seed=0)
     )

@@ -1,15 +1,11 @@
 from pathlib import Path
-from typing import Any
 
-import hydra
 import pytest
-from omegaconf import OmegaConf
 
 from tests.classifiers.studying import Trained, train_in_no_time
-from xai.core.composing import CONF
+from tests.composed import plain, settings_of
 from xai.core.errors import UserError
 from xai.core.job import open_runtime
-from xai.core.settings import build
 from xai.explainers.registry import refusal
 from xai.explainers.rows import load_row
 from xai.papers.ranking.explainers import RankingSettings, RefinedSettings
@@ -29,11 +25,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> Trained:
 
 
 def opened(folder: Path, *overrides: str) -> StudyWithShortcut:
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        config = hydra.compose("config", ["task=study", "study=ranking", f"store={folder}", *overrides])
-    values: Any = OmegaConf.to_container(config, resolve=True)
-    wanted = RankingStudy.__dataclass_fields__
-    asked = build(RankingStudy, {name: value for name, value in values.items() if name in wanted})
+    asked = settings_of(RankingStudy, plain("task=study", "study=ranking", f"store={folder}", *overrides))
     return open_study(asked, open_runtime(asked, folder, small=True))
 
 
