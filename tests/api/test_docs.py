@@ -36,7 +36,9 @@ def test_the_code_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("xai.api.explaining.explain", quick)
     monkeypatch.setattr(
         "xai.api.fitting.fit",
-        lambda *given: fit(*given, surrogate={"fit": SHORT}, fit=SHORT, masks=4),
+        lambda *given: fit(
+            *given, **({"surrogate": {"fit": SHORT}} if given[0] == "salvage" else {}), fit=SHORT, masks=4
+        ),
     )
     pictures = [Image.new("RGB", (80, 64), colour) for colour in ("red", "blue")]
     scope: dict[str, Any] = {

@@ -14,15 +14,17 @@ from torch import nn
 from xai.api.case import InMemory, case_of, row_of, workplace
 from xai.api.model import Model, check_model
 from xai.api.ready import Ready
+from xai.classifiers.beside import CnnBeside, VitBeside
 from xai.classifiers.networks import ClassifierStages
 from xai.classifiers.params import ClassifierParams, SurrogateParams
 from xai.core.composing import CONF
 from xai.core.errors import UserError
 from xai.core.optimisation import FitParams
 from xai.core.runtime import Runtime
-from xai.core.settings import build
+from xai.core.settings import FieldError, build, unknown
 from xai.models import files
 from xai.models.cnn import CnnParams
+from xai.models.cnn_packages import PACKAGES
 from xai.models.families import NetworkParams
 from xai.models.named import of_torchvision
 from xai.models.spec import describe
@@ -32,6 +34,10 @@ from xai.papers.families import classifier_stages
 _FILE = "given.safetensors"
 _PRETRAINED = "training/vit_b14_dinov2"
 """The settings of SALVAGE's paper for vision transformers that come pre-trained."""
+_WANTED: dict[str, type[NetworkParams]] = {"salvage": VitParams, "vit_shapley": VitParams, "fast_shap": CnnParams}
+"""Explainers that can be trained beside any classifier, and what their networks are."""
+_EMBEDDED = {VitParams: "vit_tiny", CnnParams: "cnn_tiny"}
+"""Those that are trained from nothing."""
 
 
 def fit(
@@ -42,20 +48,36 @@ def fit(
     *,
     normalised: bool = False,
     seed: int = 0,
+    network: str | None = None,
     surrogate: Mapping[str, Any] | None = None,
     **settings: Any,
 ) -> Ready:
     """Train an explainer of a model on images: what their parts make the classifier say.
 
+    Where the layers of the classifier are known (a network of timm, one of torchvision that timm has too, a checkpoint
+    of this framework) and are what the explainer is made of (a plain vision transformer for `salvage` and
+    `vit_shapley`, a convolutional network for `fast_shap`), the explainer starts from them, and learns from a
+    surrogate, a copy of the classifier that has been fine-tuned on masked images, as in the papers.
+
+    Any other network is left as it is, and asked by forward passes alone, in one thread. The explainer gets a network
+    of its own (`network`), and there is no surrogate: v(S) is what the classifier itself says of an image whose other
+    patches are painted over (`removal` of `xai.wrap`). The losses of SALVAGE (equation 5), ViT-Shapley and FastSHAP are
+    of any game v, so they stay; what changes is the game, which is then the one that `kernel_shap` and `exact_shapley`
+    of the same model are asked about. What a fine-tuned surrogate is there for is missing: a classifier that has never
+    seen a painted image may say anything of one (Frye et al. 2021).
+
     Args:
-        explainer: A trained one: `salvage`, `vit_shapley` (both for vision transformers), `fast_shap` (for CNNs),
-            `ranking`.
-        model: Of `xai.load` or `xai.wrap`; a plain vision transformer or a convolutional network of timm, one of
-            torchvision that timm has too, or a checkpoint of this framework.
+        explainer: A trained one: `salvage`, `vit_shapley`, `fast_shap` (these for any model), or `ranking`, which looks
+            through the layers of the classifier and wants known ones.
+        model: Of `xai.load` or `xai.wrap`.
         images: What it learns from: pictures (PIL, or paths), uint8, or floats [N, 3, H, W] in [0, 1].
         labels: Their classes, numbers or names; None takes what the model predicts.
         normalised: Whether the floats have been normalised as the model does, which is undone.
         seed: Of all that is drawn.
+        network: The explainer's own network, beside the classifier: `vit_tiny` (`cnn_tiny` for `fast_shap`), trained
+            from nothing; or a name of timm, trained on from the weights that timm publishes (a plain vision
+            transformer, or a convolutional network for `fast_shap`). None: the layers of the classifier where they will do, else
+            `vit_tiny`, or `cnn_tiny` for `fast_shap`, at the classifier's size of images and grid.
         surrogate: Settings of the fine-tuning on masked images that comes first, instead of conf/method/surrogate.yaml.
         settings: Of the explainer, instead of those of conf/explainer.
 
@@ -68,17 +90,30 @@ def fit(
     check_model(model)
     pixels = model.pixels(images, normalised=normalised)
     source = InMemory(model.classes, pixels, model.targets(labels, pixels))
-    kind = row_of(explainer, {}, {}).entry.info.kind
-    if kind != "trained":
-        raise UserError(f"{explainer} is {kind} and learns nothing: use xai.explain(model, images, ...)")
-    network = None if isinstance(model.source, Path) else _of_timm(model)
-    shape = _shape(model, network)
+    entry = row_of(explainer, {}, {}).entry
+    if entry.info.kind != "trained":
+        raise UserError(f"{explainer} is {entry.info.kind} and learns nothing: use xai.explain(model, images, ...)")
+    wanted = _WANTED.get(entry.name)
+    own = _own(model) if network is None else None
+    beside = own is None or (wanted is not None and not isinstance(own[0], wanted))
+    if beside and wanted is None:
+        raise UserError(
+            f"{explainer} starts from layers of the classifier, which are known of networks of timm as they are there "
+            f"(xai.load(path, architecture=<timm's name>)) and of classifiers of this framework: {', '.join(_WANTED)} "
+            f"are trained for any model, {model.name} too"
+        )
+    if beside and surrogate is not None:
+        raise UserError(f"{model.name} is asked as it is, there is no surrogate to fine-tune: leave surrogate= out")
+    shape = _beside(model, network, wanted) if beside else own[0]  # type: ignore[arg-type, index]
     shipped = _training(shape)
     row = row_of(explainer, {**shipped.get("explainers", {}).get(explainer, {}), **settings}, {})
     with workplace(model.device) as runtime:
-        given = {**_conf("method/surrogate")["surrogate"], **shipped.get("surrogate", {}), **(surrogate or {})}
-        how = build(SurrogateParams, given, "surrogate")
-        networks = _networks(model, network, shape, runtime, source, seed, how)
+        if beside:
+            networks = _asking(model, shape, runtime, source, seed)
+        else:
+            given = {**_conf("method/surrogate")["surrogate"], **shipped.get("surrogate", {}), **(surrogate or {})}
+            how = build(SurrogateParams, given, "surrogate")
+            networks = _networks(model, own[1], shape, runtime, source, seed, how)  # type: ignore[index]
         case = case_of(runtime, model, source, targets="label", seed=seed)
         case = replace(case, model=replace(case.model, networks=networks))
         row.entry.check(case, row.params)
@@ -87,6 +122,41 @@ def fit(
     found = Ready(explainer, row.label, made, prepared.pick, model)
     model.fitted[explainer] = found
     return found
+
+
+def _asking(model: Model, shape: NetworkParams, runtime: Runtime, source: InMemory, seed: int) -> ClassifierStages:
+    """What trains explainers beside a classifier that is only asked."""
+    stages = VitBeside if isinstance(shape, VitParams) else CnnBeside
+    how = ClassifierParams(focus=0.0, fit=build(FitParams, _conf("method/classifier")["classifier"]["fit"]))
+    return stages(runtime, shape, source.opened, how, seed, asked=model.network)  # type: ignore[arg-type]
+
+
+def _beside(model: Model, network: str | None, wanted: type[NetworkParams]) -> NetworkParams:
+    """The network of an explainer that is trained beside a model: of its size of images, its grid and `wanted`.
+
+    Raises:
+        UserError: There is no such network, or it does not fit.
+    """
+    down, across = model.network().grid
+    if down != across or model.image_size % down or down == 1:
+        raise UserError(
+            f"grid=({down}, {across}): explainers are trained for as many patches down as across, two at least, that "
+            f"divide {model.image_size} px: say grid= to xai.wrap"
+        )
+    shape: dict[str, Any] = {"image_size": model.image_size, "patch_size": model.image_size // down}
+    embedded = _EMBEDDED[wanted]
+    if network is None or network == embedded:
+        own = {**_conf(f"model/{embedded}"), **shape, "mean": list(model.mean), "std": list(model.std)}
+        return build(wanted, own, "network")
+    if not isinstance(network, str) or not (timm.is_model(network) or network in PACKAGES):
+        known = (embedded, *timm.list_models())
+        raise UserError(unknown(f"network={network}", str(network), known, f"name of timm, nor {embedded}"))
+    published = timm.get_pretrained_cfg(PACKAGES[network].architecture if network in PACKAGES else network)
+    shape |= {"name": network, "architecture": published.architecture, "pretrained": bool(published.has_weights)}
+    shape |= {"mean": list(published.mean), "std": list(published.std)}
+    if network in PACKAGES:
+        shape |= {"pretrained": False, "package": network}
+    return build(wanted, shape, "network")
 
 
 def _networks(
@@ -98,7 +168,7 @@ def _networks(
     seed: int,
     surrogate: SurrogateParams,
 ) -> ClassifierStages:
-    """What trains explainers of the model; the classifier itself is a file by now."""
+    """What trains explainers that start from the model's layers; the classifier itself is a file by now."""
     path = model.source
     if network is not None:
         path = runtime.store.root / _FILE
@@ -108,17 +178,42 @@ def _networks(
     return classifier_stages(runtime, shape, source.opened, classifier, surrogate, seed)
 
 
-def _of_timm(model: Model) -> nn.Module:
+def _own(model: Model) -> tuple[NetworkParams, nn.Module | None] | None:
+    """The settings of a model whose layers are known, by what its file or its network says of itself, and its network.
+
+    None where nobody knows them: what starts from layers finds them by the architecture's name, and is kept in a file
+    that it is built from again.
+    """
+    if isinstance(model.source, Path):
+        spec = files.read_spec(model.source)
+        assert spec is not None
+        return (spec.model, None) if isinstance(spec.model, NetworkParams) else None
+    network = _of_timm(model)
+    if network is None:
+        return None
+    down, across = model.network().grid
+    name: str = network.pretrained_cfg["architecture"]  # type: ignore[index, assignment]
+    shape: dict[str, Any] = {"name": name, "image_size": model.image_size, "mean": model.mean, "std": model.std}
+    shape |= {"architecture": name, "patch_size": model.image_size // down}
+    try:
+        params = VitParams(**shape) if isinstance(network, VisionTransformer) else CnnParams(**shape, crop=model.crop)
+        again = params.maskable(params.build(len(model.classes)))
+        again.network.load_state_dict(network.state_dict())
+    except (UserError, FieldError, RuntimeError):  # a transformer that is not plain, another head, other parts
+        return None
+    # A hook, other pooling: of the name, and still another network than timm has under it.
+    return (params, network) if down == across and _alike(again.network, network, model) else None
+
+
+def _of_timm(model: Model) -> nn.Module | None:
     """The model's network as timm builds it, which says of itself what it is; one of torchvision where timm has it too.
 
-    Raises:
-        UserError: It is somebody's own. What is trained goes on from layers of the classifier, which are found by the
-            architecture's name, and is kept in a file that it is built from again.
+    None where it is somebody's own.
     """
-    network: nn.Module = model.source
+    network: Any = model.source
     config = getattr(network, "pretrained_cfg", None) or {}
     if timm.is_model(config.get("architecture") or ""):
-        return network
+        return network  # type: ignore[no-any-return]
     if type(network).__module__.startswith("torchvision."):
         shapes = _shapes(network)
         for name in filter(timm.is_model, of_torchvision()):
@@ -126,46 +221,25 @@ def _of_timm(model: Model) -> nn.Module:
                 twin = timm.create_model(name, num_classes=len(model.classes))
             if _shapes(twin) == shapes and (found := _with_its_weights(name, network, model)) is not None:
                 return found
-    raise UserError(
-        f"{model.name} is no network of timm, or not as it is there (output=, channels=, probabilities=): what is "
-        "trained starts from layers that are known of those (xai.load(path, architecture=<timm's name>)) and of "
-        "checkpoints of this framework; xai.explain has explainers for any network, such as kernel_shap"
-    )
+    return None
 
 
 def _shapes(network: nn.Module) -> dict[str, torch.Size]:
     return {name: value.shape for name, value in network.state_dict().items()}
 
 
-@torch.no_grad()
 def _with_its_weights(name: str, network: nn.Module, model: Model) -> nn.Module | None:
     """Timm's network of the name with the weights of torchvision's, where both say the same of an image."""
     twin = timm.create_model(name, num_classes=len(model.classes)).eval()
     twin.load_state_dict(network.state_dict())
+    return twin if _alike(twin, network, model) else None
+
+
+@torch.no_grad()
+def _alike(twin: nn.Module, network: nn.Module, model: Model) -> bool:
     noise = torch.randn(1, 3, model.image_size, model.image_size, generator=torch.Generator().manual_seed(0))
-    return twin if torch.allclose(twin(noise), network(noise), rtol=1e-3, atol=1e-4) else None
-
-
-def _shape(model: Model, network: nn.Module | None) -> NetworkParams:
-    """The settings of a model, by what its file or its network says of itself.
-
-    Raises:
-        UserError: It is of no family that explainers are trained for.
-    """
-    if network is None:
-        spec = files.read_spec(model.source)
-        assert spec is not None
-        if not isinstance(spec.model, NetworkParams):
-            raise UserError(f"{model.name} is a CLIP: xai.fit trains explainers of classifiers of other families")
-        return spec.model
-    name: str = network.pretrained_cfg["architecture"]  # type: ignore[index, assignment]
-    shape: dict[str, Any] = {"name": name, "image_size": model.image_size, "mean": model.mean, "std": model.std}
-    if isinstance(network, VisionTransformer):
-        return VitParams(**shape, patch_size=network.patch_embed.patch_size[0], architecture=name)
-    down, across = model.network().grid
-    if down != across:
-        raise UserError(f"grid=({down}, {across}): explainers are trained for as many patches down as across")
-    return CnnParams(**shape, patch_size=model.image_size // down, architecture=name, crop=model.crop)
+    found, expected = twin.eval()(noise), network(noise.to(next(network.parameters()).device)).cpu()
+    return found.shape == expected.shape and torch.allclose(found, expected, rtol=1e-3, atol=1e-4)
 
 
 def _training(shape: NetworkParams) -> dict[str, Any]:

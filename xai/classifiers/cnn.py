@@ -9,6 +9,7 @@ from xai.core.store import Artifact
 from xai.methods.vit_shapley import VitShapley
 from xai.models.cnn import CnnParams, build_cnn
 from xai.models.families import seeded
+from xai.models.maskable import MaskableClassifier
 from xai.models.painted import PaintedClassifier
 from xai.models.unet import FastShapNetwork
 from xai.models.weights import load_weights, read_weights
@@ -26,16 +27,19 @@ class CnnStages(ClassifierStages):
 
         def make(workdir: Path) -> None:
             network, surrogate = self.untrained(params), self.network("surrogate")
-            assert isinstance(surrogate, PaintedClassifier)
-            # An explainer starts where the classifier has arrived.
-            arrived = surrogate.network.state_dict()
-            network.backbone.load_state_dict({name: arrived[name] for name in network.backbone.state_dict()})
+            self._begin(network, surrogate)
             stage = f"fast_shap/{self.data.name}"
             module = VitShapley(network, surrogate, params.fit, params.masks, self.seed, stage)
             self._fit(module, params.fit, workdir, "fast_shap")
             self._write(workdir, "fast_shap", network, unet={"width": params.width})
 
         return self._get("fast_shap", spec, make)
+
+    def _begin(self, network: FastShapNetwork, surrogate: MaskableClassifier) -> None:
+        """An explainer starts where the classifier has arrived."""
+        assert isinstance(surrogate, PaintedClassifier)
+        arrived = surrogate.network.state_dict()
+        network.backbone.load_state_dict({name: arrived[name] for name in network.backbone.state_dict()})
 
     def explainer(self, params: FastShapParams, artifact: Artifact) -> FastShapNetwork:
         """An explainer from the store, on the device, in evaluation mode."""

@@ -70,10 +70,7 @@ class VitStages(ClassifierStages):
 
         def make(workdir: Path) -> None:
             network, surrogate = self._untrained(kind, params), self.network("surrogate")
-            # An explainer starts where the classifier has arrived.
-            backbone = surrogate.network.state_dict()
-            own = {name: value for name, value in backbone.items() if not name.startswith("head.")}
-            network.backbone.load_state_dict(own)
+            self._begin(network, surrogate)
             module = self._module(network, surrogate, params)
             self._fit(module, params.fit, workdir, _called(kind, params), params.snapshots)
             decoder = {"kind": params.decoder, "depth": params.depth, "heads": params.heads}
@@ -83,6 +80,12 @@ class VitStages(ClassifierStages):
                 self._write(workdir, kind, network, _snapshot(share), decoder=decoder)
 
         return self._get(kind, spec, make)
+
+    def _begin(self, network: ExplainerNetwork, surrogate: MaskableVit) -> None:
+        """An explainer starts where the classifier has arrived."""
+        backbone = surrogate.network.state_dict()
+        own = {name: value for name, value in backbone.items() if not name.startswith("head.")}
+        network.backbone.load_state_dict(own)
 
     def _module(
         self, network: ExplainerNetwork, surrogate: MaskableVit, params: SalvageParams | VitShapleyParams
