@@ -76,8 +76,8 @@ def fit(
         seed: Of all that is drawn.
         network: The explainer's own network, beside the classifier: `vit_tiny` (`cnn_tiny` for `fast_shap`), trained
             from nothing; or a name of timm, trained on from the weights that timm publishes (a plain vision
-            transformer, or a convolutional network for `fast_shap`). None: the layers of the classifier where they will do, else
-            `vit_tiny`, or `cnn_tiny` for `fast_shap`, at the classifier's size of images and grid.
+            transformer, or a convolutional network for `fast_shap`). None: the layers of the classifier where they will
+            do, else `vit_tiny`, or `cnn_tiny` for `fast_shap`, at the classifier's size of images and grid.
         surrogate: Settings of the fine-tuning on masked images that comes first, instead of conf/method/surrogate.yaml.
         settings: Of the explainer, instead of those of conf/explainer.
 
@@ -128,7 +128,7 @@ def _asking(model: Model, shape: NetworkParams, runtime: Runtime, source: InMemo
     """What trains explainers beside a classifier that is only asked."""
     stages = VitBeside if isinstance(shape, VitParams) else CnnBeside
     how = ClassifierParams(focus=0.0, fit=build(FitParams, _conf("method/classifier")["classifier"]["fit"]))
-    return stages(runtime, shape, source.opened, how, seed, asked=model.network)  # type: ignore[arg-type]
+    return stages(runtime, shape, source.opened, how, seed, asked=model.network)
 
 
 def _beside(model: Model, network: str | None, wanted: type[NetworkParams]) -> NetworkParams:
@@ -151,8 +151,9 @@ def _beside(model: Model, network: str | None, wanted: type[NetworkParams]) -> N
     if not isinstance(network, str) or not (timm.is_model(network) or network in PACKAGES):
         known = (embedded, *timm.list_models())
         raise UserError(unknown(f"network={network}", str(network), known, f"name of timm, nor {embedded}"))
-    published = timm.get_pretrained_cfg(PACKAGES[network].architecture if network in PACKAGES else network)
-    shape |= {"name": network, "architecture": published.architecture, "pretrained": bool(published.has_weights)}
+    name = PACKAGES[network].architecture if network in PACKAGES else network
+    published: Any = timm.get_pretrained_cfg(name)
+    shape |= {"name": network, "architecture": name, "pretrained": bool(published.has_weights)}
     shape |= {"mean": list(published.mean), "std": list(published.std)}
     if network in PACKAGES:
         shape |= {"pretrained": False, "package": network}
@@ -197,12 +198,12 @@ def _own(model: Model) -> tuple[NetworkParams, nn.Module | None] | None:
     shape |= {"architecture": name, "patch_size": model.image_size // down}
     try:
         params = VitParams(**shape) if isinstance(network, VisionTransformer) else CnnParams(**shape, crop=model.crop)
-        again = params.maskable(params.build(len(model.classes)))
-        again.network.load_state_dict(network.state_dict())
+        again = params.build(len(model.classes))
+        again.load_state_dict(network.state_dict())
     except (UserError, FieldError, RuntimeError):  # a transformer that is not plain, another head, other parts
         return None
     # A hook, other pooling: of the name, and still another network than timm has under it.
-    return (params, network) if down == across and _alike(again.network, network, model) else None
+    return (params, network) if down == across and _alike(again, network, model) else None
 
 
 def _of_timm(model: Model) -> nn.Module | None:
@@ -213,7 +214,7 @@ def _of_timm(model: Model) -> nn.Module | None:
     network: Any = model.source
     config = getattr(network, "pretrained_cfg", None) or {}
     if timm.is_model(config.get("architecture") or ""):
-        return network  # type: ignore[no-any-return]
+        return network
     if type(network).__module__.startswith("torchvision."):
         shapes = _shapes(network)
         for name in filter(timm.is_model, of_torchvision()):
