@@ -101,7 +101,7 @@ def test_a_network_of_its_own_may_be_asked_for_and_start_from_weights_of_timm(mo
     model = xai.wrap(Plain(), mean=MEAN, std=STD, image_size=SIZE, grid=(2, 2))
     frozen = {**SHORT, "steps": 1, "learning_rate": 1e-9}
     mine = xai.fit("fast_shap", model, images(4), network="efficientnet_lite0", fit=frozen, width=8)
-    published = xai.load(architecture="efficientnet_lite0").network().network.state_dict()
+    published = xai.load(architecture="efficientnet_lite0").source.state_dict()
     own = mine.made._network.backbone.state_dict()
     torch.testing.assert_close(own["blocks.1.0.conv_pw.weight"], published["blocks.1.0.conv_pw.weight"])
     # A vision transformer with layers of its own gets another beside it where that is said.
