@@ -79,7 +79,7 @@ class Processes(_Commands):
 
     def __init__(self, jobs: int | None = None, gpus: int = 0) -> None:
         for name, value, least in (("jobs", 1 if jobs is None else jobs, 1), ("gpus", gpus, 0)):
-            if not isinstance(value, int) or value < least:
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise UserError(f"hydra.launcher.{name}={value} must be a whole number of at least {least}")
         self._jobs, self._gpus = jobs, gpus
 

@@ -144,6 +144,11 @@ def check_line(status: int, err: str, typed: str, folder: Path, wanted: Sequence
     assert {path.name for path in folder.iterdir()} == {"binary", "empty", "own"}, typed
 
 
+def ours() -> dict[str, str]:
+    """The environment in which the package is that of the tree in which this file lies."""
+    return {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+
+
 def words(typed: str) -> set[str]:
     """What may be named: the pieces of what was typed, as it was typed."""
     found = set()
@@ -170,16 +175,16 @@ PROCESSES += ["store=''", "seed=1,2", "seed=range(0,0)", "experiment=smok", "mod
 @pytest.mark.parametrize("typed", PROCESSES)
 def test_a_bad_command_in_a_process_of_its_own(typed: str, folder: Path) -> None:
     run = "import sys; from xai.cli import main; sys.argv[0] = 'run.py'; sys.exit(main())"
-    done = subprocess.run([sys.executable, "-c", run, *shlex.split(typed)], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-c", run, *shlex.split(typed)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=ours())
     check_line(done.returncode, done.stderr, typed, folder)
 
 
 @pytest.mark.parametrize("typed", ["seed=one", "task=train trainer.workers=-1", "study=salvage store=[1]", "foo=1"])
 def test_what_every_job_has_is_checked_before_torch_is_imported(typed: str, folder: Path) -> None:
     run = "import sys; from xai.cli import main; main(); print('torch' in sys.modules)"
-    ours = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     command = [sys.executable, "-c", run, *shlex.split(typed)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=ours)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=ours())
     check_line(2, done.stderr, typed, folder)
     assert done.stdout == "False\n"
 

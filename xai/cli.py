@@ -290,6 +290,8 @@ def _fail(message: str) -> int:
 
 def explain_hydra(error: Exception) -> str:
     """One line for what Hydra or OmegaConf refuse: what is wrong, and what would be right."""
+    if isinstance(error.__cause__, UserError):
+        return str(error.__cause__)  # what is made from the configuration, such as a launcher, says it in its own words
     text = str(error)
     missing = re.search(r"Could not find '([^'@]+)/([^'/]+)'", text)
     if missing:

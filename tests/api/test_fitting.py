@@ -112,7 +112,7 @@ def test_a_network_of_its_own_may_be_asked_for_and_start_from_weights_of_timm(mo
     # Weights of timm's hub are fetched for what the classifier's patches are.
     asked = []
     monkeypatch.setattr(VitParams, "start", lambda params, *given: asked.append(params) or params.build(*given))
-    xai.fit("salvage", transformer, images(4), network="vit_tiny_patch16_224", heads=3, masks=2, fit=frozen, depth=1)
+    xai.fit("salvage", transformer, images(4), network="test_vit", masks=2, fit=frozen)
     assert [(each.pretrained, each.image_size, each.patch_size) for each in asked] == [(True, SIZE, 16)]
 
 

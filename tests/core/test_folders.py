@@ -164,3 +164,27 @@ def test_paths_are_told_as_they_will_be(tmp_path: Path, monkeypatch: pytest.Monk
         assert final_folder(folder) == tmp_path / "outputs" / "a"
     assert final_folder(Path("outputs/a")) == Path("outputs/a")
     assert os.listdir("outputs") == ["a"]
+
+
+def test_what_takes_a_folders_place_meanwhile_is_left_alone(tmp_path: Path) -> None:
+    """A link to a user's folder, swapped in between the look and the write."""
+    final, theirs = tmp_path / "outputs" / "a", tmp_path / "theirs"
+    write(theirs, 7, "scores.csv")
+
+    def swapped() -> None:
+        with run_folder(final):
+            final.rename(tmp_path / "away")
+            final.symlink_to(theirs)
+
+    with pytest.raises(UserError, match="moved or replaced"):
+        swapped()
+    assert {path.name: path.read_text() for path in theirs.iterdir()} == {"scores.csv": "7"}
+
+
+def test_a_link_that_looks_like_a_killed_run_is_not_followed(tmp_path: Path) -> None:
+    theirs = tmp_path / "theirs"
+    write(theirs, 7, "mine.txt")
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / ".xai-run-x").symlink_to(theirs)
+    run(tmp_path / "a", 0, "scores.csv")
+    assert [path.name for path in theirs.iterdir()] == ["mine.txt"]

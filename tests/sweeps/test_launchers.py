@@ -17,6 +17,9 @@ from hydra_plugins.xai_launchers import Processes, Ray, Slurm
 from tests.sweeps.conftest import Sweeping
 from xai.core.errors import UserError
 from xai.core.launching import Command
+from xai.core.records import recorded
+from xai.sweeps.jobs import Job
+from xai.sweeps.status import look
 
 ROOT = Path(__file__).resolve().parents[2]
 TELL = "import os, sys; print(*map(os.environ.get, ['CUDA_VISIBLE_DEVICES', 'OMP_NUM_THREADS'])); sys.exit({})"
@@ -175,3 +178,38 @@ def test_the_launchers_that_the_configuration_names_are_there() -> None:
         for line in path.read_text().splitlines()
         if "_target_" in line
     }
+
+
+def test_a_job_that_was_killed_before_it_began_is_not_told_by_the_record_of_an_earlier_one(tmp_path: Path) -> None:
+    with recorded(tmp_path / "outputs/toy/0"):
+        pass
+    killed = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+    assert Processes(jobs=1).run(commands(tmp_path, killed, "pass")) == [-9, 0]
+    found = look(Job(tmp_path / "outputs/toy/0", []))
+    assert (found.state, found.said) == ("failed", "it was killed by signal 9 before it began to work")
+
+
+@pytest.mark.parametrize(
+    ("typed", "wanted"),
+    [
+        (("launcher=processes", "hydra.launcher.jobs=0"), "hydra.launcher.jobs=0 must be"),
+        (("launcher=processes", "hydra.launcher.jobs=true"), "hydra.launcher.jobs=True must be"),
+        (("launcher=processes", "hydra.launcher.jobs=x"), "hydra.launcher.jobs=x must be"),
+        (("launcher=slurm", "hydra.launcher.cluster=slurm"), "error: launcher=slurm"),
+    ],
+)
+@pytest.mark.parametrize("before", [False, True])
+def test_a_refused_launcher_leaves_the_folder_of_the_sweep_as_it_was(
+    typed: Sequence[str], wanted: str, before: bool, sweep: Sweeping, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Plugins.instance()
+    if before:
+        Path("outputs/toy/jobs").mkdir(parents=True)
+        Path("outputs/toy/jobs/sweep.json").write_text("an earlier one")
+    assert sweep("-m", "sweep=toy", "seed=3", "trainer=cpu", *typed) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ")
+    assert wanted in said
+    left = {path.as_posix(): path.read_text() for path in Path("outputs").rglob("*") if path.is_file()}
+    assert left == ({"outputs/toy/jobs/sweep.json": "an earlier one"} if before else {})
+    assert before or not Path("outputs").exists()

@@ -1,5 +1,6 @@
 """task=explain: a SALVAGE explainer speaks for itself, any other classifier is explained from outside."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -30,7 +31,7 @@ from xai.models.spec import describe
 from xai.models.vit import SmallVit, VitParams, build_vit, maskable
 from xai.ranking.objective import ObjectiveParams
 from xai.ranking.refinement import RefinementParams
-from xai.tasks.explain import run
+from xai.tasks.explain import Writer, run
 from xai.tasks.picture import Explained, PostHocParams, explain_picture, open_classifier
 
 MODEL = VitParams("tiny", 16, 4, (0.5,) * 3, (0.25,) * 3, tower=SmallVit(8, 1, 2, 2.0, 1, 1.0))
@@ -245,3 +246,35 @@ def test_a_checkpoint_is_read_once_for_all_pictures(
     assert len(read) == 1
     assert len(list((tmp_path / "output").glob("*.saliency.*.png"))) == 2
     assert (tmp_path / "output" / "sheet_1.saliency.png").is_file()
+
+
+NAMES = [
+    "two\nlines",
+    "\x1b[31mred\x07",
+    "\u202egnp.txt",
+    "-rf",
+    "a" * 251,
+    "'\"`$(id)",
+    "<img src=x onerror=alert(1)>",
+    "\udcff",
+]
+
+
+def test_a_file_may_have_any_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output, pictures = tmp_path / "out", [tmp_path / f"{name}.png" for name in NAMES]
+    output.mkdir()
+    target = "$\\frac{$ <b>\x1b[2J"
+    found = Explained(torch.rand(3, 8, 8), torch.rand(2, 2), target, target, 0.5, ((target, 0.5),))
+    writer = Writer(output, "rise", {}, [], pictures)
+    for picture in pictures:
+        picture.touch()
+        writer.add(picture, found)
+    writer.end()
+    said = capsys.readouterr().out
+    assert all(letter.isprintable() or letter == "\n" for letter in said)
+    lines = json.loads((output / "predictions.json").read_text(encoding="utf-8"))
+    assert [Path(line["picture"]).name for line in lines] == [picture.name for picture in pictures]
+    assert len({line["stem"] for line in lines}) == len(NAMES)
+    for line in lines:
+        assert all((output / name).is_file() and not name.startswith(("-", ".")) for name in line["files"].values())
+    assert {path.parent for path in output.rglob("*")} == {output}

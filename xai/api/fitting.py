@@ -104,7 +104,7 @@ def fit(
         )
     if beside and surrogate is not None:
         raise UserError(f"{model.name} is asked as it is, there is no surrogate to fine-tune: leave surrogate= out")
-    shape = _beside(model, network, wanted) if beside else own[0]  # type: ignore[arg-type, index]
+    shape = _beside(explainer, model, network, wanted) if beside else own[0]  # type: ignore[arg-type, index]
     shipped = _training(shape)
     row = row_of(explainer, {**shipped.get("explainers", {}).get(explainer, {}), **settings}, {})
     with workplace(model.device) as runtime:
@@ -131,7 +131,7 @@ def _asking(model: Model, shape: NetworkParams, runtime: Runtime, source: InMemo
     return stages(runtime, shape, source.opened, how, seed, asked=model.network)
 
 
-def _beside(model: Model, network: str | None, wanted: type[NetworkParams]) -> NetworkParams:
+def _beside(explainer: str, model: Model, network: str | None, wanted: type[NetworkParams]) -> NetworkParams:
     """The network of an explainer that is trained beside a model: of its size of images, its grid and `wanted`.
 
     Raises:
@@ -157,7 +157,16 @@ def _beside(model: Model, network: str | None, wanted: type[NetworkParams]) -> N
     shape |= {"mean": list(published.mean), "std": list(published.std)}
     if network in PACKAGES:
         shape |= {"pretrained": False, "package": network}
-    return build(wanted, shape, "network")
+    made = build(wanted, shape, "network")
+    try:
+        with torch.device("meta"):
+            made.build(2)
+    except UserError as error:
+        raise UserError(
+            f"network={network} does not fit {explainer}, images of {model.image_size} px and {down} x {down} patches "
+            f"({error}): leave it out, or give another, or another grid= to xai.wrap"
+        ) from error
+    return made
 
 
 def _networks(

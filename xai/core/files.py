@@ -17,6 +17,7 @@ TEMPORARY = ".tmp-"
 _DISK_TROUBLE = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the disk quota is used up",
+    errno.EFBIG: "a file would be larger than it may be (ulimit -f)",
     errno.EROFS: "the file system is read-only",
     errno.EACCES: "permission denied",
     errno.EPERM: "not permitted",
@@ -61,7 +62,8 @@ def write_atomically(path: Path, content: bytes | Callable[[Path], object]) -> N
     Raises OSError as the file system does; see `explain_disk_errors`.
     """
     path = Path(path)
-    temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{secrets.token_hex(4)}-{path.name}")
+    # Of a name as long as names may be, the temporary one would be too long.
+    temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{secrets.token_hex(4)}-{path.name[-50:]}")
     try:
         content(temporary) if callable(content) else temporary.write_bytes(content)
         flush(temporary)

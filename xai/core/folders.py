@@ -52,16 +52,18 @@ def run_folder(final: Path, *, adds: bool = False) -> Iterator[Path]:
             aside = Path(mkdtemp(prefix=_ASIDE, dir=final))
             hold = FileLock(aside / _LOCK, fallback_to_soft=False)
             hold.acquire()
+            here = os.stat(final)
     try:
         with explain_disk_errors(final, _ADVICE):
             yield aside
+            _check_same(final, here)
             with _lock(final):
                 _publish(aside, final, adds)
             is_new = False
     finally:
         hold.release()
         shutil.rmtree(aside, ignore_errors=True)
-        if is_new:
+        if is_new and _is_same(final, here):
             _leave_nothing(final)
 
 
@@ -83,6 +85,19 @@ def shown(path: Path) -> str:
     """A path as a user is to read it, for the terminal: where it will stand, relative to where he is."""
     parts = [part for part in Path(path).absolute().parts if not part.startswith(_ASIDE)]
     return escape(os.path.relpath(Path(*parts)))
+
+
+def _is_same(final: Path, here: os.stat_result) -> bool:
+    try:
+        return os.path.samestat(os.stat(final), here)
+    except OSError:
+        return False
+
+
+def _check_same(final: Path, here: os.stat_result) -> None:
+    """Refuse to write where something else stands now, such as a link to a user's own folder."""
+    if not _is_same(final, here):
+        raise UserError(f"{os.path.relpath(final)} was moved or replaced while the run was at work: {_ADVICE}")
 
 
 def _lock(final: Path) -> FileLock:
@@ -128,6 +143,8 @@ def _written(final: Path) -> list[str]:
 def _sweep(final: Path) -> None:
     """Remove what killed runs have left."""
     for aside in final.glob(f"{_ASIDE}*"):
+        if aside.is_symlink():  # no run has made it, and a lock would be left where it leads to
+            continue
         try:
             with FileLock(aside / _LOCK, timeout=0, fallback_to_soft=False):
                 shutil.rmtree(aside, ignore_errors=True)

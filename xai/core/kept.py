@@ -1,5 +1,6 @@
 """Weights that are kept beside those of the last step: of the best epoch, and of the network on its way."""
 
+import io
 import math
 import shutil
 from collections.abc import Sequence
@@ -67,7 +68,10 @@ class Keep(Callback):
     def _write(self, trainer: pl.Trainer, module: pl.LightningModule, name: str) -> None:
         self._kept.add(name)
         if trainer.is_global_zero:
-            write_atomically(self._folder / name, lambda path: torch.save(module.state_dict(), path))
+            # By way of memory, because torch makes a RuntimeError of a disk that is full.
+            whole = io.BytesIO()
+            torch.save(module.state_dict(), whole)
+            write_atomically(self._folder / name, whole.getvalue())
 
 
 def kept_weights(folder: Path, name: str) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from xai.core.records import path_of
+from xai.core.records import path_of, read_record, record_end
 
 _LAUNCHED = "XAI_LAUNCHED"
 _SECONDS_TO_END = 30.0
@@ -46,6 +46,7 @@ def run_command(command: Command) -> int:
     """
     log = path_of(command.place / command.run, ".log")
     log.parent.mkdir(parents=True, exist_ok=True)
+    before = read_record(command.place / command.run)
     environment = {**os.environ, **command.environment, _LAUNCHED: "1"}
     with open(log, "wb") as file:
         process = subprocess.Popen(
@@ -53,12 +54,14 @@ def run_command(command: Command) -> int:
         )
         _running.append(process)
         try:
-            return process.wait()
+            status = process.wait()
         except BaseException:
             _stop(process)
             raise
         finally:
             _running.remove(process)
+    record_end(command.place / command.run, before, status)
+    return status
 
 
 def stop_commands() -> None:

@@ -87,23 +87,41 @@ def _taken(run: Path) -> int | None:
 class _Writer:
     def __init__(self, path: Path) -> None:
         self._path, self._started, self._written = path, time.time(), 0.0
+        self._begun = time.monotonic()  # the time of day may be set meanwhile
         self._last = Record("running", self._started)
         self._write(self._last)
 
     def tell(self, doing: str, done: int, total: int) -> None:
         """How far it is; written now and then."""
-        self._last = Record("running", self._started, time.time() - self._started, doing, done, total)
+        self._last = Record("running", self._started, self._seconds(), doing, done, total)
         if time.monotonic() - self._written >= _SECONDS_BETWEEN_WRITES:
             self._write(self._last)
 
     def end(self, state: str, error: str = "") -> None:
         """How it ended."""
-        ended = asdict(self._last) | {"state": state, "seconds": time.time() - self._started, "error": error}
+        ended = asdict(self._last) | {"state": state, "seconds": self._seconds(), "error": error}
         self._write(Record(**ended))
+
+    def _seconds(self) -> float:
+        return time.monotonic() - self._begun
 
     def _write(self, record: Record) -> None:
         self._written = time.monotonic()
         write_atomically(self._path, (json.dumps(asdict(record)) + "\n").encode())
+
+
+def record_end(run: Path, before: Record | None, status: int) -> None:
+    """Say of a job that has failed how it ended, where it could not say so itself.
+
+    Args:
+        run: Its folder.
+        before: What was recorded before it began: of an earlier one, as long as it is all there is.
+        status: Its exit status; negative for the signal that has killed it.
+    """
+    if status and read_record(run) == before:
+        how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
+        said = Record("failed", time.time(), error=f"it {how} before it began to work")
+        write_atomically(path_of(run, ".json"), (json.dumps(asdict(said)) + "\n").encode())
 
 
 def read_record(run: Path) -> Record | None:

@@ -260,7 +260,9 @@ def _prepare(wanted: Wanted) -> float:
         workdir.mkdir(parents=True)
     else:
         # A killed try cannot say when it ended, so it is taken to have ended when it last wrote something.
-        seconds = left["seconds"] + max(0.0, _last_write(workdir) - left["started"])
+        # A clock that was set, or a file from the future, says nothing of how long it took.
+        ended = min(_last_write(workdir), time.time())
+        seconds = left["seconds"] + max(0.0, ended - left["started"])
     (workdir / MANIFEST).unlink(missing_ok=True)
     for path in list(workdir.rglob("*")):
         is_odd = path.is_symlink() or not (path.is_file() or path.is_dir())

@@ -16,6 +16,9 @@ from xai.core.errors import UserError
 from xai.data.disk_set import DiskSet, MissingError, Packed, disk_set, first_of, locate, read_lines, read_mat, tidy_name
 from xai.data.prompts import DIGITS
 
+_MOST_UNPACKED = 1 << 31
+"""Bytes of a packed file, of which a small one may announce any number."""
+
 
 @disk_set("train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte, t10k-labels-idx1-ubyte (or .gz)")
 def mnist(root: Path, part: str) -> DiskSet:
@@ -86,6 +89,8 @@ def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
                 raise UserError(f"{path} is no idx file of {dimensions} dimensions; unpack the data set again")
             shape = struct.unpack(f">{dimensions}I", head[4:])
             size = int(np.prod(shape, dtype=object))
+            if packed and size > _MOST_UNPACKED:
+                raise UserError(f"{path} announces {size} bytes, more than are unpacked in memory: gunzip it first")
             # One byte more than announced tells a longer file without unpacking all of it.
             body = file.read(size + 1) if packed else b""
             left = len(body) if packed else path.stat().st_size - len(head)

@@ -1,14 +1,19 @@
 """The beginning and the end of -m: which jobs there are, how each has ended, and what they come to together."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from xai.core import locks
 from xai.core.composing import CONF, config_file
+from xai.core.errors import UserError
+from xai.core.files import write_atomically
 from xai.core.progress import console
 from xai.core.records import path_of
 from xai.core.settings import build
@@ -41,13 +46,45 @@ def started(
         yield jobs
         return
     folder = folder_of(jobs)
+    before, begun = _said_in(folder), _begun(jobs)
     write_plan(folder, jobs, typed)
     hold = locks.acquire(path_of(folder / "sweep", ".lock"))
     try:
         yield jobs
+    except (UserError, HydraException):
+        if hold is not None and _begun(jobs) == begun:
+            _take_back(folder, before)
+        raise
     finally:
         if hold is not None:
             locks.release(hold)
+
+
+def _said_in(folder: Path) -> dict[Path, bytes | None]:
+    """What a sweep says of itself in its folder, before any of its jobs has begun; None where it says nothing."""
+    files = (folder / "multirun.yaml", path_of(folder / "sweep", ".json"), path_of(folder / "sweep", ".lock"))
+    return {path: path.read_bytes() if path.is_file() else None for path in files}
+
+
+def _begun(jobs: Sequence[Job]) -> set[Path]:
+    """What there is of the jobs."""
+    kinds = [(job.folder, *(path_of(job.folder, suffix) for suffix in (".json", ".log"))) for job in jobs]
+    return {path for paths in kinds for path in paths if path.exists()}
+
+
+def _take_back(folder: Path, before: Mapping[Path, bytes | None]) -> None:
+    """Leave the folder of a sweep that its launcher has refused as it was."""
+    for path, said in before.items():
+        if said is None:
+            path.unlink(missing_ok=True)
+        else:
+            write_atomically(path, said)
+    submitted = path_of(folder / "sweep", "").with_name("submitit")
+    if before[path_of(folder / "sweep", ".json")] is None and submitted.is_dir() and not submitted.is_symlink():
+        shutil.rmtree(submitted)
+    with suppress(OSError):  # something is in it
+        for each in (submitted.parent, folder, *folder.parents[:-1]):
+            each.rmdir()
 
 
 def _checked(settings: Sequence[str], own: Sequence[str], config_name: str, check: Check) -> list[Job]:

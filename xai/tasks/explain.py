@@ -1,7 +1,9 @@
 """`task=explain`: pictures, one class and one heat map each."""
 
 import hashlib
+import io
 import json
+import os
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -183,7 +185,10 @@ class Writer:
         for kind, values in zip(("map", "refined"), maps.values(), strict=False):
             files[kind] = f"{name}.npy" if kind == "map" else f"{name}.{kind}.npy"
             self._replaced += (self._final / files[kind]).exists()
-            np.save(self._output / files[kind], values.numpy(), allow_pickle=False)
+            # By way of memory, because NumPy does not say that a disk is full.
+            whole = io.BytesIO()
+            np.save(whole, values.numpy(), allow_pickle=False)
+            self._write(files[kind], whole.getvalue())
         areas = {
             kind: {"deletion": each.deletion, "insertion": each.insertion, "seconds": round(each.seconds, 2)}
             for kind, each in zip(("map", "refined"), found.measured, strict=False)
@@ -210,7 +215,8 @@ class Writer:
         ours = {line["files"]["heat_map"] for line in self._lines}
         kept = [line for line in self._before if line["files"]["heat_map"] not in ours]
         text = json.dumps([*kept, *self._lines], indent=1, ensure_ascii=False) + "\n"
-        write_atomically(self._output / PREDICTIONS, text.encode())
+        # A file's name may have bytes that are no text; they are told as JSON has them.
+        self._write(PREDICTIONS, text.encode(errors="backslashreplace"))
         if any(found.measured for found in self._found):
             console.print(_table(self._found, self._references))
         if kept or self._replaced:
@@ -240,7 +246,7 @@ def stems(pictures: Sequence[Path], earlier: Mapping[str, str]) -> dict[str, str
         [_short(f"{each.parent.name}_{each.stem}", 90) for each in places],
         [_short(each.name, 90) for each in places],
         [_short(f"{each.parent.name}_{each.name}", 90) for each in places],
-        [f"{_short(each.stem, 70)}-{hashlib.sha256(str(each).encode()).hexdigest()[:10]}" for each in places],
+        [f"{_short(each.stem, 70)}-{hashlib.sha256(os.fsencode(each)).hexdigest()[:10]}" for each in places],
     ]
     # Some file systems do not tell upper from lower case.
     counts = [Counter(name.lower() for name in names) for names in ways]
