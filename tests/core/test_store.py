@@ -229,15 +229,22 @@ def test_an_exception_passes_and_the_next_call_goes_on(store: Store) -> None:
     assert not list(store.root.rglob("*.partial"))
 
 
-def test_seconds_count_interrupted_tries_up_to_their_last_write(store: Store) -> None:
+@pytest.mark.parametrize(("ago", "ahead", "seconds"), [(50, 0, 50), (0, 1e9, 0), (-1e6, 0, 0)])
+def test_seconds_count_interrupted_tries_up_to_their_last_write(
+    store: Store, ago: float, ahead: float, seconds: float
+) -> None:
+    """Files from the future, and a clock that was set back, count for nothing."""
+
     def interrupted(workdir: Path) -> None:
+        left = json.loads((workdir / "spec.json").read_text())
+        (workdir / "spec.json").write_text(json.dumps(left | {"started": time.time() - ago}))
         (workdir / "shard").write_text("x")
-        os.utime(workdir / "shard", (time.time() + 50, time.time() + 50))
+        os.utime(workdir / "shard", (time.time() + ahead, time.time() + ahead))
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         store.get("classifier", SPEC, interrupted)
-    assert store.get("classifier", SPEC, make_files).seconds == pytest.approx(50, abs=2)
+    assert store.get("classifier", SPEC, make_files).seconds == pytest.approx(seconds, abs=2)
 
 
 FOREIGN = {"identity": {"kind": "classifier", "spec": {"seed": 9}}, "seconds": 1, "started": 1}

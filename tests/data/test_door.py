@@ -1,5 +1,7 @@
 """A user's own folder: understood or refused in one line, and never taken for something else in silence."""
 
+import hashlib
+import json
 import os
 from pathlib import Path
 
@@ -124,8 +126,24 @@ def test_contents_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     picture(tmp_path / "test/a/000.jpg")
     assert fingerprint(tmp_path) != first
     assert [path.name for path in read[8:]] == ["000.jpg"]
-    contents.memory_of(tmp_path / "train").write_text("{broken")
-    fingerprint(tmp_path)
+    found, memory = fingerprint(tmp_path), contents.memory_of(tmp_path / "train")
+    for spoilt in ("{broken", "[]", '{"a/000.jpg": 1}', '{"a/000.jpg": [[1, 2], null]}', '{"a/000.jpg": [[1], "x"]}'):
+        memory.write_text(spoilt)
+        assert fingerprint(tmp_path) == found
+    memory.unlink()
+    os.mkfifo(memory)
+    assert fingerprint(tmp_path) == found
+
+
+def test_what_was_changed_by_a_clock_that_is_ahead_is_not_remembered(tmp_path: Path) -> None:
+    picture(tmp_path / "a.jpg")
+    stamp = 2**32 * 10**9
+    for day in range(2):
+        (tmp_path / "a.jpg").write_bytes(bytes([day]))
+        os.utime(tmp_path / "a.jpg", ns=(stamp, stamp))
+        (found,) = contents.hashes(tmp_path, ["a.jpg"])
+        assert found == hashlib.blake2b(bytes([day]), digest_size=16).hexdigest()
+    assert json.loads(contents.memory_of(tmp_path).read_text()) == {}
 
 
 def test_jfif_is_read_and_heic_is_refused_by_name(tmp_path: Path) -> None:

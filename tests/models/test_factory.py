@@ -10,6 +10,7 @@ from open_clip.pos_embed import get_2d_sincos_pos_embed
 from safetensors.torch import save_file
 
 from tests.models.tiny_clip import PARAMS, TOWERS
+from xai.core.composing import compose_choice
 from xai.core.errors import UserError
 from xai.models.factory import (
     ClipParams,
@@ -172,3 +173,16 @@ def test_without_a_network_the_hub_ends_in_one_line_of_advice(monkeypatch: pytes
     assert "ConnectionError" in str(caught.value)
     assert "model.weights=" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_weights_and_data_lie_where_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str | None] = []
+    monkeypatch.setattr(
+        open_clip, "download_pretrained", lambda found, cache_dir=None: asked.append(cache_dir) or "weights"
+    )
+    for folder in ("/weights", None):
+        monkeypatch.setenv("XAI_WEIGHTS", folder) if folder else monkeypatch.delenv("XAI_WEIGHTS")
+        assert base_weights_file(OPENAI) == Path("weights")
+    assert asked == ["/weights", None]
+    monkeypatch.setenv("XAI_DATA", "/sets")
+    assert compose_choice("data", "stl10").root == "/sets/stl10"

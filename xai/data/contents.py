@@ -7,14 +7,16 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from xai.core.errors import UserError
-from xai.core.files import write_atomically
+from xai.core.files import read_text, write_atomically
 from xai.core.progress import bar
 from xai.data.images import check_link
 
 _THREADS = 8
 _WORTH_A_LINE = 5.0
+_LARGEST = 1 << 30
 _SETTLED = 2_000_000_000
 """Nanoseconds since its last change after which a file is remembered: a clock's tick may hide a second change."""
 
@@ -37,10 +39,7 @@ def hashes(folder: Path, names: Sequence[str]) -> list[str]:
         UserError: a file that is not there or cannot be read.
     """
     memory = memory_of(folder)
-    try:
-        known = json.loads(memory.read_text())
-    except (OSError, ValueError):
-        known = {}
+    known = _remembered(memory)
     stamps = {name: _stamp(folder / name) for name in names}
     changed = [name for name, stamp in stamps.items() if known.get(name, [None])[0] != stamp]
     if changed:
@@ -61,6 +60,19 @@ def hashes(folder: Path, names: Sequence[str]) -> list[str]:
         except OSError:
             pass  # a home that cannot be written to costs time, and nothing else
     return [known[name][1] for name in names]
+
+
+def _remembered(memory: Path) -> dict[str, Any]:
+    """By name, the stamp of a file and its hash; what somebody has spoilt is not remembered."""
+    try:
+        found = json.loads(read_text(memory, _LARGEST))
+        return {name: entry for name, entry in found.items() if _is_entry(*entry)}
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
+        return {}
+
+
+def _is_entry(stamp: Any, digest: Any) -> bool:
+    return isinstance(digest, str) and isinstance(stamp, list) and [type(each) for each in stamp] == [int] * 4
 
 
 def _stamp(path: Path) -> list[int]:
