@@ -260,7 +260,10 @@ NAMES = [
 ]
 
 
-def test_a_file_may_have_any_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_may_have_any_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("xai.tasks.explain.to_bytes", lambda figure: b"drawn")
     output, pictures = tmp_path / "out", [tmp_path / f"{name}.png" for name in NAMES]
     output.mkdir()
     target = "$\\frac{$ <b>\x1b[2J"

@@ -265,7 +265,7 @@ def stems(pictures: Sequence[Path], earlier: Mapping[str, str]) -> dict[str, str
 
 def _short(text: str, most: int) -> str:
     """A text as a part of a file's name, of so many bytes at most."""
-    return re.sub(r"[^\w.+-]+", "_", text).strip("._").encode()[:most].decode(errors="ignore") or "_"
+    return re.sub(r"[^\w.+-]+", "_", text).strip("._-").encode()[:most].decode(errors="ignore") or "_"
 
 
 def _read(path: Path) -> list[dict[str, Any]]:
