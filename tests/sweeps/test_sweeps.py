@@ -1,6 +1,9 @@
 """A sweep: its jobs, what happens where one fails, what is known of it, and what it comes to together."""
 
 import json
+import os
+import re
+import socket
 from pathlib import Path
 
 import pandas as pd
@@ -53,8 +56,22 @@ def test_every_state_is_told(sweep: Sweeping, capsys: pytest.CaptureFixture[str]
         assert sweep("task=status", "sweep=toy") == 0
         assert hold is not None
         locks.release(hold)
-    assert "3 jobs: 1 done, 1 running, 1 waiting" in capsys.readouterr().out
+    told = " ".join(capsys.readouterr().out.split())
+    assert "3 jobs: 1 done, 1 running, 1 waiting" in told
+    assert f"process {os.getpid()} on {socket.gethostname()}" in told
+    assert "since" in told
+    assert re.search(r"on the disk: store [\d,]+ MB, runs [\d,]+ MB", told)
     assert not (RUNS / ".hydra").exists()
+
+
+def test_a_watch_ends_when_nothing_runs(sweep: Sweeping, capsys: pytest.CaptureFixture[str]) -> None:
+    for seed in range(3):
+        with recorded(RUNS / f"seed={seed}"):
+            pass
+    assert sweep("task=status", "sweep=toy", "watch=0.01") == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "3 jobs: 3 done" in told
+    assert told.count("on the disk") == 1
 
 
 def test_a_report_at_any_time_reads_what_there_is(sweep: Sweeping, capsys: pytest.CaptureFixture[str]) -> None:

@@ -78,16 +78,17 @@ def release(descriptor: int) -> None:
         _close(descriptor)
 
 
-def holder(path: Path) -> str:
-    """Who holds a lock and since when, in words; empty where the file does not say."""
+def holder(path: Path, *, short: bool = False) -> str:
+    """Who holds a lock and, unless it is told `short`, since when and by what command; empty where nobody says."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         try:
             said = json.loads(os.read(descriptor, 4096))
         finally:
             os.close(descriptor)
-        command = str(said["command"])[:_LONGEST]
-        text = f"process {said['pid']} on {said['host']}, since {said['since']}: {command}"
+        text = f"process {said['pid']} on {said['host']}"
+        if not short:
+            text += f", since {said['since']}: {str(said['command'])[:_LONGEST]}"
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return ""
     return visible(" ".join(text.split()))

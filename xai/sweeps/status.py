@@ -1,7 +1,9 @@
 """`task=status`: how far the jobs of a sweep are, and which of them failed."""
 
+import os
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -58,18 +60,27 @@ class State:
 
     @property
     def said(self) -> str:
-        """In words: where, since when, how far; or why not."""
-        if self.record is None:
+        """How far it is, or why it is no further."""
+        if self.record is None or self.state == "done":
             return ""
         if self.state == "failed":
             return self.record.error
+        far = (
+            f"{self.record.doing}, {self.record.done} of {self.record.total}" if self.record.doing else "its beginning"
+        )
+        return f"it was at: {far}" if self.state == "killed" else far
+
+    @property
+    def took(self) -> str:
+        """Since when it runs, or how long it took."""
+        if self.record is None or self.state == "killed":
+            return ""
+        started = datetime.fromtimestamp(self.record.started)
+        today = started.date() == datetime.now().date()
         if self.state == "running":
-            started = datetime.fromtimestamp(self.record.started).strftime("%H:%M")
-            far = f"{self.record.doing}, {self.record.done} of {self.record.total}" if self.record.doing else ""
-            return "; ".join(filter(None, [f"since {started}", far, self.where]))
-        if self.state == "killed":
-            return f"it was at: {self.record.doing or 'its beginning'}"
-        return f"{self.record.seconds:.0f} s"
+            return started.strftime("since %H:%M" if today else "since %d %b, %H:%M")
+        seconds = round(self.record.seconds)
+        return f"{seconds} s" if seconds < 120 else f"{seconds // 3600}:{seconds // 60 % 60:02d} h"
 
 
 def task(values: Mapping[str, Any]) -> Task:
@@ -85,21 +96,26 @@ def run(asked: StatusSettings, output: Path) -> None:
     if asked.watch is None:
         say(states)
     else:
-        with Live(table_of(states), console=console, auto_refresh=False) as live:
+        with Live(table_of(states, on_disk(asked, folder)), console=console, auto_refresh=False) as live:
             while any(state.state in ("running", "waiting") for state in states):
                 time.sleep(asked.watch)
                 states = [look(job) for job in jobs]
-                live.update(table_of(states), refresh=True)
+                live.update(table_of(states, on_disk(asked, folder)), refresh=True)
+    if asked.watch is None:
+        console.print(on_disk(asked, folder), style="dim", highlight=False)
+
+
+def on_disk(asked: StatusSettings, folder: Path) -> str:
+    """How much the store and the runs of a sweep take."""
     sizes = {"store": _bytes(Path(asked.store)), "runs": _bytes(folder)}
-    told = ", ".join(f"{name} {size / 1e6:,.0f} MB" for name, size in sizes.items())
-    console.print(f"{tally(states)}; on the disk: {told}", highlight=False)
+    return "on the disk: " + ", ".join(f"{name} {size / 1e6:,.0f} MB" for name, size in sizes.items())
 
 
 def look(job: Job) -> State:
     """How far a job is, at this moment."""
     record, lock = read_record(job.folder), path_of(job.folder, ".lock")
     if is_running(lock):
-        return State(job, "running", record, holder(lock))
+        return State(job, "running", record, holder(lock, short=True))
     if record is None:
         # What ran before there were records, or by itself.
         is_done = (job.folder / MARKER).is_file()
@@ -115,12 +131,16 @@ def say(states: Sequence[State]) -> None:
     console.print(table_of(states))
 
 
-def table_of(states: Sequence[State]) -> Table:
-    """A line for each job."""
-    table = Table("job", "state", "", title=tally(states), box=None, title_justify="left")
+def table_of(states: Sequence[State], note: str | None = None) -> Table:
+    """A line for each job, and a note below them."""
+    columns = ("job", "state", "", "at", "where")
+    table = Table(*columns, title=tally(states), caption=note, box=None, title_justify="left", caption_justify="left")
+    for column in table.columns[1:3]:
+        column.no_wrap = True
     for each in states:
         colour = _COLOURS.get(each.state, "dim")
-        table.add_row(escape(each.job.folder.name), f"[{colour}]{each.state}[/]", escape(each.said))
+        told = map(escape, (each.took, each.said, each.where))
+        table.add_row(escape(each.job.folder.name), f"[{colour}]{each.state}[/]", *told)
     return table
 
 
@@ -132,4 +152,10 @@ def tally(states: Sequence[State]) -> str:
 
 
 def _bytes(folder: Path) -> int:
-    return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())
+    """Of all files below a folder; what is removed meanwhile counts nothing."""
+    total = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with suppress(FileNotFoundError):
+                total += os.lstat(os.path.join(place, name)).st_size
+    return total

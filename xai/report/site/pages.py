@@ -1,5 +1,6 @@
 """The pages of the site: what stands on each, and the files beside it."""
 
+import os
 import re
 import shutil
 from collections.abc import Mapping, Sequence
@@ -245,7 +246,7 @@ class Site:
         if found is None:
             for path in sorted((run.folder / "figures").glob("pictures*.png")):
                 if is_plain(path):
-                    shutil.copyfile(path, self._output / page.slug / path.name)
+                    _put(path, self._output / page.slug / path.name)
                     page.pictures.append(f"{page.slug}/{quote(path.name)}")
             return None
         folder = self._output / page.slug / album.FOLDER
@@ -253,7 +254,7 @@ class Site:
         for number in range(len(found.images)):
             path = run.folder / album.FOLDER / album.file(number)
             if is_plain(path):
-                shutil.copyfile(path, folder / path.name)
+                _put(path, folder / path.name)
         shown = [[each.image, each.target, each.predicted, each.true, each.second] for each in found.images]
         content = {"folder": f"{page.slug}/{album.FOLDER}", "width": found.width, "height": found.height}
         content |= {"tiles": [[each.row, each.label, each.second] for each in found.tiles], "images": shown}
@@ -284,6 +285,14 @@ class Site:
         while not found.is_relative_to(own):
             own, up = own.parent, up + 1
         return "/".join([*[".."] * up, *(quote(part) for part in found.relative_to(own).parts)])
+
+
+def _put(picture: Path, place: Path) -> None:
+    """A run never writes into a picture of its own again, so that both may be one file where the disk knows how."""
+    try:
+        os.link(picture, place)
+    except OSError:
+        shutil.copyfile(picture, place)
 
 
 def plotly() -> bytes:
