@@ -234,10 +234,43 @@ def remembering(folder: Path, checkpoint: str) -> Rows:
     return rows
 
 
+def large_site(folder: Path) -> Rows:
+    """The site over one study of 5,000 images and 30 explainers, opened at a desk and on a telephone."""
+    from benchmarks.large_site import LOOKS, browse, opened, write_run
+
+    write_run(folder / "outputs" / "large", 5000, 30)
+    ended = run(folder, [("task=site",)])
+    site, complaints = folder / "outputs" / "site", list[str]()
+    own = [path for path in site.rglob("*") if path.is_file() and path.suffix != ".webp"]
+    page, values = (
+        (site / "large.html").stat().st_size,
+        [path.stat().st_size for path in (site / "large").glob("values*")],
+    )
+    rows = [
+        ["building it", f"{ended.cpu[0]:.0f} s CPU", f"wall {ended.wall:.0f} s, {ended.memory[0] / 2**20:,.0f} MiB"],
+        [
+            "its page",
+            f"{page / 1e3:.0f} kB",
+            f"values of a metric {max(values) / 1e6:.1f} MB, asked for when looked at",
+        ],
+        ["all of it but the pictures", f"{sum(path.stat().st_size for path in own) / 1e6:.0f} MB", ""],
+    ]
+    seconds: list[dict[str, float]] = []
+    for look in LOOKS:
+        with opened(complaints, **look) as browser:
+            seconds.append(browse(browser, (site / "large.html").as_uri()))
+    if complaints:
+        raise SystemExit(f"the browser complains: {complaints}")
+    rows += [
+        [f"{what}", f"{wide:.2f} s", f"telephone, dark: {seconds[1][what]:.2f} s"] for what, wide in seconds[0].items()
+    ]
+    return [*rows, ["(wall clock)", f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores", ""]]
+
+
 def main() -> None:
     """Measure what is asked for; print it, and write it where that is wanted."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    names = ("starting", "finding", "supervise", "compare", "sweep", "opening", "memory")
+    names = ("starting", "finding", "supervise", "compare", "sweep", "opening", "memory", "site")
     parser.add_argument("--only", nargs="*", choices=names, default=names)
     parser.add_argument("--write", action="store_true", help="into docs/scale.md, in place of the same rows there")
     asked = parser.parse_args()
@@ -254,6 +287,7 @@ def main() -> None:
             "sweep": lambda: sweeping(folder, checkpoint),
             "opening": lambda: opening(folder),
             "memory": lambda: remembering(folder, checkpoint),
+            "site": lambda: large_site(folder),
         }
         for name in asked.only:
             rows = parts[name]()
