@@ -296,6 +296,7 @@ def test_charts_are_vectors_with_values_and_claims_are_filtered(page: Any, site:
     page.goto((site.folder / "b-run.html").as_uri())
     page.locator("#means").scroll_into_view_if_needed()
     page.locator("#means svg.main-svg").first.wait_for()
+    assert page.locator("#which").is_hidden()  # of one data set nothing is to be chosen, on a telephone neither
     page.get_by_label("single images").check()
     page.locator("#means .boxlayer .trace").first.wait_for(state="attached")
     chart = page.locator("[data-chart='0']")

@@ -163,6 +163,43 @@ def test_ray_on_one_machine_with_two_workers(tmp_path: Path) -> None:
     assert said(tmp_path, 2) == "1"
 
 
+GROUP = """
+import torch
+from torch import distributed
+from xai.core.launching import end_with_the_launcher
+from xai.core.processes import run_group
+
+def part(rank, tell):
+    total = torch.tensor(rank + 10)
+    distributed.all_reduce(total)
+    tell(int(total))
+
+if __name__ == "__main__":
+    end_with_the_launcher()
+    run_group(part, (), 2, "gloo", print)
+"""
+
+
+@pytest.mark.parametrize("name", ["processes", "slurm", "ray"])
+def test_the_processes_of_one_job_find_each_other_under_every_launcher(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if name != "processes":
+        pytest.importorskip(
+            {"slurm": "submitit"}.get(name, name), reason=f"launcher={name}: pip install -e '.[{name}]'"
+        )
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    (tmp_path / "job.py").write_text(GROUP)
+    launcher = {
+        "processes": lambda: Processes(jobs=1),
+        "slurm": lambda: Slurm("local", 0, timeout_min=5),
+        "ray": lambda: Ray(0, 1, cores=1),
+    }[name]()
+    command = Command((sys.executable, "job.py"), Path("outputs/toy/0"), tmp_path, {})
+    assert launcher.run([command]) == [0], said(tmp_path, 0)
+    assert said(tmp_path, 0).split() == ["21", "21"]
+
+
 @pytest.mark.parametrize("name", ["ray", "submitit"])
 def test_a_launcher_that_is_not_installed(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, name, None)

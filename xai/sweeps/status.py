@@ -135,6 +135,7 @@ def table_of(states: Sequence[State], note: str | None = None) -> Table:
     """A line for each job, and a note below them."""
     columns = ("job", "state", "", "at", "where")
     table = Table(*columns, title=tally(states), caption=note, box=None, title_justify="left", caption_justify="left")
+    table.columns[0].overflow = "fold"
     for column in table.columns[1:3]:
         column.no_wrap = True
     for each in states:
