@@ -55,7 +55,7 @@ def write_run(folder: Path, images: int, explainers: int) -> None:
     count = len(METRICS) * images
     parts = []
     for name, row in rows.items():
-        about = {
+        about: dict[str, Any] = {
             "case": "main",
             "explainer": name,
             "label": row.label,
