@@ -61,13 +61,8 @@ def diagnose(
 
     def make(workdir: Path) -> None:
         network = assemble(runtime, model, base, target, None)
-        source, target_ft = parameters(ft_source), parameters(ft_target)
-        tau = vectors.difference(parameters(ft_source_x), source)
-        task_vectors = [vectors.difference(theta, base.theta) for theta in (source, target_ft)]
-        found = {"similarity_ft": vectors.cosine_similarity(*task_vectors)}
-        if ft_target_x is not None:
-            star = vectors.difference(parameters(ft_target_x), target_ft)
-            found["similarity_star"] = vectors.cosine_similarity(tau, star)
+        target_ft = parameters(ft_target)
+        tau, found = _compared(base, parameters(ft_source), parameters(ft_source_x), target_ft, ft_target_x)
         labels = target.source.labels("train")
         rows = stratified_sample(labels, _IMAGES, seed)
         pixels, labels = load_images(target.source, "train", rows, 0, model.image_size).pixels, labels[rows]
@@ -83,6 +78,22 @@ def diagnose(
 
     artifact = runtime.store.get("diagnostics", spec, make, title="diagnostics of the vectors")
     return dict(json.loads(artifact.file(FILE).read_text()))
+
+
+def _compared(
+    base: Base,
+    source: dict[str, Tensor],
+    source_x: dict[str, Tensor],
+    target: dict[str, Tensor],
+    target_x: Artifact | None,
+) -> tuple[dict[str, Tensor], dict[str, float]]:
+    """tau_* of the source, and the similarities; the other vectors are let go, each as large as the network."""
+    tau = vectors.difference(source_x, source)
+    task_vectors = [vectors.difference(theta, base.theta) for theta in (source, target)]
+    found = {"similarity_ft": vectors.cosine_similarity(*task_vectors)}
+    if target_x is not None:
+        found["similarity_star"] = vectors.cosine_similarity(tau, vectors.difference(parameters(target_x), target))
+    return tau, found
 
 
 def _risk(
