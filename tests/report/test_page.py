@@ -104,6 +104,13 @@ def test_parts_with_nothing_in_them_have_no_heading(tmp_path):
     assert re.findall("<h2[^>]*>(.*)</h2>", path.read_text()) == ["How this was made"]
 
 
+def test_what_was_typed_may_be_anything(tmp_path):
+    typed = "xai image='\udcff<img src=x onerror=alert(1)>\n.png'"
+    text = write_page(tmp_path / "a.html", Page("A", command=typed)).read_text(encoding="utf-8")
+    assert r"\udcff&lt;img src=x onerror=alert(1)&gt;" in text
+    assert "<img" not in text
+
+
 def test_a_picture_that_is_none_is_refused(tmp_path):
     with pytest.raises(UserError, match="no PNG"):
         write_page(

@@ -107,5 +107,6 @@ def write_page(path: Path, page: Page) -> Path:
     text = templates().get_template("page.html.j2").render(page=page, parts=parts)
     with explain_disk_errors(path.parent, "choose another folder for the page"):
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, text.encode())
+        # The command may name a file whose bytes are no text.
+        write_atomically(path, text.encode(errors="backslashreplace"))
     return path
