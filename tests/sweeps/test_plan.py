@@ -14,6 +14,7 @@ from xai.data.registry import SPLITS, names
 from xai.papers.plans import passes_a_second, stages_of
 from xai.sweeps.jobs import axes_of
 from xai.sweeps.plan import planned_settings
+from xai.tasks.checks import check_named
 
 PAPER = sorted(path.stem for path in (CONF / "sweep").glob("*_paper.yaml"))
 
@@ -59,6 +60,13 @@ def test_every_embedded_sweep_is_planned(name: str) -> None:
     (stages,) = planned(*first, *(["rows=[rise,random]"] if name == "compare" else []))
     assert sum(stages.values()) > 1e3
     assert any(stage.startswith("scores: ") for stage in stages)
+
+
+def test_a_job_of_a_sweep_may_ask_for_all_rows() -> None:
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        (settings,) = planned_settings(["sweep=compare", "experiment=compare_photos"])
+    assert list(settings.rows) == ["all"]
+    check_named(settings)
 
 
 def test_a_rate_that_is_measured(sweep: Sweeping, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,6 +13,7 @@ from xai.models.weights import check_file
 from xai.papers.ranking.networks import check_levels
 from xai.papers.ranking.params import RankingSettings
 from xai.report.present import check_views
+from xai.study.everything import ALL
 from xai.study.params import StudySettings, open_metrics, open_rows
 from xai.tasks.train import ExplainerTraining
 
@@ -53,7 +54,10 @@ def _rows(settings: Any) -> list[Row]:
         load_row(settings.supervision, settings.explainers, asked="supervision")
     if isinstance(settings, ExplainerTraining):
         return [load_row(settings.method, settings.explainers)]
-    return open_rows(settings.rows, settings.explainers) if isinstance(settings, StudySettings) else []
+    if not isinstance(settings, StudySettings):
+        return []
+    named = [name for name in settings.rows if name != ALL]  # `all` is another word for what task=compare finds
+    return open_rows(named, settings.explainers) if named or not settings.rows else []
 
 
 def _check_levels(model: NetworkParams, row: str, params: RankingSettings) -> None:
