@@ -80,7 +80,9 @@ class State:
         if self.state == "running":
             return started.strftime("since %H:%M" if today else "since %d %b, %H:%M")
         seconds = round(self.record.seconds)
-        return f"{seconds} s" if seconds < 120 else f"{seconds // 3600}:{seconds // 60 % 60:02d} h"
+        if seconds < 7200:
+            return f"{seconds} s" if seconds < 120 else f"{seconds // 60} min"
+        return f"{seconds // 3600}:{seconds // 60 % 60:02d} h"
 
 
 def task(values: Mapping[str, Any]) -> Task:
