@@ -1,4 +1,7 @@
-"""A job: from what Hydra composed to the task that is asked for, its settings, and its run."""
+"""A job: from what Hydra composed to the task that is asked for, its settings, and its run.
+
+What computes is imported where a task needs it: others only look at what there is, and answer at once.
+"""
 
 import dataclasses
 import logging
@@ -12,6 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from xai.core import plugins
+from xai.core.closing import closing_logger
 from xai.core.composing import choices, first_keys
 from xai.core.entries import over_removals
 from xai.core.errors import UserError
@@ -19,9 +23,7 @@ from xai.core.folders import run_folder
 from xai.core.overrides import command
 from xai.core.provenance import provenance
 from xai.core.settings import build, unknown
-from xai.explainers.rows import load_row, stem
-from xai.models.families import family_of
-from xai.papers.families import about, check_family, family, settle, settle_named
+from xai.explainers.names import stem
 from xai.tasks.registry import Task, choose
 
 _OF_EVERY_TASK = ("checkpoint", "explainers", "metric")
@@ -44,7 +46,6 @@ def run(config: DictConfig, output: Path, typed: Sequence[str] = ()) -> None:
     task, settings = check(config, typed)
     if not task.writes:
         return task.run(settings, output)
-    from xai.core.loggers import closing_logger  # with Lightning
 
     def work() -> None:
         with closing_logger(), run_folder(output, adds=task.adds) as folder:
@@ -68,11 +69,14 @@ def check(config: DictConfig, typed: Sequence[str] = (), *, here: bool = True) -
     if task.settle is not None:
         values = task.settle(values, typed)
     settings = settings_of(task, values, typed)
-    for row in dict.fromkeys(key.split(".")[1] for key in typed if key.startswith("explainers.")):
-        load_row(row, values["explainers"])  # also one that nothing here asks for
-    from xai.tasks.checks import check_named  # with all that there are
+    if rows := dict.fromkeys(key.split(".")[1] for key in typed if key.startswith("explainers.")):
+        from xai.explainers.rows import load_row
 
-    if here:
+        for row in rows:
+            load_row(row, values["explainers"])  # also one that nothing here asks for
+    if here and hasattr(settings, "trainer"):
+        from xai.tasks.checks import check_named
+
         check_named(settings)
     return task, settings
 
@@ -148,11 +152,16 @@ def _settled(config: DictConfig, task: Task, values: Mapping[str, Any], typed: S
     """The configuration with the model that the file of a checkpoint says it is of, where one is given."""
     checkpoint, given = values.get("checkpoint"), values.get("model")
     wanted = {field.name for field in dataclasses.fields(task.settings)}
-    if "classes" in wanted and isinstance(given, dict):
+    if not isinstance(given, dict) or not wanted & {"checkpoint", "classifier", "classes"}:
+        return config
+    from xai.models.families import family_of
+    from xai.papers.families import about, family, settle, settle_named
+
+    if "classes" in wanted:
         file = Path(checkpoint) if isinstance(checkpoint, str) else None
         if named := settle_named(given, file, typed):
             return OmegaConf.create({**OmegaConf.to_container(config), "model": named})  # type: ignore[dict-item]
-    if not isinstance(checkpoint, str) or not isinstance(given, dict) or not wanted & {"checkpoint", "classifier"}:
+    if not isinstance(checkpoint, str) or not wanted & {"checkpoint", "classifier"}:
         return config
     said = settle(given, Path(checkpoint), [key for key in typed if key.partition(".")[0] == "model"])
     held, kind = family_of(said or given), get_type_hints(task.settings)["model"]
@@ -173,6 +182,8 @@ def _with_model(task: Task, values: Mapping[str, Any]) -> Mapping[str, Any]:
     kind, model = get_type_hints(task.settings).get("model"), values.get("model")
     if kind is None or not isinstance(model, dict):
         return values
+    from xai.papers.families import check_family, family
+
     check_family(kind, model, task.asked)
     said = {"family"} if kind is family(model) else set()
     return {**values, "model": {key: value for key, value in model.items() if key not in said}}

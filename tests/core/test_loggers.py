@@ -14,8 +14,9 @@ from safetensors.torch import save_file
 from wandb.proto.wandb_internal_pb2 import Record
 
 from tests.toolbox import seeded
+from xai.core.closing import close_logger, closing_logger
 from xai.core.errors import UserError
-from xai.core.loggers import LoggerParams, build_logger, close_logger, closing_logger
+from xai.core.loggers import LoggerParams, build_logger
 from xai.core.optimisation import FitParams
 from xai.core.publish import lineage, publish
 from xai.core.store import Store

@@ -18,7 +18,7 @@ from xai.core.errors import UserError
 from xai.core.runtime import Runtime
 from xai.core.settings import unknown
 from xai.core.store import Store
-from xai.core.training import TrainerParams
+from xai.core.trainer import TrainerParams
 from xai.data.catalogue import OpenData
 from xai.data.registry import Images
 from xai.explainers import registry

@@ -2,12 +2,14 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
-
-from pytorch_lightning.loggers import Logger
+from typing import TYPE_CHECKING, Any, Literal
 
 from xai.core.store import Store
-from xai.core.training import TrainerParams
+from xai.core.trainer import TrainerParams
+
+if TYPE_CHECKING:
+    # Not at run time, for the sake of whoever trains nothing.
+    from pytorch_lightning.loggers import Logger
 
 
 @dataclass
@@ -23,7 +25,7 @@ class Runtime:
 
     store: Store
     trainer: TrainerParams
-    logger: Logger | Literal[False] = False
+    logger: "Logger | Literal[False]" = False
     output: Path | None = None
 
     def with_precision(self, spec: dict[str, Any]) -> dict[str, Any]:

@@ -1,16 +1,14 @@
 """The one LightningDataModule: any registered data set, at any size, with or without explanation supervision."""
 
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from xai.core.epochs import EpochDataModule, EpochSampler
-from xai.data.registry import Images, ImageSource
+from xai.data.registry import ImageSource
+from xai.data.sized import load_images as load_images
 
 
 class Batch(NamedTuple):
@@ -20,26 +18,6 @@ class Batch(NamedTuple):
     labels: Tensor
     regions: Tensor | None
     attributions: Tensor | None
-
-
-def load_images(source: ImageSource, split: str, indices: Tensor, epoch: int, size: int, threads: int = 0) -> Images:
-    """Read images of a split at the size a model wants: pixels [B, 3, size, size], regions [B, size, size] or None.
-
-    Threads decode side by side; what they read does not depend on how many they are.
-    """
-    if threads > 1 and len(indices) > 1:
-        with ThreadPoolExecutor(threads) as pool:
-            parts = list(pool.map(partial(load_images, source, split, epoch=epoch, size=size), indices.chunk(threads)))
-        found = [part.regions for part in parts if part.regions is not None]
-        return Images(torch.cat([part.pixels for part in parts]), torch.cat(found) if found else None)
-    pixels, regions = source.images(split, indices, epoch)
-    if pixels.shape[-2:] != (size, size):
-        pixels = F.interpolate(pixels, size=(size, size), mode="bicubic", antialias=True, align_corners=False).clamp(
-            0, 1
-        )
-        if regions is not None:
-            regions = F.interpolate(regions[:, None].float(), size=(size, size), mode="nearest")[:, 0] > 0.5
-    return Images(pixels, regions)
 
 
 class _Batches(Dataset[Batch]):

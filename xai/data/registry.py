@@ -2,16 +2,15 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol, get_args
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from xai.core.errors import UserError
 from xai.core.settings import unknown
-
-Split = Literal["train", "validation", "test"]
-SPLITS: tuple[str, ...] = get_args(Split)
+from xai.data.facts import SPLITS as SPLITS
+from xai.data.facts import Split as Split
 
 
 class Images(NamedTuple):

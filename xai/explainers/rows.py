@@ -1,6 +1,5 @@
 """Rows of a table: explainers with their settings, as `conf/explainer/<row>.yaml` has them."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any
@@ -12,12 +11,10 @@ from xai.core.composing import choices, compose_choice
 from xai.core.errors import UserError
 from xai.core.settings import build, unknown
 from xai.explainers import registry
+from xai.explainers.names import BUDGET, POOLED
+from xai.explainers.names import stem as stem
 from xai.explainers.registry import Row
 
-POOLED = "_pooled"
-"""What the name of any row of pixels may end in: its maps averaged within patches."""
-_BUDGET = re.compile(r"(?P<of>.+)_(?P<number>[1-9][0-9]*)")
-"""What the name of any row that asks about perturbed images may end in: `kernel_shap_64` asks about 64."""
 _NUMBERS = ("coalitions", "evaluation_coalitions", "masks", "samples", "permutations")
 """What explainers call how many they ask about."""
 
@@ -71,16 +68,6 @@ def _settings(name: str, overrides: Mapping[str, Any], where: str, seen: tuple[s
     return merged
 
 
-def stem(name: str) -> str:
-    """The row whose file a name is about: that of its own name, or the one that it is in patches, or of a budget."""
-    if name in choices("explainer"):
-        return name
-    if name.endswith(POOLED):
-        return stem(name.removesuffix(POOLED))
-    budget = _BUDGET.fullmatch(name)
-    return stem(budget["of"]) if budget else name
-
-
 def _file(name: str, asked: str) -> DictConfig:
     """What `conf/explainer/<row>.yaml` says; of pixels in patches, or of another budget, it need not be there."""
     if name in choices("explainer"):
@@ -88,7 +75,7 @@ def _file(name: str, asked: str) -> DictConfig:
     if name.endswith(POOLED):
         of = name.removesuffix(POOLED)
         return OmegaConf.create({"name": "pooled", "label": f"{load_row(of).label}, pooled", "of": of})
-    if budget := _BUDGET.fullmatch(name):
+    if budget := BUDGET.fullmatch(name):
         return _of_budget(budget["of"], int(budget["number"]))
     return compose_choice("explainer", name, asked)
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchmetrics.functional import classification
 
 from xai.core.errors import UserError
 from xai.metrics.registry import Column, Measured, given, metric, percent
@@ -29,6 +28,8 @@ def precision_recall_f1_mcc(logits: Tensor, labels: Tensor) -> dict[str, float]:
     Raises:
         UserError: Shapes do not match, C is 1, or labels are no classes.
     """
+    from torchmetrics.functional import classification  # which takes as long to import as all metrics
+
     _check(logits, labels)
     classes, predicted = logits.shape[1], logits.argmax(1)
     many: dict[str, Any] = {"task": "multiclass", "num_classes": classes, "average": "macro"}

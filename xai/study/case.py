@@ -14,8 +14,8 @@ from xai.core.finite import check_finite
 from xai.core.runtime import Runtime
 from xai.core.settings import Count, settings
 from xai.data.catalogue import OpenData
-from xai.data.module import load_images
 from xai.data.registry import Images, Split, subset
+from xai.data.sized import load_images
 from xai.explainers.registry import Row
 from xai.explainers.rows import load_row
 from xai.games import PatchGame

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import field
 from typing import Any
 
+from xai.core.common import LoggerParams
 from xai.core.errors import UserError
-from xai.core.loggers import LoggerParams
 from xai.core.settings import settings
 
 FEW = 20

@@ -5,8 +5,8 @@ from typing import Annotated, Any, ClassVar
 
 from omegaconf import DictConfig
 
+from xai.core.common import Common
 from xai.core.errors import UserError
-from xai.core.job import Common
 from xai.core.settings import Distinct, Whole, settings
 from xai.explainers.registry import Row
 from xai.explainers.rows import load_row

@@ -12,7 +12,7 @@ from xai.core.errors import UserError
 from xai.core.overrides import overrides, typed_keys
 from xai.core.progress import console
 from xai.core.settings import Positive, settings
-from xai.core.training import TrainerParams
+from xai.core.trainer import TrainerParams
 from xai.papers.plans import Stage, passes_a_second, stages_of
 from xai.study.params import StudySettings
 from xai.sweeps.jobs import jobs_of, typed_here, without_hydra

@@ -17,9 +17,9 @@ import torch
 from rich.markup import escape
 from rich.table import Table
 
+from xai.core.common import Common
 from xai.core.files import write_atomically
 from xai.core.folders import final_folder, shown
-from xai.core.job import Common
 from xai.core.progress import console
 from xai.core.settings import Whole, settings
 from xai.core.timing import Stopwatch

@@ -20,7 +20,7 @@ from xai.core.finite import check_finite
 from xai.core.progress import console
 from xai.core.settings import unknown
 from xai.core.timing import Stopwatch
-from xai.core.training import TrainerParams
+from xai.core.trainer import TrainerParams
 from xai.data.images import read_image
 from xai.data.pictures import as_seen
 from xai.explainers.block import Block, BlockExplainer, Explainer, Explanation, explain

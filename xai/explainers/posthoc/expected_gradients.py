@@ -8,6 +8,7 @@ from torch import Tensor
 from xai.core.errors import UserError
 from xai.core.settings import Count, settings
 from xai.data.registry import subset
+from xai.data.sized import load_images
 from xai.explainers.posthoc.gradients import GradientParams, PixelExplainer, PixelGradients, images_at_once
 from xai.explainers.registry import Context, Prepared, explainer
 from xai.models.maskable import MaskableClassifier
@@ -85,9 +86,6 @@ def expected_gradients(context: Context, params: ExpectedGradientsParams) -> Pre
     """With images of the training split, drawn with the seed."""
 
     def build() -> ExpectedGradients:
-        # Here, because it imports what trains, for which no other explainer of this folder waits.
-        from xai.data.module import load_images
-
         source = context.data.source
         rows = subset(source, SPLIT, min(params.backgrounds, len(source.labels(SPLIT))), context.seed)
         images = load_images(source, SPLIT, rows, 0, context.model.image_size)

@@ -7,7 +7,6 @@ from typing import cast
 
 import torch
 from torch import Tensor
-from torchmetrics.functional.image import structural_similarity_index_measure
 
 from xai.rounding import is_constant
 
@@ -41,6 +40,8 @@ def structural_similarity(maps: Tensor, others: Tensor) -> Tensor:
     """
     if min(maps.shape[-2:]) < _WINDOW:
         return torch.full((len(maps),), torch.nan, dtype=torch.float64)
+    from torchmetrics.functional.image import structural_similarity_index_measure  # slow to import
+
     stretched = [_stretched(each.double())[:, None] for each in (maps, others)]
     found = structural_similarity_index_measure(
         stretched[0], stretched[1], gaussian_kernel=True, sigma=1.5, data_range=1.0, reduction="none"
