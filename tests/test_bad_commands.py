@@ -23,7 +23,9 @@ from omegaconf import DictConfig, OmegaConf
 from tests.composed import composed as hydra_composes
 from xai import cli
 from xai.app import check
+from xai.core.errors import UserError, visible
 from xai.core.store import Store
+from xai.tasks import early
 
 RIGHT = re.compile(
     r"must|use |choose|did you mean|known here|give|set |leave|add |takes? |belongs to|--help|make |train|begin |"
@@ -233,31 +235,42 @@ def wrong(task: str) -> Iterator[str]:
             yield f"{path}=null"
 
 
-def one_line(task: str, typed: str, capsys: Any) -> tuple[int, str]:
-    """What `cli.main` does after it has composed what does not change."""
+def one_line(task: str, typed: str, capsys: Any) -> tuple[int, str, str]:
+    """What `cli.main` does after it has composed what does not change; and what is said before classes are imported."""
+    told = []
 
     def job() -> None:
         config = composed(task).copy()
         given = OverridesParser.create().parse_overrides(cli.overrides([typed]))
         ConfigLoaderImpl._apply_overrides_to_config(given, config)
         cli.check_config(config)
-        check(config, [*TASKS[task], typed.partition("=")[0]])
+        keys = [*(each.partition("=")[0] for each in TASKS[task]), typed.partition("=")[0]]
+        try:
+            early.check_typed(config, keys)
+        except UserError as error:
+            told.append(f"error: {visible(str(error))}\n")
+        check(config, keys)
 
-    return cli.report_errors(job), capsys.readouterr().err
+    return cli.report_errors(job), capsys.readouterr().err, "".join(told)
 
 
 def test_every_setting_of_every_task(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     seen: set[str] = set()
-    may_be_null = []
+    may_be_null, at_once = [], 0
+    known = early.collected()
+    monkeypatch.setattr(early, "kept", lambda: known)
     for task in TASKS:
         monkeypatch.setattr(sys, "argv", ["run.py", *TASKS[task]])
         for typed in wrong(task):
             if typed in seen:
                 continue
             seen.add(typed)
-            status, err = one_line(task, typed, capsys)
+            status, err, told = one_line(task, typed, capsys)
+            assert told in ("", err), typed  # what is refused at once is what the classes refuse, in their words
+            at_once += bool(told)
             if status == 0 and typed.endswith("=null"):
                 may_be_null.append(typed)
                 continue
             check_line(status, err, typed, folder)
     assert len(seen) - len(may_be_null) + len(TYPED) > 600
+    assert at_once > 200

@@ -38,6 +38,7 @@ from xai.core.overrides import as_addition, as_axis, command, overrides, quoted,
 from xai.core.records import recorded
 from xai.core.settings import unknown
 from xai.core.timing import STARTED as STARTED
+from xai.tasks.early import check_typed, remember
 
 _WORKING = ("apply_vector", "compare", "explain", "study", "supervise", "train")
 """Tasks that compute; the others look at what there is, and need not have the devices that runs were made on."""
@@ -76,7 +77,6 @@ def main() -> int:
 
 def _sweep(run: Callable[[], Any], given: argparse.Namespace, flags: Sequence[str], settings: list[str]) -> None:
     """Check all jobs of -m before the first of them runs, run them, and show what they come to together."""
-    from xai.app import check
     from xai.sweeps.ending import end, started
 
     typed = command()
@@ -89,6 +89,9 @@ def _sweep(run: Callable[[], Any], given: argparse.Namespace, flags: Sequence[st
         if choices.get("launcher") in ("ray", "slurm"):
             # What it will run on need not be here.
             config.trainer.accelerator, config.trainer.devices = "cpu", 1
+        check_typed(config, typed_keys(job))
+        from xai.app import check
+
         check(config, typed_keys(job))
 
     # Which combinations another sweeper makes, it alone knows.
@@ -231,6 +234,7 @@ def _run(config: DictConfig) -> int:
         _check_places(job.overrides.task, task)
         if task in _WORKING:
             check_common(config)
+            check_typed(config, typed_keys(job.overrides.task))
         from xai.app import run
 
         with recorded(output) if is_one_of_many or is_launched() else nullcontext():
@@ -245,6 +249,8 @@ def _run(config: DictConfig) -> int:
         traceback.print_exc()
         status = 1
     _remove_empty(output)
+    if status == 2 and "xai.classifiers.networks" in sys.modules:
+        remember()  # what has been imported by now, so that the next one need not wait
     if status:
         _remove_empty(Path(str(config.store)) / ".locks")
         if status > 128 or not is_one_of_many:

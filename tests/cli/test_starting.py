@@ -7,6 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
+
 HEAVY = ("torch", "pytorch_lightning", "timm", "torchvision", "torchmetrics", "open_clip", "pandas", "matplotlib")
 RUN = """
 import json, sys
@@ -28,15 +30,22 @@ def imported(commands: Sequence[str], folder: Path) -> list[tuple[int, set[str]]
     return [(status, set(names)) for status, names in told]
 
 
-def test_who_only_looks_waits_for_nothing_that_computes(tmp_path: Path) -> None:
-    light = {
-        "experiment=smokee": 2, "sead=1": 2, "seed=one": 2, "task=status name=none": 2, "--help data": 0, "task=data": 0
-    }  # fmt: skip
-    assert imported(list(light), tmp_path) == [(status, set()) for status in light.values()]
+LOOK = {"experiment=smokee": 2, "seed=one": 2, "task=status name=none": 2, "--help data": 0, "task=data": 0}
+WRONG = (
+    *("task=compare explainers.rise.masks=-1", "data.canvas=-3", "task=compare explainers.rise.maskss=9"),
+    *("study=salvage classifier.focus=x", "task=train classifier.fit.epochs=0", "-m seed=0,1 transfer.alpha=2"),
+    *("task=compare metric.removal.masks=-1", "study=ranking metrics=[1]"),
+)
 
 
-def test_who_reads_what_was_measured_waits_for_nothing_that_trains(tmp_path: Path) -> None:
+def test_what_a_command_imports_before_it_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     (tmp_path / "outputs").mkdir()
-    for status, found in imported(["task=site", "task=report name=none"], tmp_path):
+    *shows, wrong = imported(["task=site", "task=report name=none", WRONG[0]], tmp_path)
+    for status, found in shows:
         assert status == 2
-        assert found <= {"torch", "pandas", "matplotlib"}
+        assert found <= {"torch", "pandas", "matplotlib"}  # what was measured, and nothing that trains
+    assert wrong[0] == 2
+    # Since then it is known what settings may be.
+    expected = [*((status, set()) for status in LOOK.values()), *((2, set()) for _ in WRONG)]
+    assert imported([*LOOK, *WRONG], tmp_path) == expected

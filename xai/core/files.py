@@ -55,6 +55,11 @@ def read_text(path: Path, most: int = 1 << 24) -> str:
     return Path(path).read_text(encoding="utf-8-sig")
 
 
+def cache_folder() -> Path:
+    """The user's, for what can be made anew at any time."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "xai"
+
+
 def write_atomically(path: Path, content: bytes | Callable[[Path], object]) -> None:
     """Write `path` so that it holds either what it held before or all of `content`, even after a power cut.
 

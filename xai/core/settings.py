@@ -19,6 +19,7 @@ from typing import Annotated, Any, TypeVar, dataclass_transform
 
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError, with_config
 from pydantic.dataclasses import dataclass, is_pydantic_dataclass
+from pydantic_core import CoreConfig, SchemaValidator
 
 from xai.core.errors import UserError
 
@@ -162,7 +163,7 @@ def _line(schema: Any, error: ValidationError, where: str) -> str:
         # Of alternatives such as `VitParams | CnnParams`, the one that knows the most of the keys was meant.
         way = found["loc"][:2]
         strange = sum(each["loc"][:2] == way and each["type"] == _UNKNOWN for each in faults)
-        chosen = bool(way) and len(_options(hints.get(way[0]))) > 1
+        chosen = bool(way) and len(alternatives(hints.get(way[0]))) > 1
         return strange if chosen else 0, found["type"] != _UNKNOWN, found["type"] in _MISSING
 
     fault = min(faults, key=rank)
@@ -180,15 +181,42 @@ def _line(schema: Any, error: ValidationError, where: str) -> str:
     if isinstance(wrong := context.get("error"), FieldError):
         _, path, _ = _inside(hint, wrong.field, path)
         return f"{path}={_shown(_value(given, wrong.field, hint))} {wrong.why}"
+    return _wrong(fault, path, may_be_null=_may_be_null(hint))
+
+
+def _wrong(fault: Any, path: str, *, may_be_null: bool) -> str:
+    """The line for a value that is not what its type and its constraints want."""
+    context = fault.get("ctx", {})
     bounds = {name: f"{bound:.15g}" if isinstance(bound, float) else bound for name, bound in context.items()}
-    words = _WORDS.get("even" if context.get("multiple_of") == 2 else kind)
+    words = _WORDS.get("even" if context.get("multiple_of") == 2 else fault["type"])
     right = fault["msg"].removeprefix("Value error, ") if words is None else words.format(**bounds).replace("'", "")
-    return f"{path or 'configuration'}={_shown(given)} {right}{' or null' if _may_be_null(hint) else ''}"
+    return f"{path or 'configuration'}={_shown(fault['input'])} {right}{' or null' if may_be_null else ''}"
+
+
+def wrong_value(schema: Any, value: Any, path: str) -> str | None:
+    """The line in which `build` would refuse a single value, or a list of them; None where it would not.
+
+    Args:
+        schema: Of pydantic's core.
+        value: What it is.
+        path: What the user typed to set it.
+    """
+    try:
+        SchemaValidator(schema, CoreConfig(strict=True, allow_inf_nan=False)).validate_json(json.dumps(value))
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        if fault["type"] == "json_invalid":
+            return None
+        for step in fault["loc"]:
+            inner = schema["schema"] if schema["type"] == "nullable" else schema
+            path, schema = f"{path}[{step}]", inner["items_schema"][0]
+        return _wrong(fault, path, may_be_null=schema["type"] == "nullable")
+    return None
 
 
 def _inside(hint: Any, step: str | int, path: str) -> tuple[Any, str, Any]:
     """One step down, as pydantic counts them: the type that is entered, the path, and the type that is found there."""
-    options = _options(hint)
+    options = alternatives(hint)
     if len(options) > 1:
         # The step only says which alternative was tried.
         return hint, path, next((o for o in options if getattr(o, "__name__", "") == step), options[0])
@@ -203,12 +231,12 @@ def _inside(hint: Any, step: str | int, path: str) -> tuple[Any, str, Any]:
     return entered, f"{path}[{step}]", (*typing.get_args(entered), Any)[0]
 
 
-def _options(hint: Any) -> list[Any]:
+def alternatives(hint: Any) -> list[Any]:
     """The alternatives of a type, less null and constraints."""
     if typing.get_origin(hint) is Annotated:
-        return _options(typing.get_args(hint)[0])
+        return alternatives(typing.get_args(hint)[0])
     if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
-        return [found for each in typing.get_args(hint) if each is not type(None) for found in _options(each)]
+        return [found for each in typing.get_args(hint) if each is not type(None) for found in alternatives(each)]
     return [hint]
 
 
@@ -218,7 +246,7 @@ def _may_be_null(hint: Any) -> bool:
 
 def _value(given: Any, field: str, schema: Any) -> Any:
     """What a field of refused settings, or of a group in them, was: as given, or its default."""
-    schema = _options(schema)[0]
+    schema = alternatives(schema)[0]
     if hasattr(given, "kwargs"):  # what pydantic keeps of a dataclass's arguments
         names = [each.name for each in dataclasses.fields(schema)]
         given = dict(zip(names, given.args, strict=False)) | (given.kwargs or {})

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from xai.core.errors import UserError
-from xai.core.files import read_text, write_atomically
+from xai.core.files import cache_folder, read_text, write_atomically
 from xai.core.progress import bar
 from xai.data.images import check_link
 
@@ -23,9 +23,8 @@ _SETTLED = 2_000_000_000
 
 def memory_of(folder: Path) -> Path:
     """Where the hashes of a folder's files are remembered: below the user's cache folder."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     name = hashlib.sha256(os.fsencode(os.path.realpath(folder))).hexdigest()[:20]
-    return Path(home) / "xai" / "contents" / f"{name}.json"
+    return cache_folder() / "contents" / f"{name}.json"
 
 
 def hashes(folder: Path, names: Sequence[str]) -> list[str]:

@@ -18,11 +18,7 @@ from xai.core.progress import console
 from xai.core.records import path_of
 from xai.core.settings import build
 from xai.core.sweep_file import Sweep
-from xai.report.figures import open_figure
-from xai.report.layout import read_table
-from xai.study.claims import read_claims
 from xai.sweeps.jobs import Job, folder_of, jobs_of, seen_by, without_hydra, write_plan
-from xai.sweeps.report import report
 from xai.sweeps.status import look, say
 
 Check = Callable[[Sequence[str], DictConfig], None]
@@ -108,6 +104,11 @@ def _sweep_of(config: DictConfig) -> Sweep:
 
 def _check_views(sweep: Sweep) -> None:
     """Refuse what could not be shown after the last job."""
+    # Here, as below: before jobs are known to be right nobody waits for what shows them.
+    from xai.report.figures import open_figure
+    from xai.report.layout import read_table
+    from xai.study.claims import read_claims
+
     for name in (*sweep.tables, *sweep.documented):
         read_table(config_file("table", name))
     for name in sweep.claims:
@@ -120,6 +121,8 @@ def end(jobs: Sequence[Job], typed: str) -> int:
     """Say how the jobs ended, how to repeat those that failed, and what they come to; 1 where one failed."""
     if not jobs:
         return 0
+    from xai.sweeps.report import report
+
     config = jobs[0].config
     assert config is not None
     sweep = _sweep_of(config)
