@@ -29,7 +29,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from xai.core.common import check_common
-from xai.core.composing import CONF, choices
+from xai.core.composing import CONF, choices, may_be_elsewhere
 from xai.core.errors import UserError, visible
 from xai.core.folders import no_folder
 from xai.core.guard import check_config, guarded_reader
@@ -318,6 +318,8 @@ def _no_such_key(asked: str) -> str:
         return followed
     parent, _, name = path.rpartition(".")
     here = _whole(_typed_groups())
+    if (near := _keys_in(here, parent)) and not may_be_elsewhere(parent, name):
+        return unknown(path, name, near)
     while not (keys := _keys(parent) or {each: [] for each in _keys_in(here, parent)}):
         # Not even the group is known: what is wrong is further up, at the latest where everything stands.
         path, (parent, _, name) = parent, parent.rpartition(".")

@@ -1,5 +1,6 @@
 """One file of a configuration group by itself, composed as Hydra would, from wherever this job's configuration is."""
 
+import re
 import warnings
 from functools import cache
 from pathlib import Path
@@ -64,6 +65,15 @@ def config_file(group: str, name: str) -> Path:
         known = {path.stem for folder in folders for path in (folder / group).glob("*.yaml")}
         raise UserError(unknown(f"{group}={name}", name, known, group, "choose from"))
     return found
+
+
+def may_be_elsewhere(parent: str, name: str) -> bool:
+    """Whether any choice could have a setting of a name at a dotted path; only composing all tells for sure."""
+    word = re.escape(name)
+    # Where everything stands, files write it without indentation, or say that they belong there.
+    said = re.compile(rf"\b{word}\b" if parent else rf"^{word}\b|@(?:package )?{word}\b", re.MULTILINE)
+    files = (path for path in CONF.rglob("*.yaml") if parent or path.parent.name not in ("explainer", "table", "claim"))
+    return (CONF / name).is_dir() or any(said.search(path.read_text(encoding="utf-8")) for path in files)
 
 
 def _folders() -> list[Path]:

@@ -51,7 +51,8 @@ def _among(trees: Mapping[str, Any], whole: Tree, config: DictConfig, keys: list
     if first not in whole:
         return None
     if first == "explainers" and len(below) > 1 and not below[0].endswith(POOLED):
-        tree = trees["explainer"].get(_explainer(stem(below[0])))
+        row = stem(below[0])
+        tree = trees["explainer"].get(_explainer(row)) if row in choices("explainer") else None
         return tree and (tree, below[1:])
     if first == "metric" and len(below) > 1:
         tree = trees["metric"].get(below[0])
