@@ -15,6 +15,7 @@ from xai.report.layout import TableParams
 from xai.report.tables import build_tables
 from xai.study.claims import Claims, judge_pairs, table_of
 from xai.study.pairs import Choice, Condition, Quantity, Relation, Share, correlation, of_pairs, quantity
+from xai.study.statistics import t_interval
 
 SETS = ("a", "b", "c", "d", "e")
 PAIRS = [(source, data) for source in SETS for data in SETS if source != data]
@@ -92,12 +93,25 @@ def test_most_pairs_is_more_than_half_of_them_in_every_seed():
     assert (few["verdict"], few["why"]) == ("undecided", "2 seeds, of at least 3")
 
 
+def test_a_share_and_a_choice_are_undecided_where_the_interval_over_seeds_holds_the_threshold():
+    # More than half in every seed, and an interval from .1 to 1.3, of which a share has .1 to 1.
+    unlike = pd.concat(
+        measured(1, good=PAIRS[:count]).assign(seed=seed) for seed, count in enumerate((11, 12, len(PAIRS)))
+    )
+    (share,) = judge_pairs(unlike, Claims([], shares=SHARES[:1]), COLUMNS)
+    low, high = t_interval([11 / 20, 12 / 20, 1.0])
+    assert low < 0.5 < 1 < high
+    assert (share["verdict"], share["why"]) == ("undecided", "the interval holds 0.5")
+    assert (share["low"], share["high"]) == (pytest.approx(low), 1)
+
+
 def test_a_relation_holds_with_its_sign_and_not_against_it():
     relations = [Relation(Quantity("near"), Quantity("far"), "Figure 6", sign) for sign in (1, -1)]
     relations.append(Relation(Quantity("near"), Quantity("nothing"), "Figure 6", 1))
     table = table_of([], judge_pairs(measured(), Claims([], relations=relations), COLUMNS))
     assert list(table["verdict"]) == ["holds", "does not hold", "not measured"]
     assert table["difference"][0] == pytest.approx(1)
+    assert -1 <= table["low"][0] <= table["high"][0] <= 1
     assert set(table["where"]) == {"pairs of 5 data sets · vit_tiny"}
     with pytest.raises(UserError, match="sign=0"):
         Relation(Quantity("near"), Quantity("far"), "", 0)

@@ -21,6 +21,8 @@ from xai.study.columns import column_of
 from xai.study.statistics import LEVEL, MINIMUM_SEEDS, run_means, t_interval
 
 _MOST_ORDERS = 5040
+_ONE = 1 - 1e-12
+"""Fisher's z of a correlation of 1 is infinite."""
 """Orders of the sets that a permutation test tries: all of up to seven sets, else so many drawn at random."""
 
 
@@ -185,7 +187,7 @@ def _orders(count: int) -> list[NDArray[np.int64]]:
 
 
 def judge_relation(pairs: pd.DataFrame, relation: Relation, columns: Mapping[str, Column]) -> dict[str, Any]:
-    """A line of the table of verdicts: r of the means over seeds, and its interval over the seeds' own.
+    """A line of the table of verdicts: r of the means over seeds, and its interval over the seeds' own (Fisher's z).
 
     It holds where every seed, of at least three, has the sign and the permutation of the sets gives p < .05.
     """
@@ -195,6 +197,7 @@ def judge_relation(pairs: pd.DataFrame, relation: Relation, columns: Mapping[str
     seeds = [correlation(*(each.xs(seed, level="seed") for each in (x, y))).r for seed in x.index.unique("seed")]
     held = [relation.sign * r > 0 for r in seeds]
     told = f"{labels[0][:1].upper()}{labels[0][1:]}"
+    low, high = (math.tanh(bound) for bound in t_interval([math.atanh(min(max(r, -_ONE), _ONE)) for r in seeds]))
     return _line(
         f"{told} tells {labels[1]} ({'+' if relation.sign > 0 else '−'})",
         relation.paper,
@@ -204,6 +207,7 @@ def judge_relation(pairs: pd.DataFrame, relation: Relation, columns: Mapping[str
         found.permuted,
         held,
         "the sets in another order do as well" if found.permuted >= LEVEL else "",
+        (low, high),
     )
 
 
@@ -221,9 +225,17 @@ def judge_share(pairs: pd.DataFrame, share: Share) -> dict[str, Any]:
         )
     seeds = holds.groupby(level="seed").mean()
     count = len(holds.groupby(level=["source", "data"]).size())
-    held = [value > share.of for value in seeds]
+    low, high = t_interval(seeds)
     return _line(
-        share.text, share.paper, f"share of {count} pairs", float(seeds.mean()), list(seeds), math.nan, held, ""
+        share.text,
+        share.paper,
+        f"share of {count} pairs",
+        float(seeds.mean()),
+        list(seeds),
+        math.nan,
+        [value > share.of for value in seeds],
+        f"the interval holds {share.of:g}" if low <= share.of <= high else "",
+        (max(low, 0.0), min(high, 1.0)),
     )
 
 
@@ -237,16 +249,32 @@ def judge_choice(pairs: pd.DataFrame, choice: Choice) -> dict[str, Any]:
         by, of = (of_target[name].to_numpy(dtype=np.float64) for name in ("by", "of"))
         gained.append((seed, of[by.argmin() if choice.lowest else by.argmax()] - of.mean()))
     seeds = pd.DataFrame(gained, columns=["seed", "gained"]).groupby("seed")["gained"].mean()
-    text, what = choice.text, f"chosen less mean, over {both.index.unique('data').size} targets"
+    low, high = t_interval(seeds)
     return _line(
-        text, choice.paper, what, float(seeds.mean()), list(seeds), math.nan, [value < 0 for value in seeds], ""
+        choice.text,
+        choice.paper,
+        f"chosen less mean, over {both.index.unique('data').size} targets",
+        float(seeds.mean()),
+        list(seeds),
+        math.nan,
+        [value < 0 for value in seeds],
+        "the interval holds 0" if low <= 0 <= high else "",
+        (low, high),
     )
 
 
 def _line(
-    text: str, paper: str, metric: str, value: float, seeds: Sequence[float], p: float, held: Sequence[bool], why: str
+    text: str,
+    paper: str,
+    metric: str,
+    value: float,
+    seeds: Sequence[float],
+    p: float,
+    held: Sequence[bool],
+    why: str,
+    interval: tuple[float, float] = (math.nan, math.nan),
 ) -> dict[str, Any]:
-    low, high = t_interval(seeds)
+    low, high = interval
     verdict = "undecided"
     if not math.isfinite(value):
         verdict, why = "not measured", "no run has it"
