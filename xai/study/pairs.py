@@ -189,7 +189,8 @@ def _orders(count: int) -> list[NDArray[np.int64]]:
 def judge_relation(pairs: pd.DataFrame, relation: Relation, columns: Mapping[str, Column]) -> dict[str, Any]:
     """A line of the table of verdicts: r of the means over seeds, and its interval over the seeds' own (Fisher's z).
 
-    It holds where every seed, of at least three, has the sign and the permutation of the sets gives p < .05.
+    It holds where every seed, of at least three, and the interval have the sign and the permutation of the sets gives
+    p < .05.
     """
     x, y = (quantity(pairs, each) for each in (relation.x, relation.y))
     labels = [each.label or column_of(each.metric, columns).label for each in (relation.x, relation.y)]
@@ -206,7 +207,11 @@ def judge_relation(pairs: pd.DataFrame, relation: Relation, columns: Mapping[str
         seeds,
         found.permuted,
         held,
-        "the sets in another order do as well" if found.permuted >= LEVEL else "",
+        "the sets in another order do as well"
+        if found.permuted >= LEVEL
+        else "the interval holds 0"
+        if low <= 0 <= high
+        else "",
         (low, high),
     )
 

@@ -389,9 +389,7 @@ def _means(tables: Sequence[Table]) -> list[dict[str, Any]]:
 
 
 def _bytes(size: int) -> str:
-    if size >= 10**6:
-        return f"{size / 1e6:,.1f} MB"
-    return f"{size / 1e3:,.1f} kB" if size >= 1000 else f"{size} B"
+    return f"{size / 1e6:,.1f} MB" if size >= 10**6 else f"{size / 1e3:,.1f} kB" if size >= 1000 else f"{size} B"
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:
