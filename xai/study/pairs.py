@@ -230,7 +230,7 @@ def judge_share(pairs: pd.DataFrame, share: Share) -> dict[str, Any]:
         )
     seeds = holds.groupby(level="seed").mean()
     count = len(holds.groupby(level=["source", "data"]).size())
-    low, high = t_interval(seeds)
+    low, high = t_interval(list(seeds))
     return _line(
         share.text,
         share.paper,
@@ -254,7 +254,7 @@ def judge_choice(pairs: pd.DataFrame, choice: Choice) -> dict[str, Any]:
         by, of = (of_target[name].to_numpy(dtype=np.float64) for name in ("by", "of"))
         gained.append((seed, of[by.argmin() if choice.lowest else by.argmax()] - of.mean()))
     seeds = pd.DataFrame(gained, columns=["seed", "gained"]).groupby("seed")["gained"].mean()
-    low, high = t_interval(seeds)
+    low, high = t_interval(list(seeds))
     return _line(
         choice.text,
         choice.paper,
