@@ -377,9 +377,8 @@ def _whole(chosen: tuple[str, ...]) -> DictConfig:
 
 def _choices() -> dict[str, list[str]]:
     """What a run can be about, as messages call it, and the overrides that choose it: a task, a method, a study."""
-    tasks = [name for name in choices("task") if name not in ("train", "study")]
     return {
-        **{f"task={name}": [f"task={name}"] for name in tasks},
+        **{f"task={name}": [f"task={name}"] for name in choices("task") if name not in ("train", "study")},
         **{f"method={name}": ["task=train", f"method={name}"] for name in choices("method")},
         **{f"study={name}": [f"study={name}"] for name in choices("study")},
     }

@@ -42,13 +42,13 @@ class Run:
     @cached_property
     def config(self) -> Mapping[str, Any]:
         """What Hydra composed, as it was recorded; empty where it was not, or is no mapping."""
-        return _mapping(_read_yaml(self.folder / ".hydra" / "config.yaml"))
+        return mapping(_read_yaml(self.folder / ".hydra" / "config.yaml"))
 
     @cached_property
     def made(self) -> Mapping[str, Any]:
         """The command, the commit and the versions that made it, as far as they were recorded."""
-        results = _mapping(_read_yaml(self.folder / "results" / "about.yaml"))
-        return {**results, **_mapping(_read_yaml(self.folder / ".hydra" / "made.yaml"))}
+        results = mapping(_read_yaml(self.folder / "results" / "about.yaml"))
+        return {**results, **mapping(_read_yaml(self.folder / ".hydra" / "made.yaml"))}
 
     @property
     def command(self) -> str:
@@ -116,7 +116,7 @@ def _marked(folder: Path, outputs: Path, without: Path, depth: int) -> Iterator[
 
 def _has_ended(folder: Path) -> bool:
     """Whether a run has written something there; the mark of one that is at it for the first time names nothing."""
-    marked = _mapping(_read_yaml(folder / MARKER))
+    marked = mapping(_read_yaml(folder / MARKER))
     return bool(marked.get("written"))
 
 
@@ -133,5 +133,6 @@ def _read_yaml(path: Path) -> Any:
         return None
 
 
-def _mapping(value: Any) -> Mapping[str, Any]:
+def mapping(value: Any) -> Mapping[str, Any]:
+    """What a file holds, where it is a mapping; else nothing."""
     return value if isinstance(value, dict) else {}

@@ -22,7 +22,7 @@ from xai.report.present import source_of, tables_of, usual, verdicts
 from xai.report.results import read_values
 from xai.report.sheets import Sheet, templates
 from xai.report.site.charts import chart_of
-from xai.report.site.found import Run, is_plain
+from xai.report.site.found import Run, is_plain, mapping
 from xai.report.site.index import index_lines
 from xai.report.site.lineage import Lineage
 from xai.report.site.values import as_json, as_script, chunks
@@ -87,7 +87,7 @@ class Page:
     @property
     def title(self) -> str:
         """Of the page; what the file of a sweep calls it, else its folder."""
-        called = _mapping(self.run.runs[0].config.get("sweep")).get("title") if self.run.runs else None
+        called = mapping(self.run.runs[0].config.get("sweep")).get("title") if self.run.runs else None
         return visible(str(called or self.run.name))
 
 
@@ -336,7 +336,7 @@ def _charts(wanted: Sequence[Any], source: Source, everything: Table | None) -> 
 
 def _wanted(run: Run, config: Mapping[str, Any]) -> dict[str, list[Any]]:
     """Tables, claims and figures that a run was asked for; of a sweep those of its file, where it names some."""
-    of_sweep = _mapping(config.get("sweep")) if run.runs else {}
+    of_sweep = mapping(config.get("sweep")) if run.runs else {}
     names = ("tables", "claims", "figures")
     chosen = of_sweep if any(of_sweep.get(name) for name in names) else config
     return {name: [each for each in _listed(chosen.get(name)) if isinstance(each, str | dict)] for name in names}
@@ -390,10 +390,6 @@ def _means(tables: Sequence[Table]) -> list[dict[str, Any]]:
 
 def _bytes(size: int) -> str:
     return f"{size / 1e6:,.1f} MB" if size >= 10**6 else f"{size / 1e3:,.1f} kB" if size >= 1000 else f"{size} B"
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, dict) else {}
 
 
 def _listed(value: Any) -> list[Any]:
