@@ -1,7 +1,7 @@
-"""What is made of a frame: verdicts of rows at other settings."""
+"""What is made of a frame: verdicts and tables of rows at other settings."""
 
 from tests.report.study_frames import scores
-from xai.report.present import verdicts
+from xai.report.present import tables_of, verdicts
 from xai.study.frame import Frames, frames
 
 
@@ -22,3 +22,16 @@ def test_a_claim_compares_a_row_at_other_settings_where_it_is_named() -> None:
     assert dict(of_lambda) == {"e_rmse": "holds", "accuracy": "does not hold"}
     unnamed = found[found["paper"] == "Table 1"]
     assert not unnamed[["above", "below"]].stack().str.contains("@").any()
+
+
+def test_a_table_shows_a_row_at_other_settings_where_it_is_named() -> None:
+    srg = {"salvage": 0.66, "salvage@0.25": 0.56, "salvage@0.75": 0.65, "vit_shapley": 0.68}
+    nothing = frames([])
+    measured = Frames(
+        scores({row: {"srg": value} for row, value in srg.items()}), nothing.curves, nothing.costs, nothing.left_out
+    )
+    (table,) = tables_of(measured, "salvage_figure7", {})
+    shown = {row.label: round(row.cells[0].mean, 6) for section in table.sections for row in section.rows}
+    assert shown == {"SALVAGE, 25 %": 56.0, "SALVAGE": 66.0, "ViT-Shapley": 68.0}
+    whole, _ = tables_of(measured, "salvage_table1", {})
+    assert [row.name for section in whole.sections for row in section.rows] == ["salvage", "vit_shapley"]

@@ -330,7 +330,8 @@ def tables_of(frames: Frames, name: str, unfit: Mapping[str, str]) -> list[Table
     params, columns = read_table(config_file("table", name)), metrics.columns()
     reasons = Reasons(frames.left_out, unfit, metrics.families())
     published = published_table(params, columns)
-    made = build_tables(usual(frames.scores), params, columns, usual(frames.costs), reasons)
+    named = [row for group in params.groups for row in group.rows]
+    made = build_tables(usual(frames.scores, named), params, columns, usual(frames.costs, named), reasons)
     return made + ([] if published is None else [published])
 
 
