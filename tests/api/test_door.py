@@ -87,6 +87,9 @@ def test_half_precision_is_asked_in_its_own() -> None:
         (Returns(lambda logits: logits[:, :, None]), {}, r"3, 1"),
         (Returns(lambda logits: logits.softmax(1)), {}, "probabilities=True"),
         (Returns(lambda logits: logits * float("nan")), {}, "NaN"),
+        (Returns(lambda logits: logits.argmax(1)), {}, "int64 numbers"),
+        (Returns(lambda logits: logits + 0j), {}, "complex64 numbers"),
+        (Returns(lambda logits: logits[:, :0]), {}, "3, 0"),
         (Returns(lambda logits: logits - logits.mean(0)), {}, "another batch"),
         (Plain(channels=1), {}, "channels=1"),
         (Plain(channels=4), {}, "4 channels"),
@@ -152,6 +155,7 @@ def test_normalised_floats_are_brought_back() -> None:
     [
         (normalised(images()), "normalised=True"),
         (255 * images(), "255"),
+        (65535 * images(), "65535"),
         (images().to(torch.int64), "int64"),
         (images()[:, :1], "three channels"),
         (images()[..., :16], "32 x 32"),
@@ -175,7 +179,8 @@ def test_targets_that_there_are_not_are_refused(target: Any) -> None:
 
 def test_numbers_and_names_of_targets_are_the_same() -> None:
     model = wrapped(Plain(), classes=["cat", "cow", "fox"])
-    maps = [xai.explain(model, images(), "saliency", targets=each) for each in (2, "fox", [2, 2], torch.tensor([2, 2]))]
+    lists = [2, 2], torch.tensor([2, 2]), list(np.array([2, 2])), list(torch.tensor([2, 2]))
+    maps = [xai.explain(model, images(), "saliency", targets=each) for each in (2, "fox", np.int64(2), *lists)]
     assert all(torch.equal(each, maps[0]) for each in maps)
 
 

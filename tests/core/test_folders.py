@@ -97,6 +97,14 @@ def test_nothing_is_written_beside_a_users_pictures(tmp_path: Path) -> None:
     assert visible(tmp_path) == {"ours.png": "1", "below/other.png": "7"}
 
 
+@pytest.mark.parametrize("name", ["a.jp2", "b.TGA", "c.heif", "d.ppm", "e.jpe", "f.DNG"])
+def test_a_picture_of_any_kind_is_a_users(tmp_path: Path, name: str) -> None:
+    write(tmp_path, 7, name)
+    with pytest.raises(UserError, match="holds pictures of yours"), run_folder(tmp_path):
+        raise AssertionError("begun")
+    assert {path.name for path in tmp_path.iterdir()} == {name}
+
+
 def test_what_stands_in_the_way_of_a_folder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").touch()

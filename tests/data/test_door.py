@@ -14,7 +14,7 @@ from xai.core.errors import UserError
 from xai.data import contents
 from xai.data.catalogue import open_data
 from xai.data.disk import DiskParams, DiskSource
-from xai.data.folder import folder_parts
+from xai.data.folder import folder_parts, pictures_in
 
 
 @pytest.fixture(autouse=True)
@@ -195,3 +195,14 @@ def test_what_a_run_wrote_is_no_data(tmp_path: Path) -> None:
     parts = [open_disk_set("folder", tmp_path, split) for split in ("train", "validation", "test")]
     assert parts[0].classes == ("a", "b")
     assert torch.bincount(torch.cat([part.labels for part in parts])).tolist() == [10, 10]
+
+
+def test_a_run_into_a_folder_of_data_hides_nothing_but_what_it_wrote(tmp_path: Path) -> None:
+    folders(tmp_path, {"a/tabby": 10, "b": 10})
+    for folder, marked in ((tmp_path, ["sheet.png"]), (tmp_path / "a", ["heat.png", "figures"])):
+        (folder / ".xai.json").write_text(json.dumps({"written": marked}))
+        for name in marked:
+            picture(folder / name if name.endswith(".png") else folder / name / "1.png")
+    assert sum(sizes("folder", tmp_path)) == 20
+    assert open_disk_set("folder", tmp_path, "test").classes == ("a", "b")
+    assert len(pictures_in(tmp_path)) == 20

@@ -65,7 +65,13 @@ class Answers(nn.Module):
         fits = self.admitted or len(found) == len(images)
         if found.ndim == 1 and fits:
             found = found[:, None]
-        if found.ndim != 2 or not fits:
+        if not found.is_floating_point():
+            kind = str(found.dtype).removeprefix("torch.")
+            raise UserError(
+                f"the network returns {kind} numbers, where logits [{len(images)}, C] are needed: give the one without "
+                "its argmax, or whatever makes them of logits"
+            )
+        if found.ndim != 2 or not fits or not found.shape[1]:
             raise UserError(
                 f"the network returns {list(found.shape)} for {len(images)} images, where logits [{len(images)}, C] "
                 "are needed: say how to get them, with output=<function>"

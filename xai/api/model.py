@@ -108,11 +108,12 @@ class Model:
                 few = ", ".join(self.classes[:5]) + (", ..." if len(self.classes) > 5 else "")
                 raise UserError(f"target {wanted!r} is none of the {len(self.classes)} classes: they are {few}")
             return self.classes.index(wanted)
-        if isinstance(wanted, bool) or not isinstance(wanted, int) or not 0 <= wanted < len(self.classes):
+        number = _whole(wanted.item() if isinstance(wanted, Tensor) and wanted.ndim == 0 else wanted)
+        if number is None or not 0 <= number < len(self.classes):
             raise UserError(
                 f"target {wanted!r} is no class: they are numbered 0 to {len(self.classes) - 1}, or give a name"
             )
-        return wanted
+        return number
 
     def __repr__(self) -> str:
         return f"Model({self.name}, {len(self.classes)} classes, {self.image_size} px, {self.device})"

@@ -122,5 +122,6 @@ def _in_range(images: Tensor, *, undone: bool) -> Tensor:
     found = f"floats from {low:.3g} to {high:.3g}"
     if undone:
         raise UserError(f"images are {found} once mean and std are undone, not in [0, 1]: they were not normalised so")
-    advice = "divide them by 255, or give them as uint8" if low >= 0 and high <= 256 else "say normalised=True"
+    deep = "divide them by what white is (65535 for 16 bits)" if low >= 0 and high > 256 else "say normalised=True"
+    advice = "divide them by 255, or give them as uint8" if low >= 0 and high <= 256 else deep
     raise UserError(f"images are {found}, where [0, 1] is needed: {advice}")

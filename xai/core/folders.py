@@ -14,6 +14,7 @@ from rich.markup import escape
 
 from xai.core.errors import UserError
 from xai.core.files import explain_disk_errors, write_atomically
+from xai.core.kinds import PICTURES, UNREAD_PICTURES
 
 MARKER = ".xai.json"
 """Says which names in a folder a run has written; nothing else in it is ever replaced or removed."""
@@ -21,7 +22,7 @@ MARKER = ".xai.json"
 _USUAL = (".hydra", "run.log", "report.html", "scores.csv", "figures", "predictions.json")
 """Names that most runs write."""
 
-_PICTURES = frozenset([".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".heic", ".avif"])
+_PICTURES = PICTURES | UNREAD_PICTURES - {".npy", ".pdf", ".svg", ".eps"}  # what a project keeps beside its results
 _LOCK, _ASIDE = ".xai.lock", ".xai-run-"
 _ADVICE = "choose another folder with name=..."
 _OLD = "move or remove it (what an older version wrote bears no mark), or choose another folder with name=..."
@@ -74,6 +75,14 @@ def no_folder(path: Path) -> str | None:
         return None
     what = f"a link to {os.readlink(there)}, which is not there" if there.is_symlink() else "a file and no folder"
     return f"{os.path.relpath(there)} is {what}"
+
+
+def written_in(folder: Path) -> set[str]:
+    """The names in a folder that runs have written; all, where its marker does not say so; none, where it has none."""
+    try:
+        return set(_written(folder)) if (folder / MARKER).is_file() else set()
+    except (OSError, UserError):
+        return {entry.name for entry in folder.iterdir()}
 
 
 def final_folder(folder: Path) -> Path:

@@ -8,6 +8,8 @@ from pathlib import Path
 import torch
 
 from xai.core.errors import UserError
+from xai.core.folders import MARKER, written_in
+from xai.core.kinds import PICTURES, UNREAD_PICTURES
 from xai.data.disk_set import (
     DiskSet,
     Files,
@@ -18,7 +20,7 @@ from xai.data.disk_set import (
     read_lines,
     tidy_name,
 )
-from xai.data.images import SUFFIXES, UNREADABLE, check_link
+from xai.data.images import check_link
 from xai.data.prompts import EUROSAT_NAMES, IMAGENETTE_NAMES, WBC_NAMES
 from xai.data.registry import SPLITS
 
@@ -34,7 +36,7 @@ _OF_ONE_PICTURE = {
 """What folders are called that hold pictures, and what is known of each of them."""
 # open_clip calls two pairs of classes alike; these are WordNet's other words for the second of each pair.
 _IMAGENET_OTHER_WORDS = {744: "projectile", 837: "dark glasses"}
-_MARKS = (".xai.json", ".hydra")
+_MARKS = (MARKER, ".hydra")
 """What lies in a folder that a run wrote to."""
 _HEAT_MAP = ".explained.png"
 """How the names of the heat maps end that task=explain wrote beside pictures."""
@@ -174,8 +176,9 @@ def pictures_in(base: Path) -> list[Path]:
             inner.clear()
             continue
         entered.add(real)
-        inner[:] = sorted(name for name in inner if not _hidden(name))
-        found += are_pictures(Path(here, leaf) for leaf in leaves)
+        ours = written_in(Path(here))
+        inner[:] = sorted(name for name in inner if not _hidden(name) and name not in ours)
+        found += are_pictures(Path(here, leaf) for leaf in leaves if leaf not in ours)
     return sorted(found)
 
 
@@ -189,17 +192,30 @@ def are_pictures(paths: Iterable[Path]) -> Iterator[Path]:
         if _hidden(path.name) or path.name.endswith(_HEAT_MAP):
             continue
         suffix = path.suffix.lower()
-        if suffix in UNREADABLE:
+        if suffix in UNREAD_PICTURES:
             raise UserError(f"{path} is of a kind that is not read; convert it to JPEG or PNG, or move it away")
-        if suffix in SUFFIXES:
+        if suffix in PICTURES:
             check_link(path)
             yield path
 
 
 def is_ours(folder: Path) -> bool:
-    """Whether runs of this framework wrote a folder: what is in it is no data."""
+    """Whether a folder holds what runs of this framework wrote, and no folders or pictures of anybody else's."""
     inside = folder.glob("*/") if folder.name == "outputs" else ()
-    return any((each / mark).exists() for each in (folder, *inside) for mark in _MARKS)
+    return any(map(_is_marked, inside)) or (_is_marked(folder) and not _holds_others(folder))
+
+
+def _is_marked(folder: Path) -> bool:
+    return any((folder / mark).exists() for mark in _MARKS)
+
+
+def _holds_others(folder: Path) -> bool:
+    """Whether there is something in a marked folder that its marker does not name."""
+    if not (folder / MARKER).is_file():
+        return False
+    ours = written_in(folder)
+    others = (each for each in folder.iterdir() if each.name not in ours and not _hidden(each.name))
+    return any(each.is_dir() or each.suffix.lower() in PICTURES | UNREAD_PICTURES for each in others)
 
 
 def unread_folders(root: Path) -> list[str]:
@@ -354,7 +370,7 @@ def _is_flat(folder: Path) -> bool:
 
 
 def _has_pictures(folder: Path) -> bool:
-    return any(os.path.splitext(leaf)[1].lower() in SUFFIXES for leaf in os.listdir(folder))
+    return any(os.path.splitext(leaf)[1].lower() in PICTURES for leaf in os.listdir(folder))
 
 
 def _hidden(name: str) -> bool:

@@ -20,10 +20,6 @@ from xai.core.errors import UserError
 
 # A closed list, because some of Pillow's readers hand the file to an outside program (EPS to Ghostscript).
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "PPM", "WEBP", "JPEG2000", "AVIF", "TGA", "ICO")
-_READ = "jpg jpeg jpe jfif jif pjpeg png apng ppm pgm pbm pnm bmp dib gif tif tiff webp avif jp2 j2k tga ico"
-_UNREAD = "heic heif hif jxl raw dng cr2 cr3 nef arw orf rw2 raf psd xcf svg eps pdf exr hdr dcm nii npy"
-SUFFIXES, UNREADABLE = (frozenset(f".{kind}" for kind in kinds.split(" ")) for kinds in (_READ, _UNREAD))
-"""Of files that are read as pictures; and of pictures that are refused by name, and not passed over in silence."""
 MAX_PIXELS = 100_000_000
 # A resized side may be this many times the other before the ends, which the crop drops anyway, are cut off first.
 _LONGEST = 8
