@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import math
 import os
 import pickle
 import re
@@ -9,6 +10,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from tests.composed import composed as hydra_composes
 from xai import cli
@@ -274,3 +277,24 @@ def test_every_setting_of_every_task(folder: Path, monkeypatch: pytest.MonkeyPat
             check_line(status, err, typed, folder)
     assert len(seen) - len(may_be_null) + len(TYPED) > 600
     assert at_once > 200
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_no_default_is_refused_where_it_is_typed(task: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = early.collected()
+    monkeypatch.setattr(early, "kept", lambda: known)
+    config = composed(task)
+    early.check_typed(config, [*map(str, config), *(path for path, _ in leaves(OmegaConf.to_container(config)))])
+
+
+@pytest.mark.parametrize("value", [b"bytes", Path("path"), "\udc80", 10**18, math.nan, [1, [2]], True])
+def test_what_only_a_file_can_hold_is_left_to_the_classes(value: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = early.collected()
+    monkeypatch.setattr(early, "kept", lambda: known)
+    for key in ("seed", "model", "transfer.lambda2", "data.canvas", "trainer.precision"):
+        config = composed("vectors").copy()
+        OmegaConf.set_struct(config, False)
+        with suppress(OmegaConfBaseException):
+            OmegaConf.update(config, key, value)
+        with suppress(UserError):
+            early.check_typed(config, [key, "model.image_size", "model.towers.width"])

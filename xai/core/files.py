@@ -56,8 +56,16 @@ def read_text(path: Path, most: int = 1 << 24) -> str:
 
 
 def cache_folder() -> Path:
-    """The user's, for what can be made anew at any time."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "xai"
+    """The user's, for what can be made anew at any time; a relative one counts for nothing, as XDG has it.
+
+    Raises:
+        OSError: There is none.
+    """
+    given = os.environ.get("XDG_CACHE_HOME", "")
+    folder = given if os.path.isabs(given) else os.path.join(os.path.expanduser("~"), ".cache")
+    if not os.path.isabs(folder):
+        raise FileNotFoundError(errno.ENOENT, "there is no home", folder)
+    return Path(folder, "xai")
 
 
 def write_atomically(path: Path, content: bytes | Callable[[Path], object]) -> None:

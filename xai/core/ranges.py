@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import platform
+import stat
 import typing
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -21,7 +22,7 @@ from typing import Any
 import pydantic
 from pydantic import TypeAdapter
 
-from xai.core.files import cache_folder, write_atomically
+from xai.core.files import cache_folder, read_text, write_atomically
 from xai.core.settings import alternatives, unknown, wrong_value
 
 Tree = dict[str, Any]
@@ -81,18 +82,34 @@ def refusal(tree: Tree, keys: Sequence[str], value: Any, path: str) -> str | Non
 
 
 def kept() -> dict[str, Any]:
-    """What was written down for these sources; empty where nothing was."""
-    with suppress(OSError, RuntimeError, ValueError, TypeError, KeyError):
-        found: Any = json.loads(_file().read_bytes())
-        return dict(found["trees"]) if found["of"] == sources() else {}
+    """What was written down for these sources; empty where nothing was, or where it is not as it was written."""
+    with suppress(OSError, RuntimeError, ValueError, TypeError):
+        sources()  # before the classes are imported, also where there is no file yet
+        about = os.lstat(_file())
+        if about.st_uid != os.geteuid() or about.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            return {}  # a link, or what others may have written
+        seal, _, text = read_text(_file()).partition("\n")
+        if seal == _seal(text):
+            return dict(json.loads(text))
     return {}
 
 
 def keep(trees: Mapping[str, Any]) -> None:
     """Write it down, after `kept` has looked for it; where nobody may write, it is done without."""
-    with suppress(OSError, RuntimeError):
+
+    def write(path: Path) -> None:
+        path.touch(mode=0o600)
+        path.write_text(f"{_seal(text)}\n{text}")
+
+    text = json.dumps(trees)
+    with suppress(OSError):
         _file().parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(_file(), json.dumps({"of": sources(), "trees": trees}).encode())
+        write_atomically(_file(), write)
+
+
+def _seal(text: str) -> str:
+    """Of these sources and this text: of others, or damaged, it is refused."""
+    return hashlib.sha256(f"{sources()}\n{text}".encode()).hexdigest()
 
 
 def _file() -> Path:

@@ -202,7 +202,11 @@ def wrong_value(schema: Any, value: Any, path: str) -> str | None:
         path: What the user typed to set it.
     """
     try:
-        SchemaValidator(schema, CoreConfig(strict=True, allow_inf_nan=False)).validate_json(json.dumps(value))
+        text = json.dumps(value)
+    except TypeError:  # what YAML can hold and settings cannot: `build` refuses all of them together
+        return None
+    try:
+        SchemaValidator(schema, CoreConfig(strict=True, allow_inf_nan=False)).validate_json(text)
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
         if fault["type"] == "json_invalid":

@@ -22,7 +22,11 @@ _SETTLED = 2_000_000_000
 
 
 def memory_of(folder: Path) -> Path:
-    """Where the hashes of a folder's files are remembered: below the user's cache folder."""
+    """Where the hashes of a folder's files are remembered: below the user's cache folder.
+
+    Raises:
+        OSError: There is none.
+    """
     name = hashlib.sha256(os.fsencode(os.path.realpath(folder))).hexdigest()[:20]
     return cache_folder() / "contents" / f"{name}.json"
 
@@ -37,8 +41,7 @@ def hashes(folder: Path, names: Sequence[str]) -> list[str]:
     Raises:
         UserError: a file that is not there or cannot be read.
     """
-    memory = memory_of(folder)
-    known = _remembered(memory)
+    known = _remembered(folder)
     stamps = {name: _stamp(folder / name) for name in names}
     changed = [name for name, stamp in stamps.items() if known.get(name, [None])[0] != stamp]
     if changed:
@@ -52,6 +55,7 @@ def hashes(folder: Path, names: Sequence[str]) -> list[str]:
                 known[name] = [stamps[name], digest]
                 on(done + 1)
         try:
+            memory = memory_of(folder)
             memory.parent.mkdir(parents=True, exist_ok=True)
             settled = time.time_ns() - _SETTLED
             kept = {name: entry for name, entry in known.items() if max(entry[0][1:3]) < settled}
@@ -61,10 +65,10 @@ def hashes(folder: Path, names: Sequence[str]) -> list[str]:
     return [known[name][1] for name in names]
 
 
-def _remembered(memory: Path) -> dict[str, Any]:
+def _remembered(folder: Path) -> dict[str, Any]:
     """By name, the stamp of a file and its hash; what somebody has spoilt is not remembered."""
     try:
-        found = json.loads(read_text(memory, _LARGEST))
+        found = json.loads(read_text(memory_of(folder), _LARGEST))
         return {name: entry for name, entry in found.items() if _is_entry(*entry)}
     except (OSError, ValueError, TypeError, AttributeError, RecursionError):
         return {}

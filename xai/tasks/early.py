@@ -35,7 +35,8 @@ def check_typed(config: DictConfig, typed: Sequence[str]) -> None:
             value = OmegaConf.select(config, path)
             found = _among(trees, whole, config, keys)
             plain = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
-            if found and keys[-1] not in _OF_FILES and (why := refusal(*found, plain, path)):
+            # What is null is often settled by what is given besides.
+            if found and plain is not None and keys[-1] not in _OF_FILES and (why := refusal(*found, plain, path)):
                 raise UserError(why)
 
 
@@ -61,7 +62,7 @@ def _among(trees: Mapping[str, Any], whole: Tree, config: DictConfig, keys: list
         tree = trees["data"].get(OmegaConf.select(config, f"{first}.name"))
         return tree and (tree, below)
     if first == "model" and below:
-        tree = trees["family"].get(config.model.get("family"))
+        tree = trees["family"].get(OmegaConf.select(config, "model.family"))
         return tree and (tree, below)
     return whole, keys
 
