@@ -69,6 +69,9 @@ OWN = {
     "again": b"# @package _global_\na: &a [1, 1]\nb: [*a, *a]\n",
     "number_alone": b"5\n",
     "huge": b"# @package _global_\nname: " + b"a" * (1 << 20) + b"\n",
+    "model": b"# @package _global_\nmodel: 5\n",
+    "hydra": b"# @package _global_\nhydra: [1]\n",
+    "nothing": b"# @package _global_\ndefaults: null\nmodel: 5\n",
     "mark": b"\xef\xbb\xbf# @package _global_\nseed: 1\n",
 }
 """Experiments of a user's own that cannot be read, or would run code or write where they must not."""
@@ -276,7 +279,7 @@ def test_every_setting_of_every_task(folder: Path, monkeypatch: pytest.MonkeyPat
                 continue
             check_line(status, err, typed, folder)
     assert len(seen) - len(may_be_null) + len(TYPED) > 600
-    assert at_once > 200
+    assert at_once > 150
 
 
 @pytest.mark.parametrize("task", TASKS)

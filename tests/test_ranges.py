@@ -66,7 +66,7 @@ FIT: dict[str, list[Any]] = {
     "clip": [-1.0],
 }
 OBJECTIVE: dict[str, list[Any]] = {
-    "steps": [2],
+    "steps": [2, 10_001],
     "grid_min": [1],
     "grid_max": [3],
     "references[1]": ["white"],

@@ -59,8 +59,9 @@ def main() -> int:
         settings = overrides(given.overrides, many=given.multirun)
         flags = [each for each in typed if each not in given.overrides]
         chosen = {key: value for key, _, value in (each.partition("=") for each in settings)}
-        if chosen.get("hydra.run.dir") in ("", "''", "null"):
-            raise UserError("hydra.run.dir is empty: give a folder, or leave it out")
+        for key in ("hydra.run.dir", "hydra.sweep.dir"):
+            if chosen.get(key) in ("", "''", "null"):
+                raise UserError(f"{key} is empty: give a folder, or leave it out")
         if chosen.get("sweep", "null") != "null" and "name" not in chosen:
             settings.append(f"name={quoted(chosen['sweep'])}")
         run = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(_run)
@@ -333,7 +334,7 @@ def _no_such_key(asked: str) -> str:
 
 
 def _not_merged(text: str) -> str:
-    lines = text.strip().splitlines()
+    lines = text.strip().splitlines() or ["a file of the configuration holds something else where a group has to be"]
     said = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
     if "nterpolation" in said and (typed := next((each for each in sys.argv[1:] if "${" in each), None)):
         return f"{typed} refers to what cannot be had ({said}): give the value itself"

@@ -18,7 +18,7 @@ from hydra.plugins.config_source import ConfigResult
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from xai.core.composing import CONF
+from xai.core.composing import CONF, first_keys
 from xai.core.errors import UserError
 from xai.core.files import read_text
 from xai.core.settings import build, unknown
@@ -66,6 +66,9 @@ def check_config(config: DictConfig) -> None:
                 f"the file of {group} does not say where it belongs: begin it with # @package _global_ (its very first "
                 "bytes: without a byte order mark)"
             )
+    for key in (each[1:] for each in sys.argv[1:] if each.startswith("~")):
+        if key not in config and key in first_keys():
+            raise UserError(f"~{key} takes away what a job needs: leave it out, or give {key}=...")
     # Before Hydra makes the folder.
     if "name" in config:
         check_name(config.get("name"))
@@ -128,6 +131,8 @@ def _check_hydra(given: Mapping[str, Any]) -> None:
 def _check_run(given: Mapping[str, Any]) -> None:
     subdir = str(given.get("sweep", {}).get("subdir", ""))
     may_leave = subdir.startswith("/") or (not subdir.startswith("${xai.") and re.search(r"\$\{(?!hydra)", subdir))
+    if ".." in PurePath(subdir).parts:  # where no job's record would be found again
+        raise UserError(f"hydra.sweep.subdir={subdir} leaves the folder of the sweep: leave it out, or use a name")
     if (".." in subdir or may_leave) and not _is_typed("hydra.sweep.subdir"):
         raise UserError(f"hydra.sweep.subdir={subdir} may leave outputs/: leave it out, or type it on the command line")
     job = given.get("job", {})

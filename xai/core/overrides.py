@@ -179,10 +179,11 @@ def typed_keys(overrides: Iterable[str]) -> list[str]:
         if not isinstance(experiment, DictConfig):
             raise UserError(f"{path} is no group of settings: lines of the form key: value are wanted")
         groups = [
-            str(key) for entry in experiment.get("defaults", []) if isinstance(entry, DictConfig) for key in entry
+            str(key) for entry in experiment.get("defaults") or [] if isinstance(entry, DictConfig) for key in entry
         ]
         keys += ["model"] * ("override /model" in groups)
-        keys += [f"model.{key}" for key in experiment.get("model") or {}]
+        model = experiment.get("model")
+        keys += [f"model.{key}" for key in (model if isinstance(model, DictConfig) else ())]
     return keys
 
 

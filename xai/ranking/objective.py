@@ -37,7 +37,7 @@ class ObjectiveParams:
         chunk: Perturbed images in one pass of the classifier; 0 takes all at once. It changes memory, not numbers.
     """
 
-    steps: Annotated[int, Field(ge=3)]
+    steps: Annotated[int, Field(ge=3, le=10_000)]
     grid_min: Annotated[int, Field(ge=2)]
     grid_max: int
     references: References
