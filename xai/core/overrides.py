@@ -183,7 +183,7 @@ def typed_keys(overrides: Iterable[str]) -> list[str]:
         ]
         keys += ["model"] * ("override /model" in groups)
         model = experiment.get("model")
-        keys += [f"model.{key}" for key in (model if isinstance(model, DictConfig) else ())]
+        keys += ["model." + str(key) for key in (model if isinstance(model, DictConfig) else ())]
     return keys
 
 
