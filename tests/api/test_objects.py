@@ -101,3 +101,16 @@ def test_what_are_no_maps_is_refused(model: Any, shape: tuple[int, ...], said: s
 
     with pytest.raises(UserError, match=said):
         xai.explain(model, images(), Wrong())
+
+
+@pytest.mark.parametrize(
+    ("value", "said"), [(torch.inf, "the maps of Wrong of rows 1 hold NaN or infinity: an explainer"), (1j, "complex")]
+)
+def test_maps_that_nobody_can_score_are_the_explainers_fault(model: Any, value: complex, said: str) -> None:
+    class Wrong:
+        def attribute(self, images: Any, targets: Any) -> Any:
+            return torch.zeros(len(images), 4, 4, dtype=torch.tensor(value).dtype).index_fill(0, torch.tensor(1), value)
+
+    for call in (lambda: xai.explain(model, images(), Wrong()), lambda: xai.compare(model, images(), None, [Wrong()])):
+        with pytest.raises(UserError, match=said):
+            call()

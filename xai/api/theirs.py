@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from xai.core.errors import UserError
+from xai.core.finite import check_finite
 from xai.explainers.block import Block, BlockExplainer, Explanation
 
 
@@ -52,6 +53,9 @@ class Theirs:
                 f"{self.name} gives {came} for {len(block.images)} images: maps are [{len(block.images)}, h, w], a "
                 f"number a patch or a pixel{channels}"
             )
+        if found.is_complex():
+            raise UserError(f"{self.name} gives complex numbers: maps are real ones")
+        check_finite(found, f"the maps of {self.name}", "an explainer has to give finite ones", block.rows)
         return found
 
 
