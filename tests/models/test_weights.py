@@ -256,6 +256,8 @@ def test_a_missing_file_is_answered_with_its_neighbours(tmp_path: Path) -> None:
     assert "does not exist: did you mean classifier.safetensors?" in text
     assert "classifier.safetensors" not in message(tmp_path / "zzz").partition("does not exist")[2]
     assert "there is no folder" in message(tmp_path / "nowhere" / "w.pt")
+    (tmp_path / "link.pt").symlink_to("gone.pt")
+    assert "link.pt is a link to gone.pt, which is not there" in message(tmp_path / "link.pt")
 
 
 def test_what_is_no_file_of_weights_is_named_for_what_it_is(tmp_path: Path) -> None:

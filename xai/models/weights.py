@@ -257,6 +257,8 @@ def _read_head(path: Path, label: str) -> bytes:
         with path.open("rb") as file:
             head = file.read(16)
     except FileNotFoundError:
+        if path.is_symlink():
+            raise UserError(f"{label} is a link to {path.readlink()}, which is not there: mend the link") from None
         raise UserError(f"{label} does not exist: {_advice(path)}") from None
     except IsADirectoryError:
         raise UserError(f"{label} is a directory: give the file of weights in it") from None
