@@ -127,8 +127,9 @@ def test_what_no_run_has_written_is_never_replaced(tmp_path: Path, name: str) ->
 def test_a_marker_cannot_name_what_lies_elsewhere(tmp_path: Path) -> None:
     (tmp_path / "precious").write_text("mine")
     (tmp_path / "a").mkdir()
-    for names in (["../precious"], [".."], [""], [1], None):
-        (tmp_path / "a" / ".xai.json").write_text(json.dumps({"written": names}))
+    texts = [json.dumps({"written": names}) for names in (["../precious"], [".."], [""], [1], None)]
+    for text in (*texts, "[" * 100_000):
+        (tmp_path / "a" / ".xai.json").write_text(text)
         with pytest.raises(UserError, match="does not say what a run has written"):
             run(tmp_path / "a", 0, "x")
     assert (tmp_path / "precious").read_text() == "mine"

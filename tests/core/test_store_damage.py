@@ -57,6 +57,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "no manifest": (lambda p: (p / "artifact.json").unlink(), "artifact.json: missing"),
     "garbage": (lambda p: (p / "artifact.json").write_bytes(b"\xff{"), "artifact.json: cannot be read"),
     "empty": (lambda p: (p / "artifact.json").write_bytes(b""), "artifact.json: cannot be read"),
+    "huge": (lambda p: os.truncate(p / "artifact.json", 1 << 40), "artifact.json: cannot be read"),
     "list": (lambda p: (p / "artifact.json").write_text("[1]"), "artifact.json: cannot be read"),
     "no files": (lambda p: edit_manifest(p, lambda m: m.pop("files")), "artifact.json: cannot be read"),
     "spec": (lambda p: edit_manifest(p, lambda m: m["spec"].update(seed=4)), "artifact.json: spec differs"),

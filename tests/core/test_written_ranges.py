@@ -7,6 +7,7 @@ import pytest
 
 from xai.core import ranges
 from xai.core.files import cache_folder
+from xai.core.records import path_of, read_record
 
 TREES = {"task": {"task=train": {"seed": {"type": "int", "ge": 0}}}}
 
@@ -68,3 +69,13 @@ def test_without_a_folder_nothing_is_written(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert cache_folder() == tmp_path / ".cache" / "xai"
+
+
+def test_the_record_of_a_run_that_is_none_is_not_waited_for(tmp_path: Path) -> None:
+    path = path_of(tmp_path / "run", ".json")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    os.mkfifo(path)
+    assert read_record(tmp_path / "run") is None
+    path.unlink()
+    path.write_text("[" * 100_000)
+    assert read_record(tmp_path / "run") is None

@@ -12,7 +12,7 @@ from typing import Any
 
 from xai.core.canonical import canonical
 from xai.core.errors import UserError
-from xai.core.files import fingerprint_file
+from xai.core.files import fingerprint_file, read_text
 
 log = logging.getLogger(__name__)
 
@@ -116,7 +116,7 @@ def over_removals(work: Callable[[], None]) -> None:
 def _is_whole(path: Path) -> bool:
     """Whether the files of an artifact are what its manifest says; hashes are taken where something has changed."""
     try:
-        _verify(path, json.loads((path / MANIFEST).read_bytes())["files"])
+        _verify(path, json.loads(read_text(path / MANIFEST))["files"])
     except (OSError, DamageError, *UNREADABLE):
         return False
     return True
@@ -132,7 +132,7 @@ def open_entry(wanted: Wanted, path: Path) -> Artifact | None:
         return None
     try:
         stamp_of(path, MANIFEST)
-        manifest = json.loads((path / MANIFEST).read_bytes())
+        manifest = json.loads(read_text(path / MANIFEST))
         for name, value in (("format", FORMAT), ("kind", wanted.kind), ("key", wanted.key)):
             if manifest[name] != value:
                 raise DamageError(f"{MANIFEST}: {name} is {manifest[name]!r} instead of {value!r}")

@@ -52,7 +52,7 @@ def read_text(path: Path, most: int = 1 << 24) -> str:
         raise OSError(errno.EINVAL, "is no file, but a pipe or a device", str(path))
     if status.st_size > most:
         raise ValueError(f"has {status.st_size:,} bytes, of at most {most:,}")
-    return Path(path).read_text(encoding="utf-8-sig")
+    return Path(path).read_text(encoding="utf-8").removeprefix("\ufeff")
 
 
 def cache_folder() -> Path:

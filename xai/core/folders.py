@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 from rich.markup import escape
 
 from xai.core.errors import UserError
-from xai.core.files import explain_disk_errors, write_atomically
+from xai.core.files import explain_disk_errors, read_text, write_atomically
 from xai.core.kinds import PICTURES, UNREAD_PICTURES
 
 MARKER = ".xai.json"
@@ -141,10 +141,10 @@ def _refuse(path: Path) -> NoReturn:
 def _written(final: Path) -> list[str]:
     """The names in a folder that are a run's."""
     try:
-        names = json.loads((final / MARKER).read_bytes())["written"]
+        names = json.loads(read_text(final / MARKER))["written"]
         if all(isinstance(name, str) and name not in ("", "..") and name == Path(name).name for name in names):
             return list(names)
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         pass
     raise UserError(f"{os.path.relpath(final / MARKER)} does not say what a run has written: {_OLD}")
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from xai.core import locks, progress
 from xai.core.errors import UserError, visible
-from xai.core.files import explain_disk_errors, write_atomically
+from xai.core.files import explain_disk_errors, read_text, write_atomically
 
 FOLDER = "jobs"
 """Beside the folders of the runs."""
@@ -127,8 +127,8 @@ def record_end(run: Path, before: Record | None, status: int) -> None:
 def read_record(run: Path) -> Record | None:
     """The record of a run; None where there is none that can be read."""
     try:
-        found = Record(**json.loads(path_of(run, ".json").read_bytes()))
-    except (OSError, ValueError, TypeError):
+        found = Record(**json.loads(read_text(path_of(run, ".json"))))
+    except (OSError, ValueError, TypeError, RecursionError):
         return None
     return Record(**asdict(found) | {"error": visible(found.error), "doing": visible(found.doing)})
 

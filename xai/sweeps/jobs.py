@@ -22,7 +22,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from xai.core.errors import UserError
-from xai.core.files import write_atomically
+from xai.core.files import read_text, write_atomically
 from xai.core.overrides import alone, command, overrides
 from xai.core.records import FOLDER
 
@@ -134,9 +134,9 @@ def read_plan(folder: Path) -> tuple[str, list[Job]] | None:
     if not path.is_file():
         return None
     try:
-        found: Mapping[str, Any] = json.loads(path.read_bytes())
+        found: Mapping[str, Any] = json.loads(read_text(path))
         return str(found["command"]), [Job(Path(each["folder"]), list(each["overrides"])) for each in found["jobs"]]
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         raise UserError(f"{path} does not list jobs: remove it, and start the sweep again") from None
 
 
