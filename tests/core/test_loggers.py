@@ -18,7 +18,7 @@ from xai.core.closing import close_logger, closing_logger
 from xai.core.errors import UserError
 from xai.core.loggers import LoggerParams, build_logger
 from xai.core.optimisation import FitParams
-from xai.core.publish import lineage, publish
+from xai.core.publish import _of_artifact, lineage, publish
 from xai.core.store import Store
 from xai.core.training import TrainerParams, fit
 from xai.data.module import Batch, ImageDataModule
@@ -293,3 +293,12 @@ def test_csv_files_hear_of_the_same(results: tuple[Path, Store]) -> None:
     assert list(told["kind"]) == ["classifier", "explainer", "scores"]
     assert list(told["made"]) == [False, True, True]
     assert set(told["made_from"][1:]) == {told["key"][0]}
+
+
+def test_a_run_of_a_long_name_has_artifacts_of_wandb() -> None:
+    names = [_of_artifact(f"{name}-classifier") for name in ("a" * 200, "b" + "a" * 199, "имя, ()", "short")]
+    assert len(set(names)) == 4
+    assert names[-1] == "short-classifier"
+    for name in names:
+        assert name.endswith("-classifier")
+        wandb.Artifact(name, type="network")  # refuses what is longer than 128 or has other letters

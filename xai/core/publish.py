@@ -1,5 +1,6 @@
 """What a run hands to its logger at its end: tables, pictures, networks, and what it was made from."""
 
+import hashlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +20,8 @@ _LARGEST_TABLE = 1 << 19
 _NUMBERS = ("scores", "logits")
 """Kinds of artifacts whose numbers stand in the tables; they are named in the lineage and are no artifacts of W&B."""
 LINEAGE = "lineage"
+_LONGEST_NAME = 128
+"""Of an artifact of W&B; names of runs may be longer."""
 
 
 def publish(logger: Logger | Literal[False], folder: Path, store: Store) -> None:
@@ -74,8 +77,9 @@ def _to_wandb(
     run.log(found | {name: wandb.Image(str(path)) for name, path in pictures.items()})
     for path in networks:
         kind = next((kind for kind in ("vector", "supervision") if kind in path.stem), "network")
-        name = re.sub(r"[^a-zA-Z0-9_.-]+", "-", f"{run.name}-{path.stem}")
-        artifact = wandb.Artifact(name, type=kind, metadata={"commit": run.config.get("commit")})
+        artifact = wandb.Artifact(
+            _of_artifact(f"{run.name}-{path.stem}"), type=kind, metadata={"commit": run.config.get("commit")}
+        )
         artifact.add_file(str(path))
         run.log_artifact(artifact)
 
@@ -100,6 +104,14 @@ def _graph_to_wandb(logger: WandbLogger, store: Store) -> None:
             run._log_artifact(artifact, is_user_created=True, use_after_commit=True)
         else:
             run.use_artifact(artifact)
+
+
+def _of_artifact(name: str) -> str:
+    """A name as W&B takes it; of one that is too long the end stays, and what tells it from others."""
+    plain = re.sub(r"[^a-zA-Z0-9_.-]+", "-", name)
+    if len(plain) <= _LONGEST_NAME:
+        return plain
+    return f"{hashlib.sha256(name.encode()).hexdigest()[:12]}-{plain[-100:]}"
 
 
 def _about(artifact: Artifact) -> dict[str, Any]:
