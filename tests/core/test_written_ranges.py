@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 
 from xai.core import ranges
+from xai.core.errors import UserError
 from xai.core.files import cache_folder
 from xai.core.records import path_of, read_record
+from xai.sweeps.report import _recorded
 
 TREES = {"task": {"task=train": {"seed": {"type": "int", "ge": 0}}}}
 
@@ -79,3 +81,12 @@ def test_the_record_of_a_run_that_is_none_is_not_waited_for(tmp_path: Path) -> N
     path.unlink()
     path.write_text("[" * 100_000)
     assert read_record(tmp_path / "run") is None
+
+
+@pytest.mark.parametrize("content", [b"\xff", b"[1", b"- a", b"5", b"{a: b: c}"])
+def test_a_damaged_record_of_what_was_asked_for_is_told(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "made.yaml"
+    assert _recorded(path, dict) == {}
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"made\.yaml is damaged: start that run again"):
+        _recorded(path, dict)

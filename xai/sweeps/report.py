@@ -7,11 +7,12 @@ import glob
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
 from xai.core.errors import UserError
+from xai.core.files import read_text
 from xai.core.folders import run_folder, shown
 from xai.core.overrides import command
 from xai.core.progress import console
@@ -23,6 +24,7 @@ from xai.study.frame import NAMES, join_runs, read_frames
 from xai.sweeps.jobs import OUTPUTS, Job, asked_jobs, read_plan
 from xai.tasks.registry import Task
 
+T = TypeVar("T")
 _VIEWS = ("tables", "claims", "figures")
 
 
@@ -106,8 +108,8 @@ def show(sweep: Sweep, folders: Sequence[Path], output: Path, name: str, typed: 
 
 def _apart(folders: Sequence[Path]) -> list[str]:
     """What each run was asked for and not all of them were, but for its seed, as `key=value key=value`."""
-    asked = [_recorded(folder / ".hydra" / "overrides.yaml") or [] for folder in folders]
-    shared = set.intersection(*map(set, asked))
+    asked = [_recorded(folder / ".hydra" / "overrides.yaml", list) for folder in folders]
+    shared = set.intersection(*(set(map(str, each)) for each in asked))
     return [
         " ".join(each for each in one if each not in shared and not each.startswith(("seed=", "name=")))
         for one in asked
@@ -116,7 +118,7 @@ def _apart(folders: Sequence[Path]) -> list[str]:
 
 def _commits(folders: Sequence[Path]) -> list[str]:
     """Of the repository when each run was made, where that is kept."""
-    made = [_recorded(folder / ".hydra" / "made.yaml") or {} for folder in folders]
+    made = [_recorded(folder / ".hydra" / "made.yaml", dict) for folder in folders]
     return [str(each["commit"]) for each in made if each.get("commit")]
 
 
@@ -126,10 +128,18 @@ def _has_frames(folder: Path) -> bool:
 
 def _views_of(folder: Path) -> dict[str, Any]:
     """Tables, claims and figures that a run was asked for."""
-    recorded = _recorded(folder / ".hydra" / "config.yaml") or {}
+    recorded = _recorded(folder / ".hydra" / "config.yaml", dict)
     return {name: tuple(recorded.get(name) or ()) for name in _VIEWS}
 
 
-def _recorded(path: Path) -> Any:
-    """What Hydra has written of a run; None where it has not."""
-    return yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None
+def _recorded(path: Path, kind: type[T]) -> T:
+    """What Hydra has written of a run; empty where it has not."""
+    if not path.is_file():
+        return kind()
+    try:
+        found = yaml.safe_load(read_text(path))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
+        found = None
+    if not isinstance(found, kind):
+        raise UserError(f"{path} is damaged: start that run again, or remove its folder")
+    return found
