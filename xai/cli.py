@@ -69,8 +69,7 @@ def main() -> int:
             return _sweep(run, given, flags, settings)
         if chosen.get("task") == "plan" and "sweep" in chosen:
             settings = [as_addition(each) for each in settings]
-        # Flags first: argparse does not find settings on both sides of one.
-        sys.argv[1:] = [*flags, *settings]
+        sys.argv[1:] = [*flags, *settings]  # flags first: argparse does not find settings on both sides of one
         run()
 
     return report_errors(work)
