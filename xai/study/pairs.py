@@ -21,9 +21,9 @@ from xai.study.columns import column_of
 from xai.study.statistics import LEVEL, MINIMUM_SEEDS, run_means, t_interval
 
 _MOST_ORDERS = 5040
+"""Orders of the sets that a permutation test tries: all of up to seven sets, else so many drawn at random."""
 _ONE = 1 - 1e-12
 """Fisher's z of a correlation of 1 is infinite."""
-"""Orders of the sets that a permutation test tries: all of up to seven sets, else so many drawn at random."""
 
 
 @dataclass(frozen=True)
@@ -207,11 +207,7 @@ def judge_relation(pairs: pd.DataFrame, relation: Relation, columns: Mapping[str
         seeds,
         found.permuted,
         held,
-        "the sets in another order do as well"
-        if found.permuted >= LEVEL
-        else "the interval holds 0"
-        if low <= 0 <= high
-        else "",
+        "the sets in another order do as well" if found.permuted >= LEVEL else "",
         (low, high),
     )
 
@@ -239,8 +235,9 @@ def judge_share(pairs: pd.DataFrame, share: Share) -> dict[str, Any]:
         list(seeds),
         math.nan,
         [value > share.of for value in seeds],
-        f"the interval holds {share.of:g}" if low <= share.of <= high else "",
+        "",
         (max(low, 0.0), min(high, 1.0)),
+        share.of,
     )
 
 
@@ -254,7 +251,6 @@ def judge_choice(pairs: pd.DataFrame, choice: Choice) -> dict[str, Any]:
         by, of = (of_target[name].to_numpy(dtype=np.float64) for name in ("by", "of"))
         gained.append((seed, of[by.argmin() if choice.lowest else by.argmax()] - of.mean()))
     seeds = pd.DataFrame(gained, columns=["seed", "gained"]).groupby("seed")["gained"].mean()
-    low, high = t_interval(list(seeds))
     return _line(
         choice.text,
         choice.paper,
@@ -263,8 +259,8 @@ def judge_choice(pairs: pd.DataFrame, choice: Choice) -> dict[str, Any]:
         list(seeds),
         math.nan,
         [value < 0 for value in seeds],
-        "the interval holds 0" if low <= 0 <= high else "",
-        (low, high),
+        "",
+        t_interval(list(seeds)),
     )
 
 
@@ -278,6 +274,7 @@ def _line(
     held: Sequence[bool],
     why: str,
     interval: tuple[float, float] = (math.nan, math.nan),
+    threshold: float = 0.0,
 ) -> dict[str, Any]:
     low, high = interval
     verdict = "undecided"
@@ -287,6 +284,8 @@ def _line(
         why = f"{len(seeds)} seed{'s' * (len(seeds) != 1)}, of at least {MINIMUM_SEEDS}"
     elif len(set(held)) > 1:
         why = "the seeds disagree"
+    elif not why and low <= threshold <= high:
+        why = f"the interval holds {threshold:g}"
     elif not why:
         verdict = "holds" if held[0] else "does not hold"
     return {
