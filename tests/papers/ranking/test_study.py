@@ -142,3 +142,12 @@ def test_a_position_prior_is_the_same_whichever_class_is_asked_about(tmp_path: P
 def test_another_class_than_the_predicted_one_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"^case.targets.*use predicted"):
         opened(tmp_path, "case.targets=label")
+
+
+@pytest.mark.parametrize("experiment", ["ranking", "ranking_mnist5k", "ranking_paper"])
+def test_every_row_of_pixels_stands_in_the_table_averaged_in_patches_too(experiment: str) -> None:
+    rows = [load_row(name) for name in plain(f"experiment={experiment}")["rows"]]
+    names = [row.name for row in rows]
+    of_pixels = [row.name for row in rows if row.params.of_pixels]
+    assert "integrated_gradients_pixels" in of_pixels
+    assert [name for name in of_pixels if f"{name}_pooled" not in names] == []
