@@ -55,10 +55,6 @@ class Page(NamedTuple):
 def tell(asked: str, own: str | None = None) -> None:
     """Print what there is to say of a group, such as `explainer`, or of one choice, such as `data=folder`.
 
-    Args:
-        asked: What was typed; `explainers.rise` is `explainer=rise`.
-        own: A folder of the user's own configuration.
-
     Raises:
         UserError: There is no such group or choice.
     """

@@ -112,16 +112,7 @@ class ClassifierStages:
         return network.to(self.runtime.trainer.device).eval().requires_grad_(False)
 
     def hand_over(self, kind: str, folder: Path, params: Any = None) -> Path:
-        """Copy the file of a network into a folder.
-
-        Args:
-            kind: Of the network.
-            folder: Where to.
-            params: Settings of an explainer, where the network is one.
-
-        Returns:
-            Where it lies.
-        """
+        """Copy the file of a network into a folder; the copy."""
         artifact = getattr(self, kind) if params is None else getattr(self, kind)(params)
         write_atomically(folder / FILES[kind], lambda path: shutil.copyfile(artifact.file(FILES[kind]), path))
         return folder / FILES[kind]

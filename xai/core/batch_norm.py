@@ -41,12 +41,7 @@ class SharedBatchNorm(_BatchNorm):
 
 
 def share_batch_norms(module: nn.Module, device: torch.device) -> None:
-    """Make every BatchNorm of a module take its statistics over all processes, in place.
-
-    Args:
-        module: Its parameters and statistics stay the tensors they are, under the names they have.
-        device: Where it will be trained.
-    """
+    """Make every BatchNorm of a module take its statistics over all processes; its tensors and their names stay."""
     if device.type == "cuda":
         nn.SyncBatchNorm.convert_sync_batchnorm(module)
         return

@@ -52,10 +52,6 @@ def steps_done(path: Path, module: nn.Module) -> int:
     """How many steps a checkpoint has behind it; 0 where there is none to go on from.
 
     One that is damaged, made by other versions, or of another module is put aside, with one line of warning.
-
-    Args:
-        path: Where it would be.
-        module: What goes on from it.
     """
     if not os.path.lexists(path):
         return 0

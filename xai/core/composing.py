@@ -39,11 +39,6 @@ def compose_choice(group: str, name: str, asked: str | None = None) -> DictConfi
     The file is looked for where Hydra looks (`--config-dir`, `hydra.searchpath`), and outside a job of Hydra's in the
     configuration that comes with the framework.
 
-    Args:
-        group: The folder.
-        name: The file.
-        asked: What the user typed to choose it, where that is not the group.
-
     Raises:
         UserError: Where there is no such file.
     """

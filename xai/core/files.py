@@ -35,11 +35,7 @@ def fingerprint_file(path: Path) -> str:
 
 
 def read_text(path: Path, most: int = 1 << 24) -> str:
-    """The text of a file that anybody may have written, UTF-8 with or without a mark.
-
-    Args:
-        path: The file.
-        most: Bytes that it may have.
+    """The text of a file of at most `most` bytes that anybody may have written, UTF-8 with or without a mark.
 
     Raises:
         OSError: It cannot be read, or is no file: a pipe would be waited for, and a device read, without end.

@@ -19,9 +19,6 @@ _installed_loaded = False
 def load(names: Iterable[str] = ()) -> None:
     """Import the plug-ins of installed packages, and modules by name; each is imported once.
 
-    Args:
-        names: Modules, as `plugins=[my_package.my_module]` has them.
-
     Raises:
         UserError: Where a module cannot be imported, or registers a name that is taken.
     """

@@ -32,11 +32,7 @@ def memory_of(folder: Path) -> Path:
 
 
 def hashes(folder: Path, names: Sequence[str]) -> list[str]:
-    """The hash of each file's bytes.
-
-    Args:
-        folder: Where they lie.
-        names: Relative to it.
+    """The hash of the bytes of each file of a folder.
 
     Raises:
         UserError: a file that is not there or cannot be read.

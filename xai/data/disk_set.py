@@ -85,13 +85,7 @@ class Regions:
     border: tuple[int, ...] = ()
 
     def region(self, index: int, size: tuple[int, int], border: bool) -> NDArray[np.bool_]:
-        """The region of picture `index`, [H, W]; UserError naming the file when it cannot be read or has another size.
-
-        Args:
-            index: Of the picture.
-            size: Its width and height.
-            border: Whether the band around the object is part of it.
-        """
+        """The region of picture `index`, [H, W] of its own size; UserError naming the file that cannot be read."""
         file = self.files.folder / self.files.names[index]
         numbers = read_labels(file)
         if numbers.shape[::-1] != size:

@@ -121,10 +121,6 @@ def centre(pixels: Tensor, size: int) -> Tensor:
 def find_pictures(asked: str | Sequence[str], setting: str) -> list[Path]:
     """The pictures that are meant, each once: of a file itself, of a folder all below it, of a glob what it matches.
 
-    Args:
-        asked: A path or a glob, or several.
-        setting: What the user gave them as.
-
     Raises:
         UserError: One of them leads to no picture, or to one of a kind that is not read.
     """

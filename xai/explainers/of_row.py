@@ -27,11 +27,6 @@ class OfRowParams(ExplainerParams):
 def row_of(context: Context, of: str, name: str) -> Row:
     """The other row.
 
-    Args:
-        context: What is prepared.
-        of: Its name.
-        name: What is made from it, for the message.
-
     Raises:
         UserError: It gives no maps, or does not fit the classifier or the data set; nothing is trained to know.
     """

@@ -104,12 +104,7 @@ def _of_budget(of: str, number: int) -> DictConfig:
 
 
 def made_from(rows: Sequence[Row], overrides: Mapping[str, Any]) -> dict[str, Row]:
-    """The rows that rows are made from (`of`), and what those are made from, by name.
-
-    Args:
-        rows: Of a study.
-        overrides: As in `load_row`.
-    """
+    """The rows that rows are made from (`of`), and what those are made from, by name."""
     found: dict[str, Row] = {}
     waiting = list(rows)
     while waiting:

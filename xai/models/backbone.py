@@ -60,12 +60,6 @@ def body_of(network: nn.Module, tensors: dict[str, Tensor], *, what: str, model:
     timm reads the layouts of others (Meta's of DINOv2 and DINOv3, where register tokens, scales and the position of the
     class token have other names and places) and interpolates position embeddings of another grid.
 
-    Args:
-        network: What the weights are for.
-        tensors: By the names of whoever published them.
-        what: What they are, in the words of an error message.
-        model: Name of the network there.
-
     Raises:
         UserError: They are of another architecture.
     """

@@ -104,11 +104,6 @@ class CnnParams(NetworkParams):
 def build_cnn(params: CnnParams, outputs: int, seed: int) -> nn.Module:
     """Build a convolutional network with random weights.
 
-    Args:
-        params: The model.
-        outputs: Width of its head, one logit a class.
-        seed: Of the weights.
-
     Raises:
         UserError: For a transformer, or settings that timm cannot build.
     """

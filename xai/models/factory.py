@@ -116,15 +116,7 @@ class ClipParams(Geometry):
 
 
 def build_clip(params: ClipParams, seed: int = 0) -> CLIP:
-    """Build a CLIP with random weights.
-
-    Args:
-        params: The model.
-        seed: Of the random weights.
-
-    Returns:
-        The model, in training mode.
-    """
+    """Build a CLIP with random weights, in training mode."""
     with seeded(seed):
         clip = _build_small(params, params.towers) if params.towers is not None else _build_open_clip(params)
     if not isinstance(clip.visual, VisionTransformer):

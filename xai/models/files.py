@@ -86,12 +86,7 @@ def read_spec(path: Path, params: Geometry | None = None) -> Spec | None:
 
 
 def build(spec: Spec, removal: Removal | None = None) -> Network:
-    """The network of a file with weights that mean nothing.
-
-    Args:
-        spec: What the file says of itself.
-        removal: How patches are removed; null takes the file's way, or the family's.
-    """
+    """The network of a file with weights that mean nothing; patches are removed in the file's way, or the family's."""
     params, classes, removal = spec.model, len(spec.classes), removal or spec.removal
     if isinstance(params, ClipParams):
         clip = build_clip(params)
@@ -127,11 +122,6 @@ def load(path: Path, params: Geometry | None = None, removal: Removal | None = N
     """A network of a file, frozen and in evaluation mode, with everything needed to ask it.
 
     What it would be is compared with the tensors that are there before any of it is allocated.
-
-    Args:
-        path: The file.
-        params: As in `read`.
-        removal: As in `build`.
 
     Raises:
         UserError: As `read`; it is none of our files, or its tensors are not those that it says.

@@ -137,10 +137,6 @@ def without_prefix(state: Mapping[str, Tensor], wanted: Collection[str]) -> dict
 
     There is no list of prefixes: one goes where all the wanted names are left then, and no other prefix does the same.
     What has not got it, such as the loss that was trained beside the network, is left out.
-
-    Args:
-        state: Tensors by name.
-        wanted: The names that a network has.
     """
     wanted = [name for name in wanted if not _is_counter(name)]
     if not wanted or all(name in state for name in wanted):
@@ -162,12 +158,6 @@ def match_weights(
     state: Mapping[str, Tensor], expected: Mapping[str, torch.Size], *, what: str = "checkpoint", model: str
 ) -> dict[str, Tensor]:
     """Check that a state has exactly the names and shapes that a model needs, but for counters of the training.
-
-    Args:
-        state: Tensors by name.
-        expected: Shapes by name.
-        what: What the state is, in the words of an error message.
-        model: Name of the model configuration.
 
     Returns:
         The state by the model's names: without a prefix that all of its own had.

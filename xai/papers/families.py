@@ -48,11 +48,6 @@ def about(wanted: type[Geometry]) -> str:
 def check_family(wanted: type[Geometry], model: Mapping[str, Any], asked: str) -> None:
     """Refuse settings of another family, which would be told one by one to be misspelt.
 
-    Args:
-        wanted: Settings of a family, or of several.
-        model: Settings of a model.
-        asked: What wants it, in the words of the command line.
-
     Raises:
         UserError: The model is of another family, or a setting of it is wrong.
     """
@@ -104,11 +99,6 @@ def settle(model: Mapping[str, Any], checkpoint: Path, typed: Sequence[str]) -> 
 
 def settle_named(model: Mapping[str, Any], checkpoint: Path | None, typed: Sequence[str]) -> dict[str, Any]:
     """The settings of a network of which the user has typed `model.architecture`, and no `model`.
-
-    Args:
-        model: Settings of a model, as they were composed: of the default one and what was typed.
-        checkpoint: Its weights; None takes the published ones.
-        typed: As in `settle`.
 
     Returns:
         Settings that replace those of the model; none where no architecture was typed.

@@ -88,13 +88,7 @@ def file(number: int) -> str:
 
 
 def write_album(folder: Path, galleries: Sequence[Gallery], names: Mapping[str, str]) -> None:
-    """Write images and maps, those of the second class after the others.
-
-    Args:
-        folder: Of the run; the files go into `gallery/` in it.
-        galleries: Images and maps of the same explainers; with `rows`, by which an image that comes twice is known.
-        names: The row of each label.
-    """
+    """Write images and maps into `gallery/` of a run's folder, those of the second class after the others."""
     labels, others = list(galleries[0].maps), list(dict.fromkeys(label for each in galleries for label in each.second))
     tiles = [Tile("", "image"), *(Tile(names[label], label) for label in labels)]
     tiles += [Tile(names[label], label, True) for label in others]

@@ -13,19 +13,10 @@ from xai.study.maps import explain
 
 
 def gallery(case: Case, rows: Sequence[Row], count: int, second: bool = True) -> Gallery | None:
-    """A few images, the maps that were measured, and beside them those of each image's second class.
+    """A few images, the maps that were measured, and beside them those of each image's second class; None without any.
 
     A third of the images are ones the classifier is wrong about, where there are so many: their second class is the
     true one. Maps of the second class are made of these images alone.
-
-    Args:
-        case: What was explained.
-        rows: Whose maps; those without maps are passed over.
-        count: How many images.
-        second: Whether maps of the second class stand beside them, where they differ.
-
-    Returns:
-        None where no image or no map is wanted.
     """
     explaining = [row for row in rows if row.entry.info.kind != "classifier"]
     if not count or not explaining:

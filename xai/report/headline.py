@@ -17,13 +17,7 @@ ALIKE = 0.01
 
 
 def compared(source: Source, metric: str, best: Best) -> list[str]:
-    """Which explainer to trust, what it costs, and how far that carries.
-
-    Args:
-        source: A study.
-        metric: What explainers are ranked by.
-        best: By that metric, among all rows with the controls.
-    """
+    """Which explainer to trust, what it costs, and how far that carries."""
     lines = source.of(metric)
     if best.name is None or lines.empty:
         return [f"No two rows have {source.column(metric).label}, so nothing is said of which to trust."]

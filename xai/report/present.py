@@ -93,18 +93,7 @@ class Told:
 
 
 def present(study: Study, frames: Frames, asked: StudySettings, output: Path, told: Told | None = None) -> Path:
-    """Print what was measured, and write it into a folder: frames, tables, verdicts, figures, pictures, a page.
-
-    Args:
-        study: What was measured.
-        frames: Its numbers.
-        asked: Which views are wanted.
-        output: The folder.
-        told: What this study has to say besides.
-
-    Returns:
-        The page.
-    """
+    """Print what was measured, and write it into a folder: frames, tables, verdicts, figures, pictures, a page."""
     told = told or Told()
     shown = views(frames, asked.tables, asked.claims, asked.figures, study.unfit)
     shown = replace(
@@ -149,15 +138,7 @@ def views(
     figures: Sequence[str | Mapping[str, Any]],
     unfit: Mapping[str, str],
 ) -> Shown:
-    """Tables, verdicts and figures of frames, which nothing is computed for.
-
-    Args:
-        frames: What was measured.
-        tables: Files of conf/table.
-        claims: Files of conf/claim.
-        figures: Figures, by name or with settings.
-        unfit: Why rows were left out, by name.
-    """
+    """Tables, verdicts and figures of frames, which nothing is computed for; `unfit` says why rows were left out."""
     drawn, missing = draw_all(figures, source_of(frames))
     left = [f"{name} was left out: {why}" for name, why in unfit.items()]
     # As of a figure: what takes hours to measure is not lost for a table of something else.

@@ -34,12 +34,7 @@ def told(study: StudyWithShortcut, frames: Frames, output: Path) -> Told:
 
 
 def pictures_of_steps(study: StudyWithShortcut, count: int) -> Iterator[Picture]:
-    """The sheets of a study that refines maps, and of one that looks for the mark.
-
-    Args:
-        study: What was measured; its maps are read from the store.
-        count: Images on a sheet.
-    """
+    """The sheets of a study that refines maps, and of one that looks for the mark."""
     refined = [row for row in study.measured_rows if _OF_RANKING.fullmatch(row.name)]
     steps = gallery(study.cases[0][0], _by_steps(refined), count, second=False) if len(refined) > 1 else None
     if steps is not None:

@@ -46,12 +46,7 @@ def pictures_of_examples(study: StudyWithExamples) -> Iterator[Picture]:
 
 
 def pictures_of_mistakes(study: Study, count: int) -> Iterator[Picture]:
-    """The sheet of a study in which SALVAGE was measured; none where it is always right.
-
-    Args:
-        study: What was measured.
-        count: Images on the sheet.
-    """
+    """The sheet of a study in which SALVAGE was measured; none where it is always right."""
     for row in study.measured_rows:
         found = mistakes(study.cases[0][0], row, count) if row.name == "salvage" and count else None
         if found is not None:
@@ -61,13 +56,7 @@ def pictures_of_mistakes(study: Study, count: int) -> Iterator[Picture]:
 
 
 def mistakes(case: Case, row: Row, count: int) -> Gallery | None:
-    """Images that a row which classifies has wrong, with its maps of what it predicts and of the truth.
-
-    Args:
-        case: What was explained; its labels are known.
-        row: Explains and classifies.
-        count: How many images at most.
-    """
+    """Images that a row which classifies has wrong, with its maps of what it predicts and of the truth."""
     logits = explain(case, row).logits
     assert logits is not None
     predicted = logits.argmax(1)

@@ -97,12 +97,7 @@ def sheet_of(table: Table) -> Sheet:
 
 
 def claim_sheets(claims: pd.DataFrame, columns: Mapping[str, Column]) -> list[Sheet]:
-    """For each data set the claims of one heading as a grid of rows and metrics, and the others one a line.
-
-    Args:
-        claims: What `xai.study.claims.table_of` gives.
-        columns: Of the registry of metrics, by name.
-    """
+    """For each data set the claims of one heading as a grid of rows and metrics, and the others one a line."""
     sheets = []
     for where, mine in claims.groupby("where", sort=False) if len(claims) else ():
         for heading, part in mine[mine["heading"] != ""].groupby("heading", sort=False):

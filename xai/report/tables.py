@@ -31,15 +31,7 @@ def build_tables(
     costs: pd.DataFrame | None = None,
     reasons: Reasons | None = None,
 ) -> list[Table]:
-    """A table for each model, data set and source that are not pooled.
-
-    Args:
-        frame: Scores of one split.
-        params: What the table shows.
-        columns: Of the registry, by name.
-        costs: Frame of costs; shown where `params.columns` name them, or name nothing.
-        reasons: Why something is missing.
-    """
+    """A table for each model, data set and source that are not pooled, of the scores of one split."""
     lines = frame if params.ranked else _with_costs(frame, costs)
     named = params.columns or list(dict.fromkeys(lines["metric"]))
     shown = [column_of(name, columns) for name in named]
@@ -89,12 +81,6 @@ def published_table(params: TableParams, columns: Mapping[str, Column]) -> Table
 
 def by_parameter(frame: pd.DataFrame, name: str, symbol: str, chosen: float | None = None) -> pd.DataFrame:
     """A frame whose rows are the values of a parameter, in their order, as a sweep is tabulated.
-
-    Args:
-        frame: Of lines that all have the parameter.
-        name: Of the parameter's column.
-        symbol: How it is printed.
-        chosen: The value that other tables report; its row is called so.
 
     Raises:
         UserError: A line lacks the parameter.

@@ -54,12 +54,7 @@ class Tiles:
 
 
 def tiles_of(gallery: Gallery, source: Source) -> Tiles:
-    """The grid of a gallery.
-
-    Args:
-        gallery: Images and maps, by the labels of rows.
-        source: Scores of these rows, for what they can be sorted by.
-    """
+    """The grid of a gallery."""
     images, maps = single_maps(gallery)
     kinds = source.scores.groupby("label")["kind"].first()
     metrics = [str(name) for name in source.scores["metric"].unique() if source.column(str(name)).better]

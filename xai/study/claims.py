@@ -156,11 +156,6 @@ def read_yaml(path: Path, what: str, own: Sequence[str] = ()) -> dict[str, Any]:
 def judge(frame: pd.DataFrame, claims: Claims, columns: Mapping[str, Column]) -> list[Finding]:
     """What becomes of each comparison of each claim, on each data set (model and source) by itself.
 
-    Args:
-        frame: Of one split.
-        claims: What is claimed.
-        columns: Of the registry, by name.
-
     Raises:
         UserError: A claim without a direction, of a metric of which neither way is better.
     """

@@ -32,12 +32,7 @@ class Asked(NamedTuple):
 
 
 def asked_of(study: Study, players: int) -> list[Asked]:
-    """Passes of explaining, and of each metric, where the store has nothing yet; in passes of a whole image at most.
-
-    Args:
-        study: What is measured.
-        players: M, the patches of an image.
-    """
+    """Passes of explaining, and of each metric, where the store has nothing yet; in passes of a whole image at most."""
     found = []
     for case, metrics in study.cases:
         images = case.params.images or len(case.data.source.labels(case.split))

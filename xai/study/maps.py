@@ -90,12 +90,7 @@ def _made() -> Explainer:
 
 
 def with_networks(explainer: Explainer | BlockExplainer, change: Callable[[nn.Module], nn.Module]) -> Any:
-    """A copy of an explainer that was trained, with networks that are changed; it stays as it is.
-
-    Args:
-        explainer: A network itself, or an object that has networks, or explainers that have some, as attributes.
-        change: Gives another network in place of one.
-    """
+    """A copy of an explainer that was trained, with networks that are changed; it stays as it is."""
     if isinstance(explainer, nn.Module):
         return change(explainer)
     changed = copy.copy(explainer)

@@ -131,12 +131,7 @@ class Correlation:
 
 
 def of_pairs(frame: pd.DataFrame, columns: Mapping[str, Column]) -> pd.DataFrame:
-    """A line for each pair and seed, index (source, data, seed), and a column for each (metric, row).
-
-    Args:
-        frame: Of one split and one model.
-        columns: Of the registry, which say how a metric is averaged over images.
-    """
+    """A line for each pair and seed, index (source, data, seed), and a column for each (metric, row)."""
     lines = frame[frame["source"].notna() & (frame["source"] != frame["data"])]
     if lines.empty:
         raise UserError("no pair of two data sets was measured: give several as data@source and as data")

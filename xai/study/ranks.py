@@ -26,10 +26,6 @@ def as_ranks(frame: pd.DataFrame, columns: Mapping[str, Column]) -> pd.DataFrame
     Equal ones share their mean rank. The mean over images of these ranks, with its interval, is what Friedman's test
     compares. A line for each row says its mean place over all metrics (`PLACE`); rows come in that order. Metrics of
     which neither end is better are left out.
-
-    Args:
-        frame: Scores, one line for explainer x metric x image.
-        columns: Of the registry, by name.
     """
     known = {name: column_of(str(name), columns) for name in frame["metric"].unique()}
     lines = frame[frame["metric"].map(lambda name: known[name].better is not None) & frame["value"].notna()]

@@ -120,12 +120,7 @@ class Study:
 
 
 def together(tasks: Sequence[Callable[[], T]], impatient: Callable[[], AbstractContextManager[None]]) -> list[T]:
-    """The results of tasks, each done when no other process is at it.
-
-    Args:
-        tasks: Each raises `Busy` where another process makes what it needs.
-        impatient: Enters the mode in which they do.
-    """
+    """The results of tasks, each done when no other process is at it."""
     done: dict[int, T] = {}
     waiting = deque(range(len(tasks)))
     busy_in_turn = 0

@@ -24,9 +24,6 @@ _FILES = ("checkpoint", "vector")
 def check_named(settings: Any) -> None:
     """Check rows, metrics, tables, claims, figures, data sets and files by their names; nothing large is opened.
 
-    Args:
-        settings: Of any task.
-
     Raises:
         UserError: For the first that is not there, or does not fit.
     """

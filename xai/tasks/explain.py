@@ -235,10 +235,6 @@ def stems(pictures: Sequence[Path], earlier: Mapping[str, str]) -> dict[str, str
 
     A picture is called as its file without the suffix; where that is another's too, with the folder before it, with the
     suffix, with both, and at last with a number of its own.
-
-    Args:
-        pictures: Those that are explained.
-        earlier: By place, how those of earlier runs are called.
     """
     places = [picture.resolve() for picture in pictures]
     ways = [

@@ -78,13 +78,7 @@ class Run:
 
 
 def find(outputs: Path, without: Path, prefix: str = "") -> list[Run]:
-    """Runs and sweeps below a folder, the last one first; only folders that `run_folder` has marked count.
-
-    Args:
-        outputs: The folder.
-        without: The folder of the site itself.
-        prefix: Of their names, where there are several such folders.
-    """
+    """Runs and sweeps below a folder, the last one first; only folders that `run_folder` has marked count."""
     marked = sorted(_marked(outputs, outputs, without.absolute(), 0))
     around: dict[Path, list[Path]] = {}
     for folder in marked:
