@@ -121,7 +121,7 @@ def test_a_network_of_its_own_may_be_asked_for_and_start_from_weights_of_timm(mo
     ("name", "how", "said"),
     [
         ("salvage", {"network": "vit_tny"}, "did you mean vit_tiny"),
-        ("salvage", {"network": "resnet18"}, "network=resnet18 does not fit salvage"),
+        ("salvage", {"network": "resnet18"}, "network=resnet18 does not fit images of"),
         ("salvage", {"network": "vit_tiny_patch16_224"}, r"patches of 16 px, not patch_size=8"),
         ("fast_shap", {"network": "vit_tiny"}, "vit_tiny"),
         ("fast_shap", {"surrogate": {"sizes": 2}}, "leave surrogate= out"),

@@ -206,7 +206,8 @@ def test_a_row_that_does_not_fit_is_left_out_with_its_reason(tmp_path: Path) -> 
     assert set(found.run().scores.explainer) == {"noted"}
     assert found.unfit == {
         "object_mask": "object_mask needs the regions of the objects, which data=borderless has not",
-        "salvage": "it starts from a vision transformer, and model=tiny is none: use model=vit_tiny",
+        "salvage": "it starts from a vision transformer, and model=tiny is none: use model=vit_tiny, or "
+        "network=vit_tiny to train one beside it",
     }
     assert [row.name for row in found.measured_rows] == ["noted"]
     with pytest.raises(UserError, match=r"^rows: object_mask: object_mask needs the regions"):

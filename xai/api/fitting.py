@@ -14,17 +14,16 @@ from torch import nn
 from xai.api.case import InMemory, case_of, row_of, workplace
 from xai.api.model import Model, check_model
 from xai.api.ready import Ready
-from xai.classifiers.beside import CnnBeside, VitBeside
+from xai.classifiers.beside import EMBEDDED, CnnBeside, VitBeside, own_network
 from xai.classifiers.networks import ClassifierStages
 from xai.classifiers.params import ClassifierParams, SurrogateParams
 from xai.core.composing import CONF
 from xai.core.errors import UserError
 from xai.core.optimisation import FitParams
 from xai.core.runtime import Runtime
-from xai.core.settings import FieldError, build, unknown
+from xai.core.settings import FieldError, build
 from xai.models import files
 from xai.models.cnn import CnnParams
-from xai.models.cnn_packages import PACKAGES
 from xai.models.families import NetworkParams
 from xai.models.named import of_torchvision
 from xai.models.spec import describe
@@ -36,8 +35,6 @@ _PRETRAINED = "training/vit_b14_dinov2"
 """The settings of SALVAGE's paper for vision transformers that come pre-trained."""
 _WANTED: dict[str, type[NetworkParams]] = {"salvage": VitParams, "vit_shapley": VitParams, "fast_shap": CnnParams}
 """Explainers that can be trained beside any classifier, and what their networks are."""
-_EMBEDDED = {VitParams: "vit_tiny", CnnParams: "cnn_tiny"}
-"""Those that are trained from nothing."""
 
 
 def fit(
@@ -104,7 +101,7 @@ def fit(
         )
     if beside and surrogate is not None:
         raise UserError(f"{model.name} is asked as it is, there is no surrogate to fine-tune: leave surrogate= out")
-    shape = _beside(explainer, model, network, wanted) if beside else own[0]  # type: ignore[arg-type, index]
+    shape = _beside(model, network, wanted) if beside else own[0]  # type: ignore[arg-type, index]
     shipped = _training(shape)
     row = row_of(explainer, {**shipped.get("explainers", {}).get(explainer, {}), **settings}, {})
     with workplace(model.device) as runtime:
@@ -131,42 +128,10 @@ def _asking(model: Model, shape: NetworkParams, runtime: Runtime, source: InMemo
     return stages(runtime, shape, source.opened, how, seed, asked=model.network)
 
 
-def _beside(explainer: str, model: Model, network: str | None, wanted: type[NetworkParams]) -> NetworkParams:
-    """The network of an explainer that is trained beside a model: of its size of images, its grid and `wanted`.
-
-    Raises:
-        UserError: There is no such network, or it does not fit.
-    """
-    down, across = model.network().grid
-    if down != across or model.image_size % down or down == 1:
-        raise UserError(
-            f"grid=({down}, {across}): explainers are trained for as many patches down as across, two at least, that "
-            f"divide {model.image_size} px: say grid= to xai.wrap"
-        )
-    shape: dict[str, Any] = {"image_size": model.image_size, "patch_size": model.image_size // down}
-    embedded = _EMBEDDED[wanted]
-    if network is None or network == embedded:
-        own = {**_conf(f"model/{embedded}"), **shape, "mean": list(model.mean), "std": list(model.std)}
-        return build(wanted, own, "network")
-    if not isinstance(network, str) or not (timm.is_model(network) or network in PACKAGES):
-        known = (embedded, *timm.list_models())
-        raise UserError(unknown(f"network={network}", str(network), known, f"name of timm, nor {embedded}"))
-    name = PACKAGES[network].architecture if network in PACKAGES else network
-    published: Any = timm.get_pretrained_cfg(name)
-    shape |= {"name": network, "architecture": name, "pretrained": bool(published.has_weights)}
-    shape |= {"mean": list(published.mean), "std": list(published.std)}
-    if network in PACKAGES:
-        shape |= {"pretrained": False, "package": network}
-    made = build(wanted, shape, "network")
-    try:
-        with torch.device("meta"):
-            made.build(2)
-    except UserError as error:
-        raise UserError(
-            f"network={network} does not fit {explainer}, images of {model.image_size} px and {down} x {down} patches "
-            f"({error}): leave it out, or give another, or another grid= to xai.wrap"
-        ) from error
-    return made
+def _beside(model: Model, network: str | None, wanted: type[NetworkParams]) -> NetworkParams:
+    """The network of an explainer that is trained beside a model, normalising as the model does where it may choose."""
+    more = {"mean": list(model.mean), "std": list(model.std)}
+    return own_network(wanted, network or EMBEDDED[wanted], model.image_size, model.network().grid, **more)
 
 
 def _networks(

@@ -4,6 +4,7 @@ from dataclasses import fields, replace
 from functools import partial
 from typing import Any, Literal, cast
 
+from xai.classifiers.beside import VitBeside, beside
 from xai.classifiers.params import ExplainerFit, Portion, SalvageParams, VitShapleyParams
 from xai.classifiers.vit import VitStages
 from xai.core.errors import UserError
@@ -19,9 +20,13 @@ class LearnedSettings(ExplainerFit, ExplainerParams):
 
     Args:
         share: The network after this share of its training, one of `snapshots` (Figure 7); 1 is the trained one.
+        network: The explainer's own network, trained beside a classifier that is asked as it is: `vit_tiny`, from
+            nothing, or a plain vision transformer of timm. None starts from the layers of the classifier, and learns
+            from its surrogate.
     """
 
     share: Portion = 1.0
+    network: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse a share at which no network was kept."""
@@ -71,21 +76,40 @@ class VitShapleySettings(VitShapleyParams, LearnedSettings):
     reading: Literal["raw", "normalised"] = "raw"
 
 
-def vit_networks(context: Context, asked: str, heads: int = 1) -> VitStages:
+def vit_networks(context: Context, asked: str) -> VitStages:
     """The networks around the vision transformer of a case.
 
     Raises:
-        UserError: The classifier is no vision transformer of this framework, or its width has not as many heads.
+        UserError: The classifier is no vision transformer of this framework.
     """
     networks = context.model.networks
     if not isinstance(networks, VitStages):
         raise UserError(
             f"{asked} starts from a vision transformer, and model={context.model.name} is none: use model=vit_tiny"
         )
-    if networks.width % heads:
+    return networks
+
+
+def networks_of(context: Context, params: LearnedSettings) -> VitStages:
+    """What trains a row: from the layers of the classifier, or beside it.
+
+    Raises:
+        UserError: The classifier is no vision transformer and the row has no network of its own, that network does not
+            fit, or its width has not as many heads.
+    """
+    if params.network is not None:
+        networks: VitStages = beside(VitBeside, context, params.network, params.fit)
+    elif isinstance(context.model.networks, VitStages):
+        networks = context.model.networks
+    else:
         raise UserError(
-            f"heads={heads} does not divide the {networks.width} channels of model={context.model.name}: choose a "
-            "divisor"
+            f"it starts from a vision transformer, and model={context.model.name} is none: use model=vit_tiny, or "
+            "network=vit_tiny to train one beside it"
+        )
+    if networks.width % params.heads:
+        name = params.network or context.model.name
+        raise UserError(
+            f"heads={params.heads} does not divide the {networks.width} channels of model={name}: choose a divisor"
         )
     return networks
 
@@ -95,7 +119,7 @@ _learned = partial(
     kind="trained",
     needs={"training"},
     classifies=True,
-    check=lambda context, params: vit_networks(context, "it", params.heads),
+    check=networks_of,
 )
 _classifier = partial(explainer, kind="classifier", passes=lambda params, players: 1.0, classifies=True)
 
@@ -118,7 +142,7 @@ def _of_salvage(context: Context, params: AdjustedSettings) -> SalvageSettings:
     start = context.row(params.of)
     if not isinstance(start.params, SalvageSettings):
         raise UserError(f"of={params.of} is a row of {start.entry.name}: choose one of salvage")
-    vit_networks(context, "it", start.params.heads)
+    networks_of(context, start.params)
     return start.params
 
 
@@ -183,7 +207,7 @@ def surrogate(context: Context, params: ExplainerParams) -> Prepared:
 
 def _prepared(context: Context, kind: str, params: LearnedSettings, wrap: Any) -> Prepared:
     """A row from the artifact of its training; `wrap` makes the explainer of its network and those around it."""
-    networks = vit_networks(context, kind, params.heads)
+    networks = networks_of(context, params)
     schema = SalvageParams if kind == "salvage" else VitShapleyParams
     trained: Any = schema(**{field.name: getattr(params, field.name) for field in fields(schema)})
     artifact = getattr(networks, kind)(trained)

@@ -4,6 +4,7 @@ from dataclasses import fields
 
 import torch
 
+from xai.classifiers.beside import CnnBeside, beside
 from xai.classifiers.cnn import CnnStages
 from xai.classifiers.params import FastShapParams
 from xai.core.errors import UserError
@@ -14,26 +15,36 @@ from xai.explainers.registry import Context, ExplainerParams, Prepared, explaine
 
 @settings
 class FastShapSettings(FastShapParams, ExplainerParams):
-    """FastSHAP as a row; see `FastShapParams`."""
+    """FastSHAP as a row; see `FastShapParams`.
+
+    Args:
+        network: Its own network, trained beside a classifier that is asked as it is: `cnn_tiny`, from nothing, or a
+            convolutional network of timm. None starts from the layers of the classifier, and learns from its surrogate.
+    """
+
+    network: str | None = None
 
 
-def cnn_networks(context: Context) -> CnnStages:
-    """The networks around the convolutional network of a case.
+def cnn_networks(context: Context, params: FastShapSettings) -> CnnStages:
+    """What trains the row: from the layers of the classifier, or beside it.
 
     Raises:
-        UserError: The classifier is none of this framework.
+        UserError: The classifier is no convolutional network of this framework and the row has no network of its own,
+            or that does not fit.
     """
+    if params.network is not None:
+        return beside(CnnBeside, context, params.network, params.fit)
     networks = context.model.networks
     if not isinstance(networks, CnnStages):
         raise UserError(
             f"it starts from a convolutional network, and model={context.model.name} is none: use vit_shapley for a "
-            "vision transformer"
+            "vision transformer, or network=cnn_tiny to train one beside it"
         )
     return networks
 
 
 def _check(context: Context, params: FastShapSettings) -> None:
-    networks = cnn_networks(context)
+    networks = cnn_networks(context, params)
     # Neither memory nor time goes into weights that nobody looks at.
     with torch.device("meta"):
         networks.untrained(_own(params))
@@ -52,7 +63,7 @@ def _check(context: Context, params: FastShapSettings) -> None:
 )
 def fast_shap(context: Context, params: FastShapSettings) -> Prepared:
     """FastSHAP, trained on the data set of the case against the surrogate of its classifier."""
-    networks, own = cnn_networks(context), _own(params)
+    networks, own = cnn_networks(context, params), _own(params)
     artifact = networks.fast_shap(own)
     unit, count = params.fit.length
 

@@ -1,0 +1,91 @@
+"""Rows of SALVAGE, ViT-Shapley and FastSHAP with a network of their own, beside a classifier that is only asked."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.study.engine import MODEL, asked, counted, made, rows, study
+from tests.study.shades import DATA
+from xai.core.errors import UserError
+from xai.study.maps import explain, key
+
+FIT = {"steps": 6, "epochs": None, "batch_size": 6, "learning_rate": 3e-3, "weight_decay": 0.0, "warmup": 0.1}
+VIT: dict[str, Any] = {"network": "vit_tiny", "masks": 4, "snapshots": [0.5], "fit": FIT}
+BESIDE: dict[str, Any] = {
+    "salvage": VIT,
+    "vit_shapley": VIT,
+    "fast_shap": {"network": "cnn_tiny", "masks": 4, "width": 16, "fit": FIT},
+}
+
+
+@pytest.mark.parametrize("name", list(BESIDE))
+def test_an_explainer_is_trained_beside_a_clip_which_is_asked_and_left_as_it_is(name: str, tmp_path: Path) -> None:
+    asked.clear()
+    found = study(tmp_path, [name], ["localisation"], changes=BESIDE)
+    scores = found.run().scores
+    assert made(found) == sorted([name, "maps", "scores"])
+    # Every image of the training was put to it, with all its coalitions at once.
+    assert sum(asked) >= FIT["steps"] * FIT["batch_size"]
+    assert scores.value.between(0, 1).sum() > len(scores) / 2
+    again = study(tmp_path, [name], ["localisation"], changes=BESIDE)
+    assert again.run().scores.value.equals(scores.value)
+    assert made(again) == []
+
+
+def test_it_belongs_to_the_classifier_that_was_asked(tmp_path: Path) -> None:
+    """Two classifiers of one build: each has a network of its own, and each is made once."""
+    (first, _), (row,) = study(tmp_path, []).cases[0], rows(["salvage"], BESIDE)
+    other = replace(first, model=replace(MODEL, identify=lambda: "weights 2", make=_other))
+    assert key(first, row) != key(other, row)
+    own, others = explain(first, row).attributions, explain(other, row).attributions
+    assert own is not None
+    assert others is not None
+    assert own.shape == others.shape == (9, 4, 4)
+    assert not torch.equal(own, others)
+    assert sorted(each.kind for each in first.runtime.store.made).count("salvage") == 2
+
+
+def _other(removal: Any) -> Any:
+    model = counted(removal)
+    torch.manual_seed(5)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight += 0.1 * torch.randn_like(weight)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        (
+            "salvage",
+            {"network": None},
+            "it starts from a vision transformer, and model=tiny is none: use",
+        ),
+        ("fast_shap", {"network": None}, "it starts from a convolutional network, and model=tiny is none"),
+        ("salvage", {"network": "resnet18"}, "network=resnet18 does not fit images of 16 px and 4 x 4 patches"),
+        ("vit_shapley", {"network": "vit_tinny"}, "network=vit_tinny is not a known name of timm, nor vit_tiny: did you mean vit_tiny?"),
+        ("salvage", {"heads": 5}, "heads=5 does not divide the 64 channels of model=vit_tiny"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_trained(
+    name: str, changes: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    found = study(tmp_path, [name], changes={name: {**BESIDE[name], **changes}}, strict=True)
+    with pytest.raises(UserError) as caught:
+        found.run()
+    assert message in str(caught.value)
+    assert made(found) == []
+
+
+def test_a_data_set_without_images_to_learn_from_is_refused(tmp_path: Path) -> None:
+    class NoTraining(type(DATA.source)):  # type: ignore[misc]
+        def labels(self, split: str) -> Any:
+            return super().labels(split)[: 0 if split == "train" else None]
+
+    data = replace(DATA, source=NoTraining())
+    with pytest.raises(UserError, match="data=shades has no images to learn from"):
+        study(tmp_path, ["salvage"], changes=BESIDE, data=data, strict=True).run()
