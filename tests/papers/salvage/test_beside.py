@@ -67,7 +67,11 @@ def _other(removal: Any) -> Any:
         ),
         ("fast_shap", {"network": None}, "it starts from a convolutional network, and model=tiny is none"),
         ("salvage", {"network": "resnet18"}, "network=resnet18 does not fit images of 16 px and 4 x 4 patches"),
-        ("vit_shapley", {"network": "vit_tinny"}, "network=vit_tinny is not a known name of timm, nor vit_tiny: did you mean vit_tiny?"),
+        (
+            "vit_shapley",
+            {"network": "vit_tinny"},
+            "network=vit_tinny is not a known name of timm, nor vit_tiny: did you mean",
+        ),
         ("salvage", {"heads": 5}, "heads=5 does not divide the 64 channels of model=vit_tiny"),
     ],
 )
