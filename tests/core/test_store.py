@@ -16,7 +16,7 @@ import torch
 
 from tests.core.artifacts import SPEC, WEIGHTS, forget_checks, make_files, names_below, refuse
 from xai.core import store as artifacts
-from xai.core.canonical import canonical
+from xai.core.entries import canonical
 from xai.core.errors import UserError
 from xai.core.store import Store
 from xai.models.weights import write_weights

@@ -1,8 +1,7 @@
 import pytest
 import torch
 
-from xai.data.packaged import open_mnist_scattered
-from xai.data.parity import MergedClasses, open_mnist_parity
+from xai.data.packaged import MergedClasses, open_mnist_parity, open_mnist_scattered
 from xai.data.registry import SPLITS
 from xai.data.scatter import ScatterParams
 

@@ -21,7 +21,7 @@ from xai.models.maskable import MaskableClassifier
 from xai.models.painted import PaintedClassifier
 from xai.ranking.areas import confidence
 from xai.ranking.objective import ObjectiveParams, Question
-from xai.ranking.refinement import RefinementParams, in_units, refine_maps, refine_network
+from xai.ranking.refinement import Refinement, RefinementParams, in_units
 from xai.shapley.distribution import shapley_distribution
 from xai.shapley.exact import exact_shapley
 from xai.shapley.kernel_shap import kernel_shap
@@ -185,7 +185,7 @@ def test_refined_maps_are_the_walk_from_where_another_explainer_is(scale: float 
     found = explain(RefinedMaps(Drawn(), classifier, MEAN, OBJECTIVE, REFINEMENT, scale), block(16)).maps
     drawn = torch.randn(3, 4, 4, generator=torch.Generator().manual_seed(5))
     start, generator = in_units(enlarge_map(drawn, (16, 16)), scale), torch.Generator().manual_seed(5)
-    walk = refine_maps(start, question(classifier), classifier, MEAN, OBJECTIVE, REFINEMENT, generator)
+    walk = Refinement(question(classifier), classifier, MEAN, OBJECTIVE, REFINEMENT, generator).of_maps(start)
     assert found is not None
     assert found.shape == (3, 3, 16, 16)
     assert torch.equal(found, torch.stack(walk, dim=1))
@@ -215,7 +215,9 @@ def test_each_image_refines_a_decoder_of_its_own_and_the_trained_one_stays() -> 
 
         generator = torch.Generator().manual_seed(5)
         expected.append(
-            torch.stack(refine_network(moved, draw, asked, classifier, MEAN, OBJECTIVE, REFINEMENT, generator), dim=1)
+            torch.stack(
+                Refinement(asked, classifier, MEAN, OBJECTIVE, REFINEMENT, generator).of_network(moved, draw), dim=1
+            )
         )
     assert found is not None
     torch.testing.assert_close(found, torch.cat(expected), rtol=1e-4, atol=1e-5)

@@ -6,7 +6,7 @@ from torch import Tensor
 from tests.ranking.toys import MEAN, Toy, params, question
 from tests.toolbox import randn, seeded
 from xai.ranking.objective import draw, judge
-from xai.ranking.refinement import RefinementParams, refine_maps, refine_network
+from xai.ranking.refinement import Refinement, RefinementParams
 
 HEIGHT, WIDTH = 12, 10
 
@@ -26,7 +26,7 @@ def maps() -> Tensor:
 
 
 def refined(toy: Toy, start: Tensor, settings: RefinementParams, seed: int = 0) -> list[Tensor]:
-    return refine_maps(start, question(toy, HEIGHT, WIDTH), toy, MEAN, params(), settings, seeded(seed))
+    return Refinement(question(toy, HEIGHT, WIDTH), toy, MEAN, params(), settings, seeded(seed)).of_maps(start)
 
 
 def loss(toy: Toy, of: Tensor) -> float:
@@ -52,7 +52,7 @@ class Network:
 
 def refined_network(toy: Toy, network: Network, settings: RefinementParams, seed: int = 0) -> list[Tensor]:
     asked = question(toy, HEIGHT, WIDTH)
-    return refine_network([network.weight], network, asked, toy, MEAN, params(), settings, seeded(seed))
+    return Refinement(asked, toy, MEAN, params(), settings, seeded(seed)).of_network([network.weight], network)
 
 
 def test_the_first_map_is_what_came_and_each_step_improves_the_objective(toy: Toy) -> None:

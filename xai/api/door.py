@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from xai.core.errors import UserError
-from xai.core.finite import check_finite
+from xai.core.errors import UserError, check_finite
 
 Output = str | int | Callable[[Any], Tensor] | None
 _PROBES = 3

@@ -9,8 +9,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from xai.api.case import InMemory, case_of, row_of, workplace
 from xai.api.door import one_line
 from xai.api.model import Model, check_model
-from xai.core.errors import UserError
-from xai.core.finite import check_finite
+from xai.core.errors import UserError, check_finite
 from xai.explainers import block as blocks
 from xai.explainers.block import Block
 from xai.study.blocks import block_generator

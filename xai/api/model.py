@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from xai.api.door import Answers, Output, admit
 from xai.api.pixels import as_pixels
-from xai.core.errors import UserError
-from xai.core.finite import check_finite
+from xai.core.errors import UserError, check_finite
 from xai.models.maskable import MaskableClassifier, Removal, class_logits
 from xai.models.named import default_cells
 from xai.models.painted import PaintedClassifier

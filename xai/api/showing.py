@@ -11,8 +11,7 @@ from torch import Tensor
 from xai.api.explaining import seen
 from xai.api.model import Model
 from xai.api.pixels import as_pixels
-from xai.core.errors import UserError
-from xai.core.finite import check_finite
+from xai.core.errors import UserError, check_finite
 from xai.report.pictures import Gallery, sheets
 
 

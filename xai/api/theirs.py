@@ -9,8 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from xai.core.errors import UserError
-from xai.core.finite import check_finite
+from xai.core.errors import UserError, check_finite
 from xai.explainers.block import Block, BlockExplainer, Explanation
 
 

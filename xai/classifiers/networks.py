@@ -29,6 +29,7 @@ from xai.models.maskable import MaskableClassifier, Removal
 from xai.models.spec import describe
 from xai.models.weights import load_weights, match_weights, read_weights
 from xai.shapley.masks import random_masks
+from xai.study.case import ExplainedModel
 
 FILES = {name: f"{name}.safetensors" for name in ("classifier", "surrogate", "salvage", "vit_shapley", "fast_shap")}
 _EVALUATION_BATCH = 128
@@ -241,3 +242,23 @@ class ClassifierStages:
         path = workdir / (name or FILES[kind])
         path.parent.mkdir(exist_ok=True)
         files.write(path, network, spec)
+
+
+def explained(networks: ClassifierStages, kind: str = "classifier") -> ExplainedModel:
+    """The classifier of some networks as what is explained; it is trained when it is asked for.
+
+    Args:
+        networks: Where it comes from.
+        kind: `classifier`, or `surrogate`: the one that was fine-tuned on masked images.
+    """
+    model: Any = networks.model
+    return ExplainedModel(
+        name=model.name,
+        identify=lambda: getattr(networks, kind).key,
+        image_size=model.image_size,
+        mean=tuple(model.mean),
+        classes=tuple(networks.data.source.classes),
+        make=lambda removal: networks.network(kind, removal),
+        networks=networks,
+        blank=networks.blank,
+    )

@@ -1,18 +1,45 @@
-"""An entry of the store, as it lies on the disk: whole and intact, or not."""
+"""An entry of the store: what its key is made of, and how it lies on the disk, whole and intact or not."""
 
 import json
 import logging
+import math
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from xai.core.canonical import canonical
 from xai.core.errors import UserError
 from xai.core.files import fingerprint_file, read_text
+
+
+def canonical(spec: Any) -> str:
+    """One JSON text for each meaning of `spec`: keys sorted, tuples as lists, paths as strings, 1.0 as 1.
+
+    Raises TypeError, naming the place, for NaN, infinity, keys that are not strings, and sets, tensors and the like.
+    """
+    return json.dumps(_plain(spec, ""), sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def _plain(value: Any, where: str) -> Any:
+    """`value` as JSON types only; `where` is the dotted path to it, for the TypeError."""
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str | os.PathLike):
+        return str(value)
+    if isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)):
+        return int(value) if value == int(value) else float(value)
+    if isinstance(value, Mapping):
+        if odd := [key for key in value if not isinstance(key, str)]:
+            raise TypeError(f"{where or 'spec'}: key {odd[0]!r} is not a string")
+        return {str(key): _plain(item, f"{where}.{key}".lstrip(".")) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray | memoryview):
+        return [_plain(item, f"{where}[{index}]") for index, item in enumerate(value)]
+    shown = value if isinstance(value, float) else type(value).__name__
+    raise TypeError(f"{where or 'spec'}: {shown} is not JSON; use numbers, strings, lists and dicts")
+
 
 log = logging.getLogger(__name__)
 

@@ -13,8 +13,7 @@ from filelock import FileLock, Timeout
 from rich.markup import escape
 
 from xai.core.errors import UserError
-from xai.core.files import explain_disk_errors, read_text, write_atomically
-from xai.core.kinds import PICTURES, UNREAD_PICTURES
+from xai.core.files import PICTURES, UNREAD_PICTURES, explain_disk_errors, read_text, write_atomically
 
 MARKER = ".xai.json"
 """Says which names in a folder a run has written; nothing else in it is ever replaced or removed."""

@@ -1,28 +1,12 @@
-"""What made a number: versions of the packages, the commit, the memory that it took."""
+"""What made a number: versions of the packages, and the commit."""
 
-import resource
 import subprocess
-import sys
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    import torch
+from typing import Any
 
 _PACKAGES = ("torch", "pytorch-lightning", "open_clip_torch", "timm", "numpy")
-
-
-def peak_memory(device: "torch.device") -> int:
-    """The most bytes in use so far: on a GPU by its tensors, on a CPU by the process."""
-    if device.type == "cuda":
-        import torch
-
-        return int(torch.cuda.max_memory_allocated(device))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    # macOS counts bytes, the others KiB.
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 @cache

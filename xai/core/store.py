@@ -27,7 +27,6 @@ from pathlib import Path
 from typing import Any
 
 from xai.core import locks
-from xai.core.canonical import canonical
 from xai.core.entries import (
     FORMAT,
     MANIFEST,
@@ -35,6 +34,7 @@ from xai.core.entries import (
     Artifact,
     DamageError,
     Wanted,
+    canonical,
     files_in,
     intact,
     open_entry,

@@ -22,7 +22,6 @@ def fill() -> None:
     import xai.data.fashion
     import xai.data.packaged
     import xai.data.pair
-    import xai.data.parity
     import xai.data.photos
     import xai.data.pictures  # noqa: F401
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 
 from xai.core.errors import UserError
+from xai.core.files import PICTURES, UNREAD_PICTURES
 from xai.core.folders import MARKER, written_in
-from xai.core.kinds import PICTURES, UNREAD_PICTURES
 from xai.data.disk_set import (
     DiskSet,
     Files,

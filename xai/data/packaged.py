@@ -10,7 +10,7 @@ from torch import Tensor
 
 from xai.core.settings import Count, settings
 from xai.data.prompts import DIGITS, PROMPTS
-from xai.data.registry import SPLITS, Images, register
+from xai.data.registry import SPLITS, Images, ImageSource, register
 from xai.data.scatter import ScatterParams, Scene, scatter
 from xai.data.splits import stratified_parts
 
@@ -192,3 +192,39 @@ def mnist_objects(size: int) -> tuple[Tensor, Tensor]:
     """The digits of mnist5k as objects: the central 22 pixels, [5000, size, size] in [0, 1]; labels [5000]."""
     pixels, labels = _mnist5k()
     return resize(pixels[:, 3:25, 3:25], size), labels
+
+
+class MergedClasses:
+    """A data set whose classes are merged into fewer: the same images, regions and splits under other labels.
+
+    Args:
+        source: The data set, of C classes.
+        classes: The names of the merged classes.
+        templates: Their captions, with `{}` where a class name goes.
+        merged: [C] index into `classes` of each class of `source`.
+
+    Raises:
+        ValueError: an index is missing, or there is no such class.
+    """
+
+    def __init__(
+        self, source: ImageSource, classes: tuple[str, ...], templates: tuple[str, ...], merged: Tensor
+    ) -> None:
+        if merged.shape != (len(source.classes),) or set(merged.tolist()) != set(range(len(classes))):
+            raise ValueError(f"merged {merged.tolist()} must map {len(source.classes)} classes onto {len(classes)}")
+        self.classes, self.templates, self.varies = classes, templates, source.varies
+        self._source, self._merged = source, merged
+
+    def labels(self, split: str) -> Tensor:
+        """Merged class indices [N] of a split."""
+        return self._merged[self._source.labels(split)]
+
+    def images(self, split: str, indices: Tensor, epoch: int) -> Images:
+        """The images of the data set itself."""
+        return self._source.images(split, indices, epoch)
+
+
+@register("mnist_parity_scattered", "mnist_scattered, told apart as even and odd digits: two classes", ScatterParams)
+def open_mnist_parity(params: ScatterParams) -> MergedClasses:
+    """The scenes of mnist_scattered, bit by bit, labelled 0 (even) or 1 (odd)."""
+    return MergedClasses(open_mnist_scattered(params), ("even", "odd"), PROMPTS["mnist_parity"], torch.arange(10) % 2)

@@ -1,4 +1,4 @@
-"""What explainers share that are made from another row's: whose maps, what is refused, and what they are made of."""
+"""Explainers that are made from another row's: what they share, and the plainest of them, `pooled`."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, replace
@@ -7,7 +7,7 @@ from typing import Any
 from xai.core.errors import UserError
 from xai.core.settings import settings
 from xai.explainers.block import BlockExplainer, Explainer
-from xai.explainers.registry import Context, ExplainerParams, Prepared, Row, passes_of, refusal
+from xai.explainers.registry import Context, ExplainerParams, Prepared, Row, explainer, passes_of, refusal
 
 Either = Explainer | BlockExplainer
 
@@ -77,3 +77,27 @@ def made_from_row(
         build=lambda: build(source.build()),
         passes=None if cost is None else passes(cost),
     )
+
+
+def _has_pixels(context: Context, params: OfRowParams) -> None:
+    """Refuse what has no pixels to average.
+
+    Raises:
+        UserError: The other row does not fit the classifier, or its maps are of patches.
+    """
+    if not row_of(context, params.of, "pooled").params.of_pixels:
+        raise UserError(f"pooled: the maps of {params.of} are not of pixels")
+
+
+@explainer(
+    "pooled",
+    label="Pooled",
+    about="maps of pixels of another row, averaged within patches",
+    check=_has_pixels,
+    params=OfRowParams,
+)
+def pooled(context: Context, params: OfRowParams) -> Prepared:
+    """The other row's own maps, found or made, and averaged when they are read."""
+    row = context.row(params.of)
+    source = row.entry.prepare(context, row.params)
+    return replace(source, pool=context.blank().grid, passes=passes_of(context, row, source))

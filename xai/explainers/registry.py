@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 MODULES = (
     "xai.explainers.posthoc",
     "xai.explainers.controls",
-    "xai.explainers.pooled",
+    "xai.explainers.of_row",
     "xai.explainers.learned.kernel_shap_proxy",
     "xai.papers.salvage.explainers",
     "xai.papers.salvage.fast_shap",

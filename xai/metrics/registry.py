@@ -12,8 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from xai.core.errors import UserError
-from xai.core.finite import check_finite
+from xai.core.errors import UserError, check_finite
 from xai.core.settings import build, settings, unknown
 from xai.metrics.measured import Measured as Measured
 from xai.metrics.measured import TargetGame as TargetGame

@@ -5,7 +5,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from xai.core.finite import check_finite
+from xai.core.errors import check_finite
 from xai.core.settings import Whole, settings
 from xai.metrics import functional
 from xai.metrics.registry import Column, Measured, given, metric, percent

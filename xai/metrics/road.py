@@ -6,7 +6,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from xai.core.finite import check_finite
+from xai.core.errors import check_finite
 from xai.core.settings import NonNegative, settings
 from xai.metrics import functional
 from xai.metrics.registry import Measured, given, metric, percent

@@ -13,9 +13,8 @@ from xai.models.dense import check_classes
 from xai.models.maskable import References
 from xai.ranking.areas import Classify, confidence, path_areas, peak_penalty, trapezoid_weights
 from xai.ranking.axes import apply_axes, pixels_to_cells
-from xai.ranking.masks import percentiles, soft_masks
 from xai.ranking.paths import check_grid, open_reference
-from xai.ranking.sorting import check_finite_scores, gumbel_noise, soft_sort
+from xai.ranking.sorting import check_finite_scores, gumbel_noise, percentiles, soft_masks, soft_sort
 
 
 @settings

@@ -1,6 +1,7 @@
 """Test-time refinement: some gradient steps of the training objective for the images at hand."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -33,42 +34,84 @@ class RefinementParams:
     learning_rate: Positive
 
 
-def refine_maps(
-    maps: Tensor,
-    question: Question,
-    classify: Classify,
-    mean: Tensor,
-    objective: ObjectiveParams,
-    params: RefinementParams,
-    generator: torch.Generator,
-) -> list[Tensor]:
-    """Move the maps themselves along the gradient of the objective.
-
-    A gradient of one pixel is mostly noise, so it is averaged over draws and smoothed; what is left has a direction and
-    no scale, so its length is set: `size` standard deviations of the map.
+@dataclass(frozen=True)
+class Refinement:
+    """What maps are refined for, and how.
 
     Args:
-        maps: [B, H, W] to start from; a constant map counts as one of deviation 1.
-        question: The images and classes.
+        question: The images and classes; of one image, where a network is refined and images shall not share it.
         classify: The classifier, differentiable in its input.
         mean: [3] of its normalisation.
         objective: What is improved.
         params: How.
         generator: Source of grids, references and noise.
-
-    Returns:
-        T + 1 maps [B, H, W]: the first is what came, the last is refined most.
     """
-    flat = maps.flatten(1)
-    spread = flat.std(1).masked_fill(is_constant(flat), 1.0)
-    length = spread[:, None, None] * params.size
-    refined = [maps.detach()]
-    for _ in range(params.steps):
-        gradient = _gradient(refined[-1], question, classify, mean, objective, params, generator)
-        gradient = smooth(gradient, params.sigma)
-        norm = gradient.flatten(1).std(1).clamp(min=torch.finfo(gradient.dtype).tiny)
-        refined.append(refined[-1] - length * gradient / norm[:, None, None])
-    return refined
+
+    question: Question
+    classify: Classify
+    mean: Tensor
+    objective: ObjectiveParams
+    params: RefinementParams
+    generator: torch.Generator
+
+    def of_maps(self, maps: Tensor) -> list[Tensor]:
+        """Move maps [B, H, W] themselves along the gradient of the objective.
+
+        A gradient of one pixel is mostly noise, so it is averaged over draws and smoothed; what is left has a direction
+        and no scale, so its length is set: `size` standard deviations of the map, where a constant map counts as one of
+        deviation 1.
+
+        Returns:
+            T + 1 maps [B, H, W]: the first is what came, the last is refined most.
+        """
+        flat = maps.flatten(1)
+        spread = flat.std(1).masked_fill(is_constant(flat), 1.0)
+        length = spread[:, None, None] * self.params.size
+        refined = [maps.detach()]
+        for _ in range(self.params.steps):
+            gradient = smooth(self._gradient(refined[-1]), self.params.sigma)
+            norm = gradient.flatten(1).std(1).clamp(min=torch.finfo(gradient.dtype).tiny)
+            refined.append(refined[-1] - length * gradient / norm[:, None, None])
+        return refined
+
+    def of_network(self, parameters: list[Tensor], explain: Callable[[], Tensor]) -> list[Tensor]:
+        """Move the parameters that a map comes from, by Adam; the caller gives a copy that may be changed.
+
+        Args:
+            parameters: What is optimised.
+            explain: Gives maps [B, H, W] as a function of the parameters.
+
+        Returns:
+            T + 1 maps [B, H, W], the first before any step.
+        """
+        optimiser = torch.optim.Adam(parameters, lr=self.params.learning_rate)
+        refined = []
+        with torch.inference_mode(False), torch.enable_grad():
+            for _ in range(self.params.steps):
+                maps = explain()
+                refined.append(maps.detach())
+                gradient = self._gradient(refined[-1])
+                optimiser.zero_grad()
+                # Nothing else that the maps come from is to collect gradients.
+                with torch.autocast(maps.device.type, enabled=False):
+                    maps.backward(gradient / len(maps), inputs=parameters)
+                optimiser.step()
+        with torch.no_grad():
+            refined.append(explain())
+        return refined
+
+    def _gradient(self, maps: Tensor) -> Tensor:
+        """Gradient of each map's loss [B, H, W] with respect to it, averaged over draws; also in inference mode."""
+        draws, temperature = self.params.draws, self.params.temperature
+        with torch.inference_mode(False), torch.enable_grad():
+            leaf = maps.clone().requires_grad_()
+            for _ in range(draws):
+                drawn = draw(self.objective, len(maps), self.generator)
+                loss = judge(leaf, self.question, self.classify, self.mean, self.objective, drawn, temperature).loss
+                with torch.autocast(maps.device.type, enabled=False):
+                    (loss.sum() / draws).backward(inputs=[leaf])
+            assert leaf.grad is not None
+            return leaf.grad
 
 
 def in_units(maps: Tensor, scale: float | None) -> Tensor:
@@ -82,66 +125,3 @@ def in_units(maps: Tensor, scale: float | None) -> Tensor:
     spread = centred.flatten(1).std(1)[:, None, None]
     constant = is_constant(maps.flatten(1))[:, None, None]
     return (centred / spread.clamp(min=torch.finfo(maps.dtype).tiny)).masked_fill(constant, 0.0) * scale
-
-
-def refine_network(
-    parameters: list[Tensor],
-    explain: Callable[[], Tensor],
-    question: Question,
-    classify: Classify,
-    mean: Tensor,
-    objective: ObjectiveParams,
-    params: RefinementParams,
-    generator: torch.Generator,
-) -> list[Tensor]:
-    """Move the parameters that a map comes from, by Adam; the caller gives a copy that may be changed.
-
-    Args:
-        parameters: What is optimised.
-        explain: Gives maps [B, H, W] as a function of the parameters.
-        question: The images and classes; for one image at a time, if they shall not share their refinement.
-        classify: The classifier, differentiable in its input.
-        mean: [3] of its normalisation.
-        objective: What is improved.
-        params: How.
-        generator: Source of grids, references and noise.
-
-    Returns:
-        T + 1 maps [B, H, W], the first before any step.
-    """
-    optimiser = torch.optim.Adam(parameters, lr=params.learning_rate)
-    refined = []
-    with torch.inference_mode(False), torch.enable_grad():
-        for _ in range(params.steps):
-            maps = explain()
-            refined.append(maps.detach())
-            gradient = _gradient(refined[-1], question, classify, mean, objective, params, generator)
-            optimiser.zero_grad()
-            # Nothing else that the maps come from is to collect gradients.
-            with torch.autocast(maps.device.type, enabled=False):
-                maps.backward(gradient / len(maps), inputs=parameters)
-            optimiser.step()
-    with torch.no_grad():
-        refined.append(explain())
-    return refined
-
-
-def _gradient(
-    maps: Tensor,
-    question: Question,
-    classify: Classify,
-    mean: Tensor,
-    objective: ObjectiveParams,
-    params: RefinementParams,
-    generator: torch.Generator,
-) -> Tensor:
-    """Gradient of each map's loss [B, H, W] with respect to it, averaged over draws; also in inference mode."""
-    with torch.inference_mode(False), torch.enable_grad():
-        leaf = maps.clone().requires_grad_()
-        for _ in range(params.draws):
-            drawn = draw(objective, len(maps), generator)
-            loss = judge(leaf, question, classify, mean, objective, drawn, params.temperature).loss
-            with torch.autocast(maps.device.type, enabled=False):
-                (loss.sum() / params.draws).backward(inputs=[leaf])
-        assert leaf.grad is not None
-        return leaf.grad

@@ -9,13 +9,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from xai.core.errors import UserError
-from xai.core.finite import check_finite
+from xai.core.errors import UserError, check_finite
 from xai.core.runtime import Runtime
 from xai.core.settings import Count, settings
 from xai.data.catalogue import OpenData
-from xai.data.registry import Images, Split, subset
-from xai.data.sized import load_images
+from xai.data.registry import Images, Split, load_images, subset
 from xai.explainers.registry import Row
 from xai.explainers.rows import load_row
 from xai.games import PatchGame

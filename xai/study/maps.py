@@ -8,7 +8,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from xai.core.finite import check_finite
+from xai.core.errors import check_finite
 from xai.core.store import Artifact
 from xai.explainers import block as blocks
 from xai.explainers.block import Block, BlockExplainer, Explainer, Explanation

@@ -9,7 +9,7 @@ import torch
 
 from xai.api.model import Model
 from xai.classifiers.clip import clip_of_file
-from xai.classifiers.explained import explained
+from xai.classifiers.networks import explained
 from xai.classifiers.params import ClassifierParams, SurrogateParams
 from xai.core.errors import UserError
 from xai.core.files import fingerprint_file

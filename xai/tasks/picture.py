@@ -15,8 +15,7 @@ from torch import Tensor
 from xai.api.clips import is_clip
 from xai.api.loading import load
 from xai.api.model import Model
-from xai.core.errors import UserError
-from xai.core.finite import check_finite
+from xai.core.errors import UserError, check_finite
 from xai.core.progress import console
 from xai.core.settings import unknown
 from xai.core.timing import Stopwatch

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from xai.classifiers.clip import clip_of_file
-from xai.core.canonical import canonical
+from xai.core.entries import canonical
 from xai.core.errors import UserError
 from xai.core.files import write_atomically
 from xai.core.folders import final_folder, shown

@@ -8,8 +8,7 @@ from typing import Any
 
 from rich.markup import escape
 
-from xai.classifiers.explained import explained
-from xai.classifiers.networks import ClassifierStages
+from xai.classifiers.networks import ClassifierStages, explained
 from xai.classifiers.params import ClassifierParams, SurrogateParams
 from xai.core.errors import UserError
 from xai.core.files import write_atomically

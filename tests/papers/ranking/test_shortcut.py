@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tests.classifiers.bench import DATA, FIT
 from tests.classifiers.studying import CLASSIFIER, MODEL, STEP, stages
-from xai.classifiers.explained import explained
+from xai.classifiers.networks import explained
 from xai.core.errors import UserError
 from xai.core.optimisation import FitParams
 from xai.data.catalogue import OpenData
@@ -28,7 +28,7 @@ from xai.papers.ranking.params import BackboneParams
 from xai.papers.ranking.shortcut import Shortcut, ShortcutParams
 from xai.ranking.areas import confidence
 from xai.ranking.objective import ObjectiveParams, Question
-from xai.ranking.refinement import refine_maps
+from xai.ranking.refinement import Refinement
 from xai.study.case import Case, CaseParams
 from xai.study.maps import explain
 
@@ -164,7 +164,7 @@ def test_each_map_is_refined_against_its_classifier(study: Shortcut, start: str)
     maps = torch.zeros_like(begun) if start == "flat" else begun
     question = Question(images, targets[:, None], confidence(asked(images), targets[:, None]))
     generator = torch.Generator().manual_seed(0)
-    path = refine_maps(maps, question, asked, torch.tensor(MODEL.mean), OBJECTIVE, REFINED, generator)
+    path = Refinement(question, asked, torch.tensor(MODEL.mean), OBJECTIVE, REFINED, generator).of_maps(maps)
     torch.testing.assert_close(found, path[3], rtol=1e-3, atol=1e-4)
 
 

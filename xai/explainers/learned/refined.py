@@ -2,7 +2,6 @@
 
 import copy
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,7 +12,7 @@ from xai.models.dense import DenseExplainer
 from xai.models.maskable import MaskableClassifier
 from xai.ranking.areas import confidence
 from xai.ranking.objective import ObjectiveParams, Question
-from xai.ranking.refinement import RefinementParams, in_units, refine_maps, refine_network
+from xai.ranking.refinement import Refinement, RefinementParams, in_units
 
 
 class _Refined:
@@ -37,10 +36,10 @@ class _Refined:
             logits = self._classifier(block.images).float()
         return Question(block.images, targets, confidence(logits, targets))
 
-    def _asked(self, question: Question, block: Block) -> tuple[Any, ...]:
+    def _refinement(self, question: Question, block: Block) -> Refinement:
         """The draws begin where the block's do, on the device of the images."""
         generator = torch.Generator(question.images.device).manual_seed(block.generator.initial_seed())
-        return question, self._classifier, self._mean, self._objective, self._params, generator
+        return Refinement(question, self._classifier, self._mean, self._objective, self._params, generator)
 
 
 class RefinedMaps(_Refined):
@@ -70,7 +69,7 @@ class RefinedMaps(_Refined):
             raise ValueError("there are no maps to refine: what it starts from only classifies")
         height, width = block.images.shape[-2:]
         maps = in_units(enlarge_map(drawn.detach().float(), (height, width)), self._scale)
-        return Explanation(torch.stack(refine_maps(maps, *self._asked(self._question(block), block)), dim=1))
+        return Explanation(torch.stack(self._refinement(self._question(block), block).of_maps(maps), dim=1))
 
 
 class RefinedDecoder(_Refined):
@@ -98,5 +97,5 @@ class RefinedDecoder(_Refined):
             one = Question(*(part[row : row + 1] for part in question))
             decoder = copy.deepcopy(self._start.decoder).requires_grad_(True)
             draw = partial(decoder, *self._start.seen(one.images, one.targets[:, 0]))
-            images.append(refine_network(list(decoder.parameters()), draw, *self._asked(one, block)))
+            images.append(self._refinement(one, block).of_network(list(decoder.parameters()), draw))
         return Explanation(torch.cat([torch.stack(path, dim=1) for path in images]))

@@ -7,8 +7,7 @@ from torch import Tensor
 
 from xai.core.errors import UserError
 from xai.core.settings import Count, settings
-from xai.data.registry import subset
-from xai.data.sized import load_images
+from xai.data.registry import load_images, subset
 from xai.explainers.posthoc.gradients import GradientParams, PixelExplainer, PixelGradients, images_at_once
 from xai.explainers.registry import Context, Prepared, explainer
 from xai.models.maskable import MaskableClassifier

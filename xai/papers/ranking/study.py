@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from omegaconf import OmegaConf
 from pydantic import Field
 
-from xai.classifiers.explained import explained
+from xai.classifiers.networks import explained
 from xai.classifiers.params import ClassifierParams, SurrogateParams
 from xai.core.composing import compose_choice
 from xai.core.errors import UserError

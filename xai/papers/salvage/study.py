@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 import torch
 
-from xai.classifiers.explained import explained
+from xai.classifiers.networks import explained
 from xai.classifiers.params import ClassifierParams, Portion, SurrogateParams
 from xai.classifiers.vit import VitStages
 from xai.core.errors import UserError

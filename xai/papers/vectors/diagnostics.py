@@ -14,7 +14,7 @@ from xai.core.files import write_atomically
 from xai.core.runtime import Runtime
 from xai.core.store import Artifact
 from xai.data.catalogue import OpenData
-from xai.data.sized import load_images
+from xai.data.registry import load_images
 from xai.data.splits import stratified_sample
 from xai.methods.self_explainer import classification_loss
 from xai.models.clip import SelfExplainingClip

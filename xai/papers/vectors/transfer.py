@@ -3,7 +3,7 @@
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,7 +29,6 @@ from xai.study.study import together
 
 VECTOR_FILE = "explainability_vector.safetensors"
 Parameters = dict[str, Tensor]
-FineTuned = Literal["ft_source", "ft_source_x", "ft_target", "ft_target_x"]
 
 
 @dataclass
