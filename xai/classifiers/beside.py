@@ -13,7 +13,7 @@ from xai.classifiers.cnn import CnnStages
 from xai.classifiers.networks import ClassifierStages
 from xai.classifiers.params import ClassifierParams
 from xai.classifiers.vit import VitStages
-from xai.core.canonical import canonical
+from xai.core.entries import canonical
 from xai.core.errors import UserError
 from xai.core.optimisation import FitParams
 from xai.core.settings import build, unknown
