@@ -41,7 +41,7 @@ demo: $(STAMP)  ## the whole idea on real images, with controls and a report (mi
 	trap "kill $$helper 2>/dev/null" EXIT; $(BIN)/python run.py experiment=demo $(ARGS)
 
 # The photographs of scikit-image are installed when they are asked for.
-compare: $(STAMP)  ## every explainer that fits, by every metric: digits with a ViT, photographs with a CNN (under an hour)
+compare: $(STAMP)  ## every explainer that fits, by every metric: digits with a ViT and with a CNN, photographs with a CNN (about an hour)
 	@$(BIN)/python -c 'import skimage' 2>/dev/null || { $(call INSTALL,photos); }
 	$(BIN)/python run.py task=train method=classifier name=compare_classifier logger=none
 	$(BIN)/python run.py task=train method=classifier model=cnn_tiny name=compare_judge logger=none

@@ -1,15 +1,16 @@
 """`rows=[all]`: what is among them, and what is not."""
 
+from functools import partial
 from types import SimpleNamespace
 
 from tests.explainers.context import Context
 from xai.explainers.rows import load_row
-from xai.study.everything import every_row
+from xai.study.everything import cost_of, every_row
 
 
 def test_all_rows_are_one_of_each_explainer_and_kind_of_map_and_none_that_is_trained() -> None:
     named = [load_row("integrated_gradients_pixels")]
-    rows, left = every_row(named, {"rise": {"masks": 50}}, Context(), None)
+    rows, left = every_row(named, {"rise": {"masks": 50}}, partial(cost_of, Context()), None)
     names = [row.name for row in rows]
     assert {"rise", "kernel_shap", "grad_cam", "saliency", "saliency_pixels", "integrated_gradients"} <= set(names)
     assert {"random", "brightness", "object_mask"} <= set(names)
@@ -23,12 +24,12 @@ def test_all_rows_are_one_of_each_explainer_and_kind_of_map_and_none_that_is_tra
 
 
 def test_what_costs_more_than_the_budget_is_left_out_with_its_cost() -> None:
-    context = Context(model=SimpleNamespace(image_size=12))
-    rows, left = every_row([], {}, context, 300)
+    costs = partial(cost_of, Context(model=SimpleNamespace(image_size=12)))
+    rows, left = every_row([], {}, costs, 300)
     assert "exact_shapley" in left
     assert "more than budget=300; by its name it is taken" in left["exact_shapley"]
     assert not {row.name for row in rows} & set(left)
     # A pass for each of the 16 channels of a layer, and 1.
-    few, left = every_row([], {}, context, 16)
+    few, left = every_row([], {}, costs, 16)
     assert left["score_cam"] == left["ablation_cam"] == left["exact_shapley"].replace("512", "17").replace("300", "16")
     assert "saliency" in {row.name for row in few}

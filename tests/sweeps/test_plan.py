@@ -68,8 +68,23 @@ def test_every_embedded_sweep_is_planned(name: str) -> None:
 def test_a_job_of_a_sweep_may_ask_for_all_rows() -> None:
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         (settings,) = planned_settings(["sweep=compare", "experiment=compare_photos"])
+        check_named(settings)
+        planned = [stage.name for stage in stages_of(settings)]
     assert list(settings.rows) == ["all"]
-    check_named(settings)
+    assert {"scores: removal", "kernel_shap of the test images"} <= set(planned)
+    assert not [name for name in planned if name.startswith("exact_shapley")]
+
+
+def test_explainers_that_a_comparison_or_a_vector_trains_are_part_of_its_plan() -> None:
+    (stages,) = planned("sweep=compare", "experiment=compare_cnn", "rows=[fast_shap,rise]")
+    # 4,000 images, 16 times: 8 masked ones and a step of the network's own.
+    assert stages["training of fast_shap"] == 4000 * 16 * (8 + 3)
+    assert "surrogate" in stages
+    typed = ["sweep=mixed_supervision", "supervision=salvage", "explainers.vit_shapley.network=vit_tiny"]
+    (vector,) = planned(*typed, "explainers.salvage.network=vit_tiny", "explainers.salvage.masks=4")
+    assert "surrogate" not in vector
+    for each in ("training of salvage on the source", "training of salvage"):
+        assert vector[each] % (16 * (4 + 3)) == 0 < vector[each]
 
 
 def test_a_rate_that_is_measured(sweep: Sweeping, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import timm
 import torch
 
+from xai.classifiers.params import SurrogateParams
 from xai.core.errors import UserError
 from xai.core.optimisation import FitParams
 from xai.data.facts import counts
@@ -77,8 +78,10 @@ def stages_of(asked: StudySettings) -> list[Stage]:
     elif isinstance(asked, SalvageStudy | RankingStudy):
         explained = plan.networks(asked)
     elif asked.study == "compare":
-        # The classifier is there, and nothing is trained.
-        explained, rows = [], plan.compared(getattr(asked, "budget", None))
+        # The classifier is there, and no more is trained than the rows that were named.
+        settings: Any = asked
+        explained, rows = [], plan.compared(settings.budget)
+        plan.learned(rows, settings.surrogate)
     else:
         raise UserError(f"task=plan knows study=vectors, salvage, ranking and compare: {asked.study} is none of them")
     plan.measured(explained, rows)
@@ -130,22 +133,32 @@ class _Plan:
         """The classifier, where rows are learned from masks the surrogate, and every row's own training."""
         rows = open_rows(asked.rows, asked.explainers)
         wanted = [*rows, *made_from(rows, asked.explainers).values()]
-        train = self.images["train"]
-        explained = self.train("classifier", asked.classifier.fit, train, 3, own=asked.classifier)
-        surrogate = None
-        if isinstance(asked, SalvageStudy) or any(hasattr(row.params, "masks") and _fit(row) for row in wanted):
-            passes = _FORWARD_AND_BACKWARD + float(asked.surrogate.teacher == "classifier")
-            surrogate = self.train("surrogate", asked.surrogate.fit, train, passes, explained, own=asked.surrogate)
-        for row in wanted:
-            fit = _fit(row)
-            if fit is not None:
-                needs = surrogate if hasattr(row.params, "masks") and surrogate else explained
-                passes = _FORWARD_AND_BACKWARD + _learning(row.params)
-                # Two rows may read one network differently.
-                own = repr((row.entry.info.name, [(k, v) for k, v in vars(row.params).items() if k not in _READ_OFF]))
-                name = self.names.setdefault(own, f"training of {row.name}")
-                self.trained[row.name] = self.train(name, fit, train, passes, needs, own=own)
+        explained = self.train("classifier", asked.classifier.fit, self.images["train"], 3, own=asked.classifier)
+        surrogate = self.learned(wanted, asked.surrogate, explained, always=isinstance(asked, SalvageStudy))
         return [surrogate if isinstance(asked, SalvageStudy) and surrogate else explained]
+
+    def learned(
+        self, rows: Sequence[Row], how: SurrogateParams, *classifier: Stage, always: bool = False
+    ) -> Stage | None:
+        """The trainings that rows ask for, and the surrogate that those learn from which are learned from masks."""
+        surrogate, learning = None, [row for row in rows if _fit(row) is not None]
+        if always or any(_of_surrogate(row) for row in learning):
+            passes = _FORWARD_AND_BACKWARD + float(how.teacher == "classifier")
+            surrogate = self.train("surrogate", how.fit, self.images["train"], passes, *classifier, own=how)
+        for row in learning:
+            needs = (surrogate,) if surrogate and _of_surrogate(row) else classifier
+            # Two rows may read one network differently.
+            own = repr((row.entry.info.name, [(k, v) for k, v in vars(row.params).items() if k not in _READ_OFF]))
+            name = self.names.setdefault(own, f"training of {row.name}")
+            self.trained[row.name] = self.learn(name, row, self.images["train"], *needs, own=own)
+        return surrogate
+
+    def learn(self, name: str, row: Row, images: int, *needs: Stage, own: Any = None, on: Any = None) -> Stage:
+        """The training of an explainer."""
+        fit = _fit(row)
+        assert fit is not None
+        passes = _FORWARD_AND_BACKWARD + _learning(row.params)
+        return self.train(name, fit, images, passes, *needs, own=own or row, on=on)
 
     def vectors(self, asked: VectorsStudy) -> list[Stage]:
         """Classifiers of source and target, supervision, the explaining network of the source, and the bound."""
@@ -158,8 +171,14 @@ class _Plan:
         ft_source = self.train("ft source", params.source_fit, supervised, 3, on=asked.source, own=fixed)
         train = params.target_images or self.images["train"]
         ft_target = self.train("ft target", params.target_fit, train, 3, own=moving)
+        explaining, bounding = [ft_source], [ft_target]
+        if _fit(supervision) is not None:
+            # Beside each classifier a network of its own.
+            name, whole = f"training of {supervision.name}", source["train"]
+            explaining.append(self.learn(f"{name} on the source", supervision, whole, ft_source, on=asked.source))
+            bounding.append(self.learn(name, supervision, self.images["train"], ft_target))
         source_x = self.explain(
-            supervision, supervised, "train", f"the source, {_title(asked.source)}", ft_source, on=asked.source
+            supervision, supervised, "train", f"the source, {_title(asked.source)}", *explaining, on=asked.source
         )
         moved = [
             self.train(
@@ -170,18 +189,18 @@ class _Plan:
         chosen: list[Stage] = [*moved, ft_target]
         if len(alphas) * len(lambdas) > 1:
             held_out = params.validation_images or self.images["validation"]
-            reference = self.explain(supervision, held_out, "validation", "the validation split", ft_target)
+            reference = self.explain(supervision, held_out, "validation", "the validation split", *bounding)
             passes = float(len(alphas) * len(lambdas) * held_out)
             own = (self.asked.data, self.model, self.asked.seed, params)
             chosen = [self.add(Stage("choice of alpha, lambda2", passes, 0, 0, (*moved, ft_target, reference), own))]
         if "ft_target_x" in asked.rows:
             images = params.bound_images or train
             bound = with_coalitions(supervision, params.bound_coalitions)
-            target_x = self.explain(bound, images, "train", "the target's training images", ft_target)
+            target_x = self.explain(bound, images, "train", "the target's training images", *bounding)
             alpha = alphas[0] if len(alphas) == 1 else None
             chosen.append(self.train("ft target+X", params.bound_fit, images, 3, target_x, own=alpha))
         split = asked.case.split
-        self.explain(supervision, asked.case.images or self.images[split], split, f"the {split} images", ft_target)
+        self.explain(supervision, asked.case.images or self.images[split], split, f"the {split} images", *bounding)
         return chosen
 
     def compared(self, budget: int | None) -> list[Row]:
@@ -189,7 +208,7 @@ class _Plan:
         asked = self.asked
         named = [name for name in asked.rows if name != ALL]
         rows = open_rows(named, asked.explainers) if named else []
-        return [*rows, *(every_row(rows, asked.explainers, self.players, budget)[0] if ALL in asked.rows else ())]
+        return [*rows, *(every_row(rows, asked.explainers, self.cost, budget)[0] if ALL in asked.rows else ())]
 
     def measured(self, explained: Sequence[Stage], rows: Sequence[Row] | None = None) -> None:
         """Maps of all rows, and scores of all metrics for each."""
@@ -212,6 +231,11 @@ class _Plan:
 
 def _fit(row: Row) -> FitParams | None:
     return getattr(row.params, "fit", None)
+
+
+def _of_surrogate(row: Row) -> bool:
+    """Whether a row is learned from masks, and not beside a classifier that is asked as it is."""
+    return hasattr(row.params, "masks") and getattr(row.params, "network", None) is None
 
 
 def _learning(params: Any) -> float:

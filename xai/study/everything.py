@@ -1,6 +1,6 @@
 """`rows=[all]`: every explainer that there is, once for maps of patches and once for maps of pixels."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from xai.core.composing import choices
@@ -13,7 +13,7 @@ _ORDER = ("post-hoc", "control")
 
 
 def every_row(
-    named: Sequence[Row], overrides: Mapping[str, Any], context: Context, budget: int | None
+    named: Sequence[Row], overrides: Mapping[str, Any], cost_of: Callable[[Row], float], budget: int | None
 ) -> tuple[list[Row], dict[str, str]]:
     """The rows of conf/explainer that need no training, one of each explainer and kind of map.
 
@@ -25,7 +25,7 @@ def every_row(
     Args:
         named: Rows that are there already.
         overrides: By row, settings that replace those of its file.
-        context: What is explained.
+        cost_of: Forward passes that a map by a row costs.
         budget: Forward passes that a map may cost; None: any number.
 
     Returns:
@@ -39,7 +39,7 @@ def every_row(
             continue
         if (row.entry.name, row.params.of_pixels) in found:
             continue
-        if budget is not None and (cost := _cost(context, row)) > budget:
+        if budget is not None and (cost := cost_of(row)) > budget:
             left[name] = f"a map costs {cost:,.0f} passes, more than budget={budget}; by its name it is taken"
             continue
         found[row.entry.name, row.params.of_pixels] = row
@@ -47,7 +47,7 @@ def every_row(
     return sorted(new, key=lambda row: (_ORDER.index(row.entry.info.kind), row.params.of_pixels)), left
 
 
-def _cost(context: Context, row: Row) -> float:
+def cost_of(context: Context, row: Row) -> float:
     """Passes that a map costs; nothing where the row does not fit, which is said later."""
     try:
         return passes_of(context, row) or 0.0

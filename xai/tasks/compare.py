@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from xai.report.present import Told, check_views, present, source_of
 from xai.study.case import Case, ExplainedModel, check_images, check_judge, facts
 from xai.study.cost import asked_of, say_cost
 from xai.study.effort import Quick, is_quick, lighter
-from xai.study.everything import ALL, every_row
+from xai.study.everything import ALL, cost_of, every_row
 from xai.study.frame import Frames
 from xai.study.mosaic import mosaic_of, no_mosaic, probed
 from xai.study.params import StudySettings, open_metrics, open_rows
@@ -137,7 +138,7 @@ def run(asked: CompareSettings, output: Path) -> None:
     case = Case(runtime, _opened(asked, runtime, data, named), data, params, asked.seed, judge=judge)
     unfit: dict[str, str] = {}
     if ALL in asked.rows:
-        more, unfit = every_row(rows, asked.explainers, case, asked.budget)
+        more, unfit = every_row(rows, asked.explainers, partial(cost_of, case), asked.budget)
         rows = [*rows, *more]
     reference = None if asked.reference is None else load_row(asked.reference, asked.explainers, asked="reference")
     study = Study(rows, _cases(case, chosen, probe), made_from(rows, asked.explainers), reference, unfit=unfit)
