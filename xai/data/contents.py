@@ -22,21 +22,13 @@ _SETTLED = 2_000_000_000
 
 
 def memory_of(folder: Path) -> Path:
-    """Where the hashes of a folder's files are remembered: below the user's cache folder.
-
-    Raises:
-        OSError: There is none.
-    """
+    """Where the hashes of a folder's files are remembered: below the user's cache folder; OSError: there is none."""
     name = hashlib.sha256(os.fsencode(os.path.realpath(folder))).hexdigest()[:20]
     return cache_folder() / "contents" / f"{name}.json"
 
 
 def hashes(folder: Path, names: Sequence[str]) -> list[str]:
-    """The hash of the bytes of each file of a folder.
-
-    Raises:
-        UserError: a file that is not there or cannot be read.
-    """
+    """The hash of the bytes of each file of a folder; UserError: a file that is not there or cannot be read."""
     known = _remembered(folder)
     stamps = {name: _stamp(folder / name) for name in names}
     changed = [name for name, stamp in stamps.items() if known.get(name, [None])[0] != stamp]

@@ -270,11 +270,7 @@ def check_present(files: Files, source: str) -> None:
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a UTF-8 text file that are not blank, stripped.
-
-    Raises:
-        UserError: unreadable, no text, or empty.
-    """
+    """The lines of a UTF-8 text file that are not blank, stripped; UserError: unreadable, no text, or empty."""
     try:
         lines = [line.strip() for line in read_text(path).splitlines()]
     except (OSError, ValueError) as error:

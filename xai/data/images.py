@@ -131,11 +131,7 @@ def region_to_tensor(region: NDArray[np.bool_], size: int, fit: str = "crop") ->
 
 
 def check_link(path: Path) -> None:
-    """Refuse a link that points at nothing.
-
-    Raises:
-        UserError: naming the link and what it should have led to.
-    """
+    """Refuse a link that points at nothing; UserError naming the link and what it should have led to."""
     if path.is_symlink() and not path.exists():
         raise UserError(f"{path} is a link to {os.readlink(path)}, which is not there; mend or remove the link")
 

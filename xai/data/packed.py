@@ -106,11 +106,7 @@ def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
 
 
 def find_idx(root: Path, stem: str, dimensions: int) -> Path:
-    """Where an idx file lies, packed or not.
-
-    Raises:
-        MissingError: Nowhere.
-    """
+    """Where an idx file lies, packed or not; MissingError: nowhere."""
     leaves = [f"{stem}{sign}idx{dimensions}-ubyte{end}" for sign in "-." for end in ("", ".gz")]
     folders = (root, root / "MNIST" / "raw", root / "raw", root / "mnist")
     places = [folder / leaf for folder in folders for leaf in leaves]

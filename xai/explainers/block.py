@@ -97,11 +97,7 @@ def source(generator: torch.Generator | None) -> torch.Generator:
 
 
 def check_targets(images: Tensor, targets: Tensor) -> None:
-    """Refuse anything but one class for each of one or more images.
-
-    Raises:
-        ValueError: With the shapes that came.
-    """
+    """Refuse anything but one class for each of one or more images; ValueError: with the shapes that came."""
     if not len(images) or targets.shape != (len(images),):
         raise ValueError(
             f"images are {list(images.shape)} and targets {list(targets.shape)}: one class an image is needed"

@@ -28,11 +28,7 @@ class Trace(NamedTuple):
 
 
 def transformer(classifier: MaskableClassifier) -> TransformerClassifier:
-    """The classifier as a transformer.
-
-    Raises:
-        UserError: It is none that is known here.
-    """
+    """The classifier as a transformer; UserError: it is none that is known here."""
     if isinstance(classifier, TransformerClassifier):
         return classifier
     raise UserError(

@@ -101,10 +101,6 @@ def package_file(name: str) -> Path:
 
 
 def package_weights(name: str) -> dict[str, Tensor]:
-    """The tensors of a package by timm's names.
-
-    Raises:
-        UserError: It is not installed, or its file is missing or broken.
-    """
+    """The tensors of a package by timm's names; UserError: it is not installed, or its file is missing or broken."""
     tensors = read_weights(package_file(name), what="weights", require_finite=True).tensors
     return {PACKAGES[name].rename(key): value for key, value in tensors.items()}

@@ -66,22 +66,14 @@ class DenseExplainer(nn.Module):
     @captum_names
     @torch.no_grad()
     def attribute(self, images: Tensor, targets: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """As `forward`, without gradients; nothing is drawn.
-
-        Raises:
-            UserError: A class that the explainer does not know.
-        """
+        """As `forward`, without gradients; nothing is drawn; UserError: a class that the explainer does not know."""
         check_classes(targets, self.classes)
         maps: Tensor = self(images, targets)
         return maps
 
 
 def check_classes(targets: Tensor, classes: int) -> None:
-    """Refuse class indices out of range.
-
-    Raises:
-        UserError: With the first of them.
-    """
+    """Refuse class indices out of range; UserError: with the first of them."""
     wrong = targets[(targets < 0) | (targets >= classes)]
     if len(wrong):
         raise UserError(f"class {int(wrong[0])} is unknown: the classifier has {classes}, 0 to {classes - 1}")

@@ -98,11 +98,7 @@ _FAMILIES: dict[str, Family] = {}
 
 
 def register(name: str, *, about: str, example: str, telling: Sequence[str] = ()) -> Callable[[T], T]:
-    """Register settings as those of a family; see `Family`.
-
-    Raises:
-        UserError: The name is taken.
-    """
+    """Register settings as those of a family; see `Family`; UserError: the name is taken."""
     if name in _FAMILIES:
         raise UserError(f"a family of models is called {name} already: choose another name")
 
@@ -119,11 +115,7 @@ def families() -> list[Family]:
 
 
 def named(name: Any) -> Family:
-    """A family by its name.
-
-    Raises:
-        UserError: Nobody has registered it.
-    """
+    """A family by its name; UserError: nobody has registered it."""
     plugins.load()
     if name not in _FAMILIES:
         more = "; one of your own is registered by plugins=[your_module]"

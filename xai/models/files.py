@@ -149,11 +149,7 @@ def load(path: Path, params: Geometry | None = None, removal: Removal | None = N
 
 
 def load_classifier(path: Path, params: ClipParams | None = None, removal: Removal | None = None) -> SelfExplainingClip:
-    """As `load`, of a file that holds a CLIP.
-
-    Raises:
-        UserError: As `load`, and where it holds another network.
-    """
+    """As `load`, of a file that holds a CLIP; UserError as `load`, and where it holds another network."""
     network = load(path, params, removal).network
     if not isinstance(network, SelfExplainingClip):
         raise UserError(f"{path} is no CLIP classifier: give the classifier.safetensors of a run of study=vectors")

@@ -75,11 +75,7 @@ class LinearDecoder(nn.Module):
 
 
 def build_decoder(kind: str, width: int, scores: int, depth: int, heads: int) -> MaskTransformer | LinearDecoder:
-    """A decoder by name.
-
-    Raises:
-        UserError: The name is unknown, or heads do not divide the width.
-    """
+    """A decoder by name; UserError: the name is unknown, or heads do not divide the width."""
     if kind not in get_args(Decoder):
         raise UserError(f"decoder={kind} is unknown: use {' or '.join(get_args(Decoder))}")
     if width % heads:

@@ -9,11 +9,7 @@ from xai.ranking.axes import apply_axes, cells_to_pixels
 
 
 def check_grid(grid: int, height: int, width: int) -> None:
-    """Refuse grids finer than the image.
-
-    Raises:
-        UserError: With both sizes.
-    """
+    """Refuse grids finer than the image; UserError: with both sizes."""
     if not 2 <= grid <= min(height, width):
         raise UserError(
             f"a grid of {grid} x {grid} cells does not fit an image of {height} x {width} px: use 2 to "

@@ -11,11 +11,7 @@ from xai.ranking.sinkhorn import sinkhorn
 
 
 def check_finite_scores(scores: Tensor, what: str = "the map") -> None:
-    """Refuse what has no order.
-
-    Raises:
-        UserError: Where a number is NaN or infinite; the line names the image.
-    """
+    """Refuse what has no order; UserError where a number is NaN or infinite; the line names the image."""
     bad = ~scores.isfinite().flatten(1).all(1)
     if bad.any():
         image = int(bad.nonzero()[0])
@@ -65,11 +61,7 @@ def gumbel_noise(batch: int, cells: int, generator: torch.Generator) -> Tensor:
 
 
 def percentiles(steps: int, device: torch.device | None = None) -> Tensor:
-    """Shares that are removed, [S] evenly from 0 to 1.
-
-    Raises:
-        UserError: Fewer than two.
-    """
+    """Shares that are removed, [S] evenly from 0 to 1; UserError: fewer than two."""
     if steps < 2:
         raise UserError(f"steps={steps}: a path has its two ends at least, use 2 or more")
     return torch.linspace(0, 1, steps, device=device)

@@ -116,11 +116,7 @@ def present(study: Study, frames: Frames, asked: StudySettings, output: Path, to
 
 
 def check_views(settings: StudySettings) -> None:
-    """Refuse tables, claims and figures that there are not, before anything is measured for them.
-
-    Raises:
-        UserError: As said, or a file of one is wrong.
-    """
+    """Refuse tables, claims and figures that there are not, before anything is measured for them."""
     for name in settings.tables:
         read_table(config_file("table", name))
     for name in settings.claims:

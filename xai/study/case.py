@@ -278,11 +278,7 @@ class Case:
         return {}
 
     def row(self, name: str) -> Row:
-        """Another row of the same study, or one of the configuration's.
-
-        Raises:
-            UserError: There is none of this name.
-        """
+        """Another row of the same study, or one of the configuration's; UserError: there is none of this name."""
         return self.others[name] if name in self.others else load_row(name)
 
     def maps_of(self, name: str, split: str, images: int | None) -> Tensor:

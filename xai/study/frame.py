@@ -178,11 +178,7 @@ def write_frames(folder: Path, frames: Frames) -> None:
 
 
 def read_frames(folder: Path) -> Frames:
-    """Read what `write_frames` wrote.
-
-    Raises:
-        UserError: A file is missing or is no such table.
-    """
+    """Read what `write_frames` wrote; UserError: a file is missing or is no such table."""
     return Frames(*(_read(Path(folder) / f"{name}.csv") for name in NAMES))
 
 

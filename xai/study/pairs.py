@@ -193,17 +193,17 @@ def judge_relation(pairs: pd.DataFrame, relation: Relation, columns: Mapping[str
     seeds = [correlation(*(each.xs(seed, level="seed") for each in (x, y))).r for seed in x.index.unique("seed")]
     held = [relation.sign * r > 0 for r in seeds]
     told = f"{labels[0][:1].upper()}{labels[0][1:]}"
-    low, high = (math.tanh(bound) for bound in t_interval([math.atanh(min(max(r, -_ONE), _ONE)) for r in seeds]))
+    low, high = t_interval([math.atanh(min(max(r, -_ONE), _ONE)) for r in seeds])
     return _line(
         f"{told} tells {labels[1]} ({'+' if relation.sign > 0 else '−'})",
         relation.paper,
         f"r over {found.n} pairs, p = {found.p:.1g} as of independent ones, {found.permuted:.2g} by permuting the sets",
-        found.r,
         seeds,
-        found.permuted,
         held,
-        "the sets in another order do as well" if found.permuted >= LEVEL else "",
-        (low, high),
+        value=found.r,
+        p=found.permuted,
+        why="the sets in another order do as well" if found.permuted >= LEVEL else "",
+        interval=(math.tanh(low), math.tanh(high)),
     )
 
 
@@ -211,69 +211,55 @@ def judge_share(pairs: pd.DataFrame, share: Share) -> dict[str, Any]:
     """A line of the table of verdicts: the share of the pairs in which all conditions hold, seed by seed."""
     holds = pd.Series(True, index=pairs.index)
     for each in share.conditions:
-        ratio = quantity(pairs, Quantity(each.metric, each.row)) / quantity(
-            pairs, Quantity(each.metric, each.relative_to)
-        )
+        mine, theirs = (quantity(pairs, Quantity(each.metric, row)) for row in (each.row, each.relative_to))
+        ratio = mine / theirs
         if ratio.isna().all():
-            return _line(share.text, share.paper, "share of the pairs", math.nan, [], math.nan, [], "")
-        holds &= (ratio < (math.inf if each.below is None else each.below)) & (
-            ratio >= (-math.inf if each.least is None else each.least)
-        )
+            return _line(share.text, share.paper, "share of the pairs", [], [])
+        if each.below is not None:
+            holds &= ratio < each.below
+        if each.least is not None:
+            holds &= ratio >= each.least
     seeds = holds.groupby(level="seed").mean()
     count = len(holds.groupby(level=["source", "data"]).size())
     low, high = t_interval(list(seeds))
-    return _line(
-        share.text,
-        share.paper,
-        f"share of {count} pairs",
-        float(seeds.mean()),
-        list(seeds),
-        math.nan,
-        [value > share.of for value in seeds],
-        "",
-        (max(low, 0.0), min(high, 1.0)),
-        share.of,
-    )
+    held = [value > share.of for value in seeds]
+    interval = (max(low, 0.0), min(high, 1.0))
+    of = f"share of {count} pairs"
+    return _line(share.text, share.paper, of, list(seeds), held, interval=interval, threshold=share.of)
 
 
 def judge_choice(pairs: pd.DataFrame, choice: Choice) -> dict[str, Any]:
     """A line of the table of verdicts: what the chosen source gives less the mean of all sources, mean over targets."""
     both = pd.DataFrame({"by": quantity(pairs, choice.by), "of": quantity(pairs, choice.of)}).dropna()
     if both.empty:
-        return _line(choice.text, choice.paper, "chosen less mean", math.nan, [], math.nan, [], "")
+        return _line(choice.text, choice.paper, "chosen less mean", [], [])
     gained = []
     for (seed, _), of_target in both.groupby(level=["seed", "data"]):
         by, of = (of_target[name].to_numpy(dtype=np.float64) for name in ("by", "of"))
         gained.append((seed, of[by.argmin() if choice.lowest else by.argmax()] - of.mean()))
     seeds = pd.DataFrame(gained, columns=["seed", "gained"]).groupby("seed")["gained"].mean()
-    return _line(
-        choice.text,
-        choice.paper,
-        f"chosen less mean, over {both.index.unique('data').size} targets",
-        float(seeds.mean()),
-        list(seeds),
-        math.nan,
-        [value < 0 for value in seeds],
-        "",
-        t_interval(list(seeds)),
-    )
+    of = f"chosen less mean, over {both.index.unique('data').size} targets"
+    return _line(choice.text, choice.paper, of, list(seeds), [value < 0 for value in seeds])
 
 
 def _line(
     text: str,
     paper: str,
     metric: str,
-    value: float,
     seeds: Sequence[float],
-    p: float,
     held: Sequence[bool],
-    why: str,
-    interval: tuple[float, float] = (math.nan, math.nan),
+    *,
+    value: float | None = None,
+    p: float = math.nan,
+    why: str = "",
+    interval: tuple[float, float] | None = None,
     threshold: float = 0.0,
 ) -> dict[str, Any]:
-    low, high = interval
+    """A line of the table of verdicts, by the values of some seeds; `value` and `interval` are of them unless given."""
+    mean = float(np.mean(seeds)) if seeds else math.nan
+    found, (low, high) = mean if value is None else value, interval or t_interval(seeds)
     verdict = "undecided"
-    if not math.isfinite(value):
+    if not math.isfinite(found):
         verdict, why = "not measured", "no run has it"
     elif len(seeds) < MINIMUM_SEEDS:
         why = f"{len(seeds)} seed{'s' * (len(seeds) != 1)}, of at least {MINIMUM_SEEDS}"
@@ -283,15 +269,5 @@ def _line(
         why = f"the interval holds {threshold:g}"
     elif not why:
         verdict = "holds" if held[0] else "does not hold"
-    return {
-        "claim": text,
-        "paper": paper,
-        "metric": metric,
-        "difference": value,
-        "low": low,
-        "high": high,
-        "seeds": len(seeds),
-        "p": p,
-        "verdict": verdict,
-        "why": why,
-    }
+    said = {"claim": text, "paper": paper, "metric": metric, "difference": found, "low": low, "high": high}
+    return said | {"seeds": len(seeds), "p": p, "verdict": verdict, "why": why}

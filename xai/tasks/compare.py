@@ -230,11 +230,7 @@ def with_classes(
 
 
 def _opened(asked: CompareSettings, runtime: Runtime, data: OpenData, named: Model | None) -> ExplainedModel:
-    """The classifier that is explained.
-
-    Raises:
-        UserError: There is none, or it does not fit the data set.
-    """
+    """The classifier that is explained; UserError: there is none, or it does not fit the data set."""
     checkpoint = None if asked.checkpoint is None else Path(asked.checkpoint)
     if named is not None:
         return _explained(named, asked, data)

@@ -49,11 +49,7 @@ TASKS = {
 
 
 def choose(values: Mapping[str, Any]) -> Task:
-    """What a configuration asks for.
-
-    Raises:
-        UserError: There is no such task, or none that trains or studies what is named.
-    """
+    """What a configuration asks for; UserError: there is no such task, or none that trains or studies what is named."""
     name = values.get("task")
     if name not in TASKS:
         raise UserError(unknown(f"task={name}", str(name), TASKS, "task", "choose from"))

@@ -46,11 +46,7 @@ STUDIES = {
 
 
 def task(values: Mapping[str, Any]) -> Task:
-    """The study that is asked for.
-
-    Raises:
-        UserError: There is none of its name, or none was named.
-    """
+    """The study that is asked for; UserError: there is none of its name, or none was named."""
     name = values.get("study")
     if name in STUDIES:
         return Task(f"study={name}", STUDIES[str(name)].settings, run_study)

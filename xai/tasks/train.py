@@ -73,11 +73,7 @@ class ExplainerTraining(ClassifierTraining):
 
 
 def task(values: Mapping[str, Any]) -> Task:
-    """What is trained, by `method`.
-
-    Raises:
-        UserError: The method is nothing that can be trained by itself.
-    """
+    """What is trained, by `method`; UserError: the method is nothing that can be trained by itself."""
     method, own = str(values.get("method")), {"classifier": ClassifierTraining, "surrogate": SurrogateTraining}
     if method in own:
         return Task(f"method={method}", own[method], train_classifier)

@@ -107,11 +107,7 @@ class ObjectMask(OfClassifier[MapParams]):
     """The share of each patch that lies in the region, or for pixels whether it does."""
 
     def explain(self, block: Block) -> Explanation:
-        """Maps in [0, 1], float32: [B, h, w] or [B, H, W].
-
-        Raises:
-            UserError: Where the images have no regions.
-        """
+        """Maps in [0, 1], float32: [B, h, w] or [B, H, W]; UserError where the images have no regions."""
         if block.regions is None:
             raise UserError("object_mask needs the regions of the objects: leave it out for images without them")
         if self.params.of_pixels:

@@ -60,11 +60,7 @@ class ExpectedGradients(PixelExplainer[ExpectedGradientsParams]):
 
 
 def check(context: Context, params: ExpectedGradientsParams) -> None:
-    """Refuse data without another image.
-
-    Raises:
-        UserError: Where there is only one.
-    """
+    """Refuse data without another image; UserError where there is only one."""
     if len(context.data.source.labels(SPLIT)) < 2:
         raise UserError(
             "expected_gradients measures an image from others, and there is only one: give more, or use "

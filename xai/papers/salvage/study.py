@@ -98,11 +98,7 @@ def open_study(asked: SalvageStudy, runtime: Runtime) -> StudyWithExamples:
 
 
 def chosen(data: OpenData, split: Split, wanted: Examples, name: str) -> list[int]:
-    """The numbers of the images of the sheet `name`.
-
-    Raises:
-        UserError: The split has not so many.
-    """
+    """The numbers of the images of the sheet `name`; UserError: the split has not so many."""
     labels = data.source.labels(split)
     if wanted == "classes":
         return [int((labels == label).nonzero()[0]) for label in labels.unique()]

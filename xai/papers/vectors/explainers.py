@@ -82,11 +82,7 @@ class ClassMean(SelfExplaining):
 
 
 def networks_of(context: Context) -> Transfer:
-    """The transfer that a case is about.
-
-    Raises:
-        UserError: It is about none.
-    """
+    """The transfer that a case is about; UserError: it is about none."""
     networks = context.model.networks
     if not isinstance(networks, Transfer):
         raise UserError("it is a row of a transfer of explainability vectors: use it with study=vectors")

@@ -72,11 +72,7 @@ class TransferStudy(Study):
     top: int
 
     def run(self) -> Frames:
-        """Choose, then measure; frames of both splits.
-
-        Raises:
-            UserError: No row fits.
-        """
+        """Choose, then measure; frames of both splits; UserError: no row fits."""
         choosing = []
         if self.choice is None:
             choosing = [each.run() for each in self.choosing.values()]

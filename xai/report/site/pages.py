@@ -296,11 +296,7 @@ def _put(picture: Path, place: Path) -> None:
 
 
 def plotly() -> bytes:
-    """Plotly's script, as its package brings it.
-
-    Raises:
-        UserError: It is not installed.
-    """
+    """Plotly's script, as its package brings it; UserError: it is not installed."""
     try:
         return (files("plotly") / "package_data" / "plotly.min.js").read_bytes()
     except (ModuleNotFoundError, FileNotFoundError):
