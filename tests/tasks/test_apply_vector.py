@@ -14,7 +14,7 @@ from xai.models.clip import trainable
 from xai.models.spec import describe
 from xai.models.weights import architecture_hash
 from xai.papers.vectors import base as base_stage
-from xai.papers.vectors.fine_tuning import assemble
+from xai.papers.vectors.fine_tuning import Domain
 from xai.tasks.apply_vector import Applied, ApplyParams, apply_vector
 
 TAG = "b" * 20
@@ -27,7 +27,7 @@ class Folder:
         self.root, self.bench = root, runtime(root)
         theta_base = base(self.bench)
         monkeypatch.setattr(base_stage, "base_weights", lambda *_: theta_base.artifact)
-        network = assemble(self.bench, MODEL, theta_base, DATA, None)
+        network = Domain(self.bench, MODEL, theta_base, DATA).assemble(None)
         self.theta = trainable(network)
         architecture = architecture_hash(self.theta)
         self.spec = describe(MODEL, "classifier", DATA.name, DATA.source.classes, base=TAG)

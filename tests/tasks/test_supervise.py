@@ -23,7 +23,7 @@ from xai.models.spec import describe
 from xai.models.weights import write_weights
 from xai.papers.vectors import base as base_stage
 from xai.papers.vectors.base import ModelParams
-from xai.papers.vectors.fine_tuning import fine_tune
+from xai.papers.vectors.fine_tuning import Domain
 from xai.papers.vectors.params import TransferParams
 from xai.study.case import Case
 from xai.study.maps import Maps, explain
@@ -138,7 +138,7 @@ def test_without_a_checkpoint_the_classifier_is_the_one_that_a_transfer_fine_tun
     run(tmp_path, checkpoint=None, drawn=params)
     bench = runtime(tmp_path)
     theta = base_stage.load(MODEL, base_stage.base_weights(bench, MODEL, 3))
-    found = fine_tune(bench, MODEL, theta, DATA, FIT, 3, images=8)
+    found = Domain(bench, MODEL, theta, DATA).fine_tune(FIT, 3, images=8)
     assert bench.store.made == []
     assert json.loads(content(tmp_path)[OUTPUT[0]])["classifier"] == found.key
     with pytest.raises(UserError, match=r"classifier\.fit\.epochs=2, this run asks for 3: choose"):

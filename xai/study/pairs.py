@@ -238,8 +238,8 @@ def judge_choice(pairs: pd.DataFrame, choice: Choice) -> dict[str, Any]:
         by, of = (of_target[name].to_numpy(dtype=np.float64) for name in ("by", "of"))
         gained.append((seed, of[by.argmin() if choice.lowest else by.argmax()] - of.mean()))
     seeds = pd.DataFrame(gained, columns=["seed", "gained"]).groupby("seed")["gained"].mean()
-    of = f"chosen less mean, over {both.index.unique('data').size} targets"
-    return _line(choice.text, choice.paper, of, list(seeds), [value < 0 for value in seeds])
+    what = f"chosen less mean, over {both.index.unique('data').size} targets"
+    return _line(choice.text, choice.paper, what, list(seeds), [value < 0 for value in seeds])
 
 
 def _line(

@@ -23,7 +23,7 @@ from xai.explainers.rows import load_row
 from xai.models.weights import write_weights
 from xai.papers.vectors import base as base_stage
 from xai.papers.vectors.base import ModelParams
-from xai.papers.vectors.fine_tuning import explained, fine_tune
+from xai.papers.vectors.fine_tuning import Domain
 from xai.papers.vectors.params import TransferParams
 from xai.study.case import Case, CaseParams, ExplainedModel
 from xai.study.maps import Maps, explain, key
@@ -152,9 +152,8 @@ class Supervise:
             return clip_of_file(self.runtime, self.asked.model, self.data, Path(self.asked.checkpoint))
         model, seed, transfer = self.asked.model, self.asked.seed, self.asked.transfer
         base = base_stage.load(model, base_stage.base_weights(self.runtime, model, seed))
-        fit, images = transfer.target_fit, transfer.target_images
-        classifier = fine_tune(self.runtime, model, base, self.data, fit, seed, images=images)
-        return explained(self.runtime, model, base, self.data, classifier)
+        domain = Domain(self.runtime, model, base, self.data)
+        return domain.explained(domain.fine_tune(transfer.target_fit, seed, images=transfer.target_images))
 
     def _refuse_others(self, output: Path, key: str | None = None) -> None:
         """Refuse a folder that holds attributions made from something else, or of another key."""

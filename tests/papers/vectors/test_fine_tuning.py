@@ -18,7 +18,7 @@ from xai.models.maskable import Removal
 from xai.models.spec import describe
 from xai.models.weights import write_weights
 from xai.papers.vectors import base as base_stage
-from xai.papers.vectors.fine_tuning import assemble, fine_tune, parameters
+from xai.papers.vectors.fine_tuning import Domain, parameters
 
 IMAGES = DATA.source.images("train", torch.arange(12), 0).pixels
 
@@ -56,9 +56,10 @@ def test_the_head_is_made_of_the_data_sets_words(tmp_path: Path) -> None:
 def test_fine_tuning_starts_from_the_base_and_leaves_it_as_it_was(tmp_path: Path) -> None:
     bench = runtime(tmp_path)
     theta = base(bench)
+    domain = Domain(bench, MODEL, theta, DATA)
     before = {name: value.clone() for name, value in theta.clip.state_dict().items()}
-    hardly = fine_tune(bench, MODEL, theta, DATA, replace(FIT, learning_rate=1e-12), 0)
-    properly = fine_tune(bench, MODEL, theta, DATA, replace(FIT, epochs=20), 0)
+    hardly = domain.fine_tune(replace(FIT, learning_rate=1e-12), 0)
+    properly = domain.fine_tune(replace(FIT, epochs=20), 0)
     assert all(torch.equal(value, before[name]) for name, value in theta.clip.state_dict().items())
     for name, value in parameters(hardly).items():
         torch.testing.assert_close(value, before[name], rtol=0, atol=1e-9)
@@ -75,14 +76,14 @@ def test_fine_tuning_starts_from_the_base_and_leaves_it_as_it_was(tmp_path: Path
 
 def test_what_is_asked_for_again_is_read_and_what_differs_is_made(tmp_path: Path) -> None:
     bench = runtime(tmp_path)
-    theta = base(bench)
-    first = fine_tune(bench, MODEL, theta, DATA, FIT, 0)
-    assert fine_tune(bench, MODEL, theta, DATA, FIT, 0).key == first.key
+    domain = Domain(bench, MODEL, base(bench), DATA)
+    first = domain.fine_tune(FIT, 0)
+    assert domain.fine_tune(FIT, 0).key == first.key
     others = [
-        fine_tune(bench, MODEL, theta, DATA, FIT, 1),
-        fine_tune(bench, MODEL, theta, DATA, FIT, 0, images=6),
-        fine_tune(bench, MODEL, theta, DATA, FIT, 0, fixed=True),
-        fine_tune(bench, MODEL, theta, DATA, replace(FIT, warmup=0.5), 0),
+        domain.fine_tune(FIT, 1),
+        domain.fine_tune(FIT, 0, images=6),
+        domain.fine_tune(FIT, 0, fixed=True),
+        domain.fine_tune(replace(FIT, warmup=0.5), 0),
     ]
     assert len({first.key, *(other.key for other in others)}) == 5
     states = [parameters(artifact)["visual.proj"] for artifact in (first, *others)]
@@ -91,11 +92,11 @@ def test_what_is_asked_for_again_is_read_and_what_differs_is_made(tmp_path: Path
 
 def test_explained_classifiers_learn_from_the_supervision_of_their_very_images(tmp_path: Path) -> None:
     bench = runtime(tmp_path)
-    theta = base(bench)
+    domain = Domain(bench, MODEL, base(bench), DATA)
     rows = subset(DATA.source, "train", 6, 0)
     taught = explained(bench, "train", rows)
     long = replace(FIT, epochs=60, batch_size=6)
-    star = fine_tune(bench, MODEL, theta, DATA, long, 0, images=6, alpha=0.1, supervision=taught)
+    star = domain.fine_tune(long, 0, images=6, alpha=0.1, supervision=taught)
     model = files.load_classifier(star.file("classifier.safetensors"))
     assert files.load(star.file("classifier.safetensors")).spec.explains
     labels = DATA.source.labels("train")[rows]
@@ -104,9 +105,9 @@ def test_explained_classifiers_learn_from_the_supervision_of_their_very_images(t
     correlations = [float(torch.corrcoef(torch.stack([a, b]))[0, 1]) for a, b in zip(found, wanted, strict=True)]
     assert min(correlations) > 0.5
     with pytest.raises(UserError, match="needs explanation supervision"):
-        fine_tune(bench, MODEL, theta, DATA, FIT, 0, alpha=0.5)
+        domain.fine_tune(FIT, 0, alpha=0.5)
     with pytest.raises(UserError, match=r"alpha=1\.5"):
-        fine_tune(bench, MODEL, theta, DATA, FIT, 0, alpha=1.5)
+        domain.fine_tune(FIT, 0, alpha=1.5)
 
 
 @pytest.mark.parametrize(
@@ -129,7 +130,7 @@ def test_supervision_of_other_images_classes_or_patches_is_refused(
 
     taught = bench.store.get("maps", {"spoilt": True}, make)
     with pytest.raises(UserError, match=message) as caught:
-        fine_tune(bench, MODEL, base(bench), DATA, FIT, 0, images=images, alpha=0.5, supervision=taught)
+        Domain(bench, MODEL, base(bench), DATA).fine_tune(FIT, 0, images=images, alpha=0.5, supervision=taught)
     assert str(taught.path) in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -137,13 +138,14 @@ def test_supervision_of_other_images_classes_or_patches_is_refused(
 def test_assembling_puts_parameters_and_words_together(tmp_path: Path) -> None:
     bench = runtime(tmp_path)
     theta = base(bench)
-    zero = assemble(bench, MODEL, theta, DATA, None, Removal("tokens"))
+    domain = Domain(bench, MODEL, theta, DATA)
+    zero = domain.assemble(None, Removal("tokens"))
     tower = theta.clip.encode_image(zero.normalisation(IMAGES), normalize=True)
     expected = theta.clip.logit_scale.exp() * tower @ base_stage.head(bench, MODEL, theta, DATA)[1]
     torch.testing.assert_close(zero(IMAGES), expected)
     assert zero.removal == Removal("tokens")
     assert not zero.training
     moved = {name: value + 0.1 for name, value in trainable(zero).items()}
-    other = assemble(bench, MODEL, theta, DATA, moved)
+    other = domain.assemble(moved)
     assert all(torch.equal(value, moved[name]) for name, value in trainable(other).items())
     torch.testing.assert_close(zero(IMAGES), expected)  # the base was copied, not moved

@@ -11,15 +11,13 @@ from torch.func import functional_call
 
 from xai import vectors
 from xai.core.files import write_atomically
-from xai.core.runtime import Runtime
 from xai.core.store import Artifact
-from xai.data.catalogue import OpenData
 from xai.data.registry import load_images
 from xai.data.splits import stratified_sample
 from xai.methods.self_explainer import classification_loss
 from xai.models.clip import SelfExplainingClip
-from xai.papers.vectors.base import Base, ModelParams
-from xai.papers.vectors.fine_tuning import assemble, parameters
+from xai.papers.vectors.base import Base
+from xai.papers.vectors.fine_tuning import Domain, parameters
 
 FILE = "diagnostics.json"
 _IMAGES = 256
@@ -34,10 +32,7 @@ _SIGNS = 4
 
 
 def diagnose(
-    runtime: Runtime,
-    model: ModelParams,
-    base: Base,
-    target: OpenData,
+    domain: Domain,
     seed: int,
     *,
     ft_source: Artifact,
@@ -45,7 +40,7 @@ def diagnose(
     ft_target: Artifact,
     ft_target_x: Artifact | None,
 ) -> dict[str, float]:
-    """Compare the vectors of a transfer.
+    """Compare the vectors of a transfer into a domain.
 
     Returns:
         `similarity_ft`, the cosine of the two classification vectors, known before the transfer (Appendix C);
@@ -56,27 +51,28 @@ def diagnose(
     """
     keys = {"ft_source": ft_source, "ft_source_x": ft_source_x, "ft_target": ft_target, "ft_target_x": ft_target_x}
     spec: dict[str, Any] = {name: artifact.key if artifact else None for name, artifact in keys.items()}
-    chunk = max(1, min(_CHUNK, _PARAMETERS // sum(value.numel() for value in base.theta.values())))
+    chunk = max(1, min(_CHUNK, _PARAMETERS // sum(value.numel() for value in domain.base.theta.values())))
     spec |= {"seed": seed, "revision": _REVISION} | ({} if chunk == _CHUNK else {"chunk": chunk})
 
     def make(workdir: Path) -> None:
-        network = assemble(runtime, model, base, target, None)
+        network, device = domain.assemble(None), domain.runtime.trainer.device
         target_ft = parameters(ft_target)
-        tau, found = _compared(base, parameters(ft_source), parameters(ft_source_x), target_ft, ft_target_x)
-        labels = target.source.labels("train")
+        tau, found = _compared(domain.base, parameters(ft_source), parameters(ft_source_x), target_ft, ft_target_x)
+        source = domain.data.source
+        labels = source.labels("train")
         rows = stratified_sample(labels, _IMAGES, seed)
-        pixels, labels = load_images(target.source, "train", rows, 0, model.image_size).pixels, labels[rows]
-        at = {name: value.to(runtime.trainer.device) for name, value in target_ft.items()}
+        pixels, labels = load_images(source, "train", rows, 0, domain.model.image_size).pixels, labels[rows]
+        at = {name: value.to(device) for name, value in target_ft.items()}
         directions = {"risk": tau, "risk_random": vectors.random_like(tau, torch.Generator().manual_seed(0))}
         for name, direction in directions.items():
-            moved = {key: value.to(runtime.trainer.device) for key, value in direction.items()}
+            moved = {key: value.to(device) for key, value in direction.items()}
             found[name] = _risk(network, at, moved, pixels, labels, chunk)
         diagonal = _diagonal(network, at, pixels, labels, torch.Generator().manual_seed(seed), chunk)
         found["risk_diagonal"] = vectors.diagonal_curvature_risk(diagonal, tau)
         defined = {name: value for name, value in found.items() if value == value}
         write_atomically(workdir / FILE, json.dumps(defined, indent=2).encode())
 
-    artifact = runtime.store.get("diagnostics", spec, make, title="diagnostics of the vectors")
+    artifact = domain.runtime.store.get("diagnostics", spec, make, title="diagnostics of the vectors")
     return dict(json.loads(artifact.file(FILE).read_text()))
 
 

@@ -1,6 +1,6 @@
 """Fine-tuning theta: the prediction-only classifier theta_ft, and the self-explaining theta_ft*."""
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -32,111 +32,111 @@ FILE = "classifier.safetensors"
 _REVISION = 1
 
 
-def fine_tune(
-    runtime: Runtime,
-    model: ModelParams,
-    base: Base,
-    data: OpenData,
-    params: FitParams,
-    seed: int,
-    *,
-    images: int | None = None,
-    fixed: bool = False,
-    alpha: float = 1.0,
-    supervision: Artifact | None = None,
-) -> Artifact:
-    """Fine-tune from theta_base on the train split (section 4.2).
+@dataclass(frozen=True)
+class Domain:
+    """A CLIP in a domain: what is fine-tuned from theta_base on a data set, and the classifiers that parameters make.
 
     Args:
         runtime: Where to work.
-        model: The model.
+        model: The CLIP.
         base: Its base weights; every fine-tuning starts there.
-        data: The data set.
-        params: The optimisation.
-        seed: Of the order of images, and of the subset.
-        images: Size of the subset; None takes all.
-        fixed: Keep each image as it looks in epoch 0.
-        alpha: The balance of equation 4; 1 trains a classifier only.
-        supervision: Maps of these images (kind `maps`), of their true classes; needed where alpha is below 1.
-
-    Returns:
-        An artifact with `classifier.safetensors`.
+        data: The data set, whose words the class embeddings are of.
     """
-    check_alpha(alpha)
-    head_artifact, head = base_stage.head(runtime, model, base, data)
-    spec = runtime.with_precision(
-        {
-            "head": head_artifact.key,
-            "data": data.spec,
-            "fit": asdict(params),
-            "images": images,
-            "seed": seed,
-            "fixed": fixed or supervision is not None,
-            "alpha": alpha,
-            "supervision": supervision.key if supervision else None,
-            "image_size": model.image_size,
-            "mean": model.mean,
-            "std": model.std,
-            "revision": _REVISION,
-        }
-    )
-    explains = alpha < 1
-    kind = "explainer" if explains else "classifier"
-    title = f"{kind} of {data.name}" + (f", alpha {alpha:g}" if explains else "")
 
-    def make(workdir: Path) -> None:
-        classifier = build_explainer(model, base.clip, head, copied=True).requires_grad_(True)
-        rows = subset(data.source, "train", images, seed)
-        labels = data.source.labels("train")[rows]
-        reference = None if supervision is None else _reference(supervision, rows, labels, classifier.grid)
-        batches = ImageDataModule(
-            data.source, model.image_size, params.batch_size, seed, rows, fixed, reference, runtime.trainer.workers
+    runtime: Runtime
+    model: ModelParams
+    base: Base
+    data: OpenData
+
+    def fine_tune(
+        self,
+        params: FitParams,
+        seed: int,
+        *,
+        images: int | None = None,
+        fixed: bool = False,
+        alpha: float = 1.0,
+        supervision: Artifact | None = None,
+    ) -> Artifact:
+        """Fine-tune from theta_base on the train split (section 4.2).
+
+        Args:
+            params: The optimisation.
+            seed: Of the order of images, and of the subset.
+            images: Size of the subset; None takes all.
+            fixed: Keep each image as it looks in epoch 0.
+            alpha: The balance of equation 4; 1 trains a classifier only.
+            supervision: Maps of these images (kind `maps`), of their true classes; needed where alpha is below 1.
+
+        Returns:
+            An artifact with `classifier.safetensors`.
+        """
+        check_alpha(alpha)
+        runtime, model, data = self.runtime, self.model, self.data
+        head_artifact, head = base_stage.head(runtime, model, self.base, data)
+        spec = runtime.with_precision(
+            {
+                "head": head_artifact.key,
+                "data": data.spec,
+                "fit": asdict(params),
+                "images": images,
+                "seed": seed,
+                "fixed": fixed or supervision is not None,
+                "alpha": alpha,
+                "supervision": supervision.key if supervision else None,
+                "image_size": model.image_size,
+                "mean": model.mean,
+                "std": model.std,
+                "revision": _REVISION,
+            }
         )
-        learner = SelfExplainer(classifier, params, alpha, f"{kind}/{data.name}")
-        fit(learner, batches, params, runtime.trainer, workdir, title, runtime.logger)
-        files.write(workdir / FILE, classifier, described(model, base, data, explains, seed))
+        explains = alpha < 1
+        kind = "explainer" if explains else "classifier"
+        title = f"{kind} of {data.name}" + (f", alpha {alpha:g}" if explains else "")
 
-    return runtime.store.get(kind, spec, make, title=title)
+        def make(workdir: Path) -> None:
+            classifier = build_explainer(model, self.base.clip, head, copied=True).requires_grad_(True)
+            rows = subset(data.source, "train", images, seed)
+            labels = data.source.labels("train")[rows]
+            reference = None if supervision is None else _reference(supervision, rows, labels, classifier.grid)
+            batches = ImageDataModule(
+                data.source, model.image_size, params.batch_size, seed, rows, fixed, reference, runtime.trainer.workers
+            )
+            learner = SelfExplainer(classifier, params, alpha, f"{kind}/{data.name}")
+            fit(learner, batches, params, runtime.trainer, workdir, title, runtime.logger)
+            files.write(workdir / FILE, classifier, self.described(explains, seed))
 
+        return runtime.store.get(kind, spec, make, title=title)
 
-def described(model: ModelParams, base: Base, data: OpenData, explains: bool, seed: int | None = None) -> Spec:
-    """What a classifier's file says of itself."""
-    kind = "self_explaining" if explains else "classifier"
-    return describe(model, kind, data, data.source.classes, seed=seed, base=base.fingerprint)
+    def described(self, explains: bool, seed: int | None = None) -> Spec:
+        """What a classifier's file says of itself."""
+        kind = "self_explaining" if explains else "classifier"
+        return describe(self.model, kind, self.data, self.data.source.classes, seed=seed, base=self.base.fingerprint)
+
+    def assemble(self, theta: dict[str, Tensor] | None, removal: Removal | None = None) -> SelfExplainingClip:
+        """A classifier from parameters theta (None: theta_base), on the device, in evaluation mode."""
+        _, head = base_stage.head(self.runtime, self.model, self.base, self.data)
+        classifier = build_explainer(self.model, self.base.clip, head, removal, copied=True)
+        if theta is not None:
+            load_parameters(classifier, theta)
+        return classifier.to(self.runtime.trainer.device).eval().requires_grad_(False)
+
+    def explained(self, classifier: Artifact, networks: Any = None) -> ExplainedModel:
+        """A fine-tuned classifier as what a case explains; all cases of it share one network for each removal."""
+
+        @cache
+        def make(removal: Removal | None) -> SelfExplainingClip:
+            return self.assemble(parameters(classifier), removal)
+
+        model, classes = self.model, tuple(self.data.source.classes)
+        return ExplainedModel(
+            model.name, lambda: classifier.key, model.image_size, tuple(model.mean), classes, make, networks
+        )
 
 
 def parameters(artifact: Artifact) -> dict[str, Tensor]:
     """The parameters theta of a fine-tuned model."""
     return visual_tower(read_weights(artifact.file(FILE), what="classifier").tensors)
-
-
-def assemble(
-    runtime: Runtime,
-    model: ModelParams,
-    base: Base,
-    data: OpenData,
-    theta: dict[str, Tensor] | None,
-    removal: Removal | None = None,
-) -> SelfExplainingClip:
-    """A classifier for a data set from parameters theta (None: theta_base), on the device, in evaluation mode."""
-    _, head = base_stage.head(runtime, model, base, data)
-    classifier = build_explainer(model, base.clip, head, removal, copied=True)
-    if theta is not None:
-        load_parameters(classifier, theta)
-    return classifier.to(runtime.trainer.device).eval().requires_grad_(False)
-
-
-def explained(
-    runtime: Runtime, model: ModelParams, base: Base, data: OpenData, classifier: Artifact, networks: Any = None
-) -> ExplainedModel:
-    """A fine-tuned classifier as what a case explains; all cases of it share one network for each way of removal."""
-
-    @cache
-    def make(removal: Removal | None) -> SelfExplainingClip:
-        return assemble(runtime, model, base, data, parameters(classifier), removal)
-
-    classes, mean = tuple(data.source.classes), tuple(model.mean)
-    return ExplainedModel(model.name, lambda: classifier.key, model.image_size, mean, classes, make, networks)
 
 
 def _reference(supervision: Artifact, rows: Tensor, labels: Tensor, grid: tuple[int, int]) -> Tensor:

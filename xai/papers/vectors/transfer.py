@@ -21,7 +21,7 @@ from xai.models.weights import architecture_hash, fingerprint
 from xai.papers.vectors import base as base_stage
 from xai.papers.vectors.base import ModelParams
 from xai.papers.vectors.diagnostics import diagnose
-from xai.papers.vectors.fine_tuning import FILE, assemble, described, explained, fine_tune, parameters
+from xai.papers.vectors.fine_tuning import FILE, Domain, parameters
 from xai.papers.vectors.params import TransferParams
 from xai.study.case import Case, CaseParams, ExplainedModel
 from xai.study.maps import Maps, explain
@@ -88,16 +88,8 @@ class Transfer:
     def ft_target(self) -> Artifact:
         """theta_ft of the target."""
         p = self.params
-        return fine_tune(
-            self.runtime,
-            self.model,
-            self.base,
-            self.target,
-            p.target_fit,
-            self.seed,
-            images=p.target_images,
-            fixed=p.fixed_target,
-        )
+        target = self._domain(self.target)
+        return target.fine_tune(p.target_fit, self.seed, images=p.target_images, fixed=p.fixed_target)
 
     @cached_property
     def source_supervision(self) -> Maps:
@@ -139,17 +131,9 @@ class Transfer:
         p = self.params
         images = p.target_images if p.bound_images is None else p.bound_images
         case = self.case(self.ft_target, self.target, "train", images)
-        return fine_tune(
-            self.runtime,
-            self.model,
-            self.base,
-            self.target,
-            p.bound_fit,
-            self.seed,
-            images=images,
-            alpha=self.alpha,
-            supervision=explain(case, with_coalitions(self.supervision, p.bound_coalitions)).artifact,
-        )
+        maps = explain(case, with_coalitions(self.supervision, p.bound_coalitions)).artifact
+        target = self._domain(self.target)
+        return target.fine_tune(p.bound_fit, self.seed, images=images, alpha=self.alpha, supervision=maps)
 
     def case(self, classifier: Artifact, data: OpenData, split: Split, images: int | None) -> Case:
         """The true classes of images of a split, asked of a fine-tuned classifier (section 6.1)."""
@@ -159,11 +143,11 @@ class Transfer:
 
     def explained(self, data: OpenData, classifier: Artifact) -> ExplainedModel:
         """A fine-tuned classifier as what a case explains."""
-        return explained(self.runtime, self.model, self.base, data, classifier, self)
+        return self._domain(data).explained(classifier, self)
 
     def network(self, theta: Parameters | None) -> SelfExplainingClip:
         """A classifier of the target from parameters; None: theta_base."""
-        return assemble(self.runtime, self.model, self.base, self.target, theta)
+        return self._domain(self.target).assemble(theta)
 
     def theta(self, lambda2: float, is_random: bool = False) -> Parameters:
         """The transferred parameters, equation 8; or those moved by a random vector of the same length."""
@@ -184,10 +168,7 @@ class Transfer:
             bound: Whether the bound is trained, whose explainability vector is compared too.
         """
         return diagnose(
-            self.runtime,
-            self.model,
-            self.base,
-            self.target,
+            self._domain(self.target),
             self.seed,
             ft_source=self.ft_source,
             ft_source_x=self.ft_source_x,
@@ -200,22 +181,16 @@ class Transfer:
         for artifact, name in ((self.vector, VECTOR_FILE), (self.ft_target, FILE)):
             write_atomically(folder / name, artifact.file(name).read_bytes())
         network = self.network(self.theta(lambda2)).cpu()
-        spec = described(self.model, self.base, self.target, True, self.seed)
+        spec = self._domain(self.target).described(True, self.seed)
         files.write(folder / "model.safetensors", network, spec)
+
+    def _domain(self, data: OpenData) -> Domain:
+        return Domain(self.runtime, self.model, self.base, data)
 
     def _on_source(self, **explaining: Any) -> Artifact:
         p = self.params
-        return fine_tune(
-            self.runtime,
-            self.model,
-            self.base,
-            self.source,
-            p.source_fit,
-            self.seed,
-            images=p.source_images,
-            fixed=True,
-            **explaining,
-        )
+        source = self._domain(self.source)
+        return source.fine_tune(p.source_fit, self.seed, images=p.source_images, fixed=True, **explaining)
 
 
 def transferred(base: Parameters, ft: Parameters, tau: Parameters, lambda1: float, lambda2: float) -> Parameters:
