@@ -2,6 +2,7 @@ import functools
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import open_clip
 import pytest
@@ -119,11 +120,11 @@ def test_towers_activate_as_their_weights_were_trained(
         assert (type(tower.resblocks[0].mlp.gelu).__name__ == "QuickGELU") is quick
 
 
-@pytest.mark.parametrize("change", [{"mean": (0.5, 0.5, 0.5)}, {"std": (0.5, 0.5, 0.5)}])
-def test_another_normalisation_than_the_published_one_is_refused(change: dict[str, tuple[float, ...]]) -> None:
+@pytest.mark.parametrize("change", [{"mean": (0.5,) * 3}, {"std": (0.5,) * 3}, {"std": (0.5,) * 3, "weights": "w.pt"}])
+def test_another_normalisation_than_the_published_one_is_refused(change: dict[str, Any]) -> None:
     name = next(iter(change))
     with pytest.raises(UserError, match=rf"model\.{name}=.* not what model.pretrained=openai .*: set model\.{name}="):
-        base_weights_file(replace(OPENAI, **change))  # type: ignore[arg-type]
+        base_weights_file(replace(OPENAI, **change))
 
 
 def test_an_activation_that_contradicts_the_published_one_is_refused() -> None:
@@ -156,7 +157,8 @@ def test_base_weights_of_another_shape_or_with_nan_are_refused(tmp_path: Path) -
 
 
 def test_where_base_weights_come_from() -> None:
-    assert base_weights_file(replace(REAL, weights="a.pt", pretrained="openai")) == Path("a.pt")
+    assert base_weights_file(replace(OPENAI, weights="a.pt")) == Path("a.pt")
+    assert base_weights_file(replace(REAL, weights="a.pt")) == Path("a.pt")
     with pytest.raises(UserError, match=r"has no weights: set model\.weights=FILE or model\.pretrained=TAG"):
         base_weights_file(REAL)
     with pytest.raises(UserError, match=r"pretrained=nonsense is unknown for ViT-B-32: known are .*datacomp_xl"):

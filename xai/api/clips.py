@@ -8,7 +8,7 @@ import open_clip
 import torch
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 
-from xai.api.model import Model, open_device
+from xai.api.model import Model, check_resizing, open_device
 from xai.core.errors import UserError
 from xai.core.settings import build
 from xai.data.prompts import DEFAULT_PROMPTS
@@ -23,7 +23,7 @@ from xai.models.factory import (
 )
 from xai.models.maskable import MaskableClassifier, Removal
 
-_OWN = ("mean", "std", "pretrained", "quick_gelu", "templates", "removal", "name")
+_OWN = ("mean", "std", "fit", "interpolation", "pretrained", "quick_gelu", "templates", "removal", "name")
 
 
 def is_clip(architecture: str) -> bool:
@@ -47,7 +47,8 @@ def load_clip(
         classes: Names of the classes.
         device: Where it computes.
         settings: `pretrained` (open_clip's tag of the weights, which says how they activate and normalise), `mean`,
-            `std`, `quick_gelu`, `templates` (captions with `{}` for the name), `removal`, `name`.
+            `std`, `fit`, `interpolation`, `quick_gelu`, `templates` (captions with `{}` for the name), `removal` and
+            `name`.
 
     Raises:
         UserError: There are no names, another setting, or weights that do not fit; in one line.
@@ -57,7 +58,11 @@ def load_clip(
     if spare := sorted(set(settings) - set(_OWN)):
         raise UserError(f"a CLIP takes no {', '.join(spare)}: leave it out; it has {', '.join(_OWN)}")
     params = _params(path, architecture, settings)
-    clip = load_base(params, read_base_weights(params, path or base_weights_file(params)))
+    mode = params.published.get("resize_mode") or "shortest"
+    fit = settings.get("fit") or {"shortest": "crop", "longest": "border"}.get(mode, mode)
+    interpolation = settings.get("interpolation") or params.published.get("interpolation") or "bicubic"
+    check_resizing(fit, interpolation)
+    clip = load_base(params, read_base_weights(params, base_weights_file(params)))
     templates = settings.get("templates", DEFAULT_PROMPTS)
     head = class_embeddings(clip, build_tokenizer(params), classes, templates)
     asked = settings.get("removal", "mean")
@@ -67,9 +72,8 @@ def load_clip(
         return build_explainer(params, clip, head, removal or own)
 
     name = settings.get("name") or architecture
-    return Model(
-        name, tuple(classes), params.image_size, params.mean, params.std, 1.0, make, open_device(device), source=clip
-    )
+    shape = (name, tuple(classes), params.image_size, params.mean, params.std, 1.0)
+    return Model(*shape, make, open_device(device), source=clip, fit=fit, interpolation=interpolation)
 
 
 def _params(path: Path | None, architecture: str, settings: Mapping[str, Any]) -> ClipParams:

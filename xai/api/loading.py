@@ -13,11 +13,12 @@ from xai.api.clips import is_clip, load_clip
 from xai.api.model import Model, open_device, wrap
 from xai.core.errors import UserError
 from xai.core.files import read_text
+from xai.data.images import crop_of
 from xai.models import files
 from xai.models.cnn import published_classes
 from xai.models.cnn_packages import PACKAGES, package_weights
 from xai.models.maskable import MaskableClassifier, Removal
-from xai.models.named import TORCHVISION, of_torchvision, unknown_architecture
+from xai.models.named import is_torchvisions, of_torchvision, of_weights, unknown_architecture
 from xai.models.spec import Spec
 from xai.models.weights import load_weights, read_weights, without_prefix
 
@@ -63,9 +64,9 @@ def load(
         names = names or _published_names(network)
     else:
         network = _with_weights(architecture, tensors, f"checkpoint {path}")
-    if not getattr(network, "pretrained_cfg", None):
-        # What torchvision's own weights were trained with.
-        settings = {**TORCHVISION, **settings}
+    file = None if path is None else path.name
+    if not getattr(network, "pretrained_cfg", None) or is_torchvisions(architecture, file):
+        settings = {**of_weights(architecture, file), **settings}
     return wrap(
         network, **{"classes": names, "device": device, "name": architecture, "probabilities": False, **settings}
     )
@@ -92,7 +93,7 @@ def _of_ours(
         shape.image_size,
         shape.mean,
         shape.std,
-        shape.image_size / spec.side,
+        crop_of(shape.image_size, spec.side),
         make,
         open_device(device),
         source=path,

@@ -14,11 +14,12 @@ from xai.api.door import Answers, Output, admit
 from xai.api.pixels import as_pixels
 from xai.core.errors import UserError, check_finite
 from xai.models.maskable import MaskableClassifier, Removal, class_logits
-from xai.models.named import default_cells
+from xai.models.named import default_cells, of_config
 from xai.models.painted import PaintedClassifier
 from xai.models.timm_vit import MaskableVit
 
 _BATCH = 32
+_INTERPOLATIONS = ("bicubic", "bilinear")
 
 
 @dataclass(frozen=True)
@@ -31,12 +32,13 @@ class Model:
         image_size: Side of its images in pixels.
         mean: What it normalises with, three channels.
         std: The same.
-        crop: Share of a picture's short side that it sees.
+        crop: Share of a picture's short side that it sees; above 1 with a black border around.
         make: Makes the network that answers with patches removed; the removal None is its own.
         device: Where it computes.
         fitted: Explainers that were trained for it, by name.
         source: What it was made from; a trained explainer starts there.
         fit: `crop` where the middle of a picture is cut out; `squash` where both sides are brought to one length first.
+        interpolation: `bicubic` or `bilinear`, how a picture is resized.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Model:
     fitted: dict[str, Any] = field(default_factory=dict)
     source: Any = None
     fit: str = "crop"
+    interpolation: str = "bicubic"
 
     def pixels(self, images: Any, *, normalised: bool = False) -> Tensor:
         """Images as the classifier sees them, [B, 3, H, W] in [0, 1], on the CPU.
@@ -62,7 +65,8 @@ class Model:
             UserError: What came is none of these.
         """
         by = (self.mean, self.std) if normalised else None
-        return as_pixels(images, self.image_size, crop=self.crop, fit=self.fit, normalised=by)
+        how = {"crop": self.crop, "fit": self.fit, "interpolation": self.interpolation}
+        return as_pixels(images, self.image_size, **how, normalised=by)  # type: ignore[arg-type]
 
     def network(self, removal: Removal | None = None) -> MaskableClassifier:
         """The classifier on its device, frozen and in evaluation mode; it answers with patches removed."""
@@ -138,6 +142,8 @@ def wrap(
     grid: int | tuple[int, int] | None = None,
     classes: Sequence[str] | None = None,
     crop: float | None = None,
+    fit: str | None = None,
+    interpolation: str | None = None,
     output: Output = None,
     channels: int = 3,
     probabilities: bool | None = None,
@@ -156,6 +162,8 @@ def wrap(
             its own; None: 7 x 7, or the nearest that divides the image.
         classes: Names of its classes; None numbers them.
         crop: Share of a picture's short side that it sees; None takes timm's, else 1.
+        fit: `crop` resizes a picture's short side and cuts out the middle, `squash` resizes both; None takes timm's.
+        interpolation: `bicubic` or `bilinear`, how pictures are resized; None takes timm's.
         output: Which part of what it returns are the logits: a key, attribute, position, or a function of it.
         channels: 1 for a network of grey images.
         probabilities: Whether its outputs are probabilities; None refuses what looks like them.
@@ -167,12 +175,21 @@ def wrap(
     Raises:
         UserError: It cannot be explained as it is; in one line that says what would be right.
     """
-    config = getattr(network, "pretrained_cfg", None) or {}
-    mean, std = _channels(*(config.get(key) if own is None else own for key, own in (("mean", mean), ("std", std))))
-    size = _side(image_size, config)
-    share = (config.get("crop_pct") or 1.0) if crop is None else crop
-    if not isinstance(share, (int, float)) or not 0.01 < share <= 1:
-        raise UserError(f"crop={crop} is the share of a picture's short side that is seen: above 0.01, at most 1")
+    given = {
+        "mean": mean,
+        "std": std,
+        "image_size": image_size,
+        "crop": crop,
+        "fit": fit,
+        "interpolation": interpolation,
+    }
+    seen = of_config(getattr(network, "pretrained_cfg", None) or {})
+    seen.update({key: value for key, value in given.items() if value is not None})
+    mean, std = _channels(seen["mean"], seen["std"])
+    size, share = _side(seen["image_size"]), seen["crop"]
+    if not isinstance(share, (int, float)) or not 0.01 < share <= 1.5:
+        raise UserError(f"crop={share} is the share of a picture's short side that is seen: above 0.01, at most 1.5")
+    check_resizing(seen["fit"], seen["interpolation"])
     answers = admit(network, size, output, channels, probabilities)
     with torch.no_grad():
         outputs = answers(torch.zeros(1, 3, size, size)).shape[1]
@@ -182,7 +199,8 @@ def wrap(
     make = _maker(answers, plain, mean, std, size, grid, removal)
     label = name or type(network).__name__
     source = answers.network if alone else answers
-    return Model(label, names, size, mean, std, float(share), make, open_device(device), source=source)
+    how = {"fit": seen["fit"], "interpolation": seen["interpolation"]}
+    return Model(label, names, size, mean, std, float(share), make, open_device(device), source=source, **how)
 
 
 def _maker(
@@ -278,8 +296,23 @@ def _three(what: str, values: Any) -> tuple[float, ...]:
     return found
 
 
-def _side(asked: Any, config: Any) -> int:
-    size = (config.get("input_size") or (3, 224, 224))[-1] if asked is None else asked
+def check_resizing(fit: Any, interpolation: Any) -> None:
+    """Refuse ways to bring pictures to size that there are not.
+
+    Raises:
+        UserError: It says which there are.
+    """
+    if fit == "border":
+        raise UserError(
+            "its library shows this network whole pictures with a border around, which is not done here: say "
+            "fit='crop' or fit='squash'; arrays of its size are taken as they are"
+        )
+    for name, value, known in (("fit", fit, ("crop", "squash")), ("interpolation", interpolation, _INTERPOLATIONS)):
+        if value not in known:
+            raise UserError(f"{name}={value!r} must be {' or '.join(map(repr, known))}")
+
+
+def _side(size: Any) -> int:
     if isinstance(size, (tuple, list)) and len(size) == 2 and size[0] == size[1]:
         size = size[0]
     side = _whole(size)

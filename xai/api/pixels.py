@@ -10,8 +10,8 @@ from PIL import Image
 from torch import Tensor
 
 from xai.core.errors import UserError
-from xai.data.images import read_image, to_rgb
-from xai.data.pictures import as_seen, find_pictures
+from xai.data.images import read_image, side_of, to_rgb, to_tensor
+from xai.data.pictures import find_pictures
 
 _SHAPES = "pictures (PIL, or paths), uint8 [B, 3, H, W] or [B, H, W, 3], or floats of these shapes in [0, 1]"
 
@@ -22,6 +22,7 @@ def as_pixels(
     *,
     crop: float = 1.0,
     fit: str = "crop",
+    interpolation: str = "bicubic",
     normalised: tuple[Sequence[float], Sequence[float]] | None = None,
 ) -> Tensor:
     """Images as a classifier sees them.
@@ -33,6 +34,7 @@ def as_pixels(
             the middle is cut out. Arrays and tensors have to have it.
         crop: Share of the short side that is seen.
         fit: `squash` where both sides are brought to one length before.
+        interpolation: `bicubic` or `bilinear`, how pictures are resized.
         normalised: Mean and deviation of the channels, where floats have been normalised with them.
 
     Returns:
@@ -49,7 +51,7 @@ def as_pixels(
         if not images:
             raise UserError("there are no images: give at least one")
         if all(isinstance(each, (str, Path, Image.Image)) for each in images):
-            return torch.stack([_picture(each, size, crop, fit) for each in images])
+            return torch.stack([_picture(each, size, crop, fit, interpolation) for each in images])
         if not all(isinstance(each, (np.ndarray, Tensor)) for each in images):
             kinds = ", ".join(sorted({type(each).__name__ for each in images}))
             raise UserError(f"images are a list of {kinds}: give {_SHAPES}")
@@ -63,14 +65,14 @@ def as_pixels(
         raise UserError(f"images are an array of {images.dtype}: give {_SHAPES}") from None
 
 
-def _picture(image: str | Path | Image.Image, size: int, crop: float, fit: str) -> Tensor:
+def _picture(image: str | Path | Image.Image, size: int, crop: float, fit: str, interpolation: str) -> Tensor:
     if not isinstance(image, Image.Image):
         picture = read_image(image)
     elif min(image.size) < 1:
         raise UserError(f"a picture is {image.width} x {image.height} px: give one with pixels")
     else:
         picture = _rgb(image)
-    return as_seen(picture, size, round(size / crop), fit)
+    return to_tensor(picture, size, fit, side=side_of(size, crop), interpolation=interpolation)
 
 
 def _rgb(image: Image.Image) -> Image.Image:

@@ -127,24 +127,22 @@ class DiskSource:
 
     def _image(self, split: str, index: int, epoch: int) -> tuple[Tensor, Tensor | None]:
         pixels, region = self._read(split, index)
-        size = self._params.size
         if self._params.augment is not None and split == "train":
-            return augmented(pixels, region, size, self._params.augment, f"{epoch} {index}")
-        edge = (self._params.side - size) // 2
-        middle = slice(edge, edge + size)
-        return pixels[:, middle, middle], None if region is None else region[middle, middle]
+            return augmented(pixels, region, self._params.size, self._params.augment, f"{epoch} {index}")
+        return pixels, region
 
     def _read(self, split: str, index: int) -> tuple[Tensor, Tensor | None]:
-        """A picture as bytes [3, side, side] and its region [side, side], before its centre is cut out."""
+        """A picture as bytes [3, size, size] and its region; where it is varied, before the centre is cut out."""
         if self._kept is not None and (split, index) in self._kept:
             return self._kept[split, index]
         data, side, fit = self._splits[split], self._params.side, self._params.fit
+        size = side if self._params.augment is not None and split == "train" else self._params.size
         picture = data.records.image(index)
         region = None
         if data.regions is not None:
             border = isinstance(self._params, RegionParams) and self._params.border
-            region = region_to_tensor(data.regions.region(index, picture.size, border), side, fit)
-        found = to_pixels(picture, side, fit), region
+            region = region_to_tensor(data.regions.region(index, picture.size, border), size, fit, side=side)
+        found = to_pixels(picture, size, fit, side=side), region
         if self._kept is not None:
             self._kept[split, index] = found
         return found

@@ -4,6 +4,7 @@ Colour profiles are not applied: the numbers in the file are taken as sRGB, as C
 """
 
 import difflib
+import math
 import os
 import warnings
 from collections.abc import Callable
@@ -106,27 +107,46 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def to_pixels(image: Image.Image, size: int, fit: str = "crop") -> Tensor:
-    """A picture as a square of bytes, uint8 [3, size, size].
+def side_of(size: int, crop: float) -> int:
+    """What the short side is resized to where its share `crop` is seen, `size` px; rounded down, as timm does it."""
+    return math.floor(size / crop)
 
-    `crop` is CLIP's pre-processing: the short side is resized to `size` (bicubic, antialiased), then the centre is cut
-    out. `squash` resizes both sides to `size` and keeps the whole picture.
+
+def crop_of(size: int, side: int) -> float:
+    """The share that is seen where `side` px are cut to `size`: the one of which `side_of` makes this very side."""
+    share = size / side
+    return share if side_of(size, share) == side else math.nextafter(share, 0)
+
+
+def to_pixels(
+    image: Image.Image, size: int, fit: str = "crop", *, side: int | None = None, interpolation: str = "bicubic"
+) -> Tensor:
+    """A picture as a square of bytes, uint8 [3, size, size], as timm, torchvision and open_clip make it for evaluation.
+
+    Args:
+        image: Of any mode and size.
+        size: Side of the square.
+        fit: `crop` resizes the short side to `side`, `squash` both sides; then the centre is cut out.
+        side: In pixels; None: `size`. Where it is smaller, a black border fills the square.
+        interpolation: `bicubic` or `bilinear`, antialiased.
     """
-    square = _square(to_rgb(image), size, fit, Image.Resampling.BICUBIC)
+    square = _square(to_rgb(image), size, side or size, fit, Image.Resampling[interpolation.upper()])
     return torch.from_numpy(np.array(square, dtype=np.uint8)).permute(2, 0, 1).contiguous()
 
 
-def to_tensor(image: Image.Image, size: int, fit: str = "crop") -> Tensor:
+def to_tensor(
+    image: Image.Image, size: int, fit: str = "crop", *, side: int | None = None, interpolation: str = "bicubic"
+) -> Tensor:
     """A picture as `to_pixels` has it, as float32 [3, size, size] in [0, 1]."""
-    return to_pixels(image, size, fit).float().div_(255.0)
+    return to_pixels(image, size, fit, side=side, interpolation=interpolation).float().div_(255.0)
 
 
-def region_to_tensor(region: NDArray[np.bool_], size: int, fit: str = "crop") -> Tensor:
+def region_to_tensor(region: NDArray[np.bool_], size: int, fit: str = "crop", *, side: int | None = None) -> Tensor:
     """A region [H, W] of a picture, brought to where `to_pixels` brings the picture: bool [size, size].
 
     A pixel belongs to it when half of the area it came from does.
     """
-    mask = _square(Image.fromarray(region.astype(np.uint8) * 255), size, fit, Image.Resampling.BOX)
+    mask = _square(Image.fromarray(region.astype(np.uint8) * 255), size, side or size, fit, Image.Resampling.BOX)
     return torch.from_numpy(np.array(mask) > 127)
 
 
@@ -193,15 +213,21 @@ def _to_byte(values: NDArray[np.generic], white: float) -> NDArray[np.uint8]:
     return np.floor(values.astype(np.float64) * 255.0 / white + 0.5).astype(np.uint8)
 
 
-def _square(image: Image.Image, size: int, fit: str, resample: Image.Resampling) -> Image.Image:
+def _square(image: Image.Image, size: int, side: int, fit: str, resample: Image.Resampling) -> Image.Image:
     if fit == "squash":
-        return image.resize((size, size), resample)
-    image = _cut_long_ends(image)
-    width, height = image.size
-    short = min(width, height)
-    image = image.resize((max(size, size * width // short), max(size, size * height // short)), resample)
-    left, top = round((image.width - size) / 2), round((image.height - size) / 2)
+        image = image.resize((side, side), resample)
+    else:
+        image = _cut_long_ends(image)
+        width, height = image.size
+        short = min(width, height)
+        image = image.resize((side * width // short, side * height // short), resample)
+    left, top = _margin(image.width - size), _margin(image.height - size)
     return image.crop((left, top, left + size, top + size))
+
+
+def _margin(room: int) -> int:
+    """What is cut off before the centre, or, below 0, filled with black; torchvision rounds the one to even."""
+    return round(room / 2) if room >= 0 else -(-room // 2)
 
 
 def _cut_long_ends(image: Image.Image) -> Image.Image:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
-from PIL import Image
 from pydantic import Field
 from torch import Tensor
 
@@ -16,7 +15,7 @@ from xai.core.settings import Side, settings
 from xai.data.contents import hashes
 from xai.data.disk_set import read_lines
 from xai.data.folder import are_pictures, pictures_in
-from xai.data.images import check_file, read_image, to_tensor
+from xai.data.images import check_file, read_image, side_of, to_tensor
 from xai.data.prompts import DEFAULT_PROMPTS
 from xai.data.registry import Images, register
 
@@ -32,13 +31,15 @@ class PicturesParams:
             the classifier was trained with.
         share: Of a side that is left when the middle is cut out; null leaves all, in task=compare what the
             classifier sees.
+        interpolation: How they are resized; null: bicubic, in task=compare as the classifier has it.
         classes: Names of the classifier's classes, or a text file with one a line; null: as its file says.
     """
 
     path: str | tuple[str, ...]
     size: Side
     fit: Literal["crop", "squash"] | None = None
-    share: Annotated[float, Field(gt=0.01, le=1)] | None = None
+    share: Annotated[float, Field(gt=0.01, le=1.5)] | None = None
+    interpolation: Literal["bicubic", "bilinear"] | None = None
     classes: str | tuple[str, ...] | None = None
 
 
@@ -103,19 +104,9 @@ class OwnPictures(UnlabelledSet):
         return Images(torch.stack(read), None)
 
     def _square(self, path: Path) -> Tensor:
-        size, share = self._params.size, self._params.share or 1.0
-        return as_seen(read_image(path), size, round(size / share), self._params.fit or "crop")
-
-
-def as_seen(image: Image.Image, size: int, side: int, fit: str = "crop") -> Tensor:
-    """A picture as a network of `size` sees it, [3, size, size] in [0, 1]: brought to `side`, the middle cut out."""
-    return centre(to_tensor(image, side, fit), size)
-
-
-def centre(pixels: Tensor, size: int) -> Tensor:
-    """The middle [3, size, size] of a square image."""
-    edge = (pixels.shape[-1] - size) // 2
-    return pixels[:, edge : edge + size, edge : edge + size]
+        asked = self._params
+        side, interpolation = side_of(asked.size, asked.share or 1.0), asked.interpolation or "bicubic"
+        return to_tensor(read_image(path), asked.size, asked.fit or "crop", side=side, interpolation=interpolation)
 
 
 def find_pictures(asked: str | Sequence[str], setting: str) -> list[Path]:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from xai.core.errors import UserError
 from xai.core.settings import FieldError, settings
+from xai.data.images import side_of
 from xai.models.backbone import body_of, not_fetched
 from xai.models.cnn_packages import check_package, package_file, package_weights
 from xai.models.families import NetworkParams, published_classes, seeded
@@ -74,7 +75,7 @@ class CnnParams(NetworkParams):
     @property
     def resized(self) -> int:
         """What the short side of a photograph is resized to before its middle is cut out."""
-        return round(self.image_size / self.crop)
+        return side_of(self.image_size, self.crop)
 
     def build(self, outputs: int, seed: int = 0) -> nn.Module:
         """See `build_cnn`."""

@@ -183,7 +183,21 @@ def build_explainer(
 
 
 def base_weights_file(params: ClipParams) -> Path:
-    """The file that holds a model's base weights: the local one, or the one open_clip fetches from its hub."""
+    """The file that holds a model's base weights: the local one, or the one open_clip fetches from its hub.
+
+    Raises:
+        UserError: There is none, or it normalises otherwise than its weights were trained with.
+    """
+    for name in ("mean", "std"):
+        stated, asked = params.published.get(name), getattr(params, name)
+        if stated and max(abs(a - b) for a, b in zip(stated, asked, strict=True)) > _SAME_CHANNELS:
+            other = (
+                "" if params.weights is None else ", or leave pretrained out where the file is of a training of yours"
+            )
+            raise UserError(
+                f"model.{name}={list(asked)} is not what model.pretrained={params.pretrained} was trained with: set "
+                f"model.{name}={list(stated)}{other}"
+            )
     if params.weights is not None:
         return Path(params.weights)
     if params.pretrained is None:
@@ -192,13 +206,6 @@ def base_weights_file(params: ClipParams) -> Path:
     if not known:
         tags = ", ".join(open_clip.list_pretrained_tags_by_model(params.architecture or "")) or "none"
         raise UserError(f"model.pretrained={params.pretrained} is unknown for {params.architecture}: known are {tags}")
-    for name in ("mean", "std"):
-        stated, asked = known.get(name), getattr(params, name)
-        if stated and max(abs(a - b) for a, b in zip(stated, asked, strict=True)) > _SAME_CHANNELS:
-            raise UserError(
-                f"model.{name}={list(asked)} is not what model.pretrained={params.pretrained} was trained with: set "
-                f"model.{name}={list(stated)}"
-            )
     try:
         return Path(open_clip.download_pretrained(known, cache_dir=os.environ.get("XAI_WEIGHTS")))
     except Exception as error:

@@ -1,20 +1,24 @@
 """A classifier of somebody's, of which no more is known than the name of its architecture in timm or torchvision."""
 
-from collections.abc import Mapping
-from typing import Annotated, Any
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import open_clip
 import timm
+import torch
 import torchvision
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from pydantic import Field
 
 from xai.core.settings import FieldError, settings, unknown
+from xai.data.images import crop_of, side_of
 from xai.models.families import register
 from xai.models.geometry import Geometry, Text
+from xai.models.weights import read_weights, without_prefix
 
-TORCHVISION: dict[str, Any] = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225), "crop": 0.875}
-"""What torchvision's own weights were trained with."""
+_IMAGENET: dict[str, Any] = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225), "crop": 0.875}
+"""How photographs are seen where the library publishes no weights that say it."""
 _CELLS = 7
 
 
@@ -27,11 +31,15 @@ class NamedParams(Geometry):
 
     Args:
         architecture: Its name in timm, torchvision or open_clip.
-        crop: Share of a photograph's short side that it sees.
+        crop: Share of a photograph's short side that it sees; above 1 with a black border around.
+        fit: `crop` resizes the short side before the middle is cut out; `squash` both.
+        interpolation: How a photograph is resized.
     """
 
     architecture: Text
-    crop: Annotated[float, Field(gt=0.01, le=1)] = 1.0
+    crop: Annotated[float, Field(gt=0.01, le=1.5)] = 1.0
+    fit: Literal["crop", "squash"] = "crop"
+    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
 
     def __post_init__(self) -> None:
         """Refuse names that neither library knows."""
@@ -42,26 +50,76 @@ class NamedParams(Geometry):
     @property
     def resized(self) -> int:
         """What the short side of a photograph is resized to before its middle is cut out."""
-        return round(self.image_size / self.crop)
+        return side_of(self.image_size, self.crop)
 
 
-def named_settings(architecture: Any, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of `NamedParams`: those that are given, the others as timm, or else torchvision, has them."""
-    published = timm.get_pretrained_cfg(architecture) if timm.is_model(str(architecture)) else None
-    found = dict(TORCHVISION)
-    if published is not None:
-        found = {"mean": published.mean, "std": published.std, "crop": published.crop_pct}
-    size = given.get("image_size", 224 if published is None else published.input_size[-1])
+def named_settings(architecture: Any, given: Mapping[str, Any], checkpoint: Path | None = None) -> dict[str, Any]:
+    """Settings of `NamedParams`: those that are given, the others as the library has them that the weights are of.
+
+    Raises:
+        UserError: The weights have to be looked at, and cannot be read.
+    """
     if architecture in open_clip.list_models():
         return _of_clip(architecture, given)
+    found = {"image_size": 224, **_published(str(architecture), checkpoint)}
+    size = given.get("image_size", found["image_size"])
     cells = default_cells(size) if isinstance(size, int) and size > 0 else _CELLS
     shape = {"image_size": size, "patch_size": size // cells if isinstance(size, int) else size}
     return {"family": "named", "name": architecture, **found, **shape, **given, "architecture": architecture}
 
 
+def of_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """How photographs are seen, as timm says it of a network; `fit` is `border` where timm fills one with the mean."""
+    fit = config.get("crop_mode") or "center"
+    return {
+        "mean": config.get("mean"),
+        "std": config.get("std"),
+        "image_size": (config.get("input_size") or (3, 224, 224))[-1],
+        "crop": config.get("crop_pct") or 1.0,
+        "fit": "crop" if fit == "center" else fit,
+        "interpolation": config.get("interpolation") or "bicubic",
+    }
+
+
+def of_weights(architecture: str, file: str | None) -> dict[str, Any]:
+    """How photographs are seen, as torchvision says it of its weights: of those in a file of this name, or its first.
+
+    None of those, or another name where timm knows the architecture too: what all of ImageNet's are seen with.
+    """
+    known = list(torchvision.models.get_model_weights(architecture)) if architecture in of_torchvision() else []
+    chosen = next((each for each in known if each.url.rpartition("/")[2] == file), known[0] if known else None)
+    if chosen is None:
+        return dict(_IMAGENET)
+    seen = chosen.transforms()
+    (size,), (side,) = seen.crop_size, seen.resize_size
+    shape = {"image_size": size, "crop": crop_of(size, side), "interpolation": seen.interpolation.value}
+    return {"mean": tuple(seen.mean), "std": tuple(seen.std), **shape}
+
+
+def is_torchvisions(architecture: str, file: str | None) -> bool:
+    """Whether a file is called as one that torchvision publishes for the architecture."""
+    known = torchvision.models.get_model_weights(architecture) if architecture in of_torchvision() else ()
+    return any(each.url.rpartition("/")[2] == file for each in known)
+
+
+def _published(architecture: str, checkpoint: Path | None) -> dict[str, Any]:
+    name = None if checkpoint is None else checkpoint.name
+    of_timm = timm.is_model(architecture) and not is_torchvisions(architecture, name)
+    if of_timm and checkpoint is not None and architecture in of_torchvision():
+        # Both know the name, and some of these networks call their tensors otherwise.
+        with torch.device("meta"):
+            wanted = timm.create_model(architecture).state_dict()
+        of_timm = _has(read_weights(checkpoint).tensors, wanted)
+    return of_config(vars(timm.get_pretrained_cfg(architecture))) if of_timm else of_weights(architecture, name)
+
+
+def _has(tensors: Mapping[str, Any], wanted: Collection[str]) -> bool:
+    return set(without_prefix(tensors, wanted)) >= {name for name in wanted if not name.endswith("num_batches_tracked")}
+
+
 def _of_clip(architecture: str, given: Mapping[str, Any]) -> dict[str, Any]:
     shape = (open_clip.get_model_config(architecture) or {})["vision_cfg"]
-    found = {"mean": OPENAI_DATASET_MEAN, "std": OPENAI_DATASET_STD, "crop": 1.0}
+    found = {"mean": OPENAI_DATASET_MEAN, "std": OPENAI_DATASET_STD}
     own = {"image_size": shape.get("image_size", 224), "patch_size": shape.get("patch_size") or 32}
     return {"family": "named", "name": architecture, **found, **own, **given, "architecture": architecture}
 

@@ -111,7 +111,7 @@ def settle_named(model: Mapping[str, Any], checkpoint: Path | None, typed: Seque
         return {}
     if checkpoint is not None and files.read_spec(checkpoint) is not None:
         raise UserError(f"{checkpoint} says itself what it is: leave model.architecture out")
-    return named_settings(model["architecture"], {key: model[key] for key in asked})
+    return named_settings(model["architecture"], {key: model[key] for key in asked}, checkpoint)
 
 
 def classifier_stages(

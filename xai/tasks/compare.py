@@ -20,6 +20,7 @@ from xai.core.runtime import Runtime
 from xai.core.settings import Count, build, settings
 from xai.core.timing import Stopwatch
 from xai.data.catalogue import OpenData, open_data
+from xai.data.images import crop_of
 from xai.data.pictures import check_readable, find_pictures
 from xai.explainers.rows import load_row, made_from
 from xai.metrics import registry as metrics
@@ -194,7 +195,9 @@ def _pictures(asked: CompareSettings) -> Mapping[str, Any]:
     if data.get("name") == "pictures":
         said = None if asked.checkpoint is None else read_spec(Path(asked.checkpoint))
         side, fit = (asked.model.resized, "crop") if said is None else (said.side, said.fit)
-        known = {"share": asked.model.image_size / side, "fit": fit}
+        known = {"share": crop_of(asked.model.image_size, side), "fit": fit}
+        if isinstance(asked.model, NamedParams):
+            known |= {"fit": asked.model.fit, "interpolation": asked.model.interpolation}
         data = {**data, **{key: value for key, value in known.items() if data.get(key) is None}}
     return data
 

@@ -20,8 +20,7 @@ from xai.core.progress import console
 from xai.core.settings import unknown
 from xai.core.timing import Stopwatch
 from xai.core.trainer import TrainerParams
-from xai.data.images import read_image
-from xai.data.pictures import as_seen
+from xai.data.images import read_image, to_tensor
 from xai.explainers.block import Block, BlockExplainer, Explainer, Explanation, explain
 from xai.explainers.learned.networks import Salvage, SelfExplaining
 from xai.explainers.learned.refined import RefinedMaps
@@ -172,7 +171,7 @@ def open_classifier(
         return _from_outside(model, _published(model), classes, published.to(device), how)
     made = files.load(checkpoint, model, removal)
     shape, classes, network = made.spec.model, made.spec.classes, made.network.to(device)
-    seen = partial(as_seen, size=shape.image_size, side=made.spec.side, fit=made.spec.fit)
+    seen = partial(to_tensor, size=shape.image_size, side=made.spec.side, fit=made.spec.fit)
     if isinstance(network, SelfExplainingClip):
         clip, explains = network, made.spec.explains
         return Opened(
@@ -197,7 +196,8 @@ def load_named(
     Raises:
         UserError: The weights or the names are not there, or do not fit.
     """
-    shape: dict[str, Any] = {"mean": model.mean, "std": model.std}
+    names = ("mean", "std", "fit", "interpolation")
+    shape: dict[str, Any] = {name: getattr(model, name) for name in names}
     if not is_clip(model.architecture):  # which cannot be fed otherwise
         shape |= {"image_size": model.image_size, "grid": model.grid, "crop": model.crop}
     loaded = load(checkpoint, architecture=model.architecture, classes=classes, device=device, **shape)
@@ -207,7 +207,8 @@ def load_named(
 
 
 def _published(model: Geometry) -> Callable[[Image.Image], Tensor]:
-    return partial(as_seen, size=model.image_size, side=model.resized)
+    plain = partial(to_tensor, size=model.image_size, side=model.resized)
+    return partial(plain, fit=model.fit, interpolation=model.interpolation) if isinstance(model, NamedParams) else plain
 
 
 def _from_outside(
