@@ -43,7 +43,7 @@ def run(config: DictConfig, output: Path, typed: Sequence[str] = ()) -> None:
     Raises:
         UserError: For whatever the user can mend.
     """
-    task, settings = check(config, typed)
+    task, settings = check(config, typed, output)
     if not task.writes:
         return task.run(settings, output)
 
@@ -56,10 +56,13 @@ def run(config: DictConfig, output: Path, typed: Sequence[str] = ()) -> None:
     over_removals(work)
 
 
-def check(config: DictConfig, typed: Sequence[str] = (), *, here: bool = True) -> tuple[Task, Any]:
+def check(
+    config: DictConfig, typed: Sequence[str] = (), output: Path | None = None, *, here: bool = True
+) -> tuple[Task, Any]:
     """What is asked for and its settings; arguments and errors as of `run`.
 
-    Data and files that it names have to be `here`, unless it is only planned.
+    Data and files that it names have to be `here`, unless it is only planned; what is written to `output` must not lie
+    among them.
     """
     values = _plain(config)
     plugins.load(_module_names(values["plugins"]))
@@ -75,9 +78,11 @@ def check(config: DictConfig, typed: Sequence[str] = (), *, here: bool = True) -
         for row in rows:
             load_row(row, values["explainers"])  # also one that nothing here asks for
     if here and hasattr(settings, "trainer"):
-        from xai.tasks.checks import check_named
+        from xai.tasks.checks import check_apart, check_named
 
         check_named(settings)
+        if task.writes and output is not None:
+            check_apart(settings, output)
     return task, settings
 
 

@@ -92,7 +92,7 @@ def _sweep(run: Callable[[], Any], given: argparse.Namespace, flags: Sequence[st
         check_typed(config, typed_keys(job))
         from xai.app import check
 
-        check(config, typed_keys(job))
+        check(config, typed_keys(job), Path(HydraConfig.get().sweep.dir))
 
     # Which combinations another sweeper makes, it alone knows.
     is_known = not any(each.startswith("hydra/sweeper=") for each in settings)

@@ -1,5 +1,6 @@
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -87,9 +88,9 @@ def test_a_set_is_kept_whole_or_not_at_all(root: Path, monkeypatch: pytest.Monke
     read: list[str] = []
     original = disk.to_pixels
 
-    def counted(picture: Image.Image, size: int, fit: str) -> torch.Tensor:
+    def counted(picture: Image.Image, size: int, fit: str, **how: Any) -> torch.Tensor:
         read.append(fit)
-        return original(picture, size, fit)
+        return original(picture, size, fit, **how)
 
     monkeypatch.setattr(disk, "to_pixels", counted)
     needed = 12 * 4 * 9 * 9

@@ -1,6 +1,7 @@
 """task=explain and task=compare of somebody's classifier and pictures, by the command line."""
 
 import json
+import math
 import re
 import sys
 from collections.abc import Callable
@@ -266,7 +267,7 @@ def test_settings_come_from_timm_or_torchvision(architecture: str, size: int, cr
         size,
         crop,
         (0.1, 0.2, 0.3),
-        round(size / crop),
+        math.floor(size / crop),
     )
 
 
@@ -325,6 +326,25 @@ def test_few_pictures_are_compared_quickly_unless_it_is_said_otherwise() -> None
     )
     with pytest.raises(UserError, match="effort=fast"):
         settled(3, effort="fast")
+
+
+@pytest.mark.parametrize(
+    ("architecture", "wanted"),
+    [
+        ("resnet18", {"resize": 235, "fit": "crop", "interpolation": "bicubic"}),
+        ("swin_t", {"resize": 232, "fit": "crop", "interpolation": "bicubic"}),
+        ("convnextv2_huge", {"resize": None, "fit": "squash", "interpolation": "bicubic"}),
+        ("shufflenet_v2_x1_0", {"resize": 256, "fit": "crop", "interpolation": "bilinear"}),
+    ],
+)
+def test_labelled_pictures_are_cut_as_the_classifier_sees_them(architecture: str, wanted: dict[str, Any]) -> None:
+    shipped = yaml.safe_load((CONF / "task" / "compare.yaml").read_text(encoding="utf-8"))
+    data = {"name": "folder", "size": 224, "fit": "crop", "resize": None, "interpolation": "bicubic"}
+    values = {**shipped, "data": data, "model": named_settings(architecture, {}), "checkpoint": None}
+    settle: Any = compare.task({}).settle
+    assert settle(values, ())["data"] == {**data, **wanted}
+    assert settle(values, ("data.fit",))["data"] == data
+    assert settle({**values, "data": {**data, "resize": 300}}, ())["data"] == {**data, "resize": 300}
 
 
 @pytest.mark.parametrize("given", [["image=photos", "classes=names.txt"], ["data=pictures", "data.path=photos"]])

@@ -84,6 +84,16 @@ def written_in(folder: Path) -> set[str]:
         return {entry.name for entry in folder.iterdir()}
 
 
+def holds_pictures(folder: Path) -> Path | None:
+    """A picture of a user's own in a folder; None where there is none, or no such folder."""
+    ours = written_in(folder)
+    try:
+        found = (path for path in folder.iterdir() if path.suffix.lower() in _PICTURES and path.name not in ours)
+        return next(found, None)
+    except OSError:
+        return None
+
+
 def final_folder(folder: Path) -> Path:
     """Where the content of a folder of `run_folder` will stand; other folders are what they are."""
     return folder.parent if folder.name.startswith(_ASIDE) else folder
@@ -128,7 +138,7 @@ def _check_foreign(final: Path) -> None:
     # Other names are found when they are written; that is later, and as safe.
     if own := [name for name in _USUAL if os.path.lexists(final / name)]:
         _refuse(final / own[0])
-    if beside := next((path for path in final.iterdir() if path.suffix.lower() in _PICTURES), None):
+    if beside := holds_pictures(final):
         # What is written beside pictures is taken for pictures, and these for what a run has written.
         raise UserError(f"{os.path.relpath(final)} holds pictures of yours, such as {beside.name}: {_ADVICE}")
 

@@ -33,6 +33,7 @@ class DiskParams:
         size: Side of the squares, in pixels.
         fit: `crop` brings the short side to `resize` and cuts out the centre; `squash` brings both sides to it.
         resize: The side before the centre of `size` is cut out; null: `size`.
+        interpolation: How it is resized.
         splits: `official`; `pooled`: 80 / 10 / 10 % of all pictures; `halved`: the test part is cut into two halves,
             validation and test, and training keeps all of train.
         augment: How training pictures are varied; null leaves them as they are.
@@ -42,6 +43,7 @@ class DiskParams:
     size: Side
     fit: Literal["crop", "squash"] = "crop"
     resize: Side | None = None
+    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
     splits: Cut = "official"
     augment: Augmentation | None = None
 
@@ -142,7 +144,7 @@ class DiskSource:
         if data.regions is not None:
             border = isinstance(self._params, RegionParams) and self._params.border
             region = region_to_tensor(data.regions.region(index, picture.size, border), size, fit, side=side)
-        found = to_pixels(picture, size, fit, side=side), region
+        found = to_pixels(picture, size, fit, side=side, interpolation=self._params.interpolation), region
         if self._kept is not None:
             self._kept[split, index] = found
         return found

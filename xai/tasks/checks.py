@@ -1,9 +1,13 @@
 """What settings name and is not there: said before any job of a sweep begins, and not when its turn has come."""
 
+import glob
+import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from xai.core.errors import UserError
+from xai.core.folders import holds_pictures
 from xai.data.catalogue import check_data
 from xai.explainers.registry import Row
 from xai.explainers.rows import load_row
@@ -44,6 +48,48 @@ def check_named(settings: Any) -> None:
         for row in rows:
             if isinstance(row.params, RankingSettings):
                 _check_levels(model, row.name, row.params)
+
+
+def check_apart(settings: Any, output: Path) -> None:
+    """Refuse to write among the pictures that are asked for: next time it would be read as pictures, or as classes.
+
+    A folder of pictures in which the user himself is, or above him, is not meant: `outputs` stands in it.
+
+    Args:
+        settings: Of any task.
+        output: The folder of the run, or of all runs of a sweep.
+
+    Raises:
+        UserError: It is a folder of pictures, or stands in one.
+    """
+    here = Path.cwd().resolve()
+    areas = set(_areas(settings))
+    for what, place in (("the results", output), ("store", Path(settings.store))):
+        final = place.expanduser().resolve()
+        for folder in (final, *final.parents):
+            if not any(area in (folder, *folder.parents) for area in areas):
+                break
+            if folder not in (here, *here.parents) and (folder in areas or holds_pictures(folder)):
+                raise UserError(
+                    f"{what} would be written to {os.path.relpath(final)}, among the pictures of "
+                    f"{os.path.relpath(folder)}: leave the folder out (it is below outputs), or choose another"
+                )
+
+
+def _areas(settings: Any) -> Iterator[Path]:
+    """The folders that hold the pictures that are asked for."""
+    image = getattr(settings, "image", None)
+    asked = [image] if isinstance(image, str) else list(image or ())
+    for data in (getattr(settings, key, None) for key in _DATA):
+        if isinstance(data, Mapping):
+            path = data.get("path") or ()
+            asked += [data["root"]] if isinstance(data.get("root"), str) else []
+            asked += [path] if isinstance(path, str) else [each for each in path if isinstance(each, str)]
+    for each in asked:
+        place = Path(each).expanduser()
+        while not place.is_dir() and (place.exists() or glob.has_magic(str(place))):
+            place = place.parent
+        yield place.resolve()
 
 
 def _rows(settings: Any) -> list[Row]:

@@ -26,8 +26,9 @@ from xai.explainers.rows import load_row, made_from
 from xai.metrics import registry as metrics
 from xai.models.families import NetworkParams, published_classes
 from xai.models.files import read_spec
+from xai.models.geometry import Geometry
 from xai.models.named import NamedParams
-from xai.papers.families import AnyModel, classifier_stages
+from xai.papers.families import AnyModel, classifier_stages, opened
 from xai.papers.vectors.base import ModelParams
 from xai.report.figures import open_figure
 from xai.report.headline import compared
@@ -103,7 +104,26 @@ def _settle(values: dict[str, Any], typed: Sequence[str]) -> dict[str, Any]:
     if any(each.startswith("logger.") for each in typed):
         typed = [*typed, "logger"]  # whoever sets up a logger wants it
     found = lighter(values, values["quick"], typed) if quick else values
-    return {**found, "effort": "quick" if quick else "full"}
+    return {**found, "effort": "quick" if quick else "full", "data": data if image else _as_seen(values, typed)}
+
+
+def _as_seen(values: Mapping[str, Any], typed: Sequence[str]) -> Any:
+    """Settings of data; photographs of which nobody has said how they are cut are cut as for the classifier."""
+    data, file = values.get("data"), values.get("checkpoint")
+    said = {f"data.{key}" for key in ("fit", "resize", "interpolation")} & set(typed)
+    if not isinstance(data, Mapping) or said or (data.get("fit"), data.get("resize", 1)) != ("crop", None):
+        return data
+    found = _squares(opened(values["model"]), file if isinstance(file, str) else None)
+    return {**data, **found, "resize": None if found["resize"] == data.get("size") else found["resize"]}
+
+
+def _squares(model: Geometry, checkpoint: str | None) -> dict[str, Any]:
+    """How photographs become squares for a classifier: as it was trained, or as its library does it."""
+    said = None if checkpoint is None else read_spec(Path(checkpoint))
+    if said is not None:
+        return {"resize": said.side, "fit": said.fit, "interpolation": "bicubic"}
+    fit, interpolation = (model.fit, model.interpolation) if isinstance(model, NamedParams) else ("crop", "bicubic")
+    return {"resize": model.resized, "fit": fit, "interpolation": interpolation}
 
 
 def _check_quick(quick: Quick) -> None:
@@ -193,11 +213,8 @@ def _pictures(asked: CompareSettings) -> Mapping[str, Any]:
         check_readable(find_pictures(asked.image, "image"))
         data = {"name": "pictures", "path": asked.image, "size": asked.model.image_size}
     if data.get("name") == "pictures":
-        said = None if asked.checkpoint is None else read_spec(Path(asked.checkpoint))
-        side, fit = (asked.model.resized, "crop") if said is None else (said.side, said.fit)
-        known = {"share": crop_of(asked.model.image_size, side), "fit": fit}
-        if isinstance(asked.model, NamedParams):
-            known |= {"fit": asked.model.fit, "interpolation": asked.model.interpolation}
+        known = _squares(asked.model, asked.checkpoint)
+        known["share"] = crop_of(asked.model.image_size, known.pop("resize"))
         data = {**data, **{key: value for key, value in known.items() if data.get(key) is None}}
     return data
 

@@ -1,0 +1,94 @@
+"""What is refused before any work: results among the pictures that are read."""
+
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from xai import cli
+from xai.core.errors import UserError
+from xai.tasks.checks import check_apart
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in ("photos/a/one.png", "photos/b/one.jpg", "photos/b/two.heic", "more/x.png", "here.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / name, format="png")
+    (tmp_path / "plain").mkdir()
+    (tmp_path / "plain" / "link").symlink_to(tmp_path / "photos" / "a", target_is_directory=True)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def settings(asked: dict[str, Any]) -> Any:
+    return SimpleNamespace(**{"store": "outputs/store", **asked})
+
+
+FOLDER: dict[str, Any] = {"data": {"name": "folder", "root": "photos"}}
+
+
+@pytest.mark.parametrize(
+    ("asked", "output"),
+    [
+        ({"image": "photos"}, "photos/maps"),
+        ({"image": ["more", "photos/a"]}, "photos/a/x/y"),
+        ({"image": "photos/*/*.png"}, "photos/maps"),
+        ({"image": "photos/a/one.png"}, "photos/a/maps"),
+        ({"image": "."}, "photos/b/maps"),  # in a folder that itself holds pictures
+        ({"image": "./more/../photos"}, "plain/../photos/maps"),
+        ({"image": "photos/a"}, "plain/link/maps"),
+        ({"image": "plain/link"}, "photos/a/maps"),
+        (FOLDER, "photos"),
+        (FOLDER, "photos/c"),
+        ({"data": {"name": "pictures", "path": ["more"]}}, "more/x"),
+        ({"data": {"name": "digits"}, "source": FOLDER["data"]}, "photos/maps"),
+        ({**FOLDER, "store": "photos/store"}, "outputs/x"),
+    ],
+)
+def test_nothing_is_written_among_the_pictures(place: Path, asked: dict[str, Any], output: str) -> None:
+    with pytest.raises(UserError, match=r"among the pictures of .*: leave the folder out"):
+        check_apart(settings(asked), Path(output))
+    with pytest.raises(UserError, match="among the pictures of"):
+        check_apart(settings(asked), (place / output).absolute())
+
+
+@pytest.mark.parametrize(
+    ("asked", "output"),
+    [
+        ({"image": "photos"}, "outputs/explain"),
+        ({"image": "here.png"}, "outputs/explain"),  # its folder is that in which the user is
+        ({"image": "."}, "outputs/explain"),
+        ({"image": "*.png"}, "plain/maps"),
+        ({"image": "photos/a/one.png"}, "photos-maps"),
+        ({"image": "photos/nowhere"}, "outputs/explain"),
+        (FOLDER, "plain/photos"),
+        ({"data": {"name": "digits"}}, "photos/maps"),  # which this run does not read
+        ({"image": None}, "outputs/x"),
+    ],
+)
+def test_beside_them_there_is_room(place: Path, asked: dict[str, Any], output: str) -> None:
+    check_apart(settings(asked), Path(output))
+
+
+@pytest.mark.parametrize(
+    ("task", "given"),
+    [("explain", ["hydra.run.dir=photos/maps"]), ("compare", ["-m", "seed=0,1", "hydra.sweep.dir=photos/maps"])],
+)
+def test_it_is_refused_in_a_line_before_any_work(
+    place: Path, given: list[str], task: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = sorted(place.rglob("*"))
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")  # main sets it; this puts it back
+    asked = ("image=photos/*/*.png", "model=efficientnet_lite0", "trainer=cpu", "logger=none")
+    monkeypatch.setattr(sys, "argv", ["xai", f"task={task}", *asked, *given])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.exit", lambda status: status)
+        cli.main()
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1, lines
+    assert "photos/maps, among the pictures of photos" in lines[0]
+    assert sorted(place.rglob("*")) == before
