@@ -339,8 +339,15 @@ def test_few_pictures_are_compared_quickly_unless_it_is_said_otherwise() -> None
 )
 def test_labelled_pictures_are_cut_as_the_classifier_sees_them(architecture: str, wanted: dict[str, Any]) -> None:
     shipped = yaml.safe_load((CONF / "task" / "compare.yaml").read_text(encoding="utf-8"))
-    data = {"name": "folder", "size": 224, "fit": "crop", "resize": None, "interpolation": "bicubic"}
-    values = {**shipped, "data": data, "model": named_settings(architecture, {}), "checkpoint": None}
+    model = named_settings(architecture, {})
+    data = {
+        "name": "folder",
+        "size": model["image_size"],
+        "fit": "crop",
+        "resize": None,
+        "interpolation": "bicubic",
+    }
+    values = {**shipped, "data": data, "model": model, "checkpoint": None}
     settle: Any = compare.task({}).settle
     assert settle(values, ())["data"] == {**data, **wanted}
     assert settle(values, ("data.fit",))["data"] == data
