@@ -15,6 +15,8 @@ SCALED = $(if $(filter paper,$(SCALE)),_paper)
 SWEEPS := vectors_table1 vectors_table2 vectors_figure2 vectors_figure3 vectors_figure5 salvage_table1 salvage_table2 \
 	salvage_table3 salvage_table4 salvage_figures ranking_table ranking_figures
 ALL = $(addsuffix $(SCALED),$(SWEEPS))
+comma := ,
+space := $(subst ,, )
 
 # An assignment, so that a PYTHON some other tool left in the environment does not count; make PYTHON=... does.
 PYTHON = $(XAI_PYTHON)
@@ -53,7 +55,7 @@ tables: $(STAMP)  ## all of them, one after the other; what they share is made o
 	@for sweep in $(ALL); do $(SWEEP)$$sweep $(ARGS) || failed=1; done; exit $${failed:-0}
 
 plan: $(STAMP)  ## what all of them need: stages, forward passes, bytes, hours (ARGS=rate=3000 or rate=measured)
-	@for sweep in $(ALL); do $(BIN)/python run.py task=plan sweep=$$sweep $(ARGS) || exit 1; done
+	@$(BIN)/python run.py task=plan 'sweeps=[$(subst $(space),$(comma),$(ALL))]' $(ARGS)
 
 vectors-table1: $(STAMP)  ## explainability vectors, Table 1: the transfer against its bounds and controls
 	$(SWEEP)vectors_table1$(SCALED) $(ARGS)

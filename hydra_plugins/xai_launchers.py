@@ -4,11 +4,13 @@ Each job is what a user would type for it alone, and what it says goes to `outpu
 fails, or is killed, stops no other.
 """
 
+import logging
 import os
 import queue
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -190,19 +192,40 @@ class Slurm(_Commands):
         except ImportError:
             raise UserError("launcher=slurm needs submitit: pip install -e '.[slurm]'") from None
         folder = commands[0].place / commands[0].run.parent / "jobs" / "submitit"
-        executor = submitit.AutoExecutor(folder, cluster=self._cluster, slurm_max_num_timeout=self._requeues)
+        try:
+            executor = submitit.AutoExecutor(folder, cluster=self._cluster, slurm_max_num_timeout=self._requeues)
+        except (RuntimeError, ValueError) as error:
+            raise UserError(f"launcher=slurm cannot submit ({error}): start it where sbatch works") from error
         own = ("timeout_min", "cpus_per_task", "gpus_per_node", "mem_gb")
         given = {key if key in own else f"slurm_{key}": value for key, value in self._parameters.items()}
         executor.update_parameters(name=commands[0].run.parent.name, **_said(given))
         shared = threads(self._parameters.get("cpus_per_task") or 1)
+        with _programs_say(folder / "slurm.log"):
+            try:
+                with executor.batch():
+                    jobs = [executor.submit(_Attempt(replace(command, environment=shared))) for command in commands]
+            except (submitit.core.utils.FailedJobError, OSError) as error:
+                why = str(error).strip().splitlines()[-1]
+                raise UserError(f"launcher=slurm cannot submit ({why}): start it where sbatch works") from error
+            console.print(f"  jobs {jobs[0].job_id} to {jobs[-1].job_id}; what they say: {folder}", soft_wrap=True)
+            return [_ended(command, _status(job)) for command, job in zip(commands, jobs, strict=True)]
+
+
+@contextmanager
+def _programs_say(log: Path) -> Iterator[None]:
+    """Send to a file what sbatch, sacct and submitit say of every look, which without accounting is the same for hours."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    told = logging.getLogger("submitit")
+    level, before = told.level, os.dup(2)
+    told.setLevel(logging.ERROR)
+    with open(log, "a", encoding="utf-8") as file, redirect_stderr(file):
+        os.dup2(file.fileno(), 2)
         try:
-            with executor.batch():
-                jobs = [executor.submit(_Attempt(replace(command, environment=shared))) for command in commands]
-        except (submitit.core.utils.FailedJobError, OSError) as error:
-            why = str(error).strip().splitlines()[-1]
-            raise UserError(f"launcher=slurm cannot submit ({why}): start it where sbatch works") from error
-        console.print(f"  jobs {jobs[0].job_id} to {jobs[-1].job_id}; what they say: {folder}", soft_wrap=True)
-        return [_ended(command, _status(job)) for command, job in zip(commands, jobs, strict=True)]
+            yield
+        finally:
+            os.dup2(before, 2)
+            os.close(before)
+            told.setLevel(level)
 
 
 def _said(given: dict[str, Any]) -> dict[str, Any]:

@@ -67,7 +67,7 @@ def main() -> int:
         run = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(_run)
         if given.multirun:
             return _sweep(run, given, flags, settings)
-        if chosen.get("task") == "plan" and "sweep" in chosen:
+        if chosen.get("task") == "plan" and {"sweep", "sweeps"} & chosen.keys():
             settings = [as_addition(each) for each in settings]
         sys.argv[1:] = [*flags, *settings]  # flags first: argparse does not find settings on both sides of one
         run()

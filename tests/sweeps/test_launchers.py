@@ -166,12 +166,15 @@ def test_ray_on_one_machine_with_two_workers(tmp_path: Path) -> None:
 GROUP = """
 import torch
 from torch import distributed
+from torch.nn.parallel import DistributedDataParallel
 from xai.core.launching import end_with_the_launcher
 from xai.core.processes import run_group
 
 def part(rank, tell):
     total = torch.tensor(rank + 10)
     distributed.all_reduce(total)
+    network = DistributedDataParallel(torch.nn.Linear(2, 1), find_unused_parameters=True)
+    network(torch.ones(3, 2)).sum().backward()
     tell(int(total))
 
 if __name__ == "__main__":
@@ -197,7 +200,23 @@ def test_the_processes_of_one_job_find_each_other_under_every_launcher(
     }[name]()
     command = Command((sys.executable, "job.py"), Path("outputs/toy/0"), tmp_path, {})
     assert launcher.run([command]) == [0], said(tmp_path, 0)
-    assert said(tmp_path, 0).split() == ["21", "21"]
+    assert said(tmp_path, 0).split() == ["21", "21"]  # and no advice of DDP's
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_an_array_that_slurm_refuses_is_one_line(
+    is_there: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("submitit", reason="launcher=slurm: pip install -e '.[slurm]'")
+    for name in ("srun", "sbatch") if is_there else ():
+        program = tmp_path / name
+        program.write_text("#!/bin/sh\necho 'invalid partition specified: big' >&2\nexit 1\n")
+        program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin" if is_there else str(tmp_path))
+    with pytest.raises(UserError) as refused:
+        Slurm("slurm", 1, timeout_min=5, partition="big").run(commands(tmp_path, "pass"))
+    assert ("invalid partition" if is_there else "srun") in str(refused.value)
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize("name", ["ray", "submitit"])

@@ -13,7 +13,7 @@ from xai.data.facts import FACTS, counts, state
 from xai.data.registry import SPLITS, names
 from xai.papers.plans import passes_a_second, stages_of
 from xai.sweeps.jobs import axes_of
-from xai.sweeps.plan import planned_settings
+from xai.sweeps.plan import planned_settings, short
 from xai.tasks.checks import check_named
 
 PAPER = sorted(path.stem for path in (CONF / "sweep").glob("*_paper.yaml"))
@@ -130,6 +130,37 @@ def test_jobs_of_a_sweep_share_what_is_the_same(sweep: Sweeping, capsys: pytest.
     assert all("source" in name for name in shared)
     assert "GPU hours at 1,000 passes a second" in " ".join(alone.split())
     assert not Path("outputs").exists()
+
+
+def test_several_sweeps_are_planned_together(
+    sweep: Sweeping, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates = iter([250.0, 1000.0])
+    monkeypatch.setattr("xai.sweeps.plan.passes_a_second", lambda model, device: next(rates))
+    few = ("seed=0", "case.images=50")
+    asked = "sweeps=[salvage_table1,salvage_table2,ranking_table]"
+    assert sweep("task=plan", asked, *few, "rate=measured") == 0
+    lines = capsys.readouterr().out.splitlines()
+    first, second, third = (
+        [line for line in lines if line.startswith(name)][0].split() for name in asked[8:-1].split(",")
+    )
+    # The runs of the second table are those of the first, but for a metric; each model has its own rate.
+    assert first[1] == second[1] == "2"
+    assert int(second[-1]) < int(first[-1])
+    total = re.search(r"([\d,]+) forward passes at most, ([\d.]+) GPU hours at 250 to 1,000 passes", " ".join(lines))
+    assert total
+    hours = [float(row[row.index("B") + 1] if "B" in row else row[-3]) for row in (first, second, third)]
+    assert sum(hours) == pytest.approx(float(total[2]), abs=0.07)
+    assert sweep("task=plan", asked, "sweep=salvage_table1") == 2
+    assert "give one of the two" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [(0, "0 "), (7, "7 "), (999, "999 "), (999.7, "1.00 k"), (12345, "12.3 k"), (99960, "100 k"), (2.5e22, "25,000 E")],
+)
+def test_a_number_in_short(number: float, said: str) -> None:
+    assert short(number) == said
 
 
 def test_a_set_that_is_source_and_target_has_one_classifier(capsys: pytest.CaptureFixture[str]) -> None:

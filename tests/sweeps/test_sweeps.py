@@ -4,6 +4,7 @@ import json
 import os
 import re
 import socket
+from contextlib import ExitStack
 from pathlib import Path
 
 import pandas as pd
@@ -13,6 +14,7 @@ import yaml
 from tests.sweeps.conftest import Sweeping, measured
 from xai.core import locks
 from xai.core.records import path_of, recorded
+from xai.sweeps import status
 
 RUNS = Path("outputs/toy")
 
@@ -62,6 +64,32 @@ def test_every_state_is_told(sweep: Sweeping, capsys: pytest.CaptureFixture[str]
     assert "since" in told
     assert re.search(r"on the disk: store [\d,]+ MB, runs [\d,]+ MB", told)
     assert not (RUNS / ".hydra").exists()
+
+
+def test_a_file_has_a_line_for_each_job_without_what_all_are_asked_for(
+    sweep: Sweeping, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ("study=salvage", "logger=none", "surrogate.fit.epochs=3", "tables=[toy]", "figures=[]", "claims=[]")
+    assert sweep("-m", "seed=0,1", "name=mine", *given, fails={1: "UserError"}) == 1
+    capsys.readouterr()
+    assert sweep("task=status", "name=mine") == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["seed=0", "done", "0", "s"] in lines
+    assert ["seed=1", "failed", "0", "s", "it", "is", "wrong"] in lines
+
+
+def test_a_watch_without_a_terminal_says_when_a_job_has_ended(
+    sweep: Sweeping, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for seed in (0, 1):
+        measured(RUNS / f"seed={seed}", seed)
+    with ExitStack() as running:
+        running.enter_context(recorded(RUNS / "seed=2"))
+        looks = iter([lambda: None, lambda: None, running.close])
+        monkeypatch.setattr(status.time, "sleep", lambda _: next(looks)())
+        assert sweep("task=status", "sweep=toy", "watch=1") == 0
+    told = re.findall("3 jobs: .*[a-z]", capsys.readouterr().out)
+    assert told == ["3 jobs: 2 done, 1 running", "3 jobs: 3 done"]
 
 
 def test_a_watch_ends_when_nothing_runs(sweep: Sweeping, capsys: pytest.CaptureFixture[str]) -> None:

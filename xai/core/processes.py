@@ -60,6 +60,8 @@ def run_group(work: Callable[..., None], arguments: tuple[Any, ...], ranks: int,
         RuntimeError: For any other error of a process, with its traceback.
     """
     context = get_context("spawn")
+    # DDP's advice on its settings, from C++, where no filter of Python's is asked; read when a process imports torch.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     with tempfile.TemporaryDirectory(prefix="xai-") as folder:
         members: list[Any] = []
         ears: dict[Any, str] = {}

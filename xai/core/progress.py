@@ -6,8 +6,10 @@ from contextlib import contextmanager
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.segment import Segment
+from rich.table import Table
 
 from xai.core.errors import visible
 
@@ -32,6 +34,14 @@ Listener = Callable[[str, int, int], None]
 
 _listeners: list[Listener] = []
 _SECONDS_BETWEEN_LINES = 60.0
+_LONGEST_LINE = 2000
+
+
+def print_table(table: Table) -> None:
+    """Print a table, as wide as it is where there is no terminal: in a file, and for grep, a row is a line."""
+    if not console.is_terminal:
+        table.width = Measurement.get(console, console.options.update(width=_LONGEST_LINE), table).maximum
+    console.print(table, crop=console.is_terminal)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ filled with.
 import hashlib
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from typing import Any
 
@@ -48,6 +48,7 @@ class Stage:
         needs: Stages that have to be there first.
         own: What it is made of besides: two jobs with the same of this and of the needs share it.
         kind: Of the artifact. Its name is what it is for: a classifier of a source may be that of another job's target.
+        model: Whose passes they are, its settings.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Stage:
     needs: tuple["Stage", ...] = ()
     own: Any = field(default=None, repr=False)
     kind: str = ""
+    model: Any = field(default=None, repr=False)
 
     @cached_property
     def identity(self) -> str:
@@ -102,8 +104,9 @@ class _Plan:
         """Put a stage behind the others, once."""
         found = next((each for each in self.stages if each.identity == stage.identity), None)
         if found is None:
-            self.stages.append(stage)
-        return found or stage
+            found = replace(stage, model=self.model)
+            self.stages.append(found)
+        return found
 
     def train(
         self, name: str, fit: FitParams, images: int, each: float, *needs: Stage, own: Any = None, on: Any = None

@@ -18,9 +18,6 @@ from xai.core.overrides import command
 from xai.core.progress import console
 from xai.core.settings import settings
 from xai.core.sweep_file import Sweep
-from xai.report.present import hand_over, tables_of, views
-from xai.report.results import Origin, write_results
-from xai.study.frame import NAMES, join_runs, read_frames
 from xai.sweeps.jobs import OUTPUTS, Job, asked_jobs, read_plan
 from xai.tasks.registry import Task
 
@@ -86,6 +83,11 @@ def show(sweep: Sweep, folders: Sequence[Path], output: Path, name: str, typed: 
     Raises:
         UserError: None of them has frames.
     """
+    # Here: a wrong name is refused before anybody waits for what shows tables.
+    from xai.report.present import hand_over, tables_of, views
+    from xai.report.results import Origin, write_results
+    from xai.study.frame import join_runs, read_frames
+
     there = [folder for folder in folders if _has_frames(folder)]
     if not there:
         raise UserError(f"{name}: no run has results yet: start it with -m, or name folders of runs as runs=...")
@@ -123,6 +125,8 @@ def _commits(folders: Sequence[Path]) -> list[str]:
 
 
 def _has_frames(folder: Path) -> bool:
+    from xai.study.frame import NAMES
+
     return all((folder / f"{name}.csv").is_file() for name in NAMES)
 
 

@@ -8,9 +8,6 @@ from xai.core.errors import UserError
 from xai.core.folders import final_folder, shown
 from xai.core.progress import bar, console
 from xai.core.settings import settings
-from xai.report.site.found import find
-from xai.report.site.lineage import Lineage
-from xai.report.site.pages import Site, plotly
 from xai.tasks.registry import Task
 
 
@@ -40,14 +37,19 @@ def task(values: Mapping[str, Any]) -> Task:
 
 def run(asked: SiteSettings, output: Path) -> None:
     """Write a page for each run and sweep, and an index of them."""
-    plotly()
-    final = final_folder(output)
     folders = [Path(each) for each in ([asked.outputs] if isinstance(asked.outputs, str) else asked.outputs)]
     for folder in folders:
         if not folder.is_dir():
             raise UserError(
                 f"outputs={folder} is no folder: name the one that runs were written to, as in outputs=outputs"
             )
+    # Here: a wrong name is refused before anybody waits for what makes pages.
+    from xai.report.site.found import find
+    from xai.report.site.lineage import Lineage
+    from xai.report.site.pages import Site, plotly
+
+    plotly()
+    final = final_folder(output)
     found = [run for each in folders for run in find(each, final, f"{each}/" if len(folders) > 1 else "")]
     if not found:
         raise UserError(f"no run has ended in {', '.join(map(str, folders))} yet: start one, or give outputs=FOLDER")

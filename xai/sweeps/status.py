@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,7 +15,7 @@ from rich.table import Table
 
 from xai.core.folders import MARKER
 from xai.core.locks import holder
-from xai.core.progress import console
+from xai.core.progress import console, print_table
 from xai.core.records import Record, is_running, path_of, read_record
 from xai.core.settings import Positive, settings
 from xai.sweeps.jobs import OUTPUTS, Job, asked_jobs
@@ -95,16 +95,24 @@ def run(asked: StatusSettings, output: Path) -> None:
     folder = OUTPUTS / asked.name
     jobs = asked_jobs(folder)
     states = [look(job) for job in jobs]
-    if asked.watch is None:
-        say(states)
-    else:
-        with Live(table_of(states, on_disk(asked, folder)), console=console, auto_refresh=False) as live:
-            while any(state.state in ("running", "waiting") for state in states):
-                time.sleep(asked.watch)
-                states = [look(job) for job in jobs]
-                live.update(table_of(states, on_disk(asked, folder)), refresh=True)
-    if asked.watch is None:
-        console.print(on_disk(asked, folder), style="dim", highlight=False)
+    if asked.watch is not None:
+        states = watched(jobs, states, asked.watch, lambda: on_disk(asked, folder))
+    say(states)
+    console.print(on_disk(asked, folder), style="dim", highlight=False)
+
+
+def watched(jobs: Sequence[Job], states: Sequence[State], seconds: float, note: Callable[[], str]) -> Sequence[State]:
+    """Look until every job has ended; without a terminal a line is printed whenever one has begun or ended."""
+    with Live(table_of(states, note()), console=console, auto_refresh=False, transient=True) as live:
+        said = ""
+        while any(state.state in ("running", "waiting") for state in states):
+            if not console.is_terminal and said != tally(states):
+                said = tally(states)
+                console.print(f"{datetime.now():%H:%M:%S}  {said}", highlight=False, soft_wrap=True)
+            time.sleep(seconds)
+            states = [look(job) for job in jobs]
+            live.update(table_of(states, note()), refresh=True)
+    return states
 
 
 def on_disk(asked: StatusSettings, folder: Path) -> str:
@@ -130,20 +138,24 @@ def look(job: Job) -> State:
 
 def say(states: Sequence[State]) -> None:
     """The table of them."""
-    console.print(table_of(states))
+    print_table(table_of(states))
 
 
 def table_of(states: Sequence[State], note: str | None = None) -> Table:
-    """A line for each job, and a note below them."""
+    """A line for each job, called by what not all of them are asked for, and a note below them."""
     columns = ("job", "state", "", "at", "where")
-    table = Table(*columns, title=tally(states), caption=note, box=None, title_justify="left", caption_justify="left")
+    table = Table(*columns, title=tally(states), box=None, title_justify="left", pad_edge=False)
+    table.caption, table.caption_justify = note, "left"
+    parts = [each.job.folder.name.split(",") for each in states]
+    shared = set.intersection(*map(set, parts)) if len(parts) > 1 else set()
     table.columns[0].overflow = "fold"
     for column in table.columns[1:3]:
         column.no_wrap = True
-    for each in states:
+    for each, of in zip(states, parts, strict=True):
         colour = _COLOURS.get(each.state, "dim")
+        name = ",".join(part for part in of if part not in shared) or each.job.folder.name
         told = map(escape, (each.took, each.said, each.where))
-        table.add_row(escape(each.job.folder.name), f"[{colour}]{each.state}[/]", *told)
+        table.add_row(escape(name), f"[{colour}]{each.state}[/]", *told)
     return table
 
 
