@@ -213,7 +213,7 @@ class Slurm(_Commands):
 
 @contextmanager
 def _programs_say(log: Path) -> Iterator[None]:
-    """Send to a file what sbatch, sacct and submitit say of every look, which without accounting is the same for hours."""
+    """Send to a file what sbatch, sacct and submitit say of every look, without accounting the same for hours."""
     log.parent.mkdir(parents=True, exist_ok=True)
     told = logging.getLogger("submitit")
     level, before = told.level, os.dup(2)

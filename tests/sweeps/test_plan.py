@@ -142,7 +142,7 @@ def test_several_sweeps_are_planned_together(
     assert sweep("task=plan", asked, *few, "rate=measured") == 0
     lines = capsys.readouterr().out.splitlines()
     first, second, third = (
-        [line for line in lines if line.startswith(name)][0].split() for name in asked[8:-1].split(",")
+        next(line for line in lines if line.startswith(name)).split() for name in asked[8:-1].split(",")
     )
     # The runs of the second table are those of the first, but for a metric; each model has its own rate.
     assert first[1] == second[1] == "2"

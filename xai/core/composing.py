@@ -30,7 +30,7 @@ Source = tuple[str, str]
 
 def choices(group: str) -> list[str]:
     """All files of a configuration group that this job can see, sorted."""
-    # A folder's time changes with the files in it; listed for every row anew, it was a third of all that task=plan does.
+    # A folder's time changes with its files; listed anew for every row, it was a third of all that task=plan does.
     times = tuple(folder.stat().st_mtime_ns if (folder := each / group).is_dir() else 0 for each in _folders())
     return list(_listed(_sources(), group, times))
 

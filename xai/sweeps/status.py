@@ -94,7 +94,7 @@ def run(asked: StatusSettings, output: Path) -> None:
     """Show how far the jobs are, once or until all have ended."""
     folder = OUTPUTS / asked.name
     jobs = asked_jobs(folder)
-    states = [look(job) for job in jobs]
+    states: Sequence[State] = [look(job) for job in jobs]
     if asked.watch is not None:
         states = watched(jobs, states, asked.watch, lambda: on_disk(asked, folder))
     say(states)
