@@ -8,8 +8,7 @@ from torch import Tensor
 
 from xai.core.errors import UserError
 from xai.data.marked import MarkedSet, MarkParams
-from xai.data.module import load_images
-from xai.data.registry import SPLITS, Images
+from xai.data.registry import SPLITS, Images, load_images
 
 MARK = MarkParams(radius=0.12)
 ROWS = torch.arange(40)

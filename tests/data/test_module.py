@@ -10,8 +10,8 @@ from torch import Tensor
 from tests.data.disk_forms import picture
 from xai.core.epochs import EpochSampler, StepSampler
 from xai.core.errors import UserError
-from xai.data.module import Batch, ImageDataModule, load_images
-from xai.data.registry import Images
+from xai.data.module import Batch, ImageDataModule
+from xai.data.registry import Images, load_images
 
 SIZES = {"train": 10, "validation": 7, "test": 5}
 

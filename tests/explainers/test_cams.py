@@ -17,7 +17,7 @@ from tests.explainers.test_grad_cam import Plain, by_hand
 from tests.models.tiny_clip import PARAMS, classifier, pictures
 from tests.models.tiny_vit import MEAN, STD, maskable, network, normalised
 from tests.toolbox import refusal, seeded
-from xai.explainers.posthoc import ablation_cam, gradients
+from xai.explainers.posthoc import asking_cams, gradients
 from xai.models.clip import SelfExplainingClip
 from xai.models.maskable import MaskableClassifier
 from xai.models.painted import PaintedClassifier
@@ -148,7 +148,7 @@ def test_score_cam_is_its_papers_formula() -> None:
 
 @pytest.mark.parametrize("at_once", [16 * 16 * 3, 1 << 24])
 def test_ablation_cam_is_its_papers_formula(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ablation_cam, "_VALUES_AT_ONCE", at_once)
+    monkeypatch.setattr(asking_cams, "_VALUES_AT_ONCE", at_once)
     model, images = classifier(), pictures(4)
     plain = Plain(model)
     maps = []

@@ -9,9 +9,8 @@ from xai.games import PatchGame
 from xai.models.maskable import Removal
 from xai.shapley.coalitions import SAMPLERS, sample
 from xai.shapley.design import Design
-from xai.shapley.kernel_shap import kernel_shap, kernel_shap_with_error
+from xai.shapley.kernel_shap import Select, kernel_shap, kernel_shap_with_error, solve_selected
 from xai.shapley.regression import SOLVERS, Regression
-from xai.shapley.selection import Select, solve_selected
 
 
 @pytest.mark.parametrize("solver", SOLVERS)

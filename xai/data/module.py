@@ -7,8 +7,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from xai.core.epochs import EpochDataModule, EpochSampler
-from xai.data.registry import ImageSource
-from xai.data.registry import load_images as load_images
+from xai.data.registry import ImageSource, load_images
 
 
 class Batch(NamedTuple):

@@ -89,42 +89,6 @@ class PatchCam(OfClassifier[P]):
         return torch.from_numpy(pixels)
 
 
-class AskingCam(PatchCam[P]):
-    """Weighs the channels of the layer by what the network answers when it is asked about each of them.
-
-    The library has such methods too. It asks one image after another, keeps the activations of every pass, shows a
-    progress bar, and takes the network apart to change what a layer returns; so they are written here.
-    """
-
-    def weights(self, network: nn.Module, layer: nn.Module, images: Tensor, targets: Tensor, cells: Tensor) -> Tensor:
-        """Weights [B, D] of the channels of cells [B, D, h, w], what the layer returned for the images."""
-        raise NotImplementedError
-
-    def pixels(self, network: nn.Module, layer: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
-        """The weighted channels added up, and then what the library does to any map."""
-        cells = self._seen(network, layer, images)
-        weights = self.weights(network, layer, images, targets, cells).to(cells)
-        cam = stretch(torch.einsum("bd,bdhw->bhw", weights, cells).float().relu())
-        pixels = F.interpolate(cam[:, None], images.shape[-2:], mode="bilinear", align_corners=False)
-        return stretch(pixels[:, 0])
-
-    @torch.no_grad()
-    def passes(self, side: int) -> int:
-        """What an image of `side` pixels costs in forward passes: one for each channel of the layer, and 1."""
-        network, layer, _ = self._target
-        image = next(self.classifier.parameters()).new_zeros(1, 3, side, side)
-        found = layer if isinstance(layer, nn.Module) else layer(network, image)
-        return 1 + self._seen(network, found, image).shape[1]
-
-    def _seen(self, network: nn.Module, layer: nn.Module, images: Tensor) -> Tensor:
-        """What the layer returns for images, [B, D, h, w]."""
-        seen: list[Tensor] = []
-        with layer.register_forward_hook(lambda module, inputs, output: seen.append(self.cells(output).clone())):
-            network(images)
-        (cells,) = seen
-        return cells
-
-
 def stretch(maps: Tensor) -> Tensor:
     """Maps [..., h, w] to [0, 1], each by itself; one without variation is 0, as in the library."""
     maps = maps - maps.amin((-2, -1), keepdim=True)

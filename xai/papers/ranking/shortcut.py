@@ -24,8 +24,8 @@ from xai.core.store import Artifact
 from xai.core.training import fit
 from xai.data.catalogue import OpenData
 from xai.data.marked import MarkedSet, MarkParams, Radius
-from xai.data.module import ImageDataModule, load_images
-from xai.data.registry import Images, ImageSource
+from xai.data.module import ImageDataModule
+from xai.data.registry import Images, ImageSource, load_images
 from xai.explainers.registry import Row
 from xai.methods.classifier import Classifier
 from xai.models import files
