@@ -12,15 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.explainers.settings import (
-    OF_CLASSIFIERS,
-    SMALL,
-    colour_clip,
-    coloured,
-    configured,
-    fitting,
-    small_pictures,
-)
+from tests.explainers.settings import OF_CLASSIFIERS, SMALL, colour_clip, coloured, configured, fitting, small_pictures
 from xai.explainers.block import Block, explain
 from xai.explainers.registry import ExplainerParams, entry
 from xai.models.maskable import MaskableClassifier

@@ -54,10 +54,7 @@ LEARNERS: dict[str, Callable[[], tuple[LightningModule, Any]]] = {
         Salvage(explainer(SalvageNetwork), classifier(), FIT, 4, "informed", 1.0, "jensen_shannon", 3, "test"),
         batch(),
     ),
-    "vit_shapley": lambda: (
-        VitShapley(explainer(ShapleyNetwork, parts=1), classifier(), FIT, 4, 3, "test"),
-        batch(),
-    ),
+    "vit_shapley": lambda: (VitShapley(explainer(ShapleyNetwork, parts=1), classifier(), FIT, 4, 3, "test"), batch()),
     "self_explainer": self_explainer,
     "pretraining": pretraining,
 }

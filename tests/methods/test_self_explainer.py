@@ -10,13 +10,7 @@ from tests.toolbox import randn
 from xai.core.errors import UserError
 from xai.core.optimisation import FitParams
 from xai.data.module import Batch
-from xai.methods.self_explainer import (
-    SelfExplainer,
-    check_alpha,
-    classification_loss,
-    combined_loss,
-    explanation_loss,
-)
+from xai.methods.self_explainer import SelfExplainer, check_alpha, classification_loss, combined_loss, explanation_loss
 from xai.models.clip import trainable
 
 FIT = FitParams(1, 4, 1e-3, 0.0, 0.1, 1.0)

@@ -7,12 +7,7 @@ from torch import Tensor
 from tests.models.tiny_clip import CLASSES, PARAMS, classifier, coalitions, pictures
 from tests.models.tiny_vit import painted_over, seeded
 from xai.core.errors import UserError
-from xai.models.clip import (
-    SelfExplainingClip,
-    class_embeddings,
-    load_parameters,
-    trainable,
-)
+from xai.models.clip import SelfExplainingClip, class_embeddings, load_parameters, trainable
 from xai.models.factory import build_clip, build_tokenizer
 from xai.models.maskable import Removal, reference_image
 

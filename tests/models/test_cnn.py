@@ -143,10 +143,7 @@ def test_a_package_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatc
         ({"crop": 1.5}, "crop=1.5 must be at most 1"),
         ({"weights": "w", "pretrained": True}, "weights=w and pretrained exclude each other: set one"),
         ({"package": "efficientnet_lite1"}, "did you mean efficientnet_lite0"),
-        (
-            {"package": "efficientnet_lite0"},
-            "holds weights of tf_efficientnet_lite0, not of architecture=test_eff",
-        ),
+        ({"package": "efficientnet_lite0"}, "holds weights of tf_efficientnet_lite0, not of architecture=test_eff"),
     ],
     ids=str,
 )

@@ -150,10 +150,7 @@ def test_several_sets_of_weights_are_refused_by_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("made", "wanted"),
     [
-        (
-            lambda: {"w": torch.zeros(1).expand(10**7, 10**6)},
-            "share far less memory than they claim",
-        ),
+        (lambda: {"w": torch.zeros(1).expand(10**7, 10**6)}, "share far less memory than they claim"),
         (lambda: dict.fromkeys(map(str, range(50)), torch.zeros(8)), "share far less memory than they claim"),
         (lambda: {"w": torch.zeros(3, dtype=torch.float8_e4m3fn)}, "float8_e4m3fn numbers in w"),
         (lambda: {"w": torch.zeros(3, dtype=torch.complex64)}, "complex64 numbers in w"),

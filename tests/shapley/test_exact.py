@@ -3,13 +3,7 @@ import torch
 from torch import Tensor
 
 from tests.models.tiny_clip import classifier, pictures
-from tests.shapley.tables import (
-    TableGame,
-    codes,
-    random_table,
-    shapley_by_dividends,
-    shapley_by_permutations,
-)
+from tests.shapley.tables import TableGame, codes, random_table, shapley_by_dividends, shapley_by_permutations
 from xai.games import PatchGame
 from xai.models.maskable import Removal
 from xai.shapley.exact import exact_shapley

@@ -89,9 +89,7 @@ def test_the_generator_alone_decides() -> None:
 
 
 @pytest.mark.parametrize(
-    ("phi", "sizes"),
-    [((2, 4), (3,)), ((2, 4), (2, 3)), ((2, 4), (3, 2)), ((4,), (2,)), ((2, 2, 4), (2,))],
-    ids=str,
+    ("phi", "sizes"), [((2, 4), (3,)), ((2, 4), (2, 3)), ((2, 4), (3, 2)), ((4,), (2,)), ((2, 2, 4), (2,))], ids=str
 )
 def test_shapes_that_do_not_fit_are_refused(phi: tuple[int, ...], sizes: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="even S"):

@@ -40,10 +40,7 @@ def test_no_proxy_changes_a_fit_of_full_rank(name: str, classes: int | None) -> 
     proxy = 100 * torch.randn((*table.shape[:1], PLAYERS, *table.shape[2:]), generator=torch.Generator().manual_seed(1))
     design = sample(name, PLAYERS, 80, torch.Generator().manual_seed(0))
     torch.testing.assert_close(
-        solve(table, design, "least_squares", proxy),
-        solve(table, design, "least_squares", None),
-        rtol=1e-9,
-        atol=1e-10,
+        solve(table, design, "least_squares", proxy), solve(table, design, "least_squares", None), rtol=1e-9, atol=1e-10
     )
 
 

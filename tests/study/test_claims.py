@@ -124,8 +124,7 @@ def test_a_kind_stands_for_all_its_rows_but_those_that_are_spared():
 
 def test_each_data_set_is_judged_by_itself_unless_they_are_pooled():
     both = frame(
-        drawn({"ours": 0.5, "rise": 0.4}, source="a"),
-        drawn({"ours": 0.4, "rise": 0.5}, data="other", source="b"),
+        drawn({"ours": 0.5, "rise": 0.4}, source="a"), drawn({"ours": 0.4, "rise": 0.5}, data="other", source="b")
     )
     assert [each.verdict for each in found(both, claim())] == ["holds", "does not hold"]
     assert [each.where for each in found(both, claim())] == ["a → cluttered · vit_tiny", "b → other · vit_tiny"]

@@ -6,16 +6,7 @@ from scipy import stats
 
 from tests.study.frames import drawn, frame, lines, paired
 from xai.core.errors import UserError
-from xai.study.statistics import (
-    best_and_ties,
-    bootstrap,
-    holm,
-    normalised,
-    summary,
-    t_interval,
-    t_test,
-    wide,
-)
+from xai.study.statistics import best_and_ties, bootstrap, holm, normalised, summary, t_interval, t_test, wide
 
 
 def one(table):

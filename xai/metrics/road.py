@@ -41,10 +41,7 @@ class RoadParams:
         ),
         percent("road_lerf", "ROAD, least first", "The probability with the least important pixels imputed."),
         percent(
-            "road_morf",
-            "ROAD, most first",
-            "The probability with the most important pixels imputed.",
-            better="lower",
+            "road_morf", "ROAD, most first", "The probability with the most important pixels imputed.", better="lower"
         ),
     ),
     needs=("maps", "network"),

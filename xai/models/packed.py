@@ -142,11 +142,7 @@ def select(encoded: Encoded, rows: Rows, prefix: int) -> tuple[Tensor, Tensor, G
         position = torch.arange(length, device=keep.device) + torch.where(keep, 0, length)
         index = (rows.owner[:, None] * (2 * length) + position).flatten()
         groups = [(len(keep), length)]
-    return (
-        tokens.flatten(0, 2).index_select(0, index),
-        inputs.flatten(0, 2).index_select(0, index),
-        groups,
-    )
+    return (tokens.flatten(0, 2).index_select(0, index), inputs.flatten(0, 2).index_select(0, index), groups)
 
 
 def run(layers: Sequence[Layer], tokens: Tensor, inputs: Tensor, groups: Groups, read: int | None = None) -> Tensor:

@@ -20,10 +20,7 @@ from xai.models.vit import VitParams
 register("clip", about="a CLIP", example="clip_tiny", telling=("towers", "random_weights", "quick_gelu"))(ClipParams)
 register("vit", about="a plain vision transformer", example="vit_tiny", telling=("tower", "binary"))(VitParams)
 register(
-    "cnn",
-    about="a convolutional network",
-    example="efficientnet_lite0",
-    telling=("output_stride", "crop", "package"),
+    "cnn", about="a convolutional network", example="efficientnet_lite0", telling=("output_stride", "crop", "package")
 )(CnnParams)
 
 SOURCES = frozenset({"weights", "pretrained", "package", "random_weights"})

@@ -60,11 +60,7 @@ def _other(removal: Any) -> Any:
 @pytest.mark.parametrize(
     ("name", "changes", "message"),
     [
-        (
-            "salvage",
-            {"network": None},
-            "it starts from a vision transformer, and model=tiny is none: use",
-        ),
+        ("salvage", {"network": None}, "it starts from a vision transformer, and model=tiny is none: use"),
         ("fast_shap", {"network": None}, "it starts from a convolutional network, and model=tiny is none"),
         ("salvage", {"network": "resnet18"}, "network=resnet18 does not fit images of 16 px and 4 x 4 patches"),
         (

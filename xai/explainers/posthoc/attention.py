@@ -11,11 +11,7 @@ from xai.explainers.posthoc.traced import OfTransformer
 from xai.explainers.registry import ExplainerParams, explainer
 from xai.models.attention import attentions, patch_map
 
-_OF_IMAGE: dict[str, Any] = {
-    "class_specific": False,
-    "needs": {"attention"},
-    "passes": lambda params, patches: 1,
-}
+_OF_IMAGE: dict[str, Any] = {"class_specific": False, "needs": {"attention"}, "passes": lambda params, patches: 1}
 
 
 @explainer(

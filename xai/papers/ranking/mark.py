@@ -49,11 +49,7 @@ def mark(block: Measured, params: object) -> dict[str, Tensor]:
     """Where the maps of the marked class lie; the regions are the marks. NaN for a constant map."""
     maps, marks = given(block.maps), given(block.regions)
     mass = mass_on_mark(maps, marks)
-    values = {
-        "mass": mass,
-        "mark_rra": functional.relevance_rank_accuracy(maps, marks),
-        "mark_area": _mark_area(block),
-    }
+    values = {"mass": mass, "mark_rra": functional.relevance_rank_accuracy(maps, marks), "mark_area": _mark_area(block)}
     if block.labels is not None:
         values["other_mass"] = mass.masked_fill((block.labels == block.targets).to(mass.device), torch.nan)
     return values

@@ -114,13 +114,7 @@ def networks_of(context: Context, params: LearnedSettings) -> VitStages:
     return networks
 
 
-_learned = partial(
-    explainer,
-    kind="trained",
-    needs={"training"},
-    classifies=True,
-    check=networks_of,
-)
+_learned = partial(explainer, kind="trained", needs={"training"}, classifies=True, check=networks_of)
 _classifier = partial(explainer, kind="classifier", passes=lambda params, players: 1.0, classifies=True)
 
 

@@ -23,14 +23,7 @@ from xai.data.catalogue import OpenData
 from xai.data.scatter import ScatterParams
 from xai.methods.contrastive import ContrastivePretraining
 from xai.models.clip import class_embeddings, visual_tower
-from xai.models.factory import (
-    ClipParams,
-    base_weights_file,
-    build_clip,
-    build_tokenizer,
-    load_base,
-    read_base_weights,
-)
+from xai.models.factory import ClipParams, base_weights_file, build_clip, build_tokenizer, load_base, read_base_weights
 from xai.models.weights import fingerprint, read_weights, write_weights
 
 _REVISION = 1

@@ -12,17 +12,7 @@ from matplotlib.ticker import MaxNLocator
 
 from xai.core.errors import UserError
 from xai.report.figures.registry import Source, figure, matching, run_keys
-from xai.report.figures.style import (
-    GREY,
-    ORANGE,
-    Line,
-    band,
-    error_bars,
-    grid,
-    intervals,
-    legend_below,
-    tidy,
-)
+from xai.report.figures.style import GREY, ORANGE, Line, band, error_bars, grid, intervals, legend_below, tidy
 from xai.study.frame import own_name
 
 AXES = {
