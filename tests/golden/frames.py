@@ -36,13 +36,13 @@ def read_study(store: Path, output: Path, renamed: dict[str, str]) -> dict[str, 
             maps = tensors["attributions"]
             stage = line.get("stage")
             maps = maps if stage is None or pd.isna(stage) else maps[:, int(stage)]
-            found["maps"][name] = few(maps)
+            found["maps"][name] = few(maps).tolist()
         if "logits" in tensors:
             found["images"].setdefault(name, {})["logits"] = tensors["logits"].tolist()
     return found
 
 
-def few(maps: Tensor) -> Any:
-    """A few maps [2, h, w] as lists; of pixels every third each way."""
+def few(maps: Tensor) -> Tensor:
+    """A few maps [2, h, w], or [2, T, h, w] with T steps; of pixels every third each way."""
     every = 3 if maps.shape[-1] > 14 else 1
-    return maps[:MAPS, ..., ::every, ::every].tolist()
+    return maps[:MAPS, ..., ::every, ::every]

@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from tests.composed import composed, plain, settings_of
-from tests.golden.frames import read_study
+from tests.golden.frames import few, read_study
 from xai.core.loggers import build_logger
 from xai.core.runtime import Runtime
 from xai.core.store import Store
@@ -146,8 +146,6 @@ SUPERVISE: dict[str, dict[str, list[str]]] = {
 """What it is told besides, in the same store, to attribute three test images by `task=supervise`."""
 
 MAPS_FILE = "maps.safetensors"
-MAPS = 2
-"""Images whose maps are kept."""
 
 
 def run(overrides: list[str], store: Path, output: Path) -> None:
@@ -181,24 +179,7 @@ def read(store: Path, output: Path, supervise: Path) -> Numbers:
         Roles of a sweep, of a length of training and of a number of refinement steps stand below their folder's name.
     """
     found: Numbers = {"rows": {}, "chance": {}, "images": {}, "maps": {}, "extra": {}}
-    for path in sorted(output.rglob("result.json")):
-        role = path.parent.relative_to(output).as_posix().removeprefix("results/")
-        result, tensors = json.loads(path.read_text()), load_file(path.with_name("attributions.safetensors"))
-        found["rows"][role] = rounded(result["metrics"])
-        found["chance"][role] = rounded(result["chance"])
-        maps = {"attributions": "", "attributions_second": "/second", "path": "/path"}
-        for name, suffix in maps.items():
-            if name in tensors and not (name == "attributions" and role in ("classifier", "surrogate")):
-                found["maps"][role + suffix] = rounded(_few(tensors[name]), 7)
-        if "reference" in tensors:
-            found["maps"]["reference"] = rounded(_few(tensors["reference"]), 7)
-        if "/" not in role:
-            left_out = {*maps, "reference", "regions", "images", "marks"}
-            found["images"][role] = {name: rounded(tensors[name]) for name in sorted(tensors.keys() - left_out)}
-        if "lambda2" in result["params"] and role == "proposed":
-            found["extra"]["lambda2"] = result["params"]["lambda2"]
-    if (output / "scores.csv").exists():
-        _read_frames(store, output, found)
+    _read_frames(store, output, found)
     for path in store.glob("diagnostics/*/diagnostics.json"):
         found["extra"]["diagnostics"] = rounded(json.loads(path.read_text()))
     for path in sorted(supervise.rglob("supervision.safetensors")):
@@ -221,7 +202,7 @@ def _read_frames(store: Path, output: Path, found: Numbers) -> None:
     for _, line in frames.costs.iterrows():
         role, tensors = _role(line["explainer"], line["split"]), load_file(store / "maps" / line["maps"] / MAPS_FILE)
         if "attributions" in tensors:
-            found["maps"][role] = rounded(_few(tensors["attributions"]), 7)
+            found["maps"][role] = rounded(few(tensors["attributions"]), 7)
         if "/" not in role:
             kept = [name for name in ("labels", "logits", "targets") if name in tensors]
             found["images"][role] = {name: rounded(tensors[name]) for name in kept}
@@ -233,7 +214,7 @@ def _read_frames(store: Path, output: Path, found: Numbers) -> None:
         case = json.loads((store / "maps" / first / "artifact.json").read_text())["spec"]["case"]
         for path in sorted((store / "maps").glob("*/artifact.json")):
             if path.parent.name not in of_rows and json.loads(path.read_text())["spec"]["case"] == case:
-                found["maps"]["reference"] = rounded(_few(load_file(path.with_name(MAPS_FILE))["attributions"]), 7)
+                found["maps"]["reference"] = rounded(few(load_file(path.with_name(MAPS_FILE))["attributions"]), 7)
 
 
 def _role(row: str, split: str) -> str:
@@ -259,7 +240,7 @@ def read_ranking(overrides: list[str], store: Path) -> Numbers:
         for name in [role, f"refinement/{again[1]}-{again[2]}"] if again else [role]:
             found["rows"][name] = rounded({key: values.nanmean() for key, values in columns.items()})
             found["chance"][name] = {}
-            found["maps"] |= {name + suffix: rounded(_few(values), 7) for suffix, values in maps.items()}
+            found["maps"] |= {name + suffix: rounded(few(values), 7) for suffix, values in maps.items()}
         if "/" not in role:
             found["images"][role] = rounded({**of_all, **columns, **curves})
     _read_shortcut(found, shortcut)
@@ -296,7 +277,7 @@ def _read_shortcut(found: Numbers, shortcut: Shortcut) -> None:
     of_mark = [name for name in means if "mass_t" in name or "rra_t" in name]
     found["chance"]["shortcut"] = rounded({name: means["mark_area"] for name in of_mark})
     found["images"]["shortcut"] = rounded({"labels": case.labels, "targets": case.targets, **values})
-    found["maps"] |= {"shortcut": rounded(_few(steps[:, -1]), 7), "shortcut/path": rounded(_few(steps), 7)}
+    found["maps"] |= {"shortcut": rounded(few(steps[:, -1]), 7), "shortcut/path": rounded(few(steps), 7)}
 
 
 def _open_ranking(overrides: list[str], store: Path) -> StudyWithShortcut:
@@ -312,12 +293,6 @@ def _measured(study: Study) -> dict[str, Measurement]:
 def _pixels(case: Case, maps: Maps) -> Tensor:
     assert maps.attributions is not None
     return enlarge_map(maps.attributions, (case.model.image_size, case.model.image_size))
-
-
-def _few(maps: Tensor) -> Tensor:
-    """A few maps [2, h, w], or [2, T, h, w] with T steps; of pixels every third each way."""
-    every = 3 if maps.shape[-1] > 14 else 1
-    return maps[:MAPS, ..., ::every, ::every]
 
 
 def rounded(value: Any, digits: int = 9) -> Any:

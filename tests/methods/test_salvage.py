@@ -20,7 +20,6 @@ from tests.methods.tiny_salvage import (
     train,
 )
 from tests.shapley.tables import codes
-from xai.core.errors import UserError
 from xai.methods.masks import SAMPLINGS
 from xai.methods.salvage import Salvage, log_predictions
 from xai.models.explainer import SalvageNetwork, ShapleyParts
@@ -190,22 +189,3 @@ def test_gradients_of_a_step_in_mixed_precision_are_finite_and_near_those_of_sin
     exact, mixed_ones = found
     assert mixed_ones.isfinite().all()
     assert 0 < (mixed_ones - exact).norm() < 0.1 * exact.norm()
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"sampling": "lucky"}, "sampling=lucky is unknown: use informed, uniform, shapley_kernel, paired, mixed"),
-        ({"masks": 3}, "masks=3 must be even and at least 2"),
-        ({"masks": 0}, "masks=0 must be even and at least 2"),
-        ({"temperature": 0.0}, "temperature=0.0 must be above 0"),
-        ({"temperature": float("inf")}, "temperature=inf must be above 0"),
-        ({"divergence": "manhattan"}, "divergence=manhattan is unknown: use jensen_shannon or kullback_leibler"),
-    ],
-    ids=str,
-)
-def test_settings_that_cannot_be_computed_are_refused_in_one_line(settings: dict[str, Any], message: str) -> None:
-    with pytest.raises(UserError) as caught:
-        salvage(**settings)
-    assert str(caught.value).startswith(message)
-    assert "\n" not in str(caught.value)

@@ -14,7 +14,6 @@ from tests.methods.tiny_salvage import (
     copied,
     train,
 )
-from xai.core.errors import UserError
 from xai.methods.surrogate import Surrogate, surrogate_loss
 
 pytestmark = pytest.mark.filterwarnings("ignore:You are trying to .self.log")
@@ -96,8 +95,3 @@ def test_it_learns_and_its_teacher_stays_as_it_was(teacher: str) -> None:
 def test_a_step_in_mixed_precision_is_finite() -> None:
     learner = surrogate()
     check_mixed_precision(learner)
-
-
-def test_another_teacher_is_refused() -> None:
-    with pytest.raises(UserError, match=r"^surrogate.teacher=oracle is unknown: use classifier or labels$"):
-        surrogate("oracle")

@@ -18,7 +18,6 @@ from tests.methods.tiny_salvage import (
 )
 from tests.shapley.tables import TableGame, all_rows, random_table, shapley_by_permutations
 from tests.toolbox import randn
-from xai.core.errors import UserError
 from xai.explainers.learned.networks import VitShapleyExplainer
 from xai.methods import vit_shapley as module
 from xai.methods.vit_shapley import VitShapley, efficient, fast_shap_loss, predictions_with_ends
@@ -144,12 +143,6 @@ def test_steps_in_mixed_precision_are_finite() -> None:
     check_mixed_precision(learner)
 
 
-@pytest.mark.parametrize("masks", [0, 3])
-def test_masks_that_cannot_be_paired_are_refused(masks: int) -> None:
-    with pytest.raises(UserError, match=rf"^masks={masks} must be even and at least 2"):
-        vit_shapley(masks=masks)
-
-
 @pytest.mark.parametrize(("sampling", "share"), [("informed", 1.0), ("mixed", 0.5)])
 @pytest.mark.parametrize("weighted", [True, False])
 @pytest.mark.parametrize("training", [True, False])
@@ -177,10 +170,3 @@ def test_masks_that_follow_the_true_class_are_weighed_back_to_the_kernel_and_not
     assert (coalitions.sum(2) == players).any() == training
     pairs = coalitions if not training else coalitions[:, 16:] if sampling == "mixed" else coalitions[:, :0]
     assert torch.equal(pairs[:, 1::2], ~pairs[:, ::2])
-
-
-def test_mixed_masks_are_halved_twice() -> None:
-    with pytest.raises(UserError, match=r"^masks=6 must be a multiple of 4 with sampling=mixed"):
-        vit_shapley(masks=6, sampling="mixed")
-    with pytest.raises(UserError, match=r"^sampling=even is unknown: use informed, "):
-        vit_shapley(sampling="even")

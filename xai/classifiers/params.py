@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from xai.core.optimisation import FitParams
-from xai.core.settings import Count, EvenCount, Positive, Share, settings
+from xai.core.settings import Count, EvenCount, FieldError, Positive, Share, settings
 from xai.models.geometry import Width
 from xai.models.segmenter import Decoder
 
@@ -64,6 +64,11 @@ class ExplainerFit:
     heads: Count
     fit: FitParams
     snapshots: tuple[Portion, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse mixed masks that cannot be halved twice."""
+        if getattr(self, "sampling", None) == "mixed" and self.masks % 4:
+            raise FieldError("masks", "must be a multiple of 4 with sampling=mixed: each half of them is halved again")
 
 
 @settings

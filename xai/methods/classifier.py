@@ -57,8 +57,6 @@ class Classifier(Learner):
 
     def __init__(self, model: MaskableClassifier, params: FitParams, focus: float, seed: int, stage: str) -> None:
         super().__init__(params, seed, stage)
-        if not 0 <= focus <= 1:
-            raise UserError(f"focus={focus} is a share of the steps: it must lie between 0 and 1")
         self.model, self._focus = model, focus
 
     def loss(self, batch: Batch, step: int) -> Tensor:

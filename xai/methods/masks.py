@@ -5,7 +5,6 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from xai.core.errors import UserError
 from xai.shapley.importance import kernel_weights
 from xai.shapley.masks import informed_coalitions, kernel_sizes, paired_masks, random_masks, uniform_sizes
 
@@ -49,13 +48,3 @@ def weights_of(sampling: str, phi: Tensor, coalitions: Tensor) -> Tensor | None:
     """
     share = INFORMED.get(sampling)
     return None if share is None else kernel_weights(phi, coalitions, share).float()
-
-
-def check_masks(masks: int, sampling: str = "paired") -> None:
-    """Refuse unknown samplings, and numbers of masks that cannot be halved; of mixed ones, that cannot be twice."""
-    if sampling not in SAMPLINGS:
-        raise UserError(f"sampling={sampling} is unknown: use {', '.join(SAMPLINGS)}")
-    if masks < 2 or masks % 2:
-        raise UserError(f"masks={masks} must be even and at least 2: half of them show what the other half leaves out")
-    if sampling == "mixed" and masks % 4:
-        raise UserError(f"masks={masks} must be a multiple of 4 with sampling=mixed: each half of them is halved again")

@@ -1,20 +1,17 @@
 """SALVAGE (Naouar et al. 2025): learning the distribution that a classifier predicts for masked images."""
 
-import math
-
 import torch
 from torch import Tensor
 
-from xai.core.errors import UserError
 from xai.core.optimisation import FitParams
 from xai.data.module import Batch
 from xai.games import PatchGame
 from xai.methods.learner import Learner
-from xai.methods.masks import INFORMED, check_masks, draw_masks
+from xai.methods.masks import INFORMED, draw_masks
 from xai.models.explainer import SalvageNetwork, ShapleyParts, column
 from xai.models.maskable import MaskableClassifier
 from xai.sampling import common_and_own
-from xai.shapley.distribution import DIVERGENCES, distribution_loss
+from xai.shapley.distribution import distribution_loss
 
 
 class Salvage(Learner):
@@ -23,7 +20,7 @@ class Salvage(Learner):
     Args:
         network: The explainer; trained in place.
         surrogate: What answers v(S), frozen.
-        masks: Coalitions an image and step; even.
+        masks: Coalitions an image and step; even, of `mixed` sampling a multiple of 4.
         sampling: One of `xai.methods.masks.SAMPLINGS`; the paper's is `informed`. No mask is weighed: u(S) shall be
             v(S) wherever one looks, and has no minimiser that hangs on how often it was asked, but for what it cannot
             fit.
@@ -45,11 +42,6 @@ class Salvage(Learner):
         stage: str,
     ) -> None:
         super().__init__(params, seed, stage, surrogate)
-        check_masks(masks, sampling)
-        if not 0 < temperature < math.inf:
-            raise UserError(f"temperature={temperature} must be above 0")
-        if divergence not in DIVERGENCES:
-            raise UserError(f"divergence={divergence} is unknown: use {' or '.join(DIVERGENCES)}")
         self.network, self._masks, self._sampling = network, masks, sampling
         self._temperature, self._divergence = temperature, divergence
 

@@ -7,15 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from xai.core.errors import UserError
 from xai.core.optimisation import FitParams
 from xai.data.module import Batch
 from xai.methods.learner import Learner
 from xai.models.maskable import MaskableClassifier
 from xai.sampling import common_and_own
 from xai.shapley.masks import random_masks
-
-TEACHERS = ("classifier", "labels")
 
 
 def surrogate_loss(masked: Tensor, full: Tensor) -> Tensor:
@@ -53,8 +50,6 @@ class Surrogate(Learner):
         stage: str,
     ) -> None:
         super().__init__(params, seed, stage, classifier)
-        if teacher not in TEACHERS:
-            raise UserError(f"surrogate.teacher={teacher} is unknown: use {' or '.join(TEACHERS)}")
         self.model, self._teacher, self._sizes = model, teacher, sizes
 
     def loss(self, batch: Batch, step: int) -> Tensor:

@@ -6,7 +6,7 @@ from torch import Tensor
 from xai.core.optimisation import FitParams
 from xai.data.module import Batch
 from xai.methods.learner import Learner
-from xai.methods.masks import INFORMED, check_masks, draw_masks, weights_of
+from xai.methods.masks import INFORMED, draw_masks, weights_of
 from xai.methods.salvage import log_predictions
 from xai.models.explainer import ShapleyNetwork, column
 from xai.models.maskable import MaskableClassifier
@@ -82,7 +82,6 @@ class VitShapley(Learner):
         weighted: bool = True,
     ) -> None:
         super().__init__(params, seed, stage, surrogate)
-        check_masks(masks, sampling)
         self.network, self._masks, self._sampling, self._weighted = network, masks, sampling, weighted
 
     def loss(self, batch: Batch, step: int) -> Tensor:

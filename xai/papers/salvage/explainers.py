@@ -30,6 +30,7 @@ class LearnedSettings(ExplainerFit, ExplainerParams):
 
     def __post_init__(self) -> None:
         """Refuse a share at which no network was kept."""
+        super().__post_init__()
         if self.share not in (1, *self.snapshots):
             kept = ", ".join(f"{share:g}" for share in (*self.snapshots, 1))
             raise FieldError("share", f"is not kept of this training: choose {kept}, or add it to snapshots")
