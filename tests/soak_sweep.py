@@ -27,7 +27,7 @@ SWEEP = ("experiment=smoke", *AXES, "name=sweep", "logger=none", "pictures=0", "
 KEPT = ("trainer.checkpoint_minutes=0", "plugins=[counting]")
 COUNTING = """
 import json, os
-from xai.core import store, training
+from xai.core import plugins, store, training
 
 def tell(*said):
     with open(os.environ["XAI_COUNTED"], "a") as file:  # one small write each, which nobody comes between
@@ -46,6 +46,7 @@ def stepped(self, *given, _before=training._Watch.on_train_batch_end, **named):
     return _before(self, *given, **named)
 
 store._sealed, training._Watch.on_train_batch_end = sealed, stepped
+(lambda: plugins.registered())()  # else it is refused, for it registers nothing
 """
 
 

@@ -8,7 +8,10 @@ import pytest
 from xai.core import plugins
 from xai.core.errors import UserError
 from xai.core.files import fingerprint_file
+from xai.data import registry as data
+from xai.data.catalogue import fill
 from xai.explainers import registry
+from xai.report.figures import registry as figures
 
 TOY = """
 from xai.explainers.registry import explainer
@@ -18,6 +21,8 @@ class Toy:
     pass
 """
 
+THEIRS = [f"their_{name}" for name in ("toy", "thief", "broken", "empty", "importer", "leaver")]
+
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -25,20 +30,17 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     registry.names()
     monkeypatch.setattr(registry, "_ENTRIES", dict(registry._ENTRIES))
     monkeypatch.syspath_prepend(str(tmp_path))
-    for name in ("their_toy", "their_thief", "their_broken"):
+    for name in THEIRS:
         monkeypatch.delitem(sys.modules, name, raising=False)
     (tmp_path / "their_toy.py").write_text(TOY.format(name="toy"))
     (tmp_path / "their_thief.py").write_text(TOY.format(name="rise"))
     (tmp_path / "their_broken.py").write_text("import nothing_of_that_name\n")
+    (tmp_path / "their_empty.py").write_text("import xai.explainers.posthoc.rise, xai.models.vit\n")
+    (tmp_path / "their_importer.py").write_text("import their_toy\n")
+    (tmp_path / "their_leaver.py").write_text("raise SystemExit(0)\n")
     yield tmp_path
-    for name in ("their_toy", "their_thief", "their_broken"):
+    for name in THEIRS:
         sys.modules.pop(name, None)
-
-
-def test_a_module_by_name_registers_what_it_has_once(folder: Path) -> None:
-    plugins.load(["their_toy", "their_toy"])
-    plugins.load(["their_toy"])
-    assert registry.entry("toy").made_by == "their_toy"
 
 
 def test_an_installed_package_registers_by_its_entry_point(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,13 +59,45 @@ def test_an_installed_package_registers_by_its_entry_point(folder: Path, monkeyp
             "their_thief",
             "plugins: their_thief: the name rise is taken: xai.explainers.posthoc.rise and their_thief both register",
         ),
+        ("their_empty", "plugins: their_empty registers nothing"),
+        ("json", "plugins: json registers nothing"),
+        ("their_leaver", "plugins: their_leaver cannot be imported (SystemExit: 0): mend it"),
+        ("ideas/toy.py", "plugins: ideas/toy.py is no name of a module: ideas/mine.py is given as"),
+        ("", "plugins:  is no name of a module"),
     ],
 )
 def test_what_cannot_be_loaded_is_one_line_that_names_the_module(folder: Path, module: str, message: str) -> None:
-    with pytest.raises(UserError) as caught:
-        plugins.load([module])
-    assert str(caught.value).startswith(message)
-    assert "\n" not in str(caught.value)
+    for _ in range(2):  # the second time in a process as the first
+        with pytest.raises(UserError) as caught:
+            plugins.load([module])
+        assert str(caught.value).startswith(message)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("names", [["their_importer"], ["their_importer", "their_toy"], ["their_toy"] * 2])
+def test_what_counts_is_what_became_registered(folder: Path, names: list[str]) -> None:
+    plugins.load(names)
+    plugins.load(names)
+    assert registry.entry("toy").made_by == "their_toy"
+
+
+def test_an_installed_package_that_cannot_be_imported_is_told_each_time(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plugins, "_installed_loaded", False)
+    monkeypatch.setattr(plugins, "entry_points", lambda group: [EntryPoint("toys", "their_broken", group)])
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"^the entry point toys of xai.plugins cannot be imported .* mend it, or"):
+            plugins.load()
+
+
+def test_a_data_set_or_a_figure_of_a_name_that_is_taken_is_refused() -> None:
+    fill()
+    with pytest.raises(UserError, match="the name mnist_scattered is taken: xai.data"):
+        data.register("mnist_scattered", "another", object)(lambda params: params)
+    name = next(iter(figures._REGISTERED))
+    with pytest.raises(UserError, match=f"the name {name} is taken: xai.report"):
+        figures.figure(name)(lambda source, params: None)  # type: ignore[arg-type, return-value]
 
 
 def test_the_code_of_a_plug_in_is_a_part_of_its_keys(folder: Path) -> None:

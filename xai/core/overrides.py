@@ -5,6 +5,8 @@ import re
 import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -30,6 +32,8 @@ _TEXT = {
 """Settings whose value is text whatever it looks like."""
 _PLACES = {"store", "checkpoint", "vector", "judge", "classes", "model.weights", "hydra.run.dir", "hydra.sweep.dir"}
 """Places, in which ~ is the user's own folder: no shell sees to that behind an equals sign."""
+MOST_JOBS = 10_000
+"""Of one command."""
 _UNNAMED = {"logger", "trainer", "launcher", "store", "sweep", "name"}
 """What makes no difference to the numbers of a run, or names it already."""
 
@@ -96,9 +100,33 @@ def overrides(typed: Sequence[str], *, many: bool = False) -> list[str]:
     """
     parser = OverridesParser.create()
     given = [_readable(each, parser, many) for each in typed]
+    if many:
+        _check_axes(parser.parse_overrides(given))
     # The default model has no architecture, and one that is named is another model.
     added = re.compile(r"(explainers|metric|over)\.[^=]+=|over=|model\.(architecture|crop)=")
     return [f"++{each}" if added.match(each) else each for each in given]
+
+
+def _check_axes(given: Sequence[Override]) -> None:
+    """Refuse what would start a job twice: a value that is listed twice, or two lists for one setting."""
+    keys = [each.get_key_element().lstrip("+") for each in given]
+    for key, axis in zip(keys, given, strict=True):
+        if not axis.is_sweep_override():
+            continue
+        if keys.count(key) > 1:
+            raise UserError(f"{axis.input_line} is not the only {key}= of this sweep: give all values in one list")
+        seen = set()
+        for value in islice(axis.sweep_string_iterator(), MOST_JOBS + 1):
+            if (same := _plain_value(value)) in seen:
+                raise UserError(f"{axis.input_line} lists {value} twice, for two jobs that are one: leave one out")
+            seen.add(same)
+
+
+def _plain_value(text: str) -> str | float:
+    """A number however it is written, and text with or without quotes."""
+    with suppress(ValueError):
+        return float(text)
+    return text[1:-1] if text[:1] == text[-1:] and text[:1] in ("'", '"') else text
 
 
 def _readable(text: str, parser: OverridesParser, many: bool) -> str:

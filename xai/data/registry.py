@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from xai.core import plugins
 from xai.core.errors import UserError
 from xai.core.settings import unknown
 from xai.data.facts import SPLITS as SPLITS
@@ -66,10 +67,18 @@ _ENTRIES: dict[str, Entry] = {}
 def register(
     name: str, about: str, params: type
 ) -> Callable[[Callable[[Any], ImageSource]], Callable[[Any], ImageSource]]:
-    """Add a data set: decorates the function that opens it from its parameters (a dataclass)."""
+    """Add a data set: decorates the function that opens it from its parameters (a dataclass).
+
+    Raises:
+        UserError: The name is taken.
+    """
 
     def add(function: Callable[[Any], ImageSource]) -> Callable[[Any], ImageSource]:
+        if name in _ENTRIES:
+            both = f"{_ENTRIES[name].open.__module__} and {function.__module__}"
+            raise UserError(f"the name {name} is taken: {both} both register a data set of that name, choose another")
         _ENTRIES[name] = Entry(name, about, params, function)
+        plugins.registered()
         return function
 
     return add

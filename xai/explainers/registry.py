@@ -271,6 +271,7 @@ def explainer(
         else:
             entry = Entry(info, params, made.__module__, of_context=made, fits=check)
         _ENTRIES[name] = entry
+        plugins.registered()
         return made
 
     return add

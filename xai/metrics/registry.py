@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from xai.core import plugins
 from xai.core.errors import UserError, check_finite
 from xai.core.settings import build, settings, unknown
 from xai.metrics.measured import Measured as Measured
@@ -197,6 +198,7 @@ def metric(
         if name in _ENTRIES or clash:
             raise ValueError(f"metric {name} is registered already{f', and so is {clash[0]}' if clash else ''}")
         _ENTRIES[name] = entry
+        plugins.registered()
         return function
 
     return add

@@ -104,6 +104,7 @@ def register(name: str, *, about: str, example: str, telling: Sequence[str] = ()
 
     def add(kind: T) -> T:
         _FAMILIES[name] = Family(name, kind, about, example, frozenset(telling))
+        plugins.registered()
         return kind
 
     return add

@@ -1,5 +1,7 @@
 """The beginning and the end of -m: which jobs there are, how each has ended, and what they come to together."""
 
+import json
+import shlex
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -84,18 +86,29 @@ def _take_back(folder: Path, before: Mapping[Path, bytes | None]) -> None:
 
 
 def _checked(settings: Sequence[str], own: Sequence[str], config_name: str, check: Check) -> list[Job]:
-    jobs = []
+    jobs: list[Job] = []
+    asked: dict[str, Job] = {}
     try:
         with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
             for job in jobs_of(settings, own, config_name):
                 assert job.config is not None
                 check(job.overrides, without_hydra(job.config))
+                same = json.dumps(OmegaConf.to_container(without_hydra(job.config), resolve=True), default=str)
+                if (twin := asked.setdefault(same, job)) is not job or job.folder in {each.folder for each in jobs}:
+                    raise UserError(_twice(job, twin))
                 jobs.append(job)
                 if len(jobs) == 1:
                     _check_views(_sweep_of(job.config))
     finally:
         HydraConfig.instance().cfg = None
     return jobs
+
+
+def _twice(job: Job, twin: Job) -> str:
+    if twin is job:
+        return f"several jobs of this sweep have the folder {job.folder}: leave hydra.sweep.subdir out"
+    given, other = (shlex.join(set(a.overrides) - set(b.overrides)) for a, b in ((job, twin), (twin, job)))
+    return f"{given} and {other} come to one and the same job: leave one of them out"
 
 
 def _sweep_of(config: DictConfig) -> Sweep:

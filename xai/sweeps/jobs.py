@@ -23,13 +23,12 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from xai.core.errors import UserError
 from xai.core.files import read_text, write_atomically
-from xai.core.overrides import alone, command, overrides
+from xai.core.overrides import MOST_JOBS, alone, command, overrides
 from xai.core.records import FOLDER
 
 OUTPUTS = Path("outputs")
 PLAN = "sweep.json"
 """In the folder of records: which jobs the last -m was for."""
-_MOST_JOBS = 10_000
 
 
 @dataclass(frozen=True)
@@ -78,11 +77,11 @@ def axes_of(typed: Sequence[str], own: Sequence[str], config_name: str) -> list[
         given = dict(config.sweep.axes) if chosen else {}
     axes: dict[str, list[str]] = {}
     for each in parser.parse_overrides([*overrides([f"{k}={v}" for k, v in given.items()], many=True), *typed]):
-        values = list(islice(each.sweep_string_iterator(), _MOST_JOBS + 1)) if each.is_sweep_override() else None
+        values = list(islice(each.sweep_string_iterator(), MOST_JOBS + 1)) if each.is_sweep_override() else None
         key = each.get_key_element()
         axes[key] = [each.input_line or ""] if values is None else [f"{key}={value}" for value in values]
-    if math.prod(map(len, axes.values())) > _MOST_JOBS:
-        raise UserError(f"-m asks for more than {_MOST_JOBS} jobs: give fewer values in a command")
+    if math.prod(map(len, axes.values())) > MOST_JOBS:
+        raise UserError(f"-m asks for more than {MOST_JOBS} jobs: give fewer values in a command")
     return list(axes.values())
 
 

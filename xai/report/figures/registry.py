@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
+from xai.core import plugins
 from xai.core.composing import choices, config_file
 from xai.core.errors import UserError
 from xai.core.settings import build, unknown
@@ -146,10 +147,18 @@ _REGISTERED: dict[str, Info] = {}
 
 
 def figure(name: str, **about: Any) -> Callable[[Draw], Draw]:
-    """Register a function as the figure of that name; the arguments are those of `Info`."""
+    """Register a function as the figure of that name; the arguments are those of `Info`.
+
+    Raises:
+        UserError: The name is taken.
+    """
 
     def register(draw: Draw) -> Draw:
+        if name in _REGISTERED:
+            both = f"{_REGISTERED[name].draw.__module__} and {draw.__module__}"
+            raise UserError(f"the name {name} is taken: {both} both register a figure of that name, choose another")
         _REGISTERED[name] = Info(name, draw, **about)
+        plugins.registered()
         return draw
 
     return register
