@@ -22,7 +22,7 @@ from xai.core.errors import UserError
 from xai.core.folders import run_folder
 from xai.core.overrides import command
 from xai.core.provenance import provenance
-from xai.core.settings import build, unknown
+from xai.core.settings import build, shown, unknown
 from xai.explainers.names import stem
 from xai.tasks.registry import Task, choose
 
@@ -126,7 +126,8 @@ def settings_of(task: Task, values: Mapping[str, Any], typed: Sequence[str] = ()
         # Settings of rows also come with a pre-trained model (conf/training), and both with the experiment of a sweep.
         asked = key == "checkpoint" or any(re.match(rf"\+*{key}[.=]", each) for each in typed)
         if key not in wanted and values[key] and asked:
-            raise UserError(f"{key}={values[key]} is nothing that {task.asked} can use: leave it out")
+            given = key if isinstance(values[key], dict) else f"{key}={shown(values[key])}"
+            raise UserError(f"{given} is nothing that {task.asked} can use: leave it out")
     values = _with_model(task, values)
     return build(task.settings, {key: value for key, value in values.items() if key in wanted})
 
@@ -139,7 +140,9 @@ def _check_names(values: Mapping[str, Any]) -> None:
             raise UserError(unknown(key, key, known))
     for key in _OF_EVERY_TASK[1:]:
         if not isinstance(values[key], dict):
-            raise UserError(f"{key}={values[key]} must be a group of settings: give one as {key}.<name>.<setting>=...")
+            raise UserError(
+                f"{key}={shown(values[key])} must be a group of settings: give one as {key}.<name>.<setting>=..."
+            )
     for row in values["explainers"]:
         if stem(row) not in (rows := choices("explainer")):
             raise UserError(unknown(f"explainers.{row}", row, rows, "explainer", "choose from"))
@@ -196,7 +199,7 @@ def _with_model(task: Task, values: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _module_names(value: Any) -> list[str]:
     if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
-        raise UserError(f"plugins={value} must be a list of modules, as in plugins=[my_package.my_module]")
+        raise UserError(f"plugins={shown(value)} must be a list of modules, as in plugins=[my_package.my_module]")
     return value
 
 

@@ -118,7 +118,7 @@ def build(schema: type[T], values: Any, where: str = "") -> T:
         UserError: For an unknown or missing key, a wrong type, or NaN; and whatever the dataclass itself refuses.
     """
     if not isinstance(values, Mapping):
-        raise UserError(f"{where or 'configuration'} must be a group of settings, not {_shown(values)}")
+        raise UserError(f"{where or 'configuration'} must be a group of settings, not {shown(values)}")
     try:
         # Strict about what JSON can tell apart, and no more: a list becomes a tuple, a group a dataclass.
         made: T = _adapter(typing.cast(Any, schema)).validate_json(
@@ -180,7 +180,7 @@ def _line(schema: Any, error: ValidationError, where: str) -> str:
     given = fault["input"]
     if isinstance(wrong := context.get("error"), FieldError):
         _, path, _ = _inside(hint, wrong.field, path)
-        return f"{path}={_shown(_value(given, wrong.field, hint))} {wrong.why}"
+        return f"{path}={shown(_value(given, wrong.field, hint))} {wrong.why}"
     return _wrong(fault, path, may_be_null=_may_be_null(hint))
 
 
@@ -190,7 +190,7 @@ def _wrong(fault: Any, path: str, *, may_be_null: bool) -> str:
     bounds = {name: f"{bound:.15g}" if isinstance(bound, float) else bound for name, bound in context.items()}
     words = _WORDS.get("even" if context.get("multiple_of") == 2 else fault["type"])
     right = fault["msg"].removeprefix("Value error, ") if words is None else words.format(**bounds).replace("'", "")
-    return f"{path or 'configuration'}={_shown(fault['input'])} {right}{' or null' if may_be_null else ''}"
+    return f"{path or 'configuration'}={shown(fault['input'])} {right}{' or null' if may_be_null else ''}"
 
 
 def wrong_value(schema: Any, value: Any, path: str) -> str | None:
@@ -260,7 +260,8 @@ def _value(given: Any, field: str, schema: Any) -> Any:
     return given
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """A value as it is typed, short enough for a line."""
     plain = isinstance(value, str) and value.isprintable()
     text = value if plain else json.dumps(value) if value is None or isinstance(value, bool) else repr(value)
     return text if len(text) <= 60 else text[:57] + "..."

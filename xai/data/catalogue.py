@@ -10,7 +10,7 @@ from rich.markup import escape
 from xai.core import plugins
 from xai.core.errors import UserError
 from xai.core.progress import console
-from xai.core.settings import build
+from xai.core.settings import build, shown
 from xai.data import registry
 from xai.data.disk_set import check_classes
 from xai.data.registry import ImageSource
@@ -38,7 +38,7 @@ class OpenData:
 def check_data(settings: Any, where: str) -> None:
     """Refuse what `open_data` would refuse before it has opened a file; the folder of one's own has to be there."""
     if not isinstance(settings, Mapping):
-        raise UserError(f"{where}={settings} must be a group of settings: choose a data set by its name")
+        raise UserError(f"{where}={shown(settings)} must be a group of settings: choose a data set by its name")
     _, params = _chosen(settings, where)
     root = getattr(params, "root", None)
     if isinstance(root, str) and not Path(root).expanduser().is_dir():
@@ -69,7 +69,7 @@ def _chosen(settings: Mapping[str, Any], where: str) -> tuple[registry.Entry, An
     fill()
     name = settings.get("name")
     if not isinstance(name, str):
-        raise UserError(f"{where}.name={name} is none: choose from {', '.join(registry.names())}")
+        raise UserError(f"{where}.name={shown(name)} is none: choose from {', '.join(registry.names())}")
     entry = registry.entry(name)
     own = {key: value for key, value in settings.items() if key not in ("name", "title")}
     return entry, build(entry.params, own, where)

@@ -9,7 +9,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from xai.core.composing import choices, compose_choice
 from xai.core.errors import UserError
-from xai.core.settings import build, unknown
+from xai.core.settings import build, shown, unknown
 from xai.explainers import registry
 from xai.explainers.names import BUDGET, POOLED
 from xai.explainers.names import stem as stem
@@ -56,7 +56,7 @@ def _settings(name: str, overrides: Mapping[str, Any], where: str, seen: tuple[s
     """The settings of a row, those of the row it is a variant of below its own."""
     own, given = _file(name, asked), overrides.get(name, {})
     if not isinstance(given, Mapping):
-        raise UserError(f"{where}.{name}={given} must be a group of settings: {where}.{name}.<setting>=...")
+        raise UserError(f"{where}.{name}={shown(given)} must be a group of settings: {where}.{name}.<setting>=...")
     base = own.pop("variant_of", None)
     if base in (*seen, name):
         raise UserError(f"explainer={name} is a variant of itself: name the row that it starts from")
@@ -132,7 +132,7 @@ def open_row(name: str, settings: Mapping[str, Any], where: str | None = None) -
     if not isinstance(explainer, str) or explainer not in registry.names():
         raise UserError(unknown(f"{where}.name={explainer}", str(explainer), registry.names(), "explainer"))
     if not isinstance(label, str | None):
-        raise UserError(f"{where}.label={label} must be text")
+        raise UserError(f"{where}.label={shown(label)} must be text")
     entry = registry.entry(explainer)
     own = {key: value for key, value in settings.items() if key not in ("name", "label")}
     return Row(name, label or entry.info.label, entry, build(entry.params, own, where))

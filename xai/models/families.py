@@ -21,7 +21,7 @@ from torch import nn
 
 from xai.core import plugins
 from xai.core.errors import UserError
-from xai.core.settings import build, settings, unknown
+from xai.core.settings import build, settings, shown, unknown
 from xai.data.folder import imagenet_names
 from xai.models.geometry import Geometry
 from xai.models.maskable import MaskableClassifier, Removal
@@ -144,7 +144,9 @@ def open_model(values: Any, kind: type[Geometry] | None = None) -> Geometry:
     if isinstance(values, Geometry):
         return values
     if not isinstance(values, Mapping):
-        raise UserError(f"model={values} must be a group of settings: use model=vit_tiny, or another of conf/model")
+        raise UserError(
+            f"model={shown(values)} must be a group of settings: use model=vit_tiny, or another of conf/model"
+        )
     own = {key: value for key, value in values.items() if key != "family"}
     return build(kind or family_of(values).settings, own, "model")
 

@@ -40,9 +40,9 @@ class StudySettings(Common):
     study: str
     data: Any
     rows: Annotated[tuple[str, ...], Distinct]
-    explainers: dict[str, Any]
+    explainers: dict[str, dict[str, Any]]
     metrics: Annotated[tuple[str, ...], Distinct]
-    metric: dict[str, Any]
+    metric: dict[str, dict[str, Any]]
     case: CaseParams
     tables: Annotated[tuple[str, ...], Distinct]
     claims: Annotated[tuple[str, ...], Distinct]

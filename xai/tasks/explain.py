@@ -73,7 +73,7 @@ class ExplainSettings(Common):
     image: str | tuple[str, ...]
     target: str | int | float | bool | None
     row: str
-    explainers: dict[str, Any]
+    explainers: dict[str, dict[str, Any]]
     refine: Whole | None
     areas: tuple[Reference, ...] | None
     refinement: RefinementParams

@@ -56,7 +56,7 @@ class SuperviseSettings(Common):
     model: ModelParams
     data: Any
     supervision: str
-    explainers: dict[str, Any]
+    explainers: dict[str, dict[str, Any]]
     transfer: TransferParams
     checkpoint: str | None
     split: Split

@@ -69,7 +69,7 @@ class ExplainerTraining(ClassifierTraining):
     """
 
     surrogate: SurrogateParams
-    explainers: dict[str, Any]
+    explainers: dict[str, dict[str, Any]]
 
 
 def task(values: Mapping[str, Any]) -> Task:
