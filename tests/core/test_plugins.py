@@ -93,10 +93,10 @@ def test_an_installed_package_that_cannot_be_imported_is_told_each_time(
 
 def test_a_data_set_or_a_figure_of_a_name_that_is_taken_is_refused() -> None:
     fill()
-    with pytest.raises(UserError, match="the name mnist_scattered is taken: xai.data"):
+    with pytest.raises(UserError, match=r"the name mnist_scattered is taken: xai\.data"):
         data.register("mnist_scattered", "another", object)(lambda params: params)
     name = next(iter(figures._REGISTERED))
-    with pytest.raises(UserError, match=f"the name {name} is taken: xai.report"):
+    with pytest.raises(UserError, match=rf"the name {name} is taken: xai\.report"):
         figures.figure(name)(lambda source, params: None)  # type: ignore[arg-type, return-value]
 
 

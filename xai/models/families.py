@@ -144,9 +144,7 @@ def open_model(values: Any, kind: type[Geometry] | None = None) -> Geometry:
     if isinstance(values, Geometry):
         return values
     if not isinstance(values, Mapping):
-        raise UserError(
-            f"model={shown(values)} must be a group of settings: use model=vit_tiny, or another of conf/model"
-        )
+        raise UserError(f"model={shown(values)} must be a group of settings: choose one, as in model=vit_tiny")
     own = {key: value for key, value in values.items() if key != "family"}
     return build(kind or family_of(values).settings, own, "model")
 
