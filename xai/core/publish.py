@@ -12,6 +12,7 @@ import yaml
 from PIL import Image
 from pytorch_lightning.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 
+from xai.core.csv_files import read_csv
 from xai.core.entries import MANIFEST, Artifact, keys_in
 from xai.core.store import Store
 
@@ -35,7 +36,7 @@ def publish(logger: Logger | Literal[False], folder: Path, store: Store) -> None
     tables, pictures, networks = (sorted(folder.rglob(f"*.{kind}")) for kind in ("csv", "png", "safetensors"))
     # Every number of every image belongs to the files, and what is empty to nobody.
     tables = [path for path in tables if 1 < path.stat().st_size <= _LARGEST_TABLE]
-    frames = {path.stem: pd.read_csv(path) for path in tables} if not isinstance(logger, CSVLogger) else {}
+    frames = {path.stem: read_csv(path) for path in tables} if not isinstance(logger, CSVLogger) else {}
     frames[LINEAGE] = lineage(store)
     if isinstance(logger, WandbLogger):
         _to_wandb(logger, frames, {_named(path, folder): path for path in pictures}, networks)

@@ -87,6 +87,16 @@ Distinct = AfterValidator(_distinct)
 """Of a list whose values name what is made of them, floats by six digits."""
 
 
+def _on_one_line(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("must be one line of characters that can be seen")
+    return text
+
+
+OneLine = AfterValidator(_on_one_line)
+"""Of a name that tables, pages and terminals show."""
+
+
 @dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field, Field))
 def settings(schema: type[T]) -> type[T]:
     """Make a class a frozen dataclass that is checked whenever it is made; what is wrong is a `UserError`."""

@@ -62,7 +62,10 @@ def open_data(settings: Mapping[str, Any], where: str) -> OpenData:
         console.print(f"{where}: {escape(getattr(source, 'summary', ''))}", highlight=False)
     spec = {"name": entry.name, **asdict(params), "fingerprint": getattr(source, "fingerprint", None)}
     spec |= plugins.code_of(entry.open.__module__)
-    return OpenData(str(settings.get("title", entry.name)), spec, source)
+    title = str(settings.get("title", entry.name))
+    if not title.isprintable():
+        raise UserError(f"{where}.title={shown(title)} must be one line of characters that can be seen")
+    return OpenData(title, spec, source)
 
 
 def _chosen(settings: Mapping[str, Any], where: str) -> tuple[registry.Entry, Any]:

@@ -131,8 +131,8 @@ def open_row(name: str, settings: Mapping[str, Any], where: str | None = None) -
     explainer, label = settings.get("name", name), settings.get("label")
     if not isinstance(explainer, str) or explainer not in registry.names():
         raise UserError(unknown(f"{where}.name={explainer}", str(explainer), registry.names(), "explainer"))
-    if not isinstance(label, str | None):
-        raise UserError(f"{where}.label={shown(label)} must be text")
+    if not isinstance(label, str | None) or not (label or "").isprintable():
+        raise UserError(f"{where}.label={shown(label)} must be text: one line of characters that can be seen")
     entry = registry.entry(explainer)
     own = {key: value for key, value in settings.items() if key not in ("name", "label")}
     return Row(name, label or entry.info.label, entry, build(entry.params, own, where))

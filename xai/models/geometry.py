@@ -5,7 +5,7 @@ from typing import Annotated
 import timm
 from pydantic import Field
 
-from xai.core.settings import Count, FieldError, settings, unknown
+from xai.core.settings import Count, FieldError, OneLine, settings, unknown
 
 # A file brings its settings from a stranger, so all of them have bounds: nothing is built that no machine could hold.
 Size = Annotated[int, Field(ge=1, le=4096)]
@@ -13,7 +13,7 @@ Width = Annotated[int, Field(ge=1, le=2**14)]
 Depth = Annotated[int, Field(ge=1, le=256)]
 Heads = Annotated[int, Field(ge=1, le=256)]
 Scale = Annotated[float, Field(ge=-1e3, le=1e3)]
-Text = Annotated[str, Field(max_length=200)]
+Text = Annotated[str, Field(max_length=200), OneLine]
 Means = Annotated[tuple[Annotated[float, Field(ge=-100, le=100)], ...], Field(min_length=3, max_length=3)]
 Deviations = Annotated[tuple[Annotated[float, Field(gt=0, le=100)], ...], Field(min_length=3, max_length=3)]
 

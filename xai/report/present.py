@@ -9,6 +9,7 @@ import pandas as pd
 from torch import Tensor
 
 from xai.core.composing import config_file
+from xai.core.csv_files import write_csv
 from xai.core.errors import UserError
 from xai.core.files import write_atomically
 from xai.core.overrides import command
@@ -171,9 +172,9 @@ def write(shown: Shown, frames: Frames, output: Path) -> None:
         texts = [sheets.as_markdown(sheets.sheet_of(table)) for table in tables]
         write_atomically(output / f"{name}.md", "\n".join(texts).encode())
         values = pd.concat([as_frame(table).assign(table=table.title) for table in tables])
-        write_atomically(output / f"{name}.csv", values.to_csv(index=False).encode())
+        write_csv(output / f"{name}.csv", values)
     if len(shown.claims):
-        write_atomically(output / "claims.csv", shown.claims.to_csv(index=False).encode())
+        write_csv(output / "claims.csv", shown.claims)
     for drawn in shown.figures:
         save(drawn.figure, output / "figures", drawn.name)
     pictures = [*shown.opening, *shown.pictures]

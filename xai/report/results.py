@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 import yaml
 
+from xai.core.csv_files import read_csv, write_csv
 from xai.core.files import write_atomically
 from xai.core.provenance import provenance
 from xai.report.layout import as_frame
@@ -71,8 +72,8 @@ def write_results(folder: Path, shown: Shown, origin: Origin) -> None:
     frames = [as_frame(table).assign(table=name, title=table.title) for name, table in measured]
     about = asdict(origin) | {"notes": {table.title: list(table.notes) for _, table in measured}}
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / "tables.csv", (pd.concat(frames).to_csv(index=False) if frames else "").encode())
-    write_atomically(folder / "claims.csv", (shown.claims.to_csv(index=False) if len(shown.claims) else "").encode())
+    write_csv(folder / "tables.csv", pd.concat(frames) if frames else pd.DataFrame())
+    write_csv(folder / "claims.csv", shown.claims if len(shown.claims) else pd.DataFrame())
     write_atomically(
         folder / "about.yaml", yaml.safe_dump(about, sort_keys=False, allow_unicode=True, width=120).encode()
     )
@@ -81,7 +82,7 @@ def write_results(folder: Path, shown: Shown, origin: Origin) -> None:
 def read_values(path: Path) -> pd.DataFrame:
     """A file of cells or verdicts, as `write` and `write_results` leave them; empty where it holds none."""
     try:
-        found = pd.read_csv(path, dtype=dict.fromkeys(_TEXT, "str"), keep_default_na=False, na_values=[""])
+        found = read_csv(path, dtype=dict.fromkeys(_TEXT, "str"), keep_default_na=False, na_values=[""])
     except pd.errors.EmptyDataError:
         return pd.DataFrame()
     return found.fillna(dict.fromkeys(_TEXT, ""))

@@ -1,6 +1,7 @@
 """Sheets: text in rows and columns, for a terminal, as Markdown and as HTML; tables and claims are shown as sheets."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -229,9 +230,16 @@ def templates() -> jinja2.Environment:
     """The templates of tables and pages; what they are filled with is escaped in HTML."""
     loader = jinja2.PackageLoader("xai.report")
     escaped = jinja2.select_autoescape(["html.j2"])
-    return jinja2.Environment(
+    made = jinja2.Environment(
         loader=loader, autoescape=escaped, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
+    made.filters["cell"] = _in_markdown
+    return made
+
+
+def _in_markdown(text: str) -> str:
+    """Text of a cell of Markdown's: it ends no cell and no line, and is neither HTML, nor code, nor a link."""
+    return re.sub(r"([\\|<`]|\](?=\())", r"\\\1", " ".join(text.split()))
 
 
 def _three_digits(value: float) -> str:

@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 import torch
 
+from xai.core.csv_files import read_csv, write_csv
 from xai.core.errors import UserError
-from xai.core.files import write_atomically
 from xai.explainers.registry import Row, passes_of
 from xai.study.case import Case
 from xai.study.maps import Maps
@@ -174,7 +174,7 @@ def _joined(parts: Iterable[pd.DataFrame]) -> pd.DataFrame:
 def write_frames(folder: Path, frames: Frames) -> None:
     """Write `scores.csv`, `curves.csv`, `costs.csv` and `left_out.csv`, each whole or not at all."""
     for name in NAMES:
-        write_atomically(folder / f"{name}.csv", getattr(frames, name).to_csv(index=False).encode())
+        write_csv(folder / f"{name}.csv", getattr(frames, name))
 
 
 def read_frames(folder: Path) -> Frames:
@@ -184,7 +184,7 @@ def read_frames(folder: Path) -> Frames:
 
 def _read(path: Path) -> pd.DataFrame:
     try:
-        found = pd.read_csv(path, dtype=dict.fromkeys(_TEXT, "str"))
+        found = read_csv(path, dtype=dict.fromkeys(_TEXT, "str"))
     except pd.errors.EmptyDataError:
         return pd.DataFrame()
     except (OSError, ValueError, UnicodeDecodeError) as error:

@@ -13,8 +13,8 @@ from pydantic import Field
 from rich.table import Table
 
 from xai.app import check
+from xai.core.csv_files import write_csv
 from xai.core.errors import UserError
-from xai.core.files import write_atomically
 from xai.core.folders import shown
 from xai.core.job import Common, open_runtime, say_end, say_heading
 from xai.core.overrides import overrides, quoted, typed_keys
@@ -139,7 +139,7 @@ def run(asked: TuneSettings, output: Path) -> None:
     front = tried[tried["front"]].drop(columns="front").drop_duplicates([*asked.over, *asked.goals])
     front = front.sort_values(asked.goals[0], ascending=columns[0].better == "lower")
     for name, frame in (("trials", tried), ("front", front)):
-        write_atomically(output / f"{name}.csv", frame.to_csv(index=False).encode())
+        write_csv(output / f"{name}.csv", frame)
     drawn, _ = save(trade_off(tried, columns, beside), output / "figures", "trade_off")
     _say(front, beside, asked)
     say_end(runtime, f"front: [bold]{shown(output / 'front.csv')}[/], as a figure: {shown(drawn)}")
