@@ -60,6 +60,7 @@ LOGGING = yaml.safe_load((CONF / "hydra" / "job_logging" / "quiet.yaml").read_te
         ("launcher", "none", "hydra.launcher=none is none: choose it"),
         ("sweeper", None, "hydra.sweeper=None is none: choose it"),
         ("launcher.setup", ["touch x"], "read by a shell"),
+        ("launcher.additional_parameters", {"output": "/tmp/x"}, "read by a shell"),
         ("launcher.partition", "a\nrm -r x", "read by a shell"),
         ("launcher.partition", "${x}", "read by a shell"),
         ("job.name", "a;b", "read by a shell"),
@@ -94,15 +95,17 @@ def test_what_a_file_may_not_say_of_hydra_can_be_typed_or_chosen(
 
 def test_what_is_shipped_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["run.py"])
-    slurm = {"_target_": "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher", "mem_gb": 4}
-    slurm["submitit_folder"] = "${hydra.sweep.dir}/.submitit/%j"
+    slurm = {"_target_": "hydra_plugins.xai_launchers.Slurm", "cluster": "slurm", "requeues": 3, "mem_gb": 4}
     sweep = {"dir": "outputs/${name}", "subdir": "${xai.flat:${hydra:job.override_dirname}}"}
     check_config(config(launcher=slurm, job_logging=LOGGING, run={"dir": "outputs/${name}"}, sweep=sweep))
 
 
 @pytest.mark.parametrize(
     "name",
-    ["", " ", ".", "..", "a/../../..", "/tmp/x", "a//b", "store", "store/x", ".hidden", "a/.b", "a\x1b[31m", "x" * 201],
+    [
+        *("", " ", ".", "..", "a/../../..", "/tmp/x", "a//b", "store", "store/x", ".hidden", "~", "a/~b", "a/.b"),
+        *("a\x1b[31m", "x" * 201),
+    ],
 )
 def test_a_name_that_leaves_is_refused(name: str) -> None:
     with pytest.raises(UserError, match="is no folder below outputs/") as caught:

@@ -41,4 +41,5 @@ def test_a_file_with_a_comma_in_its_name_is_one(tmp_path: Path, monkeypatch: pyt
 def test_a_tilde_is_the_users_own_folder(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
     monkeypatch.setenv("HOME", "/people/some one")
     assert read(f"{key}=~/a b.pt") == "/people/some one/a b.pt"
+    assert read(f"{key}=~") == "/people/some one"
     assert read("name=~") == "~"

@@ -28,12 +28,15 @@ def test_the_commit_of_a_clone_of_another_user_is_read_and_nothing_is_run(
     git(tmp_path, "commit", "--quiet", "--allow-empty", "--message", "first")
     commit = git(tmp_path, "rev-parse", "HEAD")
     assert len(commit) == 40
+    git(tmp_path, "worktree", "add", "--quiet", "--detach", "beside")
     git(tmp_path, "config", "core.fsmonitor", f"touch {tmp_path / 'run'}")
     # What git's own tests have for a repository that belongs to somebody else.
     monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
     with pytest.raises(subprocess.CalledProcessError):
         git(tmp_path, "rev-parse", "HEAD")
     assert commit_of(tmp_path) == commit
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "nowhere"))  # of a hook that runs a command
+    assert commit_of(tmp_path) == commit_of(tmp_path / "beside") == commit
     assert not (tmp_path / "run").exists()
     (tmp_path / "site-packages").mkdir()
     assert commit_of(tmp_path / "site-packages") is None

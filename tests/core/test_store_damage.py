@@ -257,7 +257,7 @@ IN_A_GROUP = """
 import os, sys
 from pathlib import Path
 from xai.core.store import Store
-os.setgroups([]); os.setgid(54321); os.setuid(int(sys.argv[2])); os.umask(0o002)
+os.setgroups([]); os.setgid(54321); os.setuid(int(sys.argv[2])); os.umask(int(sys.argv[3], 8))
 def make(workdir):
     before = [path.read_text() for path in sorted(workdir.glob("part-*"))]
     (workdir / f"part-{os.getuid()}").write_text(str(os.getuid()))
@@ -268,15 +268,28 @@ print(sorted(path.name for path in made.path.glob("part-*")), made.path.stat().s
 """
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="only root can be two users")
-def test_a_group_makes_together_what_one_of_it_has_begun() -> None:
+def in_turn(umask: str, *users: str) -> list[tuple[str, str]]:
+    """What users of a group say who ask, one after the other, for the same artifact of their store."""
     with tempfile.TemporaryDirectory() as folder:
         os.chmod(folder, 0o755)
         store = Path(folder, "store")
         store.mkdir()
         os.chown(store, 0, 54321)
         store.chmod(0o2775)  # after chown, which takes the bit away
-        ended = [start(IN_A_GROUP, str(store), user).communicate(timeout=60) for user in ("20001", "20002", "20001")]
+        return [start(IN_A_GROUP, str(store), user, umask).communicate(timeout=60) for user in users]
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can be two users")
+def test_what_one_user_has_begun_alone_another_does_not_go_on_from() -> None:
+    ended = in_turn("022", "20001", "20002")
+    assert "stopped" in ended[0][1]
+    assert ended[1][0] == ""
+    assert "permission denied" in ended[1][1]
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can be two users")
+def test_a_group_makes_together_what_one_of_it_has_begun() -> None:
+    ended = in_turn("002", "20001", "20002", "20001")
     assert "stopped" in ended[0][1]
     assert ended[1][0] == "['part-20001', 'part-20002'] 54321\n", ended[1][1]
     assert ended[2][0] == ended[1][0], ended[2][1]

@@ -12,6 +12,7 @@ import torch
 from scipy.io import savemat
 
 from tests.data.disk_forms import Trap, content, expected, noise, open_disk_set, refusal, train_and_validation
+from xai.data import disk_set
 
 
 def test_svhn(tmp_path: Path) -> None:
@@ -41,6 +42,16 @@ def test_svhn(tmp_path: Path) -> None:
 def test_svhn_damaged(tmp_path: Path, pixels: np.ndarray, labels: list[int], why: str) -> None:
     savemat(tmp_path / "test_32x32.mat", {"X": pixels, "y": np.array(labels)[:, None]})
     assert why in refusal("svhn", tmp_path, "test")
+
+
+def test_a_mat_that_would_grow_is_refused_before_it_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels = np.zeros((32, 32, 3, 1000), np.uint8)
+    savemat(tmp_path / "test_32x32.mat", {"X": pixels, "y": np.ones((1000, 1))}, do_compression=True)
+    assert (tmp_path / "test_32x32.mat").stat().st_size < 10_000
+    assert len(open_disk_set("svhn", tmp_path, "test")) == 1000
+    monkeypatch.setattr(disk_set, "_MOST_OF_MAT", pixels.nbytes - 1)
+    monkeypatch.setattr(disk_set, "loadmat", None)
+    assert "unpacks to more than 3,071,999 bytes" in refusal("svhn", tmp_path, "test")
 
 
 def idx(values: np.ndarray) -> bytes:

@@ -281,6 +281,16 @@ def test_a_zip_of_arrays_holds_no_weights(tmp_path: Path) -> None:
     assert "zip archive without weights" in message(path)
 
 
+def test_an_archive_that_would_grow_is_refused_before_it_does(tmp_path: Path) -> None:
+    torch.save({"weight": torch.zeros(1 << 16)}, tmp_path / "whole.pt")
+    with zipfile.ZipFile(tmp_path / "whole.pt") as whole, zipfile.ZipFile(tmp_path / "small.pt", "w") as small:
+        for member in whole.infolist():
+            small.writestr(member.filename, whole.read(member), zipfile.ZIP_DEFLATED)
+    assert (tmp_path / "small.pt").stat().st_size < 10_000
+    with pytest.raises(UserError, match="compressed archive: give"):
+        read_weights(tmp_path / "small.pt")
+
+
 @pytest.mark.parametrize("form", ["safetensors", "zip", "legacy"])
 @pytest.mark.parametrize("kept", [0.02, 0.3, 0.6, 0.99])
 def test_a_truncated_file_is_refused(tmp_path: Path, form: str, kept: float) -> None:

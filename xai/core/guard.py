@@ -26,21 +26,17 @@ from xai.core.sweep_file import Sweep
 
 _MOST_BYTES = 1 << 20
 """Of a file of settings."""
-_LAUNCHERS = "hydra_plugins.hydra_submitit_launcher.submitit_launcher"
 _TARGETS = {
     "hydra._internal.core_plugins.basic_launcher.BasicLauncher",
     "hydra._internal.core_plugins.basic_sweeper.BasicSweeper",
-    "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher",
-    f"{_LAUNCHERS}.LocalLauncher",
-    f"{_LAUNCHERS}.SlurmLauncher",
     *(f"hydra_plugins.xai_launchers.{name}" for name in ("Processes", "Ray", "Slurm")),
 }
-"""Launchers, sweepers and callbacks that are shipped, here or as extras."""
+"""Launchers and sweepers that are shipped."""
 
 _REFERENCE = re.compile(r"\$\{(?!\s*(?:[\w.\[\]@-]+\s*\}|(?:hydra|now|oc\.env|xai\.\w+)\s*:))")
 """A reference that could become more than text or a setting that stands elsewhere, when it is used."""
-_SHELL = {"setup", "python", "srun_args", "runtime_env", "env_set"}
-"""Settings of launchers that a shell reads."""
+_SHELL = {"setup", "python", "srun_args", "runtime_env", "env_set", "additional_parameters"}
+"""Settings of launchers that a shell reads, or that say where something is written."""
 _PLAIN = re.compile(r"(?:[\w.:/@,+%=-]|\$\{hydra[.:][\w.]+\})*")
 """Text that a shell takes as it is."""
 
@@ -195,12 +191,12 @@ def _is_odd(value: Any) -> bool:
 def check_name(name: Any) -> None:
     """Refuse a name of a run that is none, or leaves outputs/."""
     parts = name.split("/") if isinstance(name, str) else []
-    inside = parts and all(part.strip() and not part.startswith(".") for part in parts) and name.isprintable()
+    inside = parts and all(part.strip() and part[0] not in ".~" for part in parts) and name.isprintable()
     if not inside or PurePath(parts[0]) == PurePath("store") or any(len(part.encode()) > 200 for part in parts):
         shown = "" if name is None else str(name)
         raise UserError(
             f"name={shown if shown.isprintable() else ascii(shown)} is no folder below outputs/: use words, and / "
-            "between them; store, names that begin with a dot and absolute paths are taken"
+            "between them; store, names that begin with . or ~ and absolute paths are taken"
         )
 
 

@@ -131,7 +131,7 @@ def _plain_value(text: str) -> str | float:
 
 def _readable(text: str, parser: OverridesParser, many: bool) -> str:
     key, equals, value = text.partition("=")
-    if key in _PLACES and value.startswith("~/"):
+    if key in _PLACES and (value == "~" or value.startswith("~/")):
         value = str(Path(value).expanduser())
         text = f"{key}={value}"
     in_quotes = [f"{key}={_quoted_parts(key, value, parser)}", f"{key}={quoted(value)}"]

@@ -23,9 +23,9 @@ def commit_of(root: Path) -> str | None:
     # Git would look further up, and find the repository of whoever has installed this package.
     if not (root / ".git").exists():
         return None
-    # It refuses the repository of another user, whose configuration could name programs; this reads a name, runs none.
-    trusted = ["-c", f"safe.directory={root}", "-c", "core.fsmonitor=false"]
-    command = ["git", *trusted, "-C", str(root), "rev-parse", "HEAD"]
+    # Named, it is neither that of a hook around this process (GIT_DIR), nor refused where it belongs to another user,
+    # whose configuration could name programs: this reads a name and runs none.
+    command = ["git", f"--git-dir={root / '.git'}", "-c", "core.fsmonitor=false", "rev-parse", "HEAD"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
     except (OSError, subprocess.SubprocessError):

@@ -2,7 +2,7 @@
 
     @settings
     class RiseParams:
-        masks: Annotated[int, Field(ge=2)]
+        masks: Several
 
 is a frozen dataclass that checks itself, whether Python makes it or `build` does from a configuration. What concerns
 several fields is checked in `__post_init__`, which raises `FieldError`.
@@ -27,6 +27,7 @@ T = TypeVar("T")
 
 _MOST = 2**31 - 1
 Count = Annotated[int, Field(ge=1, le=_MOST)]
+Several = Annotated[int, Field(ge=2, le=_MOST)]
 Whole = Annotated[int, Field(ge=0, le=_MOST)]
 EvenCount = Annotated[int, Field(ge=2, le=_MOST, multiple_of=2)]
 Positive = Annotated[float, Field(gt=0)]

@@ -1,7 +1,9 @@
 """A labelled set of pictures on disk: an index in memory, the pictures read one at a time when asked for."""
 
 import os
+import struct
 import unicodedata
+import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +19,10 @@ from torch import Tensor
 from xai.core.errors import UserError
 from xai.core.files import read_text
 from xai.data.images import read_image, read_labels
+
+_MOST_OF_MAT = 1 << 30
+"""Bytes of a MATLAB file when it is unpacked, of which a small one may hold any number."""
+_MAT_HEAD, _MAT_COMPRESSED, _CHUNK = 128, 15, 1 << 20
 
 
 class MissingError(UserError):
@@ -285,12 +291,17 @@ def read_mat(path: Path, *variables: str) -> list[Any]:
     """Variables of a MATLAB file (version 4 to 7), without axes of length one; nothing that it brings along is run.
 
     Raises:
-        UserError: broken, cut short, of version 7.3 (which is HDF5), or without one of the variables.
+        UserError: broken, cut short, of version 7.3 (which is HDF5), larger than it may be when it is unpacked, or
+            without one of the variables.
     """
     try:
+        if _unpacked_size(path) > _MOST_OF_MAT:
+            raise UserError(f"{path} unpacks to more than {_MOST_OF_MAT:,} bytes: unpack the data set again")
         content = loadmat(path, variable_names=list(variables), squeeze_me=True)
     except NotImplementedError:
         raise UserError(f"{path} is a MATLAB 7.3 file; save it with -v7") from None
+    except UserError:
+        raise
     except Exception as error:  # the parser meets broken bytes with whatever error comes first
         why = " ".join(str(error).split())[:120] or type(error).__name__
         raise UserError(f"{path} cannot be read as a MATLAB file ({why}); unpack the data set again") from None
@@ -298,3 +309,23 @@ def read_mat(path: Path, *variables: str) -> list[Any]:
     if absent:
         raise UserError(f'{path} has no variable "{absent[0]}"; unpack the data set again')
     return [content[name] for name in variables]
+
+
+def _unpacked_size(path: Path) -> int:
+    """Bytes of the variables of a MATLAB file; counting ends beyond those there may be, and nothing is kept."""
+    total = path.stat().st_size
+    with open(path, "rb") as file:
+        order = {b"IM": "<", b"MI": ">"}.get(file.read(_MAT_HEAD)[-2:])
+        # Of version 4 nothing is packed.
+        while order and len(tag := file.read(8)) == 8:
+            kind, size = struct.unpack(f"{order}II", tag)
+            if kind != _MAT_COMPRESSED:
+                file.seek(size, os.SEEK_CUR)
+                continue
+            packed = zlib.decompressobj()
+            while size > 0 and (part := file.read(min(size, _CHUNK))):
+                size -= len(part)
+                while part and total <= _MOST_OF_MAT:
+                    total += len(packed.decompress(part, _CHUNK))
+                    part = packed.unconsumed_tail
+    return total

@@ -11,7 +11,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from xai.core.settings import settings
+from xai.core.settings import Several, settings
 from xai.metrics import functional
 from xai.metrics.perturbation import PerturbationParams, measured_curves, reference_of
 from xai.metrics.registry import Column, Measured, given, metric, percent
@@ -29,7 +29,7 @@ class HeldOutParams:
         references: What stands in place of a removed pixel: `white`, or what another `image` of the block has there.
     """
 
-    steps: Annotated[int, Field(ge=2)] = 21
+    steps: Several = 21
     references: Annotated[tuple[HeldOut, ...], Field(min_length=1)] = ("white", "image")
 
 

@@ -1,13 +1,10 @@
 """Deletion and insertion of pixels (Petsiuk et al. 2018; Schinagl et al. 2026), and how maps of two classes differ."""
 
-from typing import Annotated
-
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from xai.core.errors import check_finite
-from xai.core.settings import Channels, settings
+from xai.core.settings import Channels, Several, settings
 from xai.games import asked_at_once
 from xai.metrics import functional
 from xai.metrics.registry import Column, Measured, given, metric, percent
@@ -35,7 +32,7 @@ class PerturbationParams:
             as the paper does with ImageNet's, to compare classifiers that normalise otherwise.
     """
 
-    steps: Annotated[int, Field(ge=2)] = 21
+    steps: Several = 21
     references: References = ("black", "mean", "blur")
     mean: Channels | None = None
 

@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor
 
 from xai.core.errors import UserError
-from xai.core.settings import Channels, Count, FieldError, NonNegative, Whole, settings
+from xai.core.settings import Channels, Count, FieldError, NonNegative, Several, Whole, settings
 from xai.models.dense import check_classes
 from xai.models.maskable import References
 from xai.ranking.areas import Classify, confidence, path_areas, peak_penalty, trapezoid_weights
@@ -37,7 +37,7 @@ class ObjectiveParams:
     """
 
     steps: Annotated[int, Field(ge=3, le=10_000)]
-    grid_min: Annotated[int, Field(ge=2)]
+    grid_min: Several
     grid_max: int
     references: References
     iterations: Count

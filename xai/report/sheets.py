@@ -28,6 +28,7 @@ _COSTS_NOTE = (
 )
 _NAMES = 20
 """Characters of a name on one line, where there is little room."""
+_TAG = re.compile(r"<(?=[a-zA-Z/!?])")
 _STYLES = {"best": "bold underline", "tied": "bold", HOLDS: "green", FAILS: "red", UNDECIDED: "yellow"}
 
 
@@ -233,7 +234,7 @@ def templates() -> jinja2.Environment:
     made = jinja2.Environment(
         loader=loader, autoescape=escaped, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
-    made.filters["cell"] = _in_markdown
+    made.filters |= {"cell": _in_markdown, "no_html": lambda text: _TAG.sub(r"\\<", text)}
     return made
 
 

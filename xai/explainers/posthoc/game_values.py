@@ -1,14 +1,13 @@
 """Values of the theory of games as explainers: Kernel SHAP, Shapley values exactly and by random orders, Banzhaf."""
 
 from dataclasses import replace
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from xai.core.errors import UserError
-from xai.core.settings import Count, EvenCount, FieldError, settings
+from xai.core.settings import Count, EvenCount, FieldError, Several, settings
 from xai.explainers.params import GameParams
 from xai.explainers.posthoc.of_game import OfGame
 from xai.explainers.registry import explainer
@@ -18,8 +17,6 @@ from xai.shapley import banzhaf as banzhaf_values
 from xai.shapley.exact import LARGEST, exact_shapley
 from xai.shapley.kernel_shap import kernel_shap
 from xai.shapley.permutation import antithetic_orders, permutation_shapley
-
-Several = Annotated[int, Field(ge=2)]
 
 
 @settings

@@ -1,12 +1,11 @@
 """LIME (Ribeiro et al. 2016) as an explainer, on the patches of an image instead of superpixels."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
-from xai.core.settings import Count, Positive, settings
+from xai.core.settings import Count, Positive, Several, settings
 from xai.explainers.params import GameParams
 from xai.explainers.posthoc.of_game import OfGame
 from xai.explainers.registry import explainer
@@ -27,7 +26,7 @@ class LimeParams(GameParams):
         ridge: The penalty on squared weights.
     """
 
-    samples: Annotated[int, Field(ge=2)]
+    samples: Several
     kernel_width: Positive = 0.25
     features: Literal["all"] | Count = "all"
     ridge: Positive = 1.0

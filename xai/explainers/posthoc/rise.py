@@ -6,7 +6,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from xai.core.settings import settings
+from xai.core.settings import Several, settings
 from xai.explainers.params import GameParams
 from xai.explainers.posthoc.of_game import OfGame
 from xai.explainers.registry import explainer
@@ -23,7 +23,7 @@ class RiseParams(GameParams):
         normalise: Divide by the number of masks that show a patch, rather than by its expectation N p.
     """
 
-    masks: Annotated[int, Field(ge=2)]
+    masks: Several
     keep_probability: Annotated[float, Field(gt=0, lt=1)] = 0.5
     normalise: bool = True
 

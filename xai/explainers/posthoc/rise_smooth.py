@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from xai.core.settings import Count, settings
+from xai.core.settings import Count, Several, settings
 from xai.explainers.block import OfClassifier, check_targets, source
 from xai.explainers.params import MapParams, OutputParams
 from xai.explainers.posthoc.baselines import Baseline, settle_baseline
@@ -31,7 +31,7 @@ class RiseSmoothParams(MapParams, OutputParams):
     """
 
     _: KW_ONLY
-    masks: Annotated[int, Field(ge=2)]
+    masks: Several
     cells: Count = 7
     keep_probability: Annotated[float, Field(gt=0, lt=1)] = 0.5
     normalise: bool = True
