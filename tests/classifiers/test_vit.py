@@ -26,12 +26,13 @@ from xai.classifiers.params import ClassifierParams
 from xai.classifiers.vit import VitStages
 from xai.core.errors import UserError
 from xai.data.catalogue import OpenData
-from xai.methods.salvage import Salvage
+from xai.methods.salvage import Salvage, log_predictions
 from xai.models import files
-from xai.models.explainer import SalvageNetwork, ShapleyNetwork
+from xai.models.explainer import AnchoredSalvageNetwork, SalvageNetwork, ShapleyNetwork
 from xai.models.maskable import Removal
 from xai.models.spec import TokenDecoder, describe
 from xai.models.vit import SmallVit, VitParams, build_vit
+from xai.shapley.distribution import shapley_distribution
 
 TEST = DATA.source.images("test", torch.arange(9), 0).pixels
 
@@ -345,3 +346,35 @@ def test_a_file_that_says_it_is_giant_is_compared_before_it_is_allocated(
     with pytest.raises(UserError, match=r"checkpoint .*giant does not fit model=tiny"):
         stages(tmp_path, model=giant, classifier_params=asked).classifier  # noqa: B018
     assert set(devices) == {"meta"}
+
+
+def test_an_anchored_explainer_says_of_no_patch_what_the_surrogate_says(tmp_path: Path) -> None:
+    stage, params = stages(tmp_path), replace(SALVAGE, anchored=True, sampling="informed_paired")
+    artifact = stage.salvage(params)
+    network = stage.explainer("salvage", params, artifact)
+    assert isinstance(network, AnchoredSalvageNetwork)
+    parts, surrogate = network.parts(TEST), stage.network("surrogate")
+    keep = torch.rand(len(TEST), 5, surrogate.players, generator=torch.Generator().manual_seed(0)) < 0.5
+    keep[:, 0] = False
+    found = shapley_distribution(*parts, keep)
+    torch.testing.assert_close(found[:, 0], log_predictions(surrogate, TEST, keep[:, :1])[:, 0])
+    # What a shown patch adds stands in its map and nowhere else.
+    phi = parts.present - parts.absent
+    expected = (network.empty + torch.einsum("bsm,bmc->bsc", keep.float(), phi)).log_softmax(-1)
+    torch.testing.assert_close(found, expected)
+    assert parts.absent.std(1).max() < 1e-6 < parts.present.std(1).max()
+    # Its file says so, and a file that does not is of the published form.
+    loaded = files.load(artifact.file("salvage.safetensors"))
+    targets = torch.arange(len(TEST)) % 4
+    torch.testing.assert_close(loaded.network.attribute(TEST, targets), network.attribute(TEST, targets))
+    assert artifact.key != stage.salvage(replace(params, anchored=False)).key
+
+
+def test_salvage_of_before_there_was_an_anchor_keeps_its_key(tmp_path: Path, trained: Trained) -> None:
+    asked: list[Any] = []
+    stage = stages(tmp_path)
+    assert stage.surrogate
+    stage._get = lambda kind, spec, make: asked.append(spec)  # type: ignore[method-assign, assignment, func-returns-value]
+    for anchored in (False, True):
+        stage._explainer("salvage", replace(SALVAGE, anchored=anchored))
+    assert asked[1].keys() - asked[0].keys() == {"anchored"}

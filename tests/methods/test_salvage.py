@@ -87,8 +87,20 @@ def test_a_step_draws_the_same_in_a_resumed_run_and_one_size_a_slot(sampling: st
     assert not torch.equal(drawn(7), drawn(8))
     sizes = drawn(7).sum(2)
     assert torch.equal(sizes, sizes[:1].expand(6, -1))
-    assert sizes.min() >= 1
+    # What leaves nothing out is paired with what shows nothing.
+    assert sizes.min() == (0 if sampling == "informed_paired" else 1)
     assert (sizes == PLAYERS).any() == (sampling not in ("shapley_kernel", "paired"))
+
+
+def test_the_second_half_of_paired_masks_leaves_out_what_the_first_shows() -> None:
+    phi = parts_of(torch.randn(6, PLAYERS, 3, generator=torch.Generator().manual_seed(1)))
+    labels = torch.arange(6) % 3
+    paired, informed = (
+        at_step(salvage(sampling, masks=masks), 4)._coalitions(phi, labels, 4)
+        for sampling, masks in (("informed_paired", 16), ("informed", 8))
+    )
+    assert torch.equal(paired[:, 8:], ~paired[:, :8])
+    assert torch.equal(paired[:, :8], informed)
 
 
 def test_masks_to_validate_by_are_uniform_and_do_not_follow_the_network() -> None:
@@ -100,6 +112,7 @@ def test_masks_to_validate_by_are_uniform_and_do_not_follow_the_network() -> Non
 
     assert torch.equal(drawn("informed", 1), drawn("informed", 2))
     assert torch.equal(drawn("informed", 1), drawn("uniform", 1))
+    assert torch.equal(drawn("informed_paired", 1), drawn("uniform", 1))
     assert not torch.equal(drawn("informed", 1), drawn("informed", 1, (1 << 31) + 1))
 
 

@@ -18,8 +18,10 @@ from tests.methods.tiny_salvage import (
 )
 from tests.shapley.tables import TableGame, all_rows, random_table, shapley_by_permutations
 from tests.toolbox import randn
+from xai.core.errors import UserError
 from xai.explainers.learned.networks import VitShapleyExplainer
 from xai.methods import vit_shapley as module
+from xai.methods.masks import weights_of
 from xai.methods.vit_shapley import VitShapley, efficient, fast_shap_loss, predictions_with_ends
 from xai.models.explainer import ShapleyNetwork, column
 from xai.shapley.exact import exact_shapley
@@ -170,3 +172,8 @@ def test_masks_that_follow_the_true_class_are_weighed_back_to_the_kernel_and_not
     assert (coalitions.sum(2) == players).any() == training
     pairs = coalitions if not training else coalitions[:, 16:] if sampling == "mixed" else coalitions[:, :0]
     assert torch.equal(pairs[:, 1::2], ~pairs[:, ::2])
+
+
+def test_masks_whose_density_nobody_knows_are_not_taken_for_those_of_the_kernel() -> None:
+    with pytest.raises(UserError, match="sampling=informed_paired cannot be weighed back to the Shapley kernel"):
+        weights_of("informed_paired", torch.zeros(1, 4), torch.ones(1, 2, 4, dtype=torch.bool))

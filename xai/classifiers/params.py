@@ -11,7 +11,7 @@ from xai.models.segmenter import Decoder
 
 Portion = Annotated[float, Field(gt=0, le=1)]
 
-Sampling = Literal["informed", "uniform", "shapley_kernel", "paired", "mixed"]
+Sampling = Literal["informed", "informed_paired", "uniform", "shapley_kernel", "paired", "mixed"]
 
 
 @settings
@@ -79,11 +79,14 @@ class SalvageParams(ExplainerFit):
         sampling: How masks are drawn, see `xai.methods.masks`; `informed` in the paper.
         temperature: Of the Shapley distribution; 1 in the paper.
         divergence: `jensen_shannon`, as in the paper, or `kullback_leibler`.
+        anchored: Whether u of no patch is the surrogate's own answer, and phi- one constant (ours), or phi- is learned
+            for every patch, as in the paper.
     """
 
     sampling: Sampling = "informed"
     temperature: Positive = 1.0
     divergence: Literal["jensen_shannon", "kullback_leibler"] = "jensen_shannon"
+    anchored: bool = False
 
 
 @settings

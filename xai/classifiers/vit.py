@@ -5,18 +5,25 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
 from pytorch_lightning import LightningModule
 
 from xai.classifiers.networks import FILES, REVISION, ClassifierStages
 from xai.classifiers.params import SalvageParams, VitShapleyParams
 from xai.core.kept import kept_weights, on_the_way
 from xai.core.store import Artifact
-from xai.methods.salvage import Salvage
+from xai.data.registry import load_images
+from xai.methods.salvage import Salvage, log_predictions
 from xai.methods.vit_shapley import VitShapley
-from xai.models.explainer import ExplainerNetwork, SalvageNetwork, ShapleyNetwork
+from xai.models.explainer import (
+    AnchoredSalvageNetwork,
+    ExplainerNetwork,
+    SalvageNetwork,
+    ShapleyNetwork,
+    vit_explainer,
+)
 from xai.models.families import seeded
-from xai.models.maskable import Removal
-from xai.models.segmenter import build_decoder
+from xai.models.maskable import MaskableClassifier, Removal
 from xai.models.timm_vit import MaskableVit
 from xai.models.vit import VitParams, build_vit
 from xai.models.weights import load_weights, read_weights
@@ -71,15 +78,27 @@ class VitStages(ClassifierStages):
         def make(workdir: Path) -> None:
             network, surrogate = self._untrained(kind, params), self.network("surrogate")
             self._begin(network, surrogate)
+            if isinstance(network, AnchoredSalvageNetwork):
+                self._anchor(network, surrogate)
             module = self._module(network, surrogate, params)
             self._fit(module, params.fit, workdir, _called(kind, params), params.snapshots)
             decoder = {"kind": params.decoder, "depth": params.depth, "heads": params.heads}
+            decoder |= {"anchored": isinstance(network, AnchoredSalvageNetwork)}
             self._write(workdir, kind, network, decoder=decoder)
             for share in params.snapshots:
                 module.load_state_dict(kept_weights(workdir, on_the_way(share)))
                 self._write(workdir, kind, network, _snapshot(share), decoder=decoder)
 
         return self._get(kind, spec, make)
+
+    def _anchor(self, network: AnchoredSalvageNetwork, surrogate: MaskableClassifier) -> None:
+        """Ask once what is said of no patch: the mean over some images, should their removed patches not look alike."""
+        size, device = self.model.image_size, self.runtime.trainer.device
+        images = load_images(
+            self.data.source, "train", torch.arange(min(8, len(self.data.source.labels("train")))), 0, size
+        ).pixels.to(device)
+        nothing = torch.zeros(len(images), 1, surrogate.players, dtype=torch.bool, device=device)
+        network.empty.copy_(log_predictions(surrogate, images, nothing).mean((0, 1)))
 
     def _begin(self, network: ExplainerNetwork, surrogate: MaskableVit) -> None:
         """An explainer starts where the classifier has arrived."""
@@ -101,17 +120,26 @@ class VitStages(ClassifierStages):
         return VitShapley(network, surrogate, params.fit, params.masks, self.seed, stage, *masks)
 
     def _untrained(self, kind: str, params: SalvageParams | VitShapleyParams) -> ExplainerNetwork:
-        backbone = build_vit(self.model, self.outputs, self.seed)
-        scores = self.outputs * (2 if kind == "salvage" else 1)
+        backbone, how = build_vit(self.model, self.outputs, self.seed), {"depth": params.depth, "heads": params.heads}
+        anchored = isinstance(params, SalvageParams) and params.anchored
         with seeded(self.seed):
-            decoder = build_decoder(params.decoder, backbone.embed_dim, scores, params.depth, params.heads)
-        made: type[ExplainerNetwork] = SalvageNetwork if kind == "salvage" else ShapleyNetwork
-        return made(backbone, decoder, self.model.mean, self.model.std)
+            return vit_explainer(
+                kind,
+                backbone,
+                self.outputs,
+                self.model.mean,
+                self.model.std,
+                decoder=params.decoder,
+                anchored=anchored,
+                **how,
+            )
 
 
 def _asked(params: SalvageParams | VitShapleyParams) -> dict[str, Any]:
-    """What a training is made of; ViT-Shapley of before there was a choice of masks keeps its key."""
+    """What a training is made of; one of before there was a choice keeps its key."""
     values = asdict(params)
+    if not values.get("anchored", True):
+        del values["anchored"]
     if isinstance(params, VitShapleyParams) and params.sampling in ("paired", "shapley_kernel"):
         del values["weighted"]
         if params.sampling == "paired":
@@ -127,6 +155,8 @@ def _called(kind: str, params: SalvageParams | VitShapleyParams) -> str:
         for name in ("sampling", "divergence")
         if (value := getattr(params, name, None)) is not None and value != usual[name]
     ]
+    if getattr(params, "anchored", False):
+        apart.append("anchored")
     if getattr(params, "weighted", True) is False and "sampling" in _asked(params):
         apart.append("unweighted")
     return f"{kind} ({', '.join(apart)})" if apart else kind

@@ -5,16 +5,17 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from xai.core.errors import UserError
 from xai.shapley.importance import kernel_weights
 from xai.shapley.masks import informed_coalitions, kernel_sizes, paired_masks, random_masks, uniform_sizes
 
-SAMPLINGS = ("informed", "uniform", "shapley_kernel", "paired", "mixed")
-"""`informed`: Algorithm 3 of SALVAGE, by the explainer's own attributions. `uniform`: the same sizes, patches at
-random. `shapley_kernel`: p_w of equation 2. `paired`: the same, each mask with its complement (ViT-Shapley). `mixed`:
-half of the masks informed, half paired."""
+SAMPLINGS = ("informed", "informed_paired", "uniform", "shapley_kernel", "paired", "mixed")
+"""`informed`: Algorithm 3 of SALVAGE, by the explainer's own attributions. `informed_paired`: half so, and their
+complements. `uniform`: the same sizes, patches at random. `shapley_kernel`: p_w of equation 2. `paired`: the same, each
+mask with its complement (ViT-Shapley). `mixed`: half of the masks informed, half paired."""
 
 INFORMED: Mapping[str, float] = {"informed": 1.0, "mixed": 0.5}
-"""The share of the masks that follow the attributions, where some do."""
+"""The share of the masks that follow the attributions, of samplings whose density is known."""
 
 
 def draw_masks(sampling: str, phi: Tensor, masks: int, common: torch.Generator, own: torch.Generator) -> Tensor:
@@ -30,6 +31,9 @@ def draw_masks(sampling: str, phi: Tensor, masks: int, common: torch.Generator, 
     images, players = phi.shape
     if sampling == "paired":
         return paired_masks(images, players, masks // 2, common, own)
+    if sampling == "informed_paired":
+        chosen = informed_coalitions(phi, uniform_sizes(players, masks // 2, common), own)
+        return torch.cat([chosen, ~chosen], dim=1)
     if sampling == "mixed":
         half = masks // 2
         sizes = uniform_sizes(players, half, common)
@@ -45,6 +49,16 @@ def weights_of(sampling: str, phi: Tensor, coalitions: Tensor) -> Tensor | None:
     """What weighs coalitions [B, S, M] of `informed` or `mixed` masks back to the Shapley kernel: [B, S], float32.
 
     None for masks that are of the kernel already.
+
+    Raises:
+        UserError: Nobody has derived the density of such masks.
     """
+    if sampling == "informed_paired":
+        raise UserError(f"sampling={sampling} cannot be weighed back to the Shapley kernel: use informed or mixed")
     share = INFORMED.get(sampling)
     return None if share is None else kernel_weights(phi, coalitions, share).float()
+
+
+def is_informed(sampling: str) -> bool:
+    """Whether masks follow the explainer's own attributions."""
+    return sampling in INFORMED or sampling == "informed_paired"

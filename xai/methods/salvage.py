@@ -7,7 +7,7 @@ from xai.core.optimisation import FitParams
 from xai.data.module import Batch
 from xai.games import PatchGame
 from xai.methods.learner import Learner
-from xai.methods.masks import INFORMED, draw_masks
+from xai.methods.masks import draw_masks, is_informed
 from xai.models.explainer import SalvageNetwork, ShapleyParts, column
 from xai.models.maskable import MaskableClassifier
 from xai.sampling import common_and_own
@@ -58,7 +58,7 @@ class Salvage(Learner):
         common, own = common_and_own(self._seed, step, labels.device, self.global_rank)
         phi = column(parts.present - parts.absent, labels)
         # Not to validate: losses over masks that each network chooses for itself do not compare.
-        chosen = self.training or self._sampling not in INFORMED
+        chosen = self.training or not is_informed(self._sampling)
         return draw_masks(self._sampling if chosen else "uniform", phi, self._masks, common, own)
 
 

@@ -1,12 +1,14 @@
 """The network of a learned explainer: the backbone of the classifier, and a decoder from its tokens to attributions."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from xai.core.captum_names import captum_names
 from xai.models.maskable import Normalisation, Removal, check_size, class_logits
+from xai.models.segmenter import build_decoder
 
 
 class ExplainerNetwork(nn.Module):
@@ -67,6 +69,26 @@ class SalvageNetwork(ExplainerNetwork):
         return self.parts(images).present.sum(1)
 
 
+class AnchoredSalvageNetwork(SalvageNetwork):
+    """SALVAGE with u(empty) = v(empty): phi- is one constant for all patches and images. Ours, not the paper's.
+
+    As published phi- is free for every patch, and all M of them together say what is left when nothing is shown, of
+    which there is nothing to learn: the classifier answers the same for every image. `empty`, log v(empty) [C], is
+    asked once instead, and each patch has its Mth share of it.
+    """
+
+    empty: Tensor
+
+    def __init__(self, *parts: Any, classes: int) -> None:
+        super().__init__(*parts)
+        self.register_buffer("empty", torch.zeros(classes))
+
+    def parts(self, images: Tensor) -> ShapleyParts:
+        """phi+ [B, M, C] of images [B, 3, H, W] in [0, 1], and phi-, the same for all patches; in float32."""
+        present = class_logits(self(images).float())
+        return ShapleyParts(present, (self.empty / present.shape[1]).expand_as(present))
+
+
 class ShapleyNetwork(ExplainerNetwork):
     """ViT-Shapley (Covert et al. 2023): a Shapley value of every patch and class."""
 
@@ -82,3 +104,38 @@ class ShapleyNetwork(ExplainerNetwork):
 def column(values: Tensor, targets: Tensor) -> Tensor:
     """The scores of one class of each image: [B, M, C] and targets [B] to [B, M]."""
     return values.gather(2, targets[:, None, None].expand(-1, values.shape[1], 1))[..., 0]
+
+
+def vit_explainer(
+    kind: str,
+    backbone: VisionTransformer,
+    outputs: int,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    *,
+    decoder: str,
+    depth: int,
+    heads: int,
+    anchored: bool = False,
+) -> ExplainerNetwork:
+    """An untrained explainer around a backbone.
+
+    Args:
+        kind: `salvage` or `vit_shapley`.
+        backbone: A ViT; its head is taken off.
+        outputs: Width of that head: 1 for a binary classifier.
+        mean: Channel means of the input normalisation.
+        std: Channel deviations of it.
+        decoder: Its kind, see `build_decoder`.
+        depth: Blocks of the decoder.
+        heads: Attention heads of each.
+        anchored: Whether SALVAGE's phi- is one constant; see `AnchoredSalvageNetwork`.
+
+    Raises:
+        UserError: There is no such decoder, or it does not fit.
+    """
+    halves = 2 if kind == "salvage" and not anchored else 1
+    parts = (backbone, build_decoder(decoder, backbone.embed_dim, halves * outputs, depth, heads), mean, std)
+    if anchored:
+        return AnchoredSalvageNetwork(*parts, classes=max(2, outputs))
+    return SalvageNetwork(*parts) if kind == "salvage" else ShapleyNetwork(*parts)

@@ -16,13 +16,12 @@ from xai.core.errors import UserError
 from xai.models.backbone import headless
 from xai.models.clip import SelfExplainingClip
 from xai.models.dense import DenseExplainer
-from xai.models.explainer import ExplainerNetwork, SalvageNetwork, ShapleyNetwork
+from xai.models.explainer import vit_explainer
 from xai.models.factory import ClipParams, build_clip, build_explainer
 from xai.models.families import NetworkParams, named, open_model
 from xai.models.features import FrozenFeatures
 from xai.models.geometry import Geometry
 from xai.models.maskable import MaskableClassifier, Removal
-from xai.models.segmenter import build_decoder
 from xai.models.spec import Spec, said_of
 from xai.models.unet import FastShapNetwork
 from xai.models.weights import (
@@ -97,10 +96,18 @@ def build(spec: Spec, removal: Removal | None = None) -> Network:
     outputs = params.outputs(classes)
     inner: Any = params.build(outputs, 0)
     if spec.decoder is not None:
-        made: type[ExplainerNetwork] = SalvageNetwork if spec.kind == "salvage" else ShapleyNetwork
-        shape, scores = spec.decoder, outputs * (2 if spec.kind == "salvage" else 1)
-        decoder = build_decoder(shape.kind, inner.embed_dim, scores, shape.depth, shape.heads)
-        explainer = made(inner, decoder, params.mean, params.std)
+        shape = spec.decoder
+        explainer = vit_explainer(
+            spec.kind,
+            inner,
+            outputs,
+            params.mean,
+            params.std,
+            decoder=shape.kind,
+            depth=shape.depth,
+            heads=shape.heads,
+            anchored=shape.anchored,
+        )
         return Network(spec, explainer, None, {"": explainer})
     if spec.unet is not None:
         grid, size = (params.grid, params.grid), params.image_size

@@ -91,11 +91,12 @@ class Closed(BaseModel):
 
 
 class TokenDecoder(Closed):
-    """From the tokens of a ViT to scores; see `build_decoder`."""
+    """From the tokens of a ViT to scores; see `build_decoder`, and `AnchoredSalvageNetwork`."""
 
     kind: Literal["mask_transformer", "linear"]
     depth: Annotated[int, Field(ge=1, le=64)]
     heads: Heads
+    anchored: bool = False
 
 
 class Backbone(Closed):
@@ -164,6 +165,8 @@ class Spec(Closed):
             raise ValueError(f"there is no {self.kind} of family {family}")
         if (self.decoder is None) == (self.kind in ("salvage", "vit_shapley")):
             raise ValueError(f"a {self.kind} has {'a' if self.decoder is None else 'no'} decoder")
+        if self.decoder is not None and self.decoder.anchored and self.kind != "salvage":
+            raise ValueError(f"a {self.kind} is not anchored")
         if (self.ranking is None) == (self.kind == "ranking"):
             raise ValueError(f"a {self.kind} and ranking settings do not go together")
         if (self.unet is None) == (self.kind == "fast_shap"):
