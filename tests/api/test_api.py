@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib.figure
+import numpy as np
 import pytest
 import timm
 import torch
 import torchvision
 from PIL import Image
+from torch import nn
 
 import xai
 from tests.api.networks import MEAN, SIZE, STD, Plain, images, vit
@@ -142,6 +144,51 @@ def test_what_cannot_be_measured_is_said(model: Any) -> None:
         xai.compare(model, images(), explainers=["attention_last"], metrics=["deletion"])
     with pytest.raises(UserError, match="saliency"):
         xai.compare(model, images(), explainers=["random"], settings={"saliency": {}}, metrics=["deletion"])
+
+
+def test_explainers_are_compared_under_names_of_ones_own(model: Any) -> None:
+    few = xai.explainer(model, "rise", masks=4)
+    asked = {"few": few, "rise": {"masks": 6}, "plain": "random"}
+    frame = xai.compare(model, images(), explainers=asked, metrics="deletion")
+    assert list(dict.fromkeys(frame.explainer)) == ["few", "rise", "plain"]
+    for name, masks in (("few", 4), ("rise", 6)):
+        alone = xai.compare(model, images(), explainers=xai.explainer(model, "rise", masks=masks), metrics="deletion")
+        np.testing.assert_allclose(frame.value[frame.explainer == name], alone.value, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"explainers": []}, "explainers is empty"),
+        ({"explainers": ["random", "random"]}, "give each a name of its own"),
+        ({"explainers": {"rise": {"mask": 5}}}, "did you mean masks"),
+        ({"explainers": {"mine": None}}, "mine"),
+        ({"explainers": "RISE"}, "did you mean rise"),
+        ({"metrics": []}, "names none"),
+        ({"metrics": None}, "names none"),
+        ({"metrics": {"deletion": {"steps": 3}}}, "metric={family"),  # whose settings would not be looked at
+    ],
+)
+def test_what_cannot_be_compared_is_told(model: Any, asked: Any, said: str) -> None:
+    with pytest.raises(UserError) as caught:
+        xai.compare(model, images(), **{"explainers": "random", "metrics": "deletion", **asked})
+    assert said in str(caught.value)
+
+
+def test_explainers_of_what_is_no_model_are_refused() -> None:
+    with pytest.raises(UserError, match=r"xai\.wrap"):
+        xai.explainers(nn.Linear(2, 2))
+
+
+@pytest.mark.parametrize(
+    "form", [list, lambda maps: maps.numpy()[:, ::-1], lambda maps: [each.numpy() for each in maps]]
+)
+@pytest.mark.parametrize("given", [lambda pixels: pixels.permute(0, 2, 3, 1).numpy(), lambda pixels: list(pixels)])
+def test_arrays_are_shown_as_they_are(form: Any, given: Any) -> None:
+    figure = xai.show(given(images()), form(torch.rand(2, 4, 4)))
+    assert len(figure.axes) >= 4
+    with pytest.raises(UserError, match="several by label"):
+        xai.show(given(images()), [torch.rand(2, 4, 4), "map"])
 
 
 def test_maps_are_shown_over_what_they_are_of(model: Any) -> None:

@@ -131,6 +131,8 @@ def test_the_fast_pass_of_a_transformer_is_taken_only_where_it_is_the_networks_o
         lambda pixels: list((255 * pixels).round().to(torch.uint8)),
         lambda pixels: pixels.double().numpy(),
         lambda pixels: pixels.to_sparse(),
+        lambda pixels: pixels.flip(0).numpy()[::-1],
+        lambda pixels: pixels.numpy().astype(">f4"),
     ],
 )
 def test_images_of_any_kind_are_the_same_images(given: Callable[[Tensor], Any]) -> None:
@@ -156,6 +158,7 @@ def test_normalised_floats_are_brought_back() -> None:
         (normalised(images()), "normalised=True"),
         (255 * images(), "255"),
         (65535 * images(), "65535"),
+        (images().to("meta"), "meta"),
         (images().to(torch.int64), "int64"),
         (images()[:, :1], "three channels"),
         (images()[..., :16], "32 x 32"),
@@ -236,6 +239,7 @@ def test_a_compiled_network_is_a_network(form: Any) -> None:
         (Plain(), {"device": "gpu7"}, "device=gpu7"),
         (Plain(), {"device": "meta"}, "device=meta"),
         (Plain().to("meta"), {}, "load its weights first"),
+        (nn.LazyConv2d(3, 3), {}, "let it see a batch first"),
         (Plain(), {"crop": "all"}, "crop=all"),
         (Plain(), {"image_size": (32, 64)}, "images are square"),
         (Plain(), {"classes": {"a", "b", "c"}}, "is a set: give a list"),  # in no order at all

@@ -72,6 +72,31 @@ def test_a_call_by_quantus_convention_gives_pixels(model: Any) -> None:
     assert found.shape == (2, 1, SIZE, SIZE)
 
 
+@pytest.mark.parametrize("given", ["pixels", "normalised"])
+def test_noise_of_a_metric_of_robustness_stays_in_the_images(model: Any, given: str) -> None:
+    explain = xai.explainer(model, "saliency_pixels", normalised=given == "normalised")
+    noisy = 2 * images() - 0.5  # out of [0, 1] on both sides
+    inputs = normalised(noisy) if given == "normalised" else noisy
+    found = explain(model=Plain().eval(), inputs=inputs.numpy(), targets=TARGETS.numpy())
+    np.testing.assert_allclose(found[:, 0], explain.attribute(noisy, TARGETS).numpy(), rtol=1e-3, atol=1e-6)
+    with pytest.raises(UserError, match="images are floats from"):
+        explain(None, 2 * normalised(images()).numpy() if given == "pixels" else 99 * noisy.numpy(), TARGETS.numpy())
+    quantus = pytest.importorskip("quantus", reason="the extra `quantus` is not installed")
+    call = {"x_batch": inputs.numpy(), "y_batch": TARGETS.numpy(), "device": "cpu", "explain_func": explain}
+    changes = quantus.MaxSensitivity(nr_samples=2, disable_warnings=True)(model=Plain().eval(), **call)
+    assert all(change > 0 for change in changes)
+
+
+def test_another_networks_weights_are_not_explained_in_silence(model: Any) -> None:
+    """As Quantus' ModelParameterRandomisation hands them over, which would find no change at all."""
+    other = Plain().eval()
+    torch.nn.init.normal_(other.head.weight)
+    explain, call = xai.explainer(model, "saliency_pixels"), (images().numpy(), TARGETS.numpy())
+    explain(Plain().eval(), *call)
+    with pytest.raises(UserError, match=r"other weights.*randomisation"):
+        explain(other, *call)
+
+
 class Captums:
     def attribute(self, inputs: Any, target: Any = None) -> Any:
         return inputs.sum(1) * (1 + target[:, None, None])

@@ -48,7 +48,8 @@ def compare(
         model: Of `xai.load` or `xai.wrap`.
         images: Pictures (PIL, or paths), uint8, or floats [B, 3, H, W] in [0, 1].
         labels: True classes, numbers or names, where they are known; then these are explained, else the predicted ones.
-        explainers: As `xai.explain` takes them; None takes those of `task=compare` that fit, controls among them.
+        explainers: As `xai.explain` takes them; or each by a name, `{"few": xai.explainer(model, "rise", masks=50)}`,
+            or `{"rise": {"masks": 50}}`; None takes those of `task=compare` that fit, controls among them.
         metrics: As `xai.metrics()` lists them; `deletion`, `insertion` and `difference` are the areas under curves.
         effort: `quick` takes fewer passes for each map and each score, `full` those of the papers; None is quick for up
             to twenty images. What is asked for by name is not changed.
@@ -78,6 +79,8 @@ def compare(
     if judge is not None:
         _check_judge(model, judge)
     against = None if reference is None else row_of(reference, {}, model.fitted)
+    if metrics is None or isinstance(metrics, Mapping) or not _listed(metrics):
+        raise UserError(f"metrics={metrics!r} names none: give a list of them; settings are metric={{family: ...}}")
     wanted = {_SHORT.get(name, name) for name in _listed(metrics)}
     chosen = open_metrics(sorted(wanted), _of_metrics(wanted, shipped, metric or {}))
     with workplace(model.device) as runtime:
@@ -115,11 +118,23 @@ def _listed(values: Any) -> list[Any]:
 def _rows(model: Model, asked: Any, shipped: Mapping[str, Any], settings: Mapping[str, Mapping[str, Any]]) -> list[Row]:
     own = {**shipped["explainers"], **settings}
     names = _listed(shipped["rows"] if asked is None else asked)
-    rows = [row_of(each, own.get(each, {}) if isinstance(each, str) else {}, model.fitted) for each in names]
+    if not names:
+        raise UserError("explainers is empty: name some, or leave it out")
+    rows = [_row(model, each, asked[each] if isinstance(asked, Mapping) else None, own) for each in names]
+    if twice := {row.name for row in rows if sum(row.name == each.name for each in rows) > 1}:
+        raise UserError(f"{min(twice)} is there twice: give each a name of its own, explainers={{name: explainer}}")
     spare = sorted(set(settings) - {row.name for row in rows})
     if spare:
         raise UserError(f"settings of {', '.join(spare)}, which is not among the explainers: leave them out")
     return rows
+
+
+def _row(model: Model, name: Any, given: Any, own: Mapping[str, Mapping[str, Any]]) -> Row:
+    """A row of an explainer's name or of one that is made, by itself or `given` with settings or under a name."""
+    if given is None or isinstance(given, Mapping):
+        return row_of(name, {**own.get(name, {}), **(given or {})} if isinstance(name, str) else {}, model.fitted)
+    row = row_of(given, own.get(given, {}) if isinstance(given, str) else {}, model.fitted)
+    return replace(row, name=str(name), label=str(name))
 
 
 def _of_metrics(wanted: set[str], shipped: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
@@ -157,6 +172,8 @@ def explainers(model: Model | None = None) -> pd.DataFrame:
     Returns:
         One line for each, by name: label, kind, about, class_specific, and with a model `fits` and `why_not`.
     """
+    if model is not None:
+        check_model(model)
     lines = []
     names = sorted({*explainer_registry.names(), *(model.fitted if model else ())})
     with workplace(torch.device("cpu")) as runtime:

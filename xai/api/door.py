@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from xai.core.errors import UserError, check_finite
 
@@ -98,7 +99,10 @@ def admit(network: nn.Module, size: int, output: Output, channels: int, probabil
     """
     if not isinstance(network, nn.Module):
         raise UserError(f"the network is a {type(network).__name__}: give a torch.nn.Module")
-    if any(each.is_meta for each in (*network.parameters(), *network.buffers())):
+    values = (*network.parameters(), *network.buffers())
+    if any(is_lazy(each) for each in values):
+        raise UserError("the network has layers whose shape is not known yet (Lazy...): let it see a batch first")
+    if any(each.is_meta for each in values):
         raise UserError("the network has parameters without values (on the device meta): load its weights first")
     images = torch.randn(_PROBES, 3, size, size, generator=torch.Generator().manual_seed(0))
     twin, fault = _copy(network)

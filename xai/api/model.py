@@ -175,6 +175,8 @@ def wrap(
     Raises:
         UserError: It cannot be explained as it is; in one line that says what would be right.
     """
+    if type(network).__name__ == "OptimizedModule":  # of torch.compile, through which explainers by gradients cannot go
+        network = network._orig_mod  # type: ignore[assignment]
     given = {
         "mean": mean,
         "std": std,

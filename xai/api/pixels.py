@@ -24,6 +24,7 @@ def as_pixels(
     fit: str = "crop",
     interpolation: str = "bicubic",
     normalised: tuple[Sequence[float], Sequence[float]] | None = None,
+    margin: float = 0.0,
 ) -> Tensor:
     """Images as a classifier sees them.
 
@@ -36,6 +37,7 @@ def as_pixels(
         fit: `squash` where both sides are brought to one length before.
         interpolation: `bicubic` or `bilinear`, how pictures are resized.
         normalised: Mean and deviation of the channels, where floats have been normalised with them.
+        margin: How far floats may be from [0, 1]; those that are further than rounding stay as they are.
 
     Returns:
         float32 [B, 3, size, size] in [0, 1], on the CPU, a copy.
@@ -55,14 +57,23 @@ def as_pixels(
         if not all(isinstance(each, (np.ndarray, Tensor)) for each in images):
             kinds = ", ".join(sorted({type(each).__name__ for each in images}))
             raise UserError(f"images are a list of {kinds}: give {_SHAPES}")
-        parts = [as_pixels(each, size, normalised=normalised) for each in images]
+        parts = [as_pixels(each, size, normalised=normalised, margin=margin) for each in images]
         return torch.cat(parts)
     if not isinstance(images, (np.ndarray, Tensor)):
         raise UserError(f"images are a {type(images).__name__}: give {_SHAPES}")
+    if isinstance(images, Tensor) and images.is_meta:
+        raise UserError("images are on the device meta, where they have no values: give those that have some")
     try:
-        return _tensor(torch.as_tensor(images), size, normalised)
+        return _tensor(to_torch(images), size, normalised, margin)
     except TypeError:
         raise UserError(f"images are an array of {images.dtype}: give {_SHAPES}") from None
+
+
+def to_torch(values: Any) -> Tensor:
+    """An array, also one that is turned around or of another kind of machine, which torch does not take as it is."""
+    if isinstance(values, np.ndarray) and values.dtype.kind in "uif":
+        values = np.ascontiguousarray(values, values.dtype.newbyteorder("="))
+    return torch.as_tensor(values)
 
 
 def _picture(image: str | Path | Image.Image, size: int, crop: float, fit: str, interpolation: str) -> Tensor:
@@ -82,7 +93,9 @@ def _rgb(image: Image.Image) -> Image.Image:
         raise UserError(f"a picture of mode {image.mode} cannot be read ({error}): convert it to RGB") from None
 
 
-def _tensor(images: Tensor, size: int, normalised: tuple[Sequence[float], Sequence[float]] | None) -> Tensor:
+def _tensor(
+    images: Tensor, size: int, normalised: tuple[Sequence[float], Sequence[float]] | None, margin: float
+) -> Tensor:
     came = f"{str(images.dtype).removeprefix('torch.')} {list(images.shape)}"
     images = images.detach().cpu()
     if images.layout != torch.strided:
@@ -111,16 +124,18 @@ def _tensor(images: Tensor, size: int, normalised: tuple[Sequence[float], Sequen
     if normalised is not None:
         mean, std = (torch.tensor(channel).reshape(3, 1, 1) for channel in normalised)
         images = images * std + mean
-    return _in_range(images, undone=normalised is not None)
+    return _in_range(images, margin, undone=normalised is not None)
 
 
-def _in_range(images: Tensor, *, undone: bool) -> Tensor:
+def _in_range(images: Tensor, margin: float, *, undone: bool) -> Tensor:
     if not images.isfinite().all():
         raise UserError(f"{int((~images.isfinite()).sum())} pixels are NaN or infinite: give finite ones")
     low, high = float(images.min()), float(images.max())
     # Whoever normalised in half precision comes back with an error of this size.
     if low >= -0.01 and high <= 1.01:
         return images.clamp(0, 1)
+    if -margin <= low and high <= 1 + margin:
+        return images
     found = f"floats from {low:.3g} to {high:.3g}"
     if undone:
         raise UserError(f"images are {found} once mean and std are undone, not in [0, 1]: they were not normalised so")

@@ -5,15 +5,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from xai.api.case import InMemory, case_of, row_of, workplace
+from xai.api.door import Answers
 from xai.api.model import Model, check_model
+from xai.api.pixels import as_pixels
 from xai.core.captum_names import captum_names
 from xai.core.errors import UserError
 from xai.explainers import block as blocks
 from xai.explainers.block import Block, BlockExplainer, Explainer, Explanation
 from xai.metrics.functional.perturbation import enlarge_map
+
+_NOISE = 0.5
+"""How far from [0, 1] pixels may be brought by the noise that metrics of robustness add."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -58,10 +63,15 @@ class Ready:
     def __call__(self, model: Any, inputs: Any, targets: Any, **_: Any) -> np.ndarray[Any, Any]:
         """As Quantus calls an `explain_func`: maps of pixels [B, 1, H, W] of inputs [B, 3, H, W] for classes [B].
 
-        What is explained is the model that this was made for; the one that Quantus hands over is not looked at, so
-        metrics that change it (randomised weights) cannot be had in this way.
+        What is explained is the model that this was made for, so metrics that change it cannot be had in this way.
+
+        Raises:
+            UserError: The network that Quantus hands over is this one with other weights.
         """
-        pixels = self.model.pixels(np.asarray(inputs), normalised=self.normalised).to(self.model.device)
+        _check_weights(self, model)
+        own = self.model
+        by = (own.mean, own.std) if self.normalised else None
+        pixels = as_pixels(np.asarray(inputs), own.image_size, normalised=by, margin=_NOISE).to(own.device)
         chosen = self.model.targets(np.asarray(targets), pixels).to(self.model.device)
         maps = self.attribute(pixels, chosen).detach().float().cpu()
         found: np.ndarray[Any, Any] = enlarge_map(maps, tuple(pixels.shape[-2:]))[:, None].numpy()  # type: ignore[arg-type]
@@ -69,6 +79,22 @@ class Ready:
 
     def __repr__(self) -> str:
         return f"{self.name} of {self.model.name}"
+
+
+def _check_weights(made: Ready, given: Any) -> None:
+    own = made.model.source.network if isinstance(made.model.source, Answers) else made.model.source
+    if not isinstance(given, nn.Module) or not isinstance(own, nn.Module):
+        return
+    ours, theirs = own.state_dict(), given.state_dict()
+    if ours.keys() == theirs.keys() and not all(_alike(ours[name], theirs[name]) for name in ours):
+        raise UserError(
+            f"{made!r} was handed this network with other weights, which it does not explain: of random weights "
+            "xai.compare(metrics=['randomisation']) asks"
+        )
+
+
+def _alike(ours: Tensor, theirs: Tensor) -> bool:
+    return ours.dtype != theirs.dtype or torch.equal(ours.cpu(), theirs.cpu())
 
 
 def explainer(model: Model, name: Any = "rise", *, normalised: bool = False, **settings: Any) -> Ready:

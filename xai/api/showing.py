@@ -10,7 +10,7 @@ from torch import Tensor
 
 from xai.api.explaining import seen
 from xai.api.model import Model
-from xai.api.pixels import as_pixels
+from xai.api.pixels import as_pixels, to_torch
 from xai.core.errors import UserError, check_finite
 from xai.report.pictures import Gallery, sheets
 
@@ -27,7 +27,7 @@ def show(
 
     Args:
         images: Those that were explained.
-        maps: [B, h, w], a tensor or an array, or several by label, side by side.
+        maps: [B, h, w], a tensor or an array or a list of B, or several by label, side by side.
         model: What explained them; needed where the images are pictures and the maps are not as `xai.explain` returned
             them, because it says which part of a picture it sees.
         titles: What stands below each image.
@@ -48,21 +48,28 @@ def show(
         pixels = known[0]
     elif model is not None:
         pixels = model.pixels(images, normalised=normalised)
-    elif isinstance(images, Tensor):
-        pixels = as_pixels(images, images.shape[-1])
+    elif _is_picture(images):
+        raise UserError("the images are pictures and the maps were changed since: say model=, which says what it sees")
     else:
-        kind = "pictures" if _is_picture(images) else "arrays"
-        raise UserError(f"the images are {kind} and the maps were changed since: say model=, which says what it sees")
+        pixels = as_pixels(images, max(_first(images).shape[-2:-1], default=1))
     names = titles or [""] * len(pixels)
     return sheets(Gallery(pixels, named, names), across=len(named), inches=2.2)[0]
 
 
 def _maps(name: Any, given: Any) -> Tensor:
-    maps = torch.as_tensor(given)
+    try:
+        several = isinstance(given, (list, tuple))
+        maps = torch.stack([to_torch(each) for each in given]) if several else to_torch(given)
+    except (TypeError, ValueError, RuntimeError):
+        raise UserError(f"the maps ({name}) are no array: give [B, h, w], or several by label, as a dict") from None
     check_finite(maps, f"the maps ({name})", "draw finite ones")
     return maps[None] if maps.ndim == 2 else maps
 
 
+def _first(images: Any) -> Any:
+    return images[0] if isinstance(images, (list, tuple)) and images else images
+
+
 def _is_picture(images: Any) -> bool:
-    first = images[0] if isinstance(images, (list, tuple)) and images else images
+    first = _first(images)
     return not hasattr(first, "shape") or isinstance(first, Image.Image)

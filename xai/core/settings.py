@@ -153,7 +153,8 @@ def unknown(path: str, key: str, known: Iterable[str], kind: str = "setting", of
         offer: What introduces all of them, where none is near.
     """
     names = sorted(known)
-    near = difflib.get_close_matches(key, names, 1)
+    lower = {name.lower(): name for name in names}
+    near = [lower[each] for each in difflib.get_close_matches(key.lower(), lower, 1)]
     few = f"none of the {len(names)} is like it; there are {', '.join(names[:3])}, ..."
     listed = f"{offer} {', '.join(names)}" if len(names) <= _MOST_NAMED else few
     hint = f"did you mean {near[0]}?" if near else listed if names else "there is none here, leave it out"
