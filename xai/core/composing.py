@@ -62,7 +62,9 @@ def config_file(group: str, name: str) -> Path:
         UserError: There is none of this name.
     """
     folders = _folders()
-    found = next((path for folder in folders if (path := folder / group / f"{name}.yaml").is_file()), None)
+    leads_away = name.startswith("/") or ".." in name.split("/")
+    paths = [] if leads_away else [folder / group / f"{name}.yaml" for folder in folders]
+    found = next((path for path in paths if path.is_file()), None)
     if found is None:
         known = {path.stem for folder in folders for path in (folder / group).glob("*.yaml")}
         raise UserError(unknown(f"{group}={name}", name, known, group, "choose from"))

@@ -59,6 +59,7 @@ _WORDS = {
     "even": "must be even",
     "literal_error": "is unknown: use {expected}",
     "too_short": "must list {min_length} or more",
+    "string_pattern_mismatch": "must be a name, without / and a dot before it",
     "too_long": "must list {max_length} or fewer",
 }
 """What would be right instead, by pydantic's name of the fault."""

@@ -3,9 +3,11 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from xai.core.settings import Count, FieldError, NonNegative, Whole, settings
+from pydantic import Field
+
+from xai.core.settings import Count, FieldError, NonNegative, settings
 
 if TYPE_CHECKING:
     import torch
@@ -29,7 +31,7 @@ class TrainerParams:
     accelerator: Literal["auto", "cpu", "gpu", "cuda"] = "auto"
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     devices: Count = 1
-    workers: Whole = 0
+    workers: Annotated[int, Field(ge=0, le=1024)] = 0
     threads: Count | None = None
     checkpoint_minutes: NonNegative = 5.0
 

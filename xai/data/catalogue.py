@@ -63,8 +63,8 @@ def open_data(settings: Mapping[str, Any], where: str) -> OpenData:
     spec = {"name": entry.name, **asdict(params), "fingerprint": getattr(source, "fingerprint", None)}
     spec |= plugins.code_of(entry.open.__module__)
     title = str(settings.get("title", entry.name))
-    if not title.isprintable():
-        raise UserError(f"{where}.title={shown(title)} must be one line of characters that can be seen")
+    if not title.isprintable() or "/" in title:
+        raise UserError(f"{where}.title={shown(title)} must be one line of characters that can be seen, without /")
     return OpenData(title, spec, source)
 
 

@@ -13,7 +13,7 @@ from xai.core.errors import UserError, check_finite
 from xai.core.runtime import Runtime
 from xai.core.settings import Count, settings
 from xai.data.catalogue import OpenData
-from xai.data.registry import Images, Split, load_images, subset
+from xai.data.registry import SPLITS, Images, Split, load_images, subset
 from xai.explainers.registry import Row
 from xai.explainers.rows import load_row
 from xai.games import PatchGame
@@ -350,6 +350,23 @@ def check_judge(judge: str, size: int, of: int) -> None:
     if size != of:
         raise UserError(
             f"judge={judge} takes images of {size} px, and the classifier of {of} px: they have to see the same"
+        )
+
+
+def check_side(data: OpenData, side: int, model: str) -> None:
+    """Refuse images of another size than a network sees, before one is trained for them.
+
+    Raises:
+        UserError: The first image is of another.
+    """
+    split = next((split for split in SPLITS if len(data.source.labels(split))), None)
+    if split is None:
+        return
+    height, width = data.source.images(split, torch.tensor([0]), 0).pixels.shape[-2:]
+    if (height, width) != (side, side):
+        raise UserError(
+            f"data={data.name} has images of {height} x {width} px, and model={model} sees {side} x {side}: choose "
+            "another data set, or a model for its size"
         )
 
 

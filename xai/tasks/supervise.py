@@ -25,7 +25,7 @@ from xai.papers.vectors import base as base_stage
 from xai.papers.vectors.base import ModelParams
 from xai.papers.vectors.fine_tuning import Domain
 from xai.papers.vectors.params import TransferParams
-from xai.study.case import Case, CaseParams, ExplainedModel
+from xai.study.case import Case, CaseParams, ExplainedModel, check_side
 from xai.study.maps import Maps, explain, key
 from xai.tasks.registry import Task
 
@@ -77,6 +77,9 @@ def run(asked: SuperviseSettings, output: Path) -> None:
             architecture or tells other classes apart; there are fewer images than asked for.
     """
     data, row = open_data(asked.data, "data"), load_row(asked.supervision, asked.explainers, asked="supervision")
+    if row.entry.info.kind == "classifier":
+        raise UserError(f"supervision={row.name} gives no maps: name a row that explains")
+    check_side(data, asked.model.image_size, asked.model.name)
     if row.params.of_pixels:
         raise UserError(
             f"explainers.{row.name}.resolution=pixel: maps of patches are wanted here, use resolution=patch"

@@ -18,7 +18,7 @@ from xai.papers.vectors.choice import Choice, choose
 from xai.papers.vectors.explainers import MovedSettings
 from xai.papers.vectors.params import TransferParams
 from xai.papers.vectors.transfer import Transfer
-from xai.study.case import Case, check_images
+from xai.study.case import Case, check_images, check_side
 from xai.study.frame import Frames, Measurement, frames, join
 from xai.study.maps import explain
 from xai.study.mosaic import check_probe, probed
@@ -124,6 +124,8 @@ def open_study(asked: VectorsStudy, runtime: Runtime) -> TransferStudy:
     )
     # Before anything is trained.
     check_images(target, asked.case)
+    for each in (source, target):
+        check_side(each, asked.model.image_size, asked.model.name)
     probe = None if asked.probe is None else open_data(asked.probe, "probe")
     if probe is not None:
         check_probe(probe, target.name, target.source.classes)

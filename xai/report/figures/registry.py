@@ -3,20 +3,20 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Annotated, Any
 
 import pandas as pd
 from matplotlib.figure import Figure
+from pydantic import Field
 
 from xai.core import plugins
 from xai.core.composing import choices, config_file
 from xai.core.errors import UserError
-from xai.core.settings import build, unknown
+from xai.core.settings import Count, OneLine, build, settings, shown, unknown
 from xai.metrics.registry import Column
 from xai.study.claims import read_yaml
 from xai.study.columns import column_of, scale
 
-_NAMED = ("figure", "name", "alt", "caption", "width", "joint")
 RUN = ("model", "data", "source", "seed")
 _LINE = ("case", "explainer", "label", "kind", "metric", "split", "image", "value", "chance", "curve", "x")
 _KNOWN = frozenset((*_LINE, "maps", "stage", *RUN))
@@ -134,6 +134,17 @@ class Info:
     joint: bool = False
 
 
+@settings
+class Named:
+    """What whoever lists a figure may call it; see `Info`."""
+
+    name: Annotated[str, Field(pattern=r"^[^./\\][^/\\]*$", max_length=200), OneLine]
+    alt: str
+    caption: str
+    width: Count
+    joint: bool
+
+
 @dataclass(frozen=True)
 class Drawn:
     """A figure that was drawn, under a name of its own."""
@@ -183,10 +194,11 @@ def open_figure(wanted: str | Mapping[str, Any]) -> Info:
         info = _REGISTERED[base]
     else:
         info = replace(open_figure(read_yaml(config_file("figure", base), "figure")), name=base)
-    settings = {key: value for key, value in given.items() if key not in _NAMED}
-    params = build(type(info.params), asdict(info.params) | settings, f"figures.{given.get('name', base)}")
-    named: dict[str, Any] = {key: given[key] for key in _NAMED if key in given}
-    return replace(info, params=params, **named)
+    where = f"figures.{shown(given.get('name', base))}"
+    own = {key: value for key, value in given.items() if key not in Named.__annotations__}
+    params = build(type(info.params), asdict(info.params) | own, where)
+    said = {key: given.get(key, getattr(info, key)) for key in Named.__annotations__}
+    return replace(info, params=params, **asdict(build(Named, said, where)))
 
 
 def draw(wanted: str | Mapping[str, Any], source: Source) -> Figure:
