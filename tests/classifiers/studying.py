@@ -48,8 +48,7 @@ def train_in_no_time(monkeypatch: pytest.MonkeyPatch) -> Trained:
             noise = torch.randn(value.shape, generator=generator) if "decoder" in name else 1.0
             value.data += STEP * noise
 
-    for module in ("classifiers.networks", "papers.ranking.networks"):
-        monkeypatch.setattr(f"xai.{module}.fit", fit)
+    monkeypatch.setattr("xai.classifiers.networks.fit", fit)
     return seen
 
 

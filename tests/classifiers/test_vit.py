@@ -150,7 +150,7 @@ def test_networks_of_before_masks_could_be_chosen_keep_their_keys(tmp_path: Path
     of_before = {name: value for name, value in asdict(VIT_SHAPLEY).items() if name not in ("sampling", "weighted")}
     stage, asked = stages(tmp_path), []
     assert stage.surrogate
-    stage._get = lambda kind, spec, make: asked.append(spec)  # type: ignore[method-assign, assignment, func-returns-value]
+    stage.get = lambda kind, spec, make: asked.append(spec)  # type: ignore[method-assign, assignment, func-returns-value]
     stage._explainer("vit_shapley", VIT_SHAPLEY)
     assert of_before.items() <= asked[-1].items()
     assert asked[-1].keys() - of_before.keys() == {"surrogate", "seed", "revision"}

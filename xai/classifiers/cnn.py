@@ -30,10 +30,10 @@ class CnnStages(ClassifierStages):
             self._begin(network, surrogate)
             stage = f"fast_shap/{self.data.name}"
             module = VitShapley(network, surrogate, params.fit, params.masks, self.seed, stage)
-            self._fit(module, params.fit, workdir, "fast_shap")
+            self.train(module, params.fit, workdir, "fast_shap")
             self._write(workdir, "fast_shap", network, unet={"width": params.width})
 
-        return self._get("fast_shap", spec, make)
+        return self.get("fast_shap", spec, make)
 
     def _begin(self, network: FastShapNetwork, surrogate: MaskableClassifier) -> None:
         """An explainer starts where the classifier has arrived."""

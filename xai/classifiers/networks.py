@@ -92,10 +92,10 @@ class ClassifierStages:
         def make(workdir: Path) -> None:
             frozen, student = self.network("classifier"), self._student()
             how = (params.fit, params.teacher, params.sizes, self.seed, f"surrogate/{self.data.name}")
-            self._fit(Surrogate(student.requires_grad_(True), frozen, *how), params.fit, workdir, "surrogate")
+            self.train(Surrogate(student.requires_grad_(True), frozen, *how), params.fit, workdir, "surrogate")
             self._write(workdir, "surrogate", student.network)
 
-        return self._get("surrogate", spec, make)
+        return self.get("surrogate", spec, make)
 
     def _student(self) -> Any:
         """What becomes the surrogate, in the mode in which it is trained: batch statistics follow masked images too."""
@@ -154,16 +154,16 @@ class ClassifierStages:
                 network = self.model.start(self.outputs, self.seed)
             stage = f"classifier/{self.data.name}"
             module = Classifier(self.model.maskable(network).train(), params.fit, params.focus, self.seed, stage)
-            self._fit(module, params.fit, workdir, "classifier")
+            self.train(module, params.fit, workdir, "classifier")
             self._write(workdir, "classifier", network)
 
-        return self._get("classifier", spec, make)
+        return self.get("classifier", spec, make)
 
     def _published_classifier(self) -> Artifact:
         """The published network as it is; nothing of how a training would go is part of it."""
         spec = {**self._common, **self._given, "published": True}
         model, outputs = self.model, self.outputs
-        return self._get("classifier", spec, lambda work: self._write(work, "classifier", model.published(outputs)))
+        return self.get("classifier", spec, lambda work: self._write(work, "classifier", model.published(outputs)))
 
     def _shell(self) -> nn.Module:
         """A network of the model without memory for its weights: a file may have said how large it is."""
@@ -191,7 +191,7 @@ class ClassifierStages:
         expected = {name: value.shape for name, value in self._shell().state_dict().items()}
         tensors = match_weights(tensors, expected, what=f"checkpoint {path}", model=self.model.name)
         spec = {**self._common, "checkpoint": fingerprint_file(path)}
-        return self._get("classifier", spec, lambda work: self._write(work, "classifier", self._loaded(tensors)))
+        return self.get("classifier", spec, lambda work: self._write(work, "classifier", self._loaded(tensors)))
 
     @property
     def _has_regions(self) -> bool:
@@ -215,14 +215,16 @@ class ClassifierStages:
             why = f"model.weights={path} cannot be read ({error.strerror})"
             raise UserError(f"{why}: give a file of weights") from error
 
-    def _get(self, kind: str, spec: dict[str, Any], make: Callable[[Path], None]) -> Artifact:
+    def get(self, kind: str, spec: dict[str, Any], make: Callable[[Path], None]) -> Artifact:
+        """A network from the store, made where it is not there."""
         return self.runtime.store.get(
             kind, self.runtime.with_precision(spec), make, title=f"{kind} of {self.data.name}"
         )
 
-    def _fit(
+    def train(
         self, module: LightningModule, params: FitParams, workdir: Path, what: str, shares: Sequence[float] = ()
     ) -> None:
+        """Train a module on the images of the data set."""
         size, workers = self.model.image_size, self.runtime.trainer.workers
         batches = ImageDataModule(self.data.source, size, params.batch_size, self.seed, workers=workers)
         title = f"{what} of {self.data.name}"

@@ -81,7 +81,7 @@ class VitStages(ClassifierStages):
             if isinstance(network, AnchoredSalvageNetwork):
                 self._anchor(network, surrogate)
             module = self._module(network, surrogate, params)
-            self._fit(module, params.fit, workdir, _called(kind, params), params.snapshots)
+            self.train(module, params.fit, workdir, _called(kind, params), params.snapshots)
             decoder = {"kind": params.decoder, "depth": params.depth, "heads": params.heads}
             decoder |= {"anchored": isinstance(network, AnchoredSalvageNetwork)}
             self._write(workdir, kind, network, decoder=decoder)
@@ -89,7 +89,7 @@ class VitStages(ClassifierStages):
                 module.load_state_dict(kept_weights(workdir, on_the_way(share)))
                 self._write(workdir, kind, network, _snapshot(share), decoder=decoder)
 
-        return self._get(kind, spec, make)
+        return self.get(kind, spec, make)
 
     def _anchor(self, network: AnchoredSalvageNetwork, surrogate: MaskableClassifier) -> None:
         """Ask once what is said of no patch: the mean over some images, should their removed patches not look alike."""

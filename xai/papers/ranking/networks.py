@@ -15,8 +15,6 @@ from xai.core.errors import UserError
 from xai.core.files import fingerprint_file
 from xai.core.settings import unknown
 from xai.core.store import Artifact
-from xai.core.training import fit
-from xai.data.module import ImageDataModule
 from xai.methods.ranking import Ranking
 from xai.models import files
 from xai.models.backbone import headless, read_body
@@ -62,7 +60,6 @@ class RankingStages:
     def trained(self) -> Artifact:
         """The trained explainer."""
         stages, params = self.stages, self.params
-        title = f"ranking of {stages.data.name}"
         spec: dict[str, Any] = {
             "classifier": stages.classifier.key,
             "data": stages.data.spec,
@@ -74,18 +71,13 @@ class RankingStages:
             spec["weights"] = _fingerprint(params.backbone.weights)
 
         def make(workdir: Path) -> None:
-            model, seed, runtime = stages.model, stages.seed, stages.runtime
             classifier = stages.network("classifier")
             explainer = self.untrained(classifier)
-            how = (params.fit, params.objective, params.loss, seed, f"ranking/{stages.data.name}")
-            module = Ranking(explainer, classifier, model.mean, *how)
-            batches = ImageDataModule(
-                stages.data.source, model.image_size, params.fit.batch_size, seed, workers=runtime.trainer.workers
-            )
-            fit(module, batches, params.fit, runtime.trainer, workdir, title, runtime.logger)
+            how = (params.fit, params.objective, params.loss, stages.seed, f"ranking/{stages.data.name}")
+            stages.train(Ranking(explainer, classifier, stages.model.mean, *how), params.fit, workdir, "ranking")
             self._write(workdir / FILE, explainer, classifier)
 
-        return stages.runtime.store.get("ranking", stages.runtime.with_precision(spec), make, title=title)
+        return stages.get("ranking", spec, make)
 
     def explainer(self) -> DenseExplainer:
         """The trained explainer from the store, on the device, in evaluation mode, frozen."""

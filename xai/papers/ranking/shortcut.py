@@ -128,18 +128,12 @@ class Shortcut:
         def make(workdir: Path) -> None:
             student: Any = stages.network("classifier").train().requires_grad_(True)
             module = Classifier(student, params.fit, 0.0, stages.seed, f"marked_classifier/{stages.data.name}")
-            batches = ImageDataModule(
-                self._set(params.label),
-                stages.model.image_size,
-                params.fit.batch_size,
-                stages.seed,
-                workers=stages.runtime.trainer.workers,
-            )
-            fit(module, batches, params.fit, stages.runtime.trainer, workdir, title, stages.runtime.logger)
-            spec = describe(
-                stages.model, "classifier", stages.data, tuple(stages.data.source.classes), seed=stages.seed
-            )
-            files.write(workdir / FILE, student.network, spec)
+            marked, trainer = self._set(params.label), stages.runtime.trainer
+            sizes = (stages.model.image_size, params.fit.batch_size, stages.seed)
+            batches = ImageDataModule(marked, *sizes, workers=trainer.workers)
+            fit(module, batches, params.fit, trainer, workdir, title, stages.runtime.logger)
+            said = describe(stages.model, "classifier", stages.data, marked.classes, seed=stages.seed)
+            files.write(workdir / FILE, student.network, said)
 
         return stages.runtime.store.get("marked_classifier", stages.runtime.with_precision(spec), make, title=title)
 
