@@ -293,11 +293,11 @@ def _read_torch_zip(path: Path, label: str) -> dict[str, Tensor]:
                     found = foreign(imported(file))
     except Exception:  # whatever the parser makes of bytes from anywhere
         raise UserError(f"{label} is truncated or damaged: get a whole copy") from None
-    if sum(member.file_size for member in archive.infolist()) > path.stat().st_size:
-        # As torch never writes it: a small file could ask for any amount of memory.
-        raise UserError(f"{label} is a compressed archive: give what torch.save or safetensors wrote")
     if "constants.pkl" in members:
         raise UserError(f"{label} is a TorchScript program, refused: save its state_dict() as safetensors")
+    if sum(member.file_size for member in archive.infolist()) > path.stat().st_size:
+        # As torch never writes weights: a small file could ask for any amount of memory.
+        raise UserError(f"{label} is a compressed archive: give what torch.save or safetensors wrote")
     if pickled is None:
         raise UserError(f"{label} is a zip archive without weights: give a .safetensors or a torch file")
     return _load(path, label, found, mmap=True)
