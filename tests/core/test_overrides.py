@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
+import hydra
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from xai.core.composing import CONF
 from xai.core.errors import UserError
-from xai.core.overrides import command, overrides
+from xai.core.overrides import added, command, overrides
 
 
 @pytest.mark.parametrize(
@@ -43,3 +45,11 @@ def test_a_tilde_is_the_users_own_folder(monkeypatch: pytest.MonkeyPatch, key: s
     assert read(f"{key}=~/a b.pt") == "/people/some one/a b.pt"
     assert read(f"{key}=~") == "/people/some one"
     assert read("name=~") == "~"
+
+
+def test_axes_of_a_sweep_file_may_be_settings_that_only_the_file_of_a_row_knows() -> None:
+    axes = {"seed": "0,1", "explainers.salvage.network": "vit_tiny", "experiment": "a,b"}
+    assert added(axes) == {"seed": "0,1", "++explainers.salvage.network": "vit_tiny", "experiment": "a,b"}
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        config = hydra.compose("config", ["sweep=mixed_supervision"], return_hydra_config=True)
+    assert config.hydra.sweeper.params["++explainers.salvage.network"] == "vit_tiny"

@@ -73,6 +73,10 @@ def _is_common(key: str) -> bool:
     return key.startswith("hydra") or key in ("name", "store") or (CONF / key.lstrip("+").partition("@")[0]).is_dir()
 
 
+# The default model has no architecture, and one that is named is another model.
+_ADDED = re.compile(r"(explainers|metric|over)\.[^=]+=|over=|model\.(architecture|crop)=")
+
+
 def alone(given: Iterable[str], name: str) -> list[str]:
     """The overrides of one run of a sweep, as they are typed for it alone."""
     of_the_sweep = re.compile(r"(name|launcher|hydra/launcher|hydra\.launcher\..*)=")
@@ -102,9 +106,12 @@ def overrides(typed: Sequence[str], *, many: bool = False) -> list[str]:
     given = [_readable(each, parser, many) for each in typed]
     if many:
         _check_axes(parser.parse_overrides(given))
-    # The default model has no architecture, and one that is named is another model.
-    added = re.compile(r"(explainers|metric|over)\.[^=]+=|over=|model\.(architecture|crop)=")
-    return [f"++{each}" if added.match(each) else each for each in given]
+    return [f"++{each}" if _ADDED.match(each) else each for each in given]
+
+
+def added(axes: Mapping[str, object]) -> dict[str, object]:
+    """The axes of a sweep file as Hydra's sweeper is to have them; see `overrides`."""
+    return {f"++{key}" if _ADDED.match(f"{key}=") else key: values for key, values in axes.items()}
 
 
 def _check_axes(given: Sequence[Override]) -> None:
@@ -216,3 +223,4 @@ def typed_keys(overrides: Iterable[str]) -> list[str]:
 
 
 OmegaConf.register_new_resolver("xai.label", label, replace=True)
+OmegaConf.register_new_resolver("xai.added", added, replace=True)
