@@ -8,6 +8,7 @@ import logging
 import os
 import queue
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, redirect_stderr
@@ -23,11 +24,15 @@ from omegaconf import DictConfig
 from rich.markup import escape
 
 from xai.core.errors import UserError
-from xai.core.launching import Command, run_command, stop_commands, threads
+from xai.core.launching import Command, in_queue, run_command, stop_commands, threads
 from xai.core.overrides import alone
 from xai.core.progress import console
+from xai.core.records import QUEUED, path_of
 
 _OUTPUTS = Path("outputs")
+_SECONDS_BETWEEN_LOOKS = 2.0
+_SECONDS_FOR_RESULTS = 30.0
+"""After a job has left the queue, until its result is seen here: file systems of clusters take their time."""
 
 
 class _Commands(Launcher):
@@ -207,8 +212,11 @@ class Slurm(_Commands):
             except (submitit.core.utils.FailedJobError, OSError) as error:
                 why = str(error).strip().splitlines()[-1]
                 raise UserError(f"launcher=slurm cannot submit ({why}): start it where sbatch works") from error
+            for command, job in zip(commands, jobs, strict=True):
+                path_of(command.place / command.run, QUEUED).write_text(f"{job.job_id}\n", encoding="utf-8")
             console.print(f"  jobs {jobs[0].job_id} to {jobs[-1].job_id}; what they say: {folder}", soft_wrap=True)
-            return [_ended(command, _status(job)) for command, job in zip(commands, jobs, strict=True)]
+            wait = _wait_in_queue if self._cluster == "slurm" else _wait
+            return [_ended(command, wait(job)) for command, job in zip(commands, jobs, strict=True)]
 
 
 @contextmanager
@@ -232,7 +240,19 @@ def _said(given: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in given.items() if value is not None}
 
 
-def _status(job: Any) -> int:
+def _wait_in_queue(job: Any) -> int:
+    """Wait for a job of SLURM, which without accounting says of none that it was cancelled, or its node lost."""
+    is_out = False
+    while not job.done():
+        if is_out:
+            console.print(f"  {job.job_id}: SLURM has it no more, and it left no result", soft_wrap=True)
+            return 1
+        is_out = str(job.job_id) not in in_queue()
+        time.sleep(_SECONDS_FOR_RESULTS if is_out else _SECONDS_BETWEEN_LOOKS)
+    return _wait(job)
+
+
+def _wait(job: Any) -> int:
     lost = job.exception()
     if lost is not None:
         console.print(f"  {job.job_id}: {str(lost).splitlines()[0]}", markup=False, soft_wrap=True)

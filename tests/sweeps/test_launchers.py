@@ -219,6 +219,39 @@ def test_an_array_that_slurm_refuses_is_one_line(
     assert capfd.readouterr().err == ""
 
 
+def test_a_job_that_slurm_has_no_more_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    squeue = tmp_path / "squeue"
+    squeue.write_text("#!/bin/sh\necho 9_0; echo 9_4\n")
+    squeue.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin")
+    slept: list[float] = []
+    monkeypatch.setattr(xai_launchers.time, "sleep", slept.append)
+
+    class Job:
+        """Ends after so many looks; never, where none are left."""
+
+        def __init__(self, job_id: str, looks: int) -> None:
+            self.job_id, self.looks = job_id, looks
+
+        def done(self) -> bool:
+            self.looks -= 1
+            return self.looks == 0
+
+        def exception(self) -> None:
+            return None
+
+        def result(self) -> int:
+            return 3
+
+    assert xai_launchers._wait_in_queue(Job("9_0", 4)) == 3
+    assert xai_launchers._wait_in_queue(Job("9_1", 2)) == 3  # its result is seen a little later
+    assert xai_launchers._wait_in_queue(Job("9_1", 0)) == 1
+    assert "9_1: SLURM has it no more" in capsys.readouterr().out
+    assert slept == [2.0, 2.0, 2.0, 30.0, 30.0]
+
+
 @pytest.mark.parametrize("name", ["ray", "submitit"])
 def test_a_launcher_that_is_not_installed(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, name, None)

@@ -13,7 +13,7 @@ import yaml
 
 from tests.sweeps.conftest import Sweeping, measured
 from xai.core import locks
-from xai.core.records import path_of, recorded
+from xai.core.records import QUEUED, path_of, recorded
 from xai.sweeps import status
 
 RUNS = Path("outputs/toy")
@@ -90,6 +90,18 @@ def test_a_watch_without_a_terminal_says_when_a_job_has_ended(
         assert sweep("task=status", "sweep=toy", "watch=1") == 0
     told = re.findall("3 jobs: .*[a-z]", capsys.readouterr().out)
     assert told == ["3 jobs: 2 done, 1 running", "3 jobs: 3 done"]
+
+
+def test_what_waits_in_the_queue_of_slurm_is_not_missing(
+    sweep: Sweeping, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured(RUNS / "seed=0", 0)
+    (RUNS / "jobs").mkdir()
+    for seed in range(3):
+        path_of(RUNS / f"seed={seed}", QUEUED).write_text(f"9_{seed}\n")
+    monkeypatch.setattr(status, "in_queue", lambda: {"9_0", "9_1"})
+    assert sweep("task=status", "sweep=toy") == 0
+    assert "3 jobs: 1 done, 1 waiting, 1 missing" in capsys.readouterr().out
 
 
 def test_a_watch_ends_when_nothing_runs(sweep: Sweeping, capsys: pytest.CaptureFixture[str]) -> None:

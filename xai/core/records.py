@@ -17,6 +17,8 @@ from xai.core.files import explain_disk_errors, read_text, write_atomically
 
 FOLDER = "jobs"
 """Beside the folders of the runs."""
+QUEUED = ".slurm"
+"""The end of the name of the file there with a job's id in SLURM's queue."""
 _SECONDS_BETWEEN_WRITES = 5.0
 _TRIES = 4
 

@@ -6,6 +6,7 @@ filled with.
 """
 
 import hashlib
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -290,7 +291,11 @@ def _published(architecture: str, device: torch.device) -> torch.nn.Module:
     import open_clip
 
     if architecture in open_clip.list_models():
-        network: torch.nn.Module = open_clip.create_model(architecture, device=device)
+        logging.disable(logging.WARNING)  # that no weights are loaded, which is what is wanted
+        try:
+            network: torch.nn.Module = open_clip.create_model(architecture, device=device)
+        finally:
+            logging.disable(logging.NOTSET)
         return network
     return timm.create_model(architecture, pretrained=False)
 

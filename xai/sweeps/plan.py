@@ -165,7 +165,8 @@ def say_sweeps(plans: Mapping[str, Sequence[Sequence[Stage]]], clock: _Clock) ->
         table.add_row(*map(escape, [name, str(len(jobs)), *_numbers(new, clock), counts]))
     print_table(table)
     _say_total([stages for jobs in plans.values() for stages in jobs], known, clock)
-    console.print("Each line is what those above it leave to do; the stages of one: task=plan sweep=NAME", style="dim")
+    told = "Each line is what those above it leave to do; the stages of one: task=plan sweep=NAME"
+    console.print(told, style="dim", highlight=False, soft_wrap=not console.is_terminal)
 
 
 def _unique(jobs: Sequence[Sequence[Stage]]) -> dict[str, Stage]:
@@ -203,10 +204,10 @@ def _say_total(jobs: Sequence[Sequence[Stage]], unique: Mapping[str, Stage], clo
     most = max(each.meanwhile for each in unique.values())
     time = ""
     if clock.is_asked:
-        time = f", {clock.hours(unique.values()):,.1f} GPU hours at {clock.rates} passes a second"
+        time = f", {clock.hours(unique.values()):,.2f} GPU hours at {clock.rates} passes a second"
     console.print(
         f"{len(jobs)} jobs, {len(unique)} stages ({again} more shared): {passes:,.0f} forward passes at most{time}; "
-        f"{kept / 1e9:,.1f} GB in the store, and {most / 1e9:,.1f} GB a job while it trains",
+        f"{short(kept)}B in the store, and {short(most)}B a job while it trains",
         highlight=False,
         soft_wrap=not console.is_terminal,
     )

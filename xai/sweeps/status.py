@@ -4,7 +4,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,12 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
+from xai.core.files import read_text
 from xai.core.folders import MARKER
+from xai.core.launching import in_queue
 from xai.core.locks import holder
 from xai.core.progress import console, print_table
-from xai.core.records import Record, is_running, path_of, read_record
+from xai.core.records import QUEUED, Record, is_running, path_of, read_record
 from xai.core.settings import Positive, settings
 from xai.sweeps.jobs import OUTPUTS, Job, asked_jobs
 from xai.tasks.registry import Task
@@ -47,8 +49,8 @@ class State:
 
     Args:
         job: The job.
-        state: `done`, `running`, `failed` (of itself), `killed`, `waiting` (for its turn in a sweep that runs) or
-            `missing` (nobody is at it).
+        state: `done`, `running`, `failed` (of itself), `killed`, `waiting` (for its turn in a sweep that runs, or in
+            SLURM's queue) or `missing` (nobody is at it).
         record: What it says of itself.
         where: Who runs it.
     """
@@ -94,7 +96,7 @@ def run(asked: StatusSettings, output: Path) -> None:
     """Show how far the jobs are, once or until all have ended."""
     folder = OUTPUTS / asked.name
     jobs = asked_jobs(folder)
-    states: Sequence[State] = [look(job) for job in jobs]
+    states: Sequence[State] = looks(jobs)
     if asked.watch is not None:
         states = watched(jobs, states, asked.watch, lambda: on_disk(asked, folder))
     say(states)
@@ -110,7 +112,7 @@ def watched(jobs: Sequence[Job], states: Sequence[State], seconds: float, note: 
                 said = tally(states)
                 console.print(f"{datetime.now():%H:%M:%S}  {said}", highlight=False, soft_wrap=True)
             time.sleep(seconds)
-            states = [look(job) for job in jobs]
+            states = looks(jobs)
             live.update(table_of(states, note()), refresh=True)
     return states
 
@@ -121,8 +123,28 @@ def on_disk(asked: StatusSettings, folder: Path) -> str:
     return "on the disk: " + ", ".join(f"{name} {size / 1e6:,.0f} MB" for name, size in sizes.items())
 
 
+def looks(jobs: Sequence[Job]) -> list[State]:
+    """How far jobs are, at this moment."""
+    ids = {job.folder: _text(path_of(job.folder, QUEUED)) for job in jobs}
+    queue = in_queue() if any(ids.values()) else set()
+    states = [look(job) for job in jobs]
+    return [
+        replace(state, state="waiting")
+        if state.state in ("missing", "killed") and ids[state.job.folder] in queue
+        else state
+        for state in states
+    ]
+
+
+def _text(path: Path) -> str:
+    try:
+        return read_text(path).strip()
+    except (OSError, ValueError):
+        return ""
+
+
 def look(job: Job) -> State:
-    """How far a job is, at this moment."""
+    """How far a job is, at this moment, as far as its own files say."""
     record, lock = read_record(job.folder), path_of(job.folder, ".lock")
     if is_running(lock):
         return State(job, "running", record, holder(lock, short=True))
@@ -146,6 +168,7 @@ def table_of(states: Sequence[State], note: str | None = None) -> Table:
     columns = ("job", "state", "", "at", "where")
     table = Table(*columns, title=tally(states), box=None, title_justify="left", pad_edge=False)
     table.caption, table.caption_justify = note, "left"
+    table.min_width = min(console.width, len(tally(states)))
     parts = [each.job.folder.name.split(",") for each in states]
     shared = set.intersection(*map(set, parts)) if len(parts) > 1 else set()
     table.columns[0].overflow = "fold"
