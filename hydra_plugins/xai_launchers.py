@@ -247,7 +247,8 @@ def _wait_in_queue(job: Any) -> int:
         if is_out:
             console.print(f"  {job.job_id}: SLURM has it no more, and it left no result", soft_wrap=True)
             return 1
-        is_out = str(job.job_id) not in in_queue()
+        known = in_queue()
+        is_out = known is not None and str(job.job_id) not in known
         time.sleep(_SECONDS_FOR_RESULTS if is_out else _SECONDS_BETWEEN_LOOKS)
     return _wait(job)
 

@@ -248,6 +248,9 @@ def test_a_job_that_slurm_has_no_more_is_not_waited_for(
     assert xai_launchers._wait_in_queue(Job("9_0", 4)) == 3
     assert xai_launchers._wait_in_queue(Job("9_1", 2)) == 3  # its result is seen a little later
     assert xai_launchers._wait_in_queue(Job("9_1", 0)) == 1
+    # A controller that does not answer has not said that the job is gone.
+    squeue.write_text("#!/bin/sh\nexit 1\n")
+    assert xai_launchers._wait_in_queue(Job("9_1", 4)) == 3
     assert "9_1: SLURM has it no more" in capsys.readouterr().out
     assert slept == [2.0, 2.0, 2.0, 30.0, 30.0]
 

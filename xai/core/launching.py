@@ -79,14 +79,14 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
     process.kill()
 
 
-def in_queue() -> set[str]:
-    """Ids of this user's jobs that SLURM has in its queue, waiting or at work; none where there is no SLURM."""
+def in_queue() -> set[str] | None:
+    """Ids of this user's jobs that SLURM has in its queue, waiting or at work; None where it does not answer."""
     asked = ("squeue", "--me", "--noheader", "--array", "--format=%i")
     try:
         told = subprocess.run(asked, capture_output=True, text=True, timeout=_SECONDS_TO_END, check=False)
     except (OSError, subprocess.TimeoutExpired):
-        return set()
-    return set(told.stdout.split())
+        return None
+    return None if told.returncode else set(told.stdout.split())
 
 
 def is_launched() -> bool:

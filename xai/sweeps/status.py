@@ -126,7 +126,7 @@ def on_disk(asked: StatusSettings, folder: Path) -> str:
 def looks(jobs: Sequence[Job]) -> list[State]:
     """How far jobs are, at this moment."""
     ids = {job.folder: _text(path_of(job.folder, QUEUED)) for job in jobs}
-    queue = in_queue() if any(ids.values()) else set()
+    queue = (in_queue() if any(ids.values()) else None) or set()
     states = [look(job) for job in jobs]
     return [
         replace(state, state="waiting")
