@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -227,7 +228,8 @@ def test_a_job_that_slurm_has_no_more_is_not_waited_for(
     squeue.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/bin")
     slept: list[float] = []
-    monkeypatch.setattr(xai_launchers.time, "sleep", slept.append)
+    # Not the function of `time` itself: `subprocess` sleeps by it too.
+    monkeypatch.setattr(xai_launchers, "time", SimpleNamespace(sleep=slept.append))
 
     class Job:
         """Ends after so many looks; never, where none are left."""
@@ -252,7 +254,7 @@ def test_a_job_that_slurm_has_no_more_is_not_waited_for(
     squeue.write_text("#!/bin/sh\nexit 1\n")
     assert xai_launchers._wait_in_queue(Job("9_1", 4)) == 3
     assert "9_1: SLURM has it no more" in capsys.readouterr().out
-    assert slept == [2.0, 2.0, 2.0, 30.0, 30.0]
+    assert slept == [2.0, 2.0, 2.0, 30.0, 30.0, 2.0, 2.0, 2.0]
 
 
 @pytest.mark.parametrize("name", ["ray", "submitit"])
