@@ -73,7 +73,7 @@ def cases(setup: Setup, small: bool = False) -> list[Case]:
     """The settings of a device; `small` ones are done in a moment and show that everything runs."""
     tiny = build(VitParams, shipped("model/vit_tiny"), "model")
     # Without what concerns a row of a table and no training.
-    other = ("name", "reading", "pairs")
+    other = ("name", "reading", "pairs", "network")
     own = {key: value for key, value in shipped("explainer/salvage").items() if key not in other}
     settings = build(SalvageParams, own, "explainers.salvage")
     if small:

@@ -374,7 +374,7 @@ def test_salvage_of_before_there_was_an_anchor_keeps_its_key(tmp_path: Path, tra
     asked: list[Any] = []
     stage = stages(tmp_path)
     assert stage.surrogate
-    stage._get = lambda kind, spec, make: asked.append(spec)  # type: ignore[method-assign, assignment, func-returns-value]
+    stage.get = lambda kind, spec, make: asked.append(spec)  # type: ignore[method-assign, assignment, func-returns-value]
     for anchored in (False, True):
         stage._explainer("salvage", replace(SALVAGE, anchored=anchored))
     assert asked[1].keys() - asked[0].keys() == {"anchored"}

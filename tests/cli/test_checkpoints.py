@@ -98,7 +98,7 @@ def test_the_trap_would_have_worked(run: Cli, files: Files) -> None:
 @pytest.mark.parametrize("prepare", [bare_pickle, torch_pickle, truncated])
 def test_bad_base_weights(run: Cli, files: Files, prepare: Callable[..., Path]) -> None:
     path = prepare(files, run.folder)
-    line = run.refused("model=clip_vit_b32", f"model.weights={path}")
+    line = run.refused("model=clip_vit_b32", "data.canvas=224", "source.canvas=224", f"model.weights={path}")
     assert str(path) in line
     assert not (run.folder / "marker").exists()
 

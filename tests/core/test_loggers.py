@@ -16,7 +16,7 @@ from wandb.proto.wandb_internal_pb2 import Record
 from tests.toolbox import seeded
 from xai.core.closing import close_logger, closing_logger
 from xai.core.errors import UserError
-from xai.core.loggers import LoggerParams, build_logger
+from xai.core.loggers import LoggerParams, _has_key, build_logger
 from xai.core.optimisation import FitParams
 from xai.core.publish import _of_artifact, lineage, publish
 from xai.core.store import Store
@@ -72,6 +72,33 @@ def test_what_wandb_refuses_is_told_with_a_way_out(finished: list[int]) -> None:
     with pytest.raises(UserError, match=r"no key.*WANDB_MODE=offline or logger=csv"), closing_logger():
         raise wandb.errors.UsageError("no key")
     assert finished == [1]
+
+
+@pytest.mark.parametrize(
+    ("server", "known", "expected"),
+    [
+        ("https://wandb.lab.org:8080", "machine wandb.lab.org:8080 login user password 0123", True),
+        ("https://wandb.lab.org", "machine api.wandb.ai login user password 0123", False),
+        ("https://api.wandb.ai", "machine api.wandb.ai login user password 0123", True),
+        ("https://api.forge.coreweave.com", "machine api.wandb.ai login user password 0123", True),
+        ("https://wandb.lab.org", "", False),
+        ("https://wandb.lab.org", "machine\n", False),
+        ("https://wandb.lab.org", None, False),
+    ],
+)
+def test_a_key_counts_for_the_server_that_it_is_of(
+    server: str, known: str | None, expected: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for each in ("WANDB_MODE", "WANDB_API_KEY"):
+        monkeypatch.delenv(each, raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.setenv("WANDB_BASE_URL", server)
+    if known is not None:
+        (tmp_path / "netrc").write_text(known)
+    try:
+        assert _has_key() is expected
+    finally:
+        wandb.teardown()  # it has read the environment of this test
 
 
 def test_disabled_means_no_logger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

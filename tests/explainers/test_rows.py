@@ -78,7 +78,7 @@ def test_a_label_is_the_rows_own_where_it_has_one() -> None:
     ("name", "overrides", "message"),
     [
         ("rise", {"name": "rize"}, "explainers.rise.name=rize is not a known explainer: did you mean rise?"),
-        ("rise", {"label": 3}, "explainers.rise.label=3 must be text"),
+        ("rise", {"label": 3}, "explainers.rise.label=3 must be text: one line of characters that can be seen"),
         ("rise", {"masks": "${nothing.here}"}, "explainers.rise: Interpolation key 'nothing.here' not found"),
         ("rize", {}, "explainer=rize is not a known explainer: did you mean rise?"),
     ],

@@ -2,11 +2,13 @@
 
 import json
 import logging
+import netrc
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from pytorch_lightning.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 
@@ -97,9 +99,19 @@ def _needs(package: str) -> Iterator[None]:
 
 
 def _has_key() -> bool:
+    """Whether a key is known for the server that W&B's own settings name, one's own or theirs; nobody is asked."""
     if os.environ.get("WANDB_MODE") in ("offline", "dryrun"):
         return False
     if os.environ.get("WANDB_API_KEY"):
         return True
-    netrc = Path.home() / ".netrc"
-    return netrc.is_file() and "api.wandb.ai" in netrc.read_text(errors="ignore")
+    import wandb
+
+    known = wandb.setup().settings
+    server = urlsplit(os.environ.get("WANDB_BASE_URL") or known.base_url).netloc
+    # Keys of before W&B's own servers had another name are good there.
+    servers = {server, "api.wandb.ai"} if server.endswith(("wandb.ai", "coreweave.com")) else {server}
+    try:
+        entries = netrc.netrc(Path(os.environ.get("NETRC") or "~/.netrc").expanduser())
+    except (OSError, netrc.NetrcParseError):
+        return bool(known.api_key)
+    return bool(known.api_key) or any(entries.authenticators(each) for each in servers)
