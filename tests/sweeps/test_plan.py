@@ -75,6 +75,13 @@ def test_a_job_of_a_sweep_may_ask_for_all_rows() -> None:
     assert not [name for name in planned if name.startswith("exact_shapley")]
 
 
+def test_maps_of_the_probe_are_part_of_the_plan() -> None:
+    typed = ["experiment=salvage", "seed=0", "rows=[rise]", "++explainers.rise.masks=100", "probe_images=40"]
+    (with_it,), (without,) = planned(*typed), planned(*typed, "probe=null")
+    assert with_it.keys() - without.keys() == {"rise of the probe, mnist_pair"}
+    assert with_it["rise of the probe, mnist_pair"] == 40 * 100
+
+
 def test_explainers_that_a_comparison_or_a_vector_trains_are_part_of_its_plan() -> None:
     (stages,) = planned("sweep=compare", "experiment=compare_cnn", "rows=[fast_shap,rise]")
     # 4,000 images, 16 times: 8 masked ones and a step of the network's own.

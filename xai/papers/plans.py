@@ -221,11 +221,15 @@ class _Plan:
         metrics = open_metrics(asked.metrics, asked.metric)
         targets = 2 if any("second" in each.needs for each in metrics) else 1
         rows = open_rows(asked.rows, asked.explainers) if rows is None else rows
-        maps = []
+        maps, split, probe = [], asked.case.split, getattr(asked, "probe", None)
+        pairs = (
+            getattr(asked, "probe_images", images + images % 2) if any("cells" in each.needs for each in metrics) else 0
+        )
         for row in rows:
             mine = [self.trained[row.name]] if row.name in self.trained else []
-            split = asked.case.split
             maps.append(self.explain(row, targets * images, split, f"the {split} images", *explained, *mine))
+            if probe is not None and pairs:
+                maps.append(self.explain(row, pairs, split, f"the probe, {_title(probe)}", *explained, *mine, on=probe))
         scored = sum(row.entry.info.kind != "classifier" for row in rows)
         for each in metrics:
             passes = images * scored * each.metric.passes(each.params, self.players) if each.metric.passes else 0.0
