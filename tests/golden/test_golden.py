@@ -41,6 +41,11 @@ for rounding, as that of ViT-Shapley's class token; and what is made from them. 
 the others, so that all that they share with these is held tightly.
 """
 
+FLAT = ("flat_t",)
+"""Maps that a step or two have moved from a flat one: all their values are nearly equal, and what goes by their order
+follows the processor's rounding (with the plainest instructions of torch and MKL the insertion of one image differs by
+1.5e-4)."""
+
 SUPERSEDED = ("length/",)
 """Numbers that stood for something else than they said: a share of a training was a training of that length, with a
 learning rate that ended there, and is now a moment of the one training."""
@@ -58,6 +63,8 @@ def tolerance(leaf: Leaf, scale: float) -> float:
         return 1.0 if unsteady else 1e-6
     if kind == "images" and name.startswith(CURVES):
         return (0.15 if unsteady else 0.015) * max(scale, 0.1)
+    if kind == "images" and role.startswith(FLAT):
+        return 1e-3
     if kind == "images" and unsteady:
         return {"logits": 0.4}.get(name, 0.05 * max(scale, 0.1))
     if name.startswith((*RANKS, "class_correlation")) and kind != "images":
