@@ -120,7 +120,7 @@ class VitStages(ClassifierStages):
         return VitShapley(network, surrogate, params.fit, params.masks, self.seed, stage, *masks)
 
     def _untrained(self, kind: str, params: SalvageParams | VitShapleyParams) -> ExplainerNetwork:
-        backbone, how = build_vit(self.model, self.outputs, self.seed), {"depth": params.depth, "heads": params.heads}
+        backbone = build_vit(self.model, self.outputs, self.seed)
         anchored = isinstance(params, SalvageParams) and params.anchored
         with seeded(self.seed):
             return vit_explainer(
@@ -130,8 +130,9 @@ class VitStages(ClassifierStages):
                 self.model.mean,
                 self.model.std,
                 decoder=params.decoder,
+                depth=params.depth,
+                heads=params.heads,
                 anchored=anchored,
-                **how,
             )
 
 

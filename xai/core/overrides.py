@@ -17,6 +17,8 @@ from omegaconf import DictConfig, OmegaConf
 from xai.core.composing import CONF, choices, config_file
 from xai.core.errors import UserError
 
+# The default model has no architecture, and one that is named is another model.
+_ADDED = re.compile(r"(explainers|metric|over)\.[^=]+=|over=|model\.(architecture|crop)=")
 _TEXT = {
     "name",
     "store",
@@ -71,10 +73,6 @@ def as_addition(text: str) -> str:
 def _is_common(key: str) -> bool:
     """Whether an override is one of the whole sweep: a choice of files, Hydra's own, or a place."""
     return key.startswith("hydra") or key in ("name", "store") or (CONF / key.lstrip("+").partition("@")[0]).is_dir()
-
-
-# The default model has no architecture, and one that is named is another model.
-_ADDED = re.compile(r"(explainers|metric|over)\.[^=]+=|over=|model\.(architecture|crop)=")
 
 
 def alone(given: Iterable[str], name: str) -> list[str]:

@@ -6,7 +6,7 @@ from torch import Tensor
 from xai.core.optimisation import FitParams
 from xai.data.module import Batch
 from xai.methods.learner import Learner
-from xai.methods.masks import INFORMED, draw_masks, weights_of
+from xai.methods.masks import draw_masks, is_informed, weights_of
 from xai.methods.salvage import log_predictions
 from xai.models.explainer import ShapleyNetwork, column
 from xai.models.maskable import MaskableClassifier
@@ -91,7 +91,7 @@ class VitShapley(Learner):
         # What is added to all patches alike changes no draw, so that the values need not be normalised yet.
         phi = column(raw.detach(), batch.labels)
         # Not to validate: losses over masks that each network chooses for itself do not compare.
-        sampling = self._sampling if self.training or self._sampling not in INFORMED else "paired"
+        sampling = self._sampling if self.training or not is_informed(self._sampling) else "paired"
         coalitions = draw_masks(sampling, phi, self._masks, common, own)
         answers, grand, null = predictions_with_ends(self._frozen[0], batch.pixels, coalitions)
         weights = weights_of(sampling, phi, coalitions) if self._weighted else None
