@@ -34,7 +34,7 @@ from xai.core.errors import UserError, visible
 from xai.core.folders import no_folder
 from xai.core.guard import check_config, guarded_reader
 from xai.core.launching import end_with_the_launcher, is_launched
-from xai.core.overrides import as_addition, as_axis, command, overrides, quoted, typed_keys
+from xai.core.overrides import as_addition, as_axis, command, fixed, overrides, quoted, typed_keys
 from xai.core.records import recorded
 from xai.core.settings import unknown
 from xai.core.timing import STARTED as STARTED
@@ -66,7 +66,7 @@ def main() -> int:
             settings.append(f"name={quoted(chosen['sweep'])}")
         run = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(_run)
         if given.multirun:
-            return _sweep(run, given, flags, settings)
+            return _sweep(run, given, flags, [*settings, fixed(settings)])
         if chosen.get("task") == "plan" and {"sweep", "sweeps"} & chosen.keys():
             settings = [as_addition(each) for each in settings]
         sys.argv[1:] = [*flags, *settings]  # flags first: argparse does not find settings on both sides of one

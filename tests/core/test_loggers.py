@@ -101,6 +101,23 @@ def test_a_key_counts_for_the_server_that_it_is_of(
         wandb.teardown()  # it has read the environment of this test
 
 
+def test_without_a_key_nothing_leaves_the_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for each in ("WANDB_MODE", "WANDB_API_KEY"):
+        monkeypatch.delenv(each, raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    wandb.teardown()
+    try:
+        logger = build_logger(LoggerParams("wandb", group="g" * 200, tags=("é" * 65, "")), tmp_path, "имя" * 60, CONFIG)
+        assert logger
+        run = logger.experiment
+        assert run.offline
+        assert max(map(len, run.tags)) <= 64
+        assert len(run.group) == 128 > len(run.name) > 64
+    finally:
+        close_logger(True)
+        wandb.teardown()
+
+
 def test_disabled_means_no_logger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "disabled")
     assert build_logger(LoggerParams("wandb"), tmp_path, "job") is False

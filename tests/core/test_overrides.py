@@ -8,7 +8,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from xai.core.composing import CONF
 from xai.core.errors import UserError
-from xai.core.overrides import added, command, overrides
+from xai.core.overrides import added, command, fixed, label, overrides
 
 
 @pytest.mark.parametrize(
@@ -53,3 +53,40 @@ def test_axes_of_a_sweep_file_may_be_settings_that_only_the_file_of_a_row_knows(
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         config = hydra.compose("config", ["sweep=mixed_supervision"], return_hydra_config=True)
     assert config.hydra.sweeper.params["++explainers.salvage.network"] == "vit_tiny"
+
+
+def test_a_run_is_called_by_all_that_was_typed_for_it_where_that_is_short() -> None:
+    typed = ["study=salvage", "++explainers.rise.masks=5", "data.root=/a/b", "seed=3", "name=n", "logger=csv"]
+    assert label(typed, {}, ["study"]) == "data.root=-a-b,explainers.rise.masks=5,seed=3,study=salvage"
+    assert label(typed, {"study": "salvage", "seed": "0,1"}) == "data.root=-a-b,explainers.rise.masks=5,seed=3"
+    assert label(["name=n"], {}) == "run"
+
+
+def test_a_run_that_would_have_a_long_name_is_called_by_what_is_swept() -> None:
+    settings = [f"checkpoint=/{'x' * 100}/c.safetensors", "rows=[rise,kernel_shap,saliency,random]", "case.images=16"]
+    given = OverridesParser.create().parse_override(fixed([*settings, "seed=0,1", "+name=n"]))
+    assert given.value() == ["checkpoint", "rows", "case.images", "name"]
+    names = [label([*settings, f"seed={seed}"], {}, given.value()) for seed in (0, 1)]
+    rest = names[0].removeprefix("seed=0,rest=")
+    assert names == [f"seed={seed},rest={rest}" for seed in (0, 1)]
+    assert len(rest) == 8
+    # Another sweep into the same folder has folders of its own.
+    assert label([*settings[:2], "case.images=32", "seed=0"], {}, given.value()).startswith("seed=0,rest=")
+    assert label([*settings[:2], "case.images=32", "seed=0"], {}, given.value()) != names[0]
+
+
+def test_what_is_swept_and_long_is_cut_in_the_middle_and_counted_in_bytes() -> None:
+    names = [label([f"checkpoint=/{'é' * 200}{each}.pt", "seed=0"], {}) for each in "ab"]
+    assert len(set(names)) == 2
+    for name, end in zip(names, ("a.pt,seed=0", "b.pt,seed=0"), strict=True):
+        assert name.startswith("checkpoint=-é")
+        assert name.endswith(end)
+        assert len(name.encode()) <= 60 + len(",seed=0")
+    many = [f"k{number}={'v' * 30}" for number in range(20)]
+    assert len(label(many, {})) <= 150
+    assert label(many, {}) != label([*many[:9], "k9=other", *many[10:]], {})
+
+
+def test_a_run_is_called_by_nothing_that_a_terminal_obeys() -> None:
+    name = label(["classes=a\x1b[31m\udcff/b"], {})
+    assert name == "classes=a-[31m--b"

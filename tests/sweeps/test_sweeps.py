@@ -25,6 +25,18 @@ def test_what_is_typed_takes_the_place_of_an_axis_and_an_experiment_may_bring_a_
     assert [path.name for path in RUNS.glob("*seed*")] == ["seed=4,surrogate.fit.epochs=3"]
 
 
+def test_where_much_is_typed_the_folders_are_called_by_what_is_swept(
+    sweep: Sweeping, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fit = ("epochs=3", "clip=1", "learning_rate=0.001", "weight_decay=0.01", "warmup=0.1", "batch_size=16")
+    typed = [f"surrogate.fit.{each}" for each in fit]
+    assert sweep("-m", "sweep=toy", "seed=0,1", *typed, fails={1: "UserError"}) == 1
+    (folder,) = RUNS.glob("seed=0,rest=????????")
+    assert (folder / "scores.csv").is_file()
+    command = f"{' '.join(typed)} 'name='\"'\"'toy/seed=1,{folder.name.partition(',')[2]}'\"'\"''"
+    assert f"{command}    # it is wrong" in capsys.readouterr().out
+
+
 def test_jobs_that_fail_stop_no_other_and_what_there_is_is_shown_together(
     sweep: Sweeping, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -39,6 +39,20 @@ def fingerprint_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def short_hash(text: str) -> str:
+    """Eight letters that tell a text from others."""
+    return hashlib.sha256(os.fsencode(text)).hexdigest()[:8]
+
+
+def short_name(text: str, most: int) -> str:
+    """A name in at most so many bytes: of a longer one its beginning and its end, and between them its hash."""
+    content, half = os.fsencode(text), (most - 10) // 2
+    if len(content) <= most:
+        return text
+    begin, end = (part.decode(errors="ignore") for part in (content[:half], content[-half:]))
+    return f"{begin}-{short_hash(text)}-{end}"
+
+
 def read_text(path: Path, most: int = 1 << 24) -> str:
     """The text of a file of at most `most` bytes that anybody may have written, UTF-8 with or without a mark.
 

@@ -20,7 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from xai.core.composing import CONF, first_keys
 from xai.core.errors import UserError
-from xai.core.files import read_text
+from xai.core.files import read_text, short_name
 from xai.core.settings import build, unknown
 from xai.core.sweep_file import Sweep
 
@@ -189,10 +189,15 @@ def _is_odd(value: Any) -> bool:
 
 
 def check_name(name: Any) -> None:
-    """Refuse a name of a run that is none, or leaves outputs/."""
+    """Refuse a name of a run that is none, leaves outputs/, or would leave no room for the names of files."""
     parts = name.split("/") if isinstance(name, str) else []
     inside = parts and all(part.strip() and part[0] not in ".~" for part in parts) and name.isprintable()
-    if not inside or PurePath(parts[0]) == PurePath("store") or any(len(part.encode()) > 200 for part in parts):
+    if inside and (len(name.encode()) > 1000 or max(len(part.encode()) for part in parts) > 200):
+        raise UserError(
+            f"name={short_name(name, 60)} is too long for a folder: each word between / has at most 200 bytes, and all "
+            "of it 1,000"
+        )
+    if not inside or PurePath(parts[0]) == PurePath("store"):
         shown = "" if name is None else str(name)
         raise UserError(
             f"name={shown if shown.isprintable() else ascii(shown)} is no folder below outputs/: use words, and / "

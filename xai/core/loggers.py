@@ -14,7 +14,11 @@ from pytorch_lightning.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoa
 
 from xai.core.common import LoggerParams as LoggerParams
 from xai.core.errors import UserError
+from xai.core.files import short_name
 from xai.core.folders import final_folder
+
+_LONGEST_TAG, _LONGEST_NAME = 64, 128
+"""That W&B takes, of a tag and of a run or a group."""
 
 
 def build_logger(
@@ -41,8 +45,9 @@ def build_logger(
         return written
     # Their files have a name of their own in each run, so they are where people watch them, and stay.
     folder = final_folder(folder)
-    tags, group = [*_tags(config), *params.tags], params.group or name
-    name = name if folder.name == name else f"{name}/{folder.name}"
+    tags = [short_name(each, _LONGEST_TAG) for each in (*_tags(config), *params.tags) if each]
+    group = short_name(params.group or name, _LONGEST_NAME)
+    name = short_name(name if folder.name == name else f"{name}/{folder.name}", _LONGEST_NAME)
     if params.kind == "tensorboard":
         with _needs("tensorboard"):
             board = TensorBoardLogger(folder, name="tensorboard", version="")
@@ -73,6 +78,8 @@ def build_logger(
         config=config,
         save_dir=folder,
         offline=offline,
+        # W&B has read the environment by now, where Lightning would say so.
+        mode="offline" if offline else None,
     )
     # Lightning passes on an argument that W&B has given up, and W&B warns of it in every run.
     getattr(logger, "_wandb_init", {}).pop("anonymous", None)

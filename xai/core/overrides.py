@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from xai.core.composing import CONF, choices, config_file
 from xai.core.errors import UserError
+from xai.core.files import short_hash, short_name
 
 # The default model has no architecture, and one that is named is another model.
 _ADDED = re.compile(r"(explainers|metric|over)\.[^=]+=|over=|model\.(architecture|crop)=")
@@ -38,6 +39,10 @@ MOST_JOBS = 10_000
 """Of one command."""
 _UNNAMED = {"logger", "trainer", "launcher", "store", "sweep", "name"}
 """What makes no difference to the numbers of a run, or names it already."""
+_MOST_BYTES, _MOST_BYTES_OF_ONE = 150, 60
+"""Of what a run is called, and of one setting in it: the file system takes 255, of which locks and logs need some."""
+_FIXED = "hydra.job.config.override_dirname.exclude_keys"
+"""Hydra's list of the settings that need not be in the name of a run."""
 
 
 def command(arguments: Sequence[str] | None = None) -> str:
@@ -77,19 +82,36 @@ def _is_common(key: str) -> bool:
 
 def alone(given: Iterable[str], name: str) -> list[str]:
     """The overrides of one run of a sweep, as they are typed for it alone."""
-    of_the_sweep = re.compile(r"(name|launcher|hydra/launcher|hydra\.launcher\..*)=")
+    of_the_sweep = re.compile(rf"(name|launcher|hydra/launcher|hydra\.launcher\..*|{re.escape(_FIXED)})=")
     return [*(each for each in given if not of_the_sweep.match(each)), f"name={quoted(name)}"]
 
 
-def label(given: Iterable[str], axes: Mapping[str, object]) -> str:
+def fixed(settings: Iterable[str]) -> str:
+    """Tells `label`, as an override of Hydra's, which of the settings of a sweep all its runs have."""
+    keys = [each.lstrip("+~").partition("=")[0] for each in settings if not is_swept(each)]
+    return f"{_FIXED}=[{','.join(map(quoted, keys))}]"
+
+
+def label(given: Iterable[str], axes: Mapping[str, object], shared: Sequence[str] = ()) -> str:
     """What a run of a sweep is called: the overrides it has, but for those that all runs of the sweep file have.
 
-    An experiment has a name of its own, and is left out unless the sweep file has several.
+    An experiment has a name of its own, and is left out unless the sweep file has several. Where that makes more than
+    150 bytes, a hash stands for the overrides that all runs have, and one for the middle of what is long all the same.
+
+    Args:
+        given: What is typed for the run.
+        axes: Of the sweep file.
+        shared: Keys of what all runs have.
     """
     left = _UNNAMED | {key for key, values in axes.items() if not is_swept(f"{key}={values}")}
     left |= set() if "experiment" in axes else {"experiment"}
-    named = sorted(each.lstrip("+") for each in given if each.lstrip("+").partition("=")[0] not in left)
-    return ",".join(named).replace("/", "-") or "run"
+    named = [each for each in sorted(each.lstrip("+") for each in given) if each.partition("=")[0] not in left]
+    if len(os.fsencode(",".join(named))) > _MOST_BYTES:
+        rest = [each for each in named if each.partition("=")[0] in shared]
+        named = [short_name(each, _MOST_BYTES_OF_ONE) for each in named if each not in rest]
+        named += [f"rest={short_hash(','.join(rest))}"] * bool(rest)
+    plain = "".join(each if each.isprintable() and each != "/" else "-" for each in ",".join(named))
+    return short_name(plain, _MOST_BYTES) or "run"
 
 
 def overrides(typed: Sequence[str], *, many: bool = False) -> list[str]:

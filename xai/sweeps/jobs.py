@@ -22,7 +22,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from xai.core.errors import UserError
-from xai.core.files import read_text, write_atomically
+from xai.core.files import read_text, short_name, write_atomically
 from xai.core.overrides import MOST_JOBS, alone, command, overrides
 from xai.core.records import FOLDER
 
@@ -157,4 +157,4 @@ def asked_jobs(folder: Path) -> list[Job]:
 def folder_of(jobs: Sequence[Job]) -> Path:
     """Where jobs are shown together: the folder around their own."""
     around = list(dict.fromkeys(job.folder.parent for job in jobs))
-    return around[0] if len(around) == 1 else OUTPUTS / "-".join(each.name for each in around)
+    return around[0] if len(around) == 1 else OUTPUTS / short_name("-".join(each.name for each in around), 150)
