@@ -10,30 +10,48 @@ from xai.core.epochs import EpochDataModule, EpochSampler
 from xai.data.registry import ImageSource, load_images
 
 
+class OtherColumn(NamedTuple):
+    """Supervision of one more class an image, for N images: `classes` [N] and their `maps` [N, M]."""
+
+    classes: Tensor
+    maps: Tensor
+
+
 class Batch(NamedTuple):
-    """B images: pixels [B, 3, H, W] in [0, 1], labels [B]; regions bool [B, H, W] and attributions [B, M], or None."""
+    """B images: pixels [B, 3, H, W] in [0, 1], labels [B]; regions bool [B, H, W], attributions [B, M] of the labels,
+    and those of one other class each, or None.
+    """
 
     pixels: Tensor
     labels: Tensor
     regions: Tensor | None
     attributions: Tensor | None
+    other: OtherColumn | None = None
 
 
 class _Batches(Dataset[Batch]):
     """Maps (epoch, rows) to a batch: nothing depends on what was drawn before, so a resumed run sees the same."""
 
     def __init__(
-        self, source: ImageSource, split: str, rows: Tensor, size: int, fixed: bool, attributions: Tensor | None
+        self,
+        source: ImageSource,
+        split: str,
+        rows: Tensor,
+        size: int,
+        fixed: bool,
+        attributions: Tensor | None,
+        other: OtherColumn | None = None,
     ) -> None:
         self._source, self._split, self._rows, self._size, self._fixed = source, split, rows, size, fixed
-        self._labels, self._attributions = source.labels(split)[rows], attributions
+        self._labels, self._attributions, self._other = source.labels(split)[rows], attributions, other
 
     def __getitem__(self, address: tuple[int, list[int]]) -> Batch:
         epoch, chosen = address
         rows = self._rows[chosen]
         pixels, regions = load_images(self._source, self._split, rows, 0 if self._fixed else epoch, self._size)
         reference = None if self._attributions is None else self._attributions[chosen].flatten(1)
-        return Batch(pixels, self._labels[chosen], regions, reference)
+        other = None if self._other is None else OtherColumn(*(part[chosen] for part in self._other))
+        return Batch(pixels, self._labels[chosen], regions, reference, other)
 
 
 def in_order(
@@ -80,6 +98,7 @@ class ImageDataModule(EpochDataModule):
         fixed: Keep every training image as it looks in epoch 0 (explanation supervision belongs to that very image).
         attributions: Supervision of those images, [N, h, w].
         workers: Processes that read images.
+        other: Supervision of one other class of each.
     """
 
     def __init__(
@@ -92,16 +111,17 @@ class ImageDataModule(EpochDataModule):
         fixed: bool = False,
         attributions: Tensor | None = None,
         workers: int = 0,
+        other: OtherColumn | None = None,
     ) -> None:
         super().__init__()
         self._source, self._size, self._batch_size, self._seed = source, size, batch_size, seed
         self._rows = torch.arange(len(source.labels("train"))) if rows is None else rows
         self._fixed = fixed or attributions is not None
-        self._attributions, self._workers = attributions, workers
+        self._attributions, self._other, self._workers = attributions, other, workers
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Shuffled batches of the train split."""
-        data = _Batches(self._source, "train", self._rows, self._size, self._fixed, self._attributions)
+        data = _Batches(self._source, "train", self._rows, self._size, self._fixed, self._attributions, self._other)
         sampler = EpochSampler(len(self._rows), self._batch_size, self._seed, self.rank, self.ranks)
         sampler.start_at(self.first_epoch, self.first_batch)
         return _loader(data, sampler, self._workers)

@@ -74,6 +74,9 @@ class SelfExplainer(LightningModule):
             logits, attributions = self.model.explain(batch.pixels)
             classification = classification_loss(logits, batch.labels)
             explanation = explanation_loss(attributions, batch.labels, batch.attributions)
+            if batch.other is not None:
+                # Not in the paper: ours.
+                explanation = (explanation + explanation_loss(attributions, *batch.other)) / 2
             loss = combined_loss(classification, explanation, self._alpha)
             self.log_dict({f"{self._stage}/classification": classification, f"{self._stage}/explanation": explanation})
         self.log(f"{self._stage}/loss", loss)

@@ -99,7 +99,7 @@ def present(study: Study, frames: Frames, asked: StudySettings, output: Path, to
     shown = views(frames, asked.tables, asked.claims, asked.figures, study.unfit)
     shown = replace(
         shown,
-        tables={**shown.tables, **told.tables},
+        tables={**shown.tables, **{name: tables for name, tables in told.tables.items() if tables}},
         summary=told.summary,
         pictures=[*told.pictures(asked.pictures), *([] if told.grid else pictures_of(study, asked.pictures))],
         tiles=_tiles(study, frames, asked.pictures) if told.grid else None,

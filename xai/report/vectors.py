@@ -149,7 +149,7 @@ def reason(choice: Choice) -> str:
 
 
 def sweep_tables(frames: Frames, chosen: float) -> list[Table]:
-    """Figure 3 in numbers: a line for each lambda2 on the test images."""
-    scores = frames.scores[frames.scores["split"] == "test"]
+    """Figure 3 in numbers: a line for each lambda2 on the images that are reported, of whichever split."""
+    scores = frames.scores[frames.scores["case"] == "main"]
     lines = scores[scores["explainer"].str.startswith(f"proposed{OTHER_SETTINGS}")]
     return build_tables(by_parameter(lines, "lambda2", "λ2", chosen), _SWEEP, metrics.columns()) if len(lines) else []

@@ -14,6 +14,7 @@ from xai.core.runtime import Runtime
 from xai.core.settings import Count, settings
 from xai.data.catalogue import OpenData
 from xai.data.registry import SPLITS, Images, Split, load_images, subset
+from xai.explainers.controls.other_classes import wrong_classes
 from xai.explainers.registry import Row
 from xai.explainers.rows import load_row
 from xai.games import PatchGame
@@ -67,13 +68,14 @@ class CaseParams:
             kill can cost.
         targets: The class that is explained: the true one (`label`) or the `predicted` one; or the one that stands
             second to the predicted one (`second`: the true class, or the runner-up where the prediction is right) or to
-            the true one (`other`: the predicted class, or the runner-up).
+            the true one (`other`: the predicted class, or the runner-up); or any other than the true one (`wrong`),
+            as the control wrong_class draws it.
     """
 
     split: Split
     images: Count | None
     block: Count
-    targets: Literal["label", "predicted", "second", "other"] = "label"
+    targets: Literal["label", "predicted", "second", "other", "wrong"] = "label"
 
 
 @dataclass(frozen=True)
@@ -168,6 +170,8 @@ class Case:
         """The class that is explained of each image, [N]."""
         if self.params.targets == "label":
             return self.labels
+        if self.params.targets == "wrong":
+            return wrong_classes(self.labels, self.rows, len(self.model.classes))
         first, second = self.logits.topk(2, dim=1).indices.unbind(1)
         if self.params.targets == "predicted":
             return first

@@ -14,8 +14,9 @@ from xai.core.runtime import Runtime
 from xai.core.store import Artifact
 from xai.core.training import fit
 from xai.data.catalogue import OpenData
-from xai.data.module import ImageDataModule
+from xai.data.module import ImageDataModule, OtherColumn
 from xai.data.registry import subset
+from xai.explainers.controls.other_classes import wrong_classes
 from xai.methods.self_explainer import SelfExplainer, check_alpha
 from xai.models import files
 from xai.models.clip import SelfExplainingClip, load_parameters, visual_tower
@@ -57,6 +58,7 @@ class Domain:
         fixed: bool = False,
         alpha: float = 1.0,
         supervision: Artifact | None = None,
+        other: Artifact | None = None,
     ) -> Artifact:
         """Fine-tune from theta_base on the train split (section 4.2).
 
@@ -67,6 +69,7 @@ class Domain:
             fixed: Keep each image as it looks in epoch 0.
             alpha: The balance of equation 4; 1 trains a classifier only.
             supervision: Maps of these images (kind `maps`), of their true classes; needed where alpha is below 1.
+            other: Maps of the same images, of one other class each, which are learned as well.
 
         Returns:
             An artifact with `classifier.safetensors`.
@@ -88,6 +91,7 @@ class Domain:
                 "mean": model.mean,
                 "std": model.std,
                 "revision": _REVISION,
+                **({} if other is None else {"other": other.key}),
             }
         )
         explains = alpha < 1
@@ -99,8 +103,20 @@ class Domain:
             rows = subset(data.source, "train", images, seed)
             labels = data.source.labels("train")[rows]
             reference = None if supervision is None else _reference(supervision, rows, labels, classifier.grid)
+            more = None
+            if other is not None:
+                classes = wrong_classes(labels, rows, len(data.source.classes))
+                more = OtherColumn(classes, _reference(other, rows, classes, classifier.grid).flatten(1))
             batches = ImageDataModule(
-                data.source, model.image_size, params.batch_size, seed, rows, fixed, reference, runtime.trainer.workers
+                data.source,
+                model.image_size,
+                params.batch_size,
+                seed,
+                rows,
+                fixed,
+                reference,
+                runtime.trainer.workers,
+                more,
             )
             learner = SelfExplainer(classifier, params, alpha, f"{kind}/{data.name}")
             fit(learner, batches, params, runtime.trainer, workdir, title, runtime.logger)
@@ -140,7 +156,7 @@ def parameters(artifact: Artifact) -> dict[str, Tensor]:
 
 
 def _reference(supervision: Artifact, rows: Tensor, labels: Tensor, grid: tuple[int, int]) -> Tensor:
-    """The attributions [N, h, w] of the true classes of exactly these rows of the train split."""
+    """The attributions [N, h, w] of these classes of exactly these rows of the train split."""
     stored = read_blocks(supervision)
     wanted = f"make supervision of these {len(rows)} images for this model"
     if not torch.equal(stored["rows"], rows):

@@ -32,6 +32,8 @@ class TransferParams:
             the same too, a data set has one classifier, as source and as target.
         bound_images: Target images, all supervised, that the bound ft target+X learns from; null: those of ft target.
         validation_images: Images on which the choice is made; null takes all.
+        other_column: Whether models that learn to explain are also told the map of one other class of each image, drawn
+            at random, half of equation 5 each. Not in the paper: ours.
         bound_coalitions: P for the bound's supervision; explainers that have no P pass over it.
         source_fit: Optimisation of ft source and ft source+X.
         target_fit: Optimisation of ft target.
@@ -49,6 +51,7 @@ class TransferParams:
     fixed_target: bool
     bound_images: Count | None
     validation_images: Count | None
+    other_column: bool
     bound_coalitions: EvenCount
     source_fit: LastFit
     target_fit: LastFit

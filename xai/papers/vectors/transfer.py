@@ -94,13 +94,13 @@ class Transfer:
     @cached_property
     def source_supervision(self) -> Maps:
         """Phi of the source's training images."""
-        images = self.params.source_images
-        return explain(self.case(self.ft_source, self.source, "train", images), self.supervision)
+        return explain(self._explained_source, self.supervision)
 
     @cached_property
     def ft_source_x(self) -> Artifact:
         """theta_ft* of the source."""
-        return self._on_source(alpha=self.alpha, supervision=self.source_supervision.artifact)
+        other = self._other_column(self._explained_source, self.supervision)
+        return self._on_source(alpha=self.alpha, supervision=self.source_supervision.artifact, other=other)
 
     @cached_property
     def vector(self) -> Artifact:
@@ -131,9 +131,10 @@ class Transfer:
         p = self.params
         images = p.target_images if p.bound_images is None else p.bound_images
         case = self.case(self.ft_target, self.target, "train", images)
-        maps = explain(case, with_coalitions(self.supervision, p.bound_coalitions)).artifact
+        row = with_coalitions(self.supervision, p.bound_coalitions)
+        maps, other = explain(case, row).artifact, self._other_column(case, row)
         target = self._domain(self.target)
-        return target.fine_tune(p.bound_fit, self.seed, images=images, alpha=self.alpha, supervision=maps)
+        return target.fine_tune(p.bound_fit, self.seed, images=images, alpha=self.alpha, supervision=maps, other=other)
 
     def case(self, classifier: Artifact, data: OpenData, split: Split, images: int | None) -> Case:
         """The true classes of images of a split, asked of a fine-tuned classifier (section 6.1)."""
@@ -183,6 +184,14 @@ class Transfer:
         network = self.network(self.theta(lambda2)).cpu()
         spec = self._domain(self.target).described(True, self.seed)
         files.write(folder / "model.safetensors", network, spec)
+
+    @property
+    def _explained_source(self) -> Case:
+        return self.case(self.ft_source, self.source, "train", self.params.source_images)
+
+    def _other_column(self, case: Case, row: Row) -> Artifact | None:
+        """Maps of the same images for one wrong class each, where they are asked for."""
+        return explain(case.with_params(targets="wrong"), row).artifact if self.params.other_column else None
 
     def _domain(self, data: OpenData) -> Domain:
         return Domain(self.runtime, self.model, self.base, data)
