@@ -10,7 +10,7 @@ from torch import Tensor
 from tests.data.disk_forms import picture
 from xai.core.epochs import EpochSampler, StepSampler
 from xai.core.errors import UserError
-from xai.data.module import Batch, ImageDataModule
+from xai.data.module import Batch, ImageDataModule, OtherColumn
 from xai.data.registry import Images, load_images
 
 SIZES = {"train": 10, "validation": 7, "test": 5}
@@ -138,7 +138,8 @@ def test_evaluation_loaders_give_every_image_of_their_split_once_as_in_epoch_0()
 def test_supervised_batches_carry_the_attribution_of_that_very_image() -> None:
     chosen = torch.tensor([1, 4, 5, 8, 9])
     attributions = torch.arange(10.0)[chosen, None, None] * 10 + torch.arange(4.0).reshape(2, 2)
-    data = ImageDataModule(Numbered(), 6, 2, seed=3, rows=chosen, attributions=attributions)
+    other = OtherColumn(chosen + 1, -attributions.flatten(1))
+    data = ImageDataModule(Numbered(), 6, 2, seed=3, rows=chosen, attributions=attributions, other=other)
     loader = data.train_dataloader()
     seen = []
     for epoch in range(4):
@@ -147,6 +148,9 @@ def test_supervised_batches_carry_the_attribution_of_that_very_image() -> None:
             rows = rows_of(batch)
             assert batch.attributions is not None
             assert batch.attributions.tolist() == [[10 * row + m for m in range(4)] for row in rows]
+            assert batch.other is not None
+            assert batch.other.classes.tolist() == [row + 1 for row in rows]
+            assert torch.equal(batch.other.maps, -batch.attributions)
             assert batch.labels.tolist() == [row % 3 for row in rows]
             assert epochs_of(batch) == {0}  # supervision belongs to the image as it looked then
             seen += rows

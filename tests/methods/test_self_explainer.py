@@ -9,7 +9,7 @@ from tests.models.tiny_clip import CLASSES, classifier, pictures
 from tests.toolbox import randn
 from xai.core.errors import UserError
 from xai.core.optimisation import FitParams
-from xai.data.module import Batch
+from xai.data.module import Batch, OtherColumn
 from xai.methods.self_explainer import SelfExplainer, check_alpha, classification_loss, combined_loss, explanation_loss
 from xai.models.clip import trainable
 
@@ -109,6 +109,17 @@ def test_a_step_is_equation_4(alpha: float) -> None:
     loss.backward()  # type: ignore[no-untyped-call]
     assert all(grad is not None for grad in gradients(module))
     assert {name for name, _ in module.model.named_parameters()} == set(trainable(module.model))
+
+
+def test_half_of_the_explanation_loss_may_be_of_another_class() -> None:
+    module = SelfExplainer(classifier().float().requires_grad_(True), FIT, 0.3, "test")
+    others, reference, second = torch.tensor([1, 0, 4, 2]), randn(4, 16, seed=5).float(), randn(4, 16, seed=6).float()
+    loss = module.training_step(batch(reference)._replace(other=OtherColumn(others, second)), 0)
+    logits, attributions = (x.detach().double() for x in module.model.explain(batch(None).pixels))
+    own = explanation_loop(attributions, LABELS, reference.double())
+    other = explanation_loop(attributions, others, second.double())
+    expected = 0.3 * entropy_loop(logits, LABELS) + 0.7 * (own + other) / 2
+    assert float(loss.detach()) == pytest.approx(expected, rel=1e-4)
 
 
 def test_supervision_that_is_missing_is_named() -> None:

@@ -18,8 +18,9 @@ class OtherColumn(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """B images: pixels [B, 3, H, W] in [0, 1], labels [B]; regions bool [B, H, W], attributions [B, M] of the labels,
-    and those of one other class each, or None.
+    """B images: pixels [B, 3, H, W] in [0, 1], labels [B]; regions bool [B, H, W] and attributions [B, M], or None.
+
+    Attributions are those of the labels; `other` has those of one more class of each image.
     """
 
     pixels: Tensor

@@ -15,6 +15,7 @@ PARAMS = TransferParams(
     fixed_target=False,
     bound_images=None,
     validation_images=None,
+    other_column=False,
     bound_coalitions=16,
     source_fit=FIT,
     target_fit=FIT,

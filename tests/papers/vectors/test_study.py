@@ -28,6 +28,7 @@ from xai.papers.vectors.fine_tuning import parameters
 from xai.papers.vectors.study import TransferStudy, VectorsStudy, open_study
 from xai.papers.vectors.transfer import with_coalitions
 from xai.report.vectors import sweep_tables, told
+from xai.study.blocks import read_blocks
 from xai.study.case import CaseParams
 from xai.study.frame import Frames
 from xai.study.maps import explain
@@ -219,6 +220,31 @@ def test_another_lambda2_trains_nothing(
     assert {artifact.kind for artifact in other.transfer.runtime.store.made} == {"maps", "scores", "diagnostics"}
 
 
+def test_a_vector_may_be_learned_from_the_maps_of_one_other_class_too(
+    measured: tuple[TransferStudy, Frames], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = measured[0].transfer
+    asked = replace(PARAMS, alpha=plain.alpha, lambda2=0.4, other_column=True)
+    transfer = opened(plain.runtime.store.root.parent, monkeypatch, transfer=asked).transfer
+    with_it, without = transfer.ft_source_x, plain.ft_source_x
+    assert with_it.key != without.key
+    assert transfer.ft_target.key == plain.ft_target.key
+    assert transfer.source_supervision.artifact.key == plain.source_supervision.artifact.key
+    explained = transfer.case(transfer.ft_source, SOURCE, "train", None)
+    case = explained.with_params(targets="wrong")
+    assert (case.targets != case.labels).all()
+    assert set(case.targets.tolist()) <= set(range(len(SOURCE.source.classes)))
+    assert plain._other_column(explained, plain.supervision) is None
+    learned = transfer._other_column(explained, transfer.supervision)
+    assert learned is not None
+    assert torch.equal(read_blocks(learned)["targets"], case.targets)
+    maps, own = read_blocks(learned)["attributions"], transfer.source_supervision.attributions
+    assert own is not None
+    assert not torch.allclose(maps, own)
+    states = [parameters(made)["visual.proj"] for made in (with_it, without)]
+    assert not torch.equal(*states)
+
+
 def test_two_objects_on_an_image_are_asked_about_one_after_the_other(
     measured: tuple[TransferStudy, Frames], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -255,6 +281,8 @@ def test_what_is_told_and_handed_over(measured: tuple[TransferStudy, Frames], tm
     assert "2 images" in opening.alt
     assert "Proposed" in opening.alt
     assert not list(found.opening(0))
+    other_split = replace(frames, scores=frames.scores.replace({"split": {"test": "validation"}}))
+    assert sweep_tables(other_split, choice.lambda2)
     (table,) = sweep_tables(frames, choice.lambda2)
     labels = [row.label for section in table.sections for row in section.rows]
     assert sorted(labels) == sorted(
