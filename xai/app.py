@@ -6,6 +6,7 @@ What computes is imported where a task needs it: others only look at what there 
 import dataclasses
 import logging
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +16,6 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from xai.core import plugins
-from xai.core.closing import closing_logger
 from xai.core.composing import choices, first_keys
 from xai.core.entries import over_removals
 from xai.core.errors import UserError
@@ -201,6 +201,34 @@ def _module_names(value: Any) -> list[str]:
     if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
         raise UserError(f"plugins={shown(value)} must be a list of modules, as in plugins=[my_package.my_module]")
     return value
+
+
+@contextmanager
+def closing_logger() -> Iterator[None]:
+    """Finish the W&B run of a job when the job ends, however it ends.
+
+    Raises:
+        UserError: In place of W&B's own errors (no network, a key that is refused).
+    """
+    done = False
+    try:
+        try:
+            yield
+            done = True
+        finally:
+            close_logger(done)
+    except Exception as error:
+        wandb = sys.modules.get("wandb")
+        if wandb is None or not isinstance(error, wandb.errors.Error):
+            raise
+        raise UserError(f"W&B refuses ({error}): use WANDB_MODE=offline or logger=csv") from error
+
+
+def close_logger(succeeded: bool) -> None:
+    """Finish W&B's run, if there is one: a process has one at a time, and the next job of a sweep would share it."""
+    wandb = sys.modules.get("wandb")
+    if wandb is not None and wandb.run is not None:
+        wandb.finish(exit_code=0 if succeeded else 1)
 
 
 def _plain(config: DictConfig) -> dict[str, Any]:

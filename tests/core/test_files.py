@@ -13,11 +13,10 @@ import torch
 from torch import nn
 
 from tests.core.artifacts import fail_with, names_below
-from xai.core.checkpoints import CheckpointFiles
+from xai.core.checkpoints import CheckpointFiles, Keep
 from xai.core.errors import UserError
 from xai.core.files import explain_disk_errors, fingerprint_file, read_text, write_atomically
 from xai.core.folders import run_folder
-from xai.core.kept import Keep
 from xai.core.store import Store
 from xai.models.weights import write_weights
 from xai.study.frame import Frames, write_frames

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from tests.core.test_training import CPU, KilledError, Moving, network
 from tests.methods.tiny_salvage import batch, classifier, copied
+from xai.core.checkpoints import BEST, kept_weights, on_the_way
 from xai.core.errors import UserError
-from xai.core.kept import BEST, kept_weights, on_the_way
 from xai.core.optimisation import FitParams, schedule
 from xai.core.training import fit
 from xai.data.module import ImageDataModule

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from wandb.proto.wandb_internal_pb2 import Record
 
 from tests.toolbox import seeded
-from xai.core.closing import close_logger, closing_logger
+from xai.app import close_logger, closing_logger
 from xai.core.errors import UserError
 from xai.core.loggers import LoggerParams, _has_key, build_logger
 from xai.core.optimisation import FitParams

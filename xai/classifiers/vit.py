@@ -10,7 +10,7 @@ from pytorch_lightning import LightningModule
 
 from xai.classifiers.networks import FILES, REVISION, ClassifierStages
 from xai.classifiers.params import SalvageParams, VitShapleyParams
-from xai.core.kept import kept_weights, on_the_way
+from xai.core.checkpoints import kept_weights, on_the_way
 from xai.core.store import Artifact
 from xai.data.registry import load_images
 from xai.methods.salvage import Salvage, log_predictions

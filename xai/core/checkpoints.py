@@ -1,25 +1,31 @@
-"""What a training that was stopped goes on from: one file, written beside its target and read only where it is whole.
+"""What a training writes on its way: the file that it goes on from when it was stopped, and weights that are kept.
 
-The file is torch's own, a ZIP archive that holds a CRC-32 of each tensor; torch does not look at them, so we do.
+The first lies beside the target and is read only where it is whole: torch's own, a ZIP archive that holds a CRC-32 of
+each tensor; torch does not look at them, so we do. Weights are kept of the best epoch, and of the network on its way.
 """
 
 import io
 import logging
+import math
 import os
 import shutil
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins.io.checkpoint_io import CheckpointIO
+from pytorch_lightning.callbacks import Callback
 from torch import Tensor, nn
 
 from xai.core.files import write_atomically
-from xai.core.kept import KEPT
 
+BEST = "checkpoint-best.ckpt"
+KEPT = "kept"
+"""Under which name a checkpoint lists the files that belong to it."""
 _MAKERS = ("torch", "pytorch-lightning")
 _PARTS = ("state_dict", "optimizer_states", "lr_schedulers", "loops", "callbacks", "global_step", "made_by")
 
@@ -29,10 +35,7 @@ class CheckpointFiles(CheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Write the whole of it or nothing."""
-        # By way of memory, because torch makes a RuntimeError of a disk that is full.
-        whole = io.BytesIO()
-        torch.save({**checkpoint, "made_by": _made_by()}, whole)
-        write_atomically(Path(path), lambda place: place.write_bytes(whole.getbuffer()))
+        _save({**checkpoint, "made_by": _made_by()}, Path(path))
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = True) -> dict[str, Any]:
         """Everything in the file, on the CPU."""
@@ -121,6 +124,13 @@ def _is_whole(found: Mapping[str, Any], steps: int, trained: list[nn.Parameter])
     return bool(moments) and fitting and steps == done == schedule["last_epoch"] > 0
 
 
+def _save(content: dict[str, Any], path: Path) -> None:
+    # By way of memory, because torch makes a RuntimeError of a disk that is full.
+    whole = io.BytesIO()
+    torch.save(content, whole)
+    write_atomically(path, lambda place: place.write_bytes(whole.getbuffer()))
+
+
 def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[Any, Any]]:
     return {name: (value.shape, value.dtype) for name, value in tensors.items()}
 
@@ -129,3 +139,70 @@ def _made_by() -> dict[str, str]:
     from xai import __version__
 
     return {"xai": __version__, **{name: version(name) for name in _MAKERS}}
+
+
+def on_the_way(share: float) -> str:
+    """The file of the weights after a share of the steps."""
+    return f"checkpoint-{share:g}.ckpt"
+
+
+class Keep(Callback):
+    """Writes weights into the folder of a training. A resumed run writes what the killed one would have written.
+
+    Args:
+        folder: Where to.
+        best: Whether those of the epoch with the smallest validation loss are kept.
+        shares: After which shares of the steps those of that moment are kept.
+        total: Steps in all.
+    """
+
+    def __init__(self, folder: Path, best: bool, shares: Sequence[float], total: int) -> None:
+        self._folder, self._best = folder, best
+        self._moments = {share: max(1, round(share * total)) for share in shares}
+        self._least = math.inf
+        self._kept: set[str] = set()
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *_: Any) -> None:
+        """Keep what has come to one of the moments."""
+        for share, moment in self._moments.items():
+            if trainer.global_step == moment:
+                self._write(trainer, module, on_the_way(share))
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Keep the best; the validation of this epoch is over."""
+        found = {name: value for name, value in trainer.callback_metrics.items() if name.endswith("/validation_loss")}
+        if not self._best or not found:
+            return
+        (name, value), *_ = found.items()
+        if float(value) < self._least:
+            self._least = float(value)
+            self._write(trainer, module, BEST)
+        module.log(name.replace("/validation_loss", "/best_validation_loss"), self._least)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the next checkpoint remembers: a file that is newer than it is written again, and the same."""
+        return {"least": self._least, KEPT: sorted(self._kept)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from there."""
+        self._least, self._kept = state_dict["least"], set(state_dict[KEPT])
+
+    def _write(self, trainer: pl.Trainer, module: pl.LightningModule, name: str) -> None:
+        self._kept.add(name)
+        if trainer.is_global_zero:
+            _save(module.state_dict(), self._folder / name)
+
+
+def kept_weights(folder: Path, name: str) -> dict[str, Tensor]:
+    """Weights of the module that `Keep` has written."""
+    found: dict[str, Tensor] = torch.load(folder / name, weights_only=True)  # noqa: TID251 - weights only
+    return found
+
+
+def forget_kept(folder: Path) -> None:
+    """Remove what an earlier training has kept, where this one starts anew."""
+    for path in folder.glob("checkpoint-*.ckpt"):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()

@@ -1,6 +1,6 @@
-"""The settings that every job has, checked before anything is imported that takes its time."""
+"""The settings of every job, and of a sweep of jobs, checked before anything is imported that takes its time."""
 
-import dataclasses
+from dataclasses import field, fields
 from typing import Annotated, Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
@@ -56,9 +56,32 @@ class Common:
     plugins: tuple[str, ...]
 
 
+@settings
+class Sweep:
+    """A file of sweeps/ (Hydra finds it as conf/sweep): which runs, and what is shown of all of them together.
+
+    Args:
+        title: Name of the table or figure.
+        about: A sentence on what to look at.
+        axes: By key, the values that Hydra is to combine, as after -m: `seed: 0,1,2`; one value is of every run.
+        tables: Files of conf/table.
+        claims: Files of conf/claim.
+        figures: Registered figures, by name or with settings.
+        documented: Further files of conf/table, which are not shown but left for the documentation.
+    """
+
+    title: str | None = None
+    about: str | None = None
+    axes: dict[str, Any] = field(default_factory=dict)
+    tables: tuple[str, ...] = ()
+    claims: tuple[str, ...] = ()
+    figures: tuple[str | dict[str, Any], ...] = ()
+    documented: tuple[str, ...] = ()
+
+
 def check_common(config: DictConfig) -> None:
     """Refuse a wrong value of what every job has, in a whole configuration."""
-    known = [field.name for field in dataclasses.fields(Common)]
+    known = [each.name for each in fields(Common)]
     if not all(name in config for name in known):
         return  # told when everything is
     found: Any = {name: config.get(name) for name in known}

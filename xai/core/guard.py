@@ -18,11 +18,11 @@ from hydra.plugins.config_source import ConfigResult
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from xai.core.common import Sweep
 from xai.core.composing import CONF, first_keys
 from xai.core.errors import UserError
 from xai.core.files import read_text, short_name
 from xai.core.settings import build, unknown
-from xai.core.sweep_file import Sweep
 
 _MOST_BYTES = 1 << 20
 """Of a file of settings."""

@@ -26,11 +26,10 @@ from pytorch_lightning.utilities.model_helpers import is_overridden
 from torch import Tensor
 
 from xai.core.batch_norm import share_batch_norms
-from xai.core.checkpoints import CheckpointFiles, steps_done, weights_of
+from xai.core.checkpoints import BEST, CheckpointFiles, Keep, forget_kept, kept_weights, steps_done, weights_of
 from xai.core.epochs import EpochDataModule
 from xai.core.errors import UserError
 from xai.core.files import TEMPORARY
-from xai.core.kept import BEST, Keep, forget_kept, kept_weights
 from xai.core.optimisation import FitParams
 from xai.core.processes import Parcel, Tell, run_group
 from xai.core.progress import bar
@@ -162,8 +161,7 @@ def fit(
         workdir: Where checkpoints go; the store removes them when the stage is whole.
         title: What the progress bar says.
         logger: Where curves go.
-        shares: After which shares of the steps the weights of that moment are kept in `workdir`, as `xai.core.kept`
-            calls them.
+        shares: After which shares of the steps the weights of that moment are kept in `workdir` (`on_the_way`).
 
     Raises:
         UserError: Where the loss becomes NaN or infinite; no checkpoint of that epoch is written. Where the best epoch

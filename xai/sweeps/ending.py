@@ -13,13 +13,13 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from xai.core import locks
+from xai.core.common import Sweep
 from xai.core.composing import CONF, config_file
 from xai.core.errors import UserError
 from xai.core.files import write_atomically
 from xai.core.progress import console
 from xai.core.records import path_of
 from xai.core.settings import build
-from xai.core.sweep_file import Sweep
 from xai.sweeps.jobs import Job, folder_of, jobs_of, seen_by, without_hydra, write_plan
 from xai.sweeps.status import look, say
 

@@ -11,13 +11,13 @@ from typing import Any, TypeVar
 
 import yaml
 
+from xai.core.common import Sweep
 from xai.core.errors import UserError
 from xai.core.files import read_text
 from xai.core.folders import run_folder, shown
 from xai.core.overrides import command
 from xai.core.progress import console
 from xai.core.settings import settings
-from xai.core.sweep_file import Sweep
 from xai.sweeps.jobs import OUTPUTS, Job, asked_jobs, read_plan
 from xai.tasks.registry import Task
 
