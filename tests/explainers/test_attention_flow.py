@@ -13,8 +13,7 @@ from tests.explainers.networks import TARGETS
 from tests.explainers.own_passes import own
 from tests.explainers.settings import explainer
 from tests.toolbox import randn
-from xai.explainers.posthoc.attention import rollout
-from xai.explainers.posthoc.attention_flow import cut_bound, widest_path
+from xai.explainers.posthoc.attention import cut_bound, rollout, widest_path
 
 TOKENS, LAYERS = 4, 3
 UNIT = 10**6  # scipy's capacities are whole numbers

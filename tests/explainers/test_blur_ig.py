@@ -9,7 +9,7 @@ from torch import Tensor
 from tests.explainers.networks import CASES, TARGETS, Case, check_patches
 from tests.explainers.settings import configured, explainer
 from tests.toolbox import refusal
-from xai.explainers.posthoc.blur_ig import blur_and_slope
+from xai.explainers.posthoc.integrated_gradients import blur_and_slope
 
 LARGEST = 6.0
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from tests.explainers.settings import explainer
 from xai.core.errors import UserError
-from xai.explainers.posthoc.cells import last_layer_with_cells
+from xai.explainers.posthoc.cam_targets import last_layer_with_cells
 from xai.models.painted import PaintedClassifier
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.25, 0.3, 0.2)

@@ -12,7 +12,7 @@ from tests.explainers.networks import CASES, TARGETS, Answers, Case, check_patch
 from tests.explainers.settings import configured, small_clip, small_pictures
 from tests.toolbox import randn, refusal
 from xai.explainers.posthoc import gradients
-from xai.explainers.posthoc.expected_gradients import ExpectedGradients, ExpectedGradientsParams
+from xai.explainers.posthoc.integrated_gradients import ExpectedGradients, ExpectedGradientsParams
 from xai.explainers.registry import entry
 
 

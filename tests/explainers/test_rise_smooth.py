@@ -9,7 +9,7 @@ from torch import Tensor
 from tests.explainers.networks import TARGETS, cnn
 from tests.explainers.settings import configured, explainer
 from tests.toolbox import refusal, seeded
-from xai.explainers.posthoc.rise_smooth import draw, smooth_masks
+from xai.explainers.posthoc.rise import draw, smooth_masks
 
 
 def literal_mask(grid: Tensor, offset: list[int], size: tuple[int, int]) -> Tensor:

@@ -1,15 +1,18 @@
-"""What class activation maps share: pytorch-grad-cam run on a classifier, and its pixels averaged in patches."""
+"""Class activation maps by pytorch-grad-cam, run on a classifier, their pixels averaged in patches."""
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from xai.core.settings import settings
 from xai.explainers.block import OfClassifier, check_targets
 from xai.explainers.posthoc.cam_targets import cam_target
-from xai.explainers.posthoc.frozen import Frozen
+from xai.explainers.posthoc.gradients import Frozen
+from xai.explainers.registry import ExplainerParams, explainer
 from xai.models.maskable import MaskableClassifier
 
 P = TypeVar("P")
@@ -99,3 +102,99 @@ def _start_gradients(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tenso
     """Let the output of a layer be where gradients are wanted: what comes before it needs no graph."""
     # A copy, because some networks rectify this output in place, and the library looks at it afterwards.
     return output.requires_grad_().clone()
+
+
+@settings
+class EigenCamParams(ExplainerParams):
+    """What is left open by a principal component, whose negative is one as well.
+
+    Args:
+        sign: `largest` makes the projection of largest magnitude positive, image by image (Seg-Eigen-CAM, Chung and
+            Ying 2025, equation 13); `library` takes what pytorch-grad-cam's decomposition happens to return.
+    """
+
+    sign: Literal["largest", "library"] = "largest"
+
+
+@explainer(
+    "eigen_cam",
+    label="Eigen-CAM",
+    about="first principal component of the last layer that has patches",
+    params=EigenCamParams,
+    class_specific=False,
+    needs={"features"},
+    passes=lambda params, patches: 1,
+)
+class EigenCam(PatchCam[EigenCamParams]):
+    """Explains with one forward pass: where the activations differ most from their mean over the patches.
+
+    Neither the class nor any gradient takes part. As in the library, and unlike in the paper, the activations of an
+    image are centred before they are decomposed: what is projected are deviations, of both signs.
+    """
+
+    def method(self) -> type[Any]:
+        """Eigen-CAM with the sign that the settings say."""
+        from pytorch_grad_cam import EigenCAM
+
+        return EigenCAM if self.params.sign == "library" else _with_largest_positive(EigenCAM)
+
+
+def _with_largest_positive(method: type[Any]) -> type[Any]:
+    """A class of the library whose maps are turned so that what is largest in magnitude is positive."""
+
+    class Turned(method):
+        def get_cam_image(self, *given: Any, **named: Any) -> Any:
+            maps = super().get_cam_image(*given, **named)
+            turned = -maps.min((1, 2), keepdims=True) > maps.max((1, 2), keepdims=True)
+            return np.where(turned, -maps, maps)
+
+    return Turned
+
+
+_LAYER = "the last layer that has patches"
+
+
+class GradientCam(PatchCam[ExplainerParams]):
+    """Explains with one forward pass, and one backward pass that ends at the layer looked at.
+
+    As in "Transferring visual explainability" (Yoshikawa et al.), Appendix D.1, that is the layer norm of the last
+    residual block, and the pixels of the map are averaged within each patch.
+
+    Attributes:
+        library: The library's class.
+    """
+
+    gradients = True
+    library: str
+
+    def method(self) -> type[Any]:
+        """The library's class, of the logit."""
+        import pytorch_grad_cam
+
+        found: type[Any] = getattr(pytorch_grad_cam, self.library)
+        return found
+
+
+for _name, _label, _library, _about in (
+    # Selvaraju et al. 2020, equation 1.
+    ("grad_cam", "Grad-CAM", "GradCAM", f"gradients of the logit at {_LAYER}, as a weighting of it"),
+    # Chattopadhay et al. 2018, equations 5, 7 and 19: weights for the exponential of the logit, meant for activations
+    # that are not negative; behind a layer norm they are computed all the same.
+    (
+        "grad_cam_plusplus",
+        "Grad-CAM++",
+        "GradCAMPlusPlus",
+        f"positive gradients of the logit at {_LAYER}, every occurrence alike",
+    ),
+    # Jiang et al. 2021, equations 4 to 6.
+    ("layer_cam", "LayerCAM", "LayerCAM", f"{_LAYER}, each place weighed by its own positive gradient of the logit"),
+    # Draelos and Carin 2020, equation 6. Where all that follows the layer is linear, the map adds up to the logit less
+    # a bias, before what is negative is cut off.
+    ("hires_cam", "HiResCAM", "HiResCAM", f"{_LAYER} times its own gradient of the logit, place by place"),
+    # Fu et al. 2020, equations 7 and 8. A place's share of its channel means little where a channel has both signs, as
+    # behind a layer norm.
+    ("xgrad_cam", "XGrad-CAM", "XGradCAM", f"gradients of the logit at {_LAYER}, averaged by shares of the channel"),
+):
+    explainer(_name, label=_label, about=_about, needs={"features", "gradients"}, passes=lambda params, patches: 1)(
+        type(_library, (GradientCam,), {"library": _library, "__module__": __name__})
+    )

@@ -1,15 +1,15 @@
 """Values of the theory of games as explainers: Kernel SHAP, Shapley values exactly and by random orders, Banzhaf."""
 
 from dataclasses import replace
-from typing import Literal, Self
+from typing import Literal, Self, TypeVar
 
 import torch
 from torch import Tensor
 
 from xai.core.errors import UserError
 from xai.core.settings import Count, EvenCount, FieldError, Several, settings
+from xai.explainers.block import OfClassifier, source
 from xai.explainers.params import GameParams
-from xai.explainers.posthoc.of_game import OfGame
 from xai.explainers.registry import explainer
 from xai.games import PatchGame
 from xai.models.maskable import MaskableClassifier
@@ -17,6 +17,21 @@ from xai.shapley import banzhaf as banzhaf_values
 from xai.shapley.exact import LARGEST, exact_shapley
 from xai.shapley.kernel_shap import kernel_shap
 from xai.shapley.permutation import antithetic_orders, permutation_shapley
+
+P = TypeVar("P", bound=GameParams)
+
+
+class OfGame(OfClassifier[P]):
+    """Explains all images of a call by one game, with what is drawn for all of them alike."""
+
+    def values(self, game: PatchGame, generator: torch.Generator) -> Tensor:
+        """Values of the patches [B, M]: what is asked is v(S) of the output that the settings name."""
+        raise NotImplementedError
+
+    def attribute(self, images: Tensor, targets: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """The values as maps [B, h, w] of images [B, 3, H, W] for the classes `targets` [B]."""
+        game = PatchGame(self.classifier, images, targets, output=self.params.output)
+        return self.values(game, source(generator)).reshape(-1, *self.classifier.grid)
 
 
 @settings

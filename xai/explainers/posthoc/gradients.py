@@ -3,18 +3,45 @@
 from collections.abc import Callable, Iterable
 from dataclasses import KW_ONLY
 from functools import partial
+from itertools import chain
 from typing import TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.func import functional_call
 
 from xai.core.errors import UserError
 from xai.core.settings import FieldError, NonNegative, settings
 from xai.explainers.block import OfClassifier, check_targets, source
 from xai.explainers.params import MapParams, OutputParams
-from xai.explainers.posthoc.frozen import Frozen
 from xai.models.maskable import MaskableClassifier
 from xai.ranking.paths import smooth
+
+
+class Frozen(nn.Module):
+    """A network behind glass: libraries of explanations reset the gradients and the mode of what they are given.
+
+    It has none of the network's parameters, so gradients flow to images and to activations only. It works on networks
+    made in inference mode too, once that mode is left.
+
+    Args:
+        network: Maps images [B, 3, H, W] to logits [B, C].
+        device: Where the network is.
+    """
+
+    def __init__(self, network: nn.Module, device: torch.device) -> None:
+        super().__init__()
+        tensors = chain(network.named_parameters(), network.named_buffers())
+        # What was made in inference mode cannot take part in a graph, not even as a constant.
+        state = {name: value.clone() if value.is_inference() else value.detach() for name, value in tensors}
+        self._logits: Callable[[tuple[Tensor, ...]], Tensor] = partial(functional_call, network, state)
+        # pytorch-grad-cam takes the device from the first parameter.
+        self._device = nn.Parameter(torch.empty(0, device=device), requires_grad=False)
+
+    def forward(self, images: Tensor, *more: Tensor) -> Tensor:
+        """Logits [B, C] of images [B, 3, H, W]; or whatever the network makes of them and of `more`."""
+        return self._logits((images, *more))
+
 
 _PIXELS_AT_ONCE = {"cpu": 1 << 19, "cuda": 1 << 21}
 """Pixels differentiated in one pass, 10 and 41 images of 224 x 224 px: a pass keeps much for its way back."""
@@ -61,6 +88,10 @@ class PixelGradients:
     def __call__(self, images: Tensor, targets: Tensor) -> Tensor:
         """Gradients [B, 3, H, W], at least in float32, of images [B, 3, H, W] for the classes `targets` [B]."""
         return self.within(images, targets, list)[0]
+
+    def at_points(self, points: Tensor, targets: Tensor) -> Tensor:
+        """Gradients [K, B, 3, H, W] at K points [K, B, 3, H, W] of each image, for its class of `targets` [B]."""
+        return self(points.flatten(0, 1), targets.repeat(len(points))).unflatten(0, (len(points), -1))
 
     def within(self, images: Tensor, targets: Tensor, kept: Callable[[], Iterable[Tensor]]) -> list[Tensor]:
         """Gradients with respect to the pixels, and to tensors on the way from them to the answer.
@@ -125,6 +156,11 @@ def images_at_once(images: Tensor) -> int:
     """How many images of the size of `images` [B, 3, H, W] are differentiated in one pass."""
     pixels = images.shape[-2] * images.shape[-1]
     return max(1, _PIXELS_AT_ONCE.get(images.device.type, _PIXELS_AT_ONCE["cuda"]) // pixels)
+
+
+def points_at_once(images: Tensor) -> int:
+    """The same of points of each of the images."""
+    return max(1, images_at_once(images) // len(images))
 
 
 def by_patch(pixels: Tensor, grid: tuple[int, int]) -> Tensor:

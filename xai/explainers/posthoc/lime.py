@@ -7,7 +7,7 @@ from torch import Tensor
 
 from xai.core.settings import Count, Positive, Several, settings
 from xai.explainers.params import GameParams
-from xai.explainers.posthoc.of_game import OfGame
+from xai.explainers.posthoc.game_values import OfGame
 from xai.explainers.registry import explainer
 from xai.games import PatchGame
 

@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor
 
 from xai.core.settings import Count, FieldError, settings
-from xai.explainers.posthoc.gradients import GradientParams, PixelExplainer, PixelGradients, images_at_once
+from xai.explainers.posthoc.gradients import GradientParams, PixelExplainer, PixelGradients, points_at_once
 from xai.explainers.registry import explainer
 
 
@@ -58,15 +58,14 @@ class SmoothGrad(PixelExplainer[SmoothGradParams]):
         """The statistic over copies x + N(0, s^2), s = noise (max x - min x), the largest over the channels."""
         count, statistic = self.params.samples, self.params.statistic
         spread = self.params.noise * (images.amax((1, 2, 3), keepdim=True) - images.amin((1, 2, 3), keepdim=True))
-        at_once = max(1, images_at_once(images) // len(images))
+        at_once = points_at_once(images)
         # In float64, in which the difference of two sums is no question of rounding.
         total = total_of_squares = torch.zeros((), dtype=torch.float64, device=images.device)
         for done in range(0, count, at_once):
             # One by one, or how many pass at once would change what is drawn.
             drawn = [torch.randn(images.shape[1:], generator=generator) for _ in range(min(at_once, count - done))]
             noise = torch.stack(drawn).to(images)[:, None]
-            found = gradients((images + spread * noise).flatten(0, 1), targets.repeat(len(drawn)))
-            found = found.unflatten(0, (len(drawn), -1)).double()
+            found = gradients.at_points(images + spread * noise, targets).double()
             total = total + found.sum(0)
             total_of_squares = total_of_squares + found.square().sum(0)
         mean, square = total / count, total_of_squares / count

@@ -7,8 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from xai.explainers.block import OfClassifier, check_targets
-from xai.explainers.posthoc.frozen import Frozen
-from xai.explainers.posthoc.gradients import images_at_once
+from xai.explainers.posthoc.gradients import Frozen, images_at_once
 from xai.models.attention import trace, transformer
 from xai.models.maskable import MaskableClassifier
 from xai.models.packed import TransformerClassifier
