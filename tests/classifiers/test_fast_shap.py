@@ -24,7 +24,7 @@ from xai.models.cnn import build_cnn
 from xai.models.maskable import Removal
 from xai.models.spec import describe
 from xai.models.unet import FastShapNetwork, UNetDecoder
-from xai.papers.salvage.fast_shap import FastShapSettings
+from xai.papers.salvage.explainers import FastShapSettings
 from xai.shapley.kernel_shap import kernel_shap
 
 PARAMS = FastShapParams(4, 8, FIT)

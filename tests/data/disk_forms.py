@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from xai.core.errors import UserError
+from xai.data.disk import Cut, splits_of
 from xai.data.disk_set import DiskSet
-from xai.data.on_disk import Cut, splits_of
 from xai.data.registry import SPLITS
 
 RNG = np.random.default_rng(0)

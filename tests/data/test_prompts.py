@@ -2,7 +2,7 @@
 
 import pytest
 
-import xai.data.on_disk  # noqa: F401  (fills DISK_SETS)
+import xai.data.disk  # noqa: F401  (fills DISK_SETS)
 from xai.core.errors import UserError
 from xai.data.disk_set import DISK_SETS, check_classes
 from xai.data.prompts import (

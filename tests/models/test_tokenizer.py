@@ -4,7 +4,7 @@ import torch
 
 from xai.data.glyphs import GLYPHS
 from xai.data.prompts import GLYPH_CAPTIONS as CAPTIONS
-from xai.models.tokenizer import WordTokenizer
+from xai.models.factory import WordTokenizer
 
 PAD, START = 0, 1
 

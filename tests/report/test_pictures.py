@@ -5,7 +5,7 @@ import torch
 from xai.core.errors import UserError
 from xai.report.figures import to_bytes
 from xai.report.pictures import Gallery, overlay, sheets
-from xai.report.top_patches import first_patches, top_sheet
+from xai.report.vectors import first_patches, top_sheet
 
 
 def gallery(rows: int = 2, images: int = 3, **more) -> Gallery:

@@ -4,8 +4,7 @@ from functools import partial
 from types import SimpleNamespace
 
 from tests.explainers.context import Context
-from xai.explainers.rows import load_row
-from xai.study.everything import cost_of, every_row
+from xai.explainers.rows import cost_of, every_row, load_row
 
 
 def test_all_rows_are_one_of_each_explainer_and_kind_of_map_and_none_that_is_trained() -> None:

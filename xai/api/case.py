@@ -1,5 +1,6 @@
 """Images in memory as a case of a study, so that what measures a data set measures them too."""
 
+import inspect
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -8,13 +9,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from xai.api.model import Model
-from xai.api.theirs import Theirs
 from xai.core.composing import choices
-from xai.core.errors import UserError
+from xai.core.errors import UserError, check_finite
 from xai.core.runtime import Runtime
 from xai.core.settings import unknown
 from xai.core.store import Store
@@ -22,7 +23,7 @@ from xai.core.trainer import TrainerParams
 from xai.data.catalogue import OpenData
 from xai.data.registry import Images
 from xai.explainers import registry
-from xai.explainers.block import BlockExplainer, Explainer
+from xai.explainers.block import Block, BlockExplainer, Explainer, Explanation
 from xai.explainers.registry import Entry, ExplainerParams, Info, Prepared, Row
 from xai.explainers.rows import load_row, open_row, removing_as_the_model
 from xai.study.case import Case, CaseParams, ExplainedModel
@@ -145,3 +146,54 @@ def _ready(explainer: Any) -> Row:
         Entry(info, ExplainerParams, __name__, of_context=prepare, opaque=True),
         ExplainerParams(),
     )
+
+
+@dataclass(frozen=True)
+class Theirs:
+    """An explainer of a user's own, called by whichever names it has, and what it gives looked at.
+
+    Args:
+        made: Something with `attribute(images, targets[, generator])`, `attribute(inputs, target)` or `explain(block)`.
+        name: What messages call it.
+    """
+
+    made: Any
+    name: str
+
+    def explain(self, block: Block) -> Explanation:
+        """Maps of a block.
+
+        Raises:
+            UserError: They are no maps of these images.
+        """
+        if isinstance(self.made, BlockExplainer):
+            found = self.made.explain(block)
+            return found if found.maps is None else found._replace(maps=self._checked(found.maps, block))
+        parameters = inspect.signature(self.made.attribute).parameters
+        if "inputs" in parameters:
+            maps = self.made.attribute(block.images, target=block.targets)
+        elif "generator" in parameters or _takes(parameters, 3):
+            maps = self.made.attribute(block.images, block.targets, block.generator)
+        else:
+            maps = self.made.attribute(block.images, block.targets)
+        return Explanation(self._checked(maps, block))
+
+    def _checked(self, maps: Any, block: Block) -> Tensor:
+        found = torch.as_tensor(maps) if isinstance(maps, (Tensor, np.ndarray)) else None
+        came = type(maps).__name__ if found is None else str(list(found.shape))
+        if found is None or found.ndim != 3 or len(found) != len(block.images):
+            channels = "; of channels, add them up" if found is not None and found.ndim == 4 else ""
+            raise UserError(
+                f"{self.name} gives {came} for {len(block.images)} images: maps are [{len(block.images)}, h, w], a "
+                f"number a patch or a pixel{channels}"
+            )
+        if found.is_complex():
+            raise UserError(f"{self.name} gives complex numbers: maps are real ones")
+        check_finite(found, f"the maps of {self.name}", "an explainer has to give finite ones", block.rows)
+        return found
+
+
+def _takes(parameters: Mapping[str, inspect.Parameter], count: int) -> bool:
+    kinds = [each.kind for each in parameters.values()]
+    places = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return inspect.Parameter.VAR_POSITIONAL in kinds or sum(kind in places for kind in kinds) >= count

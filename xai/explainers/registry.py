@@ -27,7 +27,6 @@ MODULES = (
     "xai.explainers.of_row",
     "xai.explainers.learned.kernel_shap_proxy",
     "xai.papers.salvage.explainers",
-    "xai.papers.salvage.fast_shap",
     "xai.papers.ranking.explainers",
     "xai.papers.vectors.explainers",
 )

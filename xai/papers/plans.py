@@ -21,12 +21,11 @@ from xai.core.errors import UserError
 from xai.core.optimisation import FitParams
 from xai.data.facts import counts
 from xai.explainers.registry import Row
-from xai.explainers.rows import load_row, made_from
+from xai.explainers.rows import ALL, every_row, load_row, made_from
 from xai.papers.ranking.study import RankingStudy
 from xai.papers.salvage.study import SalvageStudy
 from xai.papers.vectors.study import VectorsStudy
 from xai.papers.vectors.transfer import with_coalitions
-from xai.study.everything import ALL, every_row
 from xai.study.params import StudySettings, open_metrics, open_rows
 
 _FORWARD_AND_BACKWARD = 3

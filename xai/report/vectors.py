@@ -1,22 +1,26 @@
-"""What a transfer of explainability vectors comes to: two classes of an image, sentences, the sweep, diagnostics."""
+"""What a transfer of explainability vectors comes to: sentences, the sweep, diagnostics, and its sheets of pictures."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from xai.metrics import registry as metrics
 from xai.metrics.functional.agreement import normalise
 from xai.papers.vectors.choice import Choice
 from xai.papers.vectors.study import TransferStudy
+from xai.report.figures.style import GREY
 from xai.report.gallery import gallery
 from xai.report.headline import transferred
 from xai.report.layout import Table, TableParams
 from xai.report.page import Picture
+from xai.report.pictures import Gallery, draw_picture, pixels_of, wrapped
 from xai.report.pictures import sheets as picture_sheets
 from xai.report.present import OTHER_SETTINGS, Told, source_of, usual
 from xai.report.tables import build_tables, by_parameter
-from xai.report.top_patches import top_sheet
 from xai.study.frame import Frames
 
 _SWEEP = TableParams(
@@ -97,11 +101,7 @@ def told(study: TransferStudy, frames: Frames, output: Path) -> Told:
 
 def top_patches(study: TransferStudy, count: int) -> list[Picture]:
     """Figure 4: the patches that the reference and the models put first, of `count` images."""
-    rows = [row for row in study.measured_rows if row.name in _MODELS]
-    if study.reference is None or not rows:
-        return []
-    reference = replace(study.reference, label=f"{study.reference.label} (reference)")
-    found = gallery(study.cases[0][0], [reference, *rows], count, second=False)
+    found = _gallery(study, _MODELS, count, second=False)
     if found is None:
         return []
     alt = f"{len(found.images)} images: the {study.top} patches of highest attribution by {', '.join(found.maps)}."
@@ -109,16 +109,13 @@ def top_patches(study: TransferStudy, count: int) -> list[Picture]:
         f"Figures 4 and 7. The {study.top} patches that each model puts first for the true class, and IoU@{study.top} "
         "with those of the reference. The images are spread evenly over the test split, a third of them misclassified."
     )
-    return [Picture.of(top_sheet(found, study.top, reference.label), alt, caption, 900)]
+    reference = next(iter(found.maps))
+    return [Picture.of(top_sheet(found, study.top, reference), alt, caption, 900)]
 
 
 def two_classes(study: TransferStudy, count: int) -> list[Picture]:
     """A sheet of `count` images with the maps of two classes of each, and what the two differ by."""
-    rows = [row for row in study.measured_rows if row.name in _OPENING]
-    if study.reference is None or not rows:
-        return []
-    reference = replace(study.reference, label=f"{study.reference.label} (reference)")
-    found = gallery(study.cases[0][0], [reference, *rows], count)
+    found = _gallery(study, _OPENING, count)
     if found is None:
         return []
     first, second = (
@@ -134,6 +131,15 @@ def two_classes(study: TransferStudy, count: int) -> list[Picture]:
     return [
         Picture.of(figure, alt, _CAPTION, 900) for figure in picture_sheets(replace(found, maps=shown, second=second))
     ]
+
+
+def _gallery(study: TransferStudy, models: Sequence[str], count: int, second: bool = True) -> Gallery | None:
+    """Images with the maps of the reference and of some models; None where one or the other was not measured."""
+    rows = [row for row in study.measured_rows if row.name in models]
+    if study.reference is None or not rows:
+        return None
+    reference = replace(study.reference, label=f"{study.reference.label} (reference)")
+    return gallery(study.cases[0][0], [reference, *rows], count, second)
 
 
 def reason(choice: Choice) -> str:
@@ -153,3 +159,49 @@ def sweep_tables(frames: Frames, chosen: float) -> list[Table]:
     scores = frames.scores[frames.scores["case"] == "main"]
     lines = scores[scores["explainer"].str.startswith(f"proposed{OTHER_SETTINGS}")]
     return build_tables(by_parameter(lines, "lambda2", "λ2", chosen), _SWEEP, metrics.columns()) if len(lines) else []
+
+
+_DARK = 0.25
+"""Of its brightness, what is left of a patch that is not among the first."""
+
+
+def first_patches(maps: Tensor, count: int) -> Tensor:
+    """The `count` patches of the highest attribution of each map [N, h, w]: bool [N, h, w]; of ties the first ones."""
+    flat = maps.flatten(1)
+    order = flat.argsort(dim=1, descending=True, stable=True)[:, :count]
+    return torch.zeros_like(flat, dtype=torch.bool).scatter_(1, order, True).reshape(maps.shape)
+
+
+def top_sheet(gallery: Gallery, count: int, reference: str, inches: float = 1.25) -> Figure:
+    """Images down, maps across: the first `count` patches as they are and the rest dark.
+
+    Args:
+        gallery: Images and maps, all on the patch grid.
+        count: K.
+        reference: The label of the maps that the others are compared with: below each stands the IoU with its patches.
+        inches: Width of a picture.
+    """
+    first = {label: first_patches(maps, count) for label, maps in gallery.maps.items()}
+    images = pixels_of(gallery.images)
+    high, wide = images.shape[1:3]
+    figure = Figure(figsize=(inches * (len(first) + 1) + 0.3, len(images) * (inches * high / wide + 0.34) + 0.5))
+    figure.set_layout_engine("constrained", w_pad=0.02, h_pad=0.02, wspace=0.02, hspace=0.02)
+    panels = figure.subplots(len(images), len(first) + 1, squeeze=False)
+    panels[0, 0].set_title("input", fontsize=8)
+    for number, image in enumerate(images):
+        draw_picture(panels[number, 0], image)
+        panels[number, 0].set_xlabel(f"for {gallery.classes[number]}", fontsize=8, color=GREY, parse_math=False)
+        for axes, (label, chosen) in zip(panels[number, 1:], first.items(), strict=True):
+            rows, columns = (
+                torch.arange(side) * patches // side
+                for side, patches in zip((high, wide), chosen.shape[1:], strict=True)
+            )
+            bright = torch.where(chosen[number][rows][:, columns], 1.0, _DARK).numpy()
+            draw_picture(axes, image / 255 * bright[..., None])
+            if number == 0:
+                axes.set_title(wrapped(label), fontsize=8, parse_math=False)
+            if label != reference:
+                others = first[reference][number]
+                both, either = others & chosen[number], others | chosen[number]
+                axes.set_xlabel(f"IoU {int(both.sum()) / int(either.sum()):.2f}", fontsize=8)
+    return figure

@@ -13,6 +13,7 @@ from xai.core.errors import UserError
 from xai.data.catalogue import OpenData
 from xai.data.registry import Images
 from xai.study.case import Case
+from xai.study.scores import Chosen
 
 _CELLS = 4
 
@@ -124,6 +125,13 @@ def check_probe(probe: OpenData, data: str, classes: Sequence[str]) -> None:
         raise UserError(f"probe={probe.name} has not several objects an image: use mnist_pair")
     if tuple(probe.source.classes) != tuple(classes):
         raise UserError(f"probe={probe.name} has other classes than data={data}: they have to be the same")
+
+
+def with_probe(case: Case, metrics: Sequence[Chosen], probe: Case | None) -> list[tuple[Case, Sequence[Chosen]]]:
+    """The case with its metrics, and a probe of it with those about several objects an image."""
+    about_objects = [each for each in metrics if "cells" in each.needs]
+    others = [each for each in metrics if each not in about_objects]
+    return [(case, others)] if probe is None else [(case, others), (probe, about_objects)]
 
 
 def no_mosaic(case: Case) -> str | None:

@@ -28,8 +28,7 @@ from xai.models.spec import Spec, describe
 from xai.models.weights import architecture_hash
 from xai.papers.vectors import base as base_stage
 from xai.papers.vectors.base import ModelParams
-from xai.papers.vectors.params import Factor
-from xai.papers.vectors.transfer import transferred
+from xai.papers.vectors.transfer import Factor, transferred
 from xai.tasks.registry import Task
 
 log = logging.getLogger(__name__)

@@ -10,14 +10,13 @@ from xai.core.errors import UserError
 from xai.core.folders import holds_pictures
 from xai.data.catalogue import check_data
 from xai.explainers.registry import Row
-from xai.explainers.rows import load_row
+from xai.explainers.rows import ALL, load_row
 from xai.metrics.registry import metric_of
 from xai.models.families import NetworkParams
 from xai.models.weights import check_file
 from xai.papers.ranking.networks import check_levels
 from xai.papers.ranking.params import RankingSettings
 from xai.report.present import check_views
-from xai.study.everything import ALL
 from xai.study.params import StudySettings, open_metrics, open_rows
 from xai.tasks.train import ExplainerTraining
 

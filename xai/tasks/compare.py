@@ -22,7 +22,7 @@ from xai.core.timing import Stopwatch
 from xai.data.catalogue import OpenData, open_data
 from xai.data.images import crop_of
 from xai.data.pictures import check_readable, find_pictures
-from xai.explainers.rows import load_row, made_from
+from xai.explainers.rows import ALL, cost_of, every_row, load_row, made_from
 from xai.metrics import registry as metrics
 from xai.models.families import NetworkParams, published_classes
 from xai.models.files import read_spec
@@ -36,9 +36,8 @@ from xai.report.present import Told, check_views, present, source_of
 from xai.study.case import Case, ExplainedModel, check_images, check_judge, facts
 from xai.study.cost import asked_of, say_cost
 from xai.study.effort import Quick, is_quick, lighter
-from xai.study.everything import ALL, cost_of, every_row
 from xai.study.frame import Frames
-from xai.study.mosaic import mosaic_of, no_mosaic, probed
+from xai.study.mosaic import mosaic_of, no_mosaic, probed, with_probe
 from xai.study.params import StudySettings, open_metrics, open_rows
 from xai.study.scores import Chosen
 from xai.study.statistics import best_and_ties, wide
@@ -182,12 +181,10 @@ def run(asked: CompareSettings, output: Path) -> None:
 
 def _cases(case: Case, chosen: Sequence[Chosen], probe: OpenData | None) -> list[tuple[Case, Sequence[Chosen]]]:
     """The case; and where no image has several objects, grids of its images for the metric that is about them."""
-    about_grids = [each for each in chosen if "cells" in each.needs]
     there = facts(case)["cells"] is None or (probe is None and no_mosaic(case) is not None)
-    if not about_grids or there:
+    if there or not any("cells" in each.needs for each in chosen):
         return [(case, chosen)]
-    grid = mosaic_of(case) if probe is None else probed(case, probe)
-    return [(case, [each for each in chosen if each not in about_grids]), (grid, about_grids)]
+    return with_probe(case, chosen, mosaic_of(case) if probe is None else probed(case, probe))
 
 
 def _judge(asked: CompareSettings, runtime: Runtime, data: OpenData) -> ExplainedModel:

@@ -24,7 +24,7 @@ from xai.models.weights import write_weights
 from xai.papers.vectors import base as base_stage
 from xai.papers.vectors.base import ModelParams
 from xai.papers.vectors.fine_tuning import Domain
-from xai.papers.vectors.params import TransferParams
+from xai.papers.vectors.transfer import TransferParams
 from xai.study.case import Case, CaseParams, ExplainedModel, check_side
 from xai.study.maps import Maps, explain, key
 from xai.tasks.registry import Task

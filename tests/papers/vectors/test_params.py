@@ -1,7 +1,7 @@
 from dataclasses import replace
 
 from tests.classifiers.bench import FIT
-from xai.papers.vectors.params import TransferParams
+from xai.papers.vectors.transfer import TransferParams
 
 PARAMS = TransferParams(
     alpha=0.1,

@@ -13,19 +13,15 @@ from xai.core.errors import UserError
 from xai.core.runtime import Runtime
 from xai.core.settings import Count, Distinct, EvenCount, Whole, settings
 from xai.data.catalogue import OpenData, open_data
-from xai.data.pair import PairSet
 from xai.data.registry import Split
 from xai.explainers.registry import Row
 from xai.explainers.rows import load_row, made_from
 from xai.models.vit import VitParams
 from xai.papers.salvage.explainers import LearnedSettings
 from xai.study.case import Case, check_images
+from xai.study.mosaic import check_probe, with_probe
 from xai.study.params import StudySettings, open_metrics, open_rows
-from xai.study.scores import Chosen
 from xai.study.study import Study
-
-PROBE = "grid_pointing"
-"""The metric that pairs of objects are for."""
 
 Examples = tuple[Whole, ...] | Literal["classes"] | Count
 """Images of a sheet: their numbers in the split, `classes` for the first of each class, or how many, evenly spread."""
@@ -83,15 +79,12 @@ def open_study(asked: SalvageStudy, runtime: Runtime) -> StudyWithExamples:
     check_images(data, asked.case)
     examples = {name: chosen(data, asked.case.split, wanted, name) for name, wanted in asked.examples.items()}
     if probe is not None:
-        _check_probe(probe, data)
+        check_probe(probe, data.name, data.source.classes)
     shorter = over_length(rows, asked.lengths)
     networks = VitStages(runtime, asked.model, data, asked.classifier, asked.seed, asked.surrogate)
     surrogate, classifier = explained(networks, "surrogate"), explained(networks, "classifier")
     case = Case(runtime, surrogate, data, asked.case, asked.seed, compared=classifier)
-    cases: list[tuple[Case, Sequence[Chosen]]] = [(case, [each for each in metrics if each.metric.name != PROBE])]
-    pairs = [each for each in metrics if each.metric.name == PROBE]
-    if probe is not None:
-        cases.append((_probed(case, probe, asked.probe_images), pairs))
+    cases = with_probe(case, metrics, None if probe is None else _probed(case, probe, asked.probe_images))
     reference = None if asked.reference is None else load_row(asked.reference, asked.explainers, asked="reference")
     others = made_from(rows, asked.explainers)
     return StudyWithExamples([*rows, *shorter], cases, others, reference, examples=examples)
@@ -138,10 +131,3 @@ def _probed(case: Case, probe: OpenData, images: int) -> Case:
     # Rows 2i and 2i + 1 are the two questions about one picture.
     only = tuple(range(min(images, len(probe.source.labels(case.split)))))
     return replace(case, data=probe, name="probe", only=only, compared=None, home=case)
-
-
-def _check_probe(probe: OpenData, data: OpenData) -> None:
-    if not isinstance(probe.source, PairSet):
-        raise UserError(f"probe={probe.name} is no data set of pairs: use mnist_pair")
-    if tuple(probe.source.classes) != tuple(data.source.classes):
-        raise UserError(f"probe={probe.name} has other classes than data={data.name}: use pairs of the same")

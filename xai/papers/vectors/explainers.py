@@ -14,8 +14,7 @@ from xai.explainers.controls.position_prior import SameMap
 from xai.explainers.learned.networks import SelfExplaining
 from xai.explainers.registry import Context, ExplainerParams, Prepared, explainer
 from xai.papers.vectors.fine_tuning import parameters
-from xai.papers.vectors.params import Factor
-from xai.papers.vectors.transfer import Transfer
+from xai.papers.vectors.transfer import Factor, Transfer
 from xai.study.case import Case
 
 FINE_TUNED = ("ft_source", "ft_source_x", "ft_target", "ft_target_x")

@@ -16,20 +16,17 @@ from xai.explainers.rows import load_row
 from xai.papers.vectors.base import ModelParams
 from xai.papers.vectors.choice import Choice, choose
 from xai.papers.vectors.explainers import MovedSettings
-from xai.papers.vectors.params import TransferParams
-from xai.papers.vectors.transfer import Transfer
+from xai.papers.vectors.transfer import Transfer, TransferParams
 from xai.study.case import Case, check_images, check_side
 from xai.study.frame import Frames, Measurement, frames, join
 from xai.study.maps import explain
-from xai.study.mosaic import check_probe, probed
+from xai.study.mosaic import check_probe, probed, with_probe
 from xai.study.params import StudySettings, open_metrics, open_rows
 from xai.study.scores import Scores
 from xai.study.study import Study
 
 _CHOOSING = ("e_rmse", "accuracy")
 _REFERENCE = "ft_target@validation"
-_PROBE = "grid_pointing"
-"""The metric that several objects an image are for."""
 
 
 @settings
@@ -143,15 +140,10 @@ def open_study(asked: VectorsStudy, runtime: Runtime) -> TransferStudy:
     validation = replace(
         case, name="validation", params=replace(asked.case, split="validation", images=params.validation_images)
     )
-    cases = [(case, [each for each in chosen if each.metric.name != _PROBE])]
-    if probe is not None:
-        cases.append((probed(case, probe), [each for each in chosen if each.metric.name == _PROBE]))
+    cases = with_probe(case, chosen, None if probe is None else probed(case, probe))
     # Maps of a second class have references of their own, which the choice does without.
-    measured = [
-        each
-        for each in open_metrics([*asked.metrics, *_CHOOSING], asked.metric)
-        if "second" not in each.needs and each.metric.name != _PROBE
-    ]
+    measured = open_metrics([*asked.metrics, *_CHOOSING], asked.metric)
+    measured = [each for each in measured if not each.needs & {"second", "cells"}]
     choosing: dict[float, Study] = {}
     for alpha in alphas:
         settings = f"alpha={alpha:g}," if len(alphas) > 1 else ""
