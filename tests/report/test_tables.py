@@ -186,8 +186,8 @@ def test_a_sweep_has_a_row_for_each_value():
 def test_a_table_of_columns_that_nothing_has_is_refused():
     with pytest.raises(UserError, match="nothing in the frame has rma"):
         build_tables(MEASURED, TableParams(columns=["rma"]), COLUMNS)
-    with pytest.raises(UserError, match="spread=variance"):
-        TableParams(spread="variance")
+    with pytest.raises(UserError, match="spread=variance is unknown: use interval or deviation"):
+        build(TableParams, {"spread": "variance"})
 
 
 def test_the_frame_of_a_table_is_in_full_precision():

@@ -5,6 +5,7 @@ import pytest
 
 from tests.study.frames import COLUMNS, drawn, frame, lines, paired
 from xai.core.errors import UserError
+from xai.core.settings import build
 from xai.study.claims import RULE, Claim, Claims, judge, read_claims, table_of
 from xai.study.statistics import holm
 
@@ -55,8 +56,8 @@ def test_the_direction_is_what_is_better_unless_the_claim_says_so():
     assert found(lower, claim(metrics=["mif"], direction="higher"))[0].verdict == "does not hold"
     with pytest.raises(UserError, match="direction"):
         found(drawn({"ours": 0.2, "rise": 0.4}, "time_of_day"), claim(metrics=["time_of_day"]))
-    with pytest.raises(UserError, match="direction=up"):
-        claim(direction="up")
+    with pytest.raises(UserError, match="direction=up is unknown: use higher or lower"):
+        build(Claim, vars(claim()) | {"direction": "up"})
 
 
 @pytest.mark.parametrize(

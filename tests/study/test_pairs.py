@@ -11,6 +11,7 @@ from scipy import stats
 
 from tests.study.frames import COLUMNS, frame, lines
 from xai.core.errors import UserError
+from xai.core.settings import build
 from xai.report.layout import TableParams
 from xai.report.tables import build_tables
 from xai.study.claims import Claims, judge_pairs, table_of
@@ -113,8 +114,8 @@ def test_a_relation_holds_with_its_sign_and_not_against_it():
     assert table["difference"][0] == pytest.approx(1)
     assert -1 <= table["low"][0] <= table["high"][0] <= 1
     assert set(table["where"]) == {"pairs of 5 data sets · vit_tiny"}
-    with pytest.raises(UserError, match="sign=0"):
-        Relation(Quantity("near"), Quantity("far"), "", 0)
+    with pytest.raises(UserError, match="sign=0 is unknown: use 1 or -1"):
+        build(Relation, {"x": {"metric": "near"}, "y": {"metric": "far"}, "paper": "", "sign": 0})
 
 
 def test_the_chosen_source_is_compared_with_the_mean_of_all_sources_of_its_target():

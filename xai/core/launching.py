@@ -19,13 +19,9 @@ _running: list[subprocess.Popen[bytes]] = []
 
 @dataclass(frozen=True)
 class Command:
-    """A command of a launcher.
+    """A command of a launcher, in its place and with what is added to the environment.
 
-    Args:
-        arguments: What is typed.
-        run: The folder of the run, below which name its output is kept.
-        place: The folder it runs in.
-        environment: What is added to the environment.
+    `run` is the folder of the run, below which name its output is kept.
     """
 
     arguments: tuple[str, ...]

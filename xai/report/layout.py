@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import pandas as pd
 
@@ -42,12 +43,9 @@ class RowParams:
 
 @dataclass(frozen=True)
 class Group:
-    """Rows under one heading.
+    """Rows under one heading; they compete for the best value where they are `compared`.
 
-    Args:
-        heading: Above them.
-        rows: By name, in their order; `*` in a name stands for anything, the name of a kind for all other rows of it.
-        compared: Whether they compete for the best value.
+    Rows are named in their order; `*` in a name stands for anything, the name of a kind for all other rows of it.
     """
 
     heading: str
@@ -57,12 +55,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Published:
-    """Figures a paper printed, in the unit of the table.
-
-    Args:
-        about: What they were measured on.
-        figures: Data set -> row -> column -> mean, or [mean, deviation].
-    """
+    """Figures a paper printed, in the unit of the table: data set -> row -> column -> mean, or [mean, deviation]."""
 
     about: str
     figures: dict[str, dict[str, dict[str, float | list[float]]]]
@@ -128,9 +121,9 @@ class TableParams:
     rows: dict[str, RowParams] = field(default_factory=dict)
     highlighted: list[str] = field(default_factory=list)
     pool: list[str] = field(default_factory=list)
-    unit: str = "run"
+    unit: Literal["run", "data"] = "run"
     pairs: bool = False
-    spread: str = "interval"
+    spread: Literal["interval", "deviation"] = "interval"
     percent: bool = True
     digits: dict[str, int] = field(default_factory=dict)
     chance: bool = False
@@ -139,12 +132,6 @@ class TableParams:
     drop_empty: bool = False
     published: Published | None = None
     notes: list[str] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        """Refuse what no table can be made of."""
-        for name, value, known in (("spread", self.spread, SPREADS), ("unit", self.unit, UNITS)):
-            if value not in known:
-                raise UserError(f"{name}={value} is not known: use one of {', '.join(known)}")
 
     def row(self, name: str) -> RowParams:
         """How a row is called."""
@@ -240,13 +227,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Reasons:
-    """Why something is not there.
-
-    Args:
-        left_out: Frame of metrics that rows cannot have: explainer, metric (its family, or a column), reason.
-        unfit: Why rows were not measured, by name.
-        families: Metric family of each column.
-    """
+    """Why metrics are not there (a frame: explainer, metric or its family, reason), and rows are `unfit`, by name."""
 
     left_out: pd.DataFrame = field(default_factory=pd.DataFrame)
     unfit: Mapping[str, str] = field(default_factory=dict)

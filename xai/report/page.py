@@ -78,15 +78,9 @@ class Part:
 
 @dataclass(frozen=True)
 class Page:
-    """What a page holds.
+    """What a page holds: sentences of what it comes to first, then its parts, the command, and by name how it was made.
 
-    Args:
-        title: Of the page.
-        about: What was measured, in a line: model, data, images, seeds.
-        summary: What it comes to, a sentence each, printed first.
-        parts: In order.
-        command: What was typed.
-        made: How it was made, by name: lineage, versions, seconds.
+    `about` says in a line what was measured: model, data, images, seeds.
     """
 
     title: str

@@ -45,18 +45,11 @@ OTHER_SETTINGS = "@"
 
 @dataclass(frozen=True)
 class Shown:
-    """What a study is shown as.
+    """What a study is shown as: tables by the name of their file, verdicts, figures, sheets of maps, and its costs.
 
-    Args:
-        tables: By the name of their file.
-        claims: Verdicts, and the numbers behind them.
-        figures: Those that could be drawn.
-        missing: A line for each that could not, and for each row that was left out.
-        summary: What it comes to, a sentence each.
-        pictures: Sheets of maps.
-        costs: The frame of costs.
-        opening: Pictures that the page opens with.
-        tiles: The grid of the same images under all rows.
+    `missing` has a line for each figure that could not be drawn and each row that was left out; `summary` says what it
+    comes to, a sentence each; the page begins with the pictures of `opening`; `tiles` is the grid of the same images
+    under all rows.
     """
 
     tables: Mapping[str, Sequence[Table]]

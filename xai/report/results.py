@@ -23,16 +23,10 @@ _TEXT = ("group", "row", "label", "over", "mark", "heading", "paper", "than", "w
 
 @dataclass(frozen=True)
 class Origin:
-    """What made results.
+    """What made results: the command that was typed, how many runs, of which seeds, by which version, where and when.
 
-    Args:
-        command: That was typed.
-        runs: How many.
-        seeds: Of the runs.
-        version: Of this framework.
-        commit: Of its repository when the runs were made, or several; empty where there is none.
-        machine: Cores and processor, or GPU.
-        date: Of the day it was written, YYYY-MM-DD.
+    `commit` is that of the repository when the runs were made, or several; empty where there is none. The machine is
+    told by its cores and processor, or its GPU; the date is YYYY-MM-DD.
     """
 
     command: str

@@ -19,14 +19,9 @@ _SIDE = 160
 
 @dataclass(frozen=True)
 class Tile:
-    """An explainer in the grid.
+    """A row in the grid: its maps as data URIs, one an image.
 
-    Args:
-        label: Of the row.
-        kind: Of the row.
-        maps: A data URI for each image.
-        values: By metric, its mean as text; empty where it has none.
-        places: By metric, its place among the tiles, 0 for the best.
+    By metric, `values` has its mean as text (empty where it has none), and `places` its place, 0 for the best.
     """
 
     label: str
@@ -38,13 +33,9 @@ class Tile:
 
 @dataclass(frozen=True)
 class Tiles:
-    """The grid.
+    """The grid: images as data URIs, with the class that is explained as `names`, and a tile for each explainer.
 
-    Args:
-        images: A data URI for each image.
-        names: What stands below each image: the class that is explained.
-        tiles: One for each explainer.
-        orders: Metrics that the tiles can be sorted by: name to label.
+    `orders` are the metrics that the tiles can be sorted by: name to label.
     """
 
     images: Sequence[str]

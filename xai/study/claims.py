@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 import yaml
@@ -21,7 +21,6 @@ from xai.study.pairs import Choice, Relation, Share, judge_choice, judge_relatio
 from xai.study.statistics import LEVEL, MINIMUM_SEEDS, Difference, difference, holm, wide
 
 HOLDS, FAILS, UNDECIDED, NOT_MEASURED = VERDICTS = ("holds", "does not hold", "undecided", "not measured")
-DIRECTIONS = ("higher", "lower")
 KINDS = ("post-hoc", "trained", "refined", "control", "classifier")
 """What an explainer's row may be; in place of a row's name it stands for all rows of that kind."""
 
@@ -53,7 +52,7 @@ class Claim:
         text: In words; may hold {above}, {below} and {metric}.
         heading: Of the grid it is shown in, which other claims may share; empty: each comparison has a line of its own.
         than: The metric of `below`, where it is another one.
-        direction: "higher" or "lower": where `above` is claimed to be; null takes what is better.
+        direction: Where `above` is claimed to be; null takes what is better.
         margin: By how much at least, in the unit of the frame: 0.03 is three percentage points.
         but: Rows that a kind does not stand for.
     """
@@ -65,7 +64,7 @@ class Claim:
     text: str = "{above} is ahead of {below} in {metric}"
     heading: str = ""
     than: str | None = None
-    direction: str | None = None
+    direction: Literal["higher", "lower"] | None = None
     margin: float = 0.0
     but: list[str] = field(default_factory=list)
 
@@ -73,8 +72,6 @@ class Claim:
         """Refuse what is no claim."""
         if not (self.metrics and self.above and self.below):
             raise UserError(f"the claim {self.text!r} needs metrics, above and below: name at least one of each")
-        if self.direction is not None and self.direction not in DIRECTIONS:
-            raise UserError(unknown(f"direction={self.direction}", self.direction, DIRECTIONS, "direction", "use"))
 
 
 @dataclass(frozen=True)

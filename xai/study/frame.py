@@ -22,15 +22,7 @@ _TEXT = ("case", "explainer", "label", "kind", "metric", "curve", "model", "data
 
 @dataclass(frozen=True)
 class Measurement:
-    """All that a study measured of one row in one case.
-
-    Args:
-        case: The case.
-        row: The row.
-        maps: What the row says of the images.
-        scores: By metric family.
-        left_out: Why a metric could not be had, by its name.
-    """
+    """All that a study measured of one row in one case: scores by metric family, and why a metric could not be had."""
 
     case: Case
     row: Row

@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice, permutations
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -28,14 +28,7 @@ _ONE = 1 - 1e-12
 
 @dataclass(frozen=True)
 class Quantity:
-    """One number of each pair.
-
-    Args:
-        metric: A metric.
-        row: Of which row.
-        less: The row whose value of the same pair is subtracted; empty: nothing.
-        label: In figures and claims; empty: that of the metric.
-    """
+    """One number of each pair: a metric of a row, less that of another where one is named; `label` is for figures."""
 
     metric: str = ""
     row: str = "proposed"
@@ -45,37 +38,20 @@ class Quantity:
 
 @dataclass(frozen=True)
 class Relation:
-    """Two numbers of each pair are claimed to go together.
+    """Two numbers of each pair are claimed to go together: x, which is known beforehand, tells y.
 
-    Args:
-        x: The one that is known beforehand.
-        y: The one that it is to tell.
-        paper: Where in the paper.
-        sign: Of the correlation, 1 or -1.
+    `paper` says where in the paper; `sign` is that of the correlation: 1, both grow together, or -1.
     """
 
     x: Quantity
     y: Quantity
     paper: str
-    sign: int
-
-    def __post_init__(self) -> None:
-        """Refuse a correlation that has no direction."""
-        if self.sign not in (1, -1):
-            raise UserError(f"a relation with sign={self.sign}: give 1, both grow together, or -1")
+    sign: Literal[1, -1]
 
 
 @dataclass(frozen=True)
 class Condition:
-    """A row's value divided by another's lies beyond a number.
-
-    Args:
-        metric: A metric.
-        row: The row.
-        relative_to: The row it is divided by.
-        below: It is to be below this; null: no such limit.
-        least: It is to be at least this; null: no such limit.
-    """
+    """A metric of a row, divided by that of `relative_to`, lies `below` one number and is at `least` another."""
 
     metric: str
     row: str
@@ -86,14 +62,7 @@ class Condition:
 
 @dataclass(frozen=True)
 class Share:
-    """All of some conditions are claimed to hold in most of the pairs.
-
-    Args:
-        text: In words.
-        conditions: All of them.
-        paper: Where in the paper.
-        of: The share of the pairs that has to be exceeded.
-    """
+    """All of some conditions are claimed to hold in more than the share `of` the pairs; `paper` says where."""
 
     text: str
     conditions: list[Condition] = field(default_factory=list)
@@ -105,12 +74,8 @@ class Share:
 class Choice:
     """Of the sources of a target, the one that is best by something known beforehand is claimed to be a good choice.
 
-    Args:
-        text: In words.
-        by: What is known.
-        lowest: Whether the lowest of it is chosen, else the highest.
-        of: What the choice is to be better in: lower than the mean over all sources of the target.
-        paper: Where in the paper.
+    It is the one with the `lowest` of `by`, else the highest, and is to be lower in `of` than the mean over all sources
+    of the target; `paper` says where in the paper.
     """
 
     text: str

@@ -25,13 +25,7 @@ _CHANCE = "chance/"
 
 @dataclass(frozen=True)
 class Chosen:
-    """A metric with its settings.
-
-    Args:
-        metric: The metric.
-        params: Its settings.
-        whole: Whether all of its columns are wanted, those too that need maps of a second class.
-    """
+    """A metric with its settings; `whole` where all of its columns are wanted, also those of a second class's maps."""
 
     metric: Metric
     params: Any

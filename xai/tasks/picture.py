@@ -47,14 +47,9 @@ _TOP = 5
 
 @dataclass(frozen=True)
 class PostHocParams:
-    """How a picture is explained by a classifier that does not explain itself.
+    """How a picture is explained by a classifier that does not explain itself: by a row, whose map is then refined.
 
-    Args:
-        row: The explainer whose map comes first.
-        objective: What its refinement improves, and by which references maps are measured.
-        refinement: How it is refined.
-        seed: Of all that is drawn.
-        references: By which the maps are measured; none measures nothing.
+    `references` are those that maps are measured by; without any, nothing is measured.
     """
 
     row: Row

@@ -15,12 +15,8 @@ from xai.report.figures.style import Line, band, grid, intervals, legend_below, 
 class BudgetParams:
     """A panel for each metric.
 
-    Args:
-        metrics: In their order.
-        lines: Rows that differ in their cost, joined.
-        levels: Rows that are drawn at the height of their mean, whatever they cost.
-        cost: Across, a column of the frame of costs.
-        label: Of that axis.
+    `lines` join rows that differ in their `cost`, a column of the frame of costs, which is across; `levels` are rows
+    that are drawn at the height of their mean, whatever they cost.
     """
 
     metrics: list[str] = field(default_factory=list)

@@ -167,13 +167,7 @@ def _shares(own: pd.DataFrame, other: pd.DataFrame) -> NDArray[np.float64] | Non
 
 @dataclass(frozen=True)
 class CostParams:
-    """Quality against cost.
-
-    Args:
-        metric: Up.
-        cost: Across, a column of the frame of costs.
-        label: Of the cost's axis.
-    """
+    """A metric (up) against a column of the frame of costs (across), with the label of that axis."""
 
     metric: str = ""
     cost: str = "milliseconds"

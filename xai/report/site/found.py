@@ -22,13 +22,7 @@ _DEPTH = 4
 
 @dataclass(frozen=True)
 class Run:
-    """The folder of a run that has ended, or of a sweep.
-
-    Args:
-        folder: It.
-        name: Its place below the outputs.
-        runs: Those of a sweep; none of a run.
-    """
+    """The folder of a run that has ended, or of a sweep with its runs; named by its place below the outputs."""
 
     folder: Path
     name: str

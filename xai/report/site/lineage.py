@@ -15,17 +15,9 @@ _LARGEST = 2**22
 
 @dataclass(frozen=True)
 class Made:
-    """An artifact, as its manifest has it.
+    """An artifact, as its manifest has it: bytes of its files by name, keys of what it was made from.
 
-    Args:
-        kind: Of the artifact.
-        key: Its key in the store.
-        path: Its folder.
-        created: When, ISO 8601 in UTC.
-        seconds: It took.
-        files: Bytes, by name.
-        parents: Keys of the artifacts it was made from.
-        metric: The metric, where it holds scores.
+    `created` is in ISO 8601, UTC; `metric` is set where it holds scores.
     """
 
     kind: str

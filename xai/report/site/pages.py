@@ -50,23 +50,11 @@ class Chart:
 
 @dataclass
 class Page:
-    """A page of a run or a sweep.
+    """A page of a run or a sweep: its file is `<slug>.html`, and what belongs to it lies in the folder of that name.
 
-    Args:
-        run: Which.
-        slug: Its file is `<slug>.html`, and what belongs to it lies in the folder of that name.
-        about: A line.
-        summary: Sentences.
-        tables: What they show, the first one opened.
-        claims: Verdicts, as sheets.
-        notes: How verdicts are reached.
-        tally: How many came out which way.
-        charts: Figures.
-        pictures: Sheets of maps, of a run that wrote no gallery; paths from the page.
-        missing: What could not be shown, and why.
-        links: Pages of the runs of a sweep, or of the sweep of a run: label to href.
-        files: Files of the run: name, bytes, href.
-        data: What the script knows of it; see `site.js`.
+    `tables` and `claims` are sheets, `notes` say how verdicts are reached, and `tally` how many came out which way.
+    `pictures` are paths to sheets of maps, of a run that wrote no gallery; `links` lead to runs of a sweep, by label;
+    `files` are those of the run: name, bytes, href. `data` is what the script knows of it, see `site.js`.
     """
 
     run: Run
