@@ -312,6 +312,28 @@ def test_the_scale_multiplies_the_map() -> None:
     torch.testing.assert_close(scaled, 8 * plain)
 
 
+@pytest.mark.parametrize(("look", "sums"), [(True, (6,)), ("path", (3, 7, 11))])
+def test_a_skip_adds_the_sums_over_the_channels_in_equal_parts_to_begin_with(look: Any, sums: tuple[int, ...]) -> None:
+    seen = torch.randn(2, 12 if look == "path" else 8, 12, 12, generator=torch.Generator().manual_seed(4))
+    plain, skipping = (
+        DptDecoder(replace(TINY, pixels=2, gradient=look, skip=skip), [6] * 3, CLASSES) for skip in (False, True)
+    )
+    gains = skipping.gains
+    assert gains is not None
+    skipping.load_state_dict({**plain.state_dict(), "gains": gains})
+    given = (levels(), torch.tensor([0, 1]), picture(), seen)
+    drawn, corrected = (made.eval()(*given) for made in (plain, skipping))
+    torch.testing.assert_close(corrected, drawn + seen[:, sums].mean(1))
+    corrected.sum().backward()
+    assert gains.grad is not None
+    torch.testing.assert_close(gains.grad, seen.sum((0, 2, 3)))
+
+
+def test_a_skip_without_what_it_adds_is_refused() -> None:
+    with pytest.raises(UserError, match=r"skip=true adds what gradient shows: set gradient=path"):
+        replace(TINY, pixels=2, skip=True)
+
+
 def test_every_level_needs_its_factor() -> None:
     with pytest.raises(UserError) as caught:
         DptDecoder(TINY, [6, 6], CLASSES)

@@ -47,6 +47,8 @@ class DecoderParams:
             do not tell.
         gradient: Whether the stem sees the gradient of the class's logit beside the image, for a backward pass of the
             classifier a map; `path`: gradients on the way from each reference, for twelve. Not in the paper.
+        skip: Whether what `gradient` shows is also added to the map, beside what the decoder draws: the sums over the
+            channels, each times a gain that is learned and starts at one part in as many. Not in the paper.
         scale: What the map is multiplied by at the end (1): Sinkhorn's sharpness is the scale of the map.
         resampling: How levels are resized: `bilinear`, or `learned` by transposed convolutions to larger and a strided
             one to smaller sizes.
@@ -67,6 +69,7 @@ class DecoderParams:
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     pixels: Annotated[int, Field(ge=0, le=4096)] = 0
     gradient: Look = False
+    skip: bool = False
     scale: Annotated[float, Field(gt=0, le=1e6)] = 1.0
     resampling: Resampling = "bilinear"
     align_corners: bool = False
@@ -79,6 +82,8 @@ class DecoderParams:
         """Refuse a stem that is asked for and not there, and what no convolution resizes to."""
         if self.gradient and not self.pixels:
             raise FieldError("gradient", "is for the stem that looks at pixels: set pixels=16")
+        if self.skip and not self.gradient:
+            raise FieldError("skip", "adds what gradient shows: set gradient=path, or gradient=true")
         whole = all(float(max(factor, 1 / factor)).is_integer() for factor in self.resize)
         if self.resampling == "learned" and not whole:
             raise FieldError("resize", "with resampling=learned takes whole factors and their inverses: 4, 2, 1, 0.5")
@@ -129,6 +134,7 @@ class DptDecoder(nn.Module):
             _Stem(3 + evidence_channels(params.gradient), params.pixels, 4 * params.head) if params.pixels else None
         )
         self.refinement = _refinement(params)
+        self.gains = nn.Parameter(_even_sums(params.gradient)) if params.skip else None
         self.resize = nn.ModuleList(_resize(params, factor) for factor in params.resize)
         self.align_corners, self.scale = params.align_corners, params.scale
         if params.kaiming:
@@ -153,7 +159,10 @@ class DptDecoder(nn.Module):
             if self.stem is not None:
                 seen = torch.cat([2 * images - 1] + ([] if evidence is None else [evidence]), dim=1)
                 dense = self.stem(dense, seen.to(dense))
-            return self.refinement(dense)[:, 0].float() * self.scale
+            drawn: Tensor = self.refinement(dense)[:, 0].float() * self.scale
+            if self.gains is None or evidence is None:
+                return drawn
+            return drawn + torch.einsum("bkhw,k->bhw", evidence.float(), self.gains)
 
     def _decoded(self, levels: Sequence[Tensor], targets: Tensor, size: Sequence[int]) -> Tensor:
         classes = self.embedding(targets)
@@ -238,6 +247,14 @@ class _Stem(nn.Module):
         """Features [B, D, H, W], and what is seen at full resolution, [B, K, H, W], to features [B, D, H, W]."""
         scale, shift = self.look(seen).chunk(2, dim=1)
         return features * (1 + scale) + shift
+
+
+def _even_sums(look: Look) -> Tensor:
+    """Gains of the evidence's channels: the sums over the colours share 1, single colours have 0."""
+    gains = torch.zeros(evidence_channels(look))
+    sums = gains[3::4] if look == "path" else gains[6:7]
+    sums += 1 / len(sums)
+    return gains
 
 
 def _refinement(params: DecoderParams) -> nn.Sequential:

@@ -135,7 +135,7 @@ def check_levels(model: NetworkParams, params: RankingSettings) -> None:
     with torch.device("meta"):
         network = model.build(2) if name is None else headless(name, model.image_size)
         features = FrozenFeatures(network, params.levels, model.mean, model.std, model.image_size)
-        DenseExplainer(features, replace(params.decoder, gradient=False), 2)
+        DenseExplainer(features, replace(params.decoder, gradient=False, skip=False), 2)
 
 
 def _fingerprint(path: str) -> str:

@@ -64,6 +64,8 @@ class RankingSettings(_OfPixels):
         values = asdict(self)
         values["objective"].pop("chunk")
         values["backbone"].pop("weights")
+        if not self.decoder.skip:
+            values["decoder"].pop("skip")  # as before there was one
         return values
 
 
