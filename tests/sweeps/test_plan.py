@@ -94,6 +94,24 @@ def test_explainers_that_a_comparison_or_a_vector_trains_are_part_of_its_plan() 
         assert vector[each] % (16 * (4 + 3)) == 0 < vector[each]
 
 
+def test_what_a_decoder_looks_at_a_second_classifier_and_a_second_column_are_part_of_the_plan() -> None:
+    (stages,) = planned("experiment=ranking_beyond", "explainers.ranking.fit.epochs=3")
+    assert stages["second classifier, cnn_tiny"] == stages["classifier"]
+    # 4,000 images, three times: two paths of four points, forwards and backwards, what is seen, and its own.
+    by_look = {"ranking": 3, "ranking_path": 3 * 12}
+    for row, seen in by_look.items():
+        assert stages[f"training of {row}"] == 4000 * 3 * (2 * 4 * 3 + seen + 3)
+    (one,), (two,) = (
+        planned("experiment=vectors_mnist", f"transfer.other_column={each}") for each in ("false", "true")
+    )
+    doubled = {name for name in one if two[name] == 2 * one[name] > 0}
+    assert doubled == {
+        "kernel_shap of the source, glyphs_scattered",
+        "kernel_shap of the target's training images",
+    }
+    assert all(two[name] == one[name] for name in one.keys() - doubled)
+
+
 def test_a_rate_that_is_measured(sweep: Sweeping, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("xai.sweeps.plan.passes_a_second", lambda model, device: passes_a_second(model, device, 0.01, 2))

@@ -22,6 +22,7 @@ from xai.core.optimisation import FitParams
 from xai.data.facts import counts
 from xai.explainers.registry import Row
 from xai.explainers.rows import ALL, every_row, load_row, made_from
+from xai.models import evidence
 from xai.papers.ranking.study import RankingStudy
 from xai.papers.salvage.study import SalvageStudy
 from xai.papers.vectors.study import VectorsStudy
@@ -137,6 +138,9 @@ class _Plan:
         rows = open_rows(asked.rows, asked.explainers)
         wanted = [*rows, *made_from(rows, asked.explainers).values()]
         explained = self.train("classifier", asked.classifier.fit, self.images["train"], 3, own=asked.classifier)
+        if judge := getattr(asked, "judge", None):
+            fit = asked.classifier.fit
+            self.train(f"second classifier, {judge}", fit, self.images["train"], 3, own=(judge, asked.classifier))
         surrogate = self.learned(wanted, asked.surrogate, explained, always=isinstance(asked, SalvageStudy))
         return [surrogate if isinstance(asked, SalvageStudy) and surrogate else explained]
 
@@ -169,7 +173,7 @@ class _Plan:
         supervision = load_row(asked.supervision, asked.explainers)
         alphas = params.alpha_grid if params.alpha is None else (params.alpha,)
         lambdas = params.lambda2_grid if params.lambda2 is None else (params.lambda2,)
-        supervised = params.source_images or source["train"]
+        supervised, columns = params.source_images or source["train"], 2 if params.other_column else 1
         fixed, moving = {"fixed": True}, {"fixed": params.fixed_target}
         ft_source = self.train("ft source", params.source_fit, supervised, 3, on=asked.source, own=fixed)
         train = params.target_images or self.images["train"]
@@ -181,7 +185,12 @@ class _Plan:
             explaining.append(self.learn(f"{name} on the source", supervision, whole, ft_source, on=asked.source))
             bounding.append(self.learn(name, supervision, self.images["train"], ft_target))
         source_x = self.explain(
-            supervision, supervised, "train", f"the source, {_title(asked.source)}", *explaining, on=asked.source
+            supervision,
+            columns * supervised,
+            "train",
+            f"the source, {_title(asked.source)}",
+            *explaining,
+            on=asked.source,
         )
         moved = [
             self.train(
@@ -199,7 +208,7 @@ class _Plan:
         if "ft_target_x" in asked.rows:
             images = params.bound_images or train
             bound = with_coalitions(supervision, params.bound_coalitions)
-            target_x = self.explain(bound, images, "train", "the target's training images", *bounding)
+            target_x = self.explain(bound, columns * images, "train", "the target's training images", *bounding)
             alpha = alphas[0] if len(alphas) == 1 else None
             chosen.append(self.train("ft target+X", params.bound_fit, images, 3, target_x, own=alpha))
         split = asked.case.split
@@ -248,7 +257,7 @@ def _of_surrogate(row: Row) -> bool:
 def _learning(params: Any) -> float:
     """Passes of the classifier for one training image of an explainer, beside its own."""
     if hasattr(params, "objective"):
-        return 2.0 * params.objective.steps * _FORWARD_AND_BACKWARD
+        return 2.0 * params.objective.steps * _FORWARD_AND_BACKWARD + evidence.passes(params.decoder.gradient)
     return float(getattr(params, "masks", 0))
 
 
