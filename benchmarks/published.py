@@ -13,8 +13,7 @@ from torch import Tensor
 from xai.ranking.areas import Classify, peak_penalty
 from xai.ranking.objective import Draw, ObjectiveParams, Question
 from xai.ranking.paths import open_reference
-from xai.ranking.sinkhorn import plain_sinkhorn
-from xai.ranking.sorting import assignment_scores
+from xai.ranking.sorting import assignment_scores, plain_sinkhorn
 
 
 def published_loss(

@@ -1,4 +1,4 @@
-"""Sinkhorn's normalisation, forwards and backwards: `xai.ranking.sinkhorn` beside the loop that autograd follows."""
+"""Sinkhorn's normalisation, forwards and backwards: `xai.ranking.sorting` beside the loop that autograd follows."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,8 +10,7 @@ from benchmarks.harness import Benchmark, Contender, Group, Measurement, Report
 from benchmarks.host import Work
 from benchmarks.setup import Setup
 from benchmarks.tables import failed, mebibytes, ratio, table
-from xai.ranking.sinkhorn import plain_sinkhorn, sinkhorn
-from xai.ranking.sorting import assignment_scores, gumbel_noise
+from xai.ranking.sorting import assignment_scores, gumbel_noise, plain_sinkhorn, sinkhorn
 
 ALIKE = 1e-4
 """The most that an entry of P or of the gradient may differ by, as a share of the largest."""

@@ -12,7 +12,6 @@ from xai.methods.classifier import focused_patches
 from xai.ranking.refinement import in_units
 from xai.rounding import is_constant
 from xai.sampling import importance_weights
-from xai.shapley.design import random_coalitions
 from xai.shapley.masks import random_masks
 
 
@@ -44,7 +43,7 @@ def test_equal_random_numbers_are_taken_in_their_order(monkeypatch: pytest.Monke
     sizes = torch.full((50,), 70)
     rows = [
         *random_masks(1, 196, sizes, generator)[0],
-        *random_coalitions(196, sizes, generator),
+        *random_masks(1, 196, sizes, generator)[0],
         *(focused_patches(torch.zeros(50, 14, 14, dtype=torch.bool), (14, 14), 70, generator)),
     ]
     state = torch.Generator().manual_seed(0)

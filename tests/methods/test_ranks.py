@@ -4,7 +4,7 @@ from collections.abc import Callable
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -20,13 +20,13 @@ from xai.data.scatter import ScatterParams
 from xai.methods import vit_shapley
 from xai.methods.classifier import Classifier
 from xai.methods.contrastive import ContrastivePretraining
-from xai.methods.masks import SAMPLINGS
 from xai.methods.salvage import Salvage
 from xai.methods.self_explainer import SelfExplainer
 from xai.methods.surrogate import Surrogate
 from xai.methods.vit_shapley import VitShapley
 from xai.models.explainer import SalvageNetwork, ShapleyNetwork
 from xai.models.factory import build_clip, build_explainer, build_tokenizer
+from xai.shapley.masks import Sampling
 
 pytestmark = pytest.mark.filterwarnings("ignore:You are trying to .self.log")
 
@@ -112,7 +112,7 @@ def at(rank: int) -> Any:
     return SimpleNamespace(global_step=7, global_rank=rank, estimated_stepping_batches=100, barebones=True)
 
 
-@pytest.mark.parametrize("method", ["surrogate", "vit_shapley", *SAMPLINGS])
+@pytest.mark.parametrize("method", ["surrogate", "vit_shapley", *get_args(Sampling)])
 def test_ranks_agree_on_the_sizes_of_masks_and_not_on_their_patches(
     method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

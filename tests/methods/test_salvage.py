@@ -1,5 +1,5 @@
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import scipy.spatial.distance
@@ -20,9 +20,9 @@ from tests.methods.tiny_salvage import (
     train,
 )
 from tests.shapley.tables import codes
-from xai.methods.masks import SAMPLINGS
 from xai.methods.salvage import Salvage, log_predictions
 from xai.models.explainer import SalvageNetwork, ShapleyParts
+from xai.shapley.masks import Sampling
 
 pytestmark = pytest.mark.filterwarnings("ignore:You are trying to .self.log")
 
@@ -76,7 +76,7 @@ def test_a_step_is_equation_5(outputs: int, temperature: float) -> None:
     assert len(expected) == 24
 
 
-@pytest.mark.parametrize("sampling", SAMPLINGS)
+@pytest.mark.parametrize("sampling", get_args(Sampling))
 def test_a_step_draws_the_same_in_a_resumed_run_and_one_size_a_slot(sampling: str) -> None:
     phi, labels = torch.randn(6, PLAYERS, 3, generator=torch.Generator().manual_seed(1)), torch.arange(6) % 3
 
@@ -134,7 +134,7 @@ def test_informed_masks_follow_the_current_map_of_the_true_class() -> None:
         assert not keep[image, ~important & smaller, image].any()
 
 
-@pytest.mark.parametrize("sampling", SAMPLINGS)
+@pytest.mark.parametrize("sampling", get_args(Sampling))
 def test_an_untrained_explainer_draws_patches_evenly(sampling: str) -> None:
     learner, given = salvage(sampling, masks=64), batch(60)
     parts = learner.network.parts(given.pixels)

@@ -21,11 +21,11 @@ from tests.toolbox import randn
 from xai.core.errors import UserError
 from xai.explainers.learned.networks import VitShapleyExplainer
 from xai.methods import vit_shapley as module
-from xai.methods.masks import weights_of
 from xai.methods.vit_shapley import VitShapley, efficient, fast_shap_loss, predictions_with_ends
 from xai.models.explainer import ShapleyNetwork, column
 from xai.shapley.exact import exact_shapley
 from xai.shapley.importance import kernel_weights
+from xai.shapley.masks import weights_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:You are trying to .self.log")
 

@@ -4,8 +4,7 @@ import torch
 from tests.ranking.toys import published_masks
 from tests.toolbox import randn
 from xai.core.errors import UserError
-from xai.ranking.sinkhorn import plain_sinkhorn
-from xai.ranking.sorting import percentiles, soft_masks
+from xai.ranking.sorting import percentiles, plain_sinkhorn, soft_masks
 
 
 def permutation(cells: int = 6) -> torch.Tensor:

@@ -5,9 +5,8 @@ import torch
 from torch import Tensor
 
 from tests.toolbox import randn
-from xai.ranking import sinkhorn as module
-from xai.ranking.sinkhorn import plain_sinkhorn, sinkhorn
-from xai.ranking.sorting import assignment_scores
+from xai.ranking import sorting as module
+from xai.ranking.sorting import assignment_scores, plain_sinkhorn, sinkhorn
 
 WAYS = {"scaling": math.inf, "potentials": -1.0}
 """Bounds of the drift that leave one way of computing it."""

@@ -8,8 +8,7 @@ from scipy.stats import kstest
 
 from tests.toolbox import randn, seeded
 from xai.core.errors import UserError
-from xai.ranking.sinkhorn import plain_sinkhorn
-from xai.ranking.sorting import assignment_scores, check_finite_scores, gumbel_noise, soft_sort
+from xai.ranking.sorting import assignment_scores, check_finite_scores, gumbel_noise, plain_sinkhorn, soft_sort
 
 
 def test_affinities_are_the_published_ones() -> None:

@@ -11,7 +11,7 @@ from torchvision.transforms.v2.functional import gaussian_blur
 from tests.toolbox import randn, seeded
 from xai.ranking.areas import confidence
 from xai.ranking.objective import Draw, Judgement, ObjectiveParams, Question
-from xai.ranking.sinkhorn import plain_sinkhorn
+from xai.ranking.sorting import plain_sinkhorn
 
 MEAN = torch.tensor([0.4, 0.5, 0.6])
 PARAMS = ObjectiveParams(

@@ -14,7 +14,6 @@ from tests.shapley.tables import TableGame, all_rows, shapley_by_permutations
 from xai.models.maskable import class_logits
 from xai.shapley.distribution import (
     DIVERGENCES,
-    antithetic_orders,
     distribution_loss,
     distribution_values,
     jensen_shannon,
@@ -22,6 +21,7 @@ from xai.shapley.distribution import (
     shapley_distribution,
 )
 from xai.shapley.exact import exact_shapley
+from xai.shapley.permutation import antithetic_orders
 
 PLAYERS = 4
 EVERY = all_rows(PLAYERS)[None]

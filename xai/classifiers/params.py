@@ -8,10 +8,9 @@ from xai.core.optimisation import FitParams
 from xai.core.settings import Count, EvenCount, FieldError, Positive, Share, settings
 from xai.models.geometry import Width
 from xai.models.segmenter import Decoder
+from xai.shapley.masks import Sampling
 
 Portion = Annotated[float, Field(gt=0, le=1)]
-
-Sampling = Literal["informed", "informed_paired", "uniform", "shapley_kernel", "paired", "mixed"]
 
 
 @settings
@@ -76,7 +75,7 @@ class SalvageParams(ExplainerFit):
     """SALVAGE.
 
     Args:
-        sampling: How masks are drawn, see `xai.methods.masks`; `informed` in the paper.
+        sampling: How masks are drawn, see `xai.shapley.masks`; `informed` in the paper.
         temperature: Of the Shapley distribution; 1 in the paper.
         divergence: `jensen_shannon`, as in the paper, or `kullback_leibler`.
         anchored: Whether u of no patch is the surrogate's own answer, and phi- one constant (ours), or phi- is learned
@@ -94,7 +93,7 @@ class VitShapleyParams(ExplainerFit):
     """ViT-Shapley.
 
     Args:
-        sampling: How masks are drawn, see `xai.methods.masks`: of the Shapley kernel (`paired` as published,
+        sampling: How masks are drawn, see `xai.shapley.masks`: of the Shapley kernel (`paired` as published,
             `shapley_kernel`), or by the explainer's own attributions (`informed`, `mixed`).
         weighted: Whether the latter are weighed back to the kernel, without which no Shapley values are learned.
     """

@@ -7,11 +7,11 @@ from xai.core.optimisation import FitParams
 from xai.data.module import Batch
 from xai.games import PatchGame
 from xai.methods.learner import Learner
-from xai.methods.masks import draw_masks, is_informed
 from xai.models.explainer import SalvageNetwork, ShapleyParts, column
 from xai.models.maskable import MaskableClassifier
 from xai.sampling import common_and_own
 from xai.shapley.distribution import distribution_loss
+from xai.shapley.masks import draw_masks, is_informed
 
 
 class Salvage(Learner):
@@ -21,7 +21,7 @@ class Salvage(Learner):
         network: The explainer; trained in place.
         surrogate: What answers v(S), frozen.
         masks: Coalitions an image and step; even, of `mixed` sampling a multiple of 4.
-        sampling: One of `xai.methods.masks.SAMPLINGS`; the paper's is `informed`. No mask is weighed: u(S) shall be
+        sampling: A `xai.shapley.masks.Sampling`; the paper's is `informed`. No mask is weighed: u(S) shall be
             v(S) wherever one looks, and has no minimiser that hangs on how often it was asked, but for what it cannot
             fit.
         temperature: Of equation 4.

@@ -6,12 +6,12 @@ from torch import Tensor
 from xai.core.optimisation import FitParams
 from xai.data.module import Batch
 from xai.methods.learner import Learner
-from xai.methods.masks import draw_masks, is_informed, weights_of
 from xai.methods.salvage import log_predictions
 from xai.models.explainer import ShapleyNetwork, column
 from xai.models.maskable import MaskableClassifier
 from xai.models.unet import FastShapNetwork
 from xai.sampling import common_and_own
+from xai.shapley.masks import draw_masks, is_informed, weights_of
 
 
 def efficient(values: Tensor, grand: Tensor, null: Tensor) -> Tensor:
@@ -65,7 +65,7 @@ class VitShapley(Learner):
         surrogate: What answers v(S), frozen.
         masks: Coalitions an image and step; even, for they come with their complements.
         params, seed, stage: As of `Learner`.
-        sampling: One of `xai.methods.masks.SAMPLINGS`; of the kernel are `paired` and `shapley_kernel`.
+        sampling: A `xai.shapley.masks.Sampling`; of the kernel are `paired` and `shapley_kernel`.
         weighted: Whether `informed` and `mixed` masks are weighed back to the Shapley kernel. If not, what is learned
             is no Shapley value (see `fast_shap_loss`).
     """

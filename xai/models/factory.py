@@ -243,7 +243,7 @@ _WORD = re.compile(r"[a-z0-9]+|[^\sa-z0-9]")
 
 
 class WordTokenizer:
-    """Captions to token numbers, in open_clip's calling convention.
+    """Captions to token numbers for the embedded CLIP, in open_clip's calling convention.
 
     A word outside the vocabulary is spelled in characters, so that every class name has tokens. The end token has the
     highest number, because open_clip reads the text embedding at the position of the largest token.

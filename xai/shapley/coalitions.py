@@ -3,10 +3,10 @@
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
 
-from xai.shapley.design import Design, check_pairs, random_coalitions, shapley_kernel_sizes, with_complements
+from xai.shapley.design import Design, check_pairs, shapley_kernel_sizes
 from xai.shapley.distinct import distinct_pairs
+from xai.shapley.masks import kernel_sizes, paired_masks, random_masks
 
 
 def sample(name: str, players: int, coalitions: int, generator: torch.Generator) -> Design:
@@ -34,14 +34,15 @@ def shapley_kernel(players: int, coalitions: int, generator: torch.Generator) ->
     """Independent draws from the Shapley kernel, with replacement (Lundberg and Lee 2017)."""
     if players < 2 or coalitions < 1:
         raise ValueError(f"sampling needs 2 or more players and 1 or more coalitions, not {players}, {coalitions}")
-    return Design.drawn(random_coalitions(players, _kernel_sizes(players, coalitions, generator), generator))
+    (drawn,) = random_masks(1, players, kernel_sizes(players, coalitions, generator), generator)
+    return Design.drawn(drawn)
 
 
 def paired(players: int, coalitions: int, generator: torch.Generator) -> Design:
     """Draws from the Shapley kernel, each followed by its complement (Covert and Lee 2021): S is even."""
     check_pairs(players, coalitions)
-    sizes = _kernel_sizes(players, coalitions // 2, generator)
-    return Design.drawn(with_complements(random_coalitions(players, sizes, generator)), paired=True)
+    (drawn,) = paired_masks(1, players, coalitions // 2, generator)
+    return Design.drawn(drawn, paired=True)
 
 
 def leverage(players: int, coalitions: int, generator: torch.Generator) -> Design:
@@ -65,7 +66,3 @@ SAMPLERS: dict[str, Callable[[int, int, torch.Generator], Design]] = {
     sampler.__name__: sampler for sampler in (shapley_kernel, paired, leverage, without_replacement)
 }
 """Samplers by name: of M players, S coalitions, with a generator."""
-
-
-def _kernel_sizes(players: int, draws: int, generator: torch.Generator) -> Tensor:
-    return 1 + torch.multinomial(shapley_kernel_sizes(players), draws, replacement=True, generator=generator)

@@ -73,12 +73,6 @@ class Design:
         return cls(coalitions, weights, torch.zeros_like(weights), paired)
 
 
-def random_coalitions(players: int, sizes: Tensor, generator: torch.Generator) -> Tensor:
-    """Bool [S, M]: for each of `sizes` [S], one of the coalitions of that size, every one alike."""
-    ranks = torch.rand(len(sizes), players, generator=generator).argsort(dim=1, stable=True).argsort(1)
-    return ranks < sizes[:, None]
-
-
 def with_complements(coalitions: Tensor) -> Tensor:
     """Bool [2S, M] from [S, M]: each row is followed by its complement."""
     return torch.stack([coalitions, ~coalitions], dim=1).reshape(-1, coalitions.shape[1])

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from xai.shapley.design import Design, check_pairs, random_coalitions, shapley_kernel_sizes, with_complements
+from xai.shapley.design import Design, check_pairs, shapley_kernel_sizes, with_complements
+from xai.shapley.masks import random_masks
 
 _MANY = 1 << 1000
 """Stands for any larger number of coalitions: still a float, and no design comes near it."""
@@ -136,7 +137,7 @@ def _draw_distinct(players: int, numbers: dict[int, int], generator: torch.Gener
     missing = Counter(numbers)
     while missing.total():
         sizes = torch.tensor(list(missing.elements()))
-        rows = random_coalitions(players, sizes, generator)
+        (rows,) = random_masks(1, players, sizes, generator)
         # A pair of two halves is known by the one with player 0.
         rows = torch.where((2 * sizes == players)[:, None] & ~rows[:, :1], ~rows, rows)
         for size, code in zip(sizes.tolist(), np.packbits(rows.numpy(), axis=1), strict=True):

@@ -63,12 +63,6 @@ def distribution_values(present: Tensor, absent: Tensor, orders: Tensor, tempera
     return total / len(orders)
 
 
-def antithetic_orders(players: int, pairs: int, generator: torch.Generator) -> Tensor:
-    """Random permutations [2 pairs, M], each followed by its reverse, which takes variance out of means over them."""
-    drawn = torch.rand(pairs, players, generator=generator).argsort(dim=1, stable=True)
-    return torch.stack([drawn, drawn.flip(1)], dim=1).flatten(0, 1)
-
-
 def jensen_shannon(log_u: Tensor, log_v: Tensor) -> Tensor:
     """D_JS(u || v) of equation 5, [...], between 0 and log 2.
 

@@ -13,8 +13,9 @@ from xai.models.clip import SelfExplainingClip
 from xai.models.explainer import SalvageNetwork, ShapleyNetwork, ShapleyParts, column
 from xai.models.maskable import MaskableClassifier
 from xai.models.unet import FastShapNetwork
-from xai.shapley.distribution import antithetic_orders, distribution_values, shapley_distribution
+from xai.shapley.distribution import distribution_values, shapley_distribution
 from xai.shapley.kernel_shap import kernel_shap
+from xai.shapley.permutation import antithetic_orders
 
 
 class ExplainingClassifier(ABC):

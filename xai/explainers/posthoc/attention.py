@@ -105,10 +105,10 @@ class AttentionFlowParams(ExplainerParams):
 class AttentionFlow(OfTransformer[AttentionFlowParams]):
     """Explains with a bound of the maximum flow from the tokens that are read to each patch.
 
-    The network of the paper has an edge from each token after a layer to each before it, as wide as the attention, the
-    mean over heads, of which half is the residual connection: 0.5 A + 0.5 I. Its maximum flow costs a solver's run for
-    every patch of every image, O(L^2 N^4) together. These bounds cost O(L N^2) an image, and both are exact where a
-    patch has one path only.
+    The network of the paper (Abnar and Zuidema 2020) has an edge from each token after a layer to each before it, as
+    wide as the attention, the mean over heads, of which half is the residual connection: 0.5 A + 0.5 I. Its maximum
+    flow costs a solver's run for every patch of every image, O(L^2 N^4) together. These bounds cost O(L N^2) an image,
+    and both are exact where a patch has one path only.
     """
 
     @torch.no_grad()

@@ -126,7 +126,9 @@ class EigenCamParams(ExplainerParams):
     passes=lambda params, patches: 1,
 )
 class EigenCam(PatchCam[EigenCamParams]):
-    """Explains with one forward pass: where the activations differ most from their mean over the patches.
+    """Eigen-CAM (Muhammad and Yeasin 2020).
+
+    Explains with one forward pass: where the activations differ most from their mean over the patches.
 
     Neither the class nor any gradient takes part. As in the library, and unlike in the paper, the activations of an
     image are centred before they are decomposed: what is projected are deviations, of both signs.
