@@ -1,7 +1,7 @@
 # `make` alone lists what there is. Every target installs what it needs into .venv first; a second run finds it there.
 #
 # Variables, on the command line (make demo ARGS="seed=1") or in the environment:
-#   ARGS               passed on: overrides to demo and the tables, options to bench, options and paths to test
+#   ARGS               passed on: overrides to demo and the tables (task=plan: what they need), options to bench and test
 #   SCALE              paper: the tables and figures with the papers' data, models and settings, on GPUs
 #   XAI_PYTHON         the Python (3.11 or newer) that .venv is made from; otherwise the first fit one on PATH
 #   XAI_TEST_WORKERS   processes that `make test` shares its tests among; 0 runs them in one
@@ -10,7 +10,8 @@ VENV  := .venv
 BIN   := $(VENV)/bin
 STAMP := $(VENV)/.installed
 STORE := outputs/store
-SWEEP := $(BIN)/python run.py -m sweep=
+PLANNED = $(filter task=plan,$(ARGS))
+SWEEP = $(BIN)/python run.py $(if $(PLANNED),,-m )sweep=
 SCALED = $(if $(filter paper,$(SCALE)),_paper)
 SWEEPS := vectors_table1 vectors_table2 vectors_figure2 vectors_figure3 vectors_figure5 salvage_table1 salvage_table2 \
 	salvage_table3 salvage_table4 salvage_figures ranking_table ranking_figures
@@ -51,11 +52,11 @@ compare: $(STAMP)  ## every explainer that fits, by every metric: digits with a 
 
 ##@ The papers' tables and figures (launchers, clusters: docs/cluster.md)
 
-tables: $(STAMP)  ## all of them, one after the other; what they share is made once
-	@for sweep in $(ALL); do $(SWEEP)$$sweep $(ARGS) || failed=1; done; exit $${failed:-0}
+tables: $(STAMP) $(if $(PLANNED),plan)  ## all of them, one after the other; what they share is made once
+	$(if $(PLANNED),,@for sweep in $(ALL); do $(SWEEP)$$sweep $(ARGS) || failed=1; done; exit $${failed:-0})
 
 plan: $(STAMP)  ## what all of them need: stages, forward passes, bytes, hours (ARGS=rate=3000 or rate=measured)
-	@$(BIN)/python run.py task=plan 'sweeps=[$(subst $(space),$(comma),$(ALL))]' $(ARGS)
+	@$(BIN)/python run.py task=plan 'sweeps=[$(subst $(space),$(comma),$(ALL))]' $(filter-out task=plan,$(ARGS))
 
 vectors-table1: $(STAMP)  ## explainability vectors, Table 1: the transfer against its bounds and controls
 	$(SWEEP)vectors_table1$(SCALED) $(ARGS)

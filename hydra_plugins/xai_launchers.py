@@ -7,6 +7,7 @@ fails, or is killed, stops no other.
 import logging
 import os
 import queue
+import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -30,6 +31,8 @@ from xai.core.progress import console
 from xai.core.records import QUEUED, path_of
 
 _OUTPUTS = Path("outputs")
+_CARRIED = re.compile("PYTHONPATH$|WANDB_|MLFLOW_")
+"""Of the environment, what a job on another machine works by."""
 _SECONDS_BETWEEN_LOOKS = 2.0
 _SECONDS_FOR_RESULTS = 30.0
 """After a job has left the queue, until its result is seen here: file systems of clusters take their time."""
@@ -156,7 +159,9 @@ class Ray(_Commands):
             raise UserError("launcher=ray needs Ray: pip install -e '.[ray]'") from None
         # Ray hides the GPUs from tasks that ask for none in some versions only.
         hidden = {} if self._gpus else {"CUDA_VISIBLE_DEVICES": ""}
-        given = threads(max(1, int(self._cpus))) | hidden
+        # The workers of a cluster have the environment of who started that.
+        carried = {key: value for key, value in os.environ.items() if _CARRIED.match(key)}
+        given = {**carried, **threads(max(1, int(self._cpus))), **hidden}
         own: dict[str, Any] = {} if self._address else {"num_cpus": self._cores, "include_dashboard": False}
         ray.init(address=self._address or "local", log_to_driver=False, **own)
         try:

@@ -83,6 +83,24 @@ def test_make_help_lists_every_target() -> None:
     assert "XAI_PYTHON" in shown
 
 
+def test_make_plans_tables_where_it_is_asked_to() -> None:
+    if not shutil.which("make"):
+        pytest.skip("no make on this machine")
+
+    def said(*typed: str) -> list[str]:
+        ran = subprocess.run(["make", "-n", *typed], cwd=ROOT, capture_output=True, text=True, check=True)
+        return [line for line in ran.stdout.splitlines() if "run.py" in line]
+
+    (all_of_them,) = said("tables", "SCALE=paper", "ARGS=task=plan rate=3000")
+    assert all_of_them.startswith(".venv/bin/python run.py task=plan 'sweeps=[vectors_table1_paper,")
+    assert all_of_them.endswith("_paper]' rate=3000")
+    assert len(set(re.findall(r"\w+_paper", all_of_them))) == 12
+    (one,) = said("rank-table", "SCALE=paper", "ARGS=task=plan")
+    assert one == ".venv/bin/python run.py sweep=ranking_table_paper task=plan"
+    (whole,) = said("tables")
+    assert "run.py -m sweep=$sweep" in whole
+
+
 def test_the_network_is_out_of_reach() -> None:
     import socket
 

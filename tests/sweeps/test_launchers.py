@@ -164,6 +164,32 @@ def test_ray_on_one_machine_with_two_workers(tmp_path: Path) -> None:
     assert said(tmp_path, 2) == "1"
 
 
+def test_a_job_of_a_cluster_of_ray_has_what_it_works_by_of_the_one_who_asks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ran: list[Command] = []
+
+    def lost(ready: object) -> int:
+        raise OSError("the node died\nand more")
+
+    ray = SimpleNamespace(
+        init=lambda **_: None,
+        shutdown=lambda: None,
+        remote=lambda **_: lambda _: SimpleNamespace(remote=lambda command: ran.append(command) or command.run),
+        wait=lambda left, **_: (left[:1], left[1:]),
+        get=lost,
+    )
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    for name in ("PYTHONPATH", "WANDB_BASE_URL", "RAY_JOB", "CUDA_VISIBLE_DEVICES"):
+        monkeypatch.setenv(name, "here")
+    assert Ray(0, 3, "auto").run(commands(tmp_path, "pass")) == [1]
+    given = ran[0].environment
+    assert (given["PYTHONPATH"], given["WANDB_BASE_URL"], given["OMP_NUM_THREADS"]) == ("here", "here", "3")
+    assert given["CUDA_VISIBLE_DEVICES"] == ""
+    assert "RAY_JOB" not in given
+    assert "0: the node died\n" in capsys.readouterr().out
+
+
 GROUP = """
 import torch
 from torch import distributed

@@ -168,6 +168,7 @@ def test_runs_at_other_settings_are_rows_apart_and_what_they_share_is_one(
         (["-m", "sweep=toyy"], "sweep=toyy"),
         (["-m", "sweep=toy", "seed=0", "sead=1"], "sead"),
         (["-m", "sweep=toy", "launcher=rayy"], "launcher=rayy"),
+        (["-m", "sweep=toy", "task=plan"], "leave -m out"),
         (["task=status", "name=nothing"], "no -m has been started into outputs/nothing"),
     ],
 )

@@ -92,6 +92,8 @@ def _checked(settings: Sequence[str], own: Sequence[str], config_name: str, chec
         with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
             for job in jobs_of(settings, own, config_name):
                 assert job.config is not None
+                if job.config.task == "plan":
+                    raise UserError("task=plan starts no runs, and plans all those of sweep=NAME: leave -m out")
                 check(job.overrides, without_hydra(job.config))
                 same = json.dumps(OmegaConf.to_container(without_hydra(job.config), resolve=True), default=str)
                 if (twin := asked.setdefault(same, job)) is not job or job.folder in {each.folder for each in jobs}:
