@@ -31,7 +31,7 @@ from xai.report.vectors import sweep_tables, told
 from xai.study.blocks import read_blocks
 from xai.study.case import CaseParams
 from xai.study.frame import Frames
-from xai.study.maps import explain
+from xai.study.maps import explain, key
 
 ROWS = ("zero_shot", "ft_source", "ft_source_x", "ft_target", "proposed", "ft_target_x", "random_vector")
 CONTROLS = ("other_class", "class_mean", "source_prior", "brightness", "constant")
@@ -243,6 +243,17 @@ def test_a_vector_may_be_learned_from_the_maps_of_one_other_class_too(
     assert not torch.allclose(maps, own)
     states = [parameters(made)["visual.proj"] for made in (with_it, without)]
     assert not torch.equal(*states)
+
+
+def test_a_random_vector_is_as_long_as_the_vector_in_whose_place_it_stands(
+    measured: tuple[TransferStudy, Frames], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = measured[0].transfer.runtime.store.root.parent
+    row, found = open_row("random_vector", {"lambda2": 0.6}), {}
+    for alpha in PARAMS.alpha_grid:
+        other = opened(folder, monkeypatch, transfer=replace(PARAMS, alpha=alpha))
+        found[key(other.cases[0][0], row)] = other.transfer.vector.key
+    assert len(found) == len(set(found.values())) == len(PARAMS.alpha_grid) > 1
 
 
 def test_two_objects_on_an_image_are_asked_about_one_after_the_other(

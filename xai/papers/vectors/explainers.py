@@ -133,7 +133,7 @@ def random_vector(context: Context, params: MovedSettings) -> Prepared:
         networks,
         params,
         lambda factor: SelfExplaining(networks.network(networks.theta(factor, is_random=True))),
-        vector="random",
+        random=True,
     )
 
 
@@ -187,7 +187,7 @@ def source_prior(context: Context, params: ExplainerParams) -> Prepared:
 
 
 def _moved(
-    networks: Transfer, params: MovedSettings, build: Callable[[float], BlockExplainer], **more: str
+    networks: Transfer, params: MovedSettings, build: Callable[[float], BlockExplainer], **more: str | bool
 ) -> Prepared:
     """A model that a vector is added to, with the factor that the study has chosen or its user has."""
     factor = params.lambda2
