@@ -1,21 +1,27 @@
-"""Explainers that are made from another row's: a wrong class, the mean over classes, Kernel SHAP from a map."""
+"""Explainers that are made from another row's: a wrong class, the mean over classes, Kernel SHAP, pixels in patches."""
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from tests.explainers.context import Context
 from tests.explainers.settings import configured, explainer, small_clip, small_pictures
+from tests.study.engine import made, study
 from tests.toolbox import refusal, seeded
+from xai.core.errors import UserError
 from xai.explainers.block import Block, explain
 from xai.explainers.controls.other_classes import wrong_classes
-from xai.explainers.registry import Prepared, Row, entry
-from xai.explainers.rows import load_row
+from xai.explainers.registry import Prepared, Row, entry, passes_of
+from xai.explainers.registry import refusal as why_not
+from xai.explainers.rows import load_row, made_from
 from xai.games import PatchGame
 from xai.shapley.proxy import kernel_shap_with_proxy
+from xai.study.maps import explain as explain_case
 
 TARGETS = torch.tensor([4, 0, 2, 1])
 
@@ -101,3 +107,44 @@ def test_kernel_shap_explains_an_image_alone_as_in_company() -> None:
         block = Block(images[i : i + 1], TARGETS[i : i + 1], None, None, torch.tensor([i]), seeded())
         alone.append(explain(ours, block).maps)
     torch.testing.assert_close(torch.cat(alone), explained(made), rtol=1e-4, atol=1e-6)  # type: ignore[arg-type]
+
+
+PIXELS_AND_PATCHES = ("integrated_gradients_pixels", "integrated_gradients_pixels_pooled")
+
+
+def test_any_row_of_pixels_has_one_in_patches_by_its_name() -> None:
+    row = load_row(PIXELS_AND_PATCHES[1])
+    assert (row.entry.name, row.label) == ("pooled", "Int. grad., px, pooled")
+    assert not row.params.of_pixels
+    sources = made_from([row], {PIXELS_AND_PATCHES[0]: {"steps": 3}})
+    assert {name: source.params for name, source in sources.items()} == {
+        PIXELS_AND_PATCHES[0]: load_row(PIXELS_AND_PATCHES[0], {PIXELS_AND_PATCHES[0]: {"steps": 3}}).params
+    }
+    with pytest.raises(UserError, match=r"^explainer=integrated_gradient_pixels .* did you mean"):
+        load_row("integrated_gradient_pixels_pooled")
+
+
+def test_it_is_the_mean_of_the_other_rows_own_maps_which_are_made_once(tmp_path: Path) -> None:
+    asked = study(tmp_path, PIXELS_AND_PATCHES, changes={PIXELS_AND_PATCHES[0]: {"steps": 2}})
+    frames = asked.run()
+    assert made(asked).count("maps") == 1
+    case, (pixels, pooled) = asked.cases[0][0], asked.rows
+    whole, averaged = (explain_case(case, row).attributions for row in (pixels, pooled))
+    assert whole is not None
+    assert averaged is not None
+    assert averaged.shape[1:] == case.network().grid
+    assert averaged.equal(F.avg_pool2d(whole, whole.shape[-1] // averaged.shape[-1]))
+    assert frames.costs.groupby("explainer")["passes"].first().tolist() == [6.0, 6.0]
+    scores = frames.scores.pivot_table(index="explainer", columns="metric", values="value")
+    assert scores.loc[PIXELS_AND_PATCHES[0], "rma"] != scores.loc[PIXELS_AND_PATCHES[1], "rma"]
+
+
+def test_what_has_no_pixels_or_cannot_be_had_is_refused() -> None:
+    context = Context({name: load_row(name) for name in ("saliency", "object_mask_pixels")})
+    for name, reason in (
+        ("saliency", "pooled: the maps of saliency are not of pixels"),
+        ("object_mask_pixels", "pooled is made from object_mask_pixels, which cannot be had here: object_mask needs"),
+    ):
+        assert str(why_not(entry("pooled"), configured("pooled", of=name), context)).startswith(reason)
+    saliency = load_row("saliency")
+    assert passes_of(context, saliency, saliency.entry.prepare(context, saliency.params)) == 3

@@ -1,13 +1,18 @@
 """The cost that is said before a study starts is what its classifier is then asked."""
 
+import time
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
+from torch import Tensor
 
 from xai.core.errors import UserError
 from xai.explainers.rows import open_row
-from xai.study.cost import asked_of, cost_line
+from xai.games import asked_at_once
+from xai.study import cost
+from xai.study.cost import Asked, asked_of, cost_line, say_cost, seconds_a_pass
 from xai.study.params import open_metrics
 
 
@@ -48,3 +53,37 @@ def test_a_metric_that_explains_again_costs_a_map_for_every_variation_once() -> 
     asked.cases = [(case, metrics)]
     (explaining,) = asked_of(asked, 256)
     assert explaining.an_image == (1 + 3 + 1) * 2001
+
+
+IMAGES = torch.zeros(1, 3, 224, 224)
+
+
+def test_the_cost_is_said_where_it_is_worth_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cost, "seconds_a_pass", lambda *_: 0.02)
+    say_cost([Asked("rise", 500.0, 10), Asked("areas", 40.0, 10)], len, IMAGES, "rise_100 asks less")  # type: ignore[arg-type]
+    assert capsys.readouterr().out == (
+        "to ask: 5,400 forward passes (rise 5,000, areas 400), less what the store has: at most about 110 s on this "
+        "machine; rise_100 asks less\n"
+    )
+    say_cost([Asked("rise", 40.0, 10)], len, IMAGES)  # type: ignore[arg-type]
+    say_cost([Asked("random", 0.0, 10)], len, IMAGES)  # type: ignore[arg-type]
+    assert capsys.readouterr().out == ""
+    say_cost([Asked("rise", 500.0, 90)], len, IMAGES)  # type: ignore[arg-type]
+    assert "about 15 min" in capsys.readouterr().out
+
+
+def test_a_pass_is_timed_among_as_many_as_are_asked_about_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, asked = [0.0], []
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+
+    def classify(images: Tensor) -> Tensor:
+        asked.append(len(images))
+        now[0] += 3.0 + 0.5 * len(images) * (2 if len(asked) < 3 else 1)  # the first ones have more to do
+        return images.flatten(1)
+
+    assert seconds_a_pass(classify, IMAGES) == pytest.approx(0.5 + 3.0 / 8)
+    assert asked == [1, 8, 8]
+    assert asked_at_once(torch.zeros(1, 3, 8, 8)) == 1600
+    assert asked_at_once(torch.zeros(1, 3, 1200, 1200)) == 1

@@ -9,12 +9,16 @@ import pytest
 import torch
 import yaml
 
+from tests.composed import plain
 from xai import app, cli
 from xai.core.errors import UserError
+from xai.core.settings import build
 from xai.models import files
+from xai.models.cnn import CnnParams
 from xai.models.factory import ClipParams, build_clip, build_explainer
-from xai.models.families import open_model
+from xai.models.families import open_model, published_classes
 from xai.models.spec import describe
+from xai.tasks.compare import with_classes
 
 CLASSES = tuple("0123456789")
 PIXELS = ["saliency_pixels", "integrated_gradients_pixels", "input_x_gradient_pixels"]
@@ -123,3 +127,18 @@ def test_another_classifier_judges_grids_are_made_and_rows_are_ranked(
         UserError, match="takes images of 28 px, and the classifier of 42 px: they have to see the same"
     ):
         compared(tmp_path, path, metrics, f"judge={small}")
+
+
+GIVEN = {"name": "pictures", "path": "photos", "size": 8}
+
+
+def test_classes_are_those_of_the_file_of_imagenet_or_given(tmp_path: Path) -> None:
+    params = build(CnnParams, plain("model=cnn_tiny")["model"], "model")
+    files.write(
+        tmp_path / "c.safetensors", params.build(2), describe(params, "classifier", "mine", ("cat", "dog"), seed=0)
+    )
+    assert with_classes(GIVEN, str(tmp_path / "c.safetensors"))["classes"] == ("cat", "dog")
+    assert with_classes(GIVEN, None)["classes"] == published_classes()
+    named = {**GIVEN, "classes": ["x", "y"]}
+    assert with_classes(named, str(tmp_path / "c.safetensors")) == named
+    assert with_classes({"name": "folder"}, None) == {"name": "folder"}

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.classifiers.bench import DATA, FIT, MODEL, Shades, runtime
-from tests.papers.vectors.test_params import PARAMS
+from tests.papers.vectors.test_transfer import PARAMS
 from tests.study.explaining import register, row
 from xai.core.errors import UserError
 from xai.core.loggers import LoggerParams

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.classifiers.bench import DATA, MODEL, Shades, runtime
-from tests.papers.vectors.test_params import PARAMS
+from tests.papers.vectors.test_transfer import PARAMS
 from tests.study.shades import SIZES
 from tests.study.test_mosaic import Pairs
 from xai.core.errors import UserError
