@@ -24,7 +24,7 @@ from xai.report.layout import (
     as_frame,
     read_table,
 )
-from xai.report.sheets import as_html, as_markdown, as_rich, claim_notes, claim_sheets, sheet_of
+from xai.report.sheets import Sheet, as_markdown, as_rich, claim_notes, claim_sheets, sheet_of, templates
 from xai.report.tables import build_tables, by_parameter, published_table
 from xai.study.claims import Claim, Claims, judge, table_of
 
@@ -42,6 +42,10 @@ def printed(sheet, width):
     with console.capture() as captured:
         console.print(as_rich(sheet, width))
     return captured.get()
+
+
+def as_html(sheet: Sheet) -> str:
+    return templates().get_template("sheet.html.j2").render(sheet=sheet)
 
 
 def test_without_a_file_a_table_shows_everything_by_kind():

@@ -21,6 +21,7 @@ from xai.core.store import Artifact
 from xai.core.training import fit
 from xai.data.catalogue import OpenData
 from xai.data.module import ImageDataModule, in_order
+from xai.data.registry import ImageSource
 from xai.methods.classifier import Classifier
 from xai.methods.surrogate import Surrogate
 from xai.models import files
@@ -222,11 +223,17 @@ class ClassifierStages:
         )
 
     def train(
-        self, module: LightningModule, params: FitParams, workdir: Path, what: str, shares: Sequence[float] = ()
+        self,
+        module: LightningModule,
+        params: FitParams,
+        workdir: Path,
+        what: str,
+        shares: Sequence[float] = (),
+        source: ImageSource | None = None,
     ) -> None:
-        """Train a module on the images of the data set."""
+        """Train a module on the images of the data set, or of another `source` with its classes."""
         size, workers = self.model.image_size, self.runtime.trainer.workers
-        batches = ImageDataModule(self.data.source, size, params.batch_size, self.seed, workers=workers)
+        batches = ImageDataModule(source or self.data.source, size, params.batch_size, self.seed, workers=workers)
         title = f"{what} of {self.data.name}"
         fit(module, batches, params, self.runtime.trainer, workdir, title, self.runtime.logger, shares)
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from xai.data.registry import Images
 from xai.explainers.registry import Row
 from xai.report.pictures import Gallery
 from xai.study.case import Case
@@ -34,8 +35,7 @@ def gallery(case: Case, rows: Sequence[Row], count: int, second: bool = True) ->
             other = explain(few.second, row).attributions
             assert other is not None
             others[row.label] = other
-    pixels = torch.cat([few.images(number).pixels for number in range(len(few.blocks))])
-    regions = [few.images(number).regions for number in range(len(few.blocks))]
+    pixels, regions = images_of(few)
     return Gallery(
         pixels,
         maps,
@@ -44,9 +44,16 @@ def gallery(case: Case, rows: Sequence[Row], count: int, second: bool = True) ->
         predicted=[names[label] for label in few.logits.argmax(1).tolist()],
         second=others,
         second_classes=[names[target] for target in few.second.targets.tolist()] if others else None,
-        regions=torch.cat([each for each in regions if each is not None]) if case.has_regions else None,
+        regions=regions,
         rows=few.rows.tolist(),
     )
+
+
+def images_of(case: Case) -> Images:
+    """All images of a case of few, and where their objects are."""
+    blocks = [case.images(number) for number in range(len(case.blocks))]
+    regions = [each.regions for each in blocks if each.regions is not None]
+    return Images(torch.cat([each.pixels for each in blocks]), torch.cat(regions) if regions else None)
 
 
 def chosen_images(right: Tensor, count: int) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from xai.explainers.block import Explainer
 from xai.explainers.registry import Row
 from xai.papers.salvage.study import StudyWithExamples
-from xai.report.gallery import chosen_images, gallery
+from xai.report.gallery import chosen_images, gallery, images_of
 from xai.report.page import Picture
 from xai.report.pictures import Gallery, sheets
 from xai.report.present import OTHER_SETTINGS, Told
@@ -65,14 +65,12 @@ def mistakes(case: Case, row: Row, count: int) -> Gallery | None:
         return None
     chosen = wrong[chosen_images(torch.ones(len(wrong), dtype=torch.bool), count)]
     few, names = replace(case, only=tuple(case.rows[chosen].tolist())), case.model.classes
-    read = [few.images(number) for number in range(len(few.blocks))]
-    pixels = torch.cat([images.pixels for images in read])
+    pixels, regions = images_of(few)
     explainer, trainer = cast(Explainer, row.entry.prepare(case, row.params).build()), case.runtime.trainer
     with trainer.autocast():
         images = pixels.to(trainer.device)
         of_both = [explainer.attribute(images, of.to(trainer.device)).cpu() for of in (predicted[chosen], few.labels)]
     said, true = ([names[label] for label in labels.tolist()] for labels in (predicted[chosen], few.labels))
-    regions = [images.regions for images in read if images.regions is not None]
     return Gallery(
         pixels,
         {row.label: of_both[0]},
@@ -81,5 +79,5 @@ def mistakes(case: Case, row: Row, count: int) -> Gallery | None:
         predicted=said,
         second={row.label: of_both[1]},
         second_classes=true,
-        regions=torch.cat(regions) if regions else None,
+        regions=regions,
     )

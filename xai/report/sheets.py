@@ -9,7 +9,6 @@ from typing import Any
 
 import jinja2
 import pandas as pd
-from markupsafe import Markup
 from rich import box
 from rich.console import Group
 from rich.table import Table as RichTable
@@ -215,15 +214,6 @@ def _name_width(sheet: Sheet) -> int:
 def as_markdown(sheet: Sheet) -> str:
     """A pipe table with the notes under it; the best value is bold and underlined where `ins` is rendered."""
     return templates().get_template("sheet.md.j2").render(sheet=sheet)
-
-
-def as_html(sheet: Sheet) -> Markup:
-    """A `table` element in a box that scrolls sideways, with the notes under it.
-
-    Hooks for style: `tbody.muted`, `tr.highlighted`, `tr.heading`, `strong.best`, `strong`, `.deviation`, `.symbol`;
-    the class of another cell is its verdict.
-    """
-    return Markup(templates().get_template("sheet.html.j2").render(sheet=sheet))
 
 
 @cache

@@ -21,10 +21,8 @@ from xai.core.errors import UserError
 from xai.core.optimisation import FitParams
 from xai.core.settings import Count, Share, settings
 from xai.core.store import Artifact
-from xai.core.training import fit
 from xai.data.catalogue import OpenData
 from xai.data.marked import MarkedSet, MarkParams, Radius
-from xai.data.module import ImageDataModule
 from xai.data.registry import Images, ImageSource, load_images
 from xai.explainers.registry import Row
 from xai.methods.classifier import Classifier
@@ -123,19 +121,16 @@ class Shortcut:
             "seed": stages.seed,
             "revision": _REVISION,
         }
-        title = f"classifier of marked {stages.data.name}"
 
         def make(workdir: Path) -> None:
             student: Any = stages.network("classifier").train().requires_grad_(True)
             module = Classifier(student, params.fit, 0.0, stages.seed, f"marked_classifier/{stages.data.name}")
-            marked, trainer = self._set(params.label), stages.runtime.trainer
-            sizes = (stages.model.image_size, params.fit.batch_size, stages.seed)
-            batches = ImageDataModule(marked, *sizes, workers=trainer.workers)
-            fit(module, batches, params.fit, trainer, workdir, title, stages.runtime.logger)
+            marked = self._set(params.label)
+            stages.train(module, params.fit, workdir, "classifier of the mark", source=marked)
             said = describe(stages.model, "classifier", stages.data, marked.classes, seed=stages.seed)
             files.write(workdir / FILE, student.network, said)
 
-        return stages.runtime.store.get("marked_classifier", stages.runtime.with_precision(spec), make, title=title)
+        return stages.get("marked_classifier", spec, make)
 
     def network(self, removal: Removal | None = None) -> MaskableClassifier:
         """That classifier, on the device, in evaluation mode, frozen."""

@@ -10,6 +10,7 @@ from torch import Tensor
 from xai.core.errors import UserError
 from xai.core.settings import FieldError, settings
 from xai.explainers.block import Block, BlockExplainer, Explanation
+from xai.explainers.controls.other_classes import WrongClass
 from xai.explainers.controls.position_prior import SameMap
 from xai.explainers.learned.networks import SelfExplaining
 from xai.explainers.registry import Context, ExplainerParams, Prepared, explainer
@@ -50,8 +51,8 @@ class SelfExplanationSettings(MovedSettings):
             raise FieldError("lambda2", f"has nothing to move with parameters={self.parameters}: leave it out")
 
 
-class OtherClass:
-    """Explains another class than the one it is asked about, drawn evenly, and the same whatever is measured with it.
+class OtherClass(WrongClass):
+    """Asks about a class other than the target, drawn evenly for each of all images of the case at once.
 
     Args:
         of: What explains.
@@ -60,14 +61,14 @@ class OtherClass:
     """
 
     def __init__(self, of: SelfExplaining, rows: Tensor, classes: int) -> None:
-        self._of, self._classes = of, classes
+        super().__init__(of, classes)
         shifts = torch.randint(1, classes, rows.shape, generator=torch.Generator().manual_seed(0))
         self._shifts = dict(zip(rows.tolist(), shifts.tolist(), strict=True))
 
-    def explain(self, block: Block) -> Explanation:
-        """Maps [B, h, w] of the other classes, and logits [B, C]."""
+    def wrong(self, block: Block) -> Tensor:
+        """The classes [B] that are asked about."""
         shifts = torch.tensor([self._shifts[row] for row in block.rows.tolist()], device=block.targets.device)
-        return self._of.explain(block._replace(targets=(block.targets + shifts) % self._classes))
+        return (block.targets + shifts) % self._classes
 
 
 class ClassMean(SelfExplaining):
