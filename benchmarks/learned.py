@@ -10,9 +10,8 @@ from torch import Tensor, nn
 from xai.classifiers.params import SalvageParams
 from xai.methods.salvage import Salvage
 from xai.methods.vit_shapley import VitShapley
-from xai.models.explainer import ExplainerNetwork, SalvageNetwork, ShapleyNetwork, ShapleyParts, column
+from xai.models.explainer import ExplainerNetwork, SalvageNetwork, ShapleyNetwork, ShapleyParts, build_decoder, column
 from xai.models.maskable import Encoded, MaskableClassifier, Rows, class_logits
-from xai.models.segmenter import build_decoder
 from xai.models.timm_vit import MaskableVit
 from xai.models.vit import VitParams, build_vit, maskable
 from xai.sampling import step_generator

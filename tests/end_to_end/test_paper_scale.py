@@ -24,10 +24,9 @@ from xai.core.settings import build
 from xai.explainers.rows import load_row
 from xai.methods.ranking import RankingLoss
 from xai.models.dense import DenseExplainer
-from xai.models.explainer import SalvageNetwork
+from xai.models.explainer import SalvageNetwork, build_decoder
 from xai.models.factory import ClipParams, build_clip, build_explainer
 from xai.models.features import FrozenFeatures
-from xai.models.segmenter import build_decoder
 from xai.models.vit import VitParams, build_vit, maskable
 from xai.papers.ranking.explainers import RankingSettings, RefinedSettings
 from xai.papers.ranking.study import RankingStudy

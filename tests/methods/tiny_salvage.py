@@ -10,8 +10,7 @@ from torch.utils.data import DataLoader
 
 from xai.core.optimisation import FitParams
 from xai.data.module import Batch
-from xai.models.explainer import ExplainerNetwork
-from xai.models.segmenter import MaskTransformer
+from xai.models.explainer import ExplainerNetwork, MaskTransformer
 from xai.models.timm_vit import MaskableVit
 from xai.models.vit import SmallVit, VitParams, build_vit, maskable
 

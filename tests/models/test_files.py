@@ -21,11 +21,10 @@ from xai.models.backbone import headless
 from xai.models.clip import trainable
 from xai.models.cnn import CnnParams, build_cnn
 from xai.models.dense import DenseExplainer
-from xai.models.explainer import SalvageNetwork, ShapleyNetwork
+from xai.models.explainer import LinearDecoder, MaskTransformer, SalvageNetwork, ShapleyNetwork
 from xai.models.features import FrozenFeatures
 from xai.models.geometry import Geometry
 from xai.models.maskable import Removal
-from xai.models.segmenter import LinearDecoder, MaskTransformer
 from xai.models.spec import Spec, describe, said_of, shape_of
 from xai.models.vit import SmallVit, VitParams, build_vit, maskable
 from xai.models.weights import architecture_hash, read_weights

@@ -26,9 +26,8 @@ from xai.explainers.rows import open_row
 from xai.metrics.functional.perturbation import area, enlarge_map, perturbation_curves
 from xai.models import files
 from xai.models.cnn import CnnParams, build_cnn
-from xai.models.explainer import SalvageNetwork, ShapleyNetwork
+from xai.models.explainer import LinearDecoder, SalvageNetwork, ShapleyNetwork
 from xai.models.maskable import Removal, reference_image
-from xai.models.segmenter import LinearDecoder
 from xai.models.spec import describe
 from xai.models.vit import SmallVit, VitParams, build_vit, maskable
 from xai.papers.ranking.networks import FILE, RankingStages
