@@ -181,9 +181,9 @@ def test_the_classifier_goes_on_from_its_weights_with_the_class_marked_alone(
             value.data += STEP
 
     monkeypatch.setattr("xai.classifiers.networks.fit", lambda *_: None)
-    monkeypatch.setattr("xai.papers.ranking.shortcut.fit", fit)
     study = shortcut(tmp_path)
     clean = load_file(study.stages.classifier.file("classifier.safetensors"))
+    monkeypatch.setattr("xai.classifiers.networks.fit", fit)
     spec, tuned = files.read(study.classifier.file("classifier.safetensors"))
     assert spec is not None
     assert (spec.kind, spec.data, spec.classes) == ("classifier", "quadrants", Quadrants.classes)
@@ -198,7 +198,6 @@ def test_where_the_mark_changes_no_mind_the_class_itself_is_explained_or_nothing
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("xai.classifiers.networks.fit", lambda *_: None)
-    monkeypatch.setattr("xai.papers.ranking.shortcut.fit", lambda *_: None)
     for says, logits in (("itself", LABELS), ("nothing", torch.zeros(40))):
         study = shortcut(tmp_path)
         monkeypatch.setattr(Case, "logits", torch.nn.functional.one_hot(logits.long(), 4).float())
