@@ -36,7 +36,8 @@ COMPARE = (
     *("metrics=[removal,difference_auc]", "explainers.rise.masks=500", "figures=[]", "pictures=0", "gallery=0"),
 )
 FIRST = "the first value that cannot be, since the code was changed"
-SUPERVISE = ("task=supervise", "experiment=smoke", "supervision=kernel_shap_few", "split=train", "block=25")
+SUPERVISE = ("task=supervise", "experiment=smoke", "supervision=kernel_shap", "explainers.kernel_shap.coalitions=1024",
+             "split=train", "block=25", "logger=none")  # fmt: skip
 TIMED = """
 import atexit, os, resource, sys, time
 
@@ -151,16 +152,20 @@ def finding(folder: Path) -> Rows:
     return rows
 
 
-def sharing(folder: Path, what: str, command: Sequence[str], images: int, processes: Sequence[int] = (1, 2, 4)) -> Rows:
-    """One command in several processes over one store that is empty of it."""
+def sharing(
+    folder: Path, what: str, command: Sequence[str], option: str, images: int, processes: Sequence[int] = (1, 2, 4)
+) -> Rows:
+    """One command in several processes over one store, which has the networks that are asked and nothing else."""
     rows: Rows = []
     alone = 0.0
-    # The second finds everything: what is left is its start and its end.
+    # A block of images makes the networks. The second time everything is there: what is left is start and end.
     for _ in range(2):
-        idle = min(run(folder, [(*command, "name=warm", "store=warm")]).cpu)
+        idle = min(run(folder, [(*command, f"{option}=8", "name=warm", f"store=warm-{what}")]).cpu)
     for count in processes:
         store = f"store-{what}-{count}"
-        ended = run(folder, [(*command, f"name={what}-{number}", f"store={store}") for number in range(count)])
+        shutil.copytree(folder / f"warm-{what}", folder / store)
+        asked = (*command, f"{option}={images}", f"store={store}")
+        ended = run(folder, [(*asked, f"name={what}-{number}") for number in range(count)])
         work = [max(0.0, cpu - idle) for cpu in ended.cpu]
         alone = alone or sum(work)
         said = f"{images / max(work):.1f} images/s on free cores ({max(work) / alone:.2f} of one)"
@@ -284,13 +289,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="xai-scale-") as place:
         folder = Path(place)
         checkpoint = classifier(folder)
-        compare = (*COMPARE, "case.images=120", checkpoint, "logger=none")
-        supervise = (*SUPERVISE, "images=1000", "logger=none")
+        compare = (*COMPARE, checkpoint, "logger=none")
         parts: dict[str, Callable[[], Rows]] = {
             "starting": lambda: starting(folder),
             "finding": lambda: finding(folder),
-            "supervise": lambda: sharing(folder, "supervise", supervise, 1000),
-            "compare": lambda: sharing(folder, "compare", compare, 120),
+            "supervise": lambda: sharing(folder, "supervise", SUPERVISE, "images", 3000),
+            "compare": lambda: sharing(folder, "compare", compare, "case.images", 120),
             "sweep": lambda: sweeping(folder, checkpoint),
             "opening": lambda: opening(folder),
             "memory": lambda: remembering(folder, checkpoint),
