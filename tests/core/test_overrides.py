@@ -8,7 +8,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from xai.core.composing import CONF
 from xai.core.errors import UserError
-from xai.core.overrides import added, command, fixed, label, overrides
+from xai.core.overrides import added, apart, command, fixed, label, overrides
 
 
 @pytest.mark.parametrize(
@@ -90,3 +90,10 @@ def test_what_is_swept_and_long_is_cut_in_the_middle_and_counted_in_bytes() -> N
 def test_a_run_is_called_by_nothing_that_a_terminal_obeys() -> None:
     name = label(["classes=a\x1b[31m\udcff/b"], {})
     assert name == "classes=a-[31m--b"
+
+
+def test_runs_that_stand_together_are_called_by_what_tells_them_apart() -> None:
+    rows = ["rows=[rise,random]", "rows=[rise,saliency]"]
+    assert apart([f"a=1,{each},rest=12345678" for each in rows]) == rows
+    assert apart(["a=1,b=2"]) == ["a=1,b=2"]
+    assert apart(["a=1", "a=1"]) == ["a=1", "a=1"]

@@ -143,6 +143,30 @@ def test_only_marked_folders_are_runs_and_no_link_is_followed(site: Built, tmp_p
         run(SiteSettings("site", "site", str(tmp_path / "none"), "store", ()), tmp_path)
 
 
+def test_what_is_no_study_has_its_figure_and_an_earlier_site_no_page(tmp_path: Path) -> None:
+    pytest.importorskip("plotly", reason="task=site: pip install -e '.[site]'")
+    long = "x" * 130
+    configs = {"tuned": {"task": "tune", "study": "vectors"}, "site": {"task": "site", "study": "vectors"}}
+    configs |= {f"sweep/{long},seed={seed}": {"task": "train", "method": "salvage"} for seed in (0, 1)}
+    for name, config in configs.items():
+        folder = tmp_path / "outputs" / name
+        (folder / ".hydra").mkdir(parents=True)
+        (folder / "figures").mkdir()
+        Image.new("RGB", (8, 8)).save(folder / "figures" / "trade_off.png")
+        (folder / ".hydra" / "config.yaml").write_text(json.dumps(config))
+        (folder / ".xai.json").write_text(json.dumps({"written": ["figures"]}))
+    (tmp_path / "new").mkdir()
+    run(SiteSettings("site", "new", str(tmp_path / "outputs"), str(tmp_path / "store"), ()), tmp_path / "new")
+    assert "tuned/trade_off.png" in read(tmp_path / "new" / "tuned.html").links
+    pages = {path.stem for path in (tmp_path / "new").glob("*.html")}
+    assert "site" not in pages
+    assert {page[-6:] for page in pages - {"index", "tuned", "sweep"}} == {"seed=0", "seed=1"}
+    told = read(tmp_path / "new" / "index.html").text
+    assert all(each in told for each in ("seed=0", "train salvage", "tune"))
+    assert long not in told
+    assert "vectors" not in told
+
+
 def test_without_plotly_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "plotly", None)
     with pytest.raises(UserError, match=r"pip install -e '\.\[site\]'"):

@@ -114,6 +114,15 @@ def label(given: Iterable[str], axes: Mapping[str, object], shared: Sequence[str
     return short_name(plain, _MOST_BYTES) or "run"
 
 
+def apart(labels: Sequence[str]) -> list[str]:
+    """What runs of a sweep are called where they stand together: without what all of them are called."""
+    parts = [re.split(r",(?![^\[]*\])", each) for each in labels]
+    shared = set.intersection(*map(set, parts)) if len(parts) > 1 else set()
+    return [
+        ",".join(part for part in of if part not in shared) or whole for of, whole in zip(parts, labels, strict=True)
+    ]
+
+
 def overrides(typed: Sequence[str], *, many: bool = False) -> list[str]:
     """What was typed as Hydra is to have it: in quotes what it cannot read, settings of rows and metrics as additions.
 

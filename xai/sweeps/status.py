@@ -17,6 +17,7 @@ from xai.core.files import read_text
 from xai.core.folders import MARKER
 from xai.core.launching import in_queue
 from xai.core.locks import holder
+from xai.core.overrides import apart
 from xai.core.progress import console, print_table
 from xai.core.records import QUEUED, Record, is_running, path_of, read_record
 from xai.core.settings import Positive, settings
@@ -169,14 +170,11 @@ def table_of(states: Sequence[State], note: str | None = None) -> Table:
     table = Table(*columns, title=tally(states), box=None, title_justify="left", pad_edge=False)
     table.caption, table.caption_justify = note, "left"
     table.min_width = min(console.width, len(tally(states)))
-    parts = [each.job.folder.name.split(",") for each in states]
-    shared = set.intersection(*map(set, parts)) if len(parts) > 1 else set()
     table.columns[0].overflow = "fold"
     for column in table.columns[1:3]:
         column.no_wrap = True
-    for each, of in zip(states, parts, strict=True):
+    for each, name in zip(states, apart([each.job.folder.name for each in states]), strict=True):
         colour = _COLOURS.get(each.state, "dim")
-        name = ",".join(part for part in of if part not in shared) or each.job.folder.name
         told = map(escape, (each.took, each.said, each.where))
         table.add_row(escape(name), f"[{colour}]{each.state}[/]", *told)
     return table

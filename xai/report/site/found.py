@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from xai.core.folders import MARKER
+from xai.core.overrides import apart
 from xai.study.frame import NAMES
 
 _LARGEST = 2**22
@@ -32,6 +33,11 @@ class Run:
     def is_measured(self) -> bool:
         """Whether it wrote the numbers of a study."""
         return all(is_plain(self.folder / f"{name}.csv") for name in NAMES)
+
+    @property
+    def called(self) -> list[str]:
+        """What the runs of a sweep are called on its page and below it in the index."""
+        return apart([each.name.removeprefix(f"{self.name}/") for each in self.runs])
 
     @cached_property
     def config(self) -> Mapping[str, Any]:
@@ -72,18 +78,19 @@ class Run:
 
 
 def find(outputs: Path, without: Path, prefix: str = "") -> list[Run]:
-    """Runs and sweeps below a folder, the last one first; only folders that `run_folder` has marked count."""
-    marked = sorted(_marked(outputs, outputs, without.absolute(), 0))
+    """Runs and sweeps below a folder, the last one first; only folders that `run_folder` has marked, and no sites."""
+    found = sorted(_marked(outputs, outputs, without.absolute(), 0))
+    marked = [each for each in found if Run(each, "").config.get("task") != "site"]
     around: dict[Path, list[Path]] = {}
     for folder in marked:
         around.setdefault(folder.parent, []).append(folder)
-    found = []
+    listed = []
     for folder in sorted({*marked, *around}):
         if folder == outputs:
             continue
         runs = tuple(Run(each, prefix + _name(each, outputs)) for each in around.get(folder, ()))
-        found.append(Run(folder, prefix + _name(folder, outputs), runs))
-    return sorted(found, key=lambda run: (run.ended, run.name), reverse=True)
+        listed.append(Run(folder, prefix + _name(folder, outputs), runs))
+    return sorted(listed, key=lambda run: (run.ended, run.name), reverse=True)
 
 
 def is_plain(path: Path) -> bool:

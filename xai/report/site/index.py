@@ -1,6 +1,6 @@
 """The lines of the site's index."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -15,8 +15,8 @@ def index_lines(pages: "Sequence[Page]") -> Iterator[dict[str, Any]]:
         if page.run.name in inside:
             continue
         yield _line(page, page.title)
-        for run in page.run.runs:
-            yield _line(by_name[run.name], run.name.removeprefix(f"{page.run.name}/"), page.title)
+        for run, name in zip(page.run.runs, page.run.called, strict=True):
+            yield _line(by_name[run.name], name, page.title)
 
 
 def _line(page: "Page", name: str, sweep: str = "") -> dict[str, Any]:
@@ -27,7 +27,7 @@ def _line(page: "Page", name: str, sweep: str = "") -> dict[str, Any]:
         "sweep": sweep,
         "href": f"{page.slug}.html",
         "is_sweep": bool(run.runs),
-        "what": str(config.get("study") or config.get("task") or ""),
+        "what": _what(config),
         "about": page.about,
         "runs": len(run.runs) or 1,
         "explainers": len(page.data.get("rows", ())),
@@ -36,3 +36,11 @@ def _line(page: "Page", name: str, sweep: str = "") -> dict[str, Any]:
         "ended": run.ended,
         "commit": run.commit[:10],
     }
+
+
+def _what(config: Mapping[str, Any]) -> str:
+    """The study, or the task of what is none; of a training its method."""
+    task, method, study = (str(config.get(key) or "") for key in ("task", "method", "study"))
+    if task == "train":
+        return f"{task} {method}"
+    return study if task in ("", "study") else task

@@ -13,7 +13,7 @@ from urllib.parse import quote
 import pandas as pd
 
 from xai.core.errors import UserError, visible
-from xai.core.files import write_atomically
+from xai.core.files import short_name, write_atomically
 from xai.metrics import registry as metrics
 from xai.report import album, sheets
 from xai.report.figures import Source, draw_all
@@ -53,8 +53,8 @@ class Page:
     """A page of a run or a sweep: its file is `<slug>.html`, and what belongs to it lies in the folder of that name.
 
     `tables` and `claims` are sheets, `notes` say how verdicts are reached, and `tally` how many came out which way.
-    `pictures` are paths to sheets of maps, of a run that wrote no gallery; `links` lead to runs of a sweep, by label;
-    `files` are those of the run: name, bytes, href. `data` is what the script knows of it, see `site.js`.
+    `pictures` are paths to sheets of maps, of a run that wrote no gallery, or to figures of what is no study; `links`
+    lead to runs of a sweep, by label; `files` are those of the run: name, bytes, href. `data` is what the script knows of it, see `site.js`.
     """
 
     run: Run
@@ -96,7 +96,7 @@ class Site:
     def slug(self, name: str) -> str:
         """What the page of a run is called: letters that mean nothing in a link, and no two alike."""
         if name not in self._slugs:
-            plain = re.sub(r"[^A-Za-z0-9._=-]+", "-", name).strip("-.")[:120] or "run"
+            plain = short_name(re.sub(r"[^A-Za-z0-9._=-]+", "-", name).strip("-.") or "run", 120)
             taken = {each.lower() for each in (*self._slugs.values(), "index", "assets")}
             numbered = (plain if not number else f"{plain}-{number}" for number in range(len(taken) + 1))
             self._slugs[name] = next(each for each in numbered if each.lower() not in taken)
@@ -116,7 +116,8 @@ class Site:
     def _link(self, page: Page) -> None:
         run, folder = page.run, self._relative(page.run.folder)
         if run.runs:
-            page.links = [(each.name.removeprefix(f"{run.name}/"), f"{self.slug(each.name)}.html") for each in run.runs]
+            pages = (f"{self.slug(each.name)}.html" for each in run.runs)
+            page.links = list(zip(run.called, pages, strict=True))
         page.files = [(name, _bytes(size), f"{folder}/{quote(name)}") for name, size in run.files.items()]
 
     def _show(self, page: Page, measured: Sequence[Run]) -> None:
@@ -232,7 +233,8 @@ class Site:
         """Copy the pictures of a run; the script with what they are, or None: then its sheets are shown."""
         found = album.read_album(run.folder)
         if found is None:
-            for path in sorted((run.folder / "figures").glob("pictures*.png")):
+            # What is no study has no charts of its own.
+            for path in sorted((run.folder / "figures").glob("pictures*.png" if run.is_measured else "*.png")):
                 if is_plain(path):
                     _put(path, self._output / page.slug / path.name)
                     page.pictures.append(f"{page.slug}/{quote(path.name)}")
