@@ -54,7 +54,8 @@ class Page:
 
     `tables` and `claims` are sheets, `notes` say how verdicts are reached, and `tally` how many came out which way.
     `pictures` are paths to sheets of maps, of a run that wrote no gallery, or to figures of what is no study; `links`
-    lead to runs of a sweep, by label; `files` are those of the run: name, bytes, href. `data` is what the script knows of it, see `site.js`.
+    lead to runs of a sweep, by label; `files` are those of the run: name, bytes, href. `data` is what the script knows
+    of it, see `site.js`.
     """
 
     run: Run
