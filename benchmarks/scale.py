@@ -158,6 +158,8 @@ def sharing(
     """One command in several processes over one store, which has the networks that are asked and nothing else."""
     rows: Rows = []
     alone = 0.0
+    # What is read or drawn for the first time is kept for the user, outside of the store: nobody's share of the work.
+    run(folder, [(*command, f"{option}={images}", "name=first", f"store=first-{what}")])
     # A block of images makes the networks. The second time everything is there: what is left is start and end.
     for _ in range(2):
         idle = min(run(folder, [(*command, f"{option}=8", "name=warm", f"store=warm-{what}")]).cpu)
