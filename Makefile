@@ -231,4 +231,5 @@ $(STAMP): pyproject.toml
 	@if ! { $(SOUND); }; then $(MAKE_VENV); fi
 	@touch $@.part
 	@{ $(call INSTALL,dev); } || { rm -f $@.part; exit 1; }
+	@$(BIN)/python -c 'from xai.tasks.early import remember; remember()' >/dev/null 2>&1 || true   # for quick refusals
 	@mv $@.part $@

@@ -183,7 +183,7 @@ def sweeping(folder: Path, checkpoint: str) -> Rows:
     totals = []
     seeds = "seed=" + ",".join(map(str, range(12)))
     for workers in (1, 2):
-        typed = (*COMPARE, "case.images=16", checkpoint, seeds, "logger=none", f"name=sweep{workers}")
+        typed = (*COMPARE, "case.images=32", checkpoint, seeds, "logger=none", f"name=sweep{workers}")
         launcher = ("launcher=processes", f"hydra.launcher.jobs={workers}", f"store=sweep-store{workers}")
         ended = run(folder, [("-m", *typed, *launcher)])
         # The launcher's own time, which comes last, waits for the others and uses little.
