@@ -112,6 +112,19 @@ def test_what_a_decoder_looks_at_a_second_classifier_and_a_second_column_are_par
     assert all(two[name] == one[name] for name in one.keys() - doubled)
 
 
+def test_the_papers_own_runs_learn_from_one_column() -> None:
+    ours = {"demo", "vectors_beyond"}
+    found = {}
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        for name in ("demo", "mixed_transfer", "vectors_mnist", "vectors_pairs", "vectors_paper", "vectors_budget"):
+            (settings,) = planned_settings([f"experiment={name}"])
+            found[name] = settings.transfer.other_column
+        first = [axis[0] for axis in axes_of(["sweep=vectors_beyond"], [], "config")]
+        (settings,) = planned_settings(first)
+        found["vectors_beyond"] = settings.transfer.other_column
+    assert {name for name, two in found.items() if two} == ours
+
+
 def test_a_rate_that_is_measured(sweep: Sweeping, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("xai.sweeps.plan.passes_a_second", lambda model, device: passes_a_second(model, device, 0.01, 2))
