@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from xai.core.errors import UserError
 from xai.core.settings import FieldError, settings
-from xai.models.evidence import Look
+from xai.models.evidence import Look, even_sums
 from xai.models.evidence import channels as evidence_channels
 
 Conditioning = Literal["concat", "product"]
@@ -134,7 +134,7 @@ class DptDecoder(nn.Module):
             _Stem(3 + evidence_channels(params.gradient), params.pixels, 4 * params.head) if params.pixels else None
         )
         self.refinement = _refinement(params)
-        self.gains = nn.Parameter(_even_sums(params.gradient)) if params.skip else None
+        self.gains = nn.Parameter(even_sums(params.gradient)) if params.skip else None
         self.resize = nn.ModuleList(_resize(params, factor) for factor in params.resize)
         self.align_corners, self.scale = params.align_corners, params.scale
         if params.kaiming:
@@ -247,14 +247,6 @@ class _Stem(nn.Module):
         """Features [B, D, H, W], and what is seen at full resolution, [B, K, H, W], to features [B, D, H, W]."""
         scale, shift = self.look(seen).chunk(2, dim=1)
         return features * (1 + scale) + shift
-
-
-def _even_sums(look: Look) -> Tensor:
-    """Gains of the evidence's channels: the sums over the colours share 1, single colours have 0."""
-    gains = torch.zeros(evidence_channels(look))
-    sums = gains[3::4] if look == "path" else gains[6:7]
-    sums += 1 / len(sums)
-    return gains
 
 
 def _refinement(params: DecoderParams) -> nn.Sequential:

@@ -22,6 +22,14 @@ def channels(look: Look) -> int:
     return 4 * len(REFERENCES) if look == "path" else CHANNELS * look
 
 
+def even_sums(look: Look) -> Tensor:
+    """A weight for each channel: its sums over the colours share 1, single colours have 0."""
+    weights = torch.zeros(channels(look))
+    sums = weights[3::4] if look == "path" else weights[6:7]
+    sums += 1 / len(sums)
+    return weights
+
+
 def passes(look: Look) -> float:
     """What it costs an image, in forward passes of the classifier, of which a backward pass counts as two."""
     return 3.0 * (NODES * len(REFERENCES) if look == "path" else look)

@@ -16,7 +16,6 @@ from xai.core.training import fit
 from xai.data.catalogue import OpenData
 from xai.data.module import ImageDataModule, OtherColumn
 from xai.data.registry import subset
-from xai.explainers.controls.other_classes import wrong_classes
 from xai.methods.self_explainer import SelfExplainer, check_alpha
 from xai.models import files
 from xai.models.clip import SelfExplainingClip, load_parameters, visual_tower
@@ -103,21 +102,12 @@ class Domain:
             rows = subset(data.source, "train", images, seed)
             labels = data.source.labels("train")[rows]
             reference = None if supervision is None else _reference(supervision, rows, labels, classifier.grid)
-            more = None
+            second = None
             if other is not None:
-                classes = wrong_classes(labels, rows, len(data.source.classes))
-                more = OtherColumn(classes, _reference(other, rows, classes, classifier.grid).flatten(1))
-            batches = ImageDataModule(
-                data.source,
-                model.image_size,
-                params.batch_size,
-                seed,
-                rows,
-                fixed,
-                reference,
-                runtime.trainer.workers,
-                more,
-            )
+                classes = read_blocks(other)["targets"]  # whoever had them explained has drawn them
+                second = OtherColumn(classes, _reference(other, rows, classes, classifier.grid).flatten(1))
+            read = (data.source, model.image_size, params.batch_size, seed, rows, fixed, reference)
+            batches = ImageDataModule(*read, workers=runtime.trainer.workers, other=second)
             learner = SelfExplainer(classifier, params, alpha, f"{kind}/{data.name}")
             fit(learner, batches, params, runtime.trainer, workdir, title, runtime.logger)
             files.write(workdir / FILE, classifier, self.described(explains, seed))
