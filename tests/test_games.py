@@ -12,7 +12,7 @@ from tests.models.tiny_clip import CLASSES, classifier, coalitions, pictures
 from tests.models.tiny_vit import FAMILIES, MEAN, STD, maskable, network, small_cnn
 from xai import games
 from xai.core.errors import UserError
-from xai.games import PatchGame, split
+from xai.games import OneClass, PatchGame, split
 from xai.models.maskable import Encoded, MaskableClassifier, Removal, Rows, sort_rows
 from xai.models.painted import PaintedClassifier
 
@@ -298,6 +298,17 @@ def test_coalitions_of_another_shape_are_refused(shape: tuple[int, ...]) -> None
 def test_numbers_in_the_place_of_coalitions_are_refused() -> None:
     with pytest.raises(ValueError, match=r"coalitions are torch\.float32"):
         PatchGame(classifier(), pictures(1)).value(torch.ones(1, 2, 16))
+
+
+def test_one_class_of_several_is_the_game_of_that_class_and_nothing_is_asked_twice() -> None:
+    images, both = pictures(3), torch.tensor([[1, 0], [2, 2], [0, 4]])
+    game, answers = PatchGame(classifier(), images, both), dict[bytes, Tensor]()
+    first, second = (OneClass(game, column, answers) for column in range(2))
+    for asked in (different(), different()[0]):
+        before = len(answers)
+        for column, one in enumerate((first, second)):
+            assert torch.equal(one.value(asked), PatchGame(classifier(), images, both[:, column]).value(asked))
+        assert len(answers) == before + 1
 
 
 @pytest.mark.parametrize("targets", [torch.tensor([1]), torch.tensor([1, 2, 3, 4]), torch.tensor(1)])

@@ -1,5 +1,6 @@
 """The second contract: a game whose players are the patches of an image. THE hot path of everything here."""
 
+import hashlib
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -31,7 +32,7 @@ class PatchGame:
     Args:
         classifier: A maskable classifier.
         images: [B, 3, H, W] in [0, 1].
-        targets: [B] class indices, or None for the values of every class.
+        targets: [B] class indices, [B, K] of several for each image, or None for the values of every class.
         output: `probability` (softmax) or `logit`.
         tokens: Tokens decoded in one pass; None takes what suits the device. What does not fit into memory is halved
             until it does.
@@ -48,9 +49,10 @@ class PatchGame:
     ) -> None:
         if output not in ("probability", "logit"):
             raise ValueError(f"output={output!r} is unknown: use 'probability' or 'logit'")
-        if targets is not None and targets.shape != (len(images),):
+        if targets is not None and (targets.ndim not in (1, 2) or len(targets) != len(images)):
             raise ValueError(
-                f"targets are {list(targets.shape)}, the game needs one class for each of {len(images)} images"
+                f"targets are {list(targets.shape)}, the game needs one class for each of {len(images)} images, or "
+                "several, [B, K]"
             )
         self._classifier, self._output = classifier, output
         self.players = classifier.players
@@ -69,7 +71,7 @@ class PatchGame:
                 cost one transfer a call.
 
         Returns:
-            [B, S, C], or [B, S] where targets were given. The same numbers, however the work is cut into chunks.
+            [B, S, C], or of the targets, [B, S] or [B, S, K]. The same numbers, however the work is cut into chunks.
 
         Raises:
             ValueError: Where shape or type of the coalitions is another.
@@ -120,7 +122,28 @@ class PatchGame:
         values = logits.softmax(-1) if self._output == "probability" else logits
         if self._targets is None:
             return values
-        return values.gather(1, self._targets[rows.owner][:, None])[:, 0]
+        targets = self._targets[rows.owner]
+        return values.gather(1, targets) if targets.ndim == 2 else values.gather(1, targets[:, None])[:, 0]
+
+
+class OneClass:
+    """One of the K classes of a game, for whoever plays for one: what was asked for another of them is not asked again.
+
+    Args:
+        game: With targets [B, K].
+        column: Which of the K.
+        answers: Of coalitions that were asked; the columns of one game share it.
+    """
+
+    def __init__(self, game: PatchGame, column: int, answers: dict[bytes, Tensor]) -> None:
+        self.players, self._game, self._column, self._answers = game.players, game, column, answers
+
+    def value(self, coalitions: Tensor) -> Tensor:
+        """Values [B, S] of coalitions, as of a game with this class alone."""
+        asked = hashlib.sha256(coalitions.cpu().numpy().tobytes()).digest()
+        if asked not in self._answers:
+            self._answers[asked] = self._game.value(coalitions)
+        return self._answers[asked][..., self._column].contiguous()
 
 
 def split(rows: Rows, cost: Callable[[int], int], budget: int) -> Iterator[Rows]:

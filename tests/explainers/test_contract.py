@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from tests.explainers.settings import OF_CLASSIFIERS, SMALL, colour_clip, coloured, configured, fitting, small_pictures
 from xai.explainers.block import Block, explain
 from xai.explainers.registry import ExplainerParams, entry
+from xai.games import PatchGame
 from xai.models.maskable import MaskableClassifier
 
 IMAGES = 8
@@ -104,6 +105,23 @@ def test_a_finite_map_on_the_patch_grid_for_each_image(name: str, family: str) -
     # Where a class has no evidence for it, a map may be zero everywhere.
     assert found.flatten(1).std(1).gt(0).any() or (name, family) in EMPTY
     assert not found.requires_grad
+
+
+@pytest.mark.parametrize("name", [name for name in OF_CLASSIFIERS if entry(name).asks_once])
+def test_several_classes_are_explained_as_each_by_itself_for_the_passes_of_one(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, images = SMALL[home(name)](), small_pictures(IMAGES)
+    classes = torch.stack([TARGETS, (TARGETS + 1) % 5, torch.zeros_like(TARGETS)], 1)
+    alone = [drawn(name, model, images, column) for column in classes.unbind(1)]
+    asked: list[int] = []
+    value = PatchGame.value
+    monkeypatch.setattr(PatchGame, "value", lambda game, rows: asked.append(rows.shape[-2]) or value(game, rows))
+    columns = made(name, model).attribute_classes(images, classes, torch.Generator().manual_seed(0))
+    first, once = next(columns), sum(asked)
+    together = [first, *columns]
+    assert all(torch.equal(*pair) for pair in zip(together, alone, strict=True))
+    assert sum(asked) == once > 0
 
 
 @PAIRS

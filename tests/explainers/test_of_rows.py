@@ -77,7 +77,9 @@ def test_the_mean_over_classes_is_the_mean_of_their_maps(classes: int | None) ->
     each = [ours.attribute(small_pictures(4), torch.full((4,), index), seeded()) for index in asked]
     torch.testing.assert_close(explained(made), torch.stack(each).mean(0))
     torch.testing.assert_close(explained(made, (TARGETS + 1) % 5), explained(made))
-    assert made.passes == 14 * len(asked)
+    assert made.passes == 14
+    cam = context(row("grad_cam"))
+    assert prepared("mean_over_classes", cam, of="grad_cam", classes=classes).passes == len(asked)
 
 
 @pytest.mark.parametrize("name", ["wrong_class", "mean_over_classes"])

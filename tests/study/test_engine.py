@@ -68,6 +68,36 @@ def test_kept_scores_of_a_metric_that_answers_otherwise_by_now_are_not_taken(
     assert made(again) == ["scores"]
 
 
+def test_maps_of_the_second_class_are_made_with_those_of_the_first_and_are_what_they_are_alone(tmp_path: Path) -> None:
+    alone = study(tmp_path / "alone", ["rise"], ["perturbation"])
+    case, row = alone.cases[0][0], alone.rows[0]
+    passes = []
+    for each in (case, case.second):
+        assert len(case.logits)
+        asked.clear()
+        explain(each, row)
+        passes.append(sum(asked))
+    assert passes[0] == passes[1] > 0
+    both = study(tmp_path / "both", ["rise"], ["class_correlation"])
+    case = both.cases[0][0]
+    assert len(case.logits)
+    asked.clear()
+    both.run()
+    assert sum(asked) == passes[0]
+    assert made(both) == ["maps", "maps", "scores"]
+    kept, by_itself = stored(tmp_path / "both"), stored(tmp_path / "alone")
+    assert {name: kept[name] for name in kept if name.startswith("maps")} == {
+        name: by_itself[name] for name in by_itself if name.startswith("maps")
+    }
+
+
+def test_of_the_second_class_no_map_is_made_that_no_metric_can_look_at(tmp_path: Path) -> None:
+    # Contrast needs a reference, and there is none.
+    both = study(tmp_path, ["rise"], ["contrast", "localisation"])
+    both.run()
+    assert made(both) == ["maps", "scores"]
+
+
 def test_an_explainer_that_is_added_afterwards_scores_only_itself(tmp_path: Path, journal: Path) -> None:
     metrics = ["localisation", "peak"]
     study(tmp_path, ["noted"], metrics).run()

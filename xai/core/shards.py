@@ -60,7 +60,12 @@ class Shards:
     def __init__(self, folder: Path, origin: str, blocks: Sequence[Tensor], *, patient: bool = True) -> None:
         self._folder, self._origin, self._blocks, self._patient = folder, origin, blocks, patient
 
-    def fill(self, compute: Callable[[int], Mapping[str, Tensor]], advance: Callable[[int], None]) -> None:
+    def fill(
+        self,
+        compute: Callable[[int], Mapping[str, Tensor]],
+        advance: Callable[[int], None],
+        after: Callable[[int], object] = lambda _: None,
+    ) -> None:
         """Compute what is missing, and wait for what others compute, until every block is there.
 
         A shard that is torn, or of other work or rows, is computed anew, with one line of warning. Where the folder
@@ -69,6 +74,7 @@ class Shards:
         Args:
             compute: Makes the tensors of a block, [B, ...] each, from its number. What it raises passes.
             advance: Is told about once a second how many rows are done, by whomever.
+            after: Is told of each block that was computed here, once it is written.
 
         Raises:
             Busy: Where it is not patient, and others have claimed all blocks that are left.
@@ -84,7 +90,7 @@ class Shards:
             if time.monotonic() - counted >= _SECONDS_BETWEEN_COUNTS:
                 counted = time.monotonic()
                 advance(self._rows_done())
-            return self._settle(block, compute)
+            return self._settle(block, compute, after)
 
         while self._folder.is_dir() and (left := [block for block in missing if not settled(block)]):
             if len(left) == len(missing) and not self._patient:
@@ -109,7 +115,13 @@ class Shards:
         whole = {name: torch.cat([shard.tensors[name] for shard in shards]) for name in names}
         return whole, sum(shard.seconds for shard in shards)
 
-    def _settle(self, block: int, compute: Callable[[int], Mapping[str, Tensor]]) -> bool:
+    def put(self, block: int, compute: Callable[[int], Mapping[str, Tensor]]) -> None:
+        """Compute a block now if it is missing and nobody has claimed it: where other work has nearly made it."""
+        self._settle(block, compute, lambda _: None)
+
+    def _settle(
+        self, block: int, compute: Callable[[int], Mapping[str, Tensor]], after: Callable[[int], object]
+    ) -> bool:
         """Whether a block is there now; it is not where another process has claimed it, or the folder has vanished."""
         if self._is_there(block, warn=False):
             return True
@@ -121,7 +133,9 @@ class Shards:
                 return False
             start = time.perf_counter()
             tensors = {name: value.contiguous() for name, value in compute(block).items()}
-            return self._write(block, _Shard(tensors, time.perf_counter() - start))
+            is_there = self._write(block, _Shard(tensors, time.perf_counter() - start))
+        after(block)
+        return is_there
 
     def _is_there(self, block: int, *, warn: bool) -> bool:
         try:

@@ -1,5 +1,6 @@
 """What one call of an explainer is about, and what it gives back."""
 
+from collections.abc import Iterator
 from typing import Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import torch
@@ -68,6 +69,26 @@ class BlockExplainer(Protocol):
 
     def explain(self, block: Block) -> Explanation:
         """Explain the images of a block."""
+        ...
+
+
+@runtime_checkable
+class ManyClassExplainer(Protocol):
+    """An explainer that explains several classes of an image for hardly more than one costs."""
+
+    def attribute_classes(
+        self, images: Tensor, targets: Tensor, generator: torch.Generator | None = None
+    ) -> Iterator[Tensor]:
+        """Explain K classes of each image, bit for bit as K calls of `attribute` that draw the same.
+
+        Args:
+            images: [B, 3, H, W] in [0, 1].
+            targets: [B, K] class indices.
+            generator: As in `attribute`; nobody else draws from it meanwhile.
+
+        Yields:
+            Maps [B, h, w], K times. What all classes share is computed for the first.
+        """
         ...
 
 

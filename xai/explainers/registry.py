@@ -177,6 +177,11 @@ class Entry:
         """What it is called."""
         return self.info.name
 
+    @property
+    def asks_once(self) -> bool:
+        """Whether it asks the classifier no more for several classes of an image than for one."""
+        return hasattr(self.of_classifier, "attribute_classes")
+
     def build(self, classifier: MaskableClassifier, params: ExplainerParams) -> Any:
         """Make it for a classifier, on its device and in evaluation mode.
 

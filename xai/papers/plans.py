@@ -118,12 +118,15 @@ class _Plan:
         made_of = (self.model, on or self.asked.data, self.asked.seed, fit, images, own)
         return self.add(Stage(name, seen * each, self.size, _STATES * self.size, needs, made_of, "training"))
 
-    def explain(self, row: Row, images: int, split: str, what: str, *needs: Stage, on: Any = None) -> Stage:
-        """The maps of a row, of images of a split of the data set or of another one."""
+    def explain(
+        self, row: Row, images: int, split: str, what: str, *needs: Stage, on: Any = None, classes: int = 1
+    ) -> Stage:
+        """The maps of a row, of images of a split of the data set or of another one, for so many classes of each."""
         side = self.model.image_size if row.params.of_pixels else self.model.grid
-        kept = 0.0 if row.entry.info.kind == "classifier" else images * side**2 * _FLOAT
-        made_of = (self.model, on or self.asked.data, self.asked.seed, row.entry.info.name, row.params, split, images)
-        passes = images * self.cost(row)
+        kept = 0.0 if row.entry.info.kind == "classifier" else images * classes * side**2 * _FLOAT
+        asked = images, classes
+        made_of = (self.model, on or self.asked.data, self.asked.seed, row.entry.info.name, row.params, split, asked)
+        passes = images * (1 if row.entry.asks_once else classes) * self.cost(row)
         return self.add(Stage(f"{row.name} of {what}", passes, kept, kept, needs, made_of, "maps"))
 
     def cost(self, row: Row) -> float:
@@ -186,11 +189,12 @@ class _Plan:
             bounding.append(self.learn(name, supervision, self.images["train"], ft_target))
         source_x = self.explain(
             supervision,
-            columns * supervised,
+            supervised,
             "train",
             f"the source, {_title(asked.source)}",
             *explaining,
             on=asked.source,
+            classes=columns,
         )
         moved = [
             self.train(
@@ -208,7 +212,7 @@ class _Plan:
         if "ft_target_x" in asked.rows:
             images = params.bound_images or train
             bound = with_coalitions(supervision, params.bound_coalitions)
-            target_x = self.explain(bound, columns * images, "train", "the target's training images", *bounding)
+            target_x = self.explain(bound, images, "train", "the target's training images", *bounding, classes=columns)
             alpha = alphas[0] if len(alphas) == 1 else None
             chosen.append(self.train("ft target+X", params.bound_fit, images, 3, target_x, own=alpha))
         split = asked.case.split
@@ -235,7 +239,7 @@ class _Plan:
         )
         for row in rows:
             mine = [self.trained[row.name]] if row.name in self.trained else []
-            maps.append(self.explain(row, targets * images, split, f"the {split} images", *explained, *mine))
+            maps.append(self.explain(row, images, split, f"the {split} images", *explained, *mine, classes=targets))
             if probe is not None and pairs:
                 maps.append(self.explain(row, pairs, split, f"the probe, {_title(probe)}", *explained, *mine, on=probe))
         scored = sum(row.entry.info.kind != "classifier" for row in rows)

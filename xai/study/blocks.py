@@ -34,6 +34,7 @@ def fill_blocks(
     title: str,
     *,
     whole: Mapping[str, Tensor] | None = None,
+    after: Callable[[int], object] = lambda _: None,
 ) -> Artifact:
     """Compute something of every block together with all processes that want the same, or find it.
 
@@ -48,6 +49,7 @@ def fill_blocks(
         compute: Makes the tensors of a block, [B, ...] each, from its number.
         title: What progress and logs call it.
         whole: Tensors of all rows that are written beside them.
+        after: Is told of each block that was computed here, once it is written.
 
     Raises:
         Busy: Only where the store is impatient: another process holds all blocks that are left.
@@ -69,8 +71,15 @@ def fill_blocks(
     if scratch is not None:
         images = sum(map(len, blocks))
         with explain_disk_errors(runtime.store.root, PROMISE), bar(title, images, "images", _WORTH_A_LINE) as advance:
-            shards(scratch).fill(compute, advance)
+            shards(scratch).fill(compute, advance, after)
     return runtime.store.get(kind, spec, merge, title=title)
+
+
+def open_blocks(runtime: Runtime, kind: str, spec: Mapping[str, Any], blocks: Sequence[Tensor]) -> Shards | None:
+    """Where blocks of something go that other work makes on its way, for `fill_blocks` to find; None: all are there."""
+    spec = runtime.with_precision(dict(spec))
+    scratch = runtime.store.scratch(kind, spec)
+    return None if scratch is None else Shards(scratch, runtime.store.key(kind, spec), blocks)
 
 
 def read_blocks(artifact: Artifact) -> dict[str, Tensor]:

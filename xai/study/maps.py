@@ -1,19 +1,21 @@
 """Maps: what an explainer says of the images of a case, made once and kept in the store."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from xai.core.errors import check_finite
+from xai.core.shards import Shards
 from xai.core.store import Artifact
 from xai.explainers import block as blocks
-from xai.explainers.block import Block, BlockExplainer, Explainer, Explanation
+from xai.explainers.block import Block, BlockExplainer, Explainer, Explanation, ManyClassExplainer
 from xai.explainers.registry import Prepared, Row
-from xai.study.blocks import block_generator, fill_blocks, read_blocks
+from xai.study.blocks import block_generator, fill_blocks, open_blocks, read_blocks
 from xai.study.case import Case
 
 _REVISION = 1
@@ -45,10 +47,16 @@ class Maps:
         return 1000 * self.artifact.seconds * self.prepared.share / len(values)
 
 
-def explain(case: Case, row: Row) -> Maps:
+def explain(case: Case, row: Row, beside: Case | None = None) -> Maps:
     """The maps of a row, from the store or made.
 
     They are kept by what they are made from: another metric, another table, another name of the row make none anew.
+
+    Args:
+        case: What is explained.
+        row: By what.
+        beside: The same images and draws with other classes, whose maps by this row are wanted as well. An explainer
+            that asks once for several classes makes them on the way: the same bytes as by themselves.
 
     Raises:
         UserError: The explainer does not fit the model or the data, or gives NaN or infinity.
@@ -59,8 +67,9 @@ def explain(case: Case, row: Row) -> Maps:
     title = f"{row.label} of {case.data.name} {case.split}{again}"
     rows = [case.rows[block] for block in case.blocks]
     whole = {"rows": case.rows, "targets": case.targets, "labels": case.labels}
-    work = _Explaining(case, row, prepared)
-    artifact = fill_blocks(case.runtime, "maps", _spec(case, prepared), rows, work, title, whole=whole)
+    work = _Explaining(case, row, prepared, beside)
+    spec = _spec(case, prepared)
+    artifact = fill_blocks(case.runtime, "maps", spec, rows, work, title, whole=whole, after=work.put_beside)
     return read(artifact, prepared)
 
 
@@ -105,9 +114,11 @@ def with_networks(explainer: Explainer | BlockExplainer, change: Callable[[nn.Mo
 class _Explaining:
     """Computes a block from its number; the explainer is built for the first one."""
 
-    def __init__(self, case: Case, row: Row, prepared: Prepared) -> None:
-        self._case, self._row, self._prepared = case, row, prepared
+    def __init__(self, case: Case, row: Row, prepared: Prepared, beside: Case | None) -> None:
+        self._case, self._row, self._prepared, self._beside = case, row, prepared, beside
         self._built: Explainer | BlockExplainer | None = None
+        self._others: Shards | None = None
+        self._rest: tuple[Block, Iterator[Tensor]] | None = None
 
     def __call__(self, number: int) -> dict[str, Tensor]:
         case, device = self._case, self._case.runtime.trainer.device
@@ -115,6 +126,7 @@ class _Explaining:
             self._built = self._prepared.build()
             if case.varied_from is not None and self._row.entry.of_context is not None:
                 self._built = with_networks(self._built, case.vary)
+            self._others = self._open_beside()
         positions = case.blocks[number]
         pixels, regions = case.images(number)
         block = Block(
@@ -126,8 +138,29 @@ class _Explaining:
             generator=block_generator(case.seed, number),
         )
         with case.runtime.trainer.autocast():
-            found = blocks.explain(self._built, block)
-        return self._checked(block, found)
+            if self._others is None or not isinstance(self._built, ManyClassExplainer):
+                return self._checked(block, blocks.explain(self._built, block))
+            assert self._beside is not None
+            other = block._replace(targets=self._beside.targets[positions].to(device))
+            classes = torch.stack([block.targets, other.targets], 1)
+            columns = self._built.attribute_classes(block.images, classes, block.generator)
+            self._rest = other, columns
+            return self._checked(block, Explanation(next(columns)))
+
+    def put_beside(self, number: int) -> None:
+        """What is left to compute of a block for the other classes, if it was begun with those of the case."""
+        if self._others is None or self._rest is None:
+            return
+        (block, columns), self._rest = self._rest, None
+        with self._case.runtime.trainer.autocast():
+            self._others.put(number, lambda _: self._checked(block, Explanation(next(columns))))
+
+    def _open_beside(self) -> Shards | None:
+        if self._beside is None or not isinstance(self._built, ManyClassExplainer):
+            return None
+        case = self._beside
+        spec = _spec(case, self._row.entry.prepare(case, self._row.params))
+        return open_blocks(case.runtime, "maps", spec, [case.rows[block] for block in case.blocks])
 
     def _checked(self, block: Block, found: Explanation) -> dict[str, Tensor]:
         tensors: dict[str, Any] = {"attributions": found.maps, "logits": found.logits}

@@ -67,16 +67,28 @@ class Scores:
 
 def missing(case: Case, row: Row, maps: Maps, chosen: Chosen, reference_row: Row | None) -> str | None:
     """Why a metric cannot be had of a row, in a line; None where it can. The reference row's maps are the truth."""
-    available = {"network", "game", *(name for name, reason in facts(case).items() if reason is None)}
+    available = _at_hand(case, reference_row)
     if maps.attributions is not None:
         available |= {"maps", "second"}
         if not row.entry.opaque or not any(each.changes_network for each in chosen.again):
             available.add("again")
     if maps.logits is not None:
         available.add("logits")
-    if reference_row is not None:
-        available |= {"reference", "reference_second"}
     return registry.missing(chosen.metric, available, "patch" if is_of_patches(case, maps) else "pixel")
+
+
+def wants_second(case: Case, chosen: Sequence[Chosen], reference_row: Row | None) -> bool:
+    """Whether a metric of these looks at maps of the second class, and has all else that it needs of the case."""
+    of_rows = {"maps", "second", "again", "logits"}
+    at_hand = _at_hand(case, reference_row) | of_rows
+    return any("second" in each.needs and each.metric.needs <= at_hand for each in chosen)
+
+
+def _at_hand(case: Case, reference_row: Row | None) -> set[str]:
+    """What a metric may need and need not look for in a row's maps."""
+    facts_of_case = {name for name, reason in facts(case).items() if reason is None}
+    reference = {"reference", "reference_second"} if reference_row is not None else set()
+    return {"network", "game", *facts_of_case, *reference}
 
 
 def is_of_patches(case: Case, maps: Maps) -> bool:
@@ -90,7 +102,7 @@ def score(case: Case, row: Row, maps: Maps, chosen: Chosen, reference_row: Row |
     second = explain(case.second, row) if "second" in needs else None
     reference = reference_second = None
     if "reference" in needs and reference_row is not None:
-        reference = explain(case, reference_row)
+        reference = explain(case, reference_row, case.second if "second" in needs else None)
         if "second" in needs:
             reference_second = explain(case.second, reference_row)
     again = [explain(case.varied(each), row) for each in chosen.again]

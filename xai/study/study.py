@@ -16,7 +16,7 @@ from xai.explainers.registry import Row, refusal
 from xai.study.case import Case
 from xai.study.frame import Frames, Measurement, frames
 from xai.study.maps import explain
-from xai.study.scores import Chosen, missing, score
+from xai.study.scores import Chosen, missing, score, wants_second
 
 log = logging.getLogger(__name__)
 
@@ -107,7 +107,8 @@ class Study:
         chosen = next(metrics for each, metrics in self.cases if each is case)
 
         def measure() -> Measurement:
-            maps, scores, left_out = explain(case, row), {}, {}
+            second = case.second if wants_second(case, chosen, self.reference) else None
+            maps, scores, left_out = explain(case, row, second), {}, {}
             for each in chosen:
                 reason = missing(case, row, maps, each, self.reference)
                 if reason is None:

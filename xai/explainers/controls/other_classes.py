@@ -1,12 +1,13 @@
 """Another row asked about other classes: a wrong one, and all of them. How much of its maps is of the class?"""
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from xai.core.settings import Count, settings
-from xai.explainers.block import Block, BlockExplainer, Explainer, Explanation, explain
+from xai.explainers.block import Block, BlockExplainer, Explainer, Explanation, ManyClassExplainer, explain
 from xai.explainers.of_row import OfRowParams, made_from_row, row_by_class
 from xai.explainers.registry import Context, Prepared, explainer
 
@@ -87,15 +88,23 @@ class MeanOverClasses:
 
     def explain(self, block: Block) -> Explanation:
         """Mean maps. Every class is explained with the same draws."""
-        state, total, logits = block.generator.get_state(), None, None
+        total, last = None, Explanation(None)
+        for last in self._each(block):
+            assert last.maps is not None
+            total = last.maps.double() if total is None else total + last.maps
+        assert total is not None
+        assert last.maps is not None
+        return last._replace(maps=(total / len(self._classes)).to(last.maps.dtype))
+
+    def _each(self, block: Block) -> Iterator[Explanation]:
+        if isinstance(self._of, ManyClassExplainer):
+            targets = self._classes.to(block.targets).expand(len(block.targets), -1)
+            yield from map(Explanation, self._of.attribute_classes(block.images, targets, block.generator))
+            return
+        state = block.generator.get_state()
         for index in self._classes.tolist():
             block.generator.set_state(state)
-            maps, logits = explain(self._of, block._replace(targets=torch.full_like(block.targets, index)))
-            assert maps is not None
-            total = maps.double() if total is None else total + maps
-        assert total is not None
-        assert maps is not None
-        return Explanation((total / len(self._classes)).to(maps.dtype), logits)
+            yield explain(self._of, block._replace(targets=torch.full_like(block.targets, index)))
 
 
 @explainer(
@@ -108,17 +117,18 @@ class MeanOverClasses:
     check=lambda context, params: row_by_class(context, params.of, "mean_over_classes"),
 )
 def mean_over_classes(context: Context, params: MeanOverClassesParams) -> Prepared:
-    """The other row's explainer, once for each class."""
+    """The other row's explainer for each class, which some have for the passes of one."""
     count = len(context.model.classes)
     classes = torch.arange(count)
     if params.classes is not None and params.classes < count:
         classes = torch.arange(params.classes) * count // params.classes
+    times = 1 if context.row(params.of).entry.asks_once else len(classes)
     prepared = made_from_row(
         context,
         params.of,
         "mean_over_classes",
         lambda of: MeanOverClasses(of, classes),
-        lambda passes: passes * len(classes),
+        lambda passes: passes * times,
         {"classes": classes.tolist()},
     )
     return replace(prepared, notes={})

@@ -1,5 +1,6 @@
 """Values of the theory of games as explainers: Kernel SHAP, Shapley values exactly and by random orders, Banzhaf."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Literal, Self, TypeVar
 
@@ -11,9 +12,10 @@ from xai.core.settings import Count, EvenCount, FieldError, Several, settings
 from xai.explainers.block import OfClassifier, source
 from xai.explainers.params import GameParams
 from xai.explainers.registry import explainer
-from xai.games import PatchGame
+from xai.games import OneClass, PatchGame
 from xai.models.maskable import MaskableClassifier
 from xai.shapley import banzhaf as banzhaf_values
+from xai.shapley.design import Game
 from xai.shapley.exact import LARGEST, exact_shapley
 from xai.shapley.kernel_shap import kernel_shap
 from xai.shapley.permutation import antithetic_orders, permutation_shapley
@@ -24,7 +26,7 @@ P = TypeVar("P", bound=GameParams)
 class OfGame(OfClassifier[P]):
     """Explains all images of a call by one game, with what is drawn for all of them alike."""
 
-    def values(self, game: PatchGame, generator: torch.Generator) -> Tensor:
+    def values(self, game: Game, generator: torch.Generator) -> Tensor:
         """Values of the patches [B, M]: what is asked is v(S) of the output that the settings name."""
         raise NotImplementedError
 
@@ -32,6 +34,18 @@ class OfGame(OfClassifier[P]):
         """The values as maps [B, h, w] of images [B, 3, H, W] for the classes `targets` [B]."""
         game = PatchGame(self.classifier, images, targets, output=self.params.output)
         return self.values(game, source(generator)).reshape(-1, *self.classifier.grid)
+
+    def attribute_classes(
+        self, images: Tensor, targets: Tensor, generator: torch.Generator | None = None
+    ) -> Iterator[Tensor]:
+        """Maps [B, h, w] of each of the K classes in `targets` [B, K], for the passes of one."""
+        game = PatchGame(self.classifier, images, targets, output=self.params.output)
+        generator, answers = source(generator), dict[bytes, Tensor]()
+        state = generator.get_state()
+        for column in range(targets.shape[1]):
+            generator.set_state(state)
+            values = self.values(OneClass(game, column, answers), generator)
+            yield values.reshape(-1, *self.classifier.grid)
 
 
 @settings
@@ -76,7 +90,7 @@ class KernelShapParams(GameParams):
 class KernelShap(OfGame[KernelShapParams]):
     """Kernel SHAP (Lundberg and Lee 2017), with one design of coalitions for all images of a call."""
 
-    def values(self, game: PatchGame, generator: torch.Generator) -> Tensor:
+    def values(self, game: Game, generator: torch.Generator) -> Tensor:
         """Shapley values; see `xai.shapley.kernel_shap`."""
         params = self.params
         return kernel_shap(game, params.coalitions, generator, sampler=params.sampler, select=params.select)
@@ -106,7 +120,7 @@ class ExactShapley(OfGame[GameParams]):
             )
         super().__init__(classifier, params)
 
-    def values(self, game: PatchGame, generator: torch.Generator) -> Tensor:
+    def values(self, game: Game, generator: torch.Generator) -> Tensor:
         """The Shapley values themselves; nothing is drawn."""
         return exact_shapley(game)
 
@@ -133,7 +147,7 @@ class PermutationShapleyParams(GameParams):
 class PermutationShapley(OfGame[PermutationShapleyParams]):
     """Shapley values by random orders (Castro et al. 2009), the same for all images of a call."""
 
-    def values(self, game: PatchGame, generator: torch.Generator) -> Tensor:
+    def values(self, game: Game, generator: torch.Generator) -> Tensor:
         """Mean gains; see `xai.shapley.permutation`."""
         return permutation_shapley(game, antithetic_orders(game.players, self.params.permutations // 2, generator))
 
@@ -162,6 +176,6 @@ class BanzhafParams(GameParams):
 class Banzhaf(OfGame[BanzhafParams]):
     """Banzhaf values, with one design of coalitions for all images of a call."""
 
-    def values(self, game: PatchGame, generator: torch.Generator) -> Tensor:
+    def values(self, game: Game, generator: torch.Generator) -> Tensor:
         """Banzhaf values; see `xai.shapley.banzhaf`."""
         return banzhaf_values.banzhaf(game, self.params.coalitions, generator, self.params.solver)

@@ -9,7 +9,7 @@ from xai.core.settings import Count, Positive, Several, settings
 from xai.explainers.params import GameParams
 from xai.explainers.posthoc.game_values import OfGame
 from xai.explainers.registry import explainer
-from xai.games import PatchGame
+from xai.shapley.design import Game
 
 _SELECTION = 0.01
 """Ridge penalty of the fit that features are selected by, as in the authors' package."""
@@ -43,7 +43,7 @@ class LimeParams(GameParams):
 class Lime(OfGame[LimeParams]):
     """Explains all images of a call with one set of samples."""
 
-    def values(self, game: PatchGame, generator: torch.Generator) -> Tensor:
+    def values(self, game: Game, generator: torch.Generator) -> Tensor:
         """Weights; see `lime`."""
         params = self.params
         samples = torch.rand(params.samples, game.players, generator=generator) < 0.5

@@ -10,8 +10,8 @@ from xai.core.settings import Count, FieldError, settings
 from xai.explainers.params import GameParams
 from xai.explainers.posthoc.game_values import OfGame
 from xai.explainers.registry import explainer
-from xai.games import PatchGame
 from xai.models.maskable import MaskableClassifier
+from xai.shapley.design import Game
 
 
 @settings
@@ -56,7 +56,7 @@ class Occlusion(OfGame[OcclusionParams]):
             )
         super().__init__(classifier, params)
 
-    def values(self, game: PatchGame, generator: torch.Generator) -> Tensor:
+    def values(self, game: Game, generator: torch.Generator) -> Tensor:
         """What the answer loses with each window, the mean over those that a patch is in; nothing is drawn."""
         removed = windows(self.classifier.grid, self.params)
         answers = game.value(torch.cat([torch.ones(1, game.players, dtype=torch.bool), ~removed]))

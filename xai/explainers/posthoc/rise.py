@@ -16,8 +16,8 @@ from xai.explainers.posthoc.baselines import Baseline, settle_baseline
 from xai.explainers.posthoc.game_values import OfGame
 from xai.explainers.posthoc.gradients import images_at_once
 from xai.explainers.registry import explainer
-from xai.games import PatchGame
 from xai.models.maskable import MaskableClassifier
+from xai.shapley.design import Game
 
 
 @settings
@@ -50,7 +50,7 @@ class Rise(OfGame[RiseParams]):
     coalition of patches, as for all other explainers that play the game.
     """
 
-    def values(self, game: PatchGame, generator: torch.Generator) -> Tensor:
+    def values(self, game: Game, generator: torch.Generator) -> Tensor:
         """Mean answers; see `rise`."""
         params = self.params
         masks = torch.rand(params.masks, game.players, generator=generator) < params.keep_probability

@@ -147,7 +147,8 @@ class Transfer:
     @cached_property
     def source_supervision(self) -> Maps:
         """Phi of the source's training images."""
-        return explain(self._explained_source, self.supervision)
+        case = self._explained_source
+        return explain(case, self.supervision, self._other_classes(case))
 
     @cached_property
     def ft_source_x(self) -> Artifact:
@@ -185,7 +186,7 @@ class Transfer:
         images = p.target_images if p.bound_images is None else p.bound_images
         case = self.case(self.ft_target, self.target, "train", images)
         row = with_coalitions(self.supervision, p.bound_coalitions)
-        maps, other = explain(case, row).artifact, self._other_column(case, row)
+        maps, other = explain(case, row, self._other_classes(case)).artifact, self._other_column(case, row)
         target = self._domain(self.target)
         return target.fine_tune(p.bound_fit, self.seed, images=images, alpha=self.alpha, supervision=maps, other=other)
 
@@ -244,7 +245,11 @@ class Transfer:
 
     def _other_column(self, case: Case, row: Row) -> Artifact | None:
         """Maps of the same images for one wrong class each, where they are asked for."""
-        return explain(case.with_params(targets="wrong"), row).artifact if self.params.other_column else None
+        other = self._other_classes(case)
+        return None if other is None else explain(other, row).artifact
+
+    def _other_classes(self, case: Case) -> Case | None:
+        return case.with_params(targets="wrong") if self.params.other_column else None
 
     def _domain(self, data: OpenData) -> Domain:
         return Domain(self.runtime, self.model, self.base, data)
