@@ -25,7 +25,7 @@ from omegaconf import DictConfig
 from rich.markup import escape
 
 from xai.core.errors import UserError
-from xai.core.launching import Command, in_queue, run_command, stop_commands, threads
+from xai.core.launching import FOLDERS, Command, cores, in_queue, run_command, stop_commands, threads
 from xai.core.overrides import alone
 from xai.core.progress import console
 from xai.core.records import QUEUED, path_of
@@ -63,9 +63,11 @@ class _Commands(Launcher):
         raise NotImplementedError
 
     def _command(self, overrides: list[str]) -> Command:
-        job = self._context.config_loader.load_sweep_config(self._config, overrides)
-        HydraConfig.instance().set_config(job)
-        folder = Path(str(job.hydra.sweep.dir)) / str(job.hydra.sweep.subdir)
+        folder = FOLDERS.get(tuple(alone(overrides, "")))
+        if folder is None:
+            job = self._context.config_loader.load_sweep_config(self._config, overrides)
+            HydraConfig.instance().set_config(job)
+            folder = Path(str(job.hydra.sweep.dir)) / str(job.hydra.sweep.subdir)
         sources = self._config.hydra.runtime.config_sources
         places = [f"--config-dir={each.path}" for each in sources if each.provider == "command-line"]
         own = alone(overrides, folder.relative_to(_OUTPUTS).as_posix())
@@ -116,16 +118,15 @@ class Processes(_Commands):
                 raise
 
     def _slots(self, most: int) -> list[dict[str, str]]:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         devices = _visible_gpus() if self._gpus else []
-        jobs = self._jobs or (len(devices) // self._gpus if self._gpus else max(1, cores // 2))
+        jobs = self._jobs or (len(devices) // self._gpus if self._gpus else max(1, cores() // 2))
         if self._gpus * jobs > len(devices) or not jobs:
             raise UserError(
                 f"{jobs or 1} jobs with {self._gpus} GPU(s) each need more than the {len(devices)} that are visible: "
                 "lower hydra.launcher.jobs or hydra.launcher.gpus, or use launcher=processes"
             )
         jobs = min(jobs, most)
-        shared = threads(max(1, cores // jobs))
+        shared = threads(max(1, cores() // jobs))
         mine = [devices[self._gpus * slot : self._gpus * (slot + 1)] for slot in range(jobs)]
         return [{**shared, "CUDA_VISIBLE_DEVICES": ",".join(each)} for each in mine]
 

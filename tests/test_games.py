@@ -37,7 +37,7 @@ def model(request: pytest.FixtureRequest) -> MaskableClassifier:
 @pytest.fixture
 def _one_core(monkeypatch: pytest.MonkeyPatch) -> None:
     """Chunks follow one another."""
-    monkeypatch.setattr(games, "_cores", lambda: 1)
+    monkeypatch.setattr(games, "own_cores", lambda: 1)
 
 
 def different(images: int = 3, rows: int = 12) -> Tensor:
@@ -76,7 +76,7 @@ def test_chunks_and_order_change_nothing(
     model: MaskableClassifier, monkeypatch: pytest.MonkeyPatch, cores: int
 ) -> None:
     images, keep = pictures(3), different()
-    monkeypatch.setattr(games, "_cores", lambda: cores)
+    monkeypatch.setattr(games, "own_cores", lambda: cores)
     whole = PatchGame(model, images, tokens=10_000).value(keep)
     for tokens in (1, 7, 64, None):
         torch.testing.assert_close(PatchGame(model, images, tokens=tokens).value(keep), whole, **EXACT)
@@ -207,7 +207,7 @@ def test_a_pass_that_memory_does_not_hold_is_halved_and_so_are_those_after_it(er
 def test_values_come_out_right_however_little_memory_there_is(
     model: MaskableClassifier, monkeypatch: pytest.MonkeyPatch, room: int
 ) -> None:
-    monkeypatch.setattr(games, "_cores", lambda: 1)
+    monkeypatch.setattr(games, "own_cores", lambda: 1)
     cramped = Watched(model, OUT_OF_MEMORY[0], rows=room, images=room)
     game = PatchGame(cramped, pictures(5), tokens=300)
     torch.testing.assert_close(game.value(different(5)), naive(model, pictures(5), different(5)), **EXACT)
@@ -218,7 +218,7 @@ def test_values_come_out_right_however_little_memory_there_is(
 
 
 def test_cores_that_run_out_of_memory_together_come_out_right(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(games, "_cores", lambda: 4)
+    monkeypatch.setattr(games, "own_cores", lambda: 4)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     inner = classifier(Removal("tokens"))
     game = PatchGame(Watched(inner, OUT_OF_MEMORY[1], rows=2, images=9), pictures(3), tokens=60)
@@ -250,7 +250,7 @@ def test_other_errors_pass_through_at_once(error: Exception, room: dict[str, int
 
 @pytest.mark.parametrize(("mixed", "ours"), [(True, True), (False, True), (False, False)])
 def test_workers_compute_as_their_caller_would(monkeypatch: pytest.MonkeyPatch, mixed: bool, ours: bool) -> None:
-    monkeypatch.setattr(games, "_cores", lambda: 4)
+    monkeypatch.setattr(games, "own_cores", lambda: 4)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     seen: list[tuple[bool, torch.dtype, bool]] = []
     workers = set()
@@ -276,14 +276,6 @@ def test_workers_compute_as_their_caller_would(monkeypatch: pytest.MonkeyPatch, 
     exact = PatchGame(inner, pictures(3).float()).value(different())
     torch.testing.assert_close(values, expected, rtol=0.02 if mixed else 1e-5, atol=0.02 if mixed else 1e-5)
     assert torch.allclose(values, exact, rtol=1e-5, atol=1e-6) != mixed
-
-
-def test_cores_are_counted_where_the_system_does_not_tell(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
-    monkeypatch.setattr(os, "cpu_count", lambda: None)
-    assert games._cores() == 1
-    monkeypatch.setattr(os, "cpu_count", lambda: 3)
-    assert games._cores() == 3
 
 
 @pytest.mark.parametrize(

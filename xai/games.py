@@ -1,7 +1,6 @@
 """The second contract: a game whose players are the patches of an image. THE hot path of everything here."""
 
 import hashlib
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -9,6 +8,7 @@ import torch
 from torch import Tensor
 
 from xai.core.errors import UserError
+from xai.core.launching import own_cores
 from xai.models.maskable import PIXELS_A_TOKEN, Encoded, MaskableClassifier, Rows, sort_rows
 
 _TOKENS_AT_ONCE = {"cpu": 1600, "cuda": 1 << 16}
@@ -175,11 +175,6 @@ def _give_way(error: Exception, what: str, *, halvable: bool) -> None:
         torch.cuda.empty_cache()
 
 
-def _cores() -> int:
-    # Only Linux tells which of the machine's cores this process may use.
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _map(function: Callable[[Rows], Tensor], chunks: list[Rows], by_threads: bool) -> list[Tensor]:
     """Apply a function to chunks of work, on the processor cores that torch's own threads leave idle.
 
@@ -188,7 +183,7 @@ def _map(function: Callable[[Rows], Tensor], chunks: list[Rows], by_threads: boo
     foreign network may keep something while it runs, and is left to one thread.
     """
     device = chunks[0].keep.device.type
-    workers = 1 if device != "cpu" or not by_threads else max(1, _cores() // torch.get_num_threads())
+    workers = 1 if device != "cpu" or not by_threads else max(1, own_cores() // torch.get_num_threads())
     if workers == 1 or len(chunks) == 1:
         return [function(chunk) for chunk in chunks]
     precision, mixed = torch.get_autocast_dtype(device), torch.is_autocast_enabled(device)

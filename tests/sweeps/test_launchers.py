@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 import torch
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.plugins import Plugins
 
 from hydra_plugins import xai_launchers
 from hydra_plugins.xai_launchers import Processes, Ray, Slurm
 from tests.sweeps.conftest import Sweeping
 from xai.core.errors import UserError
-from xai.core.launching import Command
+from xai.core.launching import Command, cores, own_cores
 from xai.core.records import recorded
 from xai.sweeps.jobs import Job
 from xai.sweeps.status import look
@@ -48,6 +49,8 @@ def test_a_job_is_what_is_typed_for_it_alone(sweep: Sweeping, monkeypatch: pytes
     Plugins.instance()
     monkeypatch.setattr(xai_launchers.Processes, "run", run)
     monkeypatch.setenv("PYTHONPATH", "")
+    # It has been composed to be checked, and once is enough.
+    monkeypatch.setattr(ConfigLoaderImpl, "load_sweep_config", None)
     # None of them has run, which is told at the end.
     assert sweep("-m", "sweep=toy", "seed=3", "launcher=processes", "hydra.launcher.jobs=1") == 1
     (command,) = ran
@@ -80,6 +83,21 @@ def test_processes_divide_the_cores_and_one_that_fails_stops_no_other(
     assert ends == [3, -9, 0]
     # No GPU is seen, and each of two has four cores.
     assert said(tmp_path, 0) == said(tmp_path, 2) == "4"
+
+
+def test_cores_are_counted_where_the_system_does_not_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert cores() == 1
+    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    assert cores() == 3
+
+
+@pytest.mark.parametrize(("given", "own"), [("2", 2), ("9", 4), ("3,1", 3), ("", 4), ("0", 4), ("many", 4)])
+def test_a_job_has_the_cores_that_it_was_given(monkeypatch: pytest.MonkeyPatch, given: str, own: int) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(4)), raising=False)
+    monkeypatch.setenv("OMP_NUM_THREADS", given)
+    assert own_cores() == own
 
 
 def test_no_two_jobs_see_the_same_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
