@@ -15,7 +15,7 @@ from xai.core.records import path_of, read_record, record_end
 _LAUNCHED = "XAI_LAUNCHED"
 _SECONDS_TO_END = 30.0
 FOLDERS: dict[tuple[str, ...], Path] = {}
-"""Of the jobs of a sweep by what is typed for them alone, where they are known: composing one takes a tenth of a second."""
+"""Of the jobs of a sweep by what is typed for them alone, where they are known: composing one takes its time."""
 _running: list[subprocess.Popen[bytes]] = []
 
 
