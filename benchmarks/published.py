@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from xai.models.maskable import open_reference
 from xai.ranking.areas import Classify, peak_penalty
 from xai.ranking.objective import Draw, ObjectiveParams, Question
-from xai.ranking.paths import open_reference
 from xai.ranking.sorting import assignment_scores, plain_sinkhorn
 
 

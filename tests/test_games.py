@@ -12,8 +12,7 @@ from tests.models.tiny_vit import FAMILIES, MEAN, STD, maskable, network, small_
 from xai import games
 from xai.core.errors import UserError
 from xai.games import OneClass, PatchGame, split
-from xai.models.maskable import Encoded, MaskableClassifier, Removal, Rows, sort_rows
-from xai.models.painted import PaintedClassifier
+from xai.models.maskable import Encoded, MaskableClassifier, PaintedClassifier, Removal, Rows, sort_rows
 
 EXACT = {"rtol": 1e-6, "atol": 1e-6}  # values are float32
 CLASSIFIERS: dict[str, Callable[[], MaskableClassifier]] = {

@@ -35,9 +35,9 @@ from xai.core.folders import no_folder
 from xai.core.guard import check_config, guarded_reader
 from xai.core.launching import end_with_the_launcher, is_launched
 from xai.core.overrides import as_addition, as_axis, command, fixed, overrides, quoted, typed_keys
+from xai.core.progress import STARTED as STARTED
 from xai.core.records import recorded
 from xai.core.settings import unknown
-from xai.core.timing import STARTED as STARTED
 from xai.tasks.early import check_typed, remember
 
 _WORKING = ("apply_vector", "compare", "explain", "study", "supervise", "train")

@@ -9,8 +9,7 @@ from torch import Tensor, nn
 from tests.explainers.settings import explainer
 from tests.models import tiny_clip
 from tests.models.tiny_vit import FAMILIES, MEAN, STD, maskable, network, normalised, small_cnn
-from xai.models.maskable import MaskableClassifier
-from xai.models.painted import PaintedClassifier
+from xai.models.maskable import MaskableClassifier, PaintedClassifier
 
 TARGETS = torch.tensor([4, 0, 2, 2])
 

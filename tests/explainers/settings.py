@@ -19,8 +19,7 @@ from xai.explainers.registry import ExplainerParams, entry, names
 from xai.explainers.rows import load_row
 from xai.models.clip import SelfExplainingClip
 from xai.models.factory import ClipParams, build_clip, build_explainer
-from xai.models.maskable import MaskableClassifier, Removal
-from xai.models.painted import PaintedClassifier
+from xai.models.maskable import MaskableClassifier, PaintedClassifier, Removal
 
 COLOUR_PARAMS = ClipParams("colour", 12, 4, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), towers=TOWERS)
 NAMES = names()

@@ -16,8 +16,7 @@ from tests.explainers.settings import explainer
 from tests.models.tiny_clip import PARAMS, TOWERS, classifier, pictures
 from xai.core.errors import UserError
 from xai.explainers.posthoc.cam_targets import cam_target, last_layer_with_cells, tokens_to_grid
-from xai.models.maskable import Removal, class_logits
-from xai.models.painted import PaintedClassifier
+from xai.models.maskable import PaintedClassifier, Removal, class_logits
 from xai.models.timm_vit import MaskableVit
 
 

@@ -19,8 +19,7 @@ from tests.models.tiny_vit import MEAN, STD, maskable, network, normalised
 from tests.toolbox import refusal, seeded
 from xai.explainers.posthoc import asking_cams, gradients
 from xai.models.clip import SelfExplainingClip
-from xai.models.maskable import MaskableClassifier
-from xai.models.painted import PaintedClassifier
+from xai.models.maskable import MaskableClassifier, PaintedClassifier
 
 GRADIENTS = {
     "grad_cam_plusplus": pytorch_grad_cam.GradCAMPlusPlus,

@@ -15,7 +15,7 @@ from tests.models.tiny_clip import PARAMS, classifier, pictures
 from xai.explainers.posthoc.cam_targets import CamTarget, cam_target
 from xai.models.clip import SelfExplainingClip
 from xai.models.factory import ClipParams
-from xai.models.painted import PaintedClassifier
+from xai.models.maskable import PaintedClassifier
 
 TARGETS = torch.tensor([0, 1, 2, 3, 4, 0])
 

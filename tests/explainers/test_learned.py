@@ -17,8 +17,7 @@ from xai.explainers.learned.refined import RefinedDecoder, RefinedMaps
 from xai.games import PatchGame
 from xai.metrics.functional.perturbation import enlarge_map
 from xai.models.explainer import SalvageNetwork, ShapleyNetwork
-from xai.models.maskable import MaskableClassifier
-from xai.models.painted import PaintedClassifier
+from xai.models.maskable import MaskableClassifier, PaintedClassifier
 from xai.ranking.areas import confidence
 from xai.ranking.objective import ObjectiveParams, Question
 from xai.ranking.refinement import Refinement, RefinementParams, in_units

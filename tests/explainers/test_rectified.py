@@ -15,7 +15,7 @@ from tests.models.tiny_vit import MEAN, STD, SmallCnn, normalised, small_cnn
 from tests.toolbox import refusal, seeded
 from xai.explainers.posthoc.full_grad import Biases
 from xai.explainers.posthoc.rectifiers import Guided
-from xai.models.painted import PaintedClassifier
+from xai.models.maskable import PaintedClassifier
 
 SIX = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU6(), nn.Flatten(), nn.Linear(6 * 36, 5))
 

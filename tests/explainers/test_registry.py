@@ -11,8 +11,7 @@ from xai.core.errors import UserError
 from xai.explainers import registry
 from xai.explainers.registry import ExplainerParams, Prepared, entry, explainer, names, refusal
 from xai.explainers.rows import load_row
-from xai.models.maskable import Removal
-from xai.models.painted import PaintedClassifier
+from xai.models.maskable import PaintedClassifier, Removal
 
 ROWS = choices("explainer")
 

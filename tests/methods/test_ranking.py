@@ -30,8 +30,7 @@ from xai.models.dense import DenseExplainer
 from xai.models.dpt import DecoderParams
 from xai.models.evidence import evidence
 from xai.models.features import FrozenFeatures
-from xai.models.maskable import MaskableClassifier
-from xai.models.painted import PaintedClassifier
+from xai.models.maskable import MaskableClassifier, PaintedClassifier
 from xai.models.vit import build_vit
 from xai.ranking.areas import confidence
 from xai.ranking.objective import Question, draw

@@ -9,8 +9,7 @@ from tests.models.tiny_vit import FAMILIES, MEAN, STD, maskable, network, normal
 from xai.core.errors import UserError
 from xai.models.attention import attentions, patch_map, transformer
 from xai.models.clip import SelfExplainingClip
-from xai.models.maskable import Removal, of_ours
-from xai.models.painted import PaintedClassifier
+from xai.models.maskable import PaintedClassifier, Removal, of_ours
 
 EXACT = {"rtol": 1e-10, "atol": 1e-10}
 

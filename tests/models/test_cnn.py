@@ -16,8 +16,7 @@ from torch import Tensor, nn
 from tests.toolbox import refusal
 from xai.core.settings import build
 from xai.data.images import to_tensor
-from xai.models.cnn import CnnParams, build_cnn, published_cnn
-from xai.models.cnn_packages import PACKAGES, package_file, package_weights
+from xai.models.cnn import PACKAGES, CnnParams, build_cnn, package_file, package_weights, published_cnn
 from xai.models.families import published_classes
 from xai.models.maskable import Removal
 from xai.models.weights import read_weights

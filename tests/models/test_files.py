@@ -22,8 +22,8 @@ from xai.models.clip import trainable
 from xai.models.cnn import CnnParams, build_cnn
 from xai.models.dense import DenseExplainer
 from xai.models.explainer import LinearDecoder, MaskTransformer, SalvageNetwork, ShapleyNetwork
+from xai.models.families import Geometry
 from xai.models.features import FrozenFeatures
-from xai.models.geometry import Geometry
 from xai.models.maskable import Removal
 from xai.models.spec import Spec, describe, said_of, shape_of
 from xai.models.vit import SmallVit, VitParams, build_vit, maskable

@@ -6,8 +6,7 @@ from torchvision.models import resnet18
 from tests.models.tiny_clip import coalitions
 from tests.models.tiny_vit import MEAN, STD, normalised, painted_over, seeded, small_cnn
 from xai.core.errors import UserError
-from xai.models.maskable import Removal, reference_image
-from xai.models.painted import PaintedClassifier
+from xai.models.maskable import PaintedClassifier, Removal, reference_image
 
 EXACT = {"rtol": 1e-10, "atol": 1e-10}
 GRID = (3, 4)

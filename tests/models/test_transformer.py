@@ -14,8 +14,7 @@ from tests.models.tiny_vit import FAMILIES, MEAN, STD, maskable, masked_out, net
 from xai.core.errors import UserError
 from xai.games import PatchGame
 from xai.models.clip import SelfExplainingClip
-from xai.models.maskable import Removal, of_ours
-from xai.models.painted import PaintedClassifier
+from xai.models.maskable import PaintedClassifier, Removal, of_ours
 
 
 def turned(built: Any) -> Any:

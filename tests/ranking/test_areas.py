@@ -7,8 +7,7 @@ from torch import Tensor, nn
 
 from tests.ranking.toys import Toy
 from tests.toolbox import randn, seeded
-from xai.ranking.areas import confidence, path_areas, peak_penalty, trapezoid_weights
-from xai.ranking.paths import enlarge, perturb
+from xai.ranking.areas import confidence, enlarge, path_areas, peak_penalty, perturb, trapezoid_weights
 
 HEIGHT, WIDTH, GRID, STEPS = 9, 12, 4, 5
 

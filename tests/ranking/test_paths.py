@@ -7,7 +7,9 @@ from torchvision.transforms.v2.functional import gaussian_blur
 from tests.ranking.toys import MEAN
 from tests.toolbox import randn, seeded
 from xai.core.errors import UserError
-from xai.ranking.paths import check_grid, enlarge, open_reference, perturb, smooth
+from xai.models.maskable import open_reference
+from xai.ranking.areas import enlarge, perturb, smooth
+from xai.ranking.objective import check_grid
 
 
 def images(batch: int = 2, height: int = 24, width: int = 24) -> torch.Tensor:

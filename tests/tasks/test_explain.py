@@ -16,8 +16,8 @@ from tests.classifiers.ranked import DECODER, RANKING, networks
 from tests.classifiers.studying import train_in_no_time
 from tests.models.tiny_clip import PARAMS
 from xai.core.errors import UserError
+from xai.core.progress import Stopwatch
 from xai.core.settings import build
-from xai.core.timing import Stopwatch
 from xai.core.training import TrainerParams
 from xai.data.images import read_image, to_tensor
 from xai.explainers.posthoc.one_gradient import Saliency

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from xai.api.model import Model
+from xai.core.common import TrainerParams
 from xai.core.composing import choices
 from xai.core.errors import UserError, check_finite
 from xai.core.runtime import Runtime
 from xai.core.settings import unknown
 from xai.core.store import Store
-from xai.core.trainer import TrainerParams
 from xai.data.catalogue import OpenData
 from xai.data.registry import Images
 from xai.explainers import registry

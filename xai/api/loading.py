@@ -15,8 +15,7 @@ from xai.core.errors import UserError
 from xai.core.files import read_text
 from xai.data.images import crop_of
 from xai.models import files
-from xai.models.cnn import published_classes
-from xai.models.cnn_packages import PACKAGES, package_weights
+from xai.models.cnn import PACKAGES, package_weights, published_classes
 from xai.models.maskable import MaskableClassifier, Removal
 from xai.models.named import is_torchvisions, of_torchvision, of_weights, unknown_architecture
 from xai.models.spec import Spec

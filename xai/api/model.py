@@ -13,9 +13,8 @@ from torch import Tensor, nn
 from xai.api.door import Answers, Output, admit
 from xai.api.pixels import as_pixels
 from xai.core.errors import UserError, check_finite
-from xai.models.maskable import MaskableClassifier, Removal, class_logits
+from xai.models.maskable import MaskableClassifier, PaintedClassifier, Removal, class_logits
 from xai.models.named import default_cells, of_config
-from xai.models.painted import PaintedClassifier
 from xai.models.timm_vit import MaskableVit
 
 _BATCH = 32

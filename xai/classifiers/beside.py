@@ -19,8 +19,7 @@ from xai.core.optimisation import FitParams
 from xai.core.settings import build, unknown
 from xai.core.store import Artifact
 from xai.models import files
-from xai.models.cnn import CnnParams
-from xai.models.cnn_packages import PACKAGES
+from xai.models.cnn import PACKAGES, CnnParams
 from xai.models.families import NetworkParams
 from xai.models.maskable import MaskableClassifier, Removal
 from xai.models.vit import VitParams

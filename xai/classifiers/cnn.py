@@ -9,8 +9,7 @@ from xai.core.store import Artifact
 from xai.methods.vit_shapley import VitShapley
 from xai.models.cnn import CnnParams, build_cnn
 from xai.models.families import seeded
-from xai.models.maskable import MaskableClassifier
-from xai.models.painted import PaintedClassifier
+from xai.models.maskable import MaskableClassifier, PaintedClassifier
 from xai.models.unet import FastShapNetwork
 from xai.models.weights import load_weights, read_weights
 

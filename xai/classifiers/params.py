@@ -7,7 +7,7 @@ from pydantic import Field
 from xai.core.optimisation import FitParams
 from xai.core.settings import Count, EvenCount, FieldError, Positive, Share, settings
 from xai.models.explainer import Decoder
-from xai.models.geometry import Width
+from xai.models.families import Width
 from xai.shapley.masks import Sampling
 
 Portion = Annotated[float, Field(gt=0, le=1)]

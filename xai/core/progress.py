@@ -1,4 +1,4 @@
-"""Progress a person can read: bars with the time left on a terminal, a line now and then everywhere else."""
+"""Progress a person can read: bars with the time left on a terminal, lines elsewhere; and what took how long."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -96,3 +96,27 @@ def bar(title: str, total: int, unit: str, least_seconds: float = 0.0) -> Iterat
         return
     cost = f"({total} {unit}, {seconds:.0f} s)"
     console.print(f"  [green]made[/] {escape(title)} [dim]{cost}[/]", highlight=False)
+
+
+STARTED = time.perf_counter()
+"""When this module was imported: about when the process began, where the command line imports it first."""
+
+
+class Stopwatch:
+    """Seconds by what was done in them, from the beginning of the process on."""
+
+    def __init__(self) -> None:
+        self._last = STARTED
+        self._laps: dict[str, float] = {}
+
+    def lap(self, what: str) -> None:
+        """What was done since the last call."""
+        now = time.perf_counter()
+        self._laps[what] = self._laps.get(what, 0.0) + now - self._last
+        self._last = now
+
+    def tell(self) -> None:
+        """One line of all of them."""
+        parts = [f"{what} {seconds:.1f} s" for what, seconds in self._laps.items() if seconds >= 0.05]
+        whole = sum(self._laps.values())
+        console.print(escape(f"time: {', '.join(parts)}; {whole:.0f} s in all"), highlight=False, soft_wrap=True)

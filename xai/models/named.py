@@ -13,8 +13,7 @@ from pydantic import Field
 
 from xai.core.settings import FieldError, settings, unknown
 from xai.data.images import crop_of, side_of
-from xai.models.families import register
-from xai.models.geometry import Geometry, Text
+from xai.models.families import Geometry, Text, register
 from xai.models.weights import read_weights, without_prefix
 
 _IMAGENET: dict[str, Any] = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225), "crop": 0.875}

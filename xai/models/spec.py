@@ -12,8 +12,19 @@ from xai.data.catalogue import OpenData
 from xai.models.cnn import CnnParams
 from xai.models.dpt import DecoderParams
 from xai.models.factory import ClipParams
-from xai.models.families import NetworkParams, family_of, named, open_model, register
-from xai.models.geometry import Deviations, Geometry, Heads, Means, Text, Width
+from xai.models.families import (
+    Deviations,
+    Geometry,
+    Heads,
+    Means,
+    NetworkParams,
+    Text,
+    Width,
+    family_of,
+    named,
+    open_model,
+    register,
+)
 from xai.models.maskable import Removal
 from xai.models.vit import VitParams
 

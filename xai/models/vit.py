@@ -13,8 +13,17 @@ from timm.models.vision_transformer import VisionTransformer
 from xai.core.errors import UserError
 from xai.core.settings import FieldError, settings
 from xai.models.backbone import not_fetched, read_body
-from xai.models.families import NetworkParams, outputs_of, published_classes, seeded
-from xai.models.geometry import Depth, Heads, Scale, Text, check_architecture
+from xai.models.families import (
+    Depth,
+    Heads,
+    NetworkParams,
+    Scale,
+    Text,
+    check_architecture,
+    outputs_of,
+    published_classes,
+    seeded,
+)
 from xai.models.maskable import Removal, of_ours
 from xai.models.timm_vit import MaskableVit
 

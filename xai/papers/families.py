@@ -16,8 +16,7 @@ from xai.data.catalogue import OpenData
 from xai.models import files
 from xai.models.cnn import CnnParams
 from xai.models.factory import ClipParams
-from xai.models.families import NetworkParams, families, family_of, open_model
-from xai.models.geometry import Geometry
+from xai.models.families import Geometry, NetworkParams, families, family_of, open_model
 from xai.models.named import named_settings
 from xai.models.spec import said_of
 from xai.models.vit import VitParams

@@ -1,4 +1,4 @@
-"""Areas under perturbation curves, and their gradient at the memory of a few images."""
+"""Images that are taken away along a path, the areas under their curves, and the gradient of these in little memory."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,14 +8,50 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from xai.ranking.axes import apply_axes, moving_mean
-from xai.ranking.paths import enlarge, perturb
+from xai.ranking.axes import apply_axes, cells_to_pixels, moving_mean
 
 Classify = Callable[[Tensor], Tensor]
 """Images [N, 3, H, W] in [0, 1] to logits [N, C]."""
 
 _HALF_SCALE = 2.0**12
 """Gradients of one pixel of one image of many are too small for half precision as they are."""
+
+
+def enlarge(masks: Tensor, height: int, width: int, sigma: float) -> Tensor:
+    """Masks of cells as masks of pixels: nearest neighbours, then a Gaussian that takes the edges off.
+
+    Args:
+        masks: [..., G, G].
+        height: H.
+        width: W.
+        sigma: Of the Gaussian, in pixels; 0 leaves the edges. It reaches three sigma, reflected at the border.
+
+    Returns:
+        [..., H, W].
+    """
+    down = cells_to_pixels(masks.shape[-2], height, sigma, masks)
+    across = cells_to_pixels(masks.shape[-1], width, sigma, masks)
+    return apply_axes(down, masks, across)
+
+
+def smooth(maps: Tensor, sigma: float) -> Tensor:
+    """Gaussian blur of maps [..., H, W], as in `enlarge`."""
+    height, width = maps.shape[-2:]
+    return enlarge(maps, height, width, sigma)
+
+
+def perturb(images: Tensor, reference: Tensor, masks: Tensor) -> Tensor:
+    """Images with a share of the reference in them: x + mask * (reference - x).
+
+    Args:
+        images: [B, 3, H, W].
+        reference: [B or 1, 3, H, W].
+        masks: [B, S, H, W]; 1 shows the reference.
+
+    Returns:
+        [B, S, 3, H, W].
+    """
+    return torch.lerp(images[:, None], reference[:, None], masks.to(images)[:, :, None])
 
 
 def trapezoid_weights(steps: int, device: torch.device | None = None) -> Tensor:

@@ -10,11 +10,19 @@ from torch import Tensor
 from xai.core.errors import UserError
 from xai.core.settings import Channels, Count, FieldError, NonNegative, Several, Whole, settings
 from xai.models.dense import check_classes
-from xai.models.maskable import References
+from xai.models.maskable import References, open_reference
 from xai.ranking.areas import Classify, confidence, path_areas, peak_penalty, trapezoid_weights
 from xai.ranking.axes import apply_axes, pixels_to_cells
-from xai.ranking.paths import check_grid, open_reference
 from xai.ranking.sorting import check_finite_scores, gumbel_noise, percentiles, soft_masks, soft_sort
+
+
+def check_grid(grid: int, height: int, width: int) -> None:
+    """Refuse grids finer than the image; UserError: with both sizes."""
+    if not 2 <= grid <= min(height, width):
+        raise UserError(
+            f"a grid of {grid} x {grid} cells does not fit an image of {height} x {width} px: use 2 to "
+            f"{min(height, width)} cells a side"
+        )
 
 
 @settings

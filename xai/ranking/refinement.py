@@ -7,10 +7,9 @@ import torch
 from torch import Tensor
 
 from xai.core.settings import Count, NonNegative, Positive, Whole, settings
-from xai.ranking.areas import Classify
+from xai.ranking.areas import Classify, smooth
 from xai.ranking.objective import ObjectiveParams, Question, draw, judge
-from xai.ranking.paths import smooth
-from xai.rounding import is_constant
+from xai.sampling import is_constant
 
 
 @settings

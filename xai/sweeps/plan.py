@@ -9,11 +9,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from xai.app import check
+from xai.core.common import TrainerParams
 from xai.core.errors import UserError
 from xai.core.overrides import overrides, typed_keys
 from xai.core.progress import bar, console, print_table
 from xai.core.settings import Positive, settings
-from xai.core.trainer import TrainerParams
 from xai.papers.plans import Stage, passes_a_second, stages_of
 from xai.study.params import StudySettings
 from xai.sweeps.jobs import axes_of, composed, typed_here, without_hydra

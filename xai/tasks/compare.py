@@ -16,17 +16,16 @@ from xai.core.errors import UserError
 from xai.core.files import fingerprint_file
 from xai.core.folders import shown
 from xai.core.job import open_runtime, say_end, say_heading
+from xai.core.progress import Stopwatch
 from xai.core.runtime import Runtime
 from xai.core.settings import Count, build, settings
-from xai.core.timing import Stopwatch
 from xai.data.catalogue import OpenData, open_data
 from xai.data.images import crop_of
 from xai.data.pictures import check_readable, find_pictures
 from xai.explainers.rows import ALL, cost_of, every_row, load_row, made_from
 from xai.metrics import registry as metrics
-from xai.models.families import NetworkParams, published_classes
+from xai.models.families import Geometry, NetworkParams, published_classes
 from xai.models.files import read_spec
-from xai.models.geometry import Geometry
 from xai.models.named import NamedParams
 from xai.papers.families import AnyModel, classifier_stages, opened
 from xai.papers.vectors.base import ModelParams

@@ -20,13 +20,12 @@ from rich.table import Table
 from xai.core.common import Common
 from xai.core.files import write_atomically
 from xai.core.folders import final_folder, shown
-from xai.core.progress import console
+from xai.core.progress import Stopwatch, console
 from xai.core.settings import Whole, settings
-from xai.core.timing import Stopwatch
 from xai.data.pictures import check_readable, find_pictures
 from xai.explainers.registry import Row
 from xai.explainers.rows import budget_of, load_row, removing_as_the_model, stem
-from xai.models.geometry import Geometry
+from xai.models.families import Geometry
 from xai.models.maskable import Reference
 from xai.models.named import NamedParams
 from xai.papers.families import AnyModel

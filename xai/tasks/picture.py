@@ -15,11 +15,10 @@ from torch import Tensor
 from xai.api.clips import is_clip
 from xai.api.loading import load
 from xai.api.model import Model
+from xai.core.common import TrainerParams
 from xai.core.errors import UserError, check_finite
-from xai.core.progress import console
+from xai.core.progress import Stopwatch, console
 from xai.core.settings import unknown
-from xai.core.timing import Stopwatch
-from xai.core.trainer import TrainerParams
 from xai.data.images import read_image, to_tensor
 from xai.explainers.block import Block, BlockExplainer, Explainer, Explanation, explain
 from xai.explainers.learned.networks import Salvage, SelfExplaining
@@ -31,12 +30,10 @@ from xai.models import files
 from xai.models.clip import SelfExplainingClip
 from xai.models.dense import DenseExplainer
 from xai.models.explainer import SalvageNetwork
-from xai.models.families import NetworkParams, published_classes
-from xai.models.geometry import Geometry
-from xai.models.maskable import MaskableClassifier
+from xai.models.families import Geometry, NetworkParams, published_classes
+from xai.models.maskable import MaskableClassifier, open_reference
 from xai.models.named import NamedParams
 from xai.ranking.objective import ObjectiveParams
-from xai.ranking.paths import open_reference
 from xai.ranking.refinement import RefinementParams
 
 PASSES_OF_CURVES = 40

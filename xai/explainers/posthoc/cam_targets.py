@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from xai.core.errors import UserError
 from xai.models.clip import SelfExplainingClip
-from xai.models.maskable import MaskableClassifier, class_logits
-from xai.models.painted import PaintedClassifier
+from xai.models.maskable import MaskableClassifier, PaintedClassifier, class_logits
 from xai.models.timm_vit import MaskableVit
 
 

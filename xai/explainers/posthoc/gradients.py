@@ -15,7 +15,7 @@ from xai.core.settings import FieldError, NonNegative, settings
 from xai.explainers.block import OfClassifier, check_targets, source
 from xai.explainers.params import MapParams, OutputParams
 from xai.models.maskable import MaskableClassifier
-from xai.ranking.paths import smooth
+from xai.ranking.areas import smooth
 
 
 class Frozen(nn.Module):
