@@ -21,6 +21,7 @@ from xai.explainers.block import Block
 from xai.explainers.learned.networks import SelfExplaining
 from xai.explainers.registry import refusal
 from xai.explainers.rows import load_row, open_row
+from xai.games import PatchGame
 from xai.papers.vectors import study as vectors_study
 from xai.papers.vectors.choice import Choice, choose
 from xai.papers.vectors.explainers import OtherClass
@@ -230,19 +231,33 @@ def test_a_vector_may_be_learned_from_the_maps_of_one_other_class_too(
     assert with_it.key != without.key
     assert transfer.ft_target.key == plain.ft_target.key
     assert transfer.source_supervision.artifact.key == plain.source_supervision.artifact.key
-    explained = transfer.case(transfer.ft_source, SOURCE, "train", None)
-    case = explained.with_params(targets="wrong")
+    case = transfer.case(transfer.ft_source, SOURCE, "train", None).with_params(targets="wrong")
     assert (case.targets != case.labels).all()
     assert set(case.targets.tolist()) <= set(range(len(SOURCE.source.classes)))
-    assert plain._other_column(explained, plain.supervision) is None
-    learned = transfer._other_column(explained, transfer.supervision)
+    assert plain._source_columns[1] is None
+    learned = transfer._source_columns[1]
     assert learned is not None
-    assert torch.equal(read_blocks(learned)["targets"], case.targets)
-    maps, own = read_blocks(learned)["attributions"], transfer.source_supervision.attributions
+    assert torch.equal(read_blocks(learned.artifact)["targets"], case.targets)
+    maps, own = learned.attributions, transfer.source_supervision.attributions
     assert own is not None
     assert not torch.allclose(maps, own)
     states = [parameters(made)["visual.proj"] for made in (with_it, without)]
     assert not torch.equal(*states)
+
+
+def test_two_columns_cost_the_passes_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    value = PatchGame.value
+    monkeypatch.setattr(PatchGame, "value", lambda game, rows: asked.append(rows.shape[-2]) or value(game, rows))
+    for folder, two in (("one", False), ("two", True)):
+        transfer = opened(
+            tmp_path / folder, monkeypatch, transfer=replace(PARAMS, alpha=0.8, other_column=two)
+        ).transfer
+        asked.append(0)
+        assert transfer.ft_source_x
+        assert transfer.ft_target_x
+    halves = asked.index(0), len(asked) - 1 - asked[::-1].index(0)
+    assert asked[halves[0] : halves[1]] == asked[halves[1] :] != [0]
 
 
 def test_a_random_vector_is_as_long_as_the_vector_in_whose_place_it_stands(

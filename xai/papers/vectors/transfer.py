@@ -119,7 +119,7 @@ class Transfer:
     def at(self, alpha: float) -> "Transfer":
         """The same transfer at another alpha; they share the networks that do not depend on it."""
         other = replace(self, alpha=alpha)
-        shared = ("base", "ft_source", "ft_target", "source_supervision")
+        shared = ("base", "ft_source", "ft_target", "_source_columns")
         other.__dict__ |= {name: self.__dict__[name] for name in shared if name in self.__dict__}
         return other
 
@@ -144,17 +144,21 @@ class Transfer:
         target = self._domain(self.target)
         return target.fine_tune(p.target_fit, self.seed, images=p.target_images, fixed=p.fixed_target)
 
-    @cached_property
+    @property
     def source_supervision(self) -> Maps:
         """Phi of the source's training images."""
-        case = self._explained_source
-        return explain(case, self.supervision, self._other_classes(case))
+        return self._source_columns[0]
+
+    @cached_property
+    def _source_columns(self) -> tuple[Maps, Maps | None]:
+        return self._columns(
+            self.case(self.ft_source, self.source, "train", self.params.source_images), self.supervision
+        )
 
     @cached_property
     def ft_source_x(self) -> Artifact:
         """theta_ft* of the source."""
-        other = self._other_column(self._explained_source, self.supervision)
-        return self._on_source(alpha=self.alpha, supervision=self.source_supervision.artifact, other=other)
+        return self._on_source(**self._learned(*self._source_columns))
 
     @cached_property
     def vector(self) -> Artifact:
@@ -186,9 +190,8 @@ class Transfer:
         images = p.target_images if p.bound_images is None else p.bound_images
         case = self.case(self.ft_target, self.target, "train", images)
         row = with_coalitions(self.supervision, p.bound_coalitions)
-        maps, other = explain(case, row, self._other_classes(case)).artifact, self._other_column(case, row)
-        target = self._domain(self.target)
-        return target.fine_tune(p.bound_fit, self.seed, images=images, alpha=self.alpha, supervision=maps, other=other)
+        learned = self._learned(*self._columns(case, row))
+        return self._domain(self.target).fine_tune(p.bound_fit, self.seed, images=images, **learned)
 
     def case(self, classifier: Artifact, data: OpenData, split: Split, images: int | None) -> Case:
         """The true classes of images of a split, asked of a fine-tuned classifier (section 6.1)."""
@@ -239,17 +242,14 @@ class Transfer:
         spec = self._domain(self.target).described(True, self.seed)
         files.write(folder / "model.safetensors", network, spec)
 
-    @property
-    def _explained_source(self) -> Case:
-        return self.case(self.ft_source, self.source, "train", self.params.source_images)
+    def _columns(self, case: Case, row: Row) -> tuple[Maps, Maps | None]:
+        """Maps of images for their classes and, where they are asked for, for one wrong class each."""
+        other = case.with_params(targets="wrong") if self.params.other_column else None
+        return explain(case, row, other), None if other is None else explain(other, row)
 
-    def _other_column(self, case: Case, row: Row) -> Artifact | None:
-        """Maps of the same images for one wrong class each, where they are asked for."""
-        other = self._other_classes(case)
-        return None if other is None else explain(other, row).artifact
-
-    def _other_classes(self, case: Case) -> Case | None:
-        return case.with_params(targets="wrong") if self.params.other_column else None
+    def _learned(self, maps: Maps, other: Maps | None) -> dict[str, Any]:
+        """What a fine-tuning is told that learns to explain."""
+        return {"alpha": self.alpha, "supervision": maps.artifact, "other": None if other is None else other.artifact}
 
     def _domain(self, data: OpenData) -> Domain:
         return Domain(self.runtime, self.model, self.base, data)
