@@ -176,25 +176,13 @@ def test_a_bad_command(
     check_line(status, capsys.readouterr().err, typed, folder, wanted)
 
 
-PROCESSES = [typed for typed in TYPED if typed in ("=1", "==", "--foo", "model=null", "model=clip_tinny", "name=..")]
-PROCESSES += ["store=''", "seed=1,2", "seed=range(0,0)", "experiment=smok", "model=[1]", "seed=${"]
-
-
-@pytest.mark.parametrize("typed", PROCESSES)
+# What argparse, Hydra's parser, its composition and our checks refuse.
+@pytest.mark.parametrize("typed", ["--foo", "seed=${", "experiment=smok", "name=.."])
 def test_a_bad_command_in_a_process_of_its_own(typed: str, folder: Path) -> None:
     run = "import sys; from xai.cli import main; sys.argv[0] = 'run.py'; sys.exit(main())"
     command = [sys.executable, "-c", run, *shlex.split(typed)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=ours())
     check_line(done.returncode, done.stderr, typed, folder)
-
-
-@pytest.mark.parametrize("typed", ["seed=one", "task=train trainer.workers=-1", "study=salvage store=[1]", "foo=1"])
-def test_what_every_job_has_is_checked_before_torch_is_imported(typed: str, folder: Path) -> None:
-    run = "import sys; from xai.cli import main; main(); print('torch' in sys.modules)"
-    command = [sys.executable, "-c", run, *shlex.split(typed)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=ours())
-    check_line(2, done.stderr, typed, folder)
-    assert done.stdout == "False\n"
 
 
 # Every setting of every task; what Hydra composes is shared between them.

@@ -1,10 +1,7 @@
 """CONTRIBUTING.md does what it says: its files in a folder of a user's own, its command, a row and a column of each."""
 
-import os
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.end_to_end.jobs import run
 from tests.explainers.settings import small_clip, small_pictures
 from xai.core.errors import UserError
 from xai.explainers import registry
@@ -29,7 +27,7 @@ FILES = dict(re.findall(r"^```(?:python|yaml)\n# (\S+)\n(.*?)^```$", PAGE, flags
 )
 
 FAST = (
-    *("trainer=cpu", "trainer.threads=1", "logger=none", "pictures=0", "case.images=6", "metric.removal.masks=2"),
+    *("trainer=cpu", "trainer.threads=1", "pictures=0", "case.images=6", "metric.removal.masks=2"),
     *("model=vit_tiny", "model.tower.width=16", "model.tower.depth=1", "model.tower.heads=2"),
     *("classifier.fit.epochs=1", "surrogate.fit.epochs=1"),
 )
@@ -43,14 +41,6 @@ def folder(tmp_path: Path) -> Path:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(content, encoding="utf-8")
     return tmp_path
-
-
-def run(folder: Path, *arguments: str) -> None:
-    """The command line, in a process of its own, where nothing of the tests is registered."""
-    command = [sys.executable, str(ROOT / "run.py"), *arguments]
-    environment = {**os.environ, "PYTHONPATH": str(folder)}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-2000:] + done.stdout[-2000:]
 
 
 def check(folder: Path) -> None:
@@ -89,9 +79,9 @@ def test_the_page_is_about_one_of_each() -> None:
 @pytest.mark.slow
 def test_what_is_added_is_a_row_and_a_column_of_studies_and_of_a_comparison(folder: Path) -> None:
     shown = shlex.split(COMMAND)
-    run(folder, *shown, *FAST)
+    run(folder, *shown, *FAST, path=folder)
     check(folder / "outputs" / "salvage")
-    run(folder, *("study=ranking" if part == "study=salvage" else part for part in shown), *FAST)
+    run(folder, *("study=ranking" if part == "study=salvage" else part for part in shown), *FAST, path=folder)
     check(folder / "outputs" / "ranking")
     # The explainer by the entry point of an installed package, the others by their names.
     installed = folder / "ideas-1.0.dist-info"
@@ -101,14 +91,14 @@ def test_what_is_added_is_a_row_and_a_column_of_studies_and_of_a_comparison(fold
     classifier = sorted(folder.glob("outputs/store/classifier/*/classifier.safetensors"))[0]
     kept = [part for part in shown if not part.startswith(("task=", "study=", "plugins="))]
     others = "plugins=[ideas.concentration,ideas.steadiness,ideas.stripes]"
-    run(folder, *kept, "task=compare", others, f"checkpoint={classifier}", *FAST)
+    run(folder, *kept, "task=compare", others, f"checkpoint={classifier}", *FAST, path=folder)
     check(folder / "outputs" / "compare")
 
 
 @pytest.mark.slow
 def test_a_family_of_models_is_trained_explained_and_compared(folder: Path) -> None:
     common = ("--config-dir", "my_conf", "plugins=[ideas.textures,ideas.stripes]", "data=stripes", "trainer=cpu")
-    common = (*common, "trainer.threads=1", "logger=none")
+    common = (*common, "trainer.threads=1")
     run(
         folder,
         *common,
@@ -117,16 +107,17 @@ def test_a_family_of_models_is_trained_explained_and_compared(folder: Path) -> N
         "model=textures_small",
         "classifier.fit.epochs=1",
         "classifier.focus=0",
+        path=folder,
     )
     file = folder / "outputs" / "classifier" / "classifier.safetensors"
     few = ("case.images=3", "pictures=0", "metric.removal.masks=1", "explainers.rise.masks=20")
     rows = "rows=[grad_cam,saliency,rise,random]"
-    run(folder, *common, "task=compare", f"checkpoint={file}", *few, rows)
+    run(folder, *common, "task=compare", f"checkpoint={file}", *few, rows, path=folder)
     scores = pd.read_csv(folder / "outputs" / "compare" / "scores.csv")
     assert set(scores.explainer) == {"grad_cam", "saliency", "rise", "random"}
     assert {"srg", "r_srg", "deletion_auc", "insertion_auc"} <= set(scores.metric[scores.value.notna()])
     Image.fromarray(np.full((50, 60, 3), 90, np.uint8)).save(folder / "photo.png")
-    run(folder, *common, "task=explain", f"checkpoint={file}", "image=photo.png", "row=saliency")
+    run(folder, *common, "task=explain", f"checkpoint={file}", "image=photo.png", "row=saliency", path=folder)
     assert list((folder / "outputs" / "explain").glob("photo.saliency.*.png"))
     # Who has not registered the family, such as this process, hears what is missing.
     with pytest.raises(UserError, match=r"textures is not a known family of models: .* plugins=\["):

@@ -1,9 +1,7 @@
 """The tutorials do what they say: their files, commands and code, in a folder of a user's own, from top to bottom."""
 
-import os
 import re
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,10 +12,11 @@ import torch
 from PIL import Image
 
 from tests.api.networks import Plain
+from tests.end_to_end.jobs import run
 from xai.explainers import registry
 
 ROOT = Path(__file__).resolve().parents[2]
-QUICK = ("logger=none", "trainer=cpu", "trainer.threads=1")
+QUICK = ("trainer=cpu", "trainer.threads=1")
 SCENES = ("data=digits_cluttered",)
 SMALL = (*SCENES, "model.tower.width=16", "model.tower.depth=1", "model.tower.heads=2", "classifier.fit.epochs=1")
 FEW = (*SCENES, "case.images=4", "pictures=1", "metric.removal.masks=1", "explainers.rise.masks=10")
@@ -45,12 +44,7 @@ def follow(page: str, scope: dict[str, Any], more: dict[str, tuple[str, ...]]) -
                 words = shlex.split(line)
                 assert words[:2] == ["python", "run.py"], line
                 added = [each for word, given in more.items() if word in words for each in given]
-                command = [sys.executable, str(ROOT / "run.py"), *words[2:], *QUICK, *added]
-                done = subprocess.run(
-                    command, env={**os.environ, "PYTHONPATH": "."}, capture_output=True, text=True, check=False
-                )
-                assert done.returncode == 0, done.stderr[-2000:] + done.stdout[-2000:]
-                said.append(done.stdout)
+                said.append(run(Path.cwd(), *words[2:], *QUICK, *added, path=Path.cwd()).out)
     return "".join(said)
 
 

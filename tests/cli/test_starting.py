@@ -37,6 +37,8 @@ LOOK = {
     **{"experiment=smokee": 2, "seed=one": 2, "task=status name=none": 2, "--help data": 0, "task=data": 0},
     **{"task=report name=none": 2, "task=site outputs=none": 2},
 }
+COMMON = ("seed=one", "task=train trainer.workers=-1", "study=salvage store=[1]", "foo=1")
+"""What every job has is checked before it is known what else settings may be."""
 WRONG = (
     *("task=compare explainers.rise.masks=-1", "data.canvas=-3", "task=compare explainers.rise.maskss=9"),
     *("study=salvage classifier.focus=x", "task=train classifier.fit.epochs=0", "-m seed=0,1 transfer.alpha=2"),
@@ -47,7 +49,8 @@ WRONG = (
 def test_what_a_command_imports_before_it_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     (tmp_path / "outputs").mkdir()
-    site, wrong = imported(["task=site", WRONG[0]], tmp_path)
+    *common, site, wrong = imported([*COMMON, "task=site", WRONG[0]], tmp_path)
+    assert common == [(2, set())] * len(COMMON)
     assert site[1] <= {"torch", "pandas", "matplotlib"}  # what was measured, and nothing that trains
     assert site[0] == wrong[0] == 2
     # Since then it is known what settings may be.

@@ -73,8 +73,11 @@ class Job:
         return False
 
 
-def start(folder: Path, *arguments: str, out: Path | None = None) -> Job:
-    """Start `run.py` with these arguments in a folder, without a logger; what it says goes there, or to `out`."""
+def start(folder: Path, *arguments: str, out: Path | None = None, path: Path | None = None) -> Job:
+    """Start `run.py` with these arguments in a folder, without a logger; what it says goes there, or to `out`.
+
+    In `path` are modules of a user's own; of what the tests have registered the job knows nothing.
+    """
     _CONTEXT.set_forkserver_preload(["xai.app", "xai.tasks.study", "xai.tasks.supervise"])
     folder.mkdir(parents=True, exist_ok=True)
     number = len(list(folder.glob("job-*.out")))
@@ -87,6 +90,7 @@ def start(folder: Path, *arguments: str, out: Path | None = None) -> Job:
         str(out),
         str(err),
         multiprocessing.get_start_method(),
+        [str(path)] if path else [],
     )
     script = str(Path(__file__).with_name("one_job.py"))
     process = _CONTEXT.Process(target=runpy.run_path, args=(script, {"JOB": job}))
@@ -97,8 +101,8 @@ def start(folder: Path, *arguments: str, out: Path | None = None) -> Job:
     return Job(process, out, err)
 
 
-def run(folder: Path, *arguments: str) -> Ended:
+def run(folder: Path, *arguments: str, path: Path | None = None) -> Ended:
     """Run a job to its end; it must succeed."""
-    ended = start(folder, *arguments).wait()
+    ended = start(folder, *arguments, path=path).wait()
     assert ended.status == 0, ended.err + ended.out
     return ended

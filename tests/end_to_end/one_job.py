@@ -6,7 +6,7 @@ import runpy
 import signal
 import sys
 
-RUN, FOLDER, ARGUMENTS, OUT, ERR, START_METHOD = globals()["JOB"]
+RUN, FOLDER, ARGUMENTS, OUT, ERR, START_METHOD, PATH = globals()["JOB"]
 
 # What a process that was started by hand would have; a fork server's children start theirs by fork servers.
 multiprocessing.set_start_method(START_METHOD, force=True)
@@ -20,5 +20,6 @@ for path, descriptor, name in ((OUT, 1, "stdout"), (ERR, 2, "stderr")):
     os.close(file)
     # The server's own stream takes this for the kind of file that it had.
     setattr(sys, name, open(descriptor, "w", closefd=False))  # noqa: SIM115
+sys.path[:0] = PATH
 sys.argv = [RUN, *ARGUMENTS]
 runpy.run_path(RUN, run_name="__main__")
