@@ -2,7 +2,7 @@
 
 Every number is a process's own CPU time or memory, which other work on the machine changes little; wall clocks stand
 beside them. "on free cores" is the CPU time of the process that worked longest: how long all of it would take if each
-process had a core of its own and waited for nothing. `--write` puts the table into docs/scale.md.
+process had a core of its own and waited for nothing; of a sweep, the wall less what its processes waited for a core. `--write` puts the table into docs/scale.md.
 """
 
 import argparse
@@ -43,8 +43,9 @@ import atexit, os, resource, sys, time
 
 def tell():
     used = resource.getrusage(resource.RUSAGE_SELF)
+    waited = int(open("/proc/self/schedstat").read().split()[1]) / 1e9  # of Linux: ready, and no core was free
     with open(os.environ["XAI_TIMED"], "a") as file:
-        file.write(f"{used.ru_utime + used.ru_stime} {used.ru_maxrss}\\n")
+        file.write(f"{used.ru_utime + used.ru_stime} {used.ru_maxrss} {waited}\\n")
 
 if "XAI_TIMED" in os.environ:
     atexit.register(tell)
@@ -61,21 +62,25 @@ class Ended:
         wall: Seconds from the first start to the last end.
         cpu: Of each process, seconds.
         memory: Of each, the most bytes that it held.
+        waited: Of each, seconds in which it could have gone on and no core was free.
     """
 
     wall: float
     cpu: Sequence[float]
     memory: Sequence[int]
+    waited: Sequence[float]
 
 
-def run(folder: Path, commands: Sequence[Sequence[str]], status: int = 0) -> Ended:
-    """Run commands of run.py side by side in a folder, each on one thread."""
+def run(folder: Path, commands: Sequence[Sequence[str]], status: int = 0, cores: int | None = None) -> Ended:
+    """Run commands of run.py side by side in a folder, each on one thread; on so many cores, or on all there are."""
     timed = folder / "timed.txt"
     timed.unlink(missing_ok=True)
     (folder / "sitecustomize.py").write_text(TIMED)
     environment = {**os.environ, "PYTHONPATH": f"{folder}:{ROOT}", "XAI_TIMED": str(timed), "OMP_NUM_THREADS": "1"}
     environment["XDG_CACHE_HOME"] = str(folder / "cache")
+    all_cores = os.sched_getaffinity(0)  # of Linux, on which this is measured
     start = time.perf_counter()
+    os.sched_setaffinity(0, sorted(all_cores)[:cores])
     processes = [
         subprocess.Popen(
             [sys.executable, str(ROOT / "run.py"), *command],
@@ -83,13 +88,15 @@ def run(folder: Path, commands: Sequence[Sequence[str]], status: int = 0) -> End
         )
         for command in commands
     ]  # fmt: skip
+    os.sched_setaffinity(0, all_cores)
     errors = [process.communicate()[1].decode() for process in processes]
     wall = time.perf_counter() - start
     for process, command, error in zip(processes, commands, errors, strict=True):
         if process.returncode != status:
             raise SystemExit(f"{' '.join(command)} ended with {process.returncode}:\n{error}")
     lines = [line.split() for line in timed.read_text().splitlines()]
-    return Ended(wall, [float(cpu) for cpu, _ in lines], [1024 * int(memory) for _, memory in lines])
+    cpu, memory, waited = ([float(line[place]) for line in lines] for place in range(3))
+    return Ended(wall, cpu, [1024 * int(each) for each in memory], waited)
 
 
 def classifier(folder: Path) -> str:
@@ -158,8 +165,6 @@ def sharing(
     """One command in several processes over one store, which has the networks that are asked and nothing else."""
     rows: Rows = []
     alone = 0.0
-    # What is read or drawn for the first time is kept for the user, outside of the store: nobody's share of the work.
-    run(folder, [(*command, f"{option}={images}", "name=first", f"store=first-{what}")])
     # A block of images makes the networks. The second time everything is there: what is left is start and end.
     for _ in range(2):
         idle = min(run(folder, [(*command, f"{option}=8", "name=warm", f"store=warm-{what}")]).cpu)
@@ -178,21 +183,26 @@ def sharing(
 
 
 def sweeping(folder: Path, checkpoint: str) -> Rows:
-    """Twelve jobs by one worker and by two; every job is a process of its own."""
+    """Twelve jobs, each a process of its own: by one worker with a core, by two, and by one that has both cores."""
     rows: Rows = []
-    totals = []
     seeds = "seed=" + ",".join(map(str, range(12)))
-    for workers in (1, 2):
-        typed = (*COMPARE, "case.images=32", checkpoint, seeds, "logger=none", f"name=sweep{workers}")
-        launcher = ("launcher=processes", f"hydra.launcher.jobs={workers}", f"store=sweep-store{workers}")
-        ended = run(folder, [("-m", *typed, *launcher)])
-        # The launcher's own time, which comes last, waits for the others and uses little.
-        totals.append((ended.wall, sum(ended.cpu)))
-        load = f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores"
-        rows.append([f"12 jobs, {workers} worker{'s' * (workers > 1)}", f"wall {ended.wall:.0f} s",
-                     f"{sum(ended.cpu):.0f} s CPU, {load}"])  # fmt: skip
-    wall, cpu = (totals[1][each] / totals[0][each] for each in (0, 1))
-    return [*rows, ["12 jobs, two workers to one", f"{wall:.2f} of the wall", f"{cpu:.2f} of the CPU"]]
+    ended: dict[tuple[int, int], tuple[float, float, float]] = {}
+    for workers, cores in ((1, 1), (2, 2), (1, 2)):
+        name = f"sweep{workers}-{cores}"
+        typed = (*COMPARE, "case.images=32", checkpoint, seeds, "logger=none", f"name={name}", f"store={name}")
+        launcher = ("launcher=processes", f"hydra.launcher.jobs={workers}")
+        now = run(folder, [("-m", *typed, *launcher)], cores=cores)
+        # The launcher ends last; the jobs of a worker wait one after the other.
+        *jobs, own = now.waited
+        free = now.wall - own - sum(jobs) / workers
+        ended[workers, cores] = free, now.wall, sum(now.cpu)
+        what = f"12 jobs, {workers} worker{'s' * (workers > 1)} on {cores} core{'s' * (cores > 1)}"
+        rows.append([what, f"{free:.0f} s on free cores", f"wall {now.wall:.0f} s, {sum(now.cpu):.0f} s CPU"])
+    for what, one in (("with a core", ended[1, 1]), ("that has both cores", ended[1, 2])):
+        free, wall, cpu = (mine / its for mine, its in zip(ended[2, 2], one, strict=True))
+        costs = f"{wall:.2f} of the wall, {cpu:.2f} of the CPU"
+        rows.append([f"12 jobs, two workers to one {what}", f"{free:.2f} of the time", costs])
+    return rows
 
 
 def opening(folder: Path, classes: int = 1000, each: int = 1281) -> Rows:

@@ -1,3 +1,4 @@
+import math
 import threading
 import weakref
 from collections.abc import Callable
@@ -75,6 +76,7 @@ def test_chunks_and_order_change_nothing(
 ) -> None:
     images, keep = pictures(3), different()
     monkeypatch.setattr(games, "own_cores", lambda: cores)
+    monkeypatch.setattr(games, "_SECONDS_WORTH_A_THREAD", 0.0)
     whole = PatchGame(model, images, tokens=10_000).value(keep)
     for tokens in (1, 7, 64, None):
         torch.testing.assert_close(PatchGame(model, images, tokens=tokens).value(keep), whole, **EXACT)
@@ -217,6 +219,7 @@ def test_values_come_out_right_however_little_memory_there_is(
 
 def test_cores_that_run_out_of_memory_together_come_out_right(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(games, "own_cores", lambda: 4)
+    monkeypatch.setattr(games, "_SECONDS_WORTH_A_THREAD", 0.0)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     inner = classifier(Removal("tokens"))
     game = PatchGame(Watched(inner, OUT_OF_MEMORY[1], rows=2, images=9), pictures(3), tokens=60)
@@ -249,6 +252,7 @@ def test_other_errors_pass_through_at_once(error: Exception, room: dict[str, int
 @pytest.mark.parametrize(("mixed", "ours"), [(True, True), (False, True), (False, False)])
 def test_workers_compute_as_their_caller_would(monkeypatch: pytest.MonkeyPatch, mixed: bool, ours: bool) -> None:
     monkeypatch.setattr(games, "own_cores", lambda: 4)
+    monkeypatch.setattr(games, "_SECONDS_WORTH_A_THREAD", 0.0)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     seen: list[tuple[bool, torch.dtype, bool]] = []
     workers = set()
@@ -268,12 +272,29 @@ def test_workers_compute_as_their_caller_would(monkeypatch: pytest.MonkeyPatch, 
         expected = PatchGame(inner, pictures(3).float(), tokens=10_000).value(different())
     assert set(seen) == {(mixed, torch.bfloat16, True)}
     # What a foreign network keeps while it runs, nobody knows.
-    assert (threading.get_ident() in workers) != ours
-    assert ours or len(workers) == 1
+    assert (workers == {threading.get_ident()}) != ours
     assert values.dtype == torch.float32
     exact = PatchGame(inner, pictures(3).float()).value(different())
     torch.testing.assert_close(values, expected, rtol=0.02 if mixed else 1e-5, atol=0.02 if mixed else 1e-5)
     assert torch.allclose(values, exact, rtol=1e-5, atol=1e-6) != mixed
+
+
+def test_chunks_that_are_over_in_a_moment_are_left_to_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(games, "own_cores", lambda: 4)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    workers = set()
+
+    class Reporting(Watched):
+        def decode(self, encoded: Encoded, rows: Rows) -> Tensor:
+            workers.add(threading.get_ident())
+            return super().decode(encoded, rows)
+
+    game = PatchGame(Reporting(classifier(Removal("tokens"))), pictures(3), tokens=20)
+    for seconds in (math.inf, 0.0):
+        monkeypatch.setattr(games, "_SECONDS_WORTH_A_THREAD", seconds)
+        workers.clear()
+        game.value(different())
+        assert (len(workers) > 1) == (seconds == 0)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The second contract: a game whose players are the patches of an image. THE hot path of everything here."""
 
 import hashlib
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -15,6 +16,9 @@ _TOKENS_AT_ONCE = {"cpu": 1600, "cuda": 1 << 16}
 """Tokens decoded in one pass: on a GPU what keeps it busy, on a CPU what its caches hold. There that is 8 images of 224
 px, whose largest activations in a ResNet are 26 MB: pieces of 32 MB or more glibc gives back each time, and gets them
 cleared anew, which took a seventh of the time."""
+
+_SECONDS_WORTH_A_THREAD = 0.002
+"""A chunk that takes less is not faster on two cores: a CLIP of three layers took a fifth longer there."""
 
 _OUT_OF_MEMORY = ("DefaultCPUAllocator", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
 """What errors say that are of memory and of no type of their own."""
@@ -179,13 +183,18 @@ def _map(function: Callable[[Rows], Tensor], chunks: list[Rows], by_threads: boo
     """Apply a function to chunks of work, on the processor cores that torch's own threads leave idle.
 
     A small network does not fill two cores from within: its operations are over before a second thread has started.
-    Whole chunks side by side do. Inference mode and autocast belong to a thread, so every worker enters them anew. A
-    foreign network may keep something while it runs, and is left to one thread.
+    Whole chunks side by side do, unless each is over in a moment: that is Python for the most part, which runs in one
+    thread at a time. Inference mode and autocast belong to a thread, so every worker enters them anew. A foreign
+    network may keep something while it runs, and is left to one thread.
     """
     device = chunks[0].keep.device.type
     workers = 1 if device != "cpu" or not by_threads else max(1, own_cores() // torch.get_num_threads())
     if workers == 1 or len(chunks) == 1:
         return [function(chunk) for chunk in chunks]
+    start = time.perf_counter()
+    first = function(chunks[0])
+    if time.perf_counter() - start < _SECONDS_WORTH_A_THREAD:
+        return [first, *map(function, chunks[1:])]
     precision, mixed = torch.get_autocast_dtype(device), torch.is_autocast_enabled(device)
 
     @torch.inference_mode()
@@ -194,4 +203,4 @@ def _map(function: Callable[[Rows], Tensor], chunks: list[Rows], by_threads: boo
             return function(chunk)
 
     with ThreadPoolExecutor(workers) as pool:
-        return list(pool.map(work, chunks))
+        return [first, *pool.map(work, chunks[1:])]

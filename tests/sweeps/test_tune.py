@@ -8,6 +8,8 @@ import pytest
 
 from tests.report.study_frames import scores
 from tests.sweeps.conftest import Sweeping
+from xai.report import tuned
+from xai.report.site.charts import chart_of
 from xai.study.frame import Frames
 from xai.sweeps import tune
 
@@ -69,6 +71,32 @@ def test_the_front_is_what_no_other_trial_beats(
     after = Path("outputs/tuned/trials.csv").read_text().splitlines()
     assert [line.rpartition(",")[0] for line in after] == [line.rpartition(",")[0] for line in before[:3]]
     assert "what no other trial beats" in capsys.readouterr().out
+
+
+def test_the_front_is_a_figure_of_the_page_and_of_the_site(sweep: Sweeping) -> None:
+    assert sweep(*ASKED, "trials=4") == 0
+    report = Path("outputs/tuned/report.html").read_text()
+    tried, front = (pd.read_csv(f"outputs/tuned/{name}.csv") for name in ("trials", "front"))
+    assert report.count("data:image/png") == 1
+    assert all(f">{each:.4g}<" in report for each in front["accuracy"])
+    points = {
+        (x, y): words
+        for trace in chart_of(tuned.figure_of(Path("outputs/tuned")))["data"]
+        for x, y, words in zip(trace["x"], trace["y"], trace.get("text", ()), strict=False)
+    }
+    for line in tried.to_dict("records"):
+        found = next(
+            words for (x, y), words in points.items() if abs(x - line["accuracy"]) + abs(y - line["e_rmse"]) < 1e-3
+        )
+        assert f"transfer.alpha={line['transfer.alpha']}, " in found
+    pytest.importorskip("plotly", reason="task=site: pip install -e '.[site]'")
+    assert sweep("task=site") == 0
+    page = Path("outputs/site/tuned.html").read_text()
+    assert tuned.TITLE in page
+    assert "<img" not in page
+    Path("outputs/tuned/beside.csv").write_text("odd\n1\n")
+    assert sweep("task=site") == 0
+    assert "is not what task=tune wrote" in Path("outputs/site/tuned.html").read_text()
 
 
 def test_the_temperature_of_salvage_is_searched(sweep: Sweeping, measured: list[Any]) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from omegaconf import DictConfig, OmegaConf
 from pydantic import Field
 
+from xai.core.launching import cores
 from xai.core.settings import Count, FieldError, NonNegative, build, settings
 
 if TYPE_CHECKING:
@@ -51,6 +52,8 @@ class TrainerParams:
             return
         if self.device.type == "cuda" and self.devices > (visible := torch.cuda.device_count()):
             raise FieldError("devices", f"is more than the {visible} GPU(s) that are visible: use that many at most")
+        if self.device.type == "cpu" and self.devices > (most := max(2, cores())):
+            raise FieldError("devices", f"is more processes than this machine has cores: use {most} at most")
         if "LOCAL_RANK" in os.environ:
             raise FieldError("devices", "starts the processes itself: start the job once, without torchrun")
 

@@ -83,23 +83,26 @@ def cache_folder() -> Path:
     return Path(folder, "xai")
 
 
-def write_atomically(path: Path, content: bytes | Callable[[Path], object]) -> None:
-    """Write `path` so that it holds either what it held before or all of `content`, even after a power cut.
+def write_atomically(path: Path, content: bytes | Callable[[Path], object], *, lasting: bool = True) -> None:
+    """Write `path` so that it holds either what it held before or all of `content`.
 
-    `content` is the bytes, or a function that writes them to the path it is given, a temporary one in the same folder.
-    Raises OSError as the file system does; see `explain_disk_errors`.
+    Where it is `lasting` also after a power cut, for which the disk is waited for. `content` is the bytes, or a
+    function that writes them to the path it is given, a temporary one in the same folder. Raises OSError as the file
+    system does; see `explain_disk_errors`.
     """
     path = Path(path)
     # Of a name as long as names may be, the temporary one would be too long.
     temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{secrets.token_hex(4)}-{path.name[-50:]}")
     try:
         content(temporary) if callable(content) else temporary.write_bytes(content)
-        flush(temporary)
+        if lasting:
+            flush(temporary)
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    flush(path.parent)
+    if lasting:
+        flush(path.parent)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ The kernel frees them when their holder dies, however it dies. What the file say
 
 import errno
 import json
+import logging
 import os
 import shlex
 import socket
@@ -20,6 +21,10 @@ from pathlib import Path
 from filelock import lock_descriptor
 
 from xai.core.errors import visible
+
+NOTE = 31
+"""The level at which it is logged that a job waits for another: it is shown as a warning is, but nothing is wrong."""
+logging.addLevelName(NOTE, "note")
 
 _POLL_SECONDS = 0.05
 _LONGEST = 200

@@ -99,7 +99,8 @@ class Shards:
                 pause, patience = _SHORTEST_PAUSE, time.monotonic() + PATIENCE_SECONDS
             if time.monotonic() > patience:
                 who = locks.holder(self._path(left[0]).with_suffix(".lock"))
-                log.warning("waiting for other processes; blocks left: %d%s", len(left), f" ({who})" * bool(who))
+                by = f" ({who})" * bool(who)
+                log.log(locks.NOTE, "waiting for other processes; blocks left: %d%s", len(left), by)
                 patience = math.inf
             time.sleep(pause)
             missing, pause = left, min(2 * pause, _LONGEST_PAUSE)
@@ -177,7 +178,8 @@ class Shards:
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         try:
-            write_atomically(path, content)
+            # A power cut may tear it, which its checksum would tell.
+            write_atomically(path, content, lasting=False)
         except FileNotFoundError:
             return False
         return True

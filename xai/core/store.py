@@ -177,7 +177,7 @@ def _locked(path: Path, title: str, patient: bool) -> Iterator[None]:
     root = path.parent.parent
 
     def waiting(who: str) -> None:
-        log.warning("waiting for another job that is making %s%s", title, f" ({who})" * bool(who))
+        log.log(locks.NOTE, "waiting for another job that is making %s%s", title, f" ({who})" * bool(who))
 
     hold = None
     advice = f"{title} is not in it and has to be made, for which a folder that can be written is needed: store=..."

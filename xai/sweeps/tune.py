@@ -17,14 +17,15 @@ from xai.core.csv_files import write_csv
 from xai.core.errors import UserError
 from xai.core.folders import shown
 from xai.core.job import Common, open_runtime, say_end, say_heading
-from xai.core.overrides import overrides, quoted, typed_keys
+from xai.core.overrides import command, overrides, quoted, typed_keys
 from xai.core.progress import bar, console
 from xai.core.runtime import Runtime
 from xai.core.settings import Count, Distinct, FieldError, Positive, build, settings, unknown
 from xai.metrics import registry as metrics
 from xai.metrics.registry import Column
+from xai.report import tuned
 from xai.report.figures import Source, save
-from xai.report.figures.trade_off import trade_off
+from xai.report.page import Page, Part, Picture, write_page
 from xai.study.frame import Frames
 from xai.study.params import StudySettings
 from xai.sweeps.jobs import jobs_of, typed_here, without_hydra
@@ -138,11 +139,19 @@ def run(asked: TuneSettings, output: Path) -> None:
     tried = pd.DataFrame(lines).assign(front=[line["trial"] in best for line in lines])
     front = tried[tried["front"]].drop(columns="front").drop_duplicates([*asked.over, *asked.goals])
     front = front.sort_values(asked.goals[0], ascending=columns[0].better == "lower")
-    for name, frame in (("trials", tried), ("front", front)):
-        write_csv(output / f"{name}.csv", frame)
-    drawn, _ = save(trade_off(tried, columns, beside), output / "figures", "trade_off")
+    others = pd.DataFrame([[name, *values] for name, values in beside.items()], columns=["row", *asked.goals])
+    for name, frame in ((tuned.TRIALS, tried), (tuned.FRONT, front), (tuned.BESIDE, others)):
+        write_csv(output / name, frame)
+    figure = tuned.figure_of(output)
+    save(figure, output / "figures", "trade_off")
+    parts = [
+        Part(tuned.TITLE, pictures=[Picture.of(figure, tuned.ALT, tuned.CAPTION)]),
+        Part("The front", [tuned.sheet_of(front)]),
+    ]
+    about = f"{asked.row} of study={asked.study}, {asked.trials} trials, seed {asked.seed}"
+    page = write_page(output / "report.html", Page(f"Tuned: {asked.row}", about, parts=parts, command=command()))
     _say(front, beside, asked)
-    say_end(runtime, f"front: [bold]{shown(output / 'front.csv')}[/], as a figure: {shown(drawn)}")
+    say_end(runtime, f"front: [bold]{shown(output / tuned.FRONT)}[/]", f"report: [bold]{shown(page)}[/]")
 
 
 def measured(settings: StudySettings, runtime: Runtime) -> Frames:

@@ -28,6 +28,7 @@ class BudgetParams:
 
 @figure(
     "budget",
+    title="Scores by passes",
     params=BudgetParams(),
     needs=("scores", "costs"),
     alt="Line plots of metrics over the passes of an explanation, and level lines of other explanations.",

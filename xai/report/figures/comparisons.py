@@ -58,6 +58,7 @@ class BarsParams:
 
 @figure(
     "bars",
+    title="Means of the rows",
     params=BarsParams(),
     needs=("scores",),
     joint=True,
@@ -124,6 +125,7 @@ class OverlapParams:
     "overlap",
     params=OverlapParams(),
     needs=("scores",),
+    title="Right and wrong, explainer and classifier",
     width=460,
     alt="Tables of two by two: images that explainer and classifier get right or wrong, in percent.",
     caption="The diagonal is where both are right or both are wrong.",
@@ -182,6 +184,7 @@ _COSTS = {"milliseconds": "milliseconds an image", "passes": "forward passes an 
     params=CostParams(),
     needs=("scores", "costs"),
     width=620,
+    title="What an explanation costs and what it is worth",
     alt="Scatter of a metric over what an explanation costs, one point for each explainer.",
     caption="The grey line joins explainers than which nothing cheaper is better: what lies off it costs more or says "
     "less. Bars are 95 % intervals over images. Training is not in the cost of an image.",
@@ -299,6 +302,7 @@ class AgreementParams:
     "metric_agreement",
     params=AgreementParams(),
     needs=("scores",),
+    title="Whether metrics agree",
     alt="Heat map of the rank correlation between metrics: whether two metrics put the explainers in the same order.",
     caption="Spearman's rank correlation between the orders that two metrics put the explainers in, best first: 1 is "
     "the same order, 0 none in common, −1 the reverse. Metrics that disagree ask different things; controls are left "

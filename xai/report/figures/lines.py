@@ -67,6 +67,7 @@ class CurvesParams:
 
 @figure(
     "curves",
+    title="While patches go or come",
     params=CurvesParams(),
     needs=("curves",),
     width=760,
@@ -187,6 +188,7 @@ class OverParams:
 
 @figure(
     "over",
+    title="Scores over a parameter",
     params=OverParams(),
     needs=("scores",),
     width=720,

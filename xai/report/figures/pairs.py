@@ -46,6 +46,7 @@ class PairsParams:
 
 @figure(
     "pairs",
+    title="Pairs of data sets",
     params=PairsParams(),
     needs=("scores",),
     joint=True,
@@ -158,6 +159,7 @@ class RelationsParams:
 
 @figure(
     "relations",
+    title="What goes with what, over pairs of data sets",
     params=RelationsParams(),
     needs=("scores",),
     joint=True,

@@ -122,6 +122,7 @@ class Info:
         caption: What to look at.
         width: CSS pixels below which a page scrolls it rather than shrink it.
         joint: Whether one figure shows all data sets.
+        title: Above it.
     """
 
     name: str
@@ -132,6 +133,7 @@ class Info:
     caption: str
     width: int = 560
     joint: bool = False
+    title: str = ""
 
 
 @settings
@@ -143,15 +145,23 @@ class Named:
     caption: str
     width: Count
     joint: bool
+    title: Annotated[str, OneLine]
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """A figure that was drawn, under a name of its own."""
+    """A figure that was drawn, under a name of its own; `data` is the data set, where each has one."""
 
     name: str
     figure: Figure
     info: Info
+    data: str = ""
+
+    @property
+    def title(self) -> str:
+        """What stands above it."""
+        title = self.info.title or self.info.name.replace("_", " ").capitalize()
+        return f"{title} · {self.data}" if self.data else title
 
 
 _REGISTERED: dict[str, Info] = {}
@@ -220,7 +230,7 @@ def draw_all(wanted: Iterable[str | Mapping[str, Any]], source: Source) -> tuple
         for data, part in ({"": source} if info.joint or len(parts) < 2 else parts).items():
             name = f"{info.name}-{data}" if data else info.name
             try:
-                drawn.append(Drawn(name, _draw(info, part), info))
+                drawn.append(Drawn(name, _draw(info, part), info, data))
             except UserError as error:
                 missing.append(f"{name}: {error}")
     return drawn, missing

@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
 
 from xai.core.files import write_atomically
 from xai.study.statistics import t_interval
@@ -69,6 +70,16 @@ class Line:
             "marker": "" if marker == "none" else marker,
             "mfc": "white" if self.hollow else colour,
         }
+
+
+def say(line: Line2D, words: Sequence[str]) -> None:
+    """What each point of a line is called where it can be asked, which is in a browser."""
+    vars(line)["xai_words"] = list(words)
+
+
+def words_of(line: Line2D) -> list[str]:
+    """What `say` has said of each point; nothing where it has not."""
+    return list(vars(line).get("xai_words", ()))
 
 
 def intervals(groups: Iterable[tuple[Any, "pd.Series[float]"]]) -> pd.DataFrame:

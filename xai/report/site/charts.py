@@ -18,6 +18,8 @@ from matplotlib.lines import Line2D
 from matplotlib.text import Annotation
 from matplotlib.ticker import FixedLocator
 
+from xai.report.figures.style import words_of
+
 Json = dict[str, Any]
 
 _DASHES = {"-": "solid", "--": "dash", ":": "dot", "-.": "dashdot"}
@@ -103,12 +105,13 @@ def _points(bars: ErrorbarContainer, words: Mapping[Any, str]) -> list[Json]:
     trace = _line(data) | {"name": _name(bars.get_label())}
     trace |= _errors(bars, trace["y"])
     said = [_plain(words.get(_at(x, y), "")) for x, y in zip(*_points_of(data), strict=True)]
-    if any(said):
-        trace |= {
-            "text": said,
-            "hovertemplate": "<b>%{text}</b><br>%{x:.4~g}, %{y:.4~g}<extra>%{fullData.name}</extra>",
-        }
-    return [trace]
+    return [trace | _hover(said)]
+
+
+def _hover(words: list[str]) -> Json:
+    """What is shown at each point besides its place."""
+    template = "<b>%{text}</b><br>%{x:.4~g}, %{y:.4~g}<extra>%{fullData.name}</extra>"
+    return {"text": words, "hovertemplate": template} if any(words) else {}
 
 
 def _points_of(line: Line2D) -> tuple[Any, Any]:
@@ -151,7 +154,7 @@ def _line(line: Line2D) -> Json:
             "size": max(7, float(line.get_markersize())),
             "symbol": _MARKERS.get(marker, "circle") + "-open" * hollow,
         }
-    return trace
+    return trace | _hover([_plain(each) for each in words_of(line)])
 
 
 def _band(collection: PolyCollection) -> list[Json]:

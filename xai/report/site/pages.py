@@ -15,7 +15,7 @@ import pandas as pd
 from xai.core.errors import UserError, visible
 from xai.core.files import short_name, write_atomically
 from xai.metrics import registry as metrics
-from xai.report import album, sheets
+from xai.report import album, sheets, tuned
 from xai.report.figures import Source, draw_all
 from xai.report.layout import Reasons, Table, TableParams
 from xai.report.present import source_of, tables_of, usual, verdicts
@@ -111,6 +111,12 @@ class Site:
         measured = [each for each in run.runs or (run,) if each.is_measured]
         if measured:
             self._show(page, measured)
+        elif tuned.is_tuned(run.folder):
+            try:
+                chart = chart_of(tuned.figure_of(run.folder))
+                page.charts = [Chart(tuned.TITLE, 560, tuned.ALT, tuned.CAPTION, chart)]
+            except UserError as error:
+                page.missing.append(str(error))
         page.data |= {"slug": page.slug, "gallery": self._gallery(run, page)}
         return page
 
@@ -235,7 +241,8 @@ class Site:
         found = album.read_album(run.folder)
         if found is None:
             # What is no study has no charts of its own.
-            for path in sorted((run.folder / "figures").glob("pictures*.png" if run.is_measured else "*.png")):
+            shown = "pictures*.png" if run.is_measured or page.charts else "*.png"
+            for path in sorted((run.folder / "figures").glob(shown)):
                 if is_plain(path):
                     _put(path, self._output / page.slug / path.name)
                     page.pictures.append(f"{page.slug}/{quote(path.name)}")
@@ -315,9 +322,8 @@ def _charts(wanted: Sequence[Any], source: Source, everything: Table | None) -> 
         missing += why if each in wanted else []
     charts = []
     for drawn in known:
-        title = drawn.name.replace("_", " ").capitalize()
         width = min(drawn.info.width, 720)
-        charts.append(Chart(title, width, drawn.info.alt, drawn.info.caption, chart_of(drawn.figure)))
+        charts.append(Chart(drawn.title, width, drawn.info.alt, drawn.info.caption, chart_of(drawn.figure)))
     return charts, missing
 
 
