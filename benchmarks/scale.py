@@ -2,7 +2,8 @@
 
 Every number is a process's own CPU time or memory, which other work on the machine changes little; wall clocks stand
 beside them. "on free cores" is the CPU time of the process that worked longest: how long all of it would take if each
-process had a core of its own and waited for nothing; of a sweep, the wall less what its processes waited for a core. `--write` puts the table into docs/scale.md.
+process had a core of its own and waited for nothing; of a sweep, the wall clock less what its processes waited for a
+core. `--write` puts the table into docs/scale.md.
 """
 
 import argparse

@@ -285,15 +285,17 @@ def test_chunks_that_are_over_in_a_moment_are_left_to_one_thread(monkeypatch: py
     workers = set()
 
     class Reporting(Watched):
+        foreign = False
+
         def decode(self, encoded: Encoded, rows: Rows) -> Tensor:
             workers.add(threading.get_ident())
             return super().decode(encoded, rows)
 
-    game = PatchGame(Reporting(classifier(Removal("tokens"))), pictures(3), tokens=20)
+    model = Reporting(classifier(Removal("tokens")))
     for seconds in (math.inf, 0.0):
         monkeypatch.setattr(games, "_SECONDS_WORTH_A_THREAD", seconds)
         workers.clear()
-        game.value(different())
+        PatchGame(model, pictures(3), tokens=20).value(different())
         assert (len(workers) > 1) == (seconds == 0)
 
 
