@@ -241,8 +241,8 @@ class Site:
         found = album.read_album(run.folder)
         if found is None:
             # What is no study has no charts of its own.
-            shown = "pictures*.png" if run.is_measured or page.charts else "*.png"
-            for path in sorted((run.folder / "figures").glob(shown)):
+            kind = "pictures*.png" if run.is_measured or page.charts else "*.png"
+            for path in sorted((run.folder / "figures").glob(kind)):
                 if is_plain(path):
                     _put(path, self._output / page.slug / path.name)
                     page.pictures.append(f"{page.slug}/{quote(path.name)}")
