@@ -329,6 +329,23 @@ def test_a_skip_adds_the_sums_over_the_channels_in_equal_parts_to_begin_with(loo
     torch.testing.assert_close(gains.grad, seen.sum((0, 2, 3)))
 
 
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_a_share_of_a_correction_lies_on_the_line_from_what_it_corrects_to_all_of_it(share: float) -> None:
+    made, seen = decoder(replace(TINY, pixels=2, gradient=True, skip=True, scale=3.0)), evidence()
+    assert made.gains is not None
+    made.gains += torch.randn(8, generator=torch.Generator().manual_seed(5))
+    given = (levels(), torch.tensor([0, 1]), picture(), seen)
+    whole = made(*given)
+    torch.testing.assert_close(made.uncorrected(seen), seen[:, 6])
+    made.keep(share)
+    torch.testing.assert_close(made(*given), (1 - share) * seen[:, 6] + share * whole)
+
+
+def test_where_nothing_is_corrected_no_share_of_it_is_kept() -> None:
+    with pytest.raises(ValueError, match="has nothing that it corrects"):
+        decoder().keep(0.5)
+
+
 def test_a_skip_without_what_it_adds_is_refused() -> None:
     with pytest.raises(UserError, match=r"skip=true adds what gradient shows: set gradient=path"):
         replace(TINY, pixels=2, skip=True)

@@ -134,6 +134,7 @@ class DptDecoder(nn.Module):
             _Stem(3 + evidence_channels(params.gradient), params.pixels, 4 * params.head) if params.pixels else None
         )
         self.refinement = _refinement(params)
+        self.look: Look = params.gradient
         self.gains = nn.Parameter(even_sums(params.gradient)) if params.skip else None
         self.resize = nn.ModuleList(_resize(params, factor) for factor in params.resize)
         self.align_corners, self.scale = params.align_corners, params.scale
@@ -162,7 +163,24 @@ class DptDecoder(nn.Module):
             drawn: Tensor = self.refinement(dense)[:, 0].float() * self.scale
             if self.gains is None or evidence is None:
                 return drawn
-            return drawn + torch.einsum("bkhw,k->bhw", evidence.float(), self.gains)
+            return drawn + _weighed(evidence, self.gains)
+
+    def uncorrected(self, evidence: Tensor) -> Tensor:
+        """The map [B, H, W] that training began with, where `skip` is set: what is seen, and nothing that was drawn."""
+        return _weighed(evidence, even_sums(self.look).to(evidence))
+
+    @torch.no_grad()
+    def keep(self, share: float) -> None:
+        """Keep a share s of what training made of the map, where `skip` is set: m_s = m_0 + s (m_1 - m_0).
+
+        m_0 is `uncorrected` and m_1 the map as it is. Of both the last layer and the gains are linear factors, so that
+        they alone change, and m_s costs what m_1 did.
+        """
+        if self.gains is None:
+            raise ValueError("a decoder without skip has nothing that it corrects")
+        for values in self.refinement[-1].parameters():
+            values.mul_(share)
+        self.gains.copy_(torch.lerp(even_sums(self.look).to(self.gains), self.gains, share))
 
     def _decoded(self, levels: Sequence[Tensor], targets: Tensor, size: Sequence[int]) -> Tensor:
         classes = self.embedding(targets)
@@ -177,6 +195,10 @@ class DptDecoder(nn.Module):
             fused = fusion(features, fused)
         dense: Tensor = self.output(_to_size(self.head(self.last(fused)), size, self.align_corners))
         return dense
+
+
+def _weighed(evidence: Tensor, weights: Tensor) -> Tensor:
+    return torch.einsum("bkhw,k->bhw", evidence.float(), weights)
 
 
 class _Readout(nn.Module):

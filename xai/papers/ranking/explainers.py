@@ -40,8 +40,10 @@ def ranking_networks(context: Context, params: RankingSettings) -> RankingStages
 def ranking(context: Context, params: RankingSettings) -> Prepared:
     """Learn to Rank, trained on the data set of the case against its classifier."""
     networks = ranking_networks(context, params)
-    artifact = networks.trained
-    notes = {"train_seconds": artifact.seconds, "path_steps": float(params.objective.steps)}
+    artifact, kept = networks.trained, networks.kept
+    notes = {"train_seconds": networks.seconds, "path_steps": float(params.objective.steps)}
+    if kept is not None:
+        notes["kept"] = kept
     return Prepared({"ranking": artifact.key}, networks.explainer, notes=notes)
 
 

@@ -1,20 +1,22 @@
 """The networks of a Learn to Rank experiment: the explainer beside the classifier it explains, trained once."""
 
 import copy
-from dataclasses import dataclass, replace
+import json
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from xai.classifiers.networks import ClassifierStages
 from xai.core.errors import UserError
 from xai.core.files import fingerprint_file
 from xai.core.settings import unknown
 from xai.core.store import Artifact
+from xai.data.registry import load_images, subset
 from xai.methods.ranking import Ranking
 from xai.models import files
 from xai.models.backbone import headless, read_body
@@ -23,10 +25,13 @@ from xai.models.families import NetworkParams, seeded
 from xai.models.features import FrozenFeatures
 from xai.models.maskable import MaskableClassifier
 from xai.models.spec import describe
-from xai.papers.ranking.params import BackboneParams, RankingSettings
+from xai.papers.ranking.correction import differences_of_shares, largest_as_good
+from xai.papers.ranking.params import BackboneParams, CorrectionParams, RankingSettings
 
-FILE = "ranking.safetensors"
+FILE, KEPT = "ranking.safetensors", "kept.json"
 _REVISION = 2
+_BLOCK = 50
+"""Validation images that maps are made of at once."""
 
 
 @dataclass
@@ -45,8 +50,11 @@ class RankingStages:
         """Refuse what would only show after the training of the classifier.
 
         Raises:
-            UserError: A level, a factor, a grid or weights that do not fit, or no network of timm.
+            UserError: A level, a factor, a grid or weights that do not fit, no network of timm, or fewer images to
+                choose on than are asked for.
         """
+        if self.params.correction is not None:
+            self._chosen_on(self.params.correction)
         size, backbone = self.stages.model.image_size, self.params.backbone
         self.params.objective.check_size(size, size)
         check_levels(self.stages.model, self.params)
@@ -58,7 +66,12 @@ class RankingStages:
 
     @cached_property
     def trained(self) -> Artifact:
-        """The trained explainer."""
+        """The trained explainer, with as much of its correction as validation images say."""
+        return self.whole if self.params.correction is None else self._corrected(self.params.correction)
+
+    @cached_property
+    def whole(self) -> Artifact:
+        """The trained explainer as training leaves it."""
         stages, params = self.stages, self.params
         spec: dict[str, Any] = {
             "classifier": stages.classifier.key,
@@ -81,13 +94,60 @@ class RankingStages:
 
     def explainer(self) -> DenseExplainer:
         """The trained explainer from the store, on the device, in evaluation mode, frozen."""
-        made = files.load(self.trained.file(FILE), self.stages.model)
+        return self._read(self.trained)[0]
+
+    @property
+    def seconds(self) -> float:
+        """What it took to train the explainer, and to choose how much of it is kept."""
+        return self.whole.seconds + (0.0 if self.trained is self.whole else self.trained.seconds)
+
+    @property
+    def kept(self) -> float | None:
+        """The share of the correction that is kept; None where none was chosen."""
+        if self.params.correction is None:
+            return None
+        return float(json.loads(self.trained.file(KEPT).read_text())["kept"])
+
+    def _corrected(self, params: CorrectionParams) -> Artifact:
+        """The same with the share of its correction that is best; what was trained is used as it is."""
+        stages, objective = self.stages, self.params.objective
+        spec = {"whole": self.whole.key, "correction": asdict(params), "seed": stages.seed}
+
+        def make(workdir: Path) -> None:
+            explainer, classifier = self._read(self.whole)
+            mean = objective.mean_of(torch.tensor(stages.model.mean))
+            generator = torch.Generator().manual_seed(stages.seed)
+            asked = (params.shares, objective.references, mean, params.steps, generator)
+            found = [
+                differences_of_shares(explainer, classifier, self._images(rows), *asked)
+                for rows in self._chosen_on(params).split(_BLOCK)
+            ]
+            differences = torch.cat(found, dim=1).mean(1)
+            kept = largest_as_good(params.shares, differences, params.within)
+            explainer.decoder.keep(kept)
+            self._write(workdir / FILE, explainer, classifier)
+            tried = dict(zip(map(str, params.shares), differences.tolist(), strict=True))
+            (workdir / KEPT).write_text(json.dumps({"kept": kept, "differences": tried}))
+
+        return stages.get("ranking", spec, make)
+
+    def _chosen_on(self, params: CorrectionParams) -> Tensor:
+        return subset(self.stages.data.source, "validation", params.images, self.stages.seed)
+
+    def _images(self, rows: Tensor) -> Tensor:
+        stages = self.stages
+        device, workers = stages.runtime.trainer.device, stages.runtime.trainer.workers
+        return load_images(stages.data.source, "validation", rows, 0, stages.model.image_size, workers).pixels.to(
+            device
+        )
+
+    def _read(self, artifact: Artifact) -> tuple[DenseExplainer, MaskableClassifier]:
+        made = files.load(artifact.file(FILE), self.stages.model)
         device = self.stages.runtime.trainer.device
         assert isinstance(made.network, DenseExplainer)
         assert made.classifier is not None
         # It looks at the classifier's gradient without owning it.
-        made.classifier.to(device)
-        return made.network.to(device)
+        return made.network.to(device), made.classifier.to(device)
 
     def untrained(self, classifier: MaskableClassifier) -> DenseExplainer:
         """The explainer of a classifier before its training."""

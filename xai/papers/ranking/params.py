@@ -1,10 +1,24 @@
 """Settings of Learn to Rank: the explainer, and the refinement of maps at test time."""
 
 from dataclasses import asdict
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from xai.core.optimisation import LastFit
-from xai.core.settings import Channels, Deviations, FieldError, Positive, Whole, settings
+from xai.core.settings import (
+    Channels,
+    Count,
+    Deviations,
+    Distinct,
+    FieldError,
+    NonNegative,
+    Positive,
+    Several,
+    Share,
+    Whole,
+    settings,
+)
 from xai.explainers.registry import ExplainerParams
 from xai.methods.ranking import RankingLoss
 from xai.models.dpt import DecoderParams
@@ -31,6 +45,24 @@ class BackboneParams:
     weights: str | None = None
 
 
+@settings
+class CorrectionParams:
+    """How much of what training added to the paths is kept; see `xai.papers.ranking.correction`.
+
+    Args:
+        shares: What is tried: 0 are the paths alone, 1 is all that was trained.
+        images: On how many validation images, drawn with the seed.
+        within: How much less than the best of them, of insertion less deletion (-1 to 1), is as good: the largest share
+            that is as good is kept.
+        steps: Points of a curve; 21 are every 5 % of the pixels.
+    """
+
+    shares: Annotated[tuple[Share, ...], Field(min_length=1, max_length=100), Distinct]
+    images: Count
+    within: NonNegative = 0.01
+    steps: Several = 21
+
+
 class _OfPixels(ExplainerParams):
     @property
     def of_pixels(self) -> bool:
@@ -49,6 +81,8 @@ class RankingSettings(_OfPixels):
         objective: What its maps are judged by.
         loss: Which classes they are drawn for.
         fit: The optimisation.
+        correction: Where `decoder.skip` is set: how much of what is added to the paths is kept, found after the
+            training; null keeps all. Not in the paper.
     """
 
     backbone: BackboneParams
@@ -57,11 +91,18 @@ class RankingSettings(_OfPixels):
     objective: ObjectiveParams
     loss: RankingLoss
     fit: LastFit
+    correction: CorrectionParams | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse to keep a share of what nothing is added to."""
+        if self.correction is not None and not self.decoder.skip:
+            raise FieldError("correction", "is of what is added to the paths: set decoder.skip=true, or null here")
 
     @property
     def numbers(self) -> dict[str, Any]:
-        """Settings that change numbers: how many images pass at once, and where weights lie, do not."""
+        """Settings that change what is trained: how many images pass at once, and where weights lie, do not."""
         values = asdict(self)
+        values.pop("correction")
         values["objective"].pop("chunk")
         values["backbone"].pop("weights")
         if not self.decoder.skip:
