@@ -136,7 +136,7 @@ site: $(STAMP)  ## one site over all runs and sweeps in outputs/: outputs/site/i
 
 # A second process has to import torch before it helps, which a run of named tests does not earn back.
 test: $(STAMP)  ## all tests; fails if none ran (ARGS="tests/test_rules.py" for some)
-	$(BIN)/python -m pytest $(if $(findstring tests/,$(ARGS)),,-n $(XAI_TEST_WORKERS) --dist loadfile) $(ARGS)
+	$(BIN)/python -m pytest $(if $(findstring tests/,$(ARGS)),,-n $(XAI_TEST_WORKERS) --dist loadfile --no-loadscope-reorder) $(ARGS)
 
 soak: $(STAMP)  ## kill, remove and damage at random what four jobs make at once (XAI_SOAK_KILLS=100, half an hour)
 	$(BIN)/python -m tests.soak $(ARGS)

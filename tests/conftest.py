@@ -83,7 +83,10 @@ def no_network() -> Iterator[None]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what needs a GPU where there is none."""
+    """Begin with the files that take long, and skip what needs a GPU where there is none."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    # Of several processes none is left with a long file when the others have nothing more to do.
+    items.sort(key=lambda item: item.path not in slow)
     needing = [item for item in items if item.get_closest_marker("gpu")]
     if not needing:
         return

@@ -10,6 +10,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from tests.composed import plain
+from tests.toolbox import refusal
 from xai.core.composing import compose_choice
 from xai.core.errors import UserError
 from xai.core.settings import build
@@ -199,15 +200,6 @@ def changed(values: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
     return made
 
 
-def refusal(schema: type, values: dict[str, Any], where: str = "") -> str:
-    with pytest.raises(UserError) as caught:
-        build(schema, values, where)
-    line = str(caught.value)
-    assert "\n" not in line
-    assert len(line) < 250
-    return line
-
-
 @pytest.mark.parametrize("method", METHODS)
 def test_a_setting_out_of_range_is_refused_by_its_path(method: str) -> None:
     schema = choose(composed(method)).settings
@@ -215,7 +207,7 @@ def test_a_setting_out_of_range_is_refused_by_its_path(method: str) -> None:
     values = {key: value for key, value in composed(method).items() if key in names}
     build(schema, values)
     for path, value in leaves(METHODS[method]):
-        assert refusal(schema, changed(values, path, value)).startswith(f"{path}="), path
+        assert refusal(build, schema, changed(values, path, value)).startswith(f"{path}="), path
 
 
 @pytest.mark.parametrize("row", ROWS)
@@ -239,7 +231,7 @@ def test_a_part_out_of_range_is_refused_by_the_path_of_its_group(schema: type) -
     needed, wrong = GROUPS[schema]
     build(schema, needed, "data@x")
     for name, value in leaves(wrong):
-        assert refusal(schema, needed | {name: value}, "data@x").startswith(f"data@x.{name}="), name
+        assert refusal(build, schema, needed | {name: value}, "data@x").startswith(f"data@x.{name}="), name
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
-"""What tests of every package share: seeded numbers, and what a refusal says."""
+"""What tests of every package share: seeded numbers, what a refusal says, and a pickle that nobody may load."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,3 +28,13 @@ def refusal(call: Callable[..., Any], *args: Any, **settings: Any) -> str:
     assert line.isprintable()
     assert len(line) < 400
     return line
+
+
+class Trap:
+    """A pickle of this writes a file when it is loaded."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return (Path.write_text, (self.marker, "executed"))

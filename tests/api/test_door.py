@@ -11,20 +11,13 @@ from torch import Tensor, nn
 
 import xai
 from tests.api.networks import MEAN, SIZE, STD, Plain, Returns, images, normalised, vit
+from tests.toolbox import refusal
 from xai.core.errors import UserError
 from xai.models.maskable import Removal
 
 
 def wrapped(network: nn.Module, **settings: Any) -> Any:
     return xai.wrap(network, **{"mean": MEAN, "std": STD, "image_size": SIZE, "grid": (4, 4), **settings})
-
-
-def line(call: Callable[[], object]) -> str:
-    with pytest.raises(UserError) as caught:
-        call()
-    text = str(caught.value)
-    assert "\n" not in text
-    return text
 
 
 def test_a_network_is_asked_as_it_was_trained_and_stays_as_it_is() -> None:
@@ -104,7 +97,7 @@ def test_half_precision_is_asked_in_its_own() -> None:
     ],
 )
 def test_what_cannot_be_explained_is_refused_in_a_line(network: Any, settings: dict[str, Any], said: str) -> None:
-    assert said in line(lambda: wrapped(network, **settings))
+    assert said in refusal(lambda: wrapped(network, **settings))
 
 
 def test_the_fast_pass_of_a_transformer_is_taken_only_where_it_is_the_networks_own() -> None:
@@ -171,13 +164,13 @@ def test_normalised_floats_are_brought_back() -> None:
     ],
 )
 def test_images_that_would_be_misread_are_refused(given: Any, said: str) -> None:
-    assert said in line(lambda: wrapped(Plain()).pixels(given))
+    assert said in refusal(lambda: wrapped(Plain()).pixels(given))
 
 
 @pytest.mark.parametrize("target", [99, -1, 1.5, True, "dog", [0], [0, 1, 2], torch.tensor([0, 3])])
 def test_targets_that_there_are_not_are_refused(target: Any) -> None:
     model = wrapped(Plain(), classes=["cat", "cow", "fox"])
-    line(lambda: xai.explain(model, images(), "saliency", targets=target))
+    refusal(lambda: xai.explain(model, images(), "saliency", targets=target))
 
 
 def test_numbers_and_names_of_targets_are_the_same() -> None:
@@ -251,7 +244,7 @@ def test_a_compiled_network_is_a_network(form: Any) -> None:
 def test_what_is_said_wrongly_of_a_network_is_refused_in_a_line(
     network: Any, settings: dict[str, Any], said: str
 ) -> None:
-    assert said in line(lambda: wrapped(network, **settings))
+    assert said in refusal(lambda: wrapped(network, **settings))
 
 
 def test_a_network_that_writes_into_its_images_spoils_nobodys() -> None:
@@ -299,7 +292,7 @@ def test_a_network_without_gradients_says_so() -> None:
             with torch.no_grad():
                 return super().forward(pixels)
 
-    assert "choose an explainer that asks for none" in line(
+    assert "choose an explainer that asks for none" in refusal(
         lambda: xai.explain(wrapped(Frozen()), images(), "saliency")
     )
 
@@ -314,7 +307,7 @@ def test_a_network_without_gradients_says_so() -> None:
     ],
 )
 def test_pictures_that_are_none_are_refused(given: Any, said: str) -> None:
-    assert said in line(lambda: wrapped(Plain()).pixels(given))
+    assert said in refusal(lambda: wrapped(Plain()).pixels(given))
 
 
 @pytest.mark.parametrize(
@@ -339,4 +332,4 @@ def test_a_folder_and_a_glob_are_pictures(tmp_path: Any) -> None:
 
 @pytest.mark.parametrize("call", [xai.explain, xai.compare, lambda *given: xai.fit("salvage", *given), xai.explainer])
 def test_a_network_is_no_model(call: Any) -> None:
-    assert "xai.wrap(network" in line(lambda: call(Plain(), images()))
+    assert "xai.wrap(network" in refusal(lambda: call(Plain(), images()))

@@ -2,17 +2,14 @@
 
 import pickle
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import hydra
 import numpy as np
 import pytest
-from omegaconf import OmegaConf
 from PIL import Image
 
+from tests.toolbox import Trap
 from xai import cli, vectors
 from xai.models.clip import SelfExplainingClip
 from xai.models.spec import Spec
@@ -71,14 +68,6 @@ class Files:
         return self.folder / "vector.safetensors"
 
 
-def composed(*overrides: str) -> dict[str, Any]:
-    """What Hydra makes of a command line."""
-    with hydra.initialize_config_dir(str(cli.CONF), version_base="1.3"):
-        values = OmegaConf.to_container(hydra.compose("config", overrides=list(overrides)), resolve=True)
-    assert isinstance(values, dict)
-    return {str(key): value for key, value in values.items()}
-
-
 def heat_map_of(run: Cli, name: str = "photo") -> Path:
     """The one heat map of a picture."""
     (found,) = (run.folder / "outputs" / "explain").glob(f"{name}.*.png")
@@ -88,16 +77,6 @@ def heat_map_of(run: Cli, name: str = "photo") -> Path:
 def colours(size: tuple[int, int] = (70, 50)) -> Image.Image:
     pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), np.uint8)
     return Image.fromarray(pixels)
-
-
-class Trap:
-    """A pickle of this writes a file when it is loaded."""
-
-    def __init__(self, marker: Path) -> None:
-        self.marker = marker
-
-    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        return (Path.write_text, (self.marker, "executed"))
 
 
 def bare_pickle(files: Files, folder: Path) -> Path:

@@ -12,7 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.cli.shared import CLASSES, Cli, Files, Trap, bare_pickle, colours, composed, heat_map_of
+from tests.cli.shared import CLASSES, Cli, Files, bare_pickle, colours, heat_map_of
+from tests.composed import plain
+from tests.toolbox import Trap
 from xai import vectors
 from xai.core.settings import build
 from xai.models import files as network_files
@@ -161,8 +163,8 @@ def test_a_classifier_of_other_classes(run: Cli, files: Files) -> None:
 
 def vit(folder: Path, depth: int = 4, **changes: Any) -> Path:
     """A ViT of the default model with random weights, with what it says of itself changed."""
-    model = build(VitParams, composed("task=train", f"model.tower.depth={depth}")["model"], "model")
-    said = build(VitParams, composed("task=train")["model"], "model")
+    model = build(VitParams, plain("task=train", f"model.tower.depth={depth}")["model"], "model")
+    said = build(VitParams, plain("task=train")["model"], "model")
     spec = describe(said, "classifier", "mnist_scattered", tuple("0123456789")).model_copy(update=changes)
     network_files.write(folder / "vit.safetensors", build_vit(model, 10, 0), spec)
     return folder / "vit.safetensors"
@@ -199,7 +201,7 @@ def test_a_clip_is_no_classifier_to_explain(run: Cli, files: Files) -> None:
 
 
 def test_a_checkpoint_of_a_model_with_training_settings_of_its_own_asks_for_them(run: Cli) -> None:
-    model = build(VitParams, {**composed("task=train")["model"], "name": "vit_b14_dinov2"}, "model")
+    model = build(VitParams, {**plain("task=train")["model"], "name": "vit_b14_dinov2"}, "model")
     network_files.write(run.folder / "mine", build_vit(model, 10, 0), describe(model, "classifier", "x", CLASSES))
     line = run.refused("study=salvage", f"checkpoint={run.folder / 'mine'}")
     assert "is of model=vit_b14_dinov2, which has training settings of its own: add that" in line
@@ -210,8 +212,8 @@ def test_a_checkpoint_of_a_model_with_training_settings_of_its_own_asks_for_them
 
 def test_a_checkpoint_alone_is_enough_and_contradictions_are_refused(run: Cli, files: Files) -> None:
     colours().save(run.folder / "photo.png")
-    vit_model = build(VitParams, composed("task=train", "model.mean=[0.1,0.2,0.3]")["model"], "model")
-    cnn_model = build(CnnParams, composed("model=cnn_tiny", "model.crop=0.8")["model"], "model")
+    vit_model = build(VitParams, plain("task=train", "model.mean=[0.1,0.2,0.3]")["model"], "model")
+    cnn_model = build(CnnParams, plain("model=cnn_tiny", "model.crop=0.8")["model"], "model")
     network_files.write(Path("vit"), build_vit(vit_model, 10, 0), describe(vit_model, "classifier", "x", CLASSES))
     network_files.write(Path("cnn"), build_cnn(cnn_model, 10, 0), describe(cnn_model, "classifier", "x", CLASSES))
     common = ("task=explain", "image=photo.png", "logger=none", "refine=0", "objective.steps=3")
@@ -234,7 +236,7 @@ def test_a_checkpoint_alone_is_enough_and_contradictions_are_refused(run: Cli, f
 
 
 def test_a_classifier_to_explain_brings_its_model(run: Cli) -> None:
-    model = build(VitParams, composed("task=train", "model.image_size=84")["model"], "model")
+    model = build(VitParams, plain("task=train", "model.image_size=84")["model"], "model")
     network_files.write(Path("vit"), build_vit(model, 10, 0), describe(model, "classifier", "x", tuple("0123456789")))
     status, _, err = run("task=train", "checkpoint=vit", "logger=none", "data=mnist_scattered")
     assert (status, err) == (0, "")

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.cli.shared import CLASSES, Cli, Files, Trap, colours, composed, heat_map_of
+from tests.cli.shared import CLASSES, Cli, Files, colours, heat_map_of
+from tests.composed import plain
+from tests.toolbox import Trap
 from xai.core.settings import build
 from xai.models import files as network_files
 from xai.models.cnn import CnnParams, build_cnn
@@ -114,7 +116,7 @@ def test_the_class_that_is_asked_for(run: Cli, files: Files) -> None:
 
 
 def test_a_cnn_is_explained_by_an_explainer_and_refined(run: Cli) -> None:
-    model = build(CnnParams, composed("model=cnn_tiny")["model"], "model")
+    model = build(CnnParams, plain("model=cnn_tiny")["model"], "model")
     spec = describe(model, "classifier", "mnist_scattered", CLASSES)
     network_files.write(run.folder / "cnn.safetensors", build_cnn(model, 10, 0), spec)
     colours().save(run.folder / "photo.png")

@@ -13,7 +13,8 @@ import torch
 from omegaconf import OmegaConf
 from PIL import Image
 
-from tests.cli.shared import SMOKE, Cli, colours, composed
+from tests.cli.shared import SMOKE, Cli, colours
+from tests.composed import plain
 from xai import cli
 from xai.app import settings_of
 from xai.core.errors import UserError
@@ -78,7 +79,7 @@ def test_every_task_has_a_configuration() -> None:
 
 @pytest.mark.parametrize("model", choices("model"))
 def test_every_model_is_of_one_family(model: str) -> None:
-    settings, families = composed(f"model={model}")["model"], {"vit": VitParams, "clip": ModelParams}
+    settings, families = plain(f"model={model}")["model"], {"vit": VitParams, "clip": ModelParams}
     own = families.get(model.partition("_")[0], CnnParams)
     assert build(own, settings, "model").name == model
     assert family(settings) is own
@@ -89,14 +90,14 @@ def test_every_model_is_of_one_family(model: str) -> None:
 
 @pytest.mark.parametrize("method", ["salvage", "vit_shapley", "ranking", "surrogate", "classifier"])
 def test_defaults_of_a_method_are_its_settings(method: str) -> None:
-    values = composed("task=train", f"method={method}")
+    values = plain("task=train", f"method={method}")
     settings = settings_of(choose(values), values)
     assert settings.method == settings.name == method
 
 
 def test_settings_of_metrics_are_refused_where_they_are_typed_and_not_where_an_experiment_has_them() -> None:
     asked = ("task=report", "sweep=ranking_figures", "experiment=ranking")
-    values = composed(*asked)
+    values = plain(*asked)
     assert values["metric"], "the experiment has some"
     assert settings_of(choose(values), values, asked).name
     with pytest.raises(UserError, match="is nothing that task=report can use"):

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import Field
 
+from tests import toolbox
 from xai.core.errors import UserError
 from xai.core.settings import Count, FieldError, Share, build, settings, unknown
 
@@ -58,10 +59,7 @@ NEEDED = {"name": "x", "count": 3}
 
 
 def refusal(values: Any, where: str = "") -> str:
-    with pytest.raises(UserError) as caught:
-        build(Outer, values, where)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+    return toolbox.refusal(build, Outer, values, where)
 
 
 def test_every_kind_of_value_arrives_with_its_type() -> None:

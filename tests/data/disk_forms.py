@@ -5,10 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import pytest
 from PIL import Image
 
-from xai.core.errors import UserError
+from tests import toolbox
 from xai.data.disk import Cut, splits_of
 from xai.data.disk_set import DiskSet
 from xai.data.registry import SPLITS
@@ -49,10 +48,7 @@ def expected(pairs: list[tuple[np.ndarray, str]]) -> list[tuple[bytes, str]]:
 
 
 def refusal(name: str, root: Path | str | None, split: str = "train") -> str:
-    with pytest.raises(UserError) as caught:
-        open_disk_set(name, root, split)
-    message = str(caught.value)
-    assert "\n" not in message
+    message = toolbox.refusal(open_disk_set, name, root, split)
     assert message.startswith(f"data={name}")
     return message
 

@@ -10,7 +10,6 @@ import torch
 from scipy.io import savemat
 
 from tests.data.disk_forms import (
-    Trap,
     content,
     expected,
     folders,
@@ -20,6 +19,7 @@ from tests.data.disk_forms import (
     sizes,
     train_and_validation,
 )
+from tests.toolbox import Trap
 from xai.core.errors import UserError
 from xai.data.disk_set import DISK_SETS, DiskSet, Files, check_classes, tidy_name
 from xai.data.prompts import EUROSAT_NAMES, GTSRB_NAMES
@@ -229,7 +229,7 @@ def test_cars_with_parts_missing_or_broken(tmp_path: Path) -> None:
 def test_a_pickle_posing_as_an_archive_runs_nothing(tmp_path: Path) -> None:
     make_cars(tmp_path)
     sprung = tmp_path / "sprung"
-    trap = pickle.dumps(Trap(str(sprung)))
+    trap = pickle.dumps(Trap(sprung))
     (tmp_path / "devkit" / "cars_meta.mat").write_bytes(trap)
     (tmp_path / "train_32x32.mat").write_bytes(trap)
     (tmp_path / "train-images-idx3-ubyte").write_bytes(trap)

@@ -11,7 +11,8 @@ import pytest
 import torch
 from scipy.io import savemat
 
-from tests.data.disk_forms import Trap, content, expected, noise, open_disk_set, refusal, train_and_validation
+from tests.data.disk_forms import content, expected, noise, open_disk_set, refusal, train_and_validation
+from tests.toolbox import Trap
 from xai.data import disk_set
 
 
@@ -139,7 +140,7 @@ def test_cifar100_as_pickles_is_refused(tmp_path: Path) -> None:
     root = tmp_path / "cifar-100-python"
     root.mkdir()
     for leaf in ("meta", "train", "test"):
-        (root / leaf).write_bytes(pickle.dumps(Trap(str(tmp_path / "sprung"))))
+        (root / leaf).write_bytes(pickle.dumps(Trap(tmp_path / "sprung")))
     for base in (tmp_path, root):
         assert "get cifar-100-binary.tar.gz" in refusal("cifar100", base)
     assert not (tmp_path / "sprung").exists()

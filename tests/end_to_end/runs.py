@@ -12,6 +12,9 @@ STAGES = ("base", "head", "classifier", "maps", "explainer", "vector", "diagnost
 
 KINDS = ("maps", "scores")
 
+UNDRAWN = ("tables=[]", "claims=[]", "figures=[]", "pictures=0", "gallery=0")
+"""What is drawn of the numbers does not change them, and takes longer than they do."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -38,6 +41,12 @@ def artifacts(store: Path, *kinds: str) -> list[Path]:
 def measured(store: Path) -> dict[str, bytes]:
     """The bytes of all maps and scores, by their keys."""
     return {path.name: (path / f"{kind}.safetensors").read_bytes() for kind in KINDS for path in artifacts(store, kind)}
+
+
+def check_undrawn(store: Path, whole: Path) -> None:
+    """What a run left that drew nothing is what one left that did, but for the maps of the pictures it drew."""
+    assert measured(store).items() <= measured(whole).items()
+    assert [path.name for path in artifacts(store, "scores")] == [path.name for path in artifacts(whole, "scores")]
 
 
 def times(store: Path) -> dict[str, int]:

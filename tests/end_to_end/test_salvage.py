@@ -9,7 +9,7 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from tests.end_to_end.jobs import run, start
-from tests.end_to_end.runs import Run, artifacts, link_store, measured, times
+from tests.end_to_end.runs import UNDRAWN, Run, artifacts, check_undrawn, link_store, times
 
 LEARNED = ("salvage", "vit_shapley")
 CLASSIFIERS = ("classifier", "surrogate")
@@ -80,9 +80,9 @@ def test_killed_in_a_stage_and_started_again(study: Run, tmp_path: Path, stage: 
     def reached() -> bool:
         return any((folder / progress).exists() for folder in (store / stage).glob("*.partial"))
 
-    assert start(tmp_path, *STUDY).kill_when(reached), "the job ended before it could be killed"
+    assert start(tmp_path, *STUDY, *UNDRAWN).kill_when(reached), "the job ended before it could be killed"
     assert reached(), "the kill left nothing half made"
-    ended = run(tmp_path, *STUDY)
+    ended = run(tmp_path, *STUDY, *UNDRAWN)
     assert ended.made > 0
     assert not list(store.glob("*/*.partial"))
-    assert measured(store) == measured(study.store)
+    check_undrawn(store, study.store)

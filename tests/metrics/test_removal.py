@@ -285,7 +285,7 @@ def test_what_cannot_be_scored_is_refused_before_the_game_is_asked(call: Callabl
     flat[1:], broken[2, 0] = 0.25, torch.nan
     refused = {
         r"image 1 of the batch \(counted from 0\) are constant .* constant=random": (flat,),
-        "1 of 3 images hold NaN": (broken,),
+        "the attributions of rows 2 hold NaN": (broken,),
         r"have to be \[B, M\]": (randn(3, 4).reshape(3, 2, 2),),
         r"are \(0, 4\)": (randn(3, 4)[:0],),
         "constant=zero is unknown: use refuse or random": (randn(3, 4), "zero"),

@@ -32,13 +32,3 @@ def check_grid(maps: tuple[int, ...], regions: Tensor) -> None:
             f"regions of {height} x {width} pixels do not split into {maps[1]} x {maps[2]} patches; "
             "each side has to be a multiple of the grid's"
         )
-
-
-def check_finite(name: str, maps: Tensor) -> None:
-    """Raise UserError when any image of `maps` [N, ...] holds NaN or infinity.
-
-    The means leave out images whose value is undefined; a broken map must not pass for one of those.
-    """
-    broken = int((~maps.isfinite()).flatten(1).any(1).sum()) if maps.numel() else 0
-    if broken:
-        raise UserError(f"the {name} of {broken} of {len(maps)} images hold NaN or infinity; all values must be finite")

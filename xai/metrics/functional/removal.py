@@ -15,8 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from xai.core.errors import UserError
-from xai.metrics.functional.checks import check_finite
+from xai.core.errors import UserError, check_finite
 from xai.sampling import importance_weights, is_constant, ranks_with_random_ties, weighted_ranks
 
 Value = Callable[[Tensor], Tensor]
@@ -139,7 +138,7 @@ def _usable(attributions: Tensor, constant: str, generator: torch.Generator) -> 
         )
     if constant not in ("refuse", "random"):
         raise UserError(f"constant={constant} is unknown: use refuse or random")
-    check_finite("attributions", attributions)
+    check_finite(attributions, "the attributions", "all values must be finite", torch.arange(len(attributions)))
     flat = is_constant(attributions)
     if constant == "refuse" and flat.any():
         image = int(flat.nonzero()[0])
