@@ -3,6 +3,7 @@
 # Variables, on the command line (make demo ARGS="seed=1") or in the environment:
 #   ARGS               passed on: overrides to demo and the tables (task=plan: what they need), options to bench and test
 #   SCALE              paper: the tables and figures with the papers' data, models and settings, on GPUs
+#   LAUNCHER           how the jobs of a sweep run; without a GPU a job a core, at paper scale as ARGS say (launcher=...)
 #   XAI_PYTHON         the Python (3.11 or newer) that .venv is made from; otherwise the first fit one on PATH
 #   XAI_TEST_WORKERS   processes that `make test` shares its tests among; 0 runs them in one
 
@@ -11,7 +12,11 @@ BIN   := $(VENV)/bin
 STAMP := $(VENV)/.installed
 STORE := outputs/store
 PLANNED = $(filter task=plan,$(ARGS))
-SWEEP = $(BIN)/python run.py $(if $(PLANNED),,-m )sweep=
+# What is typed comes later, and counts. Two jobs on two cores want both; at paper scale it is for the user to say.
+LAUNCHER ?= $(shell n=$$(getconf _NPROCESSORS_ONLN); test "$$n" -lt 2 || nvidia-smi -L >/dev/null 2>&1 \
+	|| echo "launcher=processes hydra.launcher.jobs=$$n")
+LAUNCHED = $(if $(filter paper,$(SCALE))$(findstring launcher=,$(ARGS)),,$(strip $(LAUNCHER)))
+SWEEP = $(BIN)/python run.py $(if $(PLANNED),,-m $(if $(LAUNCHED),$(LAUNCHED) ))sweep=
 SCALED = $(if $(filter paper,$(SCALE)),_paper)
 SWEEPS := vectors_table1 vectors_table2 vectors_figure2 vectors_figure3 vectors_figure5 salvage_table1 salvage_table2 \
 	salvage_table3 salvage_table4 salvage_figures ranking_table ranking_figures

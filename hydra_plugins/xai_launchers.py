@@ -108,6 +108,10 @@ class Processes(_Commands):
             finally:
                 slots.put(slot)
 
+        if commands:
+            several = f"{len(commands)} job{'s' * (len(commands) > 1)}, {slots.qsize()} at a time"
+            where = path_of(commands[0].run, "").parent
+            console.print(f"  {several}; what they say: {escape(str(where))}", highlight=False, soft_wrap=True)
         with ThreadPoolExecutor(slots.qsize()) as pool:
             ends = [pool.submit(run_one, command) for command in commands]
             try:

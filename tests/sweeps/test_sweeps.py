@@ -170,6 +170,17 @@ def test_runs_at_other_settings_are_rows_apart_and_what_they_share_is_one(
     assert "Not measured" not in capsys.readouterr().out
 
 
+def test_names_that_differ_in_a_slash_alone_are_told_apart_by_the_user(
+    sweep: Sweeping, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("xai.app.check", lambda *_: None)
+    assert sweep("-m", "study=salvage", "checkpoint=a/b,a-b") == 2
+    said = capsys.readouterr().err
+    assert "checkpoint=a-b and checkpoint=a/b would have one folder" in said
+    assert "with a name=... of its own" in said
+    assert not Path("outputs").exists()
+
+
 @pytest.mark.parametrize(
     ("typed", "said"),
     [

@@ -101,8 +101,10 @@ def _checked(settings: Sequence[str], own: Sequence[str], config_name: str, chec
                     raise UserError("task=plan starts no runs, and plans all those of sweep=NAME: leave -m out")
                 check(job.overrides, without_hydra(job.config))
                 same = json.dumps(OmegaConf.to_container(without_hydra(job.config), resolve=True), default=str)
-                if (twin := asked.setdefault(same, job)) is not job or job.folder in {each.folder for each in jobs}:
-                    raise UserError(_twice(job, twin))
+                if (twin := asked.setdefault(same, job)) is not job:
+                    raise UserError(f"{_apart(job, twin)} come to one and the same job: leave one of them out")
+                if other := next((each for each in jobs if each.folder == job.folder), None):
+                    raise UserError(_one_folder(job, other, settings))
                 jobs.append(job)
                 if len(jobs) == 1:
                     _check_views(_sweep_of(job.config))
@@ -111,11 +113,18 @@ def _checked(settings: Sequence[str], own: Sequence[str], config_name: str, chec
     return jobs
 
 
-def _twice(job: Job, twin: Job) -> str:
-    if twin is job:
+def _apart(job: Job, other: Job) -> str:
+    """What two jobs were asked for, each alone."""
+    return " and ".join(shlex.join(set(a.overrides) - set(b.overrides)) for a, b in ((job, other), (other, job)))
+
+
+def _one_folder(job: Job, other: Job, settings: Sequence[str]) -> str:
+    if any(each.startswith("hydra.sweep.subdir=") for each in settings):
         return f"several jobs of this sweep have the folder {job.folder}: leave hydra.sweep.subdir out"
-    given, other = (shlex.join(set(a.overrides) - set(b.overrides)) for a, b in ((job, twin), (twin, job)))
-    return f"{given} and {other} come to one and the same job: leave one of them out"
+    return (
+        f"{_apart(job, other)} would have one folder, in whose name / is a -: start each by a command of its own, with "
+        "a name=... of its own"
+    )
 
 
 def _sweep_of(config: DictConfig) -> Sweep:
