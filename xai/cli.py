@@ -34,7 +34,7 @@ from xai.core.errors import UserError, visible
 from xai.core.folders import no_folder
 from xai.core.guard import check_config, guarded_reader
 from xai.core.launching import end_with_the_launcher, is_launched
-from xai.core.overrides import as_addition, as_axis, command, fixed, overrides, quoted, typed_keys
+from xai.core.overrides import as_addition, as_axis, command, fixed, name_of, overrides, typed_keys
 from xai.core.progress import STARTED as STARTED
 from xai.core.records import recorded
 from xai.core.settings import unknown
@@ -51,7 +51,8 @@ def main() -> int:
     def work() -> None:
         prepare()
         HydraConfig.instance().cfg = None  # of an earlier job of this process, which saw other files
-        typed, given = sys.argv[1:], _given(sys.argv[1:])
+        sys.argv[1:] = typed = ["watch=10" if each == "--watch" else each for each in sys.argv[1:]]
+        given = _given(typed)
         if given.help and len(given.overrides) == 1 and not given.resolve:
             from xai.help import tell
 
@@ -59,11 +60,7 @@ def main() -> int:
         settings = overrides(given.overrides, many=given.multirun)
         flags = [each for each in typed if each not in given.overrides]
         chosen = {key: value for key, _, value in (each.partition("=") for each in settings)}
-        for key in ("hydra.run.dir", "hydra.sweep.dir"):
-            if chosen.get(key) in ("", "''", "null"):
-                raise UserError(f"{key} is empty: give a folder, or leave it out")
-        if chosen.get("sweep", "null") != "null" and "name" not in chosen:
-            settings.append(f"name={quoted(chosen['sweep'])}")
+        settings += name_of(chosen, many=given.multirun or given.cfg or given.help)
         run = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(_run)
         if given.multirun:
             return _sweep(run, given, flags, [*settings, fixed(settings)])

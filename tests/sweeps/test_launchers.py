@@ -1,8 +1,10 @@
 """Launchers: what they run, on which cores and GPUs, and what they make of a job that fails."""
 
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -172,6 +174,32 @@ def test_slurm_in_processes_of_this_machine(tmp_path: Path, monkeypatch: pytest.
     assert (ends[0], ends[2]) == (3, 0)
     assert ends[1] < 0
     assert said(tmp_path, 2).endswith("3")
+
+
+def test_what_slurm_preempts_is_put_into_the_queue_again_and_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("submitit", reason="launcher=slurm: pip install -e '.[slurm]'")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    job = "\n".join(
+        [
+            "import os, pathlib, time",
+            "from xai.core.launching import end_with_the_launcher",
+            "end_with_the_launcher()",
+            "if pathlib.Path('first').exists(): print('went on'); raise SystemExit",
+            "pathlib.Path('before').write_text(str(os.getppid()))",
+            "os.replace('before', 'first')",
+            "time.sleep(300)",
+        ]
+    )
+
+    def preempt() -> None:
+        wait_for((tmp_path / "first").exists)
+        os.kill(int((tmp_path / "first").read_text()), signal.SIGUSR2)
+
+    threading.Thread(target=preempt, daemon=True).start()
+    assert Slurm("local", 1, timeout_min=5, cpus_per_task=1).run(commands(tmp_path, job)) == [0]
+    assert said(tmp_path, 0) == "went on"
 
 
 def test_ray_on_one_machine_with_two_workers(tmp_path: Path) -> None:

@@ -148,6 +148,15 @@ class Sweep:
     figures: tuple[str | dict[str, Any], ...] = ()
     documented: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        """Refuse values that are no text, of which nobody knows whether they are one or several."""
+        for key, values in self.axes.items():
+            if isinstance(values, list | tuple):
+                several = ",".join(map(str, values))
+                raise FieldError(
+                    f"axes.{key}", f'is a list: "{several}" is a run for each of them, "[{several}]" one with all'
+                )
+
 
 def check_common(config: DictConfig) -> None:
     """Refuse a wrong value of what every job has, in a whole configuration."""

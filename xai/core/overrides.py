@@ -143,6 +143,29 @@ def added(axes: Mapping[str, object]) -> dict[str, object]:
     return {f"++{key}" if _ADDED.match(f"{key}=") else key: values for key, values in axes.items()}
 
 
+def name_of(chosen: Mapping[str, str], *, many: bool) -> list[str]:
+    """The name of a sweep that is chosen by its file, as an override, where none is typed.
+
+    Args:
+        chosen: What is typed, by key.
+        many: Whether -m is.
+
+    Raises:
+        UserError: An empty folder, or a sweep or a launcher without -m, whose one run would be something else.
+    """
+    for key in ("hydra.run.dir", "hydra.sweep.dir"):
+        if chosen.get(key) in ("", "''", "null"):
+            raise UserError(f"{key} is empty: give a folder, or leave it out")
+    sweep, launcher = (chosen.get(key, "null") for key in ("sweep", "launcher"))
+    is_unnamed = sweep != "null" and "name" not in chosen
+    if not many and chosen.get("task") not in ("status", "report", "plan"):
+        if is_unnamed:
+            raise UserError(f"sweep={sweep} is many runs: add -m to start them, or task=plan, status or report")
+        if launcher not in ("null", "basic"):
+            raise UserError(f"launcher={launcher} starts the runs of a sweep: add -m")
+    return [f"name={quoted(sweep)}"] if is_unnamed else []
+
+
 def _check_axes(given: Sequence[Override]) -> None:
     """Refuse what would start a job twice: a value that is listed twice, or two lists for one setting."""
     keys = [each.get_key_element().lstrip("+") for each in given]

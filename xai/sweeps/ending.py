@@ -157,7 +157,8 @@ def end(jobs: Sequence[Job], typed: str) -> int:
     sweep = _sweep_of(config)
     states = [look(job) for job in jobs]
     say(states)
-    failed = [state for state in states if state.state != "done"]
+    # What still runs is another command's: a launcher has waited for its own.
+    failed = [state for state in states if state.state not in ("done", "running")]
     try:
         with seen_by(config):
             report(jobs, sweep, folder_of(jobs), typed)
