@@ -101,6 +101,10 @@ def test_what_a_decoder_looks_at_a_second_classifier_and_a_second_column_are_par
     by_look = {"ranking": 3, "ranking_path": 3 * 12}
     for row, seen in by_look.items():
         assert stages[f"training of {row}"] == 4000 * 3 * (2 * 4 * 3 + seen + 3)
+    # One training, of which one row keeps a share: seven shares, three references, both curves of 21 points.
+    assert "training of ranking_residual_whole" not in stages
+    assert stages["training of ranking_residual"] == 4000 * 6 * (2 * 4 * 3 + 3 * 12 + 3)
+    assert stages["choice of ranking_residual"] == 100 * (1 + 37 + 7 * 3 * 40)
     # Kernel SHAP asks once for both columns.
     for supervision, explained in (
         ("kernel_shap", set()),

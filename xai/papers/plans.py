@@ -33,7 +33,7 @@ _FORWARD_AND_BACKWARD = 3
 _STATES = 3
 """A checkpoint of AdamW has the weights and two moments of each; what is left has the weights."""
 _FLOAT = 4
-_READ_OFF = {"reading", "share"}
+_READ_OFF = {"reading", "share", "correction"}
 """Settings of a row that say how a trained network is used, and nothing of its training."""
 
 
@@ -160,8 +160,18 @@ class _Plan:
             # Two rows may read one network differently.
             own = repr((row.entry.info.name, [(k, v) for k, v in vars(row.params).items() if k not in _READ_OFF]))
             name = self.names.setdefault(own, f"training of {row.name}")
-            self.trained[row.name] = self.learn(name, row, self.images["train"], *needs, own=own)
+            self.trained[row.name] = self.corrected(row, self.learn(name, row, self.images["train"], *needs, own=own))
         return surrogate
+
+    def corrected(self, row: Row, learned: Stage) -> Stage:
+        """The same, or what validation images leave of its correction of the paths."""
+        params: Any = row.params
+        choice = getattr(params, "correction", None)
+        if choice is None:
+            return learned
+        curves = len(choice.shares) * len(params.objective.references) * (2 * choice.steps - 2)
+        passes = choice.images * (1 + self.cost(row) + curves)
+        return self.add(Stage(f"choice of {row.name}", passes, self.size, 0, (learned,), choice))
 
     def learn(self, name: str, row: Row, images: int, *needs: Stage, own: Any = None, on: Any = None) -> Stage:
         """The training of an explainer."""
