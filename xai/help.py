@@ -179,8 +179,7 @@ def _schema(group: str, choice: str, path: Path) -> Any:
     if group == "task" and choice in ("explain", "compare", "apply_vector", "supervise"):
         return import_module(f"xai.tasks.{choice}").task({}).settings
     if group in ("trainer", "logger"):
-        module, name = {"trainer": ("trainer", "TrainerParams"), "logger": ("common", "LoggerParams")}[group]
-        return getattr(import_module(f"xai.core.{module}"), name)
+        return getattr(import_module("xai.core.common"), {"trainer": "TrainerParams", "logger": "LoggerParams"}[group])
     return None
 
 
