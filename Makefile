@@ -29,7 +29,7 @@ PYTHON = $(XAI_PYTHON)
 XAI_TEST_WORKERS ?= $(shell test "$$(getconf _NPROCESSORS_ONLN)" -ge 2 && echo 2 || echo 0)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo tables plan vectors-table1 vectors-figure2 vectors-figure3 vectors-figure5 vectors-tuned salvage-tuned salvage-table1 salvage-table2 salvage-table3 salvage-table4 salvage-figures salvage-pictures rank-table rank-figures mixed-budget mixed-transfer mixed-supervision vectors-two-objects vectors-beyond salvage-beyond salvage-two-by-two rank-beyond compare bench bench-estimators docs docs-tables test soak lint format clean distclean vectors-table2 site
+.PHONY: help install demo tables plan vectors-table1 vectors-figure2 vectors-figure3 vectors-figure5 vectors-tuned salvage-tuned salvage-table1 salvage-table2 salvage-table3 salvage-table4 salvage-figures salvage-pictures rank-table rank-figures mixed-budget mixed-transfer mixed-supervision vectors-two-objects vectors-pretrained vectors-beyond salvage-beyond salvage-two-by-two rank-beyond compare bench bench-estimators docs docs-tables test soak lint format clean distclean vectors-table2 site
 
 help:  ## this list
 	@awk 'BEGIN { FS = ":.*## " } \
@@ -121,6 +121,9 @@ mixed-supervision: $(STAMP)  ## the explainability vector learned from RISE, Gra
 
 vectors-two-objects: $(STAMP)  ## a transferred self-explanation where two digits are on an image, three seeds
 	$(SWEEP)vectors_two_objects $(ARGS)
+
+vectors-pretrained: $(STAMP)  ## the paper's own vector on base weights that were trained twice as long, to four targets, three seeds
+	$(SWEEP)vectors_pretrained $(ARGS)
 
 vectors-beyond: $(STAMP)  ## a vector learned from two columns of each explanation, to four targets: this project's own, three seeds
 	$(SWEEP)vectors_beyond $(ARGS)
