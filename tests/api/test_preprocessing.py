@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 import xai
 from tests.api.networks import Plain
-from tests.api.test_door import line
+from tests.toolbox import refusal
 from xai.api import clips
 from xai.data.images import crop_of, side_of
 from xai.models.named import named_settings
@@ -72,11 +72,11 @@ def test_pixels_are_timms(size: int, crop: float, mode: str, interpolation: str)
 
 
 def test_what_timm_has_and_this_has_not_is_refused() -> None:
-    said = line(lambda: xai.wrap(Published(crop_mode="border")))
+    said = refusal(lambda: xai.wrap(Published(crop_mode="border")))
     assert "border" in said
     assert "fit='crop' or fit='squash'" in said
     assert xai.wrap(Published(crop_mode="border"), fit="squash").fit == "squash"
-    assert "interpolation='nearest' must be" in line(lambda: xai.wrap(Published(), interpolation="nearest"))
+    assert "interpolation='nearest' must be" in refusal(lambda: xai.wrap(Published(), interpolation="nearest"))
 
 
 def test_a_share_and_the_side_it_makes_are_inverse() -> None:
