@@ -10,7 +10,8 @@ import torch
 from xai.data.scatter import ScatterParams, scatter_groups
 from xai.methods.classifier import focused_patches
 from xai.ranking.refinement import in_units
-from xai.sampling import importance_weights, is_constant
+from xai.rounding import is_constant
+from xai.sampling import importance_weights
 from xai.shapley.masks import random_masks
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from xai.core.settings import Count, NonNegative, Positive, Whole, settings
 from xai.ranking.areas import Classify, smooth
 from xai.ranking.objective import ObjectiveParams, Question, draw, judge
-from xai.sampling import is_constant
+from xai.rounding import is_constant
 
 
 @settings

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from xai.core.errors import UserError
 from xai.report.figures.style import BLUE, GREY, ORANGE, YELLOW
-from xai.sampling import is_constant
+from xai.rounding import is_constant
 
 Floats = NDArray[np.float64]
 

@@ -17,7 +17,7 @@ from xai.explainers.posthoc.traced import OfTransformer
 from xai.explainers.registry import explainer
 from xai.games import PatchGame
 from xai.models.attention import trace
-from xai.sampling import at_least_float32, is_constant
+from xai.rounding import at_least_float32, is_constant
 
 
 @settings

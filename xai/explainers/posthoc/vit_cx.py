@@ -16,7 +16,7 @@ from xai.explainers.posthoc.gradients import by_patch, images_at_once
 from xai.explainers.posthoc.traced import OfTransformer
 from xai.explainers.registry import explainer
 from xai.models.maskable import MaskableClassifier, Removal, reference_image
-from xai.sampling import at_least_float32, is_constant
+from xai.rounding import at_least_float32, is_constant
 
 
 @settings

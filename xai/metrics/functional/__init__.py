@@ -48,4 +48,4 @@ from xai.metrics.functional.removal import (
     scores,
 )
 from xai.metrics.functional.robustness import relative_change, spearman, structural_similarity
-from xai.sampling import is_constant
+from xai.rounding import is_constant

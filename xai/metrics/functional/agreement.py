@@ -10,7 +10,7 @@ from torch import Tensor
 
 from xai.core.errors import UserError
 from xai.metrics.functional.checks import check_pair
-from xai.sampling import at_least_float32, is_constant, tolerance
+from xai.rounding import at_least_float32, is_constant, tolerance
 
 _PAIR_BUDGET = 2**20
 """Patch pairs held at once in `kendall`; below 2^24, so that float32 counts them exactly."""

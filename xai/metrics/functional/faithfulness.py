@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from xai.metrics.functional.robustness import spearman
-from xai.sampling import is_constant
+from xai.rounding import is_constant
 
 
 def infidelity(attributions: Tensor, removed: Tensor, drops: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from xai.metrics.functional.agreement import largest
 from xai.metrics.functional.checks import check_grid
-from xai.sampling import is_constant
+from xai.rounding import is_constant
 
 _PIXEL_BUDGET = 2**24
 """Pixels of the masks widened to a number at once in `patch_coverage`."""

@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from xai.core.errors import UserError
-from xai.sampling import is_constant, ranks_with_random_ties
+from xai.rounding import is_constant
+from xai.sampling import ranks_with_random_ties
 
 Classify = Callable[[Tensor], Tensor]
 """Images [N, 3, H, W] in [0, 1] to logits [N, C]."""

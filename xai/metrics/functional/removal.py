@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from xai.core.errors import UserError, check_finite
-from xai.sampling import importance_weights, is_constant, ranks_with_random_ties, weighted_ranks
+from xai.rounding import is_constant
+from xai.sampling import importance_weights, ranks_with_random_ties, weighted_ranks
 
 Value = Callable[[Tensor], Tensor]
 """A game with a target class: coalitions, Bool [B, S, M], to values [B, S]; `PatchGame.value` is one."""

@@ -8,7 +8,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from xai.sampling import is_constant
+from xai.rounding import is_constant
 
 _WINDOW = 11
 """Pixels a side of the window of SSIM: a Gaussian of deviation 1.5, as Wang et al. 2004 have it."""
