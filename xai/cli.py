@@ -34,7 +34,7 @@ from xai.core.errors import UserError, visible
 from xai.core.folders import no_folder
 from xai.core.guard import check_config, guarded_reader
 from xai.core.launching import end_with_the_launcher, is_launched
-from xai.core.overrides import as_addition, as_axis, command, fixed, name_of, overrides, typed_keys
+from xai.core.overrides import as_addition, as_axis, check_begun, command, fixed, name_of, overrides, typed_keys
 from xai.core.progress import STARTED as STARTED
 from xai.core.records import recorded
 from xai.core.settings import unknown
@@ -60,7 +60,8 @@ def main() -> int:
         settings = overrides(given.overrides, many=given.multirun)
         flags = [each for each in typed if each not in given.overrides]
         chosen = {key: value for key, _, value in (each.partition("=") for each in settings)}
-        settings += name_of(chosen, many=given.multirun or given.cfg or given.help)
+        check_begun(chosen, many=given.multirun or given.cfg or given.help)
+        settings += name_of(chosen)
         run = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(_run)
         if given.multirun:
             return _sweep(run, given, flags, [*settings, fixed(settings)])

@@ -143,8 +143,8 @@ def added(axes: Mapping[str, object]) -> dict[str, object]:
     return {f"++{key}" if _ADDED.match(f"{key}=") else key: values for key, values in axes.items()}
 
 
-def name_of(chosen: Mapping[str, str], *, many: bool) -> list[str]:
-    """The name of a sweep that is chosen by its file, as an override, where none is typed.
+def check_begun(chosen: Mapping[str, str], *, many: bool) -> None:
+    """Refuse what would begin something else than is meant.
 
     Args:
         chosen: What is typed, by key.
@@ -156,14 +156,18 @@ def name_of(chosen: Mapping[str, str], *, many: bool) -> list[str]:
     for key in ("hydra.run.dir", "hydra.sweep.dir"):
         if chosen.get(key) in ("", "''", "null"):
             raise UserError(f"{key} is empty: give a folder, or leave it out")
-    sweep, launcher = (chosen.get(key, "null") for key in ("sweep", "launcher"))
-    is_unnamed = sweep != "null" and "name" not in chosen
-    if not many and chosen.get("task") not in ("status", "report", "plan"):
-        if is_unnamed:
-            raise UserError(f"sweep={sweep} is many runs: add -m to start them, or task=plan, status or report")
-        if launcher not in ("null", "basic"):
-            raise UserError(f"launcher={launcher} starts the runs of a sweep: add -m")
-    return [f"name={quoted(sweep)}"] if is_unnamed else []
+    if many or chosen.get("task") in ("status", "report", "plan"):
+        return
+    if name_of(chosen):
+        raise UserError(f"sweep={chosen['sweep']} is many runs: add -m to start them, or task=plan, status or report")
+    if (launcher := chosen.get("launcher", "null")) not in ("null", "basic"):
+        raise UserError(f"launcher={launcher} starts the runs of a sweep: add -m")
+
+
+def name_of(chosen: Mapping[str, str]) -> list[str]:
+    """The name of a sweep that is chosen by its file, as an override, where none is typed."""
+    sweep = chosen.get("sweep", "null")
+    return [f"name={quoted(sweep)}"] if sweep != "null" and "name" not in chosen else []
 
 
 def _check_axes(given: Sequence[Override]) -> None:
