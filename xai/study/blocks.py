@@ -57,29 +57,28 @@ def fill_blocks(
     spec = runtime.with_precision(dict(spec))
     key = runtime.store.key(kind, spec)
 
-    def shards(folder: Path) -> Shards:
-        return Shards(folder, key, blocks, patient=runtime.store.is_patient)
-
     def merge(workdir: Path) -> float:
-        together = shards(scratch_folder(workdir))
+        together = Shards(scratch_folder(workdir), key, blocks, patient=runtime.store.is_patient)
         together.fill(compute, lambda _: None)
         tensors, seconds = together.collect()
         write_weights(workdir / f"{kind}.safetensors", {**(whole or {}), **tensors}, {f"xai.{kind}": key})
         return seconds
 
-    scratch = runtime.store.scratch(kind, spec)
-    if scratch is not None:
+    left = open_blocks(runtime, kind, spec, blocks)
+    if left is not None:
         images = sum(map(len, blocks))
         with explain_disk_errors(runtime.store.root, PROMISE), bar(title, images, "images", _WORTH_A_LINE) as advance:
-            shards(scratch).fill(compute, advance, after)
+            left.fill(compute, advance, after)
     return runtime.store.get(kind, spec, merge, title=title)
 
 
 def open_blocks(runtime: Runtime, kind: str, spec: Mapping[str, Any], blocks: Sequence[Tensor]) -> Shards | None:
-    """Where blocks of something go that other work makes on its way, for `fill_blocks` to find; None: all are there."""
+    """The blocks of something that is not whole yet, which other work may also put there on its way; None: it is."""
     spec = runtime.with_precision(dict(spec))
     scratch = runtime.store.scratch(kind, spec)
-    return None if scratch is None else Shards(scratch, runtime.store.key(kind, spec), blocks)
+    if scratch is None:
+        return None
+    return Shards(scratch, runtime.store.key(kind, spec), blocks, patient=runtime.store.is_patient)
 
 
 def read_blocks(artifact: Artifact) -> dict[str, Tensor]:
