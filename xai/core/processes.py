@@ -4,6 +4,7 @@ import copy
 import os
 import signal
 import socket
+import sys
 import tempfile
 import threading
 import time
@@ -129,6 +130,10 @@ def _member(post: _Post, mouth: Connection, work: Callable[..., None], arguments
     except Exception:
         told = RuntimeError(f"in process {post.rank} of {post.ranks}:\n{traceback.format_exc()}")
         mouth.send(("failed", (time.monotonic(), told)))
+    # The parent kills what is left. Threads of C++ that an orderly end finds running complain of it now and then.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def _die_with_the_parent() -> None:
