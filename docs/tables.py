@@ -1,12 +1,17 @@
-"""Fill the tables of README.md and docs/*.md with what sweeps measured: `make docs-tables`.
+"""Fill the tables of README.md and docs/*.md with what sweeps measured: `make docs-tables`, or last of `make tables`.
+
+    python -m docs.tables               # of all sweeps in outputs/
+    python -m docs.tables SWEEP ...     # of these
 
 A sweep leaves its results in outputs/<sweep>/results. They are copied to docs/results/<sweep>, where they are kept, and
-every block of Markdown that shows them is written anew; and docs/results.md, what each claim of the papers comes to.
+every block of Markdown that shows them is written anew; and docs/results.md, what each claim of the papers comes to. A
+figure that docs/images has of a sweep is taken with its results.
 """
 
 import os
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
@@ -19,15 +24,20 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "results"
 
 
-def take(outputs: Path) -> None:
-    """Copy the results of sweeps that are not older than those that are kept."""
+def take(outputs: Path, sweeps: Sequence[str] = ()) -> None:
+    """Copy the results of sweeps, or of some of them, that are not older than those that are kept."""
     for found in sorted(outputs.glob("*/results/about.yaml")):
         kept = RESULTS / found.parents[1].name
+        if sweeps and kept.name not in sweeps:
+            continue
         old, new = (
             yaml.safe_load(path.read_text())["date"] if path.is_file() else "" for path in (kept / found.name, found)
         )
         if new >= old:
             shutil.copytree(found.parent, kept, dirs_exist_ok=True)
+            for drawn in found.parents[1].glob("figures/*.png"):
+                if (shown := RESULTS.with_name("images") / drawn.name).is_file():
+                    shutil.copyfile(drawn, shown)
             print(f"took {os.path.relpath(found.parent)}")
 
 
@@ -36,9 +46,9 @@ def documents() -> list[Path]:
     return [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
-def main() -> None:
-    """Take what there is in outputs/, and fill every document."""
-    take(ROOT / "outputs")
+def main(sweeps: Sequence[str] = ()) -> None:
+    """Take what there is in outputs/, or of it the sweeps that are named, and fill every document."""
+    take(ROOT / "outputs", sweeps)
     claimed = ROOT / "docs" / "results.md"
     papers = claimed.with_name("papers.yaml")
     made = {claimed: page(read_papers(papers), RESULTS)} if papers.is_file() else {}
@@ -51,4 +61,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(report_errors(main))
+    sys.exit(report_errors(lambda: main(sys.argv[1:])))

@@ -131,6 +131,24 @@ def test_the_command_takes_what_is_newer_and_fills_every_document(results, tmp_p
         assert ("4 cores" in (place / "README.md").read_text()) == taken
 
 
+def test_figures_come_with_the_results_of_the_sweeps_that_are_named(results, tmp_path, monkeypatch):
+    docs, outputs = tmp_path / "docs", tmp_path / "outputs"
+    monkeypatch.setattr(command, "RESULTS", docs / "results")
+    (docs / "images").mkdir(parents=True)
+    for name in ("shown.png", "of_another.png"):
+        (docs / "images" / name).write_bytes(b"old")
+    for sweep, name in (("toy", "shown.png"), ("toy", "not_shown.png"), ("other", "of_another.png")):
+        shutil.copytree(results[0] / "toy", outputs / sweep / "results", dirs_exist_ok=True)
+        (outputs / sweep / "figures").mkdir(exist_ok=True)
+        (outputs / sweep / "figures" / name).write_bytes(b"new")
+    command.take(outputs, ["toy"])
+    assert [path.name for path in (docs / "results").iterdir()] == ["toy"]
+    assert {path.name: path.read_bytes() for path in (docs / "images").iterdir()} == {
+        "shown.png": b"new",
+        "of_another.png": b"old",
+    }
+
+
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
 def test_the_documents_show_what_the_results_say(path):
     text = path.read_text(encoding="utf-8")

@@ -136,7 +136,7 @@ def test_a_rate_that_is_measured(sweep: Sweeping, capsys: pytest.CaptureFixture[
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("xai.sweeps.plan.passes_a_second", lambda model, device: passes_a_second(model, device, 0.01, 2))
         assert sweep("task=plan", "experiment=salvage_smoke", "rate=measured") == 0
-    said = re.search(r"GPU hours at ([\d,]+) passes a second", " ".join(capsys.readouterr().out.split()))
+    said = re.search(r"device hours at ([\d,]+) passes a second", " ".join(capsys.readouterr().out.split()))
     assert said
     assert int(said[1].replace(",", "")) > 0
 
@@ -173,7 +173,7 @@ def test_jobs_of_a_sweep_share_what_is_the_same(sweep: Sweeping, capsys: pytest.
     shared = [stage.name for stage in second if stage.identity in mine]
     assert len(shared) == 2 + 9
     assert all("source" in name for name in shared)
-    assert "GPU hours at 1,000 passes a second" in " ".join(alone.split())
+    assert "device hours at 1,000 passes a second" in " ".join(alone.split())
     assert not Path("outputs").exists()
 
 
@@ -192,7 +192,7 @@ def test_several_sweeps_are_planned_together(
     # The runs of the second table are those of the first, but for a metric; each model has its own rate.
     assert first[1] == second[1] == "2"
     assert int(second[-1]) < int(first[-1])
-    total = re.search(r"([\d,]+) forward passes at most, ([\d.]+) GPU hours at 250 to 1,000 passes", " ".join(lines))
+    total = re.search(r"([\d,]+) forward passes at most, ([\d.]+) device hours at 250 to 1,000 passes", " ".join(lines))
     assert total
     hours = [float(row[row.index("B") + 1] if "B" in row else row[-3]) for row in (first, second, third)]
     assert sum(hours) == pytest.approx(float(total[2]), abs=0.07)

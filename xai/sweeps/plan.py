@@ -204,7 +204,7 @@ def _say_total(jobs: Sequence[Sequence[Stage]], unique: Mapping[str, Stage], clo
     most = max(each.meanwhile for each in unique.values())
     time = ""
     if clock.is_asked:
-        time = f", {clock.hours(unique.values()):,.2f} GPU hours at {clock.rates} passes a second"
+        time = f", {clock.hours(unique.values()):,.2f} device hours at {clock.rates} passes a second"
     console.print(
         f"{len(jobs)} jobs, {len(unique)} stages ({again} more shared): {passes:,.0f} forward passes at most{time}; "
         f"{short(kept)}B in the store, and {short(most)}B a job while it trains",
