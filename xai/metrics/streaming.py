@@ -1,6 +1,7 @@
 """torchmetrics made from the registry, for Lightning loops and several devices."""
 
 from collections.abc import Iterable
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -18,51 +19,7 @@ _TENSORS = (
     *("images", "labels", "targets", "second_targets", "maps", "second", "reference", "reference_second", "logits"),
     *("classifier_logits", "regions", "cells"),
 )
-_OTHERS = ("rows", "network", "judge", "again", "mean", "game", "generator")
-_ALWAYS = ("images", "targets", "mean")
-
-
-class _Batch:
-    """What an update was given, read by the names of `Measured`."""
-
-    def __init__(self, what: dict[str, Any]) -> None:
-        for name in what:
-            if name not in (*_TENSORS, *_OTHERS):
-                raise UserError(unknown(name, name, (*_TENSORS, *_OTHERS), "part of what is measured", "known are"))
-        sizes = {len(what[name]) for name in _TENSORS if what.get(name) is not None}
-        if len(sizes) != 1:
-            raise UserError(f"a batch of {sorted(sizes)} images: all that is given has to be of the same images")
-        self.rows = torch.arange(sizes.pop())
-        self.__dict__ |= {name: None for name in (*_TENSORS, "network", "judge", "again") if name not in _ALWAYS}
-        self.__dict__ |= {name: value for name, value in what.items() if name not in ("game", "generator")}
-        self._game, self._state = what.get("game"), None
-        generator = what.get("generator")
-        if generator is not None:
-            # The same draws whenever they are asked for, and others in the next batch.
-            self._state, self._device = generator.get_state(), generator.device
-            torch.rand(1, generator=generator, device=generator.device)
-
-    @property
-    def generator(self) -> torch.Generator:
-        if self._state is None:
-            return torch.Generator().manual_seed(0)
-        return torch.Generator(self._device).set_state(self._state)
-
-    def game(self) -> TargetGame:
-        if self._game is not None:
-            return cast(TargetGame, self._game)
-        if self.network is None:
-            raise UserError("a game is asked for: give game=, or network=, images= and targets=")
-        return PatchGame(self.network, self.images, self.targets)
-
-    def asked(self, coalitions: Tensor) -> Tensor:
-        return self.game().value(coalitions)
-
-    def __getattr__(self, name: str) -> Any:
-        """What every case has, and this batch has not."""
-        if name in _ALWAYS:
-            raise UserError(f"{name} are asked for: give {name}= too")
-        raise AttributeError(name)
+_KNOWN = (*_TENSORS, "rows", "network", "judge", "again", "mean", "game", "generator")
 
 
 def measured(**what: Any) -> Measured:
@@ -75,7 +32,37 @@ def measured(**what: Any) -> Measured:
     Raises:
         UserError: A name that is not one of `Measured`, or tensors of different numbers of images.
     """
-    return cast(Measured, _Batch(what))
+    for name in what:
+        if name not in _KNOWN:
+            raise UserError(unknown(name, name, _KNOWN, "part of what is measured", "known are"))
+    sizes = {len(what[name]) for name in _TENSORS if what.get(name) is not None}
+    if len(sizes) != 1:
+        raise UserError(f"a batch of {sorted(sizes)} images: all that is given has to be of the same images")
+    generator = what.get("generator") or torch.Generator().manual_seed(0)
+    # The same draws whenever they are asked for, and others in the next batch.
+    state = generator.get_state()
+    torch.rand(1, generator=generator, device=generator.device)
+
+    def part(name: str) -> Any:
+        if name in ("images", "targets", "mean") and name not in what:
+            raise UserError(f"{name} are asked for: give {name}= too")
+        return what.get(name)
+
+    def game() -> TargetGame:
+        if (found := what.get("game")) is not None:
+            return cast(TargetGame, found)
+        if block.network is None:
+            raise UserError("a game is asked for: give game=, or network=, images= and targets=")
+        return PatchGame(block.network, block.images, block.targets)
+
+    block = Measured(
+        game,
+        lambda coalitions: game().value(coalitions),
+        lambda: torch.Generator(generator.device).set_state(state),
+        **{name: partial(part, name) for name in Measured.__annotations__},
+    )
+    block.rows = what.get("rows", torch.arange(*sizes))
+    return block
 
 
 class _Registered(TorchMetric):

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -12,9 +12,8 @@ from xai.core import plugins
 from xai.explainers.registry import Row
 from xai.games import PatchGame
 from xai.metrics import registry
-from xai.metrics.registry import Metric
+from xai.metrics.registry import Measured, Metric, given
 from xai.metrics.variations import Variation
-from xai.models.maskable import MaskableClassifier
 from xai.study.blocks import block_generator, fill_blocks, read_blocks
 from xai.study.case import Case, facts
 from xai.study.maps import Maps, explain
@@ -99,17 +98,17 @@ def is_of_patches(case: Case, maps: Maps) -> bool:
 def score(case: Case, row: Row, maps: Maps, chosen: Chosen, reference_row: Row | None) -> Scores:
     """The scores of a row by a metric, from the store or computed; the maps it needs besides are made first."""
     needs = chosen.needs
-    second = explain(case.second, row) if "second" in needs else None
-    reference = reference_second = None
+    found = {"maps": maps}
+    if "second" in needs:
+        found["second"] = explain(case.second, row)
     if "reference" in needs and reference_row is not None:
-        reference = explain(case, reference_row, case.second if "second" in needs else None)
+        found["reference"] = explain(case, reference_row, case.second if "second" in needs else None)
         if "second" in needs:
-            reference_second = explain(case.second, reference_row)
+            found["reference_second"] = explain(case.second, reference_row)
     again = [explain(case.varied(each), row) for each in chosen.again]
-    given = _Given(case, chosen, maps, second, reference, reference_second, again)
     spec = {
         "metric": chosen.flat,
-        "maps": given.identity,
+        "maps": _identity(found, again),
         "compared": case.compared.identity if case.compared is not None and "logits" in needs else None,
         "case": case.spec,
         "revision": _REVISION,
@@ -124,7 +123,7 @@ def score(case: Case, row: Row, maps: Maps, chosen: Chosen, reference_row: Row |
     title = f"{chosen.metric.name} of {row.label}"
 
     def compute(number: int) -> dict[str, Tensor]:
-        block = _Measured(given, number, blocks[number])
+        block = _measured(case, number, blocks[number], found, again)
         with case.runtime.trainer.autocast():
             values = registry.compute(chosen.metric, block, chosen.params)
         return values | _chance(chosen, block, values)
@@ -138,7 +137,7 @@ def score(case: Case, row: Row, maps: Maps, chosen: Chosen, reference_row: Row |
     return Scores(tensors["rows"], columns, {name: tensors[name] for name in sorted(curves & tensors.keys())}, chance)
 
 
-def _chance(chosen: Chosen, block: registry.Measured, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _chance(chosen: Chosen, block: Measured, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Chance levels of the columns that have them, one beside each value."""
     found = {}
     for column in chosen.metric.columns_of(chosen.params):
@@ -149,123 +148,47 @@ def _chance(chosen: Chosen, block: registry.Measured, values: Mapping[str, Tenso
     return found
 
 
-@dataclass(frozen=True)
-class _Given:
-    """All maps that a metric looks at."""
-
-    case: Case
-    chosen: Chosen
-    maps: Maps
-    second: Maps | None
-    reference: Maps | None
-    reference_second: Maps | None
-    again: Sequence[Maps] = ()
-
-    @property
-    def identity(self) -> Mapping[str, Any]:
-        """Of the maps, in the key of the scores."""
-        named: dict[str, Maps | None] = {"maps": self.maps, "second": self.second, "reference": self.reference}
-        named |= {f"again {number}": maps for number, maps in enumerate(self.again)}
-        return {
-            name: {"key": maps.artifact.key, "pick": maps.prepared.pick, "pool": maps.prepared.pool}
-            for name, maps in named.items()
-            if maps is not None
-        }
+def _identity(maps: Mapping[str, Maps], again: Sequence[Maps]) -> dict[str, Any]:
+    """Of the maps, in the key of the scores."""
+    # Where the others are there, references of the second class follow from them.
+    named = {name: each for name, each in maps.items() if name != "reference_second"}
+    named |= {f"again {number}": each for number, each in enumerate(again)}
+    return {
+        name: {"key": each.artifact.key, "pick": each.prepared.pick, "pool": each.prepared.pool}
+        for name, each in named.items()
+    }
 
 
-class _Measured:
+def _measured(case: Case, number: int, positions: Tensor, maps: Mapping[str, Maps], again: Sequence[Maps]) -> Measured:
     """What a metric may ask for of one block, each part when it is asked for."""
+    device, source = case.runtime.trainer.device, cast(Any, case.data.source)
 
-    def __init__(self, given: _Given, number: int, positions: Tensor) -> None:
-        self._given, self._number, self._positions = given, number, positions
-        self._device = given.case.runtime.trainer.device
+    def of(values: Tensor | None) -> Tensor | None:
+        return None if values is None else values[positions]
 
-    @property
-    def rows(self) -> Tensor:
-        return self._given.case.rows[self._positions]
+    def attributions(name: str) -> Tensor | None:
+        return of(maps[name].attributions) if name in maps else None
 
-    @cached_property
-    def images(self) -> Tensor:
-        return self._given.case.images(self._number).pixels.to(self._device)
+    def cells() -> Tensor | None:
+        return None if facts(case)["cells"] is not None else source.cells(case.split, case.rows[positions], 0)
 
-    @property
-    def regions(self) -> Tensor | None:
-        return self._given.case.images(self._number).regions
-
-    @property
-    def cells(self) -> Tensor | None:
-        case = self._given.case
-        source: Any = case.data.source
-        if facts(case)["cells"] is not None:
-            return None
-        cells: Tensor = source.cells(case.split, case.rows[self._positions], 0)
-        return cells
-
-    @property
-    def labels(self) -> Tensor | None:
-        case = self._given.case
-        return case.labels[self._positions] if case.is_labelled else None
-
-    @property
-    def targets(self) -> Tensor:
-        return self._given.case.targets[self._positions]
-
-    @property
-    def second_targets(self) -> Tensor:
-        return self._given.case.second.targets[self._positions]
-
-    @property
-    def maps(self) -> Tensor | None:
-        return self._of(self._given.maps)
-
-    @property
-    def second(self) -> Tensor | None:
-        return self._of(self._given.second)
-
-    @property
-    def reference(self) -> Tensor | None:
-        return self._of(self._given.reference)
-
-    @property
-    def reference_second(self) -> Tensor | None:
-        return self._of(self._given.reference_second)
-
-    @property
-    def logits(self) -> Tensor | None:
-        logits = self._given.maps.logits
-        return None if logits is None else logits[self._positions]
-
-    @property
-    def classifier_logits(self) -> Tensor:
-        return self._given.case.compared_logits[self._positions]
-
-    @property
-    def network(self) -> MaskableClassifier:
-        return self._given.case.network()
-
-    @property
-    def judge(self) -> MaskableClassifier | None:
-        case = self._given.case
-        return None if case.judge is None else case.the_judge
-
-    @property
-    def again(self) -> Sequence[Tensor] | None:
-        found = [self._of(maps) for maps in self._given.again]
-        return [maps for maps in found if maps is not None]
-
-    @property
-    def mean(self) -> Sequence[float]:
-        return self._given.case.model.mean
-
-    @property
-    def generator(self) -> torch.Generator:
-        return block_generator(self._given.case.seed, self._number)
-
-    def game(self) -> PatchGame:
-        return PatchGame(self.network, self.images, self.targets.to(self._device))
-
-    def asked(self, coalitions: Tensor) -> Tensor:
-        return self._given.case.answers(self._number, coalitions)
-
-    def _of(self, maps: Maps | None) -> Tensor | None:
-        return None if maps is None or maps.attributions is None else maps.attributions[self._positions]
+    block = Measured(
+        lambda: PatchGame(case.network(), block.images, block.targets.to(device)),
+        partial(case.answers, number),
+        partial(block_generator, case.seed, number),
+        rows=lambda: case.rows[positions],
+        images=lambda: case.images(number).pixels.to(device),
+        regions=lambda: case.images(number).regions,
+        cells=cells,
+        labels=lambda: case.labels[positions] if case.is_labelled else None,
+        targets=lambda: case.targets[positions],
+        second_targets=lambda: case.second.targets[positions],
+        logits=lambda: of(maps["maps"].logits),
+        classifier_logits=lambda: case.compared_logits[positions],
+        network=case.network,
+        judge=lambda: None if case.judge is None else case.the_judge,
+        again=lambda: [given(of(each.attributions)) for each in again],
+        mean=lambda: case.model.mean,
+        **{name: partial(attributions, name) for name in ("maps", "second", "reference", "reference_second")},
+    )
+    return block
