@@ -41,7 +41,7 @@ def network(seed: int = 0) -> FastShapNetwork:
 
 def test_it_starts_where_the_surrogate_has_arrived(tmp_path: Path, trained: Trained) -> None:
     stage = stages(tmp_path)
-    found = load_file(stage.fast_shap(PARAMS).file("fast_shap.safetensors"))
+    found = load_file(stage.learned(PARAMS).file("fast_shap.safetensors"))
     start = build_cnn(MODEL, 4, 0).state_dict()
     assert trained.names == ["Classifier", "Surrogate", "VitShapley"]
     body = {name.removeprefix("backbone."): value for name, value in found.items() if name.startswith("backbone.")}
@@ -49,12 +49,12 @@ def test_it_starts_where_the_surrogate_has_arrived(tmp_path: Path, trained: Trai
     for name, value in body.items():
         statistic = "running" in name or "tracked" in name
         torch.testing.assert_close(value, start[name] if statistic else start[name] + 3 * STEP, msg=name)
-    assert stages(tmp_path).fast_shap(replace(PARAMS, width=4)).key != stage.fast_shap(PARAMS).key
+    assert stages(tmp_path).learned(replace(PARAMS, width=4)).key != stage.learned(PARAMS).key
 
 
 def test_its_file_says_what_it_is(tmp_path: Path, trained: Trained) -> None:
     stage = stages(tmp_path)
-    artifact = stage.fast_shap(PARAMS)
+    artifact = stage.learned(PARAMS)
     path = artifact.file("fast_shap.safetensors")
     said = describe(MODEL, "fast_shap", "shades", CLASSES, seed=0, unet={"width": 8})
     assert files.read_spec(path) == said
@@ -110,7 +110,7 @@ def test_it_learns_the_shapley_values_of_the_surrogate(tmp_path: Path) -> None:
     stage = stages(tmp_path, classifier_params=replace(CLASSIFIER, fit=replace(FIT, epochs=5)))
     params = replace(PARAMS, masks=16, fit=replace(FIT, epochs=6, learning_rate=1e-2))
     surrogate = stage.network("surrogate")
-    learned = VitShapleyExplainer(stage.explainer(params, stage.fast_shap(params)), surrogate)
+    learned = VitShapleyExplainer(stage.explainer(params, stage.learned(params)), surrogate)
     targets = DATA.source.labels("test")[:9]
     exact = kernel_shap(PatchGame(surrogate, TEST, targets), 500, seeded())
 

@@ -38,7 +38,7 @@ TEST = DATA.source.images("test", torch.arange(9), 0).pixels
 
 
 def tensors(stage: VitStages, kind: str, *params: Any) -> dict[str, Tensor]:
-    artifact = getattr(stage, kind)(*params) if params else getattr(stage, kind)
+    artifact = stage.learned(*params) if params else getattr(stage, kind)
     return load_file(artifact.file(f"{kind}.safetensors"))
 
 
@@ -68,11 +68,11 @@ def test_each_network_starts_where_the_one_before_it_has_arrived(tmp_path: Path,
 
 def test_what_is_made_is_read_again_as_it_was(tmp_path: Path, trained: Trained) -> None:
     made, again = stages(tmp_path), stages(tmp_path)
-    pairs = [(stage.salvage(SALVAGE), stage.vit_shapley(VIT_SHAPLEY)) for stage in (made, again)]
+    pairs = [(stage.learned(SALVAGE), stage.learned(VIT_SHAPLEY)) for stage in (made, again)]
     assert [artifact.key for artifact in pairs[0]] == [artifact.key for artifact in pairs[1]]
     assert len(trained.journal) == 4
-    salvage = again.explainer("salvage", SALVAGE, pairs[1][0])
-    shapley = again.explainer("vit_shapley", VIT_SHAPLEY, pairs[1][1])
+    salvage = again.explainer(SALVAGE, pairs[1][0])
+    shapley = again.explainer(VIT_SHAPLEY, pairs[1][1])
     assert isinstance(salvage, SalvageNetwork)
     assert isinstance(shapley, ShapleyNetwork)
     assert_same(dict(salvage.state_dict()), tensors(again, "salvage", SALVAGE))
@@ -95,11 +95,11 @@ def test_the_network_after_a_share_of_the_training_lies_beside_the_trained_one(
     monkeypatch.setattr(Salvage, "on_train_batch_end", remember)
     params = replace(SALVAGE, fit=replace(FIT, epochs=2), snapshots=(0.5,))
     stage = stages(tmp_path)
-    artifact = stage.salvage(params)
+    artifact = stage.learned(params)
     steps = max(seen)
     assert steps >= 4
     for share in (0.5, 1.0):
-        found = stage.explainer("salvage", params, artifact, share).state_dict()
+        found = stage.explainer(params, artifact, share).state_dict()
         assert found.keys() == seen[steps].keys()
         assert all(torch.equal(value, seen[round(share * steps)][name]) for name, value in found.items())
 
@@ -120,9 +120,9 @@ CHANGES: list[tuple[dict[str, Any], list[str]]] = [
 def test_what_differs_and_what_follows_from_it_is_trained_anew(
     tmp_path: Path, trained: Trained, changes: dict[str, Any], anew: list[str]
 ) -> None:
-    stages(tmp_path).salvage(SALVAGE)
+    stages(tmp_path).learned(SALVAGE)
     del trained.journal[:]
-    stages(tmp_path, **changes).salvage(SALVAGE)
+    stages(tmp_path, **changes).learned(SALVAGE)
     assert trained.names == anew
 
 
@@ -131,7 +131,7 @@ def test_every_setting_of_an_explainer_makes_another_one(
     tmp_path: Path, trained: Trained, change: dict[str, Any]
 ) -> None:
     stage = stages(tmp_path)
-    assert stage.salvage(replace(SALVAGE, **change)).key != stage.salvage(SALVAGE).key
+    assert stage.learned(replace(SALVAGE, **change)).key != stage.learned(SALVAGE).key
     assert trained.names == ["Classifier", "Surrogate", "Salvage", "Salvage"]
 
 
@@ -140,10 +140,10 @@ def test_the_masks_of_vit_shapley_make_another_network_and_weights_only_where_th
 ) -> None:
     stage = stages(tmp_path)
     kinds = [("paired", True), ("shapley_kernel", True), ("informed", True), ("informed", False), ("mixed", True)]
-    keys = [stage.vit_shapley(replace(VIT_SHAPLEY, sampling=how, weighted=by)).key for how, by in kinds]
+    keys = [stage.learned(replace(VIT_SHAPLEY, sampling=how, weighted=by)).key for how, by in kinds]
     assert len(set(keys)) == len(kinds)
     assert trained.names[2:] == ["VitShapley"] * len(kinds)
-    assert stage.vit_shapley(replace(VIT_SHAPLEY, weighted=False)).key == keys[0]
+    assert stage.learned(replace(VIT_SHAPLEY, weighted=False)).key == keys[0]
 
 
 def test_networks_of_before_masks_could_be_chosen_keep_their_keys(tmp_path: Path, trained: Trained) -> None:
@@ -151,7 +151,7 @@ def test_networks_of_before_masks_could_be_chosen_keep_their_keys(tmp_path: Path
     stage, asked = stages(tmp_path), []
     assert stage.surrogate
     stage.get = lambda kind, spec, make: asked.append(spec)  # type: ignore[method-assign, assignment, func-returns-value]
-    stage._explainer("vit_shapley", VIT_SHAPLEY)
+    stage.learned(VIT_SHAPLEY)
     assert of_before.items() <= asked[-1].items()
     assert asked[-1].keys() - of_before.keys() == {"surrogate", "seed", "revision"}
 
@@ -167,7 +167,7 @@ def test_the_training_itself(tmp_path: Path) -> None:
     accuracy = stage.validation_accuracy("classifier")
     by_hand = stage.network("classifier")(DATA.source.images("validation", torch.arange(8), 0).pixels).argmax(1)
     assert accuracy["whole images"] == (by_hand == DATA.source.labels("validation")).double().mean() > 0.5
-    stage.salvage(SALVAGE), stage.vit_shapley(VIT_SHAPLEY)
+    stage.learned(SALVAGE), stage.learned(VIT_SHAPLEY)
     for kind, params in (("salvage", SALVAGE), ("vit_shapley", VIT_SHAPLEY)):
         assert tensors(stage, kind, params)["decoder.patch_projection.weight"].abs().max() > 0
     frozen, student = tensors(stage, "classifier"), tensors(stage, "surrogate")
@@ -202,7 +202,7 @@ def test_validation_accuracy_shows_all_patches_and_half_of_them(
 
 def test_a_file_to_hold_says_what_it_is(tmp_path: Path, trained: Trained) -> None:
     stage = stages(tmp_path)
-    held = stage.hand_over("surrogate", tmp_path), stage.hand_over("salvage", tmp_path, SALVAGE)
+    held = stage.hand_over("surrogate", tmp_path), stage.learned(SALVAGE).file("salvage.safetensors")
     assert [path.name for path in held] == ["surrogate.safetensors", "salvage.safetensors"]
     assert held[0].read_bytes() == stage.surrogate.file("surrogate.safetensors").read_bytes()
     classes = ("north", "east", "south", "west")
@@ -262,7 +262,7 @@ def test_a_checkpoint_that_is_no_classifier_of_these_classes_is_refused(
     path = prepare(tmp_path)
     stage = stages(tmp_path, classifier_params=replace(CLASSIFIER, checkpoint=str(path)))
     with pytest.raises(UserError, match=wanted) as caught:
-        stage.salvage(SALVAGE)
+        stage.learned(SALVAGE)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
     assert trained.journal == []
@@ -289,7 +289,7 @@ def test_a_binary_head_is_for_two_classes(tmp_path: Path, trained: Trained) -> N
     stage = stages(tmp_path, model=binary, data=OpenData("halves", {"name": "halves"}, Halves()))
     assert tensors(stage, "classifier")["head.weight"].shape == (1, 8)
     assert stage.network("classifier")(TEST).shape == (9, 2)
-    network = stage.explainer("salvage", SALVAGE, stage.salvage(SALVAGE))
+    network = stage.explainer(SALVAGE, stage.learned(SALVAGE))
     assert isinstance(network, SalvageNetwork)
     present, absent = network.parts(TEST)
     assert present.shape == absent.shape == (9, 16, 2)
@@ -350,8 +350,8 @@ def test_a_file_that_says_it_is_giant_is_compared_before_it_is_allocated(
 
 def test_an_anchored_explainer_says_of_no_patch_what_the_surrogate_says(tmp_path: Path) -> None:
     stage, params = stages(tmp_path), replace(SALVAGE, anchored=True, sampling="informed_paired")
-    artifact = stage.salvage(params)
-    network = stage.explainer("salvage", params, artifact)
+    artifact = stage.learned(params)
+    network = stage.explainer(params, artifact)
     assert isinstance(network, AnchoredSalvageNetwork)
     parts, surrogate = network.parts(TEST), stage.network("surrogate")
     keep = torch.rand(len(TEST), 5, surrogate.players, generator=torch.Generator().manual_seed(0)) < 0.5
@@ -367,7 +367,7 @@ def test_an_anchored_explainer_says_of_no_patch_what_the_surrogate_says(tmp_path
     loaded = files.load(artifact.file("salvage.safetensors"))
     targets = torch.arange(len(TEST)) % 4
     torch.testing.assert_close(loaded.network.attribute(TEST, targets), network.attribute(TEST, targets))
-    assert artifact.key != stage.salvage(replace(params, anchored=False)).key
+    assert artifact.key != stage.learned(replace(params, anchored=False)).key
 
 
 def test_salvage_of_before_there_was_an_anchor_keeps_its_key(tmp_path: Path, trained: Trained) -> None:
@@ -376,5 +376,5 @@ def test_salvage_of_before_there_was_an_anchor_keeps_its_key(tmp_path: Path, tra
     assert stage.surrogate
     stage.get = lambda kind, spec, make: asked.append(spec)  # type: ignore[method-assign, assignment, func-returns-value]
     for anchored in (False, True):
-        stage._explainer("salvage", replace(SALVAGE, anchored=anchored))
+        stage.learned(replace(SALVAGE, anchored=anchored))
     assert asked[1].keys() - asked[0].keys() == {"anchored"}

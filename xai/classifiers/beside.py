@@ -10,7 +10,7 @@ import timm
 import torch
 
 from xai.classifiers.cnn import CnnStages
-from xai.classifiers.networks import ClassifierStages
+from xai.classifiers.learned import LearningStages
 from xai.classifiers.params import ClassifierParams
 from xai.classifiers.vit import VitStages
 from xai.core.entries import canonical
@@ -32,13 +32,13 @@ EMBEDDED: dict[type[NetworkParams], str] = {VitParams: "vit_tiny", CnnParams: "c
 
 
 @dataclass
-class _Beside(ClassifierStages):
+class _Beside(LearningStages):
     """What is explained is asked, by forward passes alone, and nothing of it is trained.
 
     There is no surrogate: v(S) is what the classifier itself says of an image whose other patches are painted over, the
     game of Kernel SHAP. `model` is the network of the explainer, as a classifier of this framework would have it.
 
-    Args, beside those of `ClassifierStages`:
+    Args, beside those of `LearningStages`:
         asked: Makes the classifier, by the removal, None for its own.
         identify: Says what tells the classifier from all others.
     """

@@ -113,10 +113,10 @@ class ClassifierStages:
         network: MaskableClassifier = self.model.maskable(self._blank(), removal)
         return network.to(self.runtime.trainer.device).eval().requires_grad_(False)
 
-    def hand_over(self, kind: str, folder: Path, params: Any = None) -> Path:
-        """Copy the file of a network into a folder; the copy."""
-        artifact = getattr(self, kind) if params is None else getattr(self, kind)(params)
-        write_atomically(folder / FILES[kind], lambda path: shutil.copyfile(artifact.file(FILES[kind]), path))
+    def hand_over(self, kind: str, folder: Path) -> Path:
+        """Copy the file of a classifier into a folder; the copy."""
+        file = getattr(self, kind).file(FILES[kind])
+        write_atomically(folder / FILES[kind], lambda path: shutil.copyfile(file, path))
         return folder / FILES[kind]
 
     def validation_accuracy(self, kind: str) -> dict[str, float]:

@@ -1,6 +1,6 @@
 """Settings of what is trained around a vision transformer: classifier, surrogate, and the two learned explainers."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -82,6 +82,7 @@ class SalvageParams(ExplainerFit):
             for every patch, as in the paper.
     """
 
+    kind: ClassVar[str] = "salvage"
     sampling: Sampling = "informed"
     temperature: Positive = 1.0
     divergence: Literal["jensen_shannon", "kullback_leibler"] = "jensen_shannon"
@@ -98,6 +99,7 @@ class VitShapleyParams(ExplainerFit):
         weighted: Whether the latter are weighed back to the kernel, without which no Shapley values are learned.
     """
 
+    kind: ClassVar[str] = "vit_shapley"
     sampling: Literal["paired", "shapley_kernel", "informed", "mixed"] = "paired"
     weighted: bool = True
 
@@ -112,6 +114,8 @@ class FastShapParams:
         fit: Its optimisation.
     """
 
+    kind: ClassVar[str] = "fast_shap"
+    snapshots: ClassVar[tuple[float, ...]] = ()
     masks: EvenCount
     width: Width
     fit: FitParams

@@ -1,20 +1,21 @@
 """SALVAGE, ViT-Shapley and FastSHAP as explainers of the classifier of a case: trained when they are asked for."""
 
+from collections.abc import Callable
 from dataclasses import fields, replace
 from functools import partial
-from typing import Any, Literal, cast
+from typing import Any, ClassVar, Literal, TypeVar, get_args
 
 import torch
 
 from xai.classifiers.beside import CnnBeside, VitBeside, beside
 from xai.classifiers.cnn import CnnStages
+from xai.classifiers.learned import LearnedParams
 from xai.classifiers.params import ExplainerFit, FastShapParams, Portion, SalvageParams, VitShapleyParams
 from xai.classifiers.vit import VitStages
 from xai.core.errors import UserError
 from xai.core.settings import Count, EvenCount, FieldError, settings
 from xai.explainers.learned.networks import Classifies, Salvage, SalvageAdjusted, VitShapleyExplainer
 from xai.explainers.registry import Context, ExplainerParams, Prepared, explainer
-from xai.models.explainer import SalvageNetwork, ShapleyNetwork
 
 
 @settings
@@ -80,36 +81,54 @@ class VitShapleySettings(VitShapleyParams, LearnedSettings):
     reading: Literal["raw", "normalised"] = "raw"
 
 
-def vit_networks(context: Context, asked: str) -> VitStages:
-    """The networks around the vision transformer of a case.
+@settings
+class FastShapSettings(FastShapParams, ExplainerParams):
+    """FastSHAP as a row; see `FastShapParams`.
 
-    Raises:
-        UserError: The classifier is no vision transformer of this framework.
+    Args:
+        network: Its own network, trained beside a classifier that is asked as it is: `cnn_tiny`, from nothing, or a
+            convolutional network of timm. None starts from the layers of the classifier, and learns from its surrogate.
     """
+
+    share: ClassVar[int] = 1
+    network: str | None = None
+
+
+Stages = TypeVar("Stages", VitStages, CnnStages)
+
+
+def _around(context: Context, family: type[Stages], what: str, remedy: str) -> Stages:
+    """The networks around the classifier of a case; UserError: it is of another family, or not of this framework."""
     networks = context.model.networks
-    if not isinstance(networks, VitStages):
-        raise UserError(
-            f"{asked} starts from a vision transformer, and model={context.model.name} is none: use model=vit_tiny"
-        )
+    if not isinstance(networks, family):
+        raise UserError(f"{what}, and model={context.model.name} is none: {remedy}")
     return networks
 
 
-def networks_of(context: Context, params: LearnedSettings) -> VitStages:
+def networks_of(context: Context, params: LearnedSettings | FastShapSettings) -> VitStages | CnnStages:
     """What trains a row: from the layers of the classifier, or beside it.
 
     Raises:
-        UserError: The classifier is no vision transformer and the row has no network of its own, that network does not
-            fit, or its width has not as many heads.
+        UserError: The classifier is of another family and the row has no network of its own, or that does not fit: its
+            width has not as many heads, or it gives no intermediate features.
     """
-    if params.network is not None:
-        networks: VitStages = beside(VitBeside, context, params.network, params.fit)
-    elif isinstance(context.model.networks, VitStages):
-        networks = context.model.networks
-    else:
-        raise UserError(
-            f"it starts from a vision transformer, and model={context.model.name} is none: use model=vit_tiny, or "
-            "network=vit_tiny to train one beside it"
+    if isinstance(params, FastShapSettings):
+        remedy = "use vit_shapley for a vision transformer, or network=cnn_tiny to train one beside it"
+        convolutional: CnnStages = (
+            _around(context, CnnStages, "it starts from a convolutional network", remedy)
+            if params.network is None
+            else beside(CnnBeside, context, params.network, params.fit)
         )
+        # Neither memory nor time goes into weights that nobody looks at.
+        with torch.device("meta"):
+            convolutional.untrained(params)
+        return convolutional
+    remedy = "use model=vit_tiny, or network=vit_tiny to train one beside it"
+    networks: VitStages = (
+        _around(context, VitStages, "it starts from a vision transformer", remedy)
+        if params.network is None
+        else beside(VitBeside, context, params.network, params.fit)
+    )
     if networks.width % params.heads:
         name = params.network or context.model.name
         raise UserError(
@@ -132,7 +151,7 @@ _classifier = partial(explainer, kind="classifier", passes=lambda params, player
 def salvage(context: Context, params: SalvageSettings) -> Prepared:
     """SALVAGE, trained on the data set of the case against the surrogate of its classifier."""
     pairs = params.pairs if params.reading == "probability" else 0
-    return _prepared(context, "salvage", params, lambda network, _: Salvage(cast(SalvageNetwork, network), pairs))
+    return _prepared(context, params, lambda network, _: Salvage(network, pairs))
 
 
 def _of_salvage(context: Context, params: AdjustedSettings) -> SalvageSettings:
@@ -156,11 +175,8 @@ def _of_salvage(context: Context, params: AdjustedSettings) -> SalvageSettings:
 )
 def salvage_adjusted(context: Context, params: AdjustedSettings) -> Prepared:
     """Kernel SHAP of what SALVAGE left open."""
-
-    def build(network: Any, networks: VitStages) -> SalvageAdjusted:
-        return SalvageAdjusted(network, networks.network("surrogate"), params.coalitions, params.pairs)
-
-    prepared = _prepared(context, "salvage", replace(_of_salvage(context, params), reading="log_odds"), build)
+    start, asked = replace(_of_salvage(context, params), reading="log_odds"), (params.coalitions, params.pairs)
+    prepared = _prepared(context, start, lambda network, surrogate: SalvageAdjusted(network, surrogate(), *asked))
     made_from = {**prepared.made_from, "coalitions": params.coalitions, "adjusted": params.pairs}
     return replace(prepared, made_from=made_from)
 
@@ -174,12 +190,20 @@ def salvage_adjusted(context: Context, params: AdjustedSettings) -> Prepared:
 )
 def vit_shapley(context: Context, params: VitShapleySettings) -> Prepared:
     """ViT-Shapley, trained on the data set of the case against the surrogate of its classifier."""
+    normalised = params.reading == "normalised"
+    return _prepared(context, params, lambda network, surrogate: VitShapleyExplainer(network, surrogate(), normalised))
 
-    def build(network: Any, networks: VitStages) -> VitShapleyExplainer:
-        surrogate = networks.network("surrogate")
-        return VitShapleyExplainer(cast(ShapleyNetwork, network), surrogate, params.reading == "normalised")
 
-    return _prepared(context, "vit_shapley", params, build)
+@_learned(
+    "fast_shap",
+    label="FastSHAP",
+    about="one pass of a U-Net that learned the Shapley values of a CNN by weighted least squares",
+    params=FastShapSettings,
+    passes=lambda params, patches: 3.0,
+)
+def fast_shap(context: Context, params: FastShapSettings) -> Prepared:
+    """FastSHAP, trained on the data set of the case against the surrogate of its classifier."""
+    return _prepared(context, params, lambda network, surrogate: VitShapleyExplainer(network, surrogate()))
 
 
 @_classifier("classifier", label="Classifier", about="the classifier by itself, without maps")
@@ -193,95 +217,40 @@ def classifier(context: Context, params: ExplainerParams) -> Prepared:
     "surrogate",
     label="Surrogate",
     about="the classifier after it was fine-tuned on masked images, without maps",
-    check=lambda context, params: vit_networks(context, "surrogate"),
+    check=lambda context, params: _of_surrogate(context),
 )
 def surrogate(context: Context, params: ExplainerParams) -> Prepared:
     """What is asked about masked images."""
-    networks = vit_networks(context, "surrogate")
+    networks = _of_surrogate(context)
     artifact = networks.surrogate
     notes = {"train_seconds": artifact.seconds}
     return Prepared({"classifier": artifact.key}, lambda: Classifies(networks.network("surrogate")), notes=notes)
 
 
-def _prepared(context: Context, kind: str, params: LearnedSettings, wrap: Any) -> Prepared:
-    """A row from the artifact of its training; `wrap` makes the explainer of its network and those around it."""
+def _of_surrogate(context: Context) -> VitStages:
+    return _around(context, VitStages, "surrogate starts from a vision transformer", "use model=vit_tiny")
+
+
+def _prepared(
+    context: Context, params: LearnedSettings | FastShapSettings, wrap: Callable[[Any, Callable[[], Any]], Any]
+) -> Prepared:
+    """A row from the artifact of its training; `wrap` makes it of its network and of what gives the surrogate."""
     networks = networks_of(context, params)
-    schema = SalvageParams if kind == "salvage" else VitShapleyParams
-    trained = _training(schema, params)
-    artifact = getattr(networks, kind)(trained)
+    schema: Any = next(each for each in get_args(LearnedParams) if isinstance(params, each))
+    trained = schema(**{field.name: getattr(params, field.name) for field in fields(schema)})
+    artifact, share = networks.learned(trained), params.share
     unit, count = params.fit.length
-    notes = {"share": params.share, unit: count * params.share, "train_seconds": artifact.seconds * params.share}
-    made_from = {kind: artifact.key} | ({"share": params.share} if params.share < 1 else {})
+    notes: dict[str, float] = {unit: count * share, "train_seconds": artifact.seconds * share}
+    made_from: dict[str, Any] = {trained.kind: artifact.key} | ({"share": share} if share < 1 else {})
+    if isinstance(params, LearnedSettings):
+        notes["share"] = share
     # What was there before there was a choice keeps its key.
     if isinstance(params, VitShapleySettings) and params.reading != "raw":
         made_from["reading"] = params.reading
     if isinstance(params, SalvageSettings) and params.reading != "log_odds":
         made_from |= {"reading": params.reading, "pairs": params.pairs}
-    return Prepared(
-        made_from, lambda: wrap(networks.explainer(kind, trained, artifact, params.share), networks), notes=notes
-    )
 
+    def build() -> Any:
+        return wrap(networks.explainer(trained, artifact, share), lambda: networks.network("surrogate"))
 
-@settings
-class FastShapSettings(FastShapParams, ExplainerParams):
-    """FastSHAP as a row; see `FastShapParams`.
-
-    Args:
-        network: Its own network, trained beside a classifier that is asked as it is: `cnn_tiny`, from nothing, or a
-            convolutional network of timm. None starts from the layers of the classifier, and learns from its surrogate.
-    """
-
-    network: str | None = None
-
-
-def cnn_networks(context: Context, params: FastShapSettings) -> CnnStages:
-    """What trains the row: from the layers of the classifier, or beside it.
-
-    Raises:
-        UserError: The classifier is no convolutional network of this framework and the row has no network of its own,
-            or that does not fit.
-    """
-    if params.network is not None:
-        return beside(CnnBeside, context, params.network, params.fit)
-    networks = context.model.networks
-    if not isinstance(networks, CnnStages):
-        raise UserError(
-            f"it starts from a convolutional network, and model={context.model.name} is none: use vit_shapley for a "
-            "vision transformer, or network=cnn_tiny to train one beside it"
-        )
-    return networks
-
-
-def _check(context: Context, params: FastShapSettings) -> None:
-    networks = cnn_networks(context, params)
-    # Neither memory nor time goes into weights that nobody looks at.
-    with torch.device("meta"):
-        networks.untrained(_training(FastShapParams, params))
-
-
-@explainer(
-    "fast_shap",
-    label="FastSHAP",
-    about="one pass of a U-Net that learned the Shapley values of a CNN by weighted least squares",
-    params=FastShapSettings,
-    kind="trained",
-    needs={"training"},
-    passes=lambda params, patches: 3.0,
-    classifies=True,
-    check=_check,
-)
-def fast_shap(context: Context, params: FastShapSettings) -> Prepared:
-    """FastSHAP, trained on the data set of the case against the surrogate of its classifier."""
-    networks, own = cnn_networks(context, params), _training(FastShapParams, params)
-    artifact = networks.fast_shap(own)
-    unit, count = params.fit.length
-
-    def build() -> VitShapleyExplainer:
-        return VitShapleyExplainer(networks.explainer(own, artifact), networks.network("surrogate"))
-
-    return Prepared({"fast_shap": artifact.key}, build, notes={unit: count, "train_seconds": artifact.seconds})
-
-
-def _training(schema: Any, params: ExplainerParams) -> Any:
-    """What of a row's settings its training is made of."""
-    return schema(**{field.name: getattr(params, field.name) for field in fields(schema)})
+    return Prepared(made_from, build, notes=notes)
