@@ -58,10 +58,7 @@ def budget(source: Source, params: BudgetParams) -> Figure:
         for number, line in enumerate(params.levels, start=len(params.lines)):
             _draw_level(at, source, metric, line, number)
         at.set_xscale("log")
-        at.set_title(source.titled(metric), fontsize=10)
-        at.set_xlabel(params.label, fontsize=9)
-        at.set_ylabel(source.with_unit(metric), fontsize=9)
-        tidy(at)
+        tidy(at, source.titled(metric), params.label, source.with_unit(metric))
     legend_below(chart, axes)
     return chart
 

@@ -94,12 +94,10 @@ def bars(source: Source, params: BarsParams) -> Figure:
             if len(found):
                 label, colour = str(found["label"].iloc[0]), line.style(j)["color"]
                 at.bar(places, found["mean"], 0.9 * wide, color=colour, yerr=error_bars(found), capsize=3, label=label)
-        at.set_title(panel.title, fontsize=10)
         at.set_xticks(range(len(data)), data)
         at.set_xlim(-0.6, len(data) - 0.4)
         at.axhline(0, color=GREY, linewidth=0.8)
-        tidy(at)
-    axes[0].set_ylabel(source.with_unit(params.metric), fontsize=9)
+        tidy(at, panel.title, y="" if i else source.with_unit(params.metric))
     legend_below(chart, axes)
     return chart
 
@@ -209,11 +207,9 @@ def cost_quality(source: Source, params: CostParams) -> Figure:
             axes.errorbar(of_kind["cost"], of_kind["mean"], error_bars(of_kind), label=kind, alpha=0.9, **style)
     _frontier(axes, points, lower=source.column(params.metric).better == "lower")
     axes.margins(x=0.12, y=0.12)
-    axes.set_xlabel(params.label or _COSTS.get(params.cost, params.cost), fontsize=9)
-    axes.set_ylabel(source.with_unit(params.metric), fontsize=9)
-    axes.set_title(source.titled(params.metric), fontsize=10)
     axes.grid(alpha=0.25, linewidth=0.6)
-    tidy(axes)
+    across = params.label or _COSTS.get(params.cost, params.cost)
+    tidy(axes, source.titled(params.metric), across, source.with_unit(params.metric))
     legend_below(chart, [axes])
     _name_points(chart, axes, points)
     return chart

@@ -92,11 +92,9 @@ def curves(source: Source, params: CurvesParams) -> Figure:
         raise UserError(f"no curves as {', '.join(wanted)} of {', '.join(rows) or 'any row'} to draw it from")
     chart, axes = grid(len(panels), params.across, (3.4, 2.9), sharey=params.whole)
     for i, (panel, at) in enumerate(zip(panels, axes, strict=True)):
-        at.set_title(panel.title or source.titled(panel.metric), fontsize=10)
-        at.set_xlabel(AXES[panel.x], fontsize=9)
+        up = "" if i % params.across else params.y
+        tidy(at, panel.title or source.titled(panel.metric), AXES[panel.x], up)
         at.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-        if i % params.across == 0:
-            at.set_ylabel(params.y, fontsize=9)
         if params.half:
             at.axhline(50, color=GREY, linestyle=":", linewidth=1.2)
         for j, line in enumerate(lines):
@@ -104,7 +102,6 @@ def curves(source: Source, params: CurvesParams) -> Figure:
                 _draw_curve(at, found[i, j], panel, line, j)
         if params.whole:
             at.set_ylim(0, 100)
-        tidy(at)
     legend_below(chart, axes)
     return chart
 
@@ -134,15 +131,8 @@ def _draw_curve(axes: Axes, series: pd.DataFrame, panel: Panel, line: Line, numb
     x = {"present": 1 + share * last, "masked": (1 - share) * last}.get(panel.x, 100 * share)
     style = line.style(number)
     # Marks of different lines at different places, where the lines run together.
-    axes.plot(
-        x,
-        series["mean"],
-        label=series["label"].iloc[0],
-        linewidth=1.7,
-        markersize=4,
-        markevery=(number % 5, 5),
-        **style,
-    )
+    style |= {"linewidth": 1.7, "markersize": 4, "markevery": (number % 5, 5)}
+    axes.plot(x, series["mean"], label=series["label"].iloc[0], **style)
     band(axes, x.tolist(), series, style["color"])
 
 
@@ -279,10 +269,7 @@ def _divided(source: Source, metric: str, lines: pd.DataFrame, by: str) -> pd.Da
 
 
 def _draw_panel(axes: Axes, source: Source, metric: str, found: Mapping[int, pd.DataFrame], params: OverParams) -> None:
-    tidy(axes)
-    axes.set_title(source.titled(metric), fontsize=10)
-    axes.set_xlabel(params.label or params.x, fontsize=9)
-    axes.set_ylabel(source.with_unit(metric), fontsize=9)
+    tidy(axes, source.titled(metric), params.label or params.x, source.with_unit(metric))
     ticks = sorted({float(x) for series in found.values() for x in series.index})
     if params.doubling:
         axes.set_xscale("log", base=2)
@@ -342,11 +329,5 @@ def _mark_choice(axes: Axes, source: Source, found: Sequence[pd.DataFrame], para
     at = found[0].index.to_numpy(dtype=float)
     near = np.flatnonzero(np.isclose(at, value))
     label = f"chosen on validation: {value:g}"
-    ring: dict[str, Any] = {
-        "marker": "o",
-        "markersize": 10,
-        "markerfacecolor": "none",
-        "markeredgewidth": 2,
-        "color": ORANGE,
-    }
-    axes.plot(at[near], found[0]["mean"].to_numpy()[near], linestyle="", label=label, **ring)
+    ring: dict[str, Any] = {"markersize": 10, "markerfacecolor": "none", "markeredgewidth": 2}
+    axes.plot(at[near], found[0]["mean"].to_numpy()[near], "o", color=ORANGE, label=label, **ring)

@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from xai.core.errors import UserError
 from xai.report.figures.registry import Source, figure
 from xai.report.figures.style import AMBER, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, grid, tidy
-from xai.study.columns import column_of, scale
+from xai.study.columns import scale
 from xai.study.pairs import Quantity, Relation, correlation, of_pairs, quantity
 
 _SOURCES = (BLUE, ORANGE, GREEN, PURPLE, AMBER, SKY, GREY, "black")
@@ -70,22 +70,16 @@ def pairs(source: Source, params: PairsParams) -> Figure:
         for line in (at.axvline, at.axhline):
             line(1, color="red", linestyle=":", linewidth=1.2)
         if params.level:
-            level = [
-                _ratio(measured, each, params.level, params.relative_to).mean() for each in (params.across, params.up)
-            ]
-            at.axvline(level[0], color=GREY, linestyle="--", linewidth=1)
-            at.axhline(level[1], color=GREY, linestyle="--", linewidth=1)
+            for line, each in ((at.axvline, params.across), (at.axhline, params.up)):
+                level = _ratio(measured, each, params.level, params.relative_to).mean()
+                line(level, color=GREY, linestyle="--", linewidth=1)
         better = _is_better(source, params.up, y, 1)
         told = f"{source.column(params.up).label} better in {int(better.sum())} of {len(y)}, mean {y.mean():.2f}"
-        at.set_xlabel(
-            f"{source.column(params.across).label}, relative to {source.label(params.relative_to)}", fontsize=9
-        )
-        at.set_ylabel(f"{source.column(params.up).label}, relative", fontsize=9)
+        across = f"{source.column(params.across).label}, relative to {source.label(params.relative_to)}"
+        tidy(at, "", across, f"{source.column(params.up).label}, relative")
         at.set_title("\n".join(filter(None, (title, told))), fontsize=9)
     for at, control in zip(axes[len(params.rows) :], params.controls, strict=False):
         _against(at, source, measured, params, control, (sources, targets))
-    for at in axes:
-        tidy(at)
     _legend(chart, sources, targets)
     return chart
 
@@ -104,10 +98,11 @@ def _against(
     control: str,
     sets: tuple[list[str], list[str]],
 ) -> None:
+    label = source.column(params.up).label
     x, y = (quantity(measured, Quantity(params.up, row)) for row in (control, params.rows[0]))
     if x.isna().all():
         at.text(0.5, 0.5, f"{control} was not measured", transform=at.transAxes, ha="center", color=GREY)
-        return
+        return tidy(at)
     _points(at, x, y, *sets)
     ends = [float(min(x.min(), y.min())), float(max(x.max(), y.max()))]
     at.plot(ends, ends, color=GREY, linewidth=1)
@@ -116,9 +111,7 @@ def _against(
     if params.nothing:
         level = quantity(measured, Quantity(params.up, params.nothing)).mean()
         at.axhline(level, color="red", linestyle=":", linewidth=1.2)
-    label = source.column(params.up).label
-    at.set_xlabel(f"{label} of the control", fontsize=9)
-    at.set_ylabel(f"{label} of the transfer", fontsize=9)
+    tidy(at, "", f"{label} of the control", f"{label} of the transfer")
     at.set_title(f"{source.label(control)}\n{told}", fontsize=9)
 
 
@@ -177,7 +170,7 @@ def relations(source: Source, params: RelationsParams) -> Figure:
         raise UserError(f"no {params.panels[0].x.metric} was measured to draw it from")
     chart, axes = grid(len(params.panels), 3, (3.6, 3.2))
     for at, panel in zip(axes, params.panels, strict=True):
-        x, y = (quantity(measured, each) * _scale(source, each) for each in (panel.x, panel.y))
+        x, y = (quantity(measured, each) * scale(source.column(each.metric)) for each in (panel.x, panel.y))
         found = correlation(x, y)
         _points(at, x, y, sources, targets)
         both = x.notna() & y.notna()
@@ -185,20 +178,8 @@ def relations(source: Source, params: RelationsParams) -> Figure:
             slope, start = np.polyfit(x[both], y[both], 1)
             ends = np.array([x[both].min(), x[both].max()])
             at.plot(ends, start + slope * ends, color="purple", linewidth=1.5)
-        at.set_title(
-            f"({'abcdefghi'[axes.index(at)]}) r = {found.r:.2f}, p = {found.p:.1g}, p (sets) = {found.permuted:.2g}",
-            fontsize=9,
-        )
-        at.set_xlabel(_label(source, panel.x), fontsize=9)
-        at.set_ylabel(_label(source, panel.y), fontsize=9)
-        tidy(at)
+        tidy(at, "", *(each.label or source.with_unit(each.metric) for each in (panel.x, panel.y)))
+        told = f"r = {found.r:.2f}, p = {found.p:.1g}, p (sets) = {found.permuted:.2g}"
+        at.set_title(f"({'abcdefghi'[axes.index(at)]}) {told}", fontsize=9)
     _legend(chart, sources, targets)
     return chart
-
-
-def _scale(source: Source, wanted: Quantity) -> float:
-    return scale(column_of(wanted.metric, source.columns))
-
-
-def _label(source: Source, wanted: Quantity) -> str:
-    return wanted.label or source.with_unit(wanted.metric)

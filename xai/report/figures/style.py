@@ -101,20 +101,22 @@ def band(axes: Axes, x: Sequence[float], summary: pd.DataFrame, colour: str, lab
         axes.fill_between(x, summary["low"], summary["high"], color=colour, alpha=0.16, linewidth=0, label=label)
 
 
-def tidy(axes: Axes) -> None:
-    """Small ticks, and no frame above and to the right."""
+def tidy(axes: Axes, title: str = "", x: str = "", y: str = "") -> None:
+    """What stands above and beside a panel, small ticks, and no frame above and to the right."""
+    axes.set_title(title, fontsize=10)
+    axes.set_xlabel(x, fontsize=9)
+    axes.set_ylabel(y, fontsize=9)
     axes.tick_params(labelsize=9)
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def legend_below(figure: Figure, panels: Sequence[Axes], columns: int = 0) -> None:
-    """One legend for all panels, each label once; 0 columns: as many as fit."""
+def legend_below(figure: Figure, panels: Sequence[Axes]) -> None:
+    """One legend for all panels, each label once, as many of them in a line as fit."""
     found = {label: handle for axes in panels for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
     if found:
         fitting = max(1, int(figure.get_figwidth() / (0.45 + 0.075 * max(map(len, found)))))
-        ncols = columns or min(len(found), fitting)
-        handles, labels = list(found.values()), list(found)
-        figure.legend(handles, labels, loc="outside lower center", ncols=ncols, frameon=False, fontsize=9)
+        ncols, place = min(len(found), fitting), "outside lower center"
+        figure.legend(list(found.values()), list(found), loc=place, ncols=ncols, frameon=False, fontsize=9)
 
 
 def grid(count: int, across: int, size: tuple[float, float], sharey: bool = False) -> tuple[Figure, list[Axes]]:

@@ -34,10 +34,8 @@ def trade_off(trials: pd.DataFrame, goals: Sequence[Column], beside: Mapping[str
     points(front, color=BLUE, markersize=7, label="no other is better in both")
     for name, (x, y) in beside.items():
         axes.plot([x], [y], "X", color=ORANGE, markersize=9, label=name)
-    for side, column in ((axes.set_xlabel, across), (axes.set_ylabel, up)):
-        unit = f", {column.unit}" if column.unit else ""
-        side(f"{column.label}{unit} ({column.better} is better)", fontsize=9)
+    names = (f"{each.label}{f', {each.unit}' * bool(each.unit)} ({each.better} is better)" for each in goals)
     axes.grid(alpha=0.25, linewidth=0.6)
-    tidy(axes)
+    tidy(axes, "", *names)
     legend_below(chart, [axes])
     return chart
