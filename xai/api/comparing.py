@@ -7,11 +7,10 @@ from typing import Any
 
 import pandas as pd
 import torch
-import yaml
 
 from xai.api.case import InMemory, case_of, explained_by, row_of, workplace
 from xai.api.model import Model, check_model
-from xai.core.composing import CONF, choices
+from xai.core.composing import choices, shipped
 from xai.core.errors import UserError
 from xai.explainers import registry as explainer_registry
 from xai.explainers.registry import Row, refusal
@@ -70,19 +69,19 @@ def compare(
         UserError: What was asked for by name does not fit; in one line.
     """
     check_model(model)
-    shipped = _shipped()
+    ours = shipped("task/compare")
     pixels = model.pixels(images, normalised=normalised)
     known = None if labels is None else model.targets(labels, pixels)
     if is_quick(effort, len(pixels)):
-        shipped = lighter(shipped, shipped["quick"])
-    rows = _rows(model, explainers, shipped, settings or {})
+        ours = lighter(ours, ours["quick"])
+    rows = _rows(model, explainers, ours, settings or {})
     if judge is not None:
         _check_judge(model, judge)
     against = None if reference is None else row_of(reference, {}, model.fitted)
     if metrics is None or isinstance(metrics, Mapping) or not _listed(metrics):
         raise UserError(f"metrics={metrics!r} names none: give a list of them; settings are metric={{family: ...}}")
     wanted = {_SHORT.get(name, name) for name in _listed(metrics)}
-    chosen = open_metrics(sorted(wanted), _of_metrics(wanted, shipped, metric or {}))
+    chosen = open_metrics(sorted(wanted), _of_metrics(wanted, ours, metric or {}))
     with workplace(model.device) as runtime:
         targets = "predicted" if known is None else "label"
         case = case_of(runtime, model, InMemory(model.classes, pixels, known), targets=targets, block=block, seed=seed)
@@ -104,20 +103,14 @@ def _check_judge(model: Model, judge: Model) -> None:
     check_judge(judge.name, judge.image_size, model.image_size)
 
 
-def _shipped() -> dict[str, Any]:
-    """The settings of `task=compare`."""
-    found: dict[str, Any] = yaml.safe_load((CONF / "task" / "compare.yaml").read_text(encoding="utf-8"))
-    return found
-
-
 def _listed(values: Any) -> list[Any]:
     """A list, also where one thing alone was given."""
     return list(values) if isinstance(values, Iterable) and not isinstance(values, str) else [values]
 
 
-def _rows(model: Model, asked: Any, shipped: Mapping[str, Any], settings: Mapping[str, Mapping[str, Any]]) -> list[Row]:
-    own = {**shipped["explainers"], **settings}
-    names = _listed(shipped["rows"] if asked is None else asked)
+def _rows(model: Model, asked: Any, ours: Mapping[str, Any], settings: Mapping[str, Mapping[str, Any]]) -> list[Row]:
+    own = {**ours["explainers"], **settings}
+    names = _listed(ours["rows"] if asked is None else asked)
     if not names:
         raise UserError("explainers is empty: name some, or leave it out")
     rows = [_row(model, each, asked[each] if isinstance(asked, Mapping) else None, own) for each in names]
@@ -137,8 +130,8 @@ def _row(model: Model, name: Any, given: Any, own: Mapping[str, Mapping[str, Any
     return replace(row, name=str(name), label=str(name))
 
 
-def _of_metrics(wanted: set[str], shipped: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
-    given = {**shipped["metric"], **asked}
+def _of_metrics(wanted: set[str], ours: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
+    given = {**ours["metric"], **asked}
     if not {"removal", "r_srg", "r_lif", "r_mif"} & wanted and "removal" not in asked:
         given["removal"] = {**given["removal"], "masks": 0}  # the relative scores cost most of the passes
     return given

@@ -9,8 +9,8 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from xai.api.case import InMemory, case_of, row_of, workplace
 from xai.api.door import one_line
 from xai.api.model import Model, check_model
-from xai.core.errors import UserError, check_finite
-from xai.explainers import block as blocks
+from xai.api.ready import open_explainer
+from xai.core.errors import check_finite
 from xai.explainers.block import Block
 from xai.study.blocks import block_generator
 
@@ -57,23 +57,12 @@ def explain(
     parts = []
     with workplace(model.device) as runtime:
         case = case_of(runtime, model, InMemory(model.classes, pixels), block=block, seed=seed)
-        row.entry.check(case, row.params)
-        prepared = row.entry.prepare(case, row.params)
-        made = prepared.build()
+        made = open_explainer(row, case, model)
         for number, positions in enumerate(torch.arange(len(pixels)).split(block)):
-            what = Block(
-                pixels[positions].to(model.device),
-                chosen[positions].to(model.device),
-                None,
-                None,
-                positions,
-                block_generator(seed, number),
-            )
+            seen_here, asked = pixels[positions].to(model.device), chosen[positions].to(model.device)
             with one_line(f"{row.name} on {model.name}"):
-                maps = blocks.explain(made, what).maps
-            if maps is None:
-                raise UserError(f"{row.name} classifies and makes no maps: choose an explainer that does")
-            parts.append((maps if prepared.pick is None else maps[:, prepared.pick]).detach().float().cpu())
+                maps = made.maps(Block(seen_here, asked, None, None, positions, block_generator(seed, number)))
+            parts.append(maps.detach().float().cpu())
     found = torch.cat(parts)
     check_finite(found, f"the maps of {row.name}", f"outputs and gradients of {model.name} have to be finite")
     seen[found] = pixels

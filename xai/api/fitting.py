@@ -7,17 +7,16 @@ from typing import Any
 
 import timm
 import torch
-import yaml
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from xai.api.case import InMemory, case_of, row_of, workplace
 from xai.api.model import Model, check_model
-from xai.api.ready import Ready
+from xai.api.ready import Ready, open_explainer
 from xai.classifiers.beside import EMBEDDED, CnnBeside, VitBeside, own_network
 from xai.classifiers.networks import ClassifierStages
 from xai.classifiers.params import ClassifierParams, SurrogateParams
-from xai.core.composing import CONF
+from xai.core.composing import shipped
 from xai.core.errors import UserError
 from xai.core.optimisation import FitParams
 from xai.core.runtime import Runtime
@@ -102,29 +101,25 @@ def fit(
     if beside and surrogate is not None:
         raise UserError(f"{model.name} is asked as it is, there is no surrogate to fine-tune: leave surrogate= out")
     shape = _beside(model, network, wanted) if beside else own[0]  # type: ignore[arg-type, index]
-    shipped = _training(shape)
-    row = row_of(explainer, {**shipped.get("explainers", {}).get(explainer, {}), **settings}, {})
+    large = _training(shape)
+    row = row_of(explainer, {**large.get("explainers", {}).get(explainer, {}), **settings}, {})
     with workplace(model.device) as runtime:
         if beside:
             networks = _asking(model, shape, runtime, source, seed)
         else:
-            given = {**_conf("method/surrogate")["surrogate"], **shipped.get("surrogate", {}), **(surrogate or {})}
+            given = {**shipped("method/surrogate")["surrogate"], **large.get("surrogate", {}), **(surrogate or {})}
             how = build(SurrogateParams, given, "surrogate")
             networks = _networks(model, own[1], shape, runtime, source, seed, how)  # type: ignore[index]
         case = case_of(runtime, model, source, targets="label", seed=seed)
         case = replace(case, model=replace(case.model, networks=networks))
-        row.entry.check(case, row.params)
-        prepared = row.entry.prepare(case, row.params)
-        made = prepared.build()
-    found = Ready(explainer, row.label, made, prepared.pick, model)
-    model.fitted[explainer] = found
+        model.fitted[explainer] = found = open_explainer(row, case, model)
     return found
 
 
 def _asking(model: Model, shape: NetworkParams, runtime: Runtime, source: InMemory, seed: int) -> ClassifierStages:
     """What trains explainers beside a classifier that is only asked."""
     stages = VitBeside if isinstance(shape, VitParams) else CnnBeside
-    how = ClassifierParams(focus=0.0, fit=build(FitParams, _conf("method/classifier")["classifier"]["fit"]))
+    how = ClassifierParams(focus=0.0, fit=build(FitParams, shipped("method/classifier")["classifier"]["fit"]))
     return stages(runtime, shape, source.opened, how, seed, asked=model.network)
 
 
@@ -148,7 +143,7 @@ def _networks(
     if network is not None:
         path = runtime.store.root / _FILE
         files.write(path, network, describe(shape, "classifier", "images", model.classes))
-    how = build(FitParams, _conf("method/classifier")["classifier"]["fit"], "classifier.fit")
+    how = build(FitParams, shipped("method/classifier")["classifier"]["fit"], "classifier.fit")
     classifier = ClassifierParams(focus=0.0, fit=how, checkpoint=str(path))
     return classifier_stages(runtime, shape, source.opened, classifier, surrogate, seed)
 
@@ -221,12 +216,7 @@ def _training(shape: NetworkParams) -> dict[str, Any]:
     """How explainers of a large network are trained, where that is not what small ones need."""
     if not isinstance(shape, VitParams) or shape.embedded:
         return {}
-    found = _conf(_PRETRAINED)
+    found = shipped(_PRETRAINED)
     for each in found["explainers"].values():
         each["heads"] = shape.build(2).blocks[0].attn.num_heads  # type: ignore[union-attr]
-    return found
-
-
-def _conf(name: str) -> dict[str, Any]:
-    found: dict[str, Any] = yaml.safe_load((CONF / f"{name}.yaml").read_text(encoding="utf-8"))
     return found

@@ -1,6 +1,6 @@
 """Explainers as objects, which are called by Captum's convention or by Quantus'."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,9 @@ from xai.core.captum_names import captum_names
 from xai.core.errors import UserError
 from xai.explainers import block as blocks
 from xai.explainers.block import Block, BlockExplainer, Explainer, Explanation
+from xai.explainers.registry import Row
 from xai.metrics.functional.perturbation import enlarge_map
+from xai.study.case import Case
 
 _NOISE = 0.5
 """How far from [0, 1] pixels may be brought by the noise that metrics of robustness add."""
@@ -55,10 +57,14 @@ class Ready:
         Captum's names will do as well: `attribute(inputs, target=3)`.
         """
         draws = generator or torch.Generator().manual_seed(0)
-        maps = self.explain(Block(images, targets, None, None, torch.arange(len(images)), draws)).maps
-        if maps is None:
+        return self.maps(Block(images, targets, None, None, torch.arange(len(images)), draws))
+
+    def maps(self, block: Block) -> Tensor:
+        """Maps [B, h, w] of a block; UserError: it makes none."""
+        found = self.explain(block).maps
+        if found is None:
             raise UserError(f"{self.name} classifies and makes no maps: choose an explainer that does")
-        return maps
+        return found
 
     def __call__(self, model: Any, inputs: Any, targets: Any, **_: Any) -> np.ndarray[Any, Any]:
         """As Quantus calls an `explain_func`: maps of pixels [B, 1, H, W] of inputs [B, 3, H, W] for classes [B].
@@ -117,6 +123,11 @@ def explainer(model: Model, name: Any = "rise", *, normalised: bool = False, **s
     with workplace(model.device) as runtime:
         blank = torch.full((1, 3, model.image_size, model.image_size), 0.5)
         case = case_of(runtime, model, InMemory(model.classes, blank))
-        row.entry.check(case, row.params)
-        prepared = row.entry.prepare(case, row.params)
-        return Ready(row.name, row.label, prepared.build(), prepared.pick, model, normalised)
+        return replace(open_explainer(row, case, model), normalised=normalised)
+
+
+def open_explainer(row: Row, case: Case, model: Model) -> Ready:
+    """The explainer of a row; UserError: it does not fit the case."""
+    row.entry.check(case, row.params)
+    prepared = row.entry.prepare(case, row.params)
+    return Ready(row.name, row.label, prepared.build(), prepared.pick, model)

@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import CachingConfigRepository
 from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
@@ -68,6 +69,12 @@ def config_file(group: str, name: str) -> Path:
     if found is None:
         known = {path.stem for folder in folders for path in (folder / group).glob("*.yaml")}
         raise UserError(unknown(f"{group}={name}", name, known, group, "choose from"))
+    return found
+
+
+def shipped(name: str) -> dict[str, Any]:
+    """What a file that comes with the framework says by itself, such as `task/compare`."""
+    found: dict[str, Any] = yaml.safe_load((CONF / f"{name}.yaml").read_text(encoding="utf-8"))
     return found
 
 

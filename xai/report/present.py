@@ -10,7 +10,6 @@ from torch import Tensor
 
 from xai.core.composing import config_file
 from xai.core.csv_files import write_csv
-from xai.core.errors import UserError
 from xai.core.files import write_atomically
 from xai.core.overrides import command
 from xai.core.progress import console
@@ -109,16 +108,14 @@ def present(study: Study, frames: Frames, asked: StudySettings, output: Path, to
     return hand_over(shown, frames, output, asked.title, about, made)
 
 
-def check_views(settings: StudySettings) -> None:
+def check_views(tables: Iterable[str], claims: Iterable[str], figures: Iterable[str | Mapping[str, Any]]) -> None:
     """Refuse tables, claims and figures that there are not, before anything is measured for them."""
-    for name in settings.tables:
+    for name in tables:
         read_table(config_file("table", name))
-    for name in settings.claims:
+    for name in claims:
         read_claims(config_file("claim", name))
-    for wanted in settings.figures:
+    for wanted in figures:
         open_figure(wanted)
-    if not settings.metrics:
-        raise UserError("metrics is empty: name at least one metric")
 
 
 def views(

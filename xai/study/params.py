@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar
 
 from omegaconf import DictConfig
+from pydantic import Field
 
 from xai.core.common import Common
 from xai.core.errors import UserError
@@ -41,7 +42,7 @@ class StudySettings(Common):
     data: Any
     rows: Annotated[tuple[str, ...], Distinct]
     explainers: dict[str, dict[str, Any]]
-    metrics: Annotated[tuple[str, ...], Distinct]
+    metrics: Annotated[tuple[str, ...], Field(min_length=1), Distinct]
     metric: dict[str, dict[str, Any]]
     case: CaseParams
     tables: Annotated[tuple[str, ...], Distinct]

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from xai.core import launching, locks
 from xai.core.common import Sweep
-from xai.core.composing import CONF, config_file
+from xai.core.composing import CONF
 from xai.core.errors import UserError
 from xai.core.files import write_atomically
 from xai.core.overrides import alone
@@ -107,7 +107,11 @@ def _checked(settings: Sequence[str], own: Sequence[str], config_name: str, chec
                     raise UserError(_one_folder(job, other, settings))
                 jobs.append(job)
                 if len(jobs) == 1:
-                    _check_views(_sweep_of(job.config))
+                    # Here, as below: before jobs are known to be right nobody waits for what shows them.
+                    from xai.report.present import check_views
+
+                    sweep = _sweep_of(job.config)
+                    check_views((*sweep.tables, *sweep.documented), sweep.claims, sweep.figures)
     finally:
         HydraConfig.instance().cfg = None
     return jobs
@@ -129,21 +133,6 @@ def _one_folder(job: Job, other: Job, settings: Sequence[str]) -> str:
 
 def _sweep_of(config: DictConfig) -> Sweep:
     return build(Sweep, OmegaConf.to_container(config.sweep, resolve=True), "sweep")
-
-
-def _check_views(sweep: Sweep) -> None:
-    """Refuse what could not be shown after the last job."""
-    # Here, as below: before jobs are known to be right nobody waits for what shows them.
-    from xai.report.figures import open_figure
-    from xai.report.layout import read_table
-    from xai.study.claims import read_claims
-
-    for name in (*sweep.tables, *sweep.documented):
-        read_table(config_file("table", name))
-    for name in sweep.claims:
-        read_claims(config_file("claim", name))
-    for figure in sweep.figures:
-        open_figure(figure)
 
 
 def end(jobs: Sequence[Job], typed: str) -> int:

@@ -38,7 +38,7 @@ def check_named(settings: Any) -> None:
             if (file := getattr(owner, key, None)) is not None:
                 check_file(Path(file), key)
     if isinstance(settings, StudySettings):
-        check_views(settings)
+        check_views(settings.tables, settings.claims, settings.figures)
         open_metrics(settings.metrics, settings.metric)
     if hasattr(settings, "rank_by"):
         metric_of(settings.rank_by)

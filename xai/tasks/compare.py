@@ -31,7 +31,7 @@ from xai.papers.families import AnyModel, classifier_stages, opened
 from xai.papers.vectors.base import ModelParams
 from xai.report.figures import open_figure
 from xai.report.headline import compared
-from xai.report.present import Told, check_views, present, source_of
+from xai.report.present import Told, present, source_of
 from xai.study.case import Case, ExplainedModel, check_images, check_judge, facts
 from xai.study.cost import asked_of, say_cost
 from xai.study.effort import Quick, is_quick, lighter
@@ -137,13 +137,11 @@ def _check_quick(quick: Quick) -> None:
 def run(asked: CompareSettings, output: Path) -> None:
     """Measure, and say which explainer to trust and what it costs."""
     watch = Stopwatch()
-    check_views(asked)
     named = _named(asked)
     data = open_data(with_classes(_pictures(asked), asked.checkpoint, named.classes if named else None), "data")
     named_rows = [name for name in asked.rows if name != ALL]
     rows = open_rows(named_rows, asked.explainers) if named_rows or not asked.rows else []
     chosen = open_metrics(asked.metrics, asked.metric)
-    metrics.metric_of(asked.rank_by)
     model: Any = asked.model
     runtime = open_runtime(asked, output, small=model.embedded and named is None)
     say_heading(data.name, model.name, seed=asked.seed)

@@ -17,7 +17,7 @@ from xai.papers.salvage.study import SalvageStudy
 from xai.papers.salvage.study import open_study as open_salvage
 from xai.papers.vectors.study import VectorsStudy
 from xai.papers.vectors.study import open_study as open_vectors
-from xai.report.present import Told, check_views, present
+from xai.report.present import Told, present
 from xai.report.ranking import told as tell_of_ranking
 from xai.report.salvage import told as tell_of_salvage
 from xai.report.vectors import told as tell_of_vectors
@@ -57,7 +57,6 @@ def task(values: Mapping[str, Any]) -> Task:
 
 def run_study(settings: StudySettings, output: Path) -> None:
     """Measure what is missing, and show everything."""
-    check_views(settings)
     model: Any = getattr(settings, "model")  # noqa: B009 - each study has a model of a family of its own
     runtime = open_runtime(settings, output, small=model.embedded)
     names = [data.get("title", data["name"]) for data in (getattr(settings, "source", None), settings.data) if data]

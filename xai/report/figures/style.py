@@ -115,8 +115,8 @@ def legend_below(figure: Figure, panels: Sequence[Axes]) -> None:
     found = {label: handle for axes in panels for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
     if found:
         fitting = max(1, int(figure.get_figwidth() / (0.45 + 0.075 * max(map(len, found)))))
-        ncols, place = min(len(found), fitting), "outside lower center"
-        figure.legend(list(found.values()), list(found), loc=place, ncols=ncols, frameon=False, fontsize=9)
+        how: dict[str, Any] = {"ncols": min(len(found), fitting), "frameon": False, "fontsize": 9}
+        figure.legend(list(found.values()), list(found), loc="outside lower center", **how)
 
 
 def grid(count: int, across: int, size: tuple[float, float], sharey: bool = False) -> tuple[Figure, list[Axes]]:
