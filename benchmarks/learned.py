@@ -13,7 +13,7 @@ from xai.methods.vit_shapley import VitShapley
 from xai.models.explainer import ExplainerNetwork, SalvageNetwork, ShapleyNetwork, ShapleyParts, build_decoder, column
 from xai.models.maskable import Encoded, MaskableClassifier, Rows, class_logits
 from xai.models.timm_vit import MaskableVit
-from xai.models.vit import VitParams, build_vit, maskable
+from xai.models.vit import VitParams
 from xai.sampling import step_generator
 from xai.shapley.masks import informed_coalitions, uniform_sizes
 
@@ -26,12 +26,12 @@ Network = TypeVar("Network", bound=nn.Module)
 
 def surrogate_of(model: VitParams) -> MaskableVit:
     """A surrogate, frozen and in evaluation mode."""
-    return maskable(model, _lively(build_vit(model, CLASSES, seed=0))).eval().requires_grad_(False)
+    return model.maskable(_lively(model.build(CLASSES, seed=0))).eval().requires_grad_(False)
 
 
 def explainer_of(model: VitParams, params: SalvageParams, made: type[Explainer], scores: int) -> Explainer:
     """An explainer that gives so many scores a class."""
-    backbone = build_vit(model, CLASSES, seed=1)
+    backbone = model.build(CLASSES, seed=1)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
         decoder = build_decoder(params.decoder, backbone.embed_dim, scores * CLASSES, params.depth, params.heads)

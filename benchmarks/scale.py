@@ -27,7 +27,7 @@ from xai.core.settings import build
 from xai.core.store import Store
 from xai.models import files
 from xai.models.spec import describe as described
-from xai.models.vit import VitParams, build_vit
+from xai.models.vit import VitParams
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs" / "scale.md"
@@ -106,7 +106,7 @@ def classifier(folder: Path) -> str:
         asked = hydra.compose("config", ["task=train", "model=vit_tiny"])
     model = build(VitParams, OmegaConf.to_container(asked.model, resolve=True), "model")
     classes = [str(digit) for digit in range(10)]
-    files.write(folder / CLASSIFIER, build_vit(model, 10, 0), described(model, "classifier", "digits", classes))
+    files.write(folder / CLASSIFIER, model.build(10, 0), described(model, "classifier", "digits", classes))
     return f"checkpoint={folder / CLASSIFIER}"
 
 

@@ -23,7 +23,7 @@ from xai.core.composing import CONF
 from xai.core.settings import build
 from xai.models import files
 from xai.models.spec import describe
-from xai.models.vit import VitParams, build_vit
+from xai.models.vit import VitParams
 
 FILE = "untrained.safetensors"
 SMALL = ("trainer.checkpoint_minutes=0", "pictures=0", "figures=[]")
@@ -138,7 +138,7 @@ def begin(folder: Path, *arguments: str) -> Job:
             asked = hydra.compose("config", ["task=train", "model.tower.width=16", "model.tower.depth=2"])
         model = build(VitParams, OmegaConf.to_container(asked.model, resolve=True), "model")
         classes = [str(digit) for digit in range(10)]
-        files.write(folder / FILE, build_vit(model, 10, 0), describe(model, "classifier", "digits", classes))
+        files.write(folder / FILE, model.build(10, 0), describe(model, "classifier", "digits", classes))
     return start(folder, *arguments)
 
 

@@ -14,7 +14,6 @@ from xai.models.clip import SelfExplainingClip
 from xai.models.factory import build_clip, build_explainer
 from xai.models.maskable import Removal
 from xai.models.spec import describe
-from xai.models.vit import build_vit
 from xai.papers.vectors.base import ModelParams
 from xai.study.case import ExplainedModel
 
@@ -69,6 +68,6 @@ def test_what_is_no_clip_of_these_classes_is_refused(tmp_path: Path) -> None:
     other = OpenData("reversed", {}, Reversed())
     with pytest.raises(UserError, match=r"4 classes of shades apart \(north, .*data=reversed has others \(west, "):
         clip_of_file(runtime(tmp_path), MODEL, other, tmp_path / "c")
-    files.write(tmp_path / "vit", build_vit(VIT, 4, 0), describe(VIT, "classifier", DATA.name, CLASSES))
+    files.write(tmp_path / "vit", VIT.build(4, 0), describe(VIT, "classifier", DATA.name, CLASSES))
     with pytest.raises(UserError, match="vit is no CLIP classifier"):
         opened(tmp_path / "vit")

@@ -15,7 +15,7 @@ from xai.classifiers.networks import ClassifierStages
 from xai.classifiers.params import ClassifierParams
 from xai.core.errors import UserError
 from xai.models import files
-from xai.models.cnn import CnnParams, build_cnn
+from xai.models.cnn import CnnParams
 from xai.models.spec import describe
 
 MODEL = CnnParams("tiny", 16, 4, (0.5,) * 3, (0.25,) * 3, "test_efficientnet", output_stride=8)
@@ -33,7 +33,7 @@ def tensors(stage: ClassifierStages) -> dict[str, Tensor]:
 
 def published(folder: Path, seed: int = 5) -> CnnParams:
     """The model with published weights in a file: of ImageNet's 1000 classes."""
-    save_file(build_cnn(MODEL, 1000, seed).state_dict(), folder / "published.safetensors")
+    save_file(MODEL.build(1000, seed).state_dict(), folder / "published.safetensors")
     return replace(MODEL, weights=str(folder / "published.safetensors"))
 
 
@@ -46,14 +46,14 @@ def assert_moved(found: dict[str, Tensor], start: dict[str, Tensor]) -> None:
 
 
 def test_it_is_trained_from_nothing_where_there_are_no_weights(tmp_path: Path, trained: Trained) -> None:
-    assert_moved(tensors(stages(tmp_path)), build_cnn(MODEL, 4, 0).state_dict())
+    assert_moved(tensors(stages(tmp_path)), MODEL.build(4, 0).state_dict())
     assert stages(tmp_path).classifier.key == stages(tmp_path).classifier.key
     assert trained.names == ["Classifier"]
 
 
 def test_it_starts_from_a_published_body_and_a_head_of_its_own(tmp_path: Path, trained: Trained) -> None:
     model = published(tmp_path)
-    body, own = load_file(model.weights or ""), build_cnn(MODEL, 4, 0).state_dict()
+    body, own = load_file(model.weights or ""), MODEL.build(4, 0).state_dict()
     start = {name: own[name] if name.startswith("classifier.") else body[name] for name in own}
     assert_moved(tensors(stages(tmp_path, model=model)), start)
     published(tmp_path, seed=6)
@@ -74,7 +74,7 @@ def test_a_published_network_is_taken_as_it_is_where_the_classes_are_its_own(tmp
 
 
 def test_a_classifier_of_the_users_own_is_taken_as_it_is(tmp_path: Path, trained: Trained) -> None:
-    theirs = build_cnn(MODEL, 4, 9)
+    theirs = MODEL.build(4, 9)
     files.write(tmp_path / "own", theirs, describe(MODEL, "classifier", "elsewhere", CLASSES))
     save_file(theirs.state_dict(), tmp_path / "timm")
     for name in ("own", "timm"):
@@ -90,7 +90,7 @@ def test_what_is_trained_is_handed_over_and_answers(tmp_path: Path, trained: Tra
     stage = stages(tmp_path)
     held = stage.hand_over("classifier", tmp_path)
     assert files.read_spec(held) == describe(MODEL, "classifier", "shades", CLASSES, seed=stage.seed)
-    plain = build_cnn(MODEL, 4, 3)
+    plain = MODEL.build(4, 3)
     plain.load_state_dict(load_file(held))
     network = stage.network("classifier")
     torch.testing.assert_close(network(TEST), plain.eval()((TEST - 0.5) / 0.25), rtol=1e-4, atol=1e-4)
@@ -103,7 +103,7 @@ def test_the_training_itself(tmp_path: Path) -> None:
     stage = stages(tmp_path, classifier_params=ClassifierParams(0.5, replace(FIT, epochs=15)))
     accuracy = stage.validation_accuracy("classifier")["whole images"]
     assert accuracy > 0.5
-    start = build_cnn(MODEL, 4, 0).state_dict()
+    start = MODEL.build(4, 0).state_dict()
     assert not torch.equal(tensors(stage)["bn1.running_mean"], start["bn1.running_mean"])
 
 

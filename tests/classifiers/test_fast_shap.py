@@ -20,7 +20,6 @@ from xai.explainers.learned.networks import VitShapleyExplainer
 from xai.explainers.registry import entry
 from xai.games import PatchGame
 from xai.models import files
-from xai.models.cnn import build_cnn
 from xai.models.maskable import Removal
 from xai.models.spec import describe
 from xai.models.unet import FastShapNetwork, UNetDecoder
@@ -36,13 +35,13 @@ def stages(folder: Path, **changes: Any) -> CnnStages:
 
 def network(seed: int = 0) -> FastShapNetwork:
     torch.manual_seed(seed)
-    return FastShapNetwork(build_cnn(MODEL, 4, 0), 8, 4, (4, 4), 16, MODEL.mean, MODEL.std)
+    return FastShapNetwork(MODEL.build(4, 0), 8, 4, (4, 4), 16, MODEL.mean, MODEL.std)
 
 
 def test_it_starts_where_the_surrogate_has_arrived(tmp_path: Path, trained: Trained) -> None:
     stage = stages(tmp_path)
     found = load_file(stage.learned(PARAMS).file("fast_shap.safetensors"))
-    start = build_cnn(MODEL, 4, 0).state_dict()
+    start = MODEL.build(4, 0).state_dict()
     assert trained.names == ["Classifier", "Surrogate", "VitShapley"]
     body = {name.removeprefix("backbone."): value for name, value in found.items() if name.startswith("backbone.")}
     assert {"classifier.weight", "conv_head.weight"}.isdisjoint(body)

@@ -31,7 +31,7 @@ from xai.models import files
 from xai.models.explainer import AnchoredSalvageNetwork, SalvageNetwork, ShapleyNetwork
 from xai.models.maskable import Removal
 from xai.models.spec import TokenDecoder, describe
-from xai.models.vit import SmallVit, VitParams, build_vit
+from xai.models.vit import SmallVit, VitParams
 from xai.shapley.distribution import shapley_distribution
 
 TEST = DATA.source.images("test", torch.arange(9), 0).pixels
@@ -54,7 +54,7 @@ def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
 
 def test_each_network_starts_where_the_one_before_it_has_arrived(tmp_path: Path, trained: Trained) -> None:
     stage = stages(tmp_path)
-    start = build_vit(MODEL, 4, 0).state_dict()
+    start = MODEL.build(4, 0).state_dict()
     assert_same(tensors(stage, "classifier"), shifted(start, 1))
     assert_same(tensors(stage, "surrogate"), shifted(start, 2))
     for kind, params, scores in (("salvage", SALVAGE, 8), ("vit_shapley", VIT_SHAPLEY, 4)):
@@ -76,7 +76,7 @@ def test_what_is_made_is_read_again_as_it_was(tmp_path: Path, trained: Trained) 
     assert isinstance(salvage, SalvageNetwork)
     assert isinstance(shapley, ShapleyNetwork)
     assert_same(dict(salvage.state_dict()), tensors(again, "salvage", SALVAGE))
-    network = build_vit(MODEL, 4, 5)
+    network = MODEL.build(4, 5)
     network.load_state_dict(tensors(again, "classifier"))
     expected = network.eval()((TEST - 0.5) / 0.25)
     torch.testing.assert_close(again.network("classifier")(TEST), expected, rtol=1e-4, atol=1e-5)
@@ -219,12 +219,12 @@ DECODER = TokenDecoder(kind="linear", depth=1, heads=2)
 def own(folder: Path, **changes: Any) -> Path:
     """A classifier of the user's, with what it says of itself changed."""
     spec = describe(MODEL, "classifier", "elsewhere", ("north", "east", "south", "west"))
-    files.write(folder / "own.safetensors", build_vit(MODEL, 4, 9), spec.model_copy(update=changes))
+    files.write(folder / "own.safetensors", MODEL.build(4, 9), spec.model_copy(update=changes))
     return folder / "own.safetensors"
 
 
 def test_a_classifier_of_the_users_own_is_taken_as_it_is(tmp_path: Path, trained: Trained) -> None:
-    theirs = build_vit(MODEL, 4, 9).state_dict()
+    theirs = MODEL.build(4, 9).state_dict()
     save_file(theirs, tmp_path / "timm.safetensors")
     for path in (own(tmp_path), own(tmp_path, kind="surrogate"), tmp_path / "timm.safetensors"):
         stage = stages(tmp_path, classifier_params=replace(CLASSIFIER, checkpoint=str(path)))
@@ -239,7 +239,7 @@ def test_a_classifier_of_the_users_own_is_taken_as_it_is(tmp_path: Path, trained
 
 def other_architecture(folder: Path) -> Path:
     deeper = replace(MODEL, tower=SmallVit(8, 2, 2, 2.0, 1, 1.0))
-    save_file(build_vit(deeper, 4, 0).state_dict(), folder / "deeper.safetensors")
+    save_file(deeper.build(4, 0).state_dict(), folder / "deeper.safetensors")
     return folder / "deeper.safetensors"
 
 
@@ -316,7 +316,7 @@ def test_a_published_vit_is_the_classifier_where_it_knows_the_classes(
             torch.manual_seed(1 + published)
             return timm.create_model("vit_tiny_patch16_224", num_classes=outputs, img_size=16, patch_size=4)
 
-    monkeypatch.setattr("xai.models.vit.build_vit", build)
+    monkeypatch.setattr("xai.models.vit._build", build)
     stage = stages(tmp_path, model=model, data=PHOTOGRAPHS, classifier_params=replace(CLASSIFIER, focus=0.0))
     assert stage.is_published
     found = stage.network("classifier").network.state_dict()
@@ -338,10 +338,10 @@ def test_a_file_that_says_it_is_giant_is_compared_before_it_is_allocated(
         devices.append(next(network.parameters()).device.type)
         return network
 
-    monkeypatch.setattr(VitParams, "build", watched)
     giant = replace(MODEL, tower=SmallVit(2**14, 200, 2, 2.0, 1, 1.0))
     spec = describe(giant, "classifier", "elsewhere", ("north", "east", "south", "west"))
-    files.write(tmp_path / "giant", build_vit(MODEL, 4, 9), spec)
+    files.write(tmp_path / "giant", MODEL.build(4, 9), spec)
+    monkeypatch.setattr(VitParams, "build", watched)
     asked = replace(CLASSIFIER, checkpoint=str(tmp_path / "giant"))
     with pytest.raises(UserError, match=r"checkpoint .*giant does not fit model=tiny"):
         stages(tmp_path, model=giant, classifier_params=asked).classifier  # noqa: B018

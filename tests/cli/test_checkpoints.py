@@ -19,10 +19,10 @@ from xai import vectors
 from xai.core.settings import build
 from xai.models import files as network_files
 from xai.models.clip import trainable
-from xai.models.cnn import CnnParams, build_cnn
+from xai.models.cnn import CnnParams
 from xai.models.factory import build_clip, build_explainer
 from xai.models.spec import TokenDecoder, describe, shape_of
-from xai.models.vit import VitParams, build_vit
+from xai.models.vit import VitParams
 from xai.models.weights import read_weights, write_weights
 
 # Checkpoints and vectors.
@@ -166,7 +166,7 @@ def vit(folder: Path, depth: int = 4, **changes: Any) -> Path:
     model = build(VitParams, plain("task=train", f"model.tower.depth={depth}")["model"], "model")
     said = build(VitParams, plain("task=train")["model"], "model")
     spec = describe(said, "classifier", "mnist_scattered", tuple("0123456789")).model_copy(update=changes)
-    network_files.write(folder / "vit.safetensors", build_vit(model, 10, 0), spec)
+    network_files.write(folder / "vit.safetensors", model.build(10, 0), spec)
     return folder / "vit.safetensors"
 
 
@@ -202,7 +202,7 @@ def test_a_clip_is_no_classifier_to_explain(run: Cli, files: Files) -> None:
 
 def test_a_checkpoint_of_a_model_with_training_settings_of_its_own_asks_for_them(run: Cli) -> None:
     model = build(VitParams, {**plain("task=train")["model"], "name": "vit_b14_dinov2"}, "model")
-    network_files.write(run.folder / "mine", build_vit(model, 10, 0), describe(model, "classifier", "x", CLASSES))
+    network_files.write(run.folder / "mine", model.build(10, 0), describe(model, "classifier", "x", CLASSES))
     line = run.refused("study=salvage", f"checkpoint={run.folder / 'mine'}")
     assert "is of model=vit_b14_dinov2, which has training settings of its own: add that" in line
 
@@ -214,8 +214,8 @@ def test_a_checkpoint_alone_is_enough_and_contradictions_are_refused(run: Cli, f
     colours().save(run.folder / "photo.png")
     vit_model = build(VitParams, plain("task=train", "model.mean=[0.1,0.2,0.3]")["model"], "model")
     cnn_model = build(CnnParams, plain("model=cnn_tiny", "model.crop=0.8")["model"], "model")
-    network_files.write(Path("vit"), build_vit(vit_model, 10, 0), describe(vit_model, "classifier", "x", CLASSES))
-    network_files.write(Path("cnn"), build_cnn(cnn_model, 10, 0), describe(cnn_model, "classifier", "x", CLASSES))
+    network_files.write(Path("vit"), vit_model.build(10, 0), describe(vit_model, "classifier", "x", CLASSES))
+    network_files.write(Path("cnn"), cnn_model.build(10, 0), describe(cnn_model, "classifier", "x", CLASSES))
     common = ("task=explain", "image=photo.png", "logger=none", "refine=0", "objective.steps=3")
     for file, right, wrong in (
         ("vit", "model.patch_size=7", ["model=vit_tiny", "model=cnn_tiny", "model.mean=[0.5,0.5,0.5]"]),
@@ -237,7 +237,7 @@ def test_a_checkpoint_alone_is_enough_and_contradictions_are_refused(run: Cli, f
 
 def test_a_classifier_to_explain_brings_its_model(run: Cli) -> None:
     model = build(VitParams, plain("task=train", "model.image_size=84")["model"], "model")
-    network_files.write(Path("vit"), build_vit(model, 10, 0), describe(model, "classifier", "x", tuple("0123456789")))
+    network_files.write(Path("vit"), model.build(10, 0), describe(model, "classifier", "x", tuple("0123456789")))
     status, _, err = run("task=train", "checkpoint=vit", "logger=none", "data=mnist_scattered")
     assert (status, err) == (0, "")
     spec = network_files.read_spec(run.folder / "outputs" / "classifier" / "classifier.safetensors")

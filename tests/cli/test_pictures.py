@@ -14,7 +14,7 @@ from tests.composed import plain
 from tests.toolbox import Trap
 from xai.core.settings import build
 from xai.models import files as network_files
-from xai.models.cnn import CnnParams, build_cnn
+from xai.models.cnn import CnnParams
 from xai.models.spec import describe
 from xai.models.weights import read_weights, write_weights
 
@@ -118,7 +118,7 @@ def test_the_class_that_is_asked_for(run: Cli, files: Files) -> None:
 def test_a_cnn_is_explained_by_an_explainer_and_refined(run: Cli) -> None:
     model = build(CnnParams, plain("model=cnn_tiny")["model"], "model")
     spec = describe(model, "classifier", "mnist_scattered", CLASSES)
-    network_files.write(run.folder / "cnn.safetensors", build_cnn(model, 10, 0), spec)
+    network_files.write(run.folder / "cnn.safetensors", model.build(10, 0), spec)
     colours().save(run.folder / "photo.png")
     given = ("task=explain", "model=cnn_tiny", "checkpoint=cnn.safetensors", "image=photo.png", "logger=none")
     status, out, err = run(*given, "target=seven", "refine=1", "refinement.draws=1")

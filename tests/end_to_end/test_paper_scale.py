@@ -27,7 +27,7 @@ from xai.models.dense import DenseExplainer
 from xai.models.explainer import SalvageNetwork, build_decoder
 from xai.models.factory import ClipParams, build_clip, build_explainer
 from xai.models.features import FrozenFeatures
-from xai.models.vit import VitParams, build_vit, maskable
+from xai.models.vit import VitParams
 from xai.papers.ranking.explainers import RankingSettings, RefinedSettings
 from xai.papers.ranking.study import RankingStudy
 from xai.papers.salvage.explainers import SalvageSettings, VitShapleySettings
@@ -135,10 +135,10 @@ def test_networks_of_salvage_at_their_size() -> None:
     model = build(VitParams, OmegaConf.to_container(values.model, resolve=True), "model")
     fit = open_rows(["salvage"], OmegaConf.to_container(values.explainers))[0].params
     with torch.device("meta"):  # shapes without numbers
-        classifier = build_vit(model, 10, 0)
-        assert maskable(model, classifier)(torch.empty(2, 3, 224, 224)).shape == (2, 10)
+        classifier = model.build(10, 0)
+        assert model.maskable(classifier)(torch.empty(2, 3, 224, 224)).shape == (2, 10)
         decoder = build_decoder(fit.decoder, 768, 20, fit.depth, fit.heads)
-        explainer = SalvageNetwork(build_vit(model, 10, 0), decoder, model.mean, model.std)
+        explainer = SalvageNetwork(model.build(10, 0), decoder, model.mean, model.std)
         present, absent = explainer.parts(torch.empty(2, 3, 224, 224))
     assert present.shape == absent.shape == (2, 256, 10)
     assert classifier.reg_token is not None

@@ -31,7 +31,6 @@ from xai.models.dpt import DecoderParams
 from xai.models.evidence import evidence
 from xai.models.features import FrozenFeatures
 from xai.models.maskable import MaskableClassifier, PaintedClassifier
-from xai.models.vit import build_vit
 from xai.ranking.areas import confidence
 from xai.ranking.objective import Question, draw
 
@@ -59,7 +58,7 @@ def explainer(
 
 def learner(objective: Any = FLAT, loss: RankingLoss = LOSS, **shape: Any) -> Ranking:
     asked = classifier(seed=1)
-    made = explainer(build_vit(PARAMS, 3, 0), asked, **shape)
+    made = explainer(PARAMS.build(3, 0), asked, **shape)
     return Ranking(made, asked, MEAN.tolist(), FIT, objective, loss, SEED, "test")
 
 
@@ -262,7 +261,7 @@ class Quarters:
 
 
 def quarters(params: FitParams = FIT, module: Any = Ranking, seed: int = 0, **more: Any) -> Any:
-    made = explainer(build_vit(PARAMS, 4, seed=0), Brightest(), classes=4, scale=4.0)
+    made = explainer(PARAMS.build(4, seed=0), Brightest(), classes=4, scale=4.0)
     if seed:
         made.decoder.last.weight.data += 1
     return module(made, Brightest(), PARAMS.mean, params, FLAT, LOSS, SEED, "test", **more)

@@ -12,7 +12,7 @@ from xai.core.optimisation import FitParams
 from xai.data.module import Batch
 from xai.models.explainer import ExplainerNetwork, MaskTransformer
 from xai.models.timm_vit import MaskableVit
-from xai.models.vit import SmallVit, VitParams, build_vit, maskable
+from xai.models.vit import SmallVit, VitParams
 
 PARAMS = VitParams("tiny", 8, 4, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), tower=SmallVit(8, 1, 2, 2.0, 1, 0.3))
 PLAYERS = 4
@@ -22,16 +22,16 @@ Network = TypeVar("Network", bound=ExplainerNetwork)
 
 def classifier(outputs: int = 3, seed: int = 0) -> MaskableVit:
     """Frozen, and with weights that make its answers depend on what it sees."""
-    network = build_vit(PARAMS, outputs, seed)
+    network = PARAMS.build(outputs, seed)
     generator = torch.Generator().manual_seed(seed)
     for value in network.parameters():
         value.data += 0.5 * torch.randn(value.shape, generator=generator)
-    return maskable(PARAMS, network).eval().requires_grad_(False)
+    return PARAMS.maskable(network).eval().requires_grad_(False)
 
 
 def explainer(kind: type[Network], outputs: int = 3, *, parts: int = 2, seed: int = 0) -> Network:
     """Untrained: its decoder starts at zero. SALVAGE has two parts, ViT-Shapley one."""
-    backbone = build_vit(PARAMS, outputs, seed)
+    backbone = PARAMS.build(outputs, seed)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return kind(backbone, MaskTransformer(8, parts * outputs, 1, 2), PARAMS.mean, PARAMS.std)

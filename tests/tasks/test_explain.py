@@ -25,11 +25,11 @@ from xai.explainers.posthoc.rise import Rise
 from xai.explainers.rows import open_row
 from xai.metrics.functional.perturbation import area, enlarge_map, perturbation_curves
 from xai.models import files
-from xai.models.cnn import CnnParams, build_cnn
+from xai.models.cnn import CnnParams
 from xai.models.explainer import LinearDecoder, SalvageNetwork, ShapleyNetwork
 from xai.models.maskable import Removal, reference_image
 from xai.models.spec import describe
-from xai.models.vit import SmallVit, VitParams, build_vit, maskable
+from xai.models.vit import SmallVit, VitParams
 from xai.papers.ranking.networks import FILE, RankingStages
 from xai.papers.ranking.params import BackboneParams
 from xai.ranking.objective import ObjectiveParams
@@ -61,7 +61,7 @@ def explainer(classes: int = 3, outputs: int | None = None) -> SalvageNetwork:
         torch.manual_seed(0)
         decoder = LinearDecoder(8, 2 * outputs, 1, 2)
         torch.nn.init.normal_(decoder.head.weight)
-    return SalvageNetwork(build_vit(MODEL, outputs, 0), decoder, MODEL.mean, MODEL.std).eval()
+    return SalvageNetwork(MODEL.build(outputs, 0), decoder, MODEL.mean, MODEL.std).eval()
 
 
 def file(tmp_path: Path, network: SalvageNetwork, classes: tuple[str, ...], binary: bool = False) -> Path:
@@ -114,13 +114,13 @@ def with_explainer(**settings: Any) -> PostHocParams:
 
 def trained(tmp_path: Path, model: VitParams | CnnParams) -> tuple[Path, Any]:
     """A classifier with larger weights than a random one, that its answers differ; its file, and itself."""
-    network: nn.Module = build_cnn(model, 3, 0) if isinstance(model, CnnParams) else build_vit(model, 3, 0)
+    network: nn.Module = model.build(3, 0)
     with torch.no_grad():
         for value in network.parameters():
             value.mul_((1.3 if isinstance(model, CnnParams) else 2.0) if value.ndim > 1 else 1.0)
     path = tmp_path / "classifier.safetensors"
     files.write(path, network, describe(model, "classifier", "pets", CLASSES))
-    made = model.maskable(network) if isinstance(model, CnnParams) else maskable(model, network)  # type: ignore[arg-type]
+    made = model.maskable(network)
     return path, made.eval().requires_grad_(False)
 
 
@@ -203,7 +203,7 @@ def test_a_published_network_needs_no_checkpoint_and_sees_the_middle_of_the_pict
 
 def test_an_explainer_without_its_classifier_is_refused_in_one_line(tmp_path: Path, photo: Path) -> None:
     decoder = {"kind": "linear", "depth": 1, "heads": 2}
-    network = ShapleyNetwork(build_vit(MODEL, 3, 0), LinearDecoder(8, 3, 1, 2), MODEL.mean, MODEL.std)
+    network = ShapleyNetwork(MODEL.build(3, 0), LinearDecoder(8, 3, 1, 2), MODEL.mean, MODEL.std)
     files.write(tmp_path / "x", network, describe(MODEL, "vit_shapley", "pets", CLASSES, decoder=decoder))
     with pytest.raises(UserError, match=r"is a vit_shapley: give the classifier\.safetensors of task=train"):
         explained(MODEL, tmp_path / "x", photo, None, CPU, POST_HOC)

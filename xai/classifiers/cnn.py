@@ -6,7 +6,7 @@ from typing import Any
 from xai.classifiers.learned import LearningStages
 from xai.classifiers.params import FastShapParams
 from xai.methods.vit_shapley import VitShapley
-from xai.models.cnn import CnnParams, build_cnn
+from xai.models.cnn import CnnParams
 from xai.models.families import seeded
 from xai.models.unet import FastShapNetwork
 
@@ -20,7 +20,7 @@ class CnnStages(LearningStages):
     def untrained(self, params: Any) -> FastShapNetwork:
         """The explainer before its training; UserError: the network gives no intermediate features."""
         model, grid = self.model, (self.model.grid, self.model.grid)
-        backbone = build_cnn(model, self.outputs, self.seed)
+        backbone = model.build(self.outputs, self.seed)
         with seeded(self.seed):
             return FastShapNetwork(backbone, params.width, self.outputs, grid, model.image_size, model.mean, model.std)
 

@@ -15,7 +15,7 @@ from xai.methods.vit_shapley import VitShapley
 from xai.models.explainer import AnchoredSalvageNetwork, ExplainerNetwork, vit_explainer
 from xai.models.families import seeded
 from xai.models.maskable import MaskableClassifier, Removal
-from xai.models.vit import VitParams, build_vit
+from xai.models.vit import VitParams
 
 
 @dataclass
@@ -41,7 +41,7 @@ class VitStages(LearningStages):
     def untrained(self, params: Any) -> ExplainerNetwork:
         """The explainer before its training, with weights of its own."""
         model, said = self.model, self._said(params)["decoder"]
-        backbone = build_vit(model, self.outputs, self.seed)
+        backbone = model.build(self.outputs, self.seed)
         with seeded(self.seed):
             return vit_explainer(
                 params.kind,

@@ -173,8 +173,18 @@ class CnnParams(NetworkParams):
         return side_of(self.image_size, self.crop)
 
     def build(self, outputs: int, seed: int = 0) -> nn.Module:
-        """See `build_cnn`."""
-        return build_cnn(self, outputs, seed)
+        """The network with random weights.
+
+        Raises:
+            UserError: For a transformer, or settings that timm cannot build.
+        """
+        network = _of_timm(self, seed, num_classes=outputs)
+        if hasattr(network, "patch_embed"):
+            raise UserError(
+                f"model.architecture={self.architecture} is a {type(network).__name__}, a transformer and no "
+                f"convolutional network: use {_VITS}, and give it this architecture"
+            )
+        return network
 
     def maskable(self, network: Any, removal: Removal | None = None) -> MaskableClassifier:
         """A network that is painted over; timm's may be run by several threads."""
@@ -182,10 +192,10 @@ class CnnParams(NetworkParams):
 
     def start(self, outputs: int, seed: int = 0) -> nn.Module:
         """The network with published weights, except for its head; with random ones where there are none."""
-        network = build_cnn(self, outputs, seed)
+        network = self.build(outputs, seed)
         if not self.embedded:
-            weights = published_weights(self)
-            network.load_state_dict(body_of(network, weights, what=f"weights {_source(self)}", model=self.name))
+            what, weights = self._published_weights()
+            network.load_state_dict(body_of(network, weights, what=what, model=self.name))
         return network
 
     def is_published_for(self, classes: Sequence[str]) -> bool:
@@ -193,51 +203,24 @@ class CnnParams(NetworkParams):
         return not self.embedded and tuple(classes) == published_classes()
 
     def published(self, outputs: int) -> nn.Module:
-        """See `published_cnn`."""
-        return published_cnn(self)
+        """The network as it was published, its head included.
 
+        Raises:
+            UserError: There are no weights, or they do not fit: of another architecture, or of other classes.
+        """
+        network = self.build(len(published_classes()))
+        what, weights = self._published_weights()
+        load_weights(network, weights, what=what, model=self.name)
+        return network
 
-def build_cnn(params: CnnParams, outputs: int, seed: int) -> nn.Module:
-    """Build a convolutional network with random weights.
-
-    Raises:
-        UserError: For a transformer, or settings that timm cannot build.
-    """
-    network = _of_timm(params, seed, num_classes=outputs)
-    if hasattr(network, "patch_embed"):
-        raise UserError(
-            f"model.architecture={params.architecture} is a {type(network).__name__}, a transformer and no "
-            f"convolutional network: use {_VITS}, and give it this architecture"
-        )
-    return network
-
-
-def published_weights(params: CnnParams) -> dict[str, Tensor]:
-    """The tensors that a model's weights are, head included, by timm's names.
-
-    Raises:
-        UserError: They cannot be read or fetched.
-    """
-    if params.package is not None:
-        return package_weights(params.package)
-    if params.weights is not None:
-        return read_weights(Path(params.weights), what="weights", require_finite=True).tensors
-    return _of_timm(params, 0, pretrained=True).state_dict()
-
-
-def published_cnn(params: CnnParams) -> nn.Module:
-    """A network as it was published, its head included.
-
-    Raises:
-        UserError: There are no weights, or they do not fit: of another architecture, or of other classes.
-    """
-    network = build_cnn(params, len(published_classes()), 0)
-    load_weights(network, published_weights(params), what=f"weights {_source(params)}", model=params.name)
-    return network
-
-
-def _source(params: CnnParams) -> str:
-    return params.package or params.weights or params.architecture
+    def _published_weights(self) -> tuple[str, dict[str, Tensor]]:
+        """What they are called, and the tensors, head included, by timm's names."""
+        what = f"weights {self.package or self.weights or self.architecture}"
+        if self.package is not None:
+            return what, package_weights(self.package)
+        if self.weights is not None:
+            return what, read_weights(Path(self.weights), what="weights", require_finite=True).tensors
+        return what, _of_timm(self, 0, pretrained=True).state_dict()
 
 
 def _of_timm(params: CnnParams, seed: int, **settings: Any) -> nn.Module:

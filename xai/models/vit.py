@@ -97,20 +97,28 @@ class VitParams(NetworkParams):
         return None if self.weights is None else Path(self.weights)
 
     def build(self, outputs: int, seed: int = 0) -> VisionTransformer:
-        """See `build_vit`."""
-        return build_vit(self, outputs, seed)
+        """The network with random weights, a single output for a binary classifier.
+
+        Raises:
+            UserError: The architecture is no plain ViT, or cuts images in another way than the settings say.
+        """
+        return _build(self, outputs, seed)
 
     def maskable(self, network: Any, removal: Removal | None = None) -> MaskableVit:
-        """See `maskable`."""
-        return maskable(self, network, removal)
+        """A network that drops tokens of removed patches, unless `removal` says otherwise."""
+        return of_ours(MaskableVit(network, self.mean, self.std, removal or Removal("tokens")))
 
     def outputs(self, classes: int) -> int:
         """One logit a class, or a single one of a binary classifier."""
         return outputs_of(classes, self.binary)
 
     def start(self, outputs: int, seed: int = 0) -> VisionTransformer:
-        """The network with its weights; with random ones where there are none."""
-        network = build_vit(self, outputs, seed, published=self.pretrained)
+        """The network with its weights; with random ones where there are none.
+
+        Raises:
+            UserError: As `build`; the weights cannot be fetched or read.
+        """
+        network = _build(self, outputs, seed, published=self.pretrained)
         if self.weights is not None:
             network.load_state_dict(read_body(network, self.weights, what=f"weights {self.weights}", model=self.name))
         return network
@@ -123,23 +131,11 @@ class VitParams(NetworkParams):
         return published is not None and published.num_classes == len(classes) and tuple(classes) == published_classes()
 
     def published(self, outputs: int) -> VisionTransformer:
-        """The network of timm's hub, head included."""
-        return build_vit(self, outputs, 0, published=True)
+        """The network of timm's hub; its head too, where that has as many outputs."""
+        return _build(self, outputs, 0, published=True)
 
 
-def build_vit(params: VitParams, outputs: int, seed: int, *, published: bool = False) -> VisionTransformer:
-    """Build a ViT.
-
-    Args:
-        params: The model.
-        outputs: Width of its head: one logit a class, or a single one for a binary classifier.
-        seed: Of the random weights.
-        published: Take timm's published weights, from its hub; the head's too, where it has as many outputs.
-
-    Raises:
-        UserError: Where the weights cannot be fetched, the architecture is no plain ViT, or cuts images in another way
-            than the settings say.
-    """
+def _build(params: VitParams, outputs: int, seed: int, *, published: bool = False) -> VisionTransformer:
     with seeded(seed):
         network = (
             _small(params, params.tower, outputs) if params.tower is not None else _of_timm(params, outputs, published)
@@ -192,8 +188,3 @@ def _small(params: VitParams, tower: SmallVit, outputs: int) -> VisionTransforme
             tower.position_scale * torch.from_numpy(positions).float()
         )
     return network
-
-
-def maskable(params: VitParams, network: VisionTransformer, removal: Removal | None = None) -> MaskableVit:
-    """A ViT as a maskable classifier; patches are dropped tokens unless `removal` says otherwise."""
-    return of_ours(MaskableVit(network, params.mean, params.std, removal or Removal("tokens")))
