@@ -8,7 +8,7 @@ several raises UserError where their names or shapes differ, and every function 
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from functools import reduce
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from xai.core.errors import UserError
+from xai.core.settings import Share, build, settings
 from xai.models.weights import check_finite, match_weights, printable, read_weights, write_weights
 
 Vector = dict[str, Tensor]
@@ -221,7 +222,7 @@ def optimal_perturbation(hessian: Tensor, gradient: Tensor, alpha: float) -> Ten
     return -(1 - alpha) / alpha * torch.cholesky_solve(gradient[:, None], factor)[:, 0]
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class VectorInfo:
     """Where an explainability vector comes from, kept in its file.
 
@@ -242,22 +243,12 @@ class VectorInfo:
     architecture: str
     base: str
     source: str
-    alpha: float
+    alpha: Share
     seed: int
     ft: str
     ft_star: str
     xai_version: str
     format_version: int = FORMAT_VERSION
-
-    def __post_init__(self) -> None:
-        """Refuse what no vector can be."""
-        numbers: dict[str, tuple[type, ...]] = {"alpha": (float, int), "seed": (int,), "format_version": (int,)}
-        for name, value in asdict(self).items():
-            kinds = numbers.get(name, (str,))
-            if not isinstance(value, kinds) or isinstance(value, bool):
-                raise UserError(f"vector metadata has {name}={printable(repr(value))}: use a {kinds[0].__name__}")
-        if not 0 <= self.alpha <= 1:
-            raise UserError(f"vector metadata has alpha={self.alpha}: use a number in [0, 1]")
 
 
 def save_vector(path: str | Path, vector: Parameters, info: VectorInfo) -> None:
@@ -347,10 +338,7 @@ def _read_info(text: str, label: str) -> VectorInfo:
     if wrong := sorted(names ^ values.keys()):
         few = printable(", ".join(wrong))
         raise UserError(f"{label} has metadata with missing or unknown entries ({few}): get a whole copy")
-    try:
-        return VectorInfo(**values)
-    except UserError as error:
-        raise UserError(f"{label}: {error}") from None
+    return build(VectorInfo, values, f"{label}: metadata")
 
 
 def _wide(value: Tensor) -> Tensor:
