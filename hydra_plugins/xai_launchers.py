@@ -212,8 +212,9 @@ class Slurm(_Commands):
         except (RuntimeError, ValueError) as error:
             raise UserError(f"launcher=slurm cannot submit ({error}): start it where sbatch works") from error
         own = ("timeout_min", "cpus_per_task", "gpus_per_node", "mem_gb")
-        given = {key if key in own else f"slurm_{key}": value for key, value in self._parameters.items()}
-        executor.update_parameters(name=commands[0].run.parent.name, **_said(given))
+        said = {key: value for key, value in self._parameters.items() if value is not None}
+        given = {key if key in own else f"slurm_{key}": value for key, value in said.items()}
+        executor.update_parameters(name=commands[0].run.parent.name, **given)
         shared = threads(self._parameters.get("cpus_per_task") or 1)
         with _programs_say(folder / "slurm.log"):
             try:
@@ -244,10 +245,6 @@ def _programs_say(log: Path) -> Iterator[None]:
             os.dup2(before, 2)
             os.close(before)
             told.setLevel(level)
-
-
-def _said(given: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in given.items() if value is not None}
 
 
 def _wait_in_queue(job: Any) -> int:

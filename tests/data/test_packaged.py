@@ -12,7 +12,6 @@ from torch import Tensor
 from xai.data.glyphs import GLYPHS
 from xai.data.packaged import (
     GlyphParams,
-    MergedClasses,
     NoParams,
     PackagedSet,
     open_digits,
@@ -223,10 +222,3 @@ def test_scenes_are_those_of_the_digits_and_labels_their_parity() -> None:
             assert one is not None
             assert other is not None
             assert torch.equal(one, other)
-
-
-@pytest.mark.parametrize("merged", [[0] * 10, [0, 1] * 4, [0, 2] * 5])
-def test_a_merger_that_loses_classes_is_a_mistake(merged: list[int]) -> None:
-    source = open_mnist_scattered(ScatterParams())
-    with pytest.raises(ValueError, match="must map 10 classes onto 2"):
-        MergedClasses(source, ("even", "odd"), ("{}",), torch.tensor(merged))

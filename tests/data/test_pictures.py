@@ -84,7 +84,7 @@ def test_the_middle_square_comes_first_and_crops_lie_within_it_or_beside(monkeyp
 
 def test_a_package_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match="data=photos needs scikit-learn, which is not installed: pip install scikit-l"):
+    with pytest.raises(UserError, match="data=photos needs the package scikit-learn, which is not installed"):
         PackagedPhotos(PhotosParams(size=32, classes=("a", "b")))
     with pytest.raises(UserError, match=r"data\.classes is not set"):
         PackagedPhotos(PhotosParams(size=32))

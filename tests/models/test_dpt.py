@@ -1,5 +1,5 @@
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from xai.core.errors import UserError
-from xai.models.dpt import CONDITIONINGS, NORMS, DecoderParams, DptDecoder
+from xai.models.dpt import Conditioning, DecoderParams, DptDecoder, Norm
 
 PUBLISHED: dict[str, Any] = {
     "resampling": "learned",
@@ -224,8 +224,8 @@ def literal(
     return convolve(block[11], values)[:, 0] * params.scale
 
 
-@pytest.mark.parametrize("conditioning", CONDITIONINGS)
-@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("conditioning", get_args(Conditioning))
+@pytest.mark.parametrize("norm", get_args(Norm))
 @pytest.mark.parametrize(
     ("shape", "changes"),
     [
@@ -248,7 +248,7 @@ def test_it_is_what_the_paper_says_line_by_line(
     torch.testing.assert_close(found.double(), expected, rtol=1e-3, atol=1e-4 * float(expected.std()))
 
 
-@pytest.mark.parametrize("conditioning", CONDITIONINGS)
+@pytest.mark.parametrize("conditioning", get_args(Conditioning))
 def test_another_class_has_another_map(conditioning: str) -> None:
     made = decoder(replace(TINY, conditioning=conditioning))
     first, second, again = (made(levels(), torch.full((2,), target), picture()) for target in (0, 1, 0))
@@ -266,7 +266,7 @@ def test_the_product_is_zero_where_the_features_are_and_concatenation_is_not() -
     assert not torch.allclose(made(nothing, torch.tensor([2, 2]), picture()), expected)
 
 
-@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("norm", get_args(Norm))
 def test_only_batch_norm_in_training_mixes_the_images_of_a_batch(norm: str) -> None:
     made, targets = decoder(replace(TINY, norm=norm, dropout=0.0)), torch.tensor([0, 1])
     for training in (False, True):

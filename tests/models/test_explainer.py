@@ -191,16 +191,9 @@ def test_decoders_are_built_by_name() -> None:
         assert decoder(tokens().float()).shape == (2, 5, 3)
 
 
-@pytest.mark.parametrize(
-    ("kind", "heads", "message"),
-    [
-        ("unet", 2, r"^decoder=unet is unknown: use .*mask_transformer.*$"),
-        ("linear", 3, r"^heads=3 of a decoder must divide the width of the backbone, 8$"),
-    ],
-)
-def test_decoders_that_cannot_be_built_are_refused(kind: str, heads: int, message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        build_decoder(kind, 8, 3, 1, heads)
+def test_heads_that_do_not_divide_the_width_are_refused() -> None:
+    with pytest.raises(UserError, match=r"^heads=3 of a decoder must divide the width of the backbone, 8$"):
+        build_decoder("linear", 8, 3, 1, 3)
 
 
 @pytest.mark.parametrize("kind", get_args(Decoder))

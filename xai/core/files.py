@@ -1,7 +1,8 @@
-"""Files that are written whole or not at all, disk trouble told in one line, and which files are pictures."""
+"""Files that are written whole or not at all, disk trouble told in one line; which are pictures, where packages lie."""
 
 import errno
 import hashlib
+import importlib.util
 import os
 import secrets
 import stat
@@ -130,3 +131,17 @@ def flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def package_folder(module: str, distribution: str, asked_by: str) -> Path:
+    """Where a package lies that holds files of use here; nothing of it is run.
+
+    Raises:
+        UserError: It is not installed.
+    """
+    found = importlib.util.find_spec(module)
+    if found is None or found.origin is None:
+        raise UserError(
+            f"{asked_by} needs the package {distribution}, which is not installed: pip install {distribution}"
+        )
+    return Path(found.origin).parent

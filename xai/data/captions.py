@@ -1,6 +1,7 @@
 """A stream of captioned glyph scenes, addressed by step: any step can be drawn again, which makes runs resumable."""
 
-from typing import NamedTuple, Protocol
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,13 +11,8 @@ from xai.data.glyphs import GLYPHS, draw_glyphs
 from xai.data.prompts import GLYPH_CAPTIONS
 from xai.data.scatter import ScatterParams, scatter
 
-
-class Tokenizer(Protocol):
-    """Captions to token numbers [T, L]."""
-
-    def __call__(self, texts: list[str]) -> Tensor:
-        """Tokenise."""
-        ...
+Tokenizer = Callable[[list[str]], Tensor]
+"""Captions to token numbers [T, L]."""
 
 
 class CaptionedGlyphs(NamedTuple):

@@ -1,15 +1,13 @@
 """The few photographs that are there without a download: those inside the wheels of scikit-learn and scikit-image."""
 
 import hashlib
-import importlib.util
-from pathlib import Path
 from typing import Annotated
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from xai.core.errors import UserError
+from xai.core.files import package_folder
 from xai.core.settings import Side, settings
 from xai.data.contents import hashes
 from xai.data.images import read_image, to_tensor
@@ -26,6 +24,7 @@ PHOTOS = (
     ("skimage", "data/rocket.jpg"),
 )
 """Where they lie in each package."""
+_DISTRIBUTIONS = {"sklearn": "scikit-learn", "skimage": "scikit-image"}
 
 _PLACES = ((0.5, 0.5), (0.2, 0.5), (0.8, 0.5), (0.5, 0.2), (0.5, 0.8))
 """Where a crop stands between the edges it can touch, across and down: the middle, left, right, top, bottom."""
@@ -61,7 +60,8 @@ class PackagedPhotos(UnlabelledSet):
 
     def __init__(self, params: PhotosParams) -> None:
         super().__init__(params.classes)
-        self._paths = [_folder(package) / name for package, name in PHOTOS]
+        folders = {name: package_folder(name, named, "data=photos") for name, named in _DISTRIBUTIONS.items()}
+        self._paths = [folders[package] / name for package, name in PHOTOS]
         self._params, self.count = params, len(PHOTOS) * params.crops
 
     @property
@@ -79,12 +79,3 @@ class PackagedPhotos(UnlabelledSet):
         side = round(min(image.size) * (_SHARE if crop else 1))
         left, top = (round(place * (edge - side)) for place, edge in zip(_PLACES[crop], image.size, strict=True))
         return to_tensor(image.crop((left, top, left + side, top + side)), self._params.size)
-
-
-def _folder(package: str) -> Path:
-    """Where a package lies; nothing of it is run."""
-    found = importlib.util.find_spec(package)
-    if found is None or found.origin is None:
-        distribution = {"skimage": "scikit-image", "sklearn": "scikit-learn"}[package]
-        raise UserError(f"data=photos needs {distribution}, which is not installed: pip install {distribution}")
-    return Path(found.origin).parent

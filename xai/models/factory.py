@@ -18,7 +18,8 @@ from torch import Tensor
 
 from xai.core.errors import UserError
 from xai.core.settings import FieldError, settings
-from xai.models.clip import SelfExplainingClip, Tokenizer
+from xai.data.captions import Tokenizer
+from xai.models.clip import SelfExplainingClip
 from xai.models.families import Depth, Geometry, Heads, Scale, Text, Width, seeded
 from xai.models.maskable import Removal, of_ours
 from xai.models.weights import match_weights, read_weights
