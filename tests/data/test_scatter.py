@@ -1,7 +1,10 @@
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 
+from xai.core.errors import UserError
 from xai.data.scatter import ScatterParams, cell_masks, scatter, scatter_groups
 
 PLAIN = {"ground": 0.0, "ground_spread": 0.0, "texture": 0.0, "noise": 0.0}
@@ -63,6 +66,26 @@ def test_clutter_is_drawn_but_never_within_a_pixel_of_the_region() -> None:
         rows, columns = region.nonzero().min(0).values, region.nonzero().max(0).values
         near = changed[max(rows[0] - 1, 0) : columns[0] + 2, max(rows[1] - 1, 0) : columns[1] + 2]
         assert not near.any()
+
+
+def test_a_range_of_clutter_draws_a_number_for_each_image() -> None:
+    wide = {"canvas": 84, "cells": 4, **PLAIN}
+    plain = scene(ScatterParams(**wide), count=300)
+    made = scene(ScatterParams(clutter=(0, 3), **wide), count=300)
+    three, none = (scene(ScatterParams(clutter=(n, n), **wide), count=300) for n in (3, 0))
+    assert torch.equal(three.images, scene(ScatterParams(clutter=3, **wide), count=300).images)
+    assert torch.equal(none.images, plain.images)
+    assert torch.equal(made.regions, plain.regions)
+    ink = (made.images - plain.images).clamp(min=0).flatten(1).sum(1)
+    most = (three.images - plain.images).clamp(min=0).flatten(1).sum(1)
+    assert 40 < int((ink == 0).sum()) < 110  # a quarter
+    assert 0.4 < float(ink.sum() / most.sum()) < 0.6
+
+
+@pytest.mark.parametrize("wrong", [-1, 1.0, True, (5, 0), (0, -1), (1,), (0, 1, 2), "3"])
+def test_clutter_is_a_number_or_the_least_and_the_most(wrong: Any) -> None:
+    with pytest.raises(UserError, match=r"least and the most, as \[0, 5\]"):
+        ScatterParams(clutter=wrong)
 
 
 def test_polarity_turns_all_none_or_about_half_of_the_images() -> None:

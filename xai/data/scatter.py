@@ -4,16 +4,28 @@ Where every object sits in the centre, a map that ignores the image (the mean ma
 Scattering takes that shortcut away: position says nothing, so an explanation has to look.
 """
 
-from typing import Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from pydantic import PlainValidator
 from torch import Tensor
 
 from xai.core.settings import Count, FieldError, Share, Side, Whole, settings
 
 _SCENES_AT_ONCE = 64
 """Scenes whose strokes are drawn together: as many as a processor's cache holds."""
+
+
+def _number_or_range(value: Any) -> Any:
+    least, most = value if isinstance(value, list | tuple) and len(value) == 2 else (value, value)
+    if not all(type(each) is int for each in (least, most)) or not 0 <= least <= most:
+        raise ValueError("must be a whole number of at least 0, or the least and the most, as [0, 5]")
+    return tuple(value) if isinstance(value, list) else value
+
+
+Strokes = Annotated[int | tuple[int, int], PlainValidator(_number_or_range)]
+"""So many strokes; or the least and the most of an image."""
 
 
 @settings
@@ -25,7 +37,8 @@ class ScatterParams:
         cells: The object is put into one of cells x cells equal cells.
         object_size: Side of the square the object is drawn in; it must fit into a cell.
         jitter: Largest shift of the object from its place in the cell, towards the canvas' far corner.
-        clutter: Number of distracting strokes, as bright as the object, drawn outside of its region.
+        clutter: Number of distracting strokes, as bright as the object, drawn outside of its region; the least and the
+            most, as [0, 5], draw a number for each image.
         polarity: `light` (bright object on a dark ground), `dark`, or `random` for each image.
         ground: Mean grey level of the ground.
         ground_spread: Standard deviation of that level between images.
@@ -37,7 +50,7 @@ class ScatterParams:
     cells: Count = 2
     object_size: Count = 20
     jitter: Whole = 1
-    clutter: Whole = 0
+    clutter: Strokes = 0
     polarity: Literal["light", "dark", "random"] = "light"
     ground: Share = 0.25
     ground_spread: Share = 0.06
@@ -126,8 +139,11 @@ def _paint(ink: Tensor, taken: Tensor, params: ScatterParams, generator: torch.G
     """Images [N, H, W] of ink: strokes outside of what is `taken` [N, H, W], a ground, a polarity and noise."""
     n, side = len(ink), params.canvas
     clear = _grow(taken)
-    for _ in range(params.clutter):
-        ink = torch.maximum(ink, _stroke(n, side, generator).masked_fill_(clear, 0))
+    least, most = params.clutter if isinstance(params.clutter, tuple) else (params.clutter, params.clutter)
+    number = torch.randint(least, most + 1, (n, 1, 1), generator=generator) if least < most else torch.tensor(most)
+    for drawn in range(most):
+        left_out = clear | (drawn >= number)
+        ink = torch.maximum(ink, _stroke(n, side, generator).masked_fill_(left_out, 0))
     images = _ground(n, params, generator)
     images = images + ink * (1 - images)
     if params.polarity == "dark":
