@@ -63,6 +63,9 @@ class PatchGame:
         self._images, self.device = len(images), images.device
         self._targets = None if targets is None else targets.to(self.device)
         self._tokens = tokens or _TOKENS_AT_ONCE.get(self.device.type, _TOKENS_AT_ONCE["cuda"])
+        # A foreign network may keep something while it runs, and is left to one thread.
+        alone = classifier.foreign or self.device.type != "cpu"
+        self._workers = 1 if alone else max(1, own_cores() // torch.get_num_threads())
         with torch.inference_mode():
             self._encoded = self._encode(images)
 
@@ -94,9 +97,8 @@ class PatchGame:
         order, groups = sort_rows(keep)
         keep, order = keep[order].to(self.device), order.to(self.device)
         rows = Rows(keep, order.div(coalitions.shape[1], rounding_mode="floor"), groups)
-        sorted_values = torch.cat(
-            _map(self._decode, list(split(rows, self._classifier.cost, self._tokens)), not self._classifier.foreign)
-        )
+        chunks = list(split(rows, self._classifier.cost, self._tokens))
+        sorted_values = torch.cat(_map(self._decode, chunks, self._workers))
         values = torch.empty_like(sorted_values)
         values[order] = sorted_values
         return values.reshape(self._images, coalitions.shape[1], *values.shape[1:])
@@ -179,27 +181,24 @@ def _give_way(error: Exception, what: str, *, halvable: bool) -> None:
         torch.cuda.empty_cache()
 
 
-def _map(function: Callable[[Rows], Tensor], chunks: list[Rows], by_threads: bool) -> list[Tensor]:
+def _map(function: Callable[[Rows], Tensor], chunks: list[Rows], workers: int) -> list[Tensor]:
     """Apply a function to chunks of work, on the processor cores that torch's own threads leave idle.
 
     A small network does not fill two cores from within: its operations are over before a second thread has started.
     Whole chunks side by side do, unless each is over in a moment: that is Python for the most part, which runs in one
-    thread at a time. Inference mode and autocast belong to a thread, so every worker enters them anew. A foreign
-    network may keep something while it runs, and is left to one thread.
+    thread at a time. Inference mode and autocast belong to a thread, so every worker enters them anew.
     """
-    device = chunks[0].keep.device.type
-    workers = 1 if device != "cpu" or not by_threads else max(1, own_cores() // torch.get_num_threads())
     if workers == 1 or len(chunks) == 1:
         return [function(chunk) for chunk in chunks]
     start = time.perf_counter()
     first = function(chunks[0])
     if time.perf_counter() - start < _SECONDS_WORTH_A_THREAD:
         return [first, *map(function, chunks[1:])]
-    precision, mixed = torch.get_autocast_dtype(device), torch.is_autocast_enabled(device)
+    precision, mixed = torch.get_autocast_dtype("cpu"), torch.is_autocast_enabled("cpu")
 
     @torch.inference_mode()
     def work(chunk: Rows) -> Tensor:
-        with torch.autocast(device, precision, mixed):
+        with torch.autocast("cpu", precision, mixed):
             return function(chunk)
 
     with ThreadPoolExecutor(workers) as pool:

@@ -18,7 +18,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from xai.core import shards
+from xai.core import locks, shards
 from xai.core.errors import Busy
 from xai.core.shards import Shards, place
 
@@ -165,7 +165,7 @@ def test_waiting_for_others_is_said_once(
 
 
 def test_who_is_impatient_does_what_is_free_and_comes_back_later(folder: Path, journal: Journal) -> None:
-    with shards._claim(folder / "000002.lock") as held:
+    with locks.claimed(folder / "000002.lock") as held:
         assert held
         impatient = Shards(folder, "origin", ROWS, patient=False)
         with pytest.raises(Busy, match="1 blocks"):
@@ -283,11 +283,11 @@ def test_when_the_folder_vanishes_there_is_nothing_left_to_do(folder: Path, jour
 def test_what_happens_between_the_look_and_the_claim_is_seen(
     folder: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch, meanwhile: str, begun: int
 ) -> None:
-    claim = shards._claim
+    claim = locks.claimed
 
     @contextmanager
     def late(path: Path) -> Iterator[bool]:
-        monkeypatch.setattr(shards, "_claim", claim)
+        monkeypatch.setattr(locks, "claimed", claim)
         if meanwhile == "finished":
             work(folder, journal)
         with claim(path) as is_mine:
@@ -295,7 +295,7 @@ def test_what_happens_between_the_look_and_the_claim_is_seen(
                 folder.rename(folder.with_name("elsewhere"))
             yield is_mine
 
-    monkeypatch.setattr(shards, "_claim", late)
+    monkeypatch.setattr(locks, "claimed", late)
     work(folder, journal)
     assert len(journal.lines()) == begun
 

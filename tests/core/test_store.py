@@ -299,7 +299,7 @@ def test_killed_between_manifest_and_rename_nothing_is_made_again(
     assert store.get("classifier", SPEC, refuse).file("weights.bin").read_bytes() == WEIGHTS
 
 
-@pytest.mark.parametrize("step", ["rename", "_remove"])
+@pytest.mark.parametrize("step", ["rename", "remove"])
 def test_a_sealed_partial_that_does_not_hold_is_made_again(
     store: Store, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:

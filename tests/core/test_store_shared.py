@@ -91,7 +91,7 @@ def test_no_scratch_where_the_artifact_lacks_only_its_name(store: Store, monkeyp
 
 
 def test_scratch_never_holds_half_of_what_was_there(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    scratch, seen, remove = share(store), [], artifacts._remove
+    scratch, seen, remove = share(store), [], artifacts.remove
     (scratch / "shard0").write_text("mine")
 
     def watched(path: Path) -> None:
@@ -100,7 +100,7 @@ def test_scratch_never_holds_half_of_what_was_there(store: Store, monkeypatch: p
 
     def make(workdir: Path) -> None:
         make_files(workdir)
-        monkeypatch.setattr(artifacts, "_remove", watched)
+        monkeypatch.setattr(artifacts, "remove", watched)
 
     store.get("classifier", SPEC, make)
     assert seen

@@ -15,6 +15,7 @@ from xai.methods.vit_shapley import VitShapley
 from xai.models.explainer import AnchoredSalvageNetwork, ExplainerNetwork, vit_explainer
 from xai.models.families import seeded
 from xai.models.maskable import MaskableClassifier, Removal
+from xai.models.spec import TokenDecoder
 from xai.models.vit import VitParams
 
 
@@ -40,20 +41,10 @@ class VitStages(LearningStages):
 
     def untrained(self, params: Any) -> ExplainerNetwork:
         """The explainer before its training, with weights of its own."""
-        model, said = self.model, self._said(params)["decoder"]
+        model, shape = self.model, TokenDecoder(**self._said(params)["decoder"])
         backbone = model.build(self.outputs, self.seed)
         with seeded(self.seed):
-            return vit_explainer(
-                params.kind,
-                backbone,
-                self.outputs,
-                model.mean,
-                model.std,
-                decoder=said["kind"],
-                depth=said["depth"],
-                heads=said["heads"],
-                anchored=said["anchored"],
-            )
+            return vit_explainer(params.kind, backbone, self.outputs, model.mean, model.std, shape)
 
     def _module(
         self, network: Any, surrogate: Any, params: SalvageParams | VitShapleyParams, stage: str

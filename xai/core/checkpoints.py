@@ -8,7 +8,6 @@ import io
 import logging
 import math
 import os
-import shutil
 import zipfile
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -21,7 +20,7 @@ from lightning_fabric.plugins.io.checkpoint_io import CheckpointIO
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor, nn
 
-from xai.core.files import write_atomically
+from xai.core.files import remove, write_atomically
 
 BEST = "checkpoint-best.ckpt"
 KEPT = "kept"
@@ -39,8 +38,7 @@ class CheckpointFiles(CheckpointIO):
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = True) -> dict[str, Any]:
         """Everything in the file, on the CPU."""
-        found: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)  # noqa: TID251 - weights only
-        return found
+        return _read(path)
 
     def remove_checkpoint(self, path: Any) -> None:
         """Forget it."""
@@ -62,8 +60,7 @@ def steps_done(path: Path, module: nn.Module) -> int:
         return _checked(path, module)
     except Exception as fault:  # torch has a different one for each way a file can be torn
         aside = path.with_suffix(".damaged")
-        if aside.is_dir():
-            shutil.rmtree(aside)
+        remove(aside)
         os.replace(path, aside)
         why = str(fault) if isinstance(fault, _UnfitError) else "cannot be read"
         logging.getLogger("xai").warning("%s %s: this stage starts anew; the file is put aside", path, why)
@@ -72,13 +69,17 @@ def steps_done(path: Path, module: nn.Module) -> int:
 
 def weights_of(path: Path) -> dict[str, Tensor]:
     """The weights of the module that a checkpoint is of."""
-    found: dict[str, Tensor] = CheckpointFiles().load_checkpoint(path)["state_dict"]
+    return dict(_read(path)["state_dict"])
+
+
+def _read(path: Path, *, mmap: bool = False) -> dict[str, Any]:
+    found: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)  # noqa: TID251 - weights only
     return found
 
 
 def _checked(path: Path, module: nn.Module) -> int:
     _check_bytes(path)
-    found = torch.load(path, weights_only=True, mmap=True)  # noqa: TID251 - weights only
+    found = _read(path, mmap=True)
     if missing := [part for part in _PARTS if part not in found]:
         raise _UnfitError(f"has no {missing[0]}")
     if found["made_by"] != _made_by():
@@ -108,7 +109,7 @@ def _check_kept(path: Path, module: nn.Module) -> None:
     """Weights that were kept before the checkpoint have to be what they were."""
     try:
         _check_bytes(path)
-        fits = _shapes(torch.load(path, weights_only=True, mmap=True)) == _shapes(module.state_dict())  # noqa: TID251
+        fits = _shapes(_read(path, mmap=True)) == _shapes(module.state_dict())
     except Exception:
         fits = False
     if not fits:
@@ -195,14 +196,10 @@ class Keep(Callback):
 
 def kept_weights(folder: Path, name: str) -> dict[str, Tensor]:
     """Weights of the module that `Keep` has written."""
-    found: dict[str, Tensor] = torch.load(folder / name, weights_only=True)  # noqa: TID251 - weights only
-    return found
+    return _read(folder / name)
 
 
 def forget_kept(folder: Path) -> None:
     """Remove what an earlier training has kept, where this one starts anew."""
     for path in folder.glob("checkpoint-*.ckpt"):
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
+        remove(path)

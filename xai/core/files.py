@@ -5,6 +5,7 @@ import hashlib
 import importlib.util
 import os
 import secrets
+import shutil
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -104,6 +105,12 @@ def write_atomically(path: Path, content: bytes | Callable[[Path], object], *, l
         raise
     if lasting:
         flush(path.parent)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a folder with all in it, or a link; what is not there is gone already."""
+    is_folder = path.is_dir() and not path.is_symlink()
+    shutil.rmtree(path) if is_folder else path.unlink(missing_ok=True)
 
 
 @contextmanager

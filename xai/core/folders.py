@@ -56,7 +56,8 @@ def run_folder(final: Path, *, adds: bool = False) -> Iterator[Path]:
     try:
         with explain_disk_errors(final, _ADVICE):
             yield aside
-            _check_same(final, here)
+            if not _is_same(final, here):  # but a link, say, to a user's own folder
+                raise UserError(f"{os.path.relpath(final)} was moved or replaced while the run was at work: {_ADVICE}")
             with _lock(final):
                 _publish(aside, final, adds)
             is_new = False
@@ -110,12 +111,6 @@ def _is_same(final: Path, here: os.stat_result) -> bool:
         return os.path.samestat(os.stat(final), here)
     except OSError:
         return False
-
-
-def _check_same(final: Path, here: os.stat_result) -> None:
-    """Refuse to write where something else stands now, such as a link to a user's own folder."""
-    if not _is_same(final, here):
-        raise UserError(f"{os.path.relpath(final)} was moved or replaced while the run was at work: {_ADVICE}")
 
 
 def _lock(final: Path) -> FileLock:

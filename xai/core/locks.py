@@ -13,8 +13,8 @@ import stat
 import sys
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -81,6 +81,17 @@ def release(descriptor: int) -> None:
         with suppress(OSError):
             os.ftruncate(descriptor, 0)
         _close(descriptor)
+
+
+@contextmanager
+def claimed(path: Path) -> Iterator[bool]:
+    """Hold a lock while the body runs, if it is to be had; yields whether it was."""
+    descriptor = acquire(path)
+    try:
+        yield descriptor is not None
+    finally:
+        if descriptor is not None:
+            release(descriptor)
 
 
 def holder(path: Path, *, short: bool = False) -> str:

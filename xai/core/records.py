@@ -109,7 +109,7 @@ class _Writer:
 
     def _write(self, record: Record) -> None:
         self._written = time.monotonic()
-        write_atomically(self._path, (json.dumps(asdict(record)) + "\n").encode())
+        _write(self._path, record)
 
 
 def record_end(run: Path, before: Record | None, status: int) -> None:
@@ -123,7 +123,11 @@ def record_end(run: Path, before: Record | None, status: int) -> None:
     if status and read_record(run) == before:
         how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
         said = Record("failed", time.time(), error=f"it {how} before it began to work")
-        write_atomically(path_of(run, ".json"), (json.dumps(asdict(said)) + "\n").encode())
+        _write(path_of(run, ".json"), said)
+
+
+def _write(path: Path, record: Record) -> None:
+    write_atomically(path, (json.dumps(asdict(record)) + "\n").encode())
 
 
 def read_record(run: Path) -> Record | None:
@@ -139,8 +143,5 @@ def is_running(path: Path) -> bool:
     """Whether some process holds a lock; looking takes nothing from anybody."""
     if not path.is_file():
         return False
-    hold = locks.acquire(path)
-    if hold is None:
-        return True
-    locks.release(hold)
-    return False
+    with locks.claimed(path) as is_free:
+        return not is_free

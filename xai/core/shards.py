@@ -13,8 +13,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -126,7 +125,7 @@ class Shards:
         """Whether a block is there now; it is not where another process has claimed it, or the folder has vanished."""
         if self._is_there(block, warn=False):
             return True
-        with _claim(self._path(block).with_suffix(".lock")) as is_mine:
+        with locks.claimed(self._path(block).with_suffix(".lock")) as is_mine:
             # The last holder may have finished between the look and the claim.
             if not is_mine or self._is_there(block, warn=True):
                 return is_mine
@@ -213,17 +212,6 @@ def place(environment: Mapping[str, str]) -> tuple[int, int]:
     inner = pair("RANK", "WORLD_SIZE") or pair("SLURM_PROCID", "SLURM_NTASKS") or (0, 1)
     outer = pair("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT", "SLURM_ARRAY_TASK_MIN") or (0, 1)
     return outer[0] * inner[1] + inner[0], outer[1] * inner[1]
-
-
-@contextmanager
-def _claim(path: Path) -> Iterator[bool]:
-    """Hold a lock while the body runs, if it is to be had; yields whether it was."""
-    descriptor = locks.acquire(path)
-    try:
-        yield descriptor is not None
-    finally:
-        if descriptor is not None:
-            locks.release(descriptor)
 
 
 def _digest(tensors: dict[str, Tensor]) -> str:

@@ -17,7 +17,6 @@ import math
 import os
 import re
 import secrets
-import shutil
 import stat
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -43,7 +42,7 @@ from xai.core.entries import (
     verified,
 )
 from xai.core.errors import Busy
-from xai.core.files import TEMPORARY, explain_disk_errors, fingerprint_file, flush, write_atomically
+from xai.core.files import TEMPORARY, explain_disk_errors, fingerprint_file, flush, remove, write_atomically
 
 log = logging.getLogger(__name__)
 
@@ -240,7 +239,7 @@ def _sealed(wanted: Wanted, make: Callable[[Path], float | None], title: str, be
         os.rename(workdir / SCRATCH, workdir / f"{TEMPORARY}{SCRATCH}")
     for path in sorted(workdir.rglob("*")):
         if _is_disposable(path.relative_to(workdir)):
-            _remove(path)
+            remove(path)
     os.rename(workdir, final)
     flush(final.parent)
     flush(final.parent.parent)
@@ -256,7 +255,7 @@ def _prepare(wanted: Wanted) -> float:
     """Make the workdir ready for a try, kept when the same spec left it; returns the seconds of earlier tries."""
     workdir, left, seconds = wanted.workdir, _left_behind(wanted), 0.0
     if left is None:
-        _remove(workdir)
+        remove(workdir)
         workdir.mkdir(parents=True)
     else:
         # A killed try cannot say when it ended, so it is taken to have ended when it last wrote something.
@@ -269,7 +268,7 @@ def _prepare(wanted: Wanted) -> float:
         if is_odd:
             log.warning("%s is neither a file nor a folder, and no part of an artifact: it is removed", path)
         if is_odd or path.name.startswith(TEMPORARY):
-            _remove(path)
+            remove(path)
     started = {"identity": _identity(wanted), "seconds": seconds, "started": time.time(), "try": secrets.token_hex(8)}
     write_atomically(workdir / SPEC, canonical(started).encode())
     return seconds
@@ -277,31 +276,29 @@ def _prepare(wanted: Wanted) -> float:
 
 def _left_behind(wanted: Wanted) -> dict[str, float] | None:
     """When the last try of this spec started, and the seconds of those before it; None where none left its workdir."""
+    left = _said_in(wanted.workdir)
     try:
-        if wanted.workdir.is_symlink():
-            return None
-        left = json.loads(_plain_file(wanted.workdir / SPEC))
-        if canonical(left["identity"]) != canonical(_identity(wanted)):
+        if wanted.workdir.is_symlink() or canonical(left["identity"]) != canonical(_identity(wanted)):
             return None
         seconds = {name: float(left[name]) for name in ("seconds", "started")}
         return seconds if all(map(math.isfinite, seconds.values())) else None
-    except (FileNotFoundError, NotADirectoryError, *UNREADABLE):
+    except UNREADABLE:
         return None
 
 
 def _try_of(wanted: Wanted) -> str:
     """Which try a workdir is of; empty where it is of none."""
+    return str(_said_in(wanted.workdir).get("try", ""))
+
+
+def _said_in(workdir: Path) -> dict[str, Any]:
+    """What a try says of itself in its workdir; nothing where there is none, or what is there cannot be read."""
+    path = workdir / SPEC
     try:
-        return str(json.loads(_plain_file(wanted.workdir / SPEC))["try"])
+        # Of what is no file, such as a pipe, to read would never end.
+        return dict(json.loads(path.read_bytes())) if stat.S_ISREG(path.lstat().st_mode) else {}
     except (FileNotFoundError, NotADirectoryError, *UNREADABLE):
-        return ""
-
-
-def _plain_file(path: Path) -> bytes:
-    """The bytes of a file; ValueError for what is none, such as a pipe, of which to read would never end."""
-    if not stat.S_ISREG(path.lstat().st_mode):
-        raise ValueError(f"{path} is no file")
-    return path.read_bytes()
+        return {}
 
 
 def scratch_folder(workdir: Path) -> Path:
@@ -309,7 +306,7 @@ def scratch_folder(workdir: Path) -> Path:
     scratch = workdir / SCRATCH
     if os.path.lexists(scratch) and (scratch.is_symlink() or not scratch.is_dir()):
         log.warning("%s is no folder: it is removed", scratch)
-        _remove(scratch)
+        remove(scratch)
     scratch.mkdir(exist_ok=True)
     return scratch
 
@@ -364,8 +361,3 @@ def _is_disposable(name: Path) -> bool:
     """Whether a path, relative to the workdir, is dropped when the artifact is whole."""
     top = name.parts[0]
     return top in (SCRATCH, SPEC) or top.startswith("checkpoint") or name.name.startswith(TEMPORARY)
-
-
-def _remove(path: Path) -> None:
-    is_folder = path.is_dir() and not path.is_symlink()
-    shutil.rmtree(path) if is_folder else path.unlink(missing_ok=True)

@@ -6,7 +6,7 @@ not care, would take most of them away from what tells patches apart.
 """
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 from timm.models.vision_transformer import Block, VisionTransformer
@@ -15,6 +15,9 @@ from torch import Tensor, nn
 from xai.core.captum_names import captum_names
 from xai.core.errors import UserError
 from xai.models.maskable import Normalisation, Removal, check_size, class_logits
+
+if TYPE_CHECKING:
+    from xai.models.spec import TokenDecoder
 
 Decoder = Literal["mask_transformer", "linear"]
 
@@ -200,11 +203,7 @@ def vit_explainer(
     outputs: int,
     mean: tuple[float, ...],
     std: tuple[float, ...],
-    *,
-    decoder: str,
-    depth: int,
-    heads: int,
-    anchored: bool = False,
+    shape: "TokenDecoder",
 ) -> ExplainerNetwork:
     """An untrained explainer around a backbone.
 
@@ -214,16 +213,14 @@ def vit_explainer(
         outputs: Width of that head: 1 for a binary classifier.
         mean: Channel means of the input normalisation.
         std: Channel deviations of it.
-        decoder: Its kind, see `build_decoder`.
-        depth: Blocks of the decoder.
-        heads: Attention heads of each.
-        anchored: Whether SALVAGE's phi- is one constant; see `AnchoredSalvageNetwork`.
+        shape: Of the decoder, and whether SALVAGE's phi- is one constant (see `AnchoredSalvageNetwork`).
 
     Raises:
-        UserError: There is no such decoder, or it does not fit.
+        UserError: Heads of the decoder do not divide the width.
     """
-    halves = 2 if kind == "salvage" and not anchored else 1
-    parts = (backbone, build_decoder(decoder, backbone.embed_dim, halves * outputs, depth, heads), mean, std)
-    if anchored:
+    halves = 2 if kind == "salvage" and not shape.anchored else 1
+    decoder = build_decoder(shape.kind, backbone.embed_dim, halves * outputs, shape.depth, shape.heads)
+    parts = (backbone, decoder, mean, std)
+    if shape.anchored:
         return AnchoredSalvageNetwork(*parts, classes=max(2, outputs))
     return SalvageNetwork(*parts) if kind == "salvage" else ShapleyNetwork(*parts)

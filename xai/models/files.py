@@ -58,9 +58,13 @@ class Network:
 
 def write(path: Path, networks: nn.Module | Mapping[str, nn.Module], spec: Spec) -> None:
     """Write a network, or several by name, as safetensors, atomically."""
-    named = {"": networks} if isinstance(networks, nn.Module) else {f"{name}.": part for name, part in networks.items()}
-    tensors = {f"{prefix}{key}": value for prefix, part in named.items() for key, value in part.state_dict().items()}
-    write_weights(path, tensors, {KEY: spec.model_dump_json()})
+    parts = {"": networks} if isinstance(networks, nn.Module) else {f"{name}.": part for name, part in networks.items()}
+    write_weights(path, _state(parts), {KEY: spec.model_dump_json()})
+
+
+def _state(parts: Mapping[str, nn.Module]) -> dict[str, Tensor]:
+    """The tensors of modules, by what the names of each begin with."""
+    return {f"{prefix}{key}": value for prefix, part in parts.items() for key, value in part.state_dict().items()}
 
 
 def read(path: Path, params: Geometry | None = None) -> tuple[Spec | None, dict[str, Tensor]]:
@@ -95,18 +99,7 @@ def build(spec: Spec, removal: Removal | None = None) -> Network:
     outputs = params.outputs(classes)
     inner: Any = params.build(outputs, 0)
     if spec.decoder is not None:
-        shape = spec.decoder
-        explainer = vit_explainer(
-            spec.kind,
-            inner,
-            outputs,
-            params.mean,
-            params.std,
-            decoder=shape.kind,
-            depth=shape.depth,
-            heads=shape.heads,
-            anchored=shape.anchored,
-        )
+        explainer = vit_explainer(spec.kind, inner, outputs, params.mean, params.std, spec.decoder)
         return Network(spec, explainer, None, {"": explainer})
     if spec.unet is not None:
         grid, size = (params.grid, params.grid), params.image_size
@@ -141,10 +134,8 @@ def load(path: Path, params: Geometry | None = None, removal: Removal | None = N
     with torch.device("meta"):
         shell = build(spec, removal)
     what, name = f"checkpoint {path}", spec.model.name
-    state = {
-        f"{prefix}{key}": value for prefix, part in shell.parts.items() for key, value in part.state_dict().items()
-    }
-    tensors = match_weights(tensors, {key: value.shape for key, value in state.items()}, what=what, model=name)
+    expected = {key: value.shape for key, value in _state(shell.parts).items()}
+    tensors = match_weights(tensors, expected, what=what, model=name)
     made = build(spec, removal)
     for prefix, part in made.parts.items():
         own = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}

@@ -3,11 +3,9 @@
 import hashlib
 import json
 import os
-import secrets
 import warnings
 import zipfile
 from collections.abc import Collection, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -19,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from xai.core.errors import UserError
-from xai.core.files import TEMPORARY
+from xai.core.files import write_atomically
 from xai.models.pickles import foreign, foreign_globals, imported, is_textual_pickle
 
 # Where both are held, the averaged weights come first, as in timm: it is they that were evaluated.
@@ -102,23 +100,19 @@ def write_weights(path: str | Path, tensors: Mapping[str, Tensor], metadata: Map
     copies = {k: v.detach().cpu().clone(memory_format=torch.contiguous_format) for k, v in tensors.items()}
     if path.is_dir():
         raise UserError(f"cannot write {printable(str(path))}, it is a directory: give the name of a file in it")
-    # A name that the store knows for what a killed process has left half written.
-    temporary = path.with_name(f"{TEMPORARY}{secrets.token_hex(8)}-{path.name[:100]}")
+
+    def write(place: Path) -> None:
+        place.touch()
+        mode = place.stat().st_mode
+        save_file(copies, place, metadata=dict(metadata))
+        # safetensors leaves files that nobody but their owner reads; the umask decides that here.
+        place.chmod(mode)
+
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.touch(exist_ok=False)
-        mode = temporary.stat().st_mode
-        save_file(copies, temporary, metadata=dict(metadata))
-        # safetensors leaves files that nobody but their owner reads; the umask decides that here.
-        temporary.chmod(mode)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        write_atomically(path, write)
     except (OSError, ValueError, SafetensorError) as error:
         raise UserError(f"cannot write {printable(str(path))} ({_reason(error)}): choose another path") from None
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 def read_metadata(path: str | Path) -> dict[str, str]:
