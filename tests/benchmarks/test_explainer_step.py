@@ -1,13 +1,12 @@
 import re
-from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from benchmarks.explainer_step import ALIKE, BENCHMARK, CONTENDERS, Floor, Step, Training, cases, report
+from benchmarks.explainer_step import ALIKE, BENCHMARK, CONTENDERS, Floor, Step, cases, report
 from benchmarks.harness import Contender, Measurement
-from benchmarks.learned import AttentionMasked, SalvageStep
+from benchmarks.learned import AttentionMasked
 from benchmarks.setup import Setup
 from tests.benchmarks.fakes import row, small
 from xai.models.maskable import Encoded, Rows
@@ -73,31 +72,6 @@ def test_the_floor_passes_as_many_whole_images_as_there_are_coalitions(monkeypat
     torch.testing.assert_close(torch.cat(passed), expected)
 
 
-def test_gradients_are_clipped_as_in_training() -> None:
-    fit = replace(CASE.params.fit, clip=1e-3)
-    work = Training(SalvageStep, replace(CASE, params=replace(CASE.params, fit=fit)), CPU)
-    work.step()
-    norms = [value.grad.norm() for value in work.module.parameters() if value.grad is not None]
-    assert torch.stack(norms).norm().item() == pytest.approx(1e-3, rel=1e-2)
-
-
-def test_a_round_is_so_many_steps_and_a_part_is_one() -> None:
-    work = Training(SalvageStep, CASE, CPU)
-    work.round()
-    assert work.module.taken == CASE.steps
-    assert work.part() == CASE.steps
-    assert work.module.taken == CASE.steps + 1
-    assert work.images == CASE.steps * 4
-
-
-def test_the_first_loss_is_that_before_any_training() -> None:
-    work = Training(SalvageStep, CASE, CPU)
-    first = work.answer().item()
-    assert first == work.loss().item()
-    work.round()
-    assert work.answer().item() == first != work.loss().item()
-
-
 def test_a_row_is_compared_with_the_floor_and_with_vit_shapley() -> None:
     rows = measured()
     rows[1].seconds, rows[2].seconds = {0: 3.0}, {0: 4.0}
@@ -112,18 +86,3 @@ def test_losses_of_the_same_coalitions_have_to_agree(loss: float, faults: int) -
     rows = measured()
     rows[NAMES.index("attention masking")].answer = torch.tensor(loss)
     assert len(report([(CASE, rows)], CPU).faults) == faults
-
-
-def test_other_methods_have_losses_of_their_own() -> None:
-    rows = measured()
-    rows[NAMES.index("own sizes")].answer = rows[NAMES.index("ViT-Shapley")].answer = torch.tensor(2.0)
-    assert report([(CASE, rows)], CPU).faults == ()
-
-
-def test_who_fails_has_a_row_and_a_line_and_others_their_numbers() -> None:
-    rows = measured()
-    rows[0] = Measurement("floor", failure="no memory")
-    found = report([(CASE, rows)], CPU)
-    assert found.faults == ("two narrow layers, CPU, float32, 1 thread: floor failed: no memory",)
-    assert row(found.text, "floor")[1] == "failed"
-    assert row(found.text, "SALVAGE")[1:3] == ["?", "1.00"]

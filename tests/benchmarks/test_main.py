@@ -1,6 +1,3 @@
-import ast
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -8,8 +5,6 @@ import torch
 
 from benchmarks import __main__ as command
 from benchmarks.harness import Report
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def scripts(monkeypatch: pytest.MonkeyPatch, *faults: str) -> list[tuple]:
@@ -79,19 +74,3 @@ def test_an_interrupt_is_no_traceback(monkeypatch: pytest.MonkeyPatch, capsys: p
     monkeypatch.setattr(command, "SCRIPTS", {"kernel_shap": run})
     assert command.main(["--only", "kernel_shap", "--device", "cpu"]) == 130
     assert capsys.readouterr().err.endswith("interrupted\n")
-
-
-def test_the_package_knows_nothing_of_its_benchmarks() -> None:
-    for path in sorted((ROOT / "xai").rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-            assert not [name for name in names if name.split(".")[0] == "benchmarks"], path
-
-
-@pytest.mark.slow
-def test_the_command_measures_in_processes_of_their_own() -> None:
-    command = [sys.executable, "-m", "benchmarks", "--small", "--device", "cpu", "--only", "sinkhorn"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert " ours × plain |" in done.stdout

@@ -55,9 +55,3 @@ def test_packing_that_mixes_a_pair_is_refused(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(Reference, "attend", careless)
     with pytest.raises(AssertionError, match="not close"):
         Packed(CASE, CPU)
-
-
-def test_coalitions_are_complementary_pairs() -> None:
-    design = Packed(CASE, CPU).design
-    assert design.shape == (16, 4)
-    assert torch.equal(design[::2], ~design[1::2])

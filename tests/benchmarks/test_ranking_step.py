@@ -12,7 +12,6 @@ from benchmarks.ranking_step import (
     ALIKE_GRADIENT,
     BENCHMARK,
     CONTENDERS,
-    Floor,
     Ours,
     Published,
     Step,
@@ -70,14 +69,6 @@ def test_ours_and_the_published_way_give_the_same_loss_and_gradient(case: rankin
     assert (gradient - theirs).norm() < 1e-3 * theirs.norm()
 
 
-def test_confidences_depend_on_what_is_taken_away() -> None:
-    work = Published(MAPS, CPU)
-    with torch.no_grad():
-        whole, black = (work.classify(pixels).softmax(1) for pixels in (work.pixels, torch.zeros_like(work.pixels)))
-    assert (whole - black).abs().max() > 0.05
-    assert (whole - 0.1).abs().max() > 0.05
-
-
 def test_the_published_way_passes_every_point_of_both_paths_for_each_class(monkeypatch: pytest.MonkeyPatch) -> None:
     assert passes(Published(MAPS, CPU), monkeypatch) == [2, 10, 10, 10, 10]
 
@@ -87,10 +78,6 @@ def test_ours_passes_what_lies_between_the_ends_once(
     chunked: bool, expected: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert sorted(passes(Ours(chunked, MAPS, CPU), monkeypatch, drawn=0)) == sorted(expected)
-
-
-def test_the_floor_passes_as_many_images_as_lie_between_the_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert passes(Floor(MAPS, CPU), monkeypatch) == [2, 5, 5, 2]
 
 
 @pytest.mark.parametrize("contender", CONTENDERS, ids=lambda contender: contender.name)
@@ -104,23 +91,6 @@ def test_a_whole_step_trains_the_decoder_and_nothing_else(contender: Contender) 
     assert any(not torch.equal(after[name], value) for name, value in decoder.items())
     for network, values in zip(frozen, before, strict=True):
         assert all(torch.equal(value, values[name]) for name, value in network.state_dict().items())
-
-
-def test_a_round_is_a_step_at_each_grid(monkeypatch: pytest.MonkeyPatch) -> None:
-    work, grids = Ours(False, MAPS, CPU), []
-    monkeypatch.setattr(work, "step", lambda drawn: grids.append((drawn.grid, drawn.reference)))
-    work.round()
-    assert grids == [(3, "black"), (5, "mean")]
-    assert work.images == 4
-
-
-def test_the_warm_up_leaves_the_paths_as_long_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
-    work, steps = Published(MAPS, CPU), []
-    loss = work.loss
-    monkeypatch.setattr(work, "loss", lambda *asked: steps.append(work.params.steps) or loss(*asked))
-    work.warm_up()
-    work.step(work.draws[0])
-    assert steps == [3, 5]
 
 
 def test_a_published_way_that_leaves_a_point_out_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,12 +128,3 @@ def test_ours_is_compared_with_the_published_way_in_time_and_memory() -> None:
     assert row(text, "as published")[1:] == ["4.00", "1", "0.5", "–", "8 MiB", "1", "–", "0.50000", "–"]
     assert row(text, "ours")[1:7] == ["1.00", "0.25", "2", "≤ 0.56: met", "3 MiB", "0.38"]
     assert row(text, "ours, in chunks")[2:8] == ["0.75", "0.667", "≤ 0.56: missed", "4 MiB", "0.50", "≤ 0.50: met"]
-
-
-def test_who_fails_has_a_row_and_a_line_and_others_their_numbers() -> None:
-    rows = measured()
-    rows[1] = Measurement("as published", failure="no memory")
-    found = report([(MAPS, rows)], CPU)
-    assert found.faults == ("four narrow layers, CPU, float32, 1 thread: as published failed: no memory",)
-    assert row(found.text, "as published")[1] == "failed"
-    assert row(found.text, "ours")[1:3] == ["1.00", "?"]

@@ -18,12 +18,6 @@ def test_a_card_is_measured_in_both_precisions_where_there_is_one(monkeypatch: p
     assert setups("cpu", 2) == [Setup("cpu", threads=2)]
 
 
-def test_a_title_says_device_precision_and_threads() -> None:
-    assert Setup(threads=1).title == "CPU, float32, 1 thread"
-    assert Setup(threads=4).title == "CPU, float32, 4 threads"
-    assert Setup("cuda", bf16=True).title == "GPU, bfloat16 autocast"
-
-
 @pytest.mark.parametrize(("bf16", "dtype"), [(False, torch.float32), (True, torch.bfloat16)])
 def test_products_have_the_precision_asked_for(bf16: bool, dtype: torch.dtype) -> None:
     with Setup(bf16=bf16).precision():
@@ -50,9 +44,3 @@ def test_a_confined_process_has_its_threads_and_as_many_cores() -> None:
     assert torch.get_num_threads() == 1
     if hasattr(os, "sched_getaffinity"):
         assert len(os.sched_getaffinity(0)) == 1
-
-
-def test_where_the_system_cannot_confine_the_threads_are_limited_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(os, "sched_setaffinity", raising=False)
-    Setup(threads=2).confine()
-    assert torch.get_num_threads() == 2
