@@ -77,12 +77,10 @@ def test_the_page_is_about_one_of_each() -> None:
 
 
 @pytest.mark.slow
-def test_what_is_added_is_a_row_and_a_column_of_studies_and_of_a_comparison(folder: Path) -> None:
+def test_what_is_added_is_a_row_and_a_column_of_a_study_and_of_a_comparison(folder: Path) -> None:
     shown = shlex.split(COMMAND)
     run(folder, *shown, *FAST, path=folder)
     check(folder / "outputs" / "salvage")
-    run(folder, *("study=ranking" if part == "study=salvage" else part for part in shown), *FAST, path=folder)
-    check(folder / "outputs" / "ranking")
     # The explainer by the entry point of an installed package, the others by their names.
     installed = folder / "ideas-1.0.dist-info"
     installed.mkdir()

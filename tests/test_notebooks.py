@@ -20,11 +20,12 @@ def cells(path: Path, kind: str) -> list[str]:
 
 
 def run(path: Path) -> list[Any]:
-    """What the cells come to that end in a value; they are plain Python, but for what installs the package."""
+    """What the cells come to that end in a value, with few masks; plain Python but for what installs the package."""
     scope: dict[str, Any] = {}
     found = []
     for cell in cells(path, "code"):
-        parts = ast.parse(re.sub(r"^(\s*)%pip.*$", r"\1pass", cell, flags=re.MULTILINE))
+        quick = re.sub(r"\b60\b", "8", cell)
+        parts = ast.parse(re.sub(r"^(\s*)%pip.*$", r"\1pass", quick, flags=re.MULTILINE))
         value = parts.body.pop() if isinstance(parts.body[-1], ast.Expr) else None
         exec(compile(parts, path.name, "exec"), scope)
         if isinstance(value, ast.Expr):

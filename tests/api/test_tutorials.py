@@ -20,7 +20,7 @@ QUICK = ("trainer=cpu", "trainer.threads=1")
 SCENES = ("data=digits_cluttered",)
 SMALL = (*SCENES, "model.tower.width=16", "model.tower.depth=1", "model.tower.heads=2", "classifier.fit.epochs=1")
 FEW = (*SCENES, "case.images=4", "pictures=1", "metric.removal.masks=1", "explainers.rise.masks=10")
-BRIEF = ("case.images=10", "transfer.bound_coalitions=8", "pictures=0")
+BRIEF = ("case.images=10", "transfer.bound_coalitions=8", "pictures=0", "gallery=0", "model.pretraining.steps=50")
 
 
 def follow(page: str, scope: dict[str, Any], more: dict[str, tuple[str, ...]]) -> str:

@@ -1,8 +1,6 @@
 import gc
 import math
 import os
-import subprocess
-import sys
 import tempfile
 import weakref
 from collections.abc import Callable
@@ -183,38 +181,6 @@ def test_checkpoints_within_an_epoch_are_as_far_apart_as_asked_for(
     params = FitParams(epochs=2, batch_size=1, learning_rate=1e-3, weight_decay=0.0, warmup=0.0, clip=0.0)
     train(tmp_path, Moving(), params, trainer=replace(CPU, checkpoint_minutes=5.0))
     assert written == [5, 10, 12, 17, 22, 24]
-
-
-KILLED = """
-import sys, time
-from dataclasses import replace
-from pathlib import Path
-from tests.core.test_training import CPU, FIT, Moving, train
-
-class Slow(Moving):
-    def images(self, split, indices, epoch):
-        time.sleep(0.02)
-        print(len(self.seen), flush=True)
-        return super().images(split, indices, epoch)
-
-train(Path(sys.argv[1]), Slow(), replace(FIT, batch_size=1), trainer=replace(CPU, checkpoint_minutes=0.0))
-"""
-
-
-@pytest.mark.slow
-def test_kill_9_within_an_epoch_costs_no_number(tmp_path: Path) -> None:
-    expected = train(tmp_path / "undisturbed", Moving(), replace(FIT, batch_size=1))
-    for steps in (7, 11):
-        command = [sys.executable, "-c", KILLED, str(tmp_path / "killed")]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]) as process:
-            assert process.stdout is not None
-            for _ in range(steps):
-                assert process.stdout.readline()
-            process.kill()
-    resumed = Moving()
-    found = train(tmp_path / "killed", resumed, replace(FIT, batch_size=1), seed=9)
-    assert equal(found, expected)
-    assert len(resumed.seen) <= 48 - 14
 
 
 def test_a_finished_run_that_is_started_again_trains_nothing(tmp_path: Path) -> None:
