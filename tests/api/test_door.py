@@ -94,6 +94,27 @@ def test_half_precision_is_asked_in_its_own() -> None:
         (Plain(), {"removal": "purple"}, "purple"),
         (Plain(), {"removal": "tokens"}, "tokens"),
         ("a network", {}, "Module"),
+        (Returns(lambda logits: logits.sigmoid(), outputs=1), {}, "probabilities=True"),
+        (Returns(lambda logits: logits.sigmoid()), {}, "several labels"),
+        (Plain(), {"probabilities": True}, "that are none"),
+        (Plain(), {"mean": (124, 116, 104), "std": (58, 57, 57)}, "divide both by 255"),
+        (Plain(), {"mean": "imagenet"}, "mean='imagenet'"),
+        (Plain(), {"crop": 0}, "crop=0"),
+        (Plain(), {"crop": 2}, "crop=2"),
+        (Plain(), {"image_size": 32.0}, "image_size=32.0"),
+        (Plain(), {"image_size": 0}, "image_size=0"),
+        (Plain(), {"grid": (0, 4)}, "grid=(0, 4)"),
+        (Plain(), {"grid": "4"}, "grid='4'"),
+        (Plain(), {"device": "gpu7"}, "device=gpu7"),
+        (Plain(), {"device": "meta"}, "device=meta"),
+        (Plain().to("meta"), {}, "load its weights first"),
+        (nn.LazyConv2d(3, 3), {}, "let it see a batch first"),
+        (Plain(), {"crop": "all"}, "crop=all"),
+        (Plain(), {"image_size": (32, 64)}, "images are square"),
+        (Plain(), {"classes": {"a", "b", "c"}}, "is a set: give a list"),  # in no order at all
+        (Plain(), {"classes": {0: "a", 1: "b", 2: "c"}}, "is a dict: give a list"),
+        (Plain(outputs=1), {"classes": ["sick"]}, "1 classes for a network of 1 outputs: give 2 names, of the class"),
+        (Plain(), {"output": lambda logits: logits.scores}, "output=the function finds no part"),
     ],
 )
 def test_what_cannot_be_explained_is_refused_in_a_line(network: Any, settings: dict[str, Any], said: str) -> None:
@@ -135,11 +156,6 @@ def test_images_of_any_kind_are_the_same_images(given: Callable[[Tensor], Any]) 
     torch.testing.assert_close(found, images(), atol=0.5 / 255 + 1e-6, rtol=0)
 
 
-def test_a_file_is_a_picture(tmp_path: Any) -> None:
-    Image.fromarray((255 * np.random.default_rng(0).random((SIZE, SIZE, 3))).astype("uint8")).save(tmp_path / "a.png")
-    assert wrapped(Plain()).pixels(tmp_path / "a.png").shape == (1, 3, SIZE, SIZE)
-
-
 def test_normalised_floats_are_brought_back() -> None:
     model = wrapped(Plain())
     torch.testing.assert_close(model.pixels(normalised(images()), normalised=True), images(), atol=1e-6, rtol=1e-5)
@@ -161,6 +177,10 @@ def test_normalised_floats_are_brought_back() -> None:
         ("nowhere.png", "nowhere.png"),
         (3, "int"),
         ([1, 2], "list of int"),
+        (Image.new("RGB", (0, 0)), "0 x 0 px"),
+        (Image.new("La", (40, 40)), "mode La"),
+        (np.array([object()]), "array of object"),
+        ("nowhere/*.png", "nowhere"),
     ],
 )
 def test_images_that_would_be_misread_are_refused(given: Any, said: str) -> None:
@@ -215,38 +235,6 @@ def test_a_compiled_network_is_a_network(form: Any) -> None:
     torch.testing.assert_close(found, wrapped(Plain()).predict(images()))
 
 
-@pytest.mark.parametrize(
-    ("network", "settings", "said"),
-    [
-        (Returns(lambda logits: logits.sigmoid(), outputs=1), {}, "probabilities=True"),
-        (Returns(lambda logits: logits.sigmoid()), {}, "several labels"),
-        (Plain(), {"probabilities": True}, "that are none"),
-        (Plain(), {"mean": (124, 116, 104), "std": (58, 57, 57)}, "divide both by 255"),
-        (Plain(), {"mean": "imagenet"}, "mean='imagenet'"),
-        (Plain(), {"crop": 0}, "crop=0"),
-        (Plain(), {"crop": 2}, "crop=2"),
-        (Plain(), {"image_size": 32.0}, "image_size=32.0"),
-        (Plain(), {"image_size": 0}, "image_size=0"),
-        (Plain(), {"grid": (0, 4)}, "grid=(0, 4)"),
-        (Plain(), {"grid": "4"}, "grid='4'"),
-        (Plain(), {"device": "gpu7"}, "device=gpu7"),
-        (Plain(), {"device": "meta"}, "device=meta"),
-        (Plain().to("meta"), {}, "load its weights first"),
-        (nn.LazyConv2d(3, 3), {}, "let it see a batch first"),
-        (Plain(), {"crop": "all"}, "crop=all"),
-        (Plain(), {"image_size": (32, 64)}, "images are square"),
-        (Plain(), {"classes": {"a", "b", "c"}}, "is a set: give a list"),  # in no order at all
-        (Plain(), {"classes": {0: "a", 1: "b", 2: "c"}}, "is a dict: give a list"),
-        (Plain(outputs=1), {"classes": ["sick"]}, "1 classes for a network of 1 outputs: give 2 names, of the class"),
-        (Plain(), {"output": lambda logits: logits.scores}, "output=the function finds no part"),
-    ],
-)
-def test_what_is_said_wrongly_of_a_network_is_refused_in_a_line(
-    network: Any, settings: dict[str, Any], said: str
-) -> None:
-    assert said in refusal(lambda: wrapped(network, **settings))
-
-
 def test_a_network_that_writes_into_its_images_spoils_nobodys() -> None:
     class Halves(Plain):
         def forward(self, given: Tensor) -> Any:
@@ -295,19 +283,6 @@ def test_a_network_without_gradients_says_so() -> None:
     assert "choose an explainer that asks for none" in refusal(
         lambda: xai.explain(wrapped(Frozen()), images(), "saliency")
     )
-
-
-@pytest.mark.parametrize(
-    ("given", "said"),
-    [
-        (Image.new("RGB", (0, 0)), "0 x 0 px"),
-        (Image.new("La", (40, 40)), "mode La"),
-        (np.array([object()]), "array of object"),
-        ("nowhere/*.png", "nowhere"),
-    ],
-)
-def test_pictures_that_are_none_are_refused(given: Any, said: str) -> None:
-    assert said in refusal(lambda: wrapped(Plain()).pixels(given))
 
 
 @pytest.mark.parametrize(

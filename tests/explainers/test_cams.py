@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 import pytest
 import pytorch_grad_cam
 import torch
-import torch.nn.functional as F
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor, nn
 
@@ -124,25 +123,6 @@ def channels_of(plain: Plain, images: Tensor) -> Tensor:
     with plain.spot.register_forward_hook(lambda module, inputs, output: kept.append(output)):
         plain(images)
     return kept[0]
-
-
-def test_score_cam_is_its_papers_formula() -> None:
-    model, images = classifier(), pictures(4)
-    plain = Plain(model)
-    mean = torch.tensor(PARAMS.mean).double().reshape(3, 1, 1)
-    maps = []
-    for image, target, cells in zip(images, TARGETS.tolist(), channels_of(plain, images), strict=True):
-        scores = []
-        for channel in cells:
-            mask = F.interpolate(channel[None, None], (16, 16), mode="bilinear", align_corners=True)[0, 0]
-            mask = (mask - mask.min()) / (mask.max() - mask.min())
-            shown = mean + mask * (image - mean)
-            nothing = plain(mean.expand(1, 3, 16, 16))[0, target]
-            scores.append(float(plain(shown[None])[0, target] - nothing))
-        shares = [float(torch.tensor(scores, dtype=torch.float64).softmax(0)[k]) for k in range(len(scores))]
-        maps.append(sum(share * channel for share, channel in zip(shares, cells, strict=True)))
-    found = explainer("score_cam", model).attribute(images, TARGETS)
-    torch.testing.assert_close(found, by_hand(torch.stack(maps)).float(), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("at_once", [16 * 16 * 3, 1 << 24])

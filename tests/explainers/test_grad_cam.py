@@ -81,14 +81,6 @@ def test_it_is_what_the_library_gives_on_a_plain_forward_pass() -> None:
     torch.testing.assert_close(explainer("grad_cam", classifier()).attribute(images, TARGETS), expected)
 
 
-def test_it_is_captums_layer_grad_cam_stretched() -> None:
-    model, images = classifier(), pictures(6)
-    plain = Plain(model)
-    raw = captum.attr.LayerGradCam(plain, plain.spot).attribute(images.requires_grad_(), TARGETS)[:, 0].detach()
-    maps = explainer("grad_cam", model).attribute(pictures(6), TARGETS)
-    torch.testing.assert_close(maps, by_hand(raw).float(), rtol=1e-5, atol=1e-5)
-
-
 class Convolutions(nn.Module):
     """Cells of a last stage are 4 px wide, patches are 8 px wide, and the image is wider than high."""
 

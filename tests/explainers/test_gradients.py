@@ -11,7 +11,7 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from tests.explainers.networks import CASES, TARGETS, Answers, Case, check_maps, clip, cnn
-from tests.explainers.settings import configured, explainer
+from tests.explainers.settings import explainer
 from xai.core.errors import UserError
 from xai.explainers.posthoc import gradients
 from xai.explainers.posthoc.gradients import by_patch, images_at_once
@@ -155,13 +155,6 @@ def test_smoothing_is_not_in_half_precision(name: str) -> None:
     assert raw.dtype == maps.dtype == torch.float32
     expected = [gaussian_filter(one.double(), 1, mode="mirror", radius=3) for one in raw]
     np.testing.assert_allclose(maps.numpy(), np.stack(expected), atol=1e-6 * raw.abs().max().item())
-
-
-@BOTH
-def test_the_settings_say_what_the_map_is_of(name: str) -> None:
-    assert configured(name, resolution="pixel").of_pixels
-    assert not configured(name).of_pixels
-    assert not configured("grad_cam").of_pixels
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -15,7 +15,6 @@ from tests.explainers.networks import CASES, TARGETS, Answers, Case, check_maps,
 from tests.explainers.settings import configured, explainer, small_clip, small_pictures
 from tests.toolbox import randn, refusal
 from xai.core.errors import UserError
-from xai.explainers.posthoc import gradients
 from xai.explainers.posthoc.integrated_gradients import (
     ExpectedGradients,
     ExpectedGradientsParams,
@@ -222,15 +221,6 @@ def test_from_one_baseline_it_estimates_integrated_gradients() -> None:
     )
     found = made(case, background, samples=1000, resolution="pixel").attribute(case.images, TARGETS)
     assert (found - expected.sum(1)).norm() < 0.05 * expected.sum(1).norm()
-
-
-def test_how_many_pass_at_once_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    case = CASES["cnn"]()
-    ours = made(case, others(case), samples=5)
-    expected = ours.attribute(case.images, TARGETS)
-    for count in (1, 3, 9):
-        monkeypatch.setitem(gradients._PIXELS_AT_ONCE, "cpu", count * case.images[0, 0].numel())
-        torch.testing.assert_close(ours.attribute(case.images, TARGETS), expected)
 
 
 def test_baselines_are_training_images_of_the_size_of_the_classifiers() -> None:

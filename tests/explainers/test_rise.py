@@ -10,7 +10,7 @@ from tests.explainers.networks import TARGETS as FOUR_TARGETS
 from tests.explainers.networks import cnn
 from tests.explainers.settings import configured, explainer, small_clip, small_pictures
 from tests.shapley.tables import all_rows, codes
-from tests.toolbox import refusal, seeded
+from tests.toolbox import seeded
 from xai.explainers.posthoc.rise import RiseParams, draw, rise, smooth_masks
 from xai.models.maskable import Removal
 
@@ -123,12 +123,6 @@ def test_the_explainer_asks_the_classifier_with_the_masks_it_draws(output: str, 
             torch.testing.assert_close(found[image].flatten()[patch].double(), expected, rtol=1e-4, atol=1e-6)
 
 
-def test_masks_are_drawn_anew_for_each_call() -> None:
-    ours, images, generator = explainer("rise", small_clip(), masks=20), small_pictures(2), torch.Generator()
-    first, second = (ours.attribute(images, TARGETS, generator) for _ in range(2))
-    assert not torch.equal(first, second)
-
-
 def test_the_file_of_the_configuration_is_the_papers_probability() -> None:
     params = configured("rise")
     assert isinstance(params, RiseParams)
@@ -190,7 +184,3 @@ def test_it_is_equation_6_on_blended_images(normalise: bool, output: str) -> Non
         torch.testing.assert_close(found[image], total / (shown if normalise else masks * 0.4))
     patches = explainer("rise_smooth", case.model, **settings).attribute(case.images, FOUR_TARGETS, seeded(3))
     torch.testing.assert_close(patches, found.unflatten(2, (5, 4)).unflatten(1, (2, 6)).mean((2, 4)))
-
-
-def test_an_unknown_baseline_is_refused() -> None:
-    assert "baseline=purple is unknown: use black, mean, blur" in refusal(configured, "rise_smooth", baseline="purple")

@@ -82,15 +82,6 @@ def test_kernel_shap_draws_anew_for_each_call_and_meets_efficiency() -> None:
         torch.testing.assert_close(maps.sum((1, 2)).double(), full - empty, rtol=1e-4, atol=1e-4)
 
 
-def test_two_coalitions_are_enough_and_independent_draws_may_be_odd_in_number() -> None:
-    for changes in ({"coalitions": 2}, {"sampler": "shapley_kernel", "coalitions": 5}):
-        assert configured("kernel_shap", **changes).coalitions == changes["coalitions"]
-
-
-def test_coalitions_are_paired_unless_said_otherwise() -> None:
-    assert KernelShapParams("logit", Removal(), 10, None).sampler == "leverage"
-
-
 def test_training_images_may_cost_less_than_those_that_are_measured_against() -> None:
     params = configured("kernel_shap", coalitions=10, evaluation_coalitions=30)
     assert isinstance(params, KernelShapParams)

@@ -3,8 +3,6 @@ import pytest
 import torch
 from torch import Tensor
 
-import xai
-from tests.api.networks import MEAN, SIZE, STD, Plain, images
 from tests.explainers.networks import CASES, TARGETS, Answers, Case, check_maps
 from tests.explainers.settings import configured, explainer
 from tests.toolbox import refusal
@@ -94,12 +92,3 @@ def test_the_variance_of_one_copy_is_refused() -> None:
     assert refusal(configured, "vargrad", samples=1) == (
         "explainers.vargrad.samples=1 must be at least 2 for statistic=variance"
     )
-
-
-def test_the_face_explains_a_network_of_somebody_else_by_its_name() -> None:
-    model = xai.wrap(Plain(), mean=MEAN, std=STD, image_size=SIZE, grid=(4, 4))
-    found = xai.explain(model, images(3), "smoothgrad", samples=4)
-    assert found.shape == (3, 4, 4)
-    assert found.flatten(1).std(1).gt(0).all()
-    assert torch.equal(found, xai.explain(model, images(3), "smoothgrad", samples=4))
-    assert not torch.allclose(found, xai.explain(model, images(3), "vargrad", samples=4))

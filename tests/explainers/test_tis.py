@@ -10,7 +10,7 @@ from tests.explainers.networks import TARGETS
 from tests.explainers.own_passes import Own, own
 from tests.explainers.settings import explainer
 from tests.models.tiny_vit import masked_out
-from tests.toolbox import randn, refusal
+from tests.toolbox import randn
 from xai.explainers.posthoc.tis import highest, kmeans, tis
 from xai.models.maskable import Removal
 
@@ -63,9 +63,3 @@ def test_a_mask_that_does_not_count_changes_nothing() -> None:
     values, masks = torch.tensor([[1.0, 3.0, 8.0]]), torch.tensor([[[1, 1, 0, 0], [1, 0, 0, 0], [0, 0, 1, 1]]]).bool()
     counted = torch.tensor([[True, True, False]])
     assert tis(values, masks, counted).tolist() == [[2, 1, 2, 2]]
-
-
-def test_the_ratio_is_a_share() -> None:
-    assert refusal(explainer, "tis", own("clip").model, ratio=1.0).startswith(
-        "explainers.tis.ratio=1.0 must be below 1"
-    )

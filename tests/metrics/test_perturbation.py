@@ -84,24 +84,6 @@ def test_curves_are_the_transcription(steps: int, references: int) -> None:
                 torch.testing.assert_close(curve[image, :, column], torch.tensor(values).double(), rtol=1e-6, atol=1e-9)
 
 
-def test_a_linear_classifier_by_hand() -> None:
-    # Two classes whose odds are 2^n with n pixels of the white image left, and a black reference.
-    white, order = torch.ones(1, 3, 2, 2), torch.tensor([[[4.0, 3.0], [2.0, 1.0]]])
-
-    def classify(images: Tensor) -> Tensor:
-        odds = images.mean(1).flatten(1) @ torch.tensor([1.0, 0.0, 1.0, 2.0]) * math.log(2)
-        return torch.stack([odds, torch.zeros_like(odds)], dim=1)
-
-    classes, black = torch.tensor([[0, 1]]), torch.zeros(1, 3, 2, 2)
-    curves = F.perturbation_curves(classify, white, order, classes, black, seeded(), steps=5)
-    deletion, insertion = [16 / 17, 8 / 9, 8 / 9, 4 / 5, 1 / 2], [1 / 2, 2 / 3, 2 / 3, 4 / 5, 16 / 17]
-    torch.testing.assert_close(curves.deletion[0, :, 0], torch.tensor(deletion).double(), rtol=1e-6, atol=0)
-    torch.testing.assert_close(curves.insertion[0, :, 0], torch.tensor(insertion).double(), rtol=1e-6, atol=0)
-    torch.testing.assert_close(curves.deletion.sum(-1), torch.ones(1, 5, dtype=torch.float64))
-    by_hand = ((16 / 17 + 1 / 2) / 2 + 8 / 9 + 8 / 9 + 4 / 5) / 4
-    assert F.area(curves.deletion[0, :, 0]).item() == pytest.approx(by_hand, rel=1e-6)
-
-
 @pytest.mark.parametrize(("height", "width", "steps"), [(5, 8, 21), (10, 10, 5)])
 def test_points_are_those_of_pytorch_grad_cam(height: int, width: int, steps: int) -> None:
     # Where every share is a whole number of pixels; its percentile 100 removes a pixel, where our share 0 removes none.

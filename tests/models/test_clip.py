@@ -100,13 +100,6 @@ def test_a_reference_of_ones_own_is_what_shows(shape: tuple[int, ...]) -> None:
     torch.testing.assert_close(model(images, keep), model.explain(painted).logits, **EXACT)
 
 
-def test_a_reference_that_does_not_broadcast_is_refused() -> None:
-    given, behind = classifier(), torch.zeros(2, 3, 16, 16, dtype=torch.float64)
-    model = SelfExplainingClip(given.visual, given.head, 1.0, PARAMS.mean, PARAMS.std, Removal("pixels"), behind)
-    with pytest.raises(UserError, match=r"^the reference is \[2, 3, 16, 16\]: it must broadcast to \[1, 3, 16, 16\]$"):
-        model(pictures(2))
-
-
 def test_a_tower_with_layer_scale_drops_tokens_too() -> None:
     settings = {"layers": 3, "width": 16, "head_width": 8, "patch_size": 4, "image_size": 16, "ls_init_value": 0.5}
     text = CLIPTextCfg(context_length=4, vocab_size=9, width=8, heads=1, layers=1)

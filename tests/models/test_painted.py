@@ -42,13 +42,6 @@ def test_a_reference_of_ones_own_is_what_shows(shape: tuple[int, ...]) -> None:
     torch.testing.assert_close(painted(Removal("pixels", "black"), behind)(images(), keep), expected, **EXACT)
 
 
-@pytest.mark.parametrize("shape", [(8, 3, 12, 20), (3, 20, 12), (2,), (1, 1, 3, 12, 20)], ids=str)
-def test_a_reference_that_does_not_broadcast_is_refused(shape: tuple[int, ...]) -> None:
-    with pytest.raises(UserError) as caught:
-        painted(reference=torch.zeros(shape))(images())
-    assert str(caught.value) == f"the reference is {list(shape)}: it must broadcast to [1, 3, 12, 20]"
-
-
 def test_a_network_of_torchvision_is_explained_as_it_is() -> None:
     with seeded():
         network = resnet18(weights=None, num_classes=5).eval().requires_grad_(False)

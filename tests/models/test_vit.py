@@ -59,12 +59,6 @@ def test_an_architecture_of_timm_is_built_for_the_size_of_the_images() -> None:
     assert TIMM.maskable(TIMM.build(3, 0), Removal("pixels")).removal == Removal("pixels")
 
 
-@pytest.mark.parametrize(("outputs", "classes"), [(3, 3), (1, 2)])
-def test_a_head_with_one_output_answers_for_two_classes(outputs: int, classes: int) -> None:
-    model = SMALL.maskable(SMALL.build(outputs, 0))
-    assert model(torch.rand(2, 3, 12, 12)).shape == (2, classes)
-
-
 def test_the_width_of_a_head() -> None:
     assert [outputs_of(10, False), outputs_of(2, False), outputs_of(2, True)] == [10, 2, 1]
     assert refusal(outputs_of, 10, True) == "model.binary=true needs a data set of two classes, this one has 10"

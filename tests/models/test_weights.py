@@ -414,12 +414,6 @@ def test_match_weights() -> None:
     assert "1 of 2 here are unexpected (visual.conv1.weight)" in text
 
 
-def test_match_weights_of_nothing() -> None:
-    match_weights({}, {}, model="m")
-    with pytest.raises(UserError, match="1 of its 1 tensors are missing"):
-        match_weights({}, {"a": torch.Size([])}, model="m")
-
-
 def test_fingerprint_ignores_order_and_layout() -> None:
     original = tensors()
     reordered = dict(reversed(original.items()))
@@ -445,13 +439,6 @@ def test_fingerprint_ignores_order_and_layout() -> None:
 )
 def test_fingerprint_sees_names_types_shapes_and_bytes(change: dict[str, Tensor]) -> None:
     assert fingerprint({**tensors(), **change}) != fingerprint(tensors())
-
-
-def test_fingerprint_survives_the_file(tmp_path: Path) -> None:
-    write_weights(tmp_path / "w.safetensors", tensors(), {})
-    torch.save(tensors(), tmp_path / "w.pt")
-    assert fingerprint(read_weights(tmp_path / "w.safetensors").tensors) == fingerprint(tensors())
-    assert fingerprint(read_weights(tmp_path / "w.pt").tensors) == fingerprint(tensors())
 
 
 def test_values_cannot_pose_as_another_tensor() -> None:

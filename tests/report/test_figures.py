@@ -1,13 +1,10 @@
 """Figures draw what the frames hold: the numbers of their artists are looked at, not their pixels."""
 
-import itertools
 import re
 
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.text import Text
 
 from tests.report.study_frames import (
     COLUMNS,
@@ -212,24 +209,6 @@ def test_cost_against_quality_names_each_row_once_and_joins_what_nothing_cheaper
     assert sorted(labels) == sorted(study().scores["label"].unique())
     joined = lines_of(axes)["nothing cheaper is better"]
     np.testing.assert_allclose(joined, [[5.5, 45], [6.0, 52], [1500.0, 52]])
-
-
-def test_names_of_many_rows_of_nearly_the_same_cost_hide_each_other_nowhere():
-    generator = np.random.default_rng(0)
-    rows = {f"explainer number {n}": {"srg": float(v)} for n, v in enumerate(generator.uniform(0.1, 0.9, 24))}
-    costs = pd.DataFrame(line(name) | {"passes": float(1 + n % 3)} for n, name in enumerate(rows))
-    source = Source(scores(rows, seeds=(0,)), costs=costs, columns=COLUMNS)
-    figure = draw({"figure": "cost_quality", "metric": "srg", "cost": "passes"}, source)
-    renderer = FigureCanvasAgg(figure).get_renderer()
-    (axes,) = figure.axes
-    boxes = []
-    for text in axes.texts:
-        text.update_positions(renderer)
-        boxes.append(Text.get_window_extent(text, renderer))
-    assert len(boxes) == len(rows)
-    assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
-    # A label that found no place beside its point is led to it.
-    assert any(text.arrow_patch is not None for text in axes.texts)
 
 
 def test_agreement_of_metrics_turns_each_so_that_higher_is_better_and_leaves_controls_out():

@@ -99,11 +99,6 @@ def test_a_page_says_all_it_was_given(tmp_path):
         assert part in said
 
 
-def test_parts_with_nothing_in_them_have_no_heading(tmp_path):
-    path = write_page(tmp_path / "a.html", Page("Empty", parts=[Part("The tables")], made={"commit": "abc"}))
-    assert re.findall("<h2[^>]*>(.*)</h2>", path.read_text()) == ["How this was made"]
-
-
 def test_what_was_typed_may_be_anything(tmp_path):
     typed = "xai image='\udcff<img src=x onerror=alert(1)>\n.png'"
     text = write_page(tmp_path / "a.html", Page("A", command=typed)).read_text(encoding="utf-8")
@@ -144,11 +139,6 @@ def test_the_headline_trusts_nothing_that_was_not_shown(best, said):
     sentences = compared(study(), "srg", best)
     assert said in sentences[0]
     assert not any(sentence.startswith("Trust") for sentence in sentences)
-
-
-def test_the_headline_of_one_seed_says_so():
-    frame = study().scores
-    assert "with one seed" in compared(Source(frame[frame["seed"] == 0], columns=COLUMNS), "srg", FOUND)[-1]
 
 
 def transfer(**errors: float) -> Source:

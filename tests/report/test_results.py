@@ -15,7 +15,7 @@ from xai.core.errors import UserError
 from xai.metrics import registry as metrics
 from xai.report.layout import read_table
 from xai.report.present import Shown
-from xai.report.results import Origin, machine, write_results
+from xai.report.results import Origin, write_results
 from xai.report.sheets import as_markdown, sheet_of
 from xai.report.tables import build_tables, published_table
 from xai.study.claims import Claim, Claims, judge, table_of
@@ -96,12 +96,6 @@ def test_no_digit_is_lost_on_the_way(results):
     assert kept["mean"].dropna().tolist() == [value for value in cells if value == value]
     assert set(kept["table"]) == {"salvage_table1"}, "what the paper printed was not measured"
     assert yaml.safe_load((folder / "toy" / "about.yaml").read_text())["seeds"] == [0, 1, 2]
-
-
-def test_the_origin_names_this_machine():
-    origin = Origin.here("make toy", 1, [0])
-    assert machine() in str(origin)
-    assert origin.commit in str(origin)
 
 
 def test_the_origin_names_the_commits_that_made_the_runs_rather_than_todays():

@@ -217,12 +217,6 @@ def test_every_view_has_the_same_numbers():
     assert all(note in markdown for note in sheet.notes)
 
 
-def test_markdown_tables_have_one_number_of_columns():
-    table = [line for line in as_markdown(sheet_of(only(MEASURED))).splitlines() if line.startswith("|")]
-    assert len(table) == 2 + 4
-    assert {line.count(" | ") for line in table} == {1}
-
-
 def test_labels_cannot_write_html():
     assert "<b>" not in as_html(sheet_of(only(MEASURED.assign(label="<b>bold</b>"))))
 
@@ -305,19 +299,3 @@ def test_a_table_may_be_like_another(tmp_path):
         read_table(tmp_path / "c.yaml")
     with pytest.raises(UserError, match="did you mean columns"):
         build(TableParams, {"colums": []}, "a")
-
-
-def test_a_narrow_terminal_has_columns_below_each_other_rather_than_anything_that_is_cut_off():
-    names = [f"metric_{n}" for n in range(10)]
-    given = frame(*(drawn({"ours": 0.5, "rise": 0.3}, name) for name in names))
-    rows = {"ours": RowParams(label="Fine-tuned on source and target", symbol=Symbol("ft"))}
-    sheet = sheet_of(only(given, TableParams(rows=rows)))
-    entries = [entry for part in sheet.parts for line in part.lines for entry in line.entries]
-    for width in (200, 80, 40):
-        text = printed(sheet, width)
-        assert all(len(line.rstrip()) <= width for line in text.splitlines())
-        assert "…" not in text
-        assert all(entry.text in text and f"±{entry.small}" in text for entry in entries)
-        assert all(word in text for word in (*names, "Fine-tuned", "source", "target"))
-    assert printed(sheet, 200).count("target") == 1
-    assert printed(sheet, 80).count("target") > 1
