@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 
 from tests.toolbox import refusal
-from xai.data.fashion import FashionParams, FashionSet, open_fashion_scattered
+from xai.data.fashion import FashionParams, open_fashion_scattered
+from xai.data.packaged import PackagedSet
 from xai.data.registry import SPLITS
 
 RNG = np.random.default_rng(0)
@@ -27,7 +28,7 @@ def write(root: Path, pixels: np.ndarray = PIXELS, labels: np.ndarray = LABELS, 
         path.write_bytes(gzip.compress(idx(values)) if packed else idx(values))
 
 
-def opened(root: Path, **given: object) -> FashionSet:
+def opened(root: Path, **given: object) -> PackagedSet:
     params = FashionParams(root=str(root), **{"images": 200, **CLEAN, **given})  # type: ignore[arg-type]
     return open_fashion_scattered(params)  # type: ignore[return-value]
 

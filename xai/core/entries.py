@@ -6,7 +6,7 @@ import math
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,16 +92,12 @@ class DamageError(Exception):
     """A directory is there but is not the intact artifact it should be; the message says why."""
 
 
-def keys_in(spec: Any) -> Iterator[str]:
-    """Keys of the artifacts that a spec names: whatever reads like one."""
-    if isinstance(spec, Mapping):
-        for each in spec.values():
-            yield from keys_in(each)
-    elif isinstance(spec, list | tuple):
-        for each in spec:
-            yield from keys_in(each)
-    elif isinstance(spec, str) and KEY.fullmatch(spec):
-        yield spec
+def keys_in(spec: Any) -> list[str]:
+    """Keys of the artifacts that a spec names, each once: whatever reads like one."""
+    if isinstance(spec, Mapping | list | tuple):
+        parts = spec.values() if isinstance(spec, Mapping) else spec
+        return list(dict.fromkeys(key for part in parts for key in keys_in(part)))
+    return [spec] if isinstance(spec, str) and KEY.fullmatch(spec) else []
 
 
 def intact(wanted: Wanted, path: Path) -> Artifact | None:

@@ -13,7 +13,7 @@ from PIL import Image
 from pytorch_lightning.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 
 from xai.core.csv_files import read_csv
-from xai.core.entries import MANIFEST, Artifact, keys_in
+from xai.core.entries import MANIFEST, keys_in
 from xai.core.store import Store
 
 _LARGEST_TABLE = 1 << 19
@@ -62,7 +62,7 @@ def publish(logger: Logger | Literal[False], folder: Path, store: Store) -> None
 def lineage(store: Store) -> pd.DataFrame:
     """A line for each artifact that a run has used: `kind`, `key`, `made` here or found, `seconds`, `made_from`."""
     lines = [
-        (each.kind, each.key, each in store.made, each.seconds, " ".join(dict.fromkeys(keys_in(each.spec))))
+        (each.kind, each.key, each in store.made, each.seconds, " ".join(keys_in(each.spec)))
         for each in (*store.found, *store.made)
     ]
     return pd.DataFrame(lines, columns=["kind", "key", "made", "seconds", "made_from"])
@@ -96,7 +96,8 @@ def _graph_to_wandb(logger: WandbLogger, store: Store) -> None:
     for each in (*store.found, *store.made):
         if each.kind in _NUMBERS:
             continue
-        artifact = wandb.Artifact(f"{each.kind}-{each.key}", type=each.kind, metadata=_about(each))
+        about = {"folder": str(each.path), "seconds": each.seconds, "made_from": keys_in(each.spec)}
+        artifact = wandb.Artifact(f"{each.kind}-{each.key}", type=each.kind, metadata=about)
         artifact.add_file(str(each.path / MANIFEST))
         if each in store.made:
             run.log_artifact(artifact)
@@ -113,11 +114,6 @@ def _of_artifact(name: str) -> str:
     if len(plain) <= _LONGEST_NAME:
         return plain
     return f"{hashlib.sha256(name.encode()).hexdigest()[:12]}-{plain[-100:]}"
-
-
-def _about(artifact: Artifact) -> dict[str, Any]:
-    made_from = list(dict.fromkeys(keys_in(artifact.spec)))
-    return {"folder": str(artifact.path), "seconds": artifact.seconds, "made_from": made_from}
 
 
 def _as_code(values: Any) -> str:

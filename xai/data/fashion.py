@@ -35,19 +35,8 @@ class FashionParams(ScatterParams):
     images: Annotated[int, Field(ge=_FEWEST)] = 5000
 
 
-class FashionSet(PackagedSet):
-    """Scattered clothes. The pixels come from the machine, so they are part of what a result was made from."""
-
-    @property
-    def fingerprint(self) -> str:
-        """Changes with the images and their labels."""
-        digest = hashlib.sha256(self._labels.numpy().tobytes())
-        digest.update(self._pixels.numpy().tobytes())
-        return digest.hexdigest()[:20]
-
-
 @register("fashion_scattered", f"Fashion-MNIST of Debian's {_PACKAGE}, scattered, with its region", FashionParams)
-def open_fashion_scattered(params: FashionParams) -> FashionSet:
+def open_fashion_scattered(params: FashionParams) -> PackagedSet:
     """Clothes at the object size, scattered.
 
     Raises:
@@ -71,5 +60,7 @@ def open_fashion_scattered(params: FashionParams) -> FashionSet:
             f"data=fashion_scattered: {paths[1]} has fewer than {count} images of some class: lower data.images"
         )
     rows = (rank_in_class(labels.long(), SPLIT_SEED) < count).nonzero().flatten()
-    objects = resize(pixels[rows].float() / 255, params.object_size)
-    return FashionSet(objects, labels[rows].long(), "fashion", params, FASHION)
+    objects, kinds = resize(pixels[rows].float() / 255, params.object_size), labels[rows].long()
+    digest = hashlib.sha256(kinds.numpy().tobytes())
+    digest.update(objects.numpy().tobytes())
+    return PackagedSet(objects, kinds, "fashion", params, FASHION, digest.hexdigest()[:20])

@@ -48,6 +48,7 @@ class PackagedSet:
         prompts: Name of the prompt templates.
         params: Where to scatter the objects, or None to leave them centred and as large as they are.
         classes: The class names.
+        fingerprint: Of what the machine brings and not a package: it is part of what a result was made from.
     """
 
     def __init__(
@@ -57,8 +58,9 @@ class PackagedSet:
         prompts: str,
         params: ScatterParams | None,
         classes: Sequence[str] = DIGITS,
+        fingerprint: str | None = None,
     ) -> None:
-        self.classes = tuple(classes)
+        self.classes, self.fingerprint = tuple(classes), fingerprint
         self.templates = PROMPTS[prompts]
         self.varies = params is not None
         self._params = params
@@ -167,25 +169,16 @@ def open_mnist_scattered(params: ScatterParams) -> PackagedSet:
     return PackagedSet(objects, labels, "mnist", params)
 
 
-class GlyphSet(PackagedSet):
-    """Scattered glyphs. Fonts and what draws them come with the machine, so the drawings tell what a result is of."""
-
-    @property
-    def fingerprint(self) -> str:
-        """Changes with the drawings that all images are distorted from."""
-        from xai.data.glyphs import master_glyphs
-
-        return hashlib.sha256(master_glyphs().numpy().tobytes()).hexdigest()[:20]
-
-
 @register("glyphs_scattered", "rendered digits and capitals, each at a random place, with its region", GlyphParams)
-def open_glyphs_scattered(params: GlyphParams) -> GlyphSet:
+def open_glyphs_scattered(params: GlyphParams) -> PackagedSet:
     """Glyphs drawn once, from a seed of their own: 36 classes, the same number of images of each."""
-    from xai.data.glyphs import GLYPHS, draw_glyphs
+    from xai.data.glyphs import GLYPHS, draw_glyphs, master_glyphs
 
     labels = torch.arange(len(GLYPHS)).repeat(params.images_per_class)
     objects = draw_glyphs(labels, params.object_size, torch.Generator().manual_seed(_GLYPH_SEED))
-    return GlyphSet(objects, labels, "glyphs", params, tuple(GLYPHS))
+    # Fonts and what draws them come with the machine.
+    fingerprint = hashlib.sha256(master_glyphs().numpy().tobytes()).hexdigest()[:20]
+    return PackagedSet(objects, labels, "glyphs", params, tuple(GLYPHS), fingerprint)
 
 
 def mnist_objects(size: int) -> tuple[Tensor, Tensor]:

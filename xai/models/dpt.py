@@ -4,7 +4,6 @@ It computes in float32 whatever autocast says: a map is read by the order of its
 """
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from typing import Annotated, Literal
 
 import torch
@@ -16,6 +15,7 @@ from xai.core.errors import UserError
 from xai.core.settings import FieldError, settings
 from xai.models.evidence import Look, even_sums
 from xai.models.evidence import channels as evidence_channels
+from xai.models.maskable import exact
 
 Conditioning = Literal["concat", "product"]
 Norm = Literal["batch", "group"]
@@ -151,9 +151,7 @@ class DptDecoder(nn.Module):
             images: [B, 3, H, W] in [0, 1], whose size the map has.
             evidence: Where `gradient` is set, what `xai.models.evidence.evidence` gives.
         """
-        device = images.device.type
-        exact = torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
-        with exact:
+        with exact(images):
             dense = self._decoded([level.to(self.last.weight) for level in levels], targets, images.shape[-2:])
             if self.stem is not None:
                 seen = torch.cat([2 * images - 1] + ([] if evidence is None else [evidence]), dim=1)

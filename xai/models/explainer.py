@@ -5,7 +5,6 @@ in float32 under autocast too: bfloat16 has eight bits, and what all patches hav
 not care, would take most of them away from what tells patches apart.
 """
 
-from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 
 from xai.core.captum_names import captum_names
 from xai.core.errors import UserError
-from xai.models.maskable import Normalisation, Removal, check_size, class_logits
+from xai.models.maskable import Normalisation, Removal, check_size, class_logits, exact
 
 if TYPE_CHECKING:
     from xai.models.spec import TokenDecoder
@@ -55,7 +54,7 @@ class MaskTransformer(nn.Module):
         count = patches.shape[1]
         tokens = torch.cat([self.project(patches), self.class_tokens.expand(len(patches), -1, -1)], dim=1)
         tokens = _unrounded(self.blocks(tokens))
-        with _exact(tokens):
+        with exact(tokens):
             patches, classes = self.norm(tokens).split([count, self.class_tokens.shape[1]], dim=1)
             scores = self.patch_projection(patches) @ self.class_projection(classes).transpose(1, 2)
         return scores * patches.shape[-1] ** -0.5
@@ -75,7 +74,7 @@ class LinearDecoder(nn.Module):
     def forward(self, patches: Tensor) -> Tensor:
         """Scores [B, M, K], never in half precision, of patch tokens [B, M, D]."""
         tokens = _unrounded(self.blocks(patches))
-        with _exact(tokens):
+        with exact(tokens):
             scores: Tensor = self.head(self.norm(tokens))
         return scores
 
@@ -90,12 +89,6 @@ def build_decoder(kind: str, width: int, scores: int, depth: int, heads: int) ->
 
 def _blocks(width: int, depth: int, heads: int) -> nn.Sequential:
     return nn.Sequential(*(Block(width, heads, mlp_ratio=4.0, qkv_bias=True) for _ in range(depth)))
-
-
-def _exact(tokens: Tensor) -> AbstractContextManager[None]:
-    """Without autocast, where the device has it at all; that of shapes without numbers has not."""
-    device = tokens.device.type
-    return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
 
 
 def _unrounded(tokens: Tensor) -> Tensor:

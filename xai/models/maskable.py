@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Annotated, Literal, NamedTuple, TypeVar, get_args
 
 import torch
@@ -187,6 +188,12 @@ def reference_image(images: Tensor, removal: Removal, mean: Tensor, given: Tenso
     return _blur(images)
 
 
+def exact(values: Tensor) -> AbstractContextManager[None]:
+    """Without autocast on a tensor's device, where that has it at all; that of shapes without numbers has not."""
+    device = values.device.type
+    return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
+
+
 def open_reference(images: Tensor, name: str, mean: Tensor) -> Tensor:
     """What shows where an image is taken away.
 
@@ -199,7 +206,7 @@ def open_reference(images: Tensor, name: str, mean: Tensor) -> Tensor:
         [B or 1, 3, H, W].
     """
     # The blur is a convolution, and a reference of half precision shows bands.
-    with torch.autocast(images.device.type, enabled=False):
+    with exact(images):
         return reference_image(images, Removal("pixels", name), mean)
 
 

@@ -217,6 +217,9 @@ class TransformerClassifier(MaskableClassifier):
         grid: Patches down and across.
         size: Of the images, (H, W).
         prefix: Tokens before the patches.
+
+    Attributes:
+        packs: Whether the packed pass gives the network's own logits, as far as they have been compared.
     """
 
     normalisation: Normalisation
@@ -230,7 +233,7 @@ class TransformerClassifier(MaskableClassifier):
         self.grid = (int(down), int(across))
         self._size, self._prefix = size, prefix
         self._compared = False
-        self._packs = True
+        self.packs = True
 
     @property
     @abstractmethod
@@ -284,17 +287,12 @@ class TransformerClassifier(MaskableClassifier):
         return max(1, self._prefix + (kept if self.removal.kind == "tokens" else self.players))
 
     @property
-    def packs(self) -> bool:
-        """Whether the packed pass gives the network's own logits, as far as they have been compared."""
-        return self._packs
-
-    @property
     def _layers(self) -> list[Layer]:
         return layers(self.blocks)
 
     def _run(self, tokens: Tensor, inputs: Tensor, groups: Groups, read: int | None = None) -> Tensor:
         """As `run`."""
-        if self._packs:
+        if self.packs:
             return run(self._layers, tokens, inputs, groups, read)
         return torch.cat([self._transformer(part)[:, :read].flatten(0, 1) for part in sequences(tokens, groups)])
 
@@ -306,7 +304,7 @@ class TransformerClassifier(MaskableClassifier):
         expected = self._plain(self.normalisation(image))
         if _agree(self.forward(image), expected):
             return
-        self._packs = False
+        self.packs = False
         if not _agree(self.forward(image), expected):
             raise UserError(
                 "this network's own logits are not what its blocks and its head give: explain it as a whole, with "

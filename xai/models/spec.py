@@ -225,11 +225,9 @@ def describe(
         base: Fingerprint of the base weights.
         more: `removal`, and `decoder`, `ranking` or `unet` of an explainer.
     """
-    made_by = Lineage(seed=seed, base=base)
     named, square = (data, None) if isinstance(data, str) else (data.name, _square_of(data.spec))
     values = {"kind": kind, "model": params, "data": named, "classes": tuple(classes), "square": square}
-    values["made_by"] = made_by
-    return Spec.model_validate({**values, **more})
+    return Spec.model_validate({**values, "made_by": Lineage(seed=seed, base=base), **more})
 
 
 def _square_of(settings: Mapping[str, Any]) -> Square | None:
