@@ -147,7 +147,11 @@ def _check_run(given: Mapping[str, Any]) -> None:
 
 def _check_shell(leaves: Iterable[tuple[str, str, Any]]) -> None:
     for path, key, value in leaves:
-        shell = value and not isinstance(value, bool) and (bool(set(path.split(".")) & _SHELL) or _is_odd(value))
+        shell = (
+            value
+            and not isinstance(value, bool)
+            and (bool(set(path.split(".")) & _SHELL) or not _PLAIN.fullmatch(str(value)))
+        )
         if key != "_target_" and shell and not _is_typed(path):
             raise UserError(f"{path}={value} is read by a shell, which no file may write: type it on the command line")
 
@@ -182,10 +186,6 @@ def _logging() -> list[Any]:
 def _is_typed(path: str) -> bool:
     keys = [each.lstrip("+").partition("=")[0] for each in sys.argv[1:]]
     return any(path == key or path.startswith((f"{key}.", f"{key}[")) for key in keys if key)
-
-
-def _is_odd(value: Any) -> bool:
-    return isinstance(value, str) and not _PLAIN.fullmatch(value)
 
 
 def check_name(name: Any) -> None:

@@ -59,8 +59,8 @@ def build_logger(
         os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
         labels = {"group": group, "job_type": str(config.get("task", "")), "tags": ", ".join(tags)}
         labels["commit"] = str(config.get("commit"))
-        logging.getLogger("lightning.pytorch.loggers.mlflow").setLevel(logging.ERROR)
-        logging.getLogger("pytorch_lightning.loggers.mlflow").setLevel(logging.ERROR)
+        for package in ("lightning.pytorch", "pytorch_lightning"):
+            logging.getLogger(f"{package}.loggers.mlflow").setLevel(logging.ERROR)
         with _needs("mlflow"):
             tracked = MLFlowLogger(params.project, name, where, tags=labels)
             tracked.log_hyperparams(config)

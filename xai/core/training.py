@@ -181,10 +181,8 @@ def fit(
     data.watched = None if params.keep == "best" else _WATCHED
     plan = _Plan(params, trainer, workdir, done > 0, shares, params.keep == "best" or watching)
     with bar(title, params.total(batches), "steps") as advance:
-        if trainer.devices == 1:
-            _train(plan, module, data, advance, logger)
-        else:
-            _train_in_processes(plan, module, data, advance, logger)
+        train = _train if trainer.devices == 1 else _train_in_processes
+        train(plan, module, data, advance, logger)
     if (workdir / BEST).exists():
         module.load_state_dict(kept_weights(workdir, BEST))
     module.cpu().eval().zero_grad()
@@ -253,7 +251,6 @@ def _train_in_processes(
             logger.log_metrics(*message)
 
     # Beside the checkpoint, where there is room for networks.
-    plan.workdir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=TEMPORARY, dir=plan.workdir) as folder:
         parcel = Parcel(module, Path(folder) / "module.safetensors")
         backend = "nccl" if plan.trainer.device.type == "cuda" else "gloo"

@@ -14,8 +14,6 @@ from xai.core.settings import Share, settings
 _RATIO = math.log(4 / 3)
 """Of the sides of a crop: its logarithm is uniform between minus this and this."""
 
-Strength = Annotated[float, Field(ge=0, le=1)]
-
 
 @settings
 class Augmentation:
@@ -38,9 +36,9 @@ class Augmentation:
     horizontal: Share = 0.0
     vertical: Share = 0.0
     jitter: Share = 0.0
-    brightness: Strength = 0.0
-    contrast: Strength = 0.0
-    saturation: Strength = 0.0
+    brightness: Share = 0.0
+    contrast: Share = 0.0
+    saturation: Share = 0.0
     hue: Annotated[float, Field(ge=0, le=0.5)] = 0.0
 
 

@@ -8,7 +8,6 @@ from typing import Any, Literal, get_args
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[str, ...] = get_args(Split)
-Access = Literal["shipped", "fetch", "ask"]
 
 
 @dataclass(frozen=True)
@@ -24,7 +23,7 @@ class Facts:
     """
 
     images: tuple[int, int, int]
-    access: Access
+    access: Literal["shipped", "fetch", "ask"]
     licence: str
     place: str
 

@@ -130,7 +130,3 @@ class ImageDataModule(EpochDataModule):
     def val_dataloader(self) -> DataLoader[Batch]:
         """The validation split, or as many images of it as are watched, in order."""
         return in_order(self._source, "validation", self._size, self._batch_size, self._workers, self.watched)
-
-    def test_dataloader(self) -> DataLoader[Batch]:
-        """The test split, in order."""
-        return in_order(self._source, "test", self._size, self._batch_size, self._workers)

@@ -66,9 +66,14 @@ class FrozenFeatures(nn.Module):
         return found
 
 
-def _check_levels(network: Any, levels: tuple[int, ...]) -> None:
+def check_intermediates(network: nn.Module) -> None:
+    """Refuse a network that gives no intermediate features, by a `UserError`."""
     if not hasattr(network, "forward_intermediates"):
         raise UserError(f"{type(network).__name__} gives no intermediate features: use a network of timm that does")
+
+
+def _check_levels(network: Any, levels: tuple[int, ...]) -> None:
+    check_intermediates(network)
     count = len(network.feature_info)
     for level in levels:
         if not 0 <= level < count:

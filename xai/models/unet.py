@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from xai.core.errors import UserError
+from xai.models.features import check_intermediates
 from xai.models.maskable import Normalisation, Removal, check_size, class_logits
 
 
@@ -68,9 +68,8 @@ class FastShapNetwork(nn.Module):
         std: tuple[float, ...],
     ) -> None:
         super().__init__()
+        check_intermediates(backbone)
         network: Any = backbone
-        if not hasattr(network, "forward_intermediates"):
-            raise UserError(f"{type(network).__name__} gives no intermediate features: use a network of timm that does")
         # What is never asked cannot be trained.
         network.prune_intermediate_layers(1, prune_norm=False, prune_head=True)
         self.backbone, self.size, self.grid = network, size, grid
