@@ -171,6 +171,10 @@ def question(classifier: MaskableClassifier, rows: slice = slice(None)) -> Quest
     return Question(images, targets, confidence(classifier(images), targets))
 
 
+def refinement(classifier: MaskableClassifier) -> Refinement:
+    return Refinement(classifier, MEAN, OBJECTIVE, REFINEMENT)
+
+
 class Drawn:
     """Maps of patches drawn with the generator of the block."""
 
@@ -181,10 +185,10 @@ class Drawn:
 @pytest.mark.parametrize("scale", [None, 4.0])
 def test_refined_maps_are_the_walk_from_where_another_explainer_is(scale: float | None) -> None:
     classifier = colours()
-    found = explain(RefinedMaps(Drawn(), classifier, MEAN, OBJECTIVE, REFINEMENT, scale), block(16)).maps
+    found = explain(RefinedMaps(Drawn(), refinement(classifier), scale), block(16)).maps
     drawn = torch.randn(3, 4, 4, generator=torch.Generator().manual_seed(5))
     start, generator = in_units(enlarge_map(drawn, (16, 16)), scale), torch.Generator().manual_seed(5)
-    walk = Refinement(question(classifier), classifier, MEAN, OBJECTIVE, REFINEMENT, generator).of_maps(start)
+    walk = refinement(classifier).of_maps(question(classifier), start, generator)
     assert found is not None
     assert found.shape == (3, 3, 16, 16)
     assert torch.equal(found, torch.stack(walk, dim=1))
@@ -193,14 +197,14 @@ def test_refined_maps_are_the_walk_from_where_another_explainer_is(scale: float 
 
 def test_what_only_classifies_cannot_be_refined() -> None:
     with pytest.raises(ValueError, match="no maps to refine"):
-        explain(RefinedMaps(Classifies(colours()), colours(), MEAN, OBJECTIVE, REFINEMENT), block(16))
+        explain(RefinedMaps(Classifies(colours()), refinement(colours())), block(16))
 
 
 def test_each_image_refines_a_decoder_of_its_own_and_the_trained_one_stays() -> None:
     classifier, network = colours(), test_dense.explainer().requires_grad_(False)
     before = copy.deepcopy(network.state_dict())
     with torch.no_grad():
-        found = explain(RefinedDecoder(network, classifier, MEAN, OBJECTIVE, REFINEMENT), block(16)).maps
+        found = explain(RefinedDecoder(network, refinement(classifier)), block(16)).maps
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     assert not any(value.requires_grad for value in network.parameters())
     expected = []
@@ -213,11 +217,7 @@ def test_each_image_refines_a_decoder_of_its_own_and_the_trained_one_stays() -> 
             return maps
 
         generator = torch.Generator().manual_seed(5)
-        expected.append(
-            torch.stack(
-                Refinement(asked, classifier, MEAN, OBJECTIVE, REFINEMENT, generator).of_network(moved, draw), dim=1
-            )
-        )
+        expected.append(torch.stack(refinement(classifier).of_network(asked, moved, draw, generator), dim=1))
     assert found is not None
     torch.testing.assert_close(found, torch.cat(expected), rtol=1e-4, atol=1e-5)
     assert (found[:, 1:] - found[:, :1]).flatten(2).abs().amax(2).min() > 1e-4

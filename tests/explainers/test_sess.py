@@ -72,4 +72,4 @@ def test_a_row_that_is_made_from_another_is_refused() -> None:
     rows = {name: load_row(name) for name in ("saliency_pixels", "saliency_pixels_pooled")}
     context = Context(rows, model=SimpleNamespace(image_size=12))
     told = refusal(entry("sess").check, context, configured("sess", of="saliency_pixels_pooled"))
-    assert told.startswith("sess: of=saliency_pixels_pooled is made from another row")
+    assert told.startswith("sess: of=saliency_pixels_pooled is a pooled row")

@@ -26,7 +26,7 @@ def maps() -> Tensor:
 
 
 def refined(toy: Toy, start: Tensor, settings: RefinementParams, seed: int = 0) -> list[Tensor]:
-    return Refinement(question(toy, HEIGHT, WIDTH), toy, MEAN, params(), settings, seeded(seed)).of_maps(start)
+    return Refinement(toy, MEAN, params(), settings).of_maps(question(toy, HEIGHT, WIDTH), start, seeded(seed))
 
 
 def loss(toy: Toy, of: Tensor) -> float:
@@ -52,7 +52,7 @@ class Network:
 
 def refined_network(toy: Toy, network: Network, settings: RefinementParams, seed: int = 0) -> list[Tensor]:
     asked = question(toy, HEIGHT, WIDTH)
-    return Refinement(asked, toy, MEAN, params(), settings, seeded(seed)).of_network([network.weight], network)
+    return Refinement(toy, MEAN, params(), settings).of_network(asked, [network.weight], network, seeded(seed))
 
 
 def test_the_first_map_is_what_came_and_each_step_improves_the_objective(toy: Toy) -> None:

@@ -38,6 +38,18 @@ def row_of(context: Context, of: str, name: str) -> Row:
     return row
 
 
+def own_row_of(context: Context, of: str, name: str) -> Row:
+    """The other row, as of `row_of`, where its maps are its explainer's own: no stages of a path, nor averaged later.
+
+    Raises:
+        UserError: They are not, or cannot be had.
+    """
+    row = row_of(context, of, name)
+    if row.entry.name in ("refined", "pooled"):
+        raise UserError(f"{name}: of={of} is a {row.entry.name} row: name the one that it is made from")
+    return row
+
+
 def row_by_class(context: Context, of: str, name: str) -> Row:
     """The other row, as of `row_of`, where its maps are of a class.
 

@@ -35,30 +35,31 @@ class RefinementParams:
 
 @dataclass(frozen=True)
 class Refinement:
-    """What maps are refined for, and how.
+    """How maps are refined, and for whom.
 
     Args:
-        question: The images and classes; of one image, where a network is refined and images shall not share it.
         classify: The classifier, differentiable in its input.
         mean: [3] of its normalisation.
         objective: What is improved.
         params: How.
-        generator: Source of grids, references and noise.
     """
 
-    question: Question
     classify: Classify
     mean: Tensor
     objective: ObjectiveParams
     params: RefinementParams
-    generator: torch.Generator
 
-    def of_maps(self, maps: Tensor) -> list[Tensor]:
+    def of_maps(self, question: Question, maps: Tensor, generator: torch.Generator) -> list[Tensor]:
         """Move maps [B, H, W] themselves along the gradient of the objective.
 
         A gradient of one pixel is mostly noise, so it is averaged over draws and smoothed; what is left has a direction
         and no scale, so its length is set: `size` standard deviations of the map, where a constant map counts as one of
         deviation 1.
+
+        Args:
+            question: The images and classes.
+            maps: Where it starts.
+            generator: Source of grids, references and noise.
 
         Returns:
             T + 1 maps [B, H, W]: the first is what came, the last is refined most.
@@ -68,17 +69,21 @@ class Refinement:
         length = spread[:, None, None] * self.params.size
         refined = [maps.detach()]
         for _ in range(self.params.steps):
-            gradient = smooth(self._gradient(refined[-1]), self.params.sigma)
+            gradient = smooth(self._gradient(question, refined[-1], generator), self.params.sigma)
             norm = gradient.flatten(1).std(1).clamp(min=torch.finfo(gradient.dtype).tiny)
             refined.append(refined[-1] - length * gradient / norm[:, None, None])
         return refined
 
-    def of_network(self, parameters: list[Tensor], explain: Callable[[], Tensor]) -> list[Tensor]:
+    def of_network(
+        self, question: Question, parameters: list[Tensor], explain: Callable[[], Tensor], generator: torch.Generator
+    ) -> list[Tensor]:
         """Move the parameters that a map comes from, by Adam; the caller gives a copy that may be changed.
 
         Args:
+            question: The images and classes; of one image, where images shall not share the network.
             parameters: What is optimised.
             explain: Gives maps [B, H, W] as a function of the parameters.
+            generator: As of `of_maps`.
 
         Returns:
             T + 1 maps [B, H, W], the first before any step.
@@ -89,7 +94,7 @@ class Refinement:
             for _ in range(self.params.steps):
                 maps = explain()
                 refined.append(maps.detach())
-                gradient = self._gradient(refined[-1])
+                gradient = self._gradient(question, refined[-1], generator)
                 optimiser.zero_grad()
                 # Nothing else that the maps come from is to collect gradients.
                 with torch.autocast(maps.device.type, enabled=False):
@@ -99,14 +104,14 @@ class Refinement:
             refined.append(explain())
         return refined
 
-    def _gradient(self, maps: Tensor) -> Tensor:
+    def _gradient(self, question: Question, maps: Tensor, generator: torch.Generator) -> Tensor:
         """Gradient of each map's loss [B, H, W] with respect to it, averaged over draws; also in inference mode."""
         draws, temperature = self.params.draws, self.params.temperature
         with torch.inference_mode(False), torch.enable_grad():
             leaf = maps.clone().requires_grad_()
             for _ in range(draws):
-                drawn = draw(self.objective, len(maps), self.generator)
-                loss = judge(leaf, self.question, self.classify, self.mean, self.objective, drawn, temperature).loss
+                drawn = draw(self.objective, len(maps), generator)
+                loss = judge(leaf, question, self.classify, self.mean, self.objective, drawn, temperature).loss
                 with torch.autocast(maps.device.type, enabled=False):
                     (loss.sum() / draws).backward(inputs=[leaf])
             assert leaf.grad is not None

@@ -34,7 +34,7 @@ from xai.models.families import Geometry, NetworkParams, published_classes
 from xai.models.maskable import MaskableClassifier, open_reference
 from xai.models.named import NamedParams
 from xai.ranking.objective import ObjectiveParams
-from xai.ranking.refinement import RefinementParams
+from xai.ranking.refinement import Refinement, RefinementParams
 
 PASSES_OF_CURVES = 40
 """What the areas of a map by one reference cost: 21 points of two curves that have their ends in common."""
@@ -282,7 +282,7 @@ def _measured(
         started = time.perf_counter()
         # A soft order reads how large the numbers are, and every explainer has a scale of its own. Only the class that
         # is explained counts: what a training takes the second class from, the label, is not known.
-        refined = RefinedMaps(_Known(first), classifier, mean, how.objective, how.refinement, scale=1.0)
+        refined = RefinedMaps(_Known(first), Refinement(classifier, mean, how.objective, how.refinement), scale=1.0)
         with trainer.autocast():
             path = _map(refined, block)
         made.append((f"{opened.name}, T = {steps}", path[:, -1], time.perf_counter() - started))

@@ -164,7 +164,7 @@ def test_each_map_is_refined_against_its_classifier(study: Shortcut, start: str)
     maps = torch.zeros_like(begun) if start == "flat" else begun
     question = Question(images, targets[:, None], confidence(asked(images), targets[:, None]))
     generator = torch.Generator().manual_seed(0)
-    path = Refinement(question, asked, torch.tensor(MODEL.mean), OBJECTIVE, REFINED, generator).of_maps(maps)
+    path = Refinement(asked, torch.tensor(MODEL.mean), OBJECTIVE, REFINED).of_maps(question, maps, generator)
     torch.testing.assert_close(found, path[3], rtol=1e-3, atol=1e-4)
 
 

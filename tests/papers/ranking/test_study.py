@@ -88,7 +88,7 @@ def test_rows_that_a_cnn_cannot_have_are_left_out_before_they_are_trained(tmp_pa
     reasons = {row.name: refusal(row.entry, row.params, case) for row in study.rows if "@" not in row.name}
     assert [name for name, reason in reasons.items() if reason is None] == ["random", "grad_cam"]
     assert "attention" in str(reasons["attention_rollout"])
-    assert "it refines attention_rollout, which cannot be had here" in str(reasons["rollout_t3"])
+    assert "refined is made from attention_rollout, which cannot be had here" in str(reasons["rollout_t3"])
     assert "starts from a vision transformer" in str(reasons["salvage"])
     assert trained.names == []
 

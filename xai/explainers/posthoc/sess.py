@@ -6,10 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from xai.core.errors import UserError
 from xai.core.settings import Count, NonNegative, Positive, Share, settings
 from xai.explainers.block import Block, BlockExplainer, Explainer, Explanation, explain
-from xai.explainers.of_row import OfRowParams, made_from_row, row_of
+from xai.explainers.of_row import OfRowParams, made_from_row, own_row_of
 from xai.explainers.params import MapParams
 from xai.explainers.registry import Context, Prepared, explainer
 from xai.metrics.functional import enlarge_map
@@ -119,23 +118,13 @@ def pieces_of(params: SessParams, side: int) -> int:
     return sum(len(starts(round(side * (1 + number * params.step)), side)) ** 2 for number in range(params.scales))
 
 
-def check(context: Context, params: SessParams) -> None:
-    """Refuse stages of a path, and maps that are averaged when they are read.
-
-    Raises:
-        UserError: The row gives such, or cannot be had.
-    """
-    if row_of(context, params.of, "sess").entry.name in ("refined", "pooled"):
-        raise UserError(f"sess: of={params.of} is made from another row: name the one that it is made from")
-
-
 @explainer(
     "sess",
     label="SESS",
     about="another row's maps of enlarged pieces of the image, weighed by how likely the class is in each",
     params=SessParams,
     kind="refined",
-    check=check,
+    check=lambda context, params: own_row_of(context, params.of, "sess"),
 )
 def sess(context: Context, params: SessParams) -> Prepared:
     """The other row's explainer, asked about each piece that is kept."""

@@ -5,11 +5,13 @@ import torch
 from xai.classifiers.networks import ClassifierStages
 from xai.core.errors import UserError
 from xai.explainers.learned.refined import RefinedDecoder, RefinedMaps
-from xai.explainers.registry import Context, Prepared, explainer, passes_of, refusal
+from xai.explainers.of_row import own_row_of
+from xai.explainers.registry import Context, Prepared, explainer, passes_of
 from xai.models import evidence
 from xai.models.dense import DenseExplainer
 from xai.papers.ranking.networks import RankingStages
 from xai.papers.ranking.params import RankingSettings, RefinedSettings
+from xai.ranking.refinement import Refinement
 
 
 def ranking_networks(context: Context, params: RankingSettings) -> RankingStages:
@@ -50,15 +52,11 @@ def ranking(context: Context, params: RankingSettings) -> Prepared:
 def _check(context: Context, params: RefinedSettings) -> None:
     size = context.model.image_size
     params.objective.check_size(size, size)
-    row = context.row(params.of)
-    if row.entry.name in ("refined", "pooled"):
-        raise UserError(f"of={params.of} is a {row.entry.name} row: refine the row that it is made from")
+    row = own_row_of(context, params.of, "refined")
     if params.what == "decoder" and row.entry.name != "ranking":
         raise UserError(
             f"what=decoder refines the ranking explainer's decoder, and {params.of} has none: use what=maps"
         )
-    if reason := refusal(row.entry, row.params, context):
-        raise UserError(f"it refines {params.of}, which cannot be had here: {reason}")
 
 
 @explainer(
@@ -77,10 +75,11 @@ def refined(context: Context, params: RefinedSettings) -> Prepared:
 
     def build() -> RefinedDecoder | RefinedMaps:
         start, mean = source.build(), torch.tensor(context.model.mean)
+        refinement = Refinement(context.network(), mean, params.objective, params)
         if params.what == "decoder":
             assert isinstance(start, DenseExplainer)
-            return RefinedDecoder(start, context.network(), mean, params.objective, params)
-        return RefinedMaps(start, context.network(), mean, params.objective, params, params.scale)
+            return RefinedDecoder(start, refinement)
+        return RefinedMaps(start, refinement, params.scale)
 
     made_from = {"name": "refined", "of": dict(source.made_from), **params.numbers}
     start = passes_of(context, row, source) or 0.0
