@@ -39,11 +39,9 @@ def relevance_mass_accuracy(attr: Tensor, regions: Tensor) -> Tensor:
 
     The map is read as if every pixel had its patch's value, so a patch counts by the share of its pixels in the region.
 
-
     NaN without positive attribution or with an empty region.
     """
-    check_grid(tuple(attr.shape), regions)
-    coverage = patch_coverage(regions, (attr.shape[1], attr.shape[2])).flatten(1)
+    coverage = _coverage(attr, regions)
     positive = attr.double().clamp(min=0).flatten(1)
     # Dividing by zero is how an image without positive attribution becomes NaN.
     share = (positive * coverage).sum(1) / positive.sum(1)
@@ -59,8 +57,7 @@ def relevance_rank_accuracy(attr: Tensor, regions: Tensor) -> Tensor:
 
     NaN for a map that is not finite, or an empty region.
     """
-    check_grid(tuple(attr.shape), regions)
-    coverage = patch_coverage(regions, (attr.shape[1], attr.shape[2])).flatten(1)
+    coverage = _coverage(attr, regions)
     maps = attr.detach().flatten(1)
     # K in patches. Rounding may put it beside a whole number, which changes the share by no more than that rounding.
     size = coverage.sum(1, keepdim=True)
@@ -76,11 +73,7 @@ def grid_pointing_game(attr: Tensor, cells: Tensor) -> Tensor:
     """Grid pointing game (Böhle et al. 2021): the share of positive attribution in the cell of the class asked for.
 
     The image is a grid of images of different classes. On a cell as region this is the relevance mass accuracy, and a
-    map that knows nothing gets the cell's share of the grid.
-
-    Args:
-        attr: [N, h, w], attributions for the class of the cell.
-        cells: Bool [N, H, W], the cell that shows the class.
+    map that knows nothing gets the cell's share of the grid. `cells` [N, H, W] show the class that the maps are of.
     """
     return relevance_mass_accuracy(attr, cells)
 
@@ -93,9 +86,14 @@ def pointing_game(attr: Tensor, regions: Tensor) -> Tensor:
 
     NaN for a constant map, a map that is not finite, or an empty region.
     """
-    check_grid(tuple(attr.shape), regions)
-    touches = patch_coverage(regions, (attr.shape[1], attr.shape[2])).flatten(1) > 0
+    touches = _coverage(attr, regions) > 0
     maps = attr.flatten(1)
     hit = touches.gather(1, largest(maps, 1))[:, 0].double()
     undefined = is_constant(maps) | ~maps.isfinite().all(1) | ~touches.any(1)
     return hit.masked_fill(undefined, torch.nan)
+
+
+def _coverage(attr: Tensor, regions: Tensor) -> Tensor:
+    """The share of each patch of the maps [N, M] that lies in the region; a `UserError` where they do not fit."""
+    check_grid(tuple(attr.shape), regions)
+    return patch_coverage(regions, (attr.shape[1], attr.shape[2])).flatten(1)
