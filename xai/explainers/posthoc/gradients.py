@@ -123,10 +123,7 @@ class PixelExplainer(OfClassifier[P]):
     within: Callable[..., Tensor] = torch.sum
 
     def pixels(self, gradients: PixelGradients, images: Tensor, targets: Tensor, generator: torch.Generator) -> Tensor:
-        """Attributions [b, H, W] of images [b, 3, H, W], as many as memory is meant for.
-
-        What is drawn from the generator is the same for each such part of the images of a call.
-        """
+        """Attributions [b, H, W] of images [b, 3, H, W], a part of those of a call; see `in_parts`."""
         raise NotImplementedError
 
     @torch.no_grad()
@@ -139,14 +136,8 @@ class PixelExplainer(OfClassifier[P]):
         Raises:
             ValueError: Where there is not one target for each of one or more images.
         """
-        check_targets(images, targets)
-        compute = partial(self.pixels, PixelGradients(self.classifier, self.params.output, images.device))
-        generator, parts = source(generator), []
-        size, start = images_at_once(images), generator.get_state()
-        for part in zip(images.split(size), targets.split(size), strict=True):
-            generator.set_state(start)
-            parts.append(compute(*part, generator))
-        pixels = torch.cat(parts)
+        gradients = PixelGradients(self.classifier, self.params.output, images.device)
+        pixels = in_parts(partial(self.pixels, gradients), images, targets, generator)
         if not self.params.of_pixels:
             return type(self).within(by_patch(pixels, self.classifier.grid), (3, 4))
         return smooth(pixels, self.params.sigma) if self.params.sigma else pixels
@@ -156,6 +147,28 @@ def images_at_once(images: Tensor) -> int:
     """How many images of the size of `images` [B, 3, H, W] are differentiated in one pass."""
     pixels = images.shape[-2] * images.shape[-1]
     return max(1, _PIXELS_AT_ONCE.get(images.device.type, _PIXELS_AT_ONCE["cuda"]) // pixels)
+
+
+def in_parts(
+    compute: Callable[[Tensor, Tensor, torch.Generator], Tensor],
+    images: Tensor,
+    targets: Tensor,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """What is computed of images [B, ...] and targets [B], [B, ...], of as many at once as memory is meant for.
+
+    What is drawn from the generator is the same for each part of them.
+
+    Raises:
+        ValueError: Where there is not one target for each of one or more images.
+    """
+    check_targets(images, targets)
+    generator, found = source(generator), []
+    size, start = images_at_once(images), generator.get_state()
+    for part in zip(images.split(size), targets.split(size), strict=True):
+        generator.set_state(start)
+        found.append(compute(*part, generator))
+    return torch.cat(found)
 
 
 def points_at_once(images: Tensor) -> int:

@@ -10,9 +10,8 @@ from pydantic import Field
 from torch import Tensor
 
 from xai.core.settings import Count, settings
-from xai.explainers.block import check_targets, source
 from xai.explainers.params import GameParams
-from xai.explainers.posthoc.gradients import images_at_once
+from xai.explainers.posthoc.gradients import in_parts
 from xai.explainers.posthoc.traced import OfTransformer
 from xai.explainers.registry import explainer
 from xai.games import PatchGame
@@ -56,21 +55,20 @@ class Tis(OfTransformer[TisParams]):
     @torch.no_grad()
     def attribute(self, images: Tensor, targets: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Maps [B, h, w] of images [B, 3, H, W] for the classes `targets` [B]."""
-        check_targets(images, targets)
-        params, found, order = self.params, [], None
-        for part, classes in zip(*(of.split(images_at_once(images)) for of in (images, targets)), strict=True):
-            channels = self._channels(part)
-            if order is None:
-                order = torch.randperm(channels.shape[1], generator=source(generator))[: params.masks]
-            centres = kmeans(channels, order.to(channels.device), params.iterations)
-            masks = highest(centres, params.ratio)
-            values = PatchGame(self.classifier, part, classes, output=params.output).value(masks)
-            found.append(tis(values, masks, ~is_constant(centres)))
-        maps = torch.cat(found)
-        if params.normalise:
+        maps = in_parts(self._maps, images, targets, generator)
+        if self.params.normalise:
             low, high = maps.aminmax(dim=1, keepdim=True)
             maps = torch.where(is_constant(maps)[:, None], 0, (maps - low) / (high - low))
         return maps.unflatten(1, self.classifier.grid)
+
+    def _maps(self, images: Tensor, targets: Tensor, generator: torch.Generator) -> Tensor:
+        """Mean answers [b, M] of a part of the images."""
+        params, channels = self.params, self._channels(images)
+        order = torch.randperm(channels.shape[1], generator=generator)[: params.masks]
+        centres = kmeans(channels, order.to(channels.device), params.iterations)
+        masks = highest(centres, params.ratio)
+        values = PatchGame(self.classifier, images, targets, output=params.output).value(masks)
+        return tis(values, masks, ~is_constant(centres))
 
     def _channels(self, images: Tensor) -> Tensor:
         """[B, P, M]: each channel of each block's output, at each patch."""

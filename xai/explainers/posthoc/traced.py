@@ -6,8 +6,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from xai.explainers.block import OfClassifier, check_targets
-from xai.explainers.posthoc.gradients import Frozen, images_at_once
+from xai.explainers.block import OfClassifier
+from xai.explainers.posthoc.gradients import Frozen, in_parts
 from xai.models.attention import trace, transformer
 from xai.models.maskable import MaskableClassifier
 from xai.models.packed import TransformerClassifier
@@ -47,14 +47,12 @@ class TracedExplainer(OfTransformer[P]):
             UserError: Where a changed block makes the network another one than its parts say.
             ValueError: Where there is not one target for each of one or more images.
         """
-        check_targets(images, targets)
-        size = images_at_once(images)
         # Gradients of attention are small, and half precision has few numbers near zero.
         with torch.inference_mode(False), torch.enable_grad(), torch.autocast(images.device.type, enabled=False):
             frozen = Frozen(_Within(self.classifier, self.maps), images.device)
             # What was made in inference mode can be part of a graph as a copy only.
-            parts = zip(images.detach().clone().split(size), targets.clone().split(size), strict=True)
-            return torch.cat([frozen(*part).detach() for part in parts])
+            images, targets = images.detach().clone(), targets.clone()
+            return in_parts(lambda images, targets, _: frozen(images, targets).detach(), images, targets)
 
 
 class _Within(nn.Module):

@@ -9,10 +9,10 @@ from pydantic import Field
 from torch import Tensor
 
 from xai.core.settings import Count, NonNegative, settings
-from xai.explainers.block import check_targets, source
+from xai.explainers.block import source
 from xai.explainers.params import MapParams, OutputParams
 from xai.explainers.posthoc.cam_targets import cam_target
-from xai.explainers.posthoc.gradients import by_patch, images_at_once
+from xai.explainers.posthoc.gradients import by_patch, images_at_once, in_parts
 from xai.explainers.posthoc.traced import OfTransformer
 from xai.explainers.registry import explainer
 from xai.models.maskable import MaskableClassifier, Removal, reference_image
@@ -69,11 +69,8 @@ class VitCx(OfTransformer[VitCxParams]):
     @torch.no_grad()
     def attribute(self, images: Tensor, targets: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Maps [B, h, w], or of pixels, [B, H, W], of images [B, 3, H, W] for the classes `targets` [B]."""
-        check_targets(images, targets)
-        noise = _Noise(images[0], source(generator))
-        size = images_at_once(images)
-        parts = zip(images.split(size), targets.split(size), strict=True)
-        pixels = torch.cat([self._pixels(*part, noise) for part in parts])
+        noise = _Noise(images[:1], source(generator))
+        pixels = in_parts(lambda images, targets, _: self._pixels(images, targets, noise), images, targets)
         return pixels if self.params.of_pixels else by_patch(pixels, self.classifier.grid).mean((3, 4))
 
     def _pixels(self, images: Tensor, targets: Tensor, noise: "_Noise") -> Tensor:
@@ -197,12 +194,12 @@ def _stretched(maps: Tensor) -> Tensor:
 class _Noise:
     """Standard normal noise of the k-th mask of any image, drawn once: [n, 3, H, W] for the numbers k [n]."""
 
-    def __init__(self, image: Tensor, generator: torch.Generator) -> None:
-        self._like, self._generator = image, generator
+    def __init__(self, images: Tensor, generator: torch.Generator) -> None:
+        self._like, self._generator = images, generator
         self._drawn: list[Tensor] = []
 
     def __call__(self, numbers: Tensor) -> Tensor:
         # One by one, so that how many there are changes none of them.
         while len(self._drawn) <= int(numbers.max()):
-            self._drawn.append(torch.randn(self._like.shape, generator=self._generator))
+            self._drawn.append(torch.randn(self._like.shape[1:], generator=self._generator))
         return torch.stack([self._drawn[number] for number in numbers.tolist()]).to(self._like)
