@@ -6,7 +6,6 @@ import hydra
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import OmegaConf
 
 from tests.explainers.context import Context
 from tests.explainers.settings import configured_in
@@ -92,12 +91,7 @@ def test_errors_name_what_was_typed(name: str, overrides: dict[str, object], mes
     assert str(caught.value) == message
 
 
-def test_interpolations_are_those_of_the_composed_configuration() -> None:
-    config = OmegaConf.create({"transfer": {"masks": 70}, "explainer": {}})
-    params = load_row("rise", {"rise": {"masks": "${transfer.masks}"}}, config).params
-    assert isinstance(params, RiseParams)
-    assert params.masks == 70
-    assert config == {"transfer": {"masks": 70}, "explainer": {}}
+def test_an_interpolation_of_what_is_not_there_is_refused() -> None:
     with pytest.raises(UserError, match=r"^explainers\.rise: Interpolation key"):
         load_row("rise", {"rise": {"masks": "${transfer.masks}"}})
 

@@ -253,11 +253,6 @@ REFUSED = {
         "maps": maps().index_fill(0, torch.tensor([1, 2]), torch.nan)
     },
     r"image 2 of the batch \(counted from 0\) holds NaN": {"maps": maps().index_fill(0, torch.tensor(2), -torch.inf)},
-    r"image 1 .* constant and ranks no pixel: use constant=random": {
-        "maps": maps().index_fill(0, torch.tensor(1), 0.3),
-        "constant": "refuse",
-    },
-    "constant=zero is unknown: use refuse or random": {"constant": "zero"},
     "class index 5 is out of range: the classifier has 5 classes": {"targets": TARGETS + 1},
     "class index -1 is out of range": {"targets": TARGETS - 1},
     "steps=1: .* use 2 or more": {"steps": 1},

@@ -16,8 +16,8 @@ def one(table):
 
 def test_the_interval_is_scipys():
     values = np.random.default_rng(0).normal(size=5)
-    expected = stats.ttest_1samp(values, 0).confidence_interval(0.9)
-    assert t_interval(values, 0.9) == pytest.approx((expected.low, expected.high))
+    expected = stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    assert t_interval(values) == pytest.approx((expected.low, expected.high))
     assert all(map(math.isnan, t_interval([1.0])))
 
 
@@ -78,9 +78,8 @@ def test_data_and_source_may_be_pooled():
     assert (table["mean"], table["runs"], table["seeds"]) == (0.5, 2, 1)
 
 
-def test_a_parameter_tells_rows_apart_only_where_it_is_named():
+def test_a_parameter_tells_no_rows_apart():
     sweep = frame(*(lines("ours", "srg", [share] * 2, lambda2=share) for share in (0.25, 1.0)))
-    assert list(summary(sweep, by=["lambda2"])["mean"]) == [0.25, 1.0]
     with pytest.raises(UserError, match=r"two values of srg for ours.*differ in lambda2"):
         summary(sweep)
     # A value that was chosen for each seed is no row of its own.

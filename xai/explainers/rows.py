@@ -22,7 +22,6 @@ _NUMBERS = ("coalitions", "evaluation_coalitions", "masks", "samples", "permutat
 def load_row(
     name: str,
     overrides: Mapping[str, Any] | None = None,
-    config: DictConfig | None = None,
     where: str = "explainers",
     asked: str = "explainer",
 ) -> Row:
@@ -32,7 +31,6 @@ def load_row(
         name: Of the row, and of a file of the group `explainer`.
         overrides: By row, the settings that replace those of its file, as typed under `explainers.<row>`. A row that
             says `variant_of` starts from that row's settings, and from what replaces them.
-        config: The composed configuration, for interpolations.
         where: What the user typed before the row's name.
         asked: What the user typed to choose the row.
 
@@ -40,8 +38,6 @@ def load_row(
         UserError: Where there is no such file, or a setting is wrong.
     """
     settings = _settings(name, overrides or {}, where, (), asked)
-    if config is not None:
-        settings._set_parent(config)
     try:
         values: Any = OmegaConf.to_container(settings, resolve=True, throw_on_missing=True)
     except MissingMandatoryValue as error:

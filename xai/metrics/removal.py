@@ -72,7 +72,7 @@ def _curves(params: RemovalParams) -> tuple[str, ...]:
     needs=("maps", "game"),
     params=RemovalParams,
     level="patch",
-    passes=lambda params, players: functional.passes(players, params.masks)["removal_curves"],
+    passes=lambda params, players: functional.passes(players, params.masks),
 )
 def removal(block: Measured, params: RemovalParams) -> dict[str, Tensor]:
     """The scores of Algorithms 1 and 2, and the curves [B, M] they are means of.

@@ -175,12 +175,12 @@ def _matrix(scores: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     return _log_matrix(scores, rows, columns).exp_()
 
 
-def check_finite_scores(scores: Tensor, what: str = "the map") -> None:
+def check_finite_scores(scores: Tensor) -> None:
     """Refuse what has no order; UserError where a number is NaN or infinite; the line names the image."""
     bad = ~scores.isfinite().flatten(1).all(1)
     if bad.any():
-        image = int(bad.nonzero()[0])
-        raise UserError(f"{what} of image {image} of the batch (counted from 0) holds NaN or infinity: nothing to rank")
+        image = f"image {int(bad.nonzero()[0])} of the batch (counted from 0)"
+        raise UserError(f"the map of {image} holds NaN or infinity: nothing to rank")
 
 
 def assignment_scores(scores: Tensor, noise: Tensor | None, temperature: float) -> Tensor:

@@ -9,30 +9,29 @@ from xai.shapley.design import Game
 
 LARGEST = 16
 """Players of the largest game that is solved exactly: 65,536 coalitions a game."""
+_AT_ONCE = 1024
+"""Coalitions asked for at a time; bounds the memory, and changes the result by rounding only."""
 
 
-def exact_shapley(game: Game, chunk: int = 1024) -> Tensor:
+def exact_shapley(game: Game) -> Tensor:
     """The Shapley values themselves (Shapley 1953): no sampling, all 2^M coalitions.
 
     Args:
         game: B games of at most 16 players.
-        chunk: Coalitions asked for at a time; bounds the memory, and changes the result by rounding only.
 
     Returns:
         [B, M, C] or [B, M], in the dtype of the values; added up in float64. Their sum over players is
         v(N) - v(empty).
 
     Raises:
-        ValueError: Where the game is too large, or the chunk is empty.
+        ValueError: Where the game is too large.
     """
     players = game.players
     if not 1 <= players <= LARGEST:
         raise ValueError(f"exact values need 1 to {LARGEST} players, the game has {players}: estimate with kernel_shap")
-    if chunk < 1:
-        raise ValueError(f"chunk={chunk} must be at least 1")
     joining, leaving = _marginal_weights(players)
     parts: list[Tensor] = []
-    for codes in torch.arange(2**players).split(chunk):
+    for codes in torch.arange(2**players).split(_AT_ONCE):
         coalitions = (codes[:, None] >> torch.arange(players) & 1).bool()
         sizes = coalitions.sum(1, keepdim=True)
         weights = torch.where(coalitions, joining[sizes], -leaving[sizes])

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar
 
-from omegaconf import DictConfig
 from pydantic import Field
 
 from xai.core.common import Common
@@ -52,7 +51,7 @@ class StudySettings(Common):
     gallery: Whole
 
 
-def open_rows(names: Sequence[str], explainers: Mapping[str, Any], config: DictConfig | None = None) -> list[Row]:
+def open_rows(names: Sequence[str], explainers: Mapping[str, Any]) -> list[Row]:
     """The rows of a study, each with the settings of its file and those of `explainers.<row>`.
 
     Raises:
@@ -60,7 +59,7 @@ def open_rows(names: Sequence[str], explainers: Mapping[str, Any], config: DictC
     """
     if not names:
         raise UserError("rows is empty: name at least one explainer")
-    return [load_row(name, explainers, config) for name in names]
+    return [load_row(name, explainers) for name in names]
 
 
 def open_metrics(names: Sequence[str], given: Mapping[str, Any]) -> list[Chosen]:

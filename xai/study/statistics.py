@@ -28,33 +28,35 @@ LEVEL = 0.05
 """Of tests; intervals cover 1 - LEVEL."""
 
 _RUN = ["model", "data", "source", "split", "seed"]
+_UPPER = 1 - LEVEL / 2
+"""The share of a distribution below the upper end of an interval."""
 _RESAMPLES = 1000
 _ROUNDING = 1e-12
 
 
-def t_interval(values: Sequence[float] | Values, level: float = 1 - LEVEL) -> tuple[float, float]:
-    """Student-t interval (low, high) that covers the mean with probability `level`; NaN for fewer than two values."""
+def t_interval(values: Sequence[float] | Values) -> tuple[float, float]:
+    """Student-t interval (low, high) of the mean; NaN for fewer than two values."""
     data = np.asarray(values, dtype=np.float64)
     if len(data) < 2:
         return math.nan, math.nan
     # Not scipy's own interval, which is NaN where all values are the same.
-    half = float(stats.t.ppf((1 + level) / 2, len(data) - 1)) * data.std(ddof=1) / math.sqrt(len(data))
+    half = float(stats.t.ppf(_UPPER, len(data) - 1)) * data.std(ddof=1) / math.sqrt(len(data))
     return float(data.mean() - half), float(data.mean() + half)
 
 
-def bootstrap(values: Sequence[float] | Values, level: float = 1 - LEVEL, seed: int = 0) -> tuple[float, float]:
+def bootstrap(values: Sequence[float] | Values) -> tuple[float, float]:
     """Percentile bootstrap interval (low, high) of the mean, the same for the same values; NaN for fewer than two."""
     data = np.asarray(values, dtype=np.float64)
     if len(data) < 2:
         return math.nan, math.nan
-    low, high = np.quantile(_resampled(len(data), seed) @ data / len(data), [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(_resampled(len(data)) @ data / len(data), [1 - _UPPER, _UPPER])
     return float(low), float(high)
 
 
 @lru_cache(maxsize=4)
-def _resampled(n: int, seed: int) -> Values:
+def _resampled(n: int) -> Values:
     """How often each resample [R, n] holds each value."""
-    drawn = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=_RESAMPLES)
+    drawn = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=_RESAMPLES)
     return drawn.astype(np.float64)
 
 
@@ -88,18 +90,17 @@ def t_test(differences: Values, scale: float = 1.0) -> float:
     return float(stats.ttest_1samp(differences, 0.0).pvalue)
 
 
-def run_means(frame: pd.DataFrame, by: Sequence[str] = (), quadratic: Collection[str] = ()) -> pd.DataFrame:
+def run_means(frame: pd.DataFrame, quadratic: Collection[str] = ()) -> pd.DataFrame:
     """One line for explainer x metric x run: `value`, the mean over images that are not NaN, and `n_images`.
 
     Args:
         frame: Of one split.
-        by: Parameters that tell lines apart, such as the values of a sweep.
         quadratic: Metrics whose mean over images is the root of the mean square, as of an RMSE.
 
     Raises:
         UserError: Two lines of one explainer, metric, run and image, which a mean would mix; or two splits.
     """
-    return _runs(frame, by, quadratic).drop(columns="values")
+    return _runs(frame, quadratic).drop(columns="values")
 
 
 def over_seeds(frame: pd.DataFrame, quadratic: Collection[str] = ()) -> pd.DataFrame:
@@ -114,30 +115,22 @@ def over_seeds(frame: pd.DataFrame, quadratic: Collection[str] = ()) -> pd.DataF
     return means.assign(case="main", seed=0, image=WHOLE)
 
 
-def summary(
-    frame: pd.DataFrame,
-    pool: Sequence[str] = (),
-    by: Sequence[str] = (),
-    quadratic: Collection[str] = (),
-    level: float = 1 - LEVEL,
-) -> pd.DataFrame:
+def summary(frame: pd.DataFrame, pool: Sequence[str] = (), quadratic: Collection[str] = ()) -> pd.DataFrame:
     """Mean over images, then over runs, with an interval.
 
     Args:
         frame: Of one split.
         pool: What counts as runs beside the seed: `data`, `source` or `model`.
-        by: Parameters that tell rows apart.
         quadratic: Metrics whose mean over images is the root of the mean square.
-        level: Of the intervals.
 
     Returns:
-        One line for explainer x metric (x model, data, source, `by`): `mean`; `low` and `high`, by Student's t over
+        One line for explainer x metric (x model, data, source): `mean`; `low` and `high`, by Student's t over
         runs where there are two, else by bootstrap over the images of the one run; `how`: "seeds", "images" or "" where
         there is no interval; `spread`, the sample deviation of what `how` names; `n_images` of a run (0: one value for
         the whole split); `runs` and `seeds` that define the metric.
     """
-    runs = _runs(frame, by, quadratic)
-    keys = [key for key in ("explainer", "metric", "model", "data", "source", "split", *by) if key not in pool]
+    runs = _runs(frame, quadratic)
+    keys = [key for key in ("explainer", "metric", "model", "data", "source", "split") if key not in pool]
     lines = []
     for key, group in runs.groupby(keys, dropna=False, sort=False):
         defined = group[group["value"].notna()]
@@ -145,11 +138,11 @@ def summary(
         single = defined["values"].iloc[0] if len(defined) == 1 else np.empty(0)
         of, how = (means, "seeds") if len(means) > 1 else (single, "images" if len(single) > 1 else "")
         if how == "seeds":
-            low, high = t_interval(means, level)
+            low, high = t_interval(means)
         elif group["metric"].iloc[0] in quadratic:
-            low, high = np.sqrt(bootstrap(single**2, level))
+            low, high = np.sqrt(bootstrap(single**2))
         else:
-            low, high = bootstrap(single, level)
+            low, high = bootstrap(single)
         lines.append(
             dict(zip(keys, key, strict=True))
             | {"label": group["label"].iloc[0], "kind": group["kind"].iloc[0]}
@@ -277,14 +270,13 @@ class Best:
     over: str = ""
 
 
-def best_and_ties(values: pd.DataFrame, better: str, quadratic: bool = False, level: float = LEVEL) -> Best:
+def best_and_ties(values: pd.DataFrame, better: str, quadratic: bool = False) -> Best:
     """The row with the best mean over the runs that all rows have; rows that are NaN everywhere do not take part.
 
     Args:
         values: Columns of `wide`.
         better: "higher" or "lower".
         quadratic: Whether the mean over images is the root of the mean square.
-        level: Of the test.
     """
     values = values.dropna(axis=1, how="all")
     runs = of_runs(values, quadratic).dropna()
@@ -297,7 +289,7 @@ def best_and_ties(values: pd.DataFrame, better: str, quadratic: bool = False, le
     found = [difference(common[name], common[best], quadratic=quadratic) for name in others]
     over = "runs" if len(runs) > 1 else "images" if any(each and each.images > 1 for each in found) else ""
     p = holm([math.nan if each is None else each.p_runs if over == "runs" else each.p_images for each in found])
-    tied = frozenset(name for name, value in zip(others, p, strict=True) if over and not value < level)
+    tied = frozenset(name for name, value in zip(others, p, strict=True) if over and not value < LEVEL)
     return Best(best, tied, len(runs), over)
 
 
@@ -311,14 +303,14 @@ def _in_runs(values: Any, runs: Any) -> Any:
     return values.loc[values.index.droplevel(["image"]).isin(runs)]
 
 
-def _runs(frame: pd.DataFrame, by: Sequence[str], quadratic: Collection[str]) -> pd.DataFrame:
+def _runs(frame: pd.DataFrame, quadratic: Collection[str]) -> pd.DataFrame:
     """`run_means` with the values themselves, NaN and those of all images together left out."""
     if frame.empty:
         raise UserError("a frame without a line: measure something first")
     splits = sorted(frame["split"].unique())
     if len(splits) > 1:
         raise UserError(f"values of the splits {' and '.join(splits)} in one mean; give those of one split")
-    keys = ["explainer", "metric", *_RUN, *by]
+    keys = ["explainer", "metric", *_RUN]
     _refuse_mixtures(frame, keys)
     squared = frame["metric"].isin(list(quadratic))
     lines = frame.assign(value=frame["value"].where(~squared, frame["value"] ** 2))

@@ -10,9 +10,10 @@ from torch import Tensor
 
 _WEIGHTS = ((1 / 12, 1 / 6, 1 / 12), (1 / 6, 0.0, 1 / 6), (1 / 12, 1 / 6, 1 / 12))
 """Of the eight neighbours; where the image ends, the others share what is missing."""
+_MOST_STEPS = 1000
 
 
-def impute(images: Tensor, removed: Tensor, tolerance: float = 1e-4, most: int = 1000) -> Tensor:
+def impute(images: Tensor, removed: Tensor, tolerance: float = 1e-4) -> Tensor:
     """Images whose removed pixels are each the weighted mean of the pixels around it, removed ones among them.
 
     These are as many linear equations as there are removed pixels. Their matrix is symmetric and positive, and is never
@@ -23,7 +24,6 @@ def impute(images: Tensor, removed: Tensor, tolerance: float = 1e-4, most: int =
         images: [N, C, H, W].
         removed: Bool [N, H, W].
         tolerance: What a pixel's equation may be wrong by, in the unit of a pixel.
-        most: Steps at most.
 
     Returns:
         [N, C, H, W]; an image of which nothing is left is its own mean colour.
@@ -36,7 +36,7 @@ def impute(images: Tensor, removed: Tensor, tolerance: float = 1e-4, most: int =
     inside = (hole & ~nothing).to(images)
     residual = inside * (_around(filled) - own * filled)
     along, size = residual, residual.square().sum((2, 3), keepdim=True)
-    for _ in range(most):
+    for _ in range(_MOST_STEPS):
         if residual.abs().max() <= tolerance:
             break
         pushed = inside * (own * along - _around(along))

@@ -41,7 +41,6 @@ def perturbation_curves(
     generator: torch.Generator,
     steps: int = 21,
     chunk: int = 256,
-    constant: str = "random",
 ) -> PerturbationCurves:
     """Deletion and insertion curves of any number of classes, from one pass of each perturbed image.
 
@@ -57,14 +56,13 @@ def perturbation_curves(
         generator: Orders the ties, see `pixel_ranks`.
         steps: S, the points of a curve.
         chunk: Perturbed images in one pass; 0 takes all at once.
-        constant: What to do with a constant map: `refuse` it, or score it as a `random` order.
 
     Raises:
         UserError: Maps, steps, chunk or a class do not fit.
         ValueError: Other shapes than these, or no image at all.
     """
     _check(images, maps, targets, reference, steps, chunk)
-    ranks = pixel_ranks(maps, generator, constant).reshape(maps.shape).to(images.device)
+    ranks = pixel_ranks(maps, generator).reshape(maps.shape).to(images.device)
     targets, reference = targets.to(images.device), reference.to(images)
     begin, end = _shown(maps[0].numel(), steps, images.device)
     points = len(begin)
@@ -90,7 +88,7 @@ def perturbation_curves(
     return PerturbationCurves(deletion, torch.cat([deletion[:, -1:], inner, deletion[:, :1]], dim=1))
 
 
-def pixel_ranks(maps: Tensor, generator: torch.Generator, constant: str = "random") -> Tensor:
+def pixel_ranks(maps: Tensor, generator: torch.Generator) -> Tensor:
     """The place of each pixel in the order of importance, integers [B, H * W]; 0 is the most important.
 
     Pixels of equal importance come in random order, because an order by position would earn points. A map that varies
@@ -98,15 +96,12 @@ def pixel_ranks(maps: Tensor, generator: torch.Generator, constant: str = "rando
     """
     if maps.ndim != 3 or not maps.numel():
         raise ValueError(f"maps are {list(maps.shape)}: they have to be [B, H, W] with at least one pixel")
-    if constant not in ("refuse", "random"):
-        raise UserError(f"constant={constant} is unknown: use refuse or random")
     flat = maps.detach().flatten(1)
-    _refuse(~flat.isfinite().all(1), "holds NaN or infinity: all values must be finite")
-    level = is_constant(flat)
-    if constant == "refuse":
-        _refuse(level, "is constant and ranks no pixel: use constant=random to score it as a random order")
-    importance = flat.masked_fill(level[:, None], 0)
-    return ranks_with_random_ties(importance, generator)
+    wrong = ~flat.isfinite().all(1)
+    if wrong.any():
+        image = f"image {int(wrong.nonzero()[0])} of the batch (counted from 0)"
+        raise UserError(f"the map of {image} holds NaN or infinity: all values must be finite")
+    return ranks_with_random_ties(flat.masked_fill(is_constant(flat)[:, None], 0), generator)
 
 
 def area(curves: Tensor) -> Tensor:
@@ -144,12 +139,6 @@ def _shown(pixels: int, steps: int, device: torch.device) -> tuple[Tensor, Tenso
     present = (pixels - gone).flip(0)[1:-1]
     begin = torch.cat([gone, torch.zeros_like(present)])
     return begin, torch.cat([torch.full_like(gone, pixels), present])
-
-
-def _refuse(wrong: Tensor, why: str) -> None:
-    """Raise UserError about the first image of which `wrong` [B] holds."""
-    if wrong.any():
-        raise UserError(f"the map of image {int(wrong.nonzero()[0])} of the batch (counted from 0) {why}")
 
 
 def _check(images: Tensor, maps: Tensor, targets: Tensor, reference: Tensor, steps: int, chunk: int) -> None:

@@ -109,18 +109,13 @@ def scores(curves: RemovalCurves) -> dict[str, Tensor]:
     return {"lif": lif, "mif": mif, "srg": lif - mif, "r_lif": r_lif, "r_mif": r_mif, "r_srg": r_lif - r_mif}
 
 
-def passes(players: int, masks: int) -> dict[str, int]:
-    """How many masked images one image costs at most; fewer where coalitions happen to be the same.
+def passes(players: int, masks: int) -> int:
+    """How many masked images one image costs `removal_curves` at most; fewer where coalitions happen to be the same.
 
-    Returns:
-        By the name of the function. Of n coalitions of a size no more than C(M, size) differ, and the full image is one
-        for all; n is 2 for `ranked_curves`, 2 masks for `sampled_curves`, and both for `removal_curves`.
+    Of the coalitions of a size no more than C(M, size) differ, and the full image is one for all. Without masks it is
+    what `ranked_curves` costs.
     """
-    orders = {"ranked_curves": 2, "sampled_curves": 2 * masks, "removal_curves": 2 * masks + 2}
-    return {
-        name: 1 + sum(min(count, math.comb(players, size)) for size in range(1, players))
-        for name, count in orders.items()
-    }
+    return 1 + sum(min(2 * masks + 2, math.comb(players, size)) for size in range(1, players))
 
 
 def check_players(attributions: Tensor, players: int) -> None:
