@@ -111,6 +111,11 @@ class Case:
     others: Mapping[str, Row] = field(default_factory=dict)
     judge: ExplainedModel | None = None
     varied_from: "tuple[Case, Variation] | None" = None
+    _answers: dict[tuple[int, bytes], Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _kept: dict[int, Images] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """Blocks that were read last: every explainer and every metric comes by them."""
+    _variations: "dict[Variation, Case]" = field(default_factory=dict, init=False, repr=False, compare=False)
+    _varied_parts: set[nn.Module] = field(default_factory=set, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Refuse before any work what could not be measured after it."""
@@ -230,10 +235,6 @@ class Case:
         self._varied_parts.update(network.modules())
         return network
 
-    @cached_property
-    def _varied_parts(self) -> set[nn.Module]:
-        return set()
-
     def vary(self, network: nn.Module) -> nn.Module:
         """What is asked in place of a network that an explainer brought; the case's own is varied already."""
         if self.varied_from is None or not self._varied_parts.isdisjoint(network.modules()):
@@ -256,13 +257,9 @@ class Case:
             self._answers[key] = game.value(coalitions).float().cpu()
         return self._answers[key]
 
-    @cached_property
-    def _answers(self) -> dict[tuple[int, bytes], Tensor]:
-        return {}
-
     def images(self, number: int) -> Images:
         """Pixels [B, 3, H, W] and regions [B, H, W] or None of a block, on the CPU."""
-        kept: dict[int, Images] = self._kept
+        kept = self._kept
         if self.varied_from is not None:
             original, variation = self.varied_from
             found = original.images(number)
@@ -275,11 +272,6 @@ class Case:
                 kept.pop(next(iter(kept)))
             kept[number] = found
         return kept[number]
-
-    @cached_property
-    def _kept(self) -> dict[int, Images]:
-        """Blocks that were read last: every explainer and every metric comes by them."""
-        return {}
 
     def row(self, name: str) -> Row:
         """Another row of the same study, or one of the configuration's; UserError: there is none of this name."""
@@ -327,10 +319,6 @@ class Case:
                 other.__dict__[name] = getattr(self, name)
             self._variations[variation] = other
         return self._variations[variation]
-
-    @cached_property
-    def _variations(self) -> "dict[Variation, Case]":
-        return {}
 
     def with_params(self, **changes: Any) -> "Case":
         """The same case but for some of its parameters; another split has other rows."""
