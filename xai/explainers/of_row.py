@@ -69,6 +69,7 @@ def made_from_row(
     build: Callable[[Either], Either],
     passes: Callable[[float], float],
     params: Mapping[str, Any] | None = None,
+    **changes: Any,
 ) -> Prepared:
     """What is made from another row's explainer.
 
@@ -79,6 +80,7 @@ def made_from_row(
         build: Makes it from that of the other row.
         passes: What an image costs, where the other row costs so much.
         params: What else determines its maps.
+        changes: What of `Prepared` is not that of the other row.
     """
     row = context.row(of)
     source = row.entry.prepare(context, row.params)
@@ -88,6 +90,7 @@ def made_from_row(
         made_from={**(params or {}), "name": name, "of": dict(source.made_from)},
         build=lambda: build(source.build()),
         passes=None if cost is None else passes(cost),
+        **changes,
     )
 
 

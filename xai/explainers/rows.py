@@ -78,8 +78,14 @@ def _file(name: str, asked: str) -> DictConfig:
 
 def budget_of(row: Row) -> int | None:
     """How many perturbed images a row asks about, where its name can say another number of them."""
-    numbers = [each.name for each in fields(row.params) if each.name in _NUMBERS]
-    return getattr(row.params, numbers[0]) if numbers and row.entry.info.kind in ("post-hoc", "refined") else None
+    numbers = _numbers_of(row)
+    return getattr(row.params, numbers[0]) if numbers else None
+
+
+def _numbers_of(row: Row) -> list[str]:
+    """What a row calls how many it asks about; empty where it asks about none, or not at test time."""
+    asks = row.entry.info.kind in ("post-hoc", "refined")
+    return [each.name for each in fields(row.params) if asks and each.name in _NUMBERS]
 
 
 def _of_budget(of: str, number: int) -> DictConfig:
@@ -89,8 +95,8 @@ def _of_budget(of: str, number: int) -> DictConfig:
         UserError: It asks about none, or not at test time.
     """
     row = load_row(of)
-    numbers = [each.name for each in fields(row.params) if each.name in _NUMBERS]
-    if not numbers or row.entry.info.kind not in ("post-hoc", "refined"):
+    numbers = _numbers_of(row)
+    if not numbers:
         raise UserError(
             f"{of}_{number}: {of} asks about no number of perturbed images: leave _{number} out, or use kernel_shap_"
             f"{number}, rise_{number} ..."

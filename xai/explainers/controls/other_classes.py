@@ -1,7 +1,6 @@
 """Another row asked about other classes: a wrong one, and all of them. How much of its maps is of the class?"""
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -58,10 +57,9 @@ def wrong_classes(targets: Tensor, rows: Tensor, classes: int) -> Tensor:
 def wrong_class(context: Context, params: OfRowParams) -> Prepared:
     """The other row's explainer, with the targets changed."""
     classes = len(context.model.classes)
-    prepared = made_from_row(
-        context, params.of, "wrong_class", lambda of: WrongClass(of, classes), lambda passes: passes
+    return made_from_row(
+        context, params.of, "wrong_class", lambda of: WrongClass(of, classes), lambda passes: passes, notes={}
     )
-    return replace(prepared, notes={})
 
 
 @settings
@@ -123,12 +121,12 @@ def mean_over_classes(context: Context, params: MeanOverClassesParams) -> Prepar
     if params.classes is not None and params.classes < count:
         classes = torch.arange(params.classes) * count // params.classes
     times = 1 if context.row(params.of).entry.asks_once else len(classes)
-    prepared = made_from_row(
+    return made_from_row(
         context,
         params.of,
         "mean_over_classes",
         lambda of: MeanOverClasses(of, classes),
         lambda passes: passes * times,
         {"classes": classes.tolist()},
+        notes={},
     )
-    return replace(prepared, notes={})

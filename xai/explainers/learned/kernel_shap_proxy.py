@@ -1,6 +1,6 @@
 """Kernel SHAP with few coalitions, that starts at another row's maps: a trained explainer's, for one pass more."""
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Literal
 
 import torch
@@ -75,13 +75,15 @@ def kernel_shap_proxy(context: Context, params: KernelShapProxyParams) -> Prepar
     """The other row's explainer, and the game."""
     row = context.row(params.of)
     pick = row.entry.prepare(context, row.params).pick
-    prepared = made_from_row(
+    # Whatever the other row is a part of, this is a map of its own.
+    return made_from_row(
         context,
         params.of,
         "kernel_shap_proxy",
         lambda of: KernelShapProxy(of, context.network(params.classifier_removal), params, pick),
         lambda passes: passes + params.coalitions + 2,
         {**asdict(params), "pick": pick},
+        pick=None,
+        pool=None,
+        share=1.0,
     )
-    # Whatever the other row is a part of, this is a map of its own.
-    return replace(prepared, pick=None, pool=None, share=1.0)

@@ -16,6 +16,7 @@ from xai.explainers.block import OfClassifier, check_targets, source
 from xai.explainers.params import MapParams, OutputParams
 from xai.models.maskable import MaskableClassifier
 from xai.ranking.areas import smooth
+from xai.rounding import at_least_float32
 
 
 class Frozen(nn.Module):
@@ -108,10 +109,10 @@ class PixelGradients:
         with torch.inference_mode(False), torch.enable_grad(), mixed:
             # What was made in inference mode can be part of a graph as a copy only.
             pixels, columns = images.detach().clone().requires_grad_(), targets.clone()[:, None]
-            values = _in_single(self._network(pixels))
+            values = at_least_float32(self._network(pixels))
             values = values.softmax(-1) if self._output == "probability" else values
             gradients = torch.autograd.grad(values.gather(1, columns).sum(), [pixels, *kept()])
-        return [_in_single(gradient) for gradient in gradients]
+        return [at_least_float32(gradient) for gradient in gradients]
 
 
 class PixelExplainer(OfClassifier[P]):
@@ -186,7 +187,3 @@ def by_patch(pixels: Tensor, grid: tuple[int, int]) -> Tensor:
     if height % grid[0] or width % grid[1]:
         raise UserError(f"a grid of {grid[0]} x {grid[1]} does not divide an image of {height} x {width}")
     return pixels.unflatten(2, (grid[1], -1)).unflatten(1, (grid[0], -1)).transpose(2, 3)
-
-
-def _in_single(values: Tensor) -> Tensor:
-    return values.to(torch.promote_types(values.dtype, torch.float32))

@@ -143,14 +143,11 @@ class RiseSmooth(OfClassifier[RiseSmoothParams]):
             answers = values.unflatten(0, (len(images), -1)).gather(2, targets[:, None, None].expand(-1, len(few), 1))
             total += torch.einsum("bn,nhw->bhw", answers[..., 0], masks.double())
             shown += masks.double().sum(0)
-        maps = total / (shown.clamp(min=torch.finfo(torch.float32).tiny) if params.normalise else _expected(params))
+        # Equation 6 divides by N E[M].
+        expected = params.masks * params.keep_probability
+        maps = total / (shown.clamp(min=torch.finfo(torch.float32).tiny) if params.normalise else expected)
         maps = maps.to(torch.promote_types(images.dtype, torch.float32))
         return maps if params.of_pixels else F.adaptive_avg_pool2d(maps, self.classifier.grid)
-
-
-def _expected(params: RiseSmoothParams) -> float:
-    """N E[M], the divisor of equation 6."""
-    return params.masks * params.keep_probability
 
 
 def draw(
