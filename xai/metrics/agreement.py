@@ -30,10 +30,9 @@ def _iou(k: int) -> Column:
     return Column(f"iou@{k}", f"IoU@{k}", about, chance_from=partial(_chance_of_iou, k))
 
 
-def _chance_of_iou(k: int, block: Measured) -> Tensor:
-    images, patches = given(block.maps).flatten(1).shape
-    level = functional.expected_iou(patches, k) if k <= patches else torch.nan
-    return torch.full((images,), level, dtype=torch.float64)
+def _chance_of_iou(k: int, block: Measured) -> float:
+    patches = given(block.maps)[0].numel()
+    return functional.expected_iou(patches, k) if k <= patches else torch.nan
 
 
 def _columns(params: AgreementParams) -> list[Column]:

@@ -40,11 +40,6 @@ def precision_recall_f1_mcc(logits: Tensor, labels: Tensor) -> dict[str, float]:
     return {name: float(value) for name, value in values.items()}
 
 
-def _one_of_the_classes(block: Measured) -> Tensor:
-    images, classes = given(block.logits).shape
-    return torch.full((images,), 1 / classes, dtype=torch.float64)
-
-
 @metric(
     "classification",
     columns=(
@@ -54,7 +49,7 @@ def _one_of_the_classes(block: Measured) -> Tensor:
             "Share of images classified correctly.",
             short="Acc.",
             needs=frozenset({"labels"}),
-            chance_from=_one_of_the_classes,
+            chance_from=lambda block: 1 / given(block.logits).shape[1],
         ),
         percent(
             "agreement",

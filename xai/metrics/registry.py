@@ -63,8 +63,8 @@ _TENSORS = {
 """What may hold NaN or infinity and must not."""
 
 
-Chance = Callable[[Measured], Tensor]
-"""What maps or guesses that know nothing of the images would score, [B]."""
+Chance = Callable[[Measured], Tensor | float]
+"""What maps or guesses that know nothing of the images would score, [B], or one number for all."""
 
 
 @dataclass(frozen=True)
@@ -101,9 +101,10 @@ class Column:
 
     def chance_of(self, block: Measured) -> Tensor | None:
         """Chance levels [B] of these images, float64; None where the column has none."""
-        if self.chance_from is not None:
-            return self.chance_from(block).double()
-        return None if self.chance is None else torch.full((len(block.rows),), self.chance, dtype=torch.float64)
+        level = self.chance if self.chance_from is None else self.chance_from(block)
+        if level is None or isinstance(level, Tensor):
+            return None if level is None else level.double()
+        return torch.full((len(block.rows),), level, dtype=torch.float64)
 
     def average(self, values: Tensor) -> Tensor:
         """The average of values [N] over the images that have one, a scalar; NaN where none has."""

@@ -95,10 +95,6 @@ def removal(block: Measured, params: RemovalParams) -> dict[str, Tensor]:
     return found
 
 
-def _share_of_cell(block: Measured) -> Tensor:
-    return given(block.cells).double().mean((1, 2))
-
-
 @metric(
     "grid_pointing",
     columns=(
@@ -107,7 +103,7 @@ def _share_of_cell(block: Measured) -> Tensor:
             "Grid pointing",
             "With two objects on an image: share of the positive attribution that lies on the one that is asked about.",
             short="Grid",
-            chance_from=_share_of_cell,
+            chance_from=lambda block: given(block.cells).double().mean((1, 2)),
         ),
     ),
     needs=("maps", "cells"),

@@ -65,10 +65,9 @@ class RandomisationParams:
         return [stage / self.stages for stage in range(1, self.stages + 1)]
 
 
-def _chance(block: Measured) -> Tensor:
+def _chance(block: Measured) -> float:
     """Mean size of the correlation of two orders that have nothing to do with each other: sqrt(2 / (pi (M - 1)))."""
-    images, places = given(block.maps).flatten(1).shape
-    return torch.full((images,), sqrt(2 / (pi * max(places - 1, 1))), dtype=torch.float64)
+    return sqrt(2 / (pi * max(given(block.maps)[0].numel() - 1, 1)))
 
 
 @metric(

@@ -111,9 +111,8 @@ def centred_correlation(pred: Tensor, ref: Tensor) -> Tensor:
     In [-1, 1]; NaN where either remainder is constant. One map that is not finite makes all NaN.
     """
     check_pair(pred, ref)
-    a, flat_a = _without_mean_map(pred)
-    b, flat_b = _without_mean_map(ref)
-    return _correlation(a, flat_a, b, flat_b)
+    first, second = (_difference(maps, maps.double().mean(0, keepdim=True)) for maps in (pred, ref))
+    return _correlation(*first, *second)
 
 
 def correlation(a: Tensor, b: Tensor) -> Tensor:
@@ -145,10 +144,6 @@ def largest(u: Tensor, k: int) -> Tensor:
     return u.sort(dim=1, descending=True, stable=True).indices[:, :k]
 
 
-def _spread(u: Tensor) -> Tensor:
-    return u.amax(-1) - u.amin(-1)
-
-
 def _standardise(u: Tensor, constant: Tensor) -> Tensor:
     """(u - mean) / std over the last axis; zeros, with zero gradient, for the rows [...] that are `constant`."""
     flat = constant[..., None]
@@ -171,20 +166,11 @@ def _ranks(u: Tensor) -> tuple[Tensor, Tensor]:
     return below.float(), (not_above - below - 1).sum(-1).double() / 2
 
 
-def _without_mean_map(u: Tensor) -> tuple[Tensor, Tensor]:
-    """The maps u [N, M] less its mean map, in float64, and which of the remainders [N] are no more than rounding."""
-    wide = u.double()
-    mean = wide.mean(0, keepdim=True)
-    rest = wide - mean
-    magnitude = torch.maximum(wide.abs().amax(-1), mean.abs().amax(-1))
-    return rest, _spread(rest) <= tolerance(u) * magnitude
-
-
 def _difference(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """The difference a - b of maps [N, M], in float64, and where [N] it is no more than rounding."""
+    """The difference a - b of maps [N, M] and [N or 1, M], in float64, and where [N] it is no more than rounding."""
     rest = a.double() - b.double()
     magnitude = torch.maximum(a.abs().amax(-1), b.abs().amax(-1)).double()
-    return rest, _spread(rest) <= tolerance(a) * magnitude
+    return rest, rest.amax(-1) - rest.amin(-1) <= tolerance(a) * magnitude
 
 
 def _correlation(a: Tensor, flat_a: Tensor, b: Tensor, flat_b: Tensor) -> Tensor:
