@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from xai.ranking.axes import apply_axes, cells_to_pixels, moving_mean
+from xai.rounding import at_least_float32
 
 Classify = Callable[[Tensor], Tensor]
 """Images [N, 3, H, W] in [0, 1] to logits [N, C]."""
@@ -63,8 +64,7 @@ def trapezoid_weights(steps: int, device: torch.device | None = None) -> Tensor:
 
 def confidence(logits: Tensor, targets: Tensor) -> Tensor:
     """Softmax probabilities [N, K] of the classes `targets` [N, K], in float32 at least."""
-    single = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    return single.softmax(-1).gather(1, targets)
+    return at_least_float32(logits).softmax(-1).gather(1, targets)
 
 
 def path_areas(

@@ -14,6 +14,7 @@ from xai.models.maskable import References, open_reference
 from xai.ranking.areas import Classify, confidence, path_areas, peak_penalty, trapezoid_weights
 from xai.ranking.axes import apply_axes, pixels_to_cells
 from xai.ranking.sorting import check_finite_scores, gumbel_noise, percentiles, soft_masks, soft_sort
+from xai.rounding import at_least_float32
 
 
 def check_grid(grid: int, height: int, width: int) -> None:
@@ -177,7 +178,7 @@ def judge(
         raise ValueError(f"maps are {list(maps.shape)} and images {list(images.shape)}: one pixel map an image")
     check_grid(drawn.grid, height, width)
     check_finite_scores(maps)
-    maps = maps.to(torch.promote_types(maps.dtype, torch.float32))
+    maps = at_least_float32(maps)
     reference = open_reference(images, drawn.reference, params.mean_of(mean))
     with torch.no_grad():
         # One reference that all images share is asked about once.

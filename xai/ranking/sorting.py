@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from xai.core.errors import UserError
+from xai.rounding import at_least_float32
 
 _LARGEST_DRIFT = 60.0
 """How far, in nats, potentials may move after the first iteration: what a kernel in single precision rounds to zero,
@@ -46,7 +47,7 @@ def sinkhorn(scores: Tensor, iterations: int) -> Tensor:
     if iterations < 1:
         raise ValueError(f"iterations={iterations}: at least 1 is needed")
     # Half precision has too few digits to add up hundreds of terms.
-    matrices = scores.to(torch.promote_types(scores.dtype, torch.float32)).reshape(-1, *scores.shape[-2:])
+    matrices = at_least_float32(scores).reshape(-1, *scores.shape[-2:])
     with torch.autocast(scores.device.type, enabled=False):
         result: Tensor = _Sinkhorn.apply(matrices, iterations)
     return result.reshape(scores.shape)
@@ -214,8 +215,7 @@ def soft_sort(scores: Tensor, noise: Tensor | None, temperature: float, iteratio
     Returns:
         P [B, d, d], at least float32: row i says which cell is ranked i-th, the most important first.
     """
-    scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
-    return sinkhorn(assignment_scores(scores, noise, temperature), iterations)
+    return sinkhorn(assignment_scores(at_least_float32(scores), noise, temperature), iterations)
 
 
 def gumbel_noise(batch: int, cells: int, generator: torch.Generator) -> Tensor:

@@ -2,6 +2,10 @@
 
 All is computed in float32 at least, also under autocast, and from log-probabilities: in half precision sums over
 hundreds of patches lose their digits, probabilities underflow, and 0 log 0 is not a number.
+
+`present` is phi+ and `absent` phi-, [B, M, C] each: for a binary classifier the two columns of phi+ are -phi/2 and
+phi/2, and the softmax over them is the sigmoid of phi. `coalitions` are bool [B, S, M], and `temperature` divides the
+sum before sigma (the paper's section 7); it is 1 in the paper.
 """
 
 import math
@@ -9,6 +13,8 @@ from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
+
+from xai.rounding import at_least_float32
 
 _NUMBERS_AT_ONCE = 1 << 23
 """Of the logits that `distribution_values` holds at once."""
@@ -20,17 +26,10 @@ Divergence = Callable[[Tensor, Tensor], Tensor]
 def shapley_distribution(present: Tensor, absent: Tensor, coalitions: Tensor, temperature: float = 1.0) -> Tensor:
     """Equation 4: u(S) = sigma(sum of phi+ over the patches in S + sum of phi- over those outside), as its logarithm.
 
-    Args:
-        present: phi+, [B, M, C]. For a binary classifier the two columns are -phi/2 and phi/2, and the softmax over
-            them is the sigmoid of phi.
-        absent: phi-, [B, M, C].
-        coalitions: Bool [B, S, M].
-        temperature: Divides the sum before sigma (the paper's section 7); 1 in the paper.
-
     Returns:
-        The logarithm of u(S), [B, S, C].
+        [B, S, C].
     """
-    present, absent = _full(present), _full(absent)
+    present, absent = at_least_float32(present), at_least_float32(absent)
     with torch.autocast(present.device.type, enabled=False):
         inside = torch.bmm(coalitions.to(present.dtype), present - absent)
     return ((inside + absent.sum(1, keepdim=True)) / temperature).log_softmax(-1)
@@ -43,16 +42,12 @@ def distribution_values(present: Tensor, absent: Tensor, orders: Tensor, tempera
     probability depends on the patches that are there already: the Shapley value is its mean over orders of appearance
     (Shapley 1953; estimated from sampled orders by Castro et al. 2009).
 
-    Args:
-        present: phi+, [B, M, C].
-        absent: phi-, [B, M, C].
-        orders: Permutations of the patches, int [P, M], in which they appear; with all M! of them the values are exact.
-        temperature: Of equation 4.
+    `orders` are permutations of the patches as they appear, int [P, M]; with all M! of them the values are exact.
 
     Returns:
         [B, M, C]. Their sum over patches is u(N) - u(empty), exactly.
     """
-    present, absent = _full(present), _full(absent)
+    present, absent = at_least_float32(present), at_least_float32(absent)
     change, start = (present - absent) / temperature, absent.sum(1)[:, None, None] / temperature
     total, (images, _, classes) = torch.zeros_like(change), change.shape
     # As many orders at once as a few dozen megabytes hold.
@@ -68,14 +63,14 @@ def jensen_shannon(log_u: Tensor, log_v: Tensor) -> Tensor:
 
     Its gradient vanishes where u is confident of a class that v rules out: such a u is not pulled back.
     """
-    log_u, log_v = _full(log_u), _full(log_v)
+    log_u, log_v = at_least_float32(log_u), at_least_float32(log_v)
     log_m = torch.logaddexp(log_u, log_v) - math.log(2)
     return (_mean_under(log_u, log_u - log_m) + _mean_under(log_v, log_v - log_m)) / 2
 
 
 def kullback_leibler(log_u: Tensor, log_v: Tensor) -> Tensor:
     """D_KL(v || u), [...], 0 or more. Its gradient with respect to the logits of u is u - v: only at v it vanishes."""
-    log_u, log_v = _full(log_u), _full(log_v)
+    log_u, log_v = at_least_float32(log_u), at_least_float32(log_v)
     return _mean_under(log_v, log_v - log_u)
 
 
@@ -93,16 +88,8 @@ def distribution_loss(
 ) -> Tensor:
     """Equation 5: the mean divergence of u(S) from v(S) over images and coalitions.
 
-    Args:
-        present: phi+, [B, M, C].
-        absent: phi-, [B, M, C].
-        coalitions: Bool [B, S, M].
-        log_v: [B, S, C] logarithms of the classifier's predictions v(S).
-        temperature: Of equation 4.
-        divergence: One of `DIVERGENCES`.
-
-    Returns:
-        The scalar loss.
+    `log_v` [B, S, C] are logarithms of the classifier's predictions v(S), and `divergence` is one of `DIVERGENCES`. A
+    scalar.
     """
     return DIVERGENCES[divergence](shapley_distribution(present, absent, coalitions, temperature), log_v).mean()
 
@@ -110,7 +97,3 @@ def distribution_loss(
 def _mean_under(log_p: Tensor, values: Tensor) -> Tensor:
     """The mean of values [..., C] under p. What has no probability at all counts nothing, however large its value."""
     return torch.where(log_p > -math.inf, log_p.exp() * values, 0.0).sum(-1)
-
-
-def _full(tensor: Tensor) -> Tensor:
-    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor

@@ -54,8 +54,7 @@ def kernel_shap(
         ValueError: Where sampler or solver is unknown, or P, the proxy or the selection cannot be used.
     """
     if select == "all":
-        check_solver(solver)
-        return Regression(*asked(game, coalitions, generator, sampler), solver=solver, proxy=proxy).values()
+        return _fitted(game, coalitions, generator, sampler, solver, proxy).values()
     if solver != "least_squares" or proxy is not None:
         raise ValueError(f"select={select!r} needs the least squares solver, and no proxy")
     return solve_selected(*asked(game, coalitions, generator, sampler), select)
@@ -75,9 +74,15 @@ def kernel_shap_with_error(
     The error is how far the values spread over designs, the game being what it is; `Regression.standard_error` says
     how it is estimated, and where it is infinite or zero.
     """
-    check_solver(solver)
-    regression = Regression(*asked(game, coalitions, generator, sampler), solver=solver, proxy=proxy)
+    regression = _fitted(game, coalitions, generator, sampler, solver, proxy)
     return Estimate(regression.values(), regression.standard_error())
+
+
+def _fitted(
+    game: Game, coalitions: int, generator: torch.Generator, sampler: str, solver: str, proxy: Tensor | None
+) -> Regression:
+    check_solver(solver)
+    return Regression(*asked(game, coalitions, generator, sampler), solver=solver, proxy=proxy)
 
 
 def asked(
