@@ -29,10 +29,10 @@ class LearningStages(ClassifierStages):
             self._begin(network, surrogate)
             module = self._module(network, surrogate, params, f"{kind}/{self.data.name}")
             self.train(module, params.fit, workdir, _called(params), params.snapshots)
-            self._write(workdir, kind, network, **self._said(params))
+            self.write(workdir, kind, network, **self._said(params))
             for share in params.snapshots:
                 module.load_state_dict(kept_weights(workdir, on_the_way(share)))
-                self._write(workdir, kind, network, _snapshot(share), **self._said(params))
+                self.write(workdir, kind, network, _snapshot(share), **self._said(params))
 
         return self.get(kind, spec, make)
 

@@ -94,7 +94,7 @@ class ClassifierStages:
             frozen, student = self.network("classifier"), self._student()
             how = (params.fit, params.teacher, params.sizes, self.seed, f"surrogate/{self.data.name}")
             self.train(Surrogate(student.requires_grad_(True), frozen, *how), params.fit, workdir, "surrogate")
-            self._write(workdir, "surrogate", student.network)
+            self.write(workdir, "surrogate", student.network)
 
         return self.get("surrogate", spec, make)
 
@@ -104,7 +104,11 @@ class ClassifierStages:
 
     def network(self, kind: str, removal: Removal | None = None) -> MaskableClassifier:
         """A classifier from the store by its kind, on the device, in evaluation mode."""
-        tensors = read_weights(getattr(self, kind).file(FILES[kind]), what=kind).tensors
+        return self.read(getattr(self, kind), kind, removal)
+
+    def read(self, artifact: Artifact, kind: str, removal: Removal | None = None) -> MaskableClassifier:
+        """The classifier of an artifact, as of `network`."""
+        tensors = read_weights(artifact.file(FILES[kind]), what=kind).tensors
         network: MaskableClassifier = self.model.maskable(self._loaded(tensors), removal)
         return network.to(self.runtime.trainer.device).eval().requires_grad_(False)
 
@@ -156,7 +160,7 @@ class ClassifierStages:
             stage = f"classifier/{self.data.name}"
             module = Classifier(self.model.maskable(network).train(), params.fit, params.focus, self.seed, stage)
             self.train(module, params.fit, workdir, "classifier")
-            self._write(workdir, "classifier", network)
+            self.write(workdir, "classifier", network)
 
         return self.get("classifier", spec, make)
 
@@ -164,7 +168,7 @@ class ClassifierStages:
         """The published network as it is; nothing of how a training would go is part of it."""
         spec = {**self._common, **self._given, "published": True}
         model, outputs = self.model, self.outputs
-        return self.get("classifier", spec, lambda work: self._write(work, "classifier", model.published(outputs)))
+        return self.get("classifier", spec, lambda work: self.write(work, "classifier", model.published(outputs)))
 
     def _shell(self) -> nn.Module:
         """A network of the model without memory for its weights: a file may have said how large it is."""
@@ -192,7 +196,7 @@ class ClassifierStages:
         expected = {name: value.shape for name, value in self._shell().state_dict().items()}
         tensors = match_weights(tensors, expected, what=f"checkpoint {path}", model=self.model.name)
         spec = {**self._common, "checkpoint": fingerprint_file(path)}
-        return self.get("classifier", spec, lambda work: self._write(work, "classifier", self._loaded(tensors)))
+        return self.get("classifier", spec, lambda work: self.write(work, "classifier", self._loaded(tensors)))
 
     @property
     def _has_regions(self) -> bool:
@@ -208,13 +212,7 @@ class ClassifierStages:
     def _given(self) -> dict[str, str]:
         """The fingerprint of the file of start weights, where there is one."""
         path = self.model.file
-        if path is None:
-            return {}
-        try:
-            return {"weights": fingerprint_file(path)}
-        except OSError as error:
-            why = f"model.weights={path} cannot be read ({error.strerror})"
-            raise UserError(f"{why}: give a file of weights") from error
+        return {} if path is None else {"weights": fingerprint_weights(path, "model.weights")}
 
     def get(self, kind: str, spec: dict[str, Any], make: Callable[[Path], None]) -> Artifact:
         """A network from the store, made where it is not there."""
@@ -242,7 +240,7 @@ class ClassifierStages:
         load_weights(network, tensors, what="classifier", model=self.model.name)
         return network
 
-    def _write(self, workdir: Path, kind: str, network: nn.Module, name: str | None = None, **more: Any) -> None:
+    def write(self, workdir: Path, kind: str, network: nn.Module, name: str | None = None, **more: Any) -> None:
         """Write a network, None: under its usual name; `more` is what is to be said of an explainer's decoder."""
         if kind == "surrogate":
             # It has learned to answer with patches removed in this way, and in no other.
@@ -251,6 +249,14 @@ class ClassifierStages:
         path = workdir / (name or FILES[kind])
         path.parent.mkdir(exist_ok=True)
         files.write(path, network, spec)
+
+
+def fingerprint_weights(path: Path, setting: str) -> str:
+    """What tells a file of weights from all others; UserError: what was given as a setting cannot be read."""
+    try:
+        return fingerprint_file(path)
+    except OSError as error:
+        raise UserError(f"{setting}={path} cannot be read ({error.strerror}): give a file of weights") from error
 
 
 def explained(networks: ClassifierStages, kind: str = "classifier") -> ExplainedModel:

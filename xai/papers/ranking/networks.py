@@ -11,9 +11,8 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from xai.classifiers.networks import ClassifierStages
+from xai.classifiers.networks import ClassifierStages, fingerprint_weights
 from xai.core.errors import UserError
-from xai.core.files import fingerprint_file
 from xai.core.settings import unknown
 from xai.core.store import Artifact
 from xai.data.registry import load_images, subset
@@ -199,11 +198,7 @@ def check_levels(model: NetworkParams, params: RankingSettings) -> None:
 
 
 def _fingerprint(path: str) -> str:
-    try:
-        return fingerprint_file(Path(path))
-    except OSError as error:
-        why = f"ranking.backbone.weights={path} cannot be read ({error.strerror})"
-        raise UserError(f"{why}: give a file of weights") from error
+    return fingerprint_weights(Path(path), "ranking.backbone.weights")
 
 
 def _body(backbone: BackboneParams, network: nn.Module) -> dict[str, torch.Tensor]:

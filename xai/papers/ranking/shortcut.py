@@ -26,10 +26,7 @@ from xai.data.marked import MarkedSet, MarkParams, Radius
 from xai.data.registry import Images, ImageSource, load_images
 from xai.explainers.registry import Row
 from xai.methods.classifier import Classifier
-from xai.models import files
 from xai.models.maskable import MaskableClassifier, Removal
-from xai.models.spec import describe
-from xai.models.weights import load_weights, read_weights
 from xai.study.case import Case, ExplainedModel
 from xai.study.frame import Frames, join
 from xai.study.params import open_metrics
@@ -38,7 +35,6 @@ from xai.study.study import Study
 
 log = logging.getLogger(__name__)
 
-FILE = "classifier.safetensors"
 CASE = "marked"
 """What frames call marked images."""
 _REVISION = 1
@@ -127,18 +123,13 @@ class Shortcut:
             module = Classifier(student, params.fit, 0.0, stages.seed, f"marked_classifier/{stages.data.name}")
             marked = self._set(params.label)
             stages.train(module, params.fit, workdir, "classifier of the mark", source=marked)
-            said = describe(stages.model, "classifier", stages.data, marked.classes, seed=stages.seed)
-            files.write(workdir / FILE, student.network, said)
+            stages.write(workdir, "classifier", student.network)
 
         return stages.get("marked_classifier", spec, make)
 
     def network(self, removal: Removal | None = None) -> MaskableClassifier:
         """That classifier, on the device, in evaluation mode, frozen."""
-        tensors = read_weights(self.classifier.file(FILE), what="marked classifier").tensors
-        network: Any = self.stages.network("classifier", removal)
-        load_weights(network.network, tensors, what="marked classifier", model=self.stages.model.name)
-        tuned: MaskableClassifier = network.eval().requires_grad_(False)
-        return tuned
+        return self.stages.read(self.classifier, "classifier", removal)
 
     def measured(self) -> Frames:
         """What the maps find of the mark, as frames of the case `marked`.
