@@ -51,4 +51,6 @@ def test_the_code_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     for each in code:
         exec(each.replace("224, 224", "28, 28"), scope)
     assert scope["maps"].ndim == 3
+    if page == "README.md":
+        assert scope["phi"].shape == scope["error"].shape == (2, 49)
     assert set(scope["frame"].explainer) == {"grad_cam", "rise", "random"}

@@ -2,11 +2,9 @@ import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import hydra
 import pytest
-import torch
 from omegaconf import OmegaConf
 
 from xai import cli
@@ -36,16 +34,3 @@ def test_the_commands_of_a_page_compose(page: Path) -> None:
             for row in {each.split(".")[1] for each in overrides if each.startswith("explainers.")}:
                 load_row(row, config["explainers"])
             assert "task=train" in overrides or not any(each.startswith("method=") for each in overrides), overrides
-
-
-def test_the_python_of_the_readme_runs() -> None:
-    code = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
-    assert len(code) == 2
-    found: dict[str, Any] = {}
-    # As it stands, on images of a size that takes a second; the first block is one of tests/api/test_docs.py.
-    exec(code[1].replace("224, 224", "28, 28"), found)
-    assert found["phi"].shape == found["error"].shape == (2, 49)
-    game, phi = found["game"], found["phi"]
-    ends = game.value(torch.tensor([[False], [True]]).expand(-1, 49))
-    torch.testing.assert_close(phi.sum(1), ends[:, 1] - ends[:, 0], rtol=1e-3, atol=1e-4)
-    assert torch.isfinite(found["error"]).all()

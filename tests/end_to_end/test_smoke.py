@@ -144,7 +144,7 @@ def test_lambda2_is_chosen_by_what_is_kept(smoke: Run) -> None:
 def test_a_second_start_only_reads(smoke: Run, tmp_path: Path) -> None:
     store = link_store(smoke.store, tmp_path)
     before = times(store)
-    again = run(tmp_path, "experiment=smoke")
+    again = run(tmp_path, "experiment=smoke", "figures=[]")
     assert again.made == 0
     assert times(store) == before
     for name in (VECTOR, "model.safetensors", "classifier.safetensors"):
@@ -154,7 +154,7 @@ def test_a_second_start_only_reads(smoke: Run, tmp_path: Path) -> None:
 def test_another_lambda2_makes_maps_and_scores_only(smoke: Run, tmp_path: Path) -> None:
     store = link_store(smoke.store, tmp_path)
     before = set(artifacts(store))
-    ended = run(tmp_path, "experiment=smoke", "transfer.lambda2=0.6", "pictures=0")
+    ended = run(tmp_path, "experiment=smoke", "transfer.lambda2=0.6", "pictures=0", "figures=[]")
     new = set(artifacts(store)) - before
     assert ended.made == len(new)
     assert {path.parent.name for path in new} == {"maps", "scores"}
