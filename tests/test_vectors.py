@@ -59,12 +59,6 @@ def test_equation_7_is_equation_8_with_both_lambdas_one() -> None:
     close(by_analogy, flat(ft_target) + flat(star_source) - flat(ft_source))
 
 
-def test_transfer_within_one_domain_gives_the_explained_model_itself() -> None:
-    base, ft, star = draw(1), draw(2), draw(3)
-    got = vectors.transfer(base, vectors.difference(ft, base), vectors.difference(star, ft))
-    close(got, flat(star))
-
-
 def test_inputs_are_left_alone_and_keep_no_graph() -> None:
     a = {name: nn.Parameter(value) for name, value in draw(1).items()}
     before = flat(vectors.scale(a, 1.0))

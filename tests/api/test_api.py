@@ -12,12 +12,10 @@ import timm
 import torch
 import torchvision
 from PIL import Image
-from torch import nn
 
 import xai
 from tests.api.networks import MEAN, SIZE, STD, Plain, images, vit
 from xai.api.fitting import _of_timm
-from xai.api.loading import _class_names
 from xai.core.errors import UserError
 
 SHORT = {"epochs": 1, "batch_size": 4, "learning_rate": 1e-4, "weight_decay": 0.05, "warmup": 0.1, "clip": 1.0}
@@ -175,11 +173,6 @@ def test_what_cannot_be_compared_is_told(model: Any, asked: Any, said: str) -> N
     assert said in str(caught.value)
 
 
-def test_explainers_of_what_is_no_model_are_refused() -> None:
-    with pytest.raises(UserError, match=r"xai\.wrap"):
-        xai.explainers(nn.Linear(2, 2))
-
-
 @pytest.mark.parametrize(
     "form", [list, lambda maps: maps.numpy()[:, ::-1], lambda maps: [each.numpy() for each in maps]]
 )
@@ -211,11 +204,6 @@ def test_an_explainer_is_trained_and_then_known_by_name_and_as_an_object(name: s
         name,
         "random",
     }
-
-
-def test_names_from_a_file_have_no_byte_order_mark(tmp_path: Path) -> None:
-    (tmp_path / "names.txt").write_bytes("\ufeffcat\r\n\r\ndog\r\n".encode())
-    assert _class_names(tmp_path / "names.txt") == ("cat", "dog")
 
 
 def test_a_network_of_torchvision_that_timm_has_too_is_trained_for_as_timms() -> None:

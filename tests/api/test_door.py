@@ -305,6 +305,15 @@ def test_a_folder_and_a_glob_are_pictures(tmp_path: Any) -> None:
     assert len(model.pixels(tmp_path)) == len(model.pixels(f"{tmp_path}/*.png")) == 2
 
 
-@pytest.mark.parametrize("call", [xai.explain, xai.compare, lambda *given: xai.fit("salvage", *given), xai.explainer])
+@pytest.mark.parametrize(
+    "call",
+    [
+        xai.explain,
+        xai.compare,
+        lambda *given: xai.fit("salvage", *given),
+        xai.explainer,
+        lambda network, _: xai.explainers(network),
+    ],
+)
 def test_a_network_is_no_model(call: Any) -> None:
     assert "xai.wrap(network" in refusal(lambda: call(Plain(), images()))

@@ -118,15 +118,6 @@ def test_a_copy_answers_with_parameters_of_its_own() -> None:
     assert not torch.allclose(twin(images, keep), before)
 
 
-def test_another_type_of_number_goes_all_the_way_through(built: Any) -> None:
-    exact = maskable(built, TOKENS)
-    images, keep = pictures(built, 12), ragged()
-    single = copy.deepcopy(exact).to(torch.float32)
-    found = single(images.float(), keep)
-    assert found.dtype == torch.float32
-    torch.testing.assert_close(found.double(), exact(images, keep), rtol=1e-3, atol=1e-3)
-
-
 @pytest.mark.parametrize("kind", ["tokens", "pixels"])
 def test_brain_floats_come_close(built: Any, kind: str) -> None:
     model = maskable(copy.deepcopy(built), Removal(kind)).float()

@@ -13,7 +13,7 @@ from xai.data.facts import FACTS, counts, state
 from xai.data.registry import SPLITS, names
 from xai.papers.plans import passes_a_second, stages_of
 from xai.sweeps.jobs import axes_of
-from xai.sweeps.plan import planned_settings, short
+from xai.sweeps.plan import planned_settings
 from xai.tasks.checks import check_named
 
 PAPER = sorted(path.stem for path in (CONF / "sweep").glob("*_paper.yaml"))
@@ -198,14 +198,6 @@ def test_several_sweeps_are_planned_together(
     assert sum(hours) == pytest.approx(float(total[2]), abs=0.07)
     assert sweep("task=plan", asked, "sweep=salvage_table1") == 2
     assert "give one of the two" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("number", "said"),
-    [(0, "0 "), (7, "7 "), (999, "999 "), (999.7, "1.00 k"), (12345, "12.3 k"), (99960, "100 k"), (2.5e22, "25,000 E")],
-)
-def test_a_number_in_short(number: float, said: str) -> None:
-    assert short(number) == said
 
 
 def test_a_set_that_is_source_and_target_has_one_classifier(capsys: pytest.CaptureFixture[str]) -> None:

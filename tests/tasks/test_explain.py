@@ -92,11 +92,6 @@ def test_a_binary_explainer_has_two_classes_and_opposite_maps(tmp_path: Path, ph
     assert maps[0].std() > 0
 
 
-def test_an_unknown_class_is_refused_with_the_nearest(tmp_path: Path, photo: Path) -> None:
-    with pytest.raises(UserError, match=r"target=dgo .* did you mean dog"):
-        explained(MODEL, file(tmp_path, explainer(), CLASSES), photo, "dgo", CPU, POST_HOC)
-
-
 def test_the_file_alone_says_what_it_is(tmp_path: Path, photo: Path) -> None:
     path = file(tmp_path, explainer(), CLASSES)
     found = [explained(model, path, photo, "owl", CPU, POST_HOC) for model in (MODEL, PARAMS, CNN)]
@@ -327,11 +322,3 @@ def test_a_backbone_of_its_own_comes_out_of_the_file(
     images = to_tensor(read_image(photo), made.stages.model.image_size)[None]
     target = torch.tensor([made.stages.data.source.classes.index(found.target)])
     torch.testing.assert_close(found.attributions, made.explainer().attribute(images, target)[0])
-
-
-def test_refined_it_has_two_maps(tmp_path: Path, photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path, made = handed_over(tmp_path, monkeypatch, "own_features")
-    params = replace(POST_HOC, refinement=replace(POST_HOC.refinement, steps=2))
-    found = explained(made.stages.model, path, photo, None, CPU, params)
-    assert [part.name for part in found.measured] == ["ranking", "ranking, T = 2"]
-    assert not torch.equal(found.measured[0].attributions, found.measured[1].attributions)
