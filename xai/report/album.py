@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from PIL import Image
 from pydantic import Field
 
 from xai.core.errors import UserError
-from xai.core.files import write_atomically
+from xai.core.files import read_text, write_atomically
 from xai.core.settings import Count, Whole, build, settings
 from xai.report.pictures import Gallery, single_maps, swapped
 
@@ -122,10 +122,7 @@ def read_album(folder: Path) -> Album | None:
     """What a run wrote; None where it wrote none, or it cannot be read."""
     path = folder / FOLDER / LIST
     try:
-        if path.is_symlink() or not path.is_file() or path.stat().st_size > _LARGEST:
-            return None
-        told: Any = json.loads(path.read_bytes())
-        return build(Album, told, "gallery") if isinstance(told, dict) else None
+        return None if path.is_symlink() else build(Album, json.loads(read_text(path, _LARGEST)), "gallery")
     except (OSError, ValueError, RecursionError, UserError):
         return None
 

@@ -19,6 +19,7 @@ from matplotlib.text import Annotation
 from matplotlib.ticker import FixedLocator
 
 from xai.report.figures.style import words_of
+from xai.report.site.values import rounded
 
 Json = dict[str, Any]
 
@@ -130,8 +131,8 @@ def _errors(bars: ErrorbarContainer, y: list[float]) -> Json:
     if len(segments) != len(y):
         return {}
     ends = [(float(np.min(each[:, 1])), float(np.max(each[:, 1]))) for each in segments]
-    above = [_number(high - value) for (_, high), value in zip(ends, y, strict=True)]
-    below = [_number(value - low) for (low, _), value in zip(ends, y, strict=True)]
+    above = [rounded(high - value) for (_, high), value in zip(ends, y, strict=True)]
+    below = [rounded(value - low) for (low, _), value in zip(ends, y, strict=True)]
     return {"error_y": {"type": "data", "symmetric": False, "array": above, "arrayminus": below, "thickness": 1.2}}
 
 
@@ -143,7 +144,7 @@ def _line(line: Line2D) -> Json:
     modes = [*(["lines"] if stroke else []), *(["markers"] if has_marks else [])]
     colour = to_hex(line.get_color())
     trace: Json = {"type": "scatter", "name": _name(line.get_label()), "mode": "+".join(modes) or "lines"}
-    trace |= {"x": [_number(each) for each in x], "y": [_number(each) for each in y], "opacity": line.get_alpha() or 1}
+    trace |= {"x": [rounded(each) for each in x], "y": [rounded(each) for each in y], "opacity": line.get_alpha() or 1}
     trace |= {"line": {"color": colour, "dash": stroke or "solid", "width": max(1.5, float(line.get_linewidth()))}}
     if str(line.get_drawstyle()) == "steps-post":
         trace["line"]["shape"] = "hv"
@@ -163,7 +164,7 @@ def _band(collection: PolyCollection) -> list[Json]:
         colours, places = np.asarray(collection.get_facecolor()), np.asarray(path.vertices, dtype=float)
         red, green, blue, alpha = map(float, colours[0])
         fill = f"rgba({255 * red:.0f},{255 * green:.0f},{255 * blue:.0f},{alpha:.2f})"
-        x, y = ([_number(each) for each in places[:, side]] for side in (0, 1))
+        x, y = ([rounded(each) for each in places[:, side]] for side in (0, 1))
         trace: Json = {"type": "scatter", "mode": "lines", "fill": "toself", "fillcolor": fill, "line": {"width": 0}}
         traces.append(trace | {"x": x, "y": y, "hoverinfo": "skip", "name": "", "showlegend": False})
     return traces
@@ -180,7 +181,7 @@ def _picture(image: AxesImage, axes: Axes) -> Json:
     ]
     names = [_ticks(axes, side) or [""] * values.shape[1 - number] for number, side in enumerate(("x", "y"))]
     pairs = [[f"{down} · {across}" for across in names[0]] for down in names[1]]
-    trace: Json = {"type": "heatmap", "z": [[_number(each) for each in row] for row in values], "name": ""}
+    trace: Json = {"type": "heatmap", "z": [[rounded(each) for each in row] for row in values], "name": ""}
     trace |= {"zmin": low, "zmax": high, "colorscale": scale, "text": told, "texttemplate": "%{text}"}
     return trace | {"hovertext": pairs, "hovertemplate": "%{hovertext}<br>%{z:.4~g}<extra></extra>", "showscale": False}
 
@@ -266,7 +267,3 @@ def _name(label: object) -> str:
 def _plain(text: str) -> str:
     """Text for Plotly, which understands a few tags of HTML: here they are letters."""
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("\n", "<br>")
-
-
-def _number(value: float) -> float | None:
-    return float(f"{value:.6g}") if np.isfinite(value) else None

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from xai.core.files import read_text
 from xai.core.folders import MARKER
 from xai.core.overrides import apart
 from xai.study.frame import NAMES
@@ -121,9 +122,7 @@ def _name(folder: Path, outputs: Path) -> str:
 
 def _read_yaml(path: Path) -> Any:
     try:
-        if not is_plain(path) or path.stat().st_size > _LARGEST:
-            return None
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        return yaml.safe_load(read_text(path, _LARGEST)) if is_plain(path) else None
     except (OSError, ValueError, yaml.YAMLError, RecursionError):
         return None
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from xai.core.entries import FORMAT, KEY, MANIFEST, UNREADABLE, keys_in
+from xai.core.files import read_text
 
 _LARGEST = 2**22
 """Bytes; a manifest is a page of text, and what is larger is none."""
@@ -78,14 +79,11 @@ class Lineage:
             return None
         manifest = folder / MANIFEST
         try:
-            if manifest.is_symlink() or not manifest.is_file() or manifest.stat().st_size > _LARGEST:
-                return None
-            told = json.loads(manifest.read_bytes())
-            if told["format"] != FORMAT or told["key"] != key:
+            told = json.loads(read_text(manifest, _LARGEST))
+            if manifest.is_symlink() or told["format"] != FORMAT or told["key"] != key:
                 return None
             spec = told["spec"]
-            first = _measured_maps(spec)
-            parents = dict.fromkeys([*first, *keys_in(spec)])
+            parents = dict.fromkeys([*_measured_maps(spec), *keys_in(spec)])
             metric = str(spec["metric"]["name"]) if told["kind"] == "scores" else ""
             files = {str(name): int(about["bytes"]) for name, about in told["files"].items()}
             return Made(

@@ -1,5 +1,6 @@
 """The pages of the site: what stands on each, and the files beside it."""
 
+import math
 import os
 import re
 import shutil
@@ -23,9 +24,9 @@ from xai.report.results import read_values
 from xai.report.sheets import Sheet, templates
 from xai.report.site.charts import chart_of
 from xai.report.site.found import Run, is_plain, mapping
-from xai.report.site.index import index_lines
+from xai.report.site.index import index_lines, what
 from xai.report.site.lineage import Lineage
-from xai.report.site.values import as_json, as_script, chunks
+from xai.report.site.values import as_json, as_script, chunks, rounded
 from xai.report.tables import build_tables
 from xai.study.claims import FAILS, HOLDS, NOT_MEASURED, UNDECIDED
 from xai.study.columns import COSTS, column_of
@@ -33,7 +34,6 @@ from xai.study.frame import Frames, join, read_frames
 
 VERDICTS = (HOLDS, FAILS, UNDECIDED, NOT_MEASURED)
 _ALL = "Everything that was measured"
-_USUAL_FIGURES = ("cost_quality", "metric_agreement")
 _STYLES = ("site/site.css", "site/site.js")
 
 
@@ -270,9 +270,8 @@ class Site:
         write_atomically(assets / "plotly.min.js", plotly())
         for page in pages:
             write_atomically(self._output / f"{page.slug}.html", _rendered("site/run.html.j2", page).encode())
-        listed = (
-            templates().get_template("site/index.html.j2").render(lines=list(index_lines(pages)), verdicts=VERDICTS)
-        )
+        lines = list(index_lines(pages))
+        listed = templates().get_template("site/index.html.j2").render(lines=lines, verdicts=VERDICTS, what=what)
         write_atomically(self._output / "index.html", listed.encode())
         return self._output / "index.html"
 
@@ -308,22 +307,19 @@ def _rendered(template: str, page: Page) -> str:
 
 def _charts(wanted: Sequence[Any], source: Source, everything: Table | None) -> tuple[list[Chart], list[str]]:
     """The figures that a study lists and those that fit every study, as far as they can be drawn."""
-    known: list[Any] = []
-    missing = []
+    charts, missing = [], []
     main = next((c.name for c in (everything.columns if everything else ()) if c.better and c.name not in COSTS), None)
     asked = [each if isinstance(each, str) else dict(each).get("figure") for each in wanted]
-    more = [name for name in _USUAL_FIGURES if name not in asked]
-    for each in (*wanted, *({"figure": name, **({"metric": main} if name == "cost_quality" else {})} for name in more)):
+    usual_ones: list[dict[str, Any]] = [{"figure": "cost_quality", "metric": main}, {"figure": "metric_agreement"}]
+    for each in (*wanted, *(each for each in usual_ones if each["figure"] not in asked)):
         try:
             drawn, why = draw_all([each], source)
         except UserError as error:
             drawn, why = [], [str(error)]
-        known += drawn
         missing += why if each in wanted else []
-    charts = []
-    for drawn in known:
-        width = min(drawn.info.width, 720)
-        charts.append(Chart(drawn.title, width, drawn.info.alt, drawn.info.caption, chart_of(drawn.figure)))
+        for one in drawn:
+            width = min(one.info.width, 720)
+            charts.append(Chart(one.title, width, one.info.alt, one.info.caption, chart_of(one.figure)))
     return charts, missing
 
 
@@ -372,11 +368,9 @@ def _means(tables: Sequence[Table]) -> list[dict[str, Any]]:
         cells: dict[str, dict[str, list[float | None]]] = {}
         for row in (row for section in table.sections for row in section.rows):
             for column, cell in zip(table.columns, row.cells, strict=True):
-                if cell.mean == cell.mean:
-                    numbers = (cell.mean, cell.low, cell.high)
-                    cells.setdefault(column.name, {})[row.name] = [
-                        None if each != each else float(f"{each:.6g}") for each in numbers
-                    ]
+                if not math.isnan(cell.mean):
+                    shown = [rounded(each) for each in (cell.mean, cell.low, cell.high)]
+                    cells.setdefault(column.name, {})[row.name] = shown
         found.append({"title": table.title.removeprefix(_ALL).strip(" ·"), "cells": cells})
     return found
 

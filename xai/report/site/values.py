@@ -34,7 +34,7 @@ def chunks(scores: pd.DataFrame, columns: dict[str, Column]) -> Iterator[tuple[s
         # Asked in several cases, such as with several sources, an image has its first value here.
         table = lines.pivot_table(index="image", columns="explainer", values="value", aggfunc="first", dropna=False)
         times = scale(columns[str(metric)]) if metric in columns else 1.0
-        rows = {str(name): _rounded(table[name].to_numpy(dtype=float) * times) for name in table}
+        rows = {str(name): [rounded(each * times, _DIGITS) for each in table[name].astype(float)] for name in table}
         if any(value is not None for values in rows.values() for value in values):
             yield str(metric), {"images": [int(image) for image in table.index], "rows": rows}
 
@@ -50,5 +50,6 @@ def as_json(content: Any) -> str:
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def _rounded(values: "np.ndarray[Any, np.dtype[np.float64]]") -> list[float | None]:
-    return [float(f"{value:.{_DIGITS}g}") if np.isfinite(value) else None for value in values]
+def rounded(value: float, digits: int = 6) -> float | None:
+    """A number of JSON's with so many digits; null where there is none."""
+    return float(f"{value:.{digits}g}") if np.isfinite(value) else None
