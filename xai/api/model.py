@@ -176,14 +176,8 @@ def wrap(
     """
     if type(network).__name__ == "OptimizedModule":  # of torch.compile, through which explainers by gradients cannot go
         network = network._orig_mod  # type: ignore[assignment]
-    given = {
-        "mean": mean,
-        "std": std,
-        "image_size": image_size,
-        "crop": crop,
-        "fit": fit,
-        "interpolation": interpolation,
-    }
+    given: dict[str, Any] = {"mean": mean, "std": std, "image_size": image_size}
+    given |= {"crop": crop, "fit": fit, "interpolation": interpolation}
     seen = of_config(getattr(network, "pretrained_cfg", None) or {})
     seen.update({key: value for key, value in given.items() if value is not None})
     mean, std = _channels(seen["mean"], seen["std"])

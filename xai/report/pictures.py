@@ -70,16 +70,10 @@ class Gallery:
             )
         if self.second and self.second_classes is None:
             raise UserError("maps of a second class without its name: give second_classes")
-        named = {"classes": self.classes, "true": self.true, "predicted": self.predicted, "regions": self.regions}
+        named: dict[str, Any] = {"classes": self.classes, "true": self.true, "predicted": self.predicted}
+        named |= {"regions": self.regions, "rows": self.rows, "second_classes": self.second_classes}
         maps = {f"maps of {label}": maps for label, maps in (*self.maps.items(), *self.second.items())}
-        parts: dict[str, Any] = {
-            **named,
-            "rows": self.rows,
-            "second_classes": self.second_classes,
-            **self.notes,
-            **maps,
-        }
-        for name, part in parts.items():
+        for name, part in (named | dict(self.notes) | maps).items():
             if part is not None and len(part) != len(self.images):
                 raise UserError(f"{len(part)} {name} for {len(self.images)} images: give one for each")
         for name, part in maps.items():
@@ -187,7 +181,7 @@ def swapped(gallery: Gallery) -> Gallery:
 
 def overlay(pixels: NDArray[np.uint8], scaled: Floats) -> Floats:
     """A grey image [H, W, 3] under the colours of a map [h, w] in [-1, 1]; floats [H', W', 3] in [0, 1]."""
-    canvas, rows, columns = _enlarged(pixels, scaled.shape)
+    canvas, rows, columns = enlarged(pixels, scaled.shape)
     large = scaled[rows][:, columns]
     grey = (0.2 + 0.6 * canvas.mean(-1, keepdims=True) / 255).repeat(3, -1)
     weight = 0.8 * np.abs(large)[..., None]
@@ -208,7 +202,7 @@ def pixels_of(images: Tensor) -> NDArray[np.uint8]:
     return pixels.permute(0, 2, 3, 1).numpy()
 
 
-def _enlarged(
+def enlarged(
     pixels: NDArray[np.uint8], grid: tuple[int, ...]
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64]]:
     """The image, repeated until each patch has a pixel of its own, and the patch that each row and column is in."""

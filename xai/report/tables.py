@@ -42,13 +42,13 @@ def build_tables(
         raise UserError(f"nothing in the frame has {' or '.join(named)}: measure it, or choose other columns")
     if params.ranked:
         lines, shown = as_ranks(lines, columns), of_ranks(shown)
-    tables = [
-        _table(where, part, params, _there(shown, part, params), reasons or Reasons())
-        for where, part in parts(lines, params.pool)
-    ]
-    measured = frozenset(map(own_name, frame["explainer"]))
-    more = [(*notes_on_rows(table, measured, params, reasons or Reasons()), *params.notes) for table in tables]
-    return [replace(table, notes=(*table.notes, *notes)) for table, notes in zip(tables, more, strict=True)]
+    measured, reasons = frozenset(map(own_name, frame["explainer"])), reasons or Reasons()
+    tables = []
+    for where, part in parts(lines, params.pool):
+        table = _table(where, part, params, _there(shown, part, params), reasons)
+        notes = (*table.notes, *_notes_on_rows(table, measured, params, reasons), *params.notes)
+        tables.append(replace(table, notes=notes))
+    return tables
 
 
 def published_table(params: TableParams, columns: Mapping[str, Column]) -> Table | None:
@@ -145,7 +145,9 @@ def _table(where: str, frame: pd.DataFrame, params: TableParams, columns: Sequen
         (),
         params.spread,
     )
-    return replace(made, notes=notes_on_numbers(made, frame, params, best, reasons))
+    gaps = _notes_on_gaps(made, reasons)
+    notes = (*units(columns, params), *_notes_on_runs(made, frame, params), *_notes_on_marks(made, best, params), *gaps)
+    return replace(made, notes=notes)
 
 
 def _there(columns: Sequence[Column], frame: pd.DataFrame, params: TableParams) -> list[Column]:
@@ -217,18 +219,6 @@ def _published_cell(figure: float | list[float] | None) -> Cell:
     return Cell(mean, spread=deviation, how="seeds")
 
 
-def notes_on_numbers(
-    table: Table, frame: pd.DataFrame, params: TableParams, best: Mapping[str, Best], reasons: Reasons
-) -> tuple[str, ...]:
-    """What has to be known to read the numbers: unit, runs, marks, gaps."""
-    return (
-        *units(table.columns, params),
-        *_notes_on_runs(table, frame, params),
-        *_notes_on_marks(table, best, params),
-        *_notes_on_gaps(table, reasons),
-    )
-
-
 def units(columns: Sequence[Column], params: TableParams) -> list[str]:
     """What the numbers are in."""
     if params.normalisation is not None:
@@ -295,7 +285,7 @@ def _notes_on_gaps(table: Table, reasons: Reasons) -> list[str]:
     return [f"–: {reason} ({', '.join(columns)})." for reason, columns in found.items()]
 
 
-def notes_on_rows(table: Table, measured: frozenset[str], params: TableParams, reasons: Reasons) -> list[str]:
+def _notes_on_rows(table: Table, measured: frozenset[str], params: TableParams, reasons: Reasons) -> list[str]:
     """Which rows are not there: left out with a reason, without any of the columns, or not measured at all."""
     notes = [f"Left out: {params.row(name).label or name}: {why}." for name, why in reasons.unfit.items()]
     shown = {CHANCE, *reasons.unfit, *(own_name(row.name) for section in table.sections for row in section.rows)}

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -17,7 +18,7 @@ from xai.report.gallery import gallery
 from xai.report.headline import transferred
 from xai.report.layout import Table, TableParams
 from xai.report.page import Picture
-from xai.report.pictures import Gallery, draw_picture, pixels_of, wrapped
+from xai.report.pictures import Gallery, draw_picture, enlarged, pixels_of, wrapped
 from xai.report.pictures import sheets as picture_sheets
 from xai.report.present import OTHER_SETTINGS, Told, source_of, usual
 from xai.report.tables import build_tables, by_parameter
@@ -179,19 +180,18 @@ def first_patches(maps: Tensor, count: int) -> Tensor:
     return torch.zeros_like(flat, dtype=torch.bool).scatter_(1, order, True).reshape(maps.shape)
 
 
-def top_sheet(gallery: Gallery, count: int, reference: str, inches: float = 1.25) -> Figure:
+def top_sheet(gallery: Gallery, count: int, reference: str) -> Figure:
     """Images down, maps across: the first `count` patches as they are and the rest dark.
 
     Args:
         gallery: Images and maps, all on the patch grid.
         count: K.
         reference: The label of the maps that the others are compared with: below each stands the IoU with its patches.
-        inches: Width of a picture.
     """
     first = {label: first_patches(maps, count) for label, maps in gallery.maps.items()}
     images = pixels_of(gallery.images)
     high, wide = images.shape[1:3]
-    figure = Figure(figsize=(inches * (len(first) + 1) + 0.3, len(images) * (inches * high / wide + 0.34) + 0.5))
+    figure = Figure(figsize=(1.25 * (len(first) + 1) + 0.3, len(images) * (1.25 * high / wide + 0.34) + 0.5))
     figure.set_layout_engine("constrained", w_pad=0.02, h_pad=0.02, wspace=0.02, hspace=0.02)
     panels = figure.subplots(len(images), len(first) + 1, squeeze=False)
     panels[0, 0].set_title("input", fontsize=8)
@@ -199,12 +199,9 @@ def top_sheet(gallery: Gallery, count: int, reference: str, inches: float = 1.25
         draw_picture(panels[number, 0], image)
         panels[number, 0].set_xlabel(f"for {gallery.classes[number]}", fontsize=8, color=GREY, parse_math=False)
         for axes, (label, chosen) in zip(panels[number, 1:], first.items(), strict=True):
-            rows, columns = (
-                torch.arange(side) * patches // side
-                for side, patches in zip((high, wide), chosen.shape[1:], strict=True)
-            )
-            bright = torch.where(chosen[number][rows][:, columns], 1.0, _DARK).numpy()
-            draw_picture(axes, image / 255 * bright[..., None])
+            canvas, rows, columns = enlarged(image, chosen.shape[1:])
+            bright = np.where(chosen[number].numpy()[rows][:, columns], 1.0, _DARK)
+            draw_picture(axes, canvas / 255 * bright[..., None])
             if number == 0:
                 axes.set_title(wrapped(label), fontsize=8, parse_math=False)
             if label != reference:
