@@ -216,19 +216,14 @@ def closing_logger() -> Iterator[None]:
             yield
             done = True
         finally:
-            close_logger(done)
+            # A process has one at a time, and the next job of a sweep would share it.
+            wandb = sys.modules.get("wandb")
+            if wandb is not None and wandb.run is not None:
+                wandb.finish(exit_code=0 if done else 1)
     except Exception as error:
-        wandb = sys.modules.get("wandb")
         if wandb is None or not isinstance(error, wandb.errors.Error):
             raise
         raise UserError(f"W&B refuses ({error}): use WANDB_MODE=offline or logger=csv") from error
-
-
-def close_logger(succeeded: bool) -> None:
-    """Finish W&B's run, if there is one: a process has one at a time, and the next job of a sweep would share it."""
-    wandb = sys.modules.get("wandb")
-    if wandb is not None and wandb.run is not None:
-        wandb.finish(exit_code=0 if succeeded else 1)
 
 
 def _plain(config: DictConfig) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from wandb.proto.wandb_internal_pb2 import Record
 
 from tests.toolbox import seeded
-from xai.app import close_logger, closing_logger
+from xai.app import closing_logger
 from xai.core.errors import UserError
 from xai.core.loggers import LoggerParams, _has_key, build_logger
 from xai.core.optimisation import FitParams
@@ -114,7 +114,7 @@ def test_without_a_key_nothing_leaves_the_machine(tmp_path: Path, monkeypatch: p
         assert max(map(len, run.tags)) <= 64
         assert len(run.group) == 128 > len(run.name) > 64
     finally:
-        close_logger(True)
+        wandb.finish(exit_code=0)
         wandb.teardown()
 
 
@@ -237,7 +237,7 @@ def heard(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Store, list[R
         train(logger, folder / "work")
         publish(logger, results, store)
         time.sleep(2)  # for a look at the machine
-        close_logger(True)
+        wandb.finish(exit_code=0)
     return results, store, records(results)
 
 

@@ -7,15 +7,15 @@ from safetensors.torch import load_file, save_file
 
 from tests.classifiers.bench import DATA, MODEL, base, runtime
 from xai import vectors
+from xai.core.common import LoggerParams
 from xai.core.errors import UserError
-from xai.core.runtime import Runtime
 from xai.models import files
 from xai.models.clip import trainable
 from xai.models.spec import describe
 from xai.models.weights import architecture_hash
 from xai.papers.vectors import base as base_stage
 from xai.papers.vectors.fine_tuning import Domain
-from xai.tasks.apply_vector import Applied, ApplyParams, apply_vector
+from xai.tasks.apply_vector import Applied, ApplyParams, ApplySettings, apply_vector
 
 TAG = "b" * 20
 
@@ -45,9 +45,10 @@ class Folder:
     def apply(self, checkpoint: Path, output: str, again: bool = False) -> Applied:
         folder = self.root / output
         folder.mkdir()
-        bench: Runtime = self.bench
-        vector = self.root / "vector.safetensors"
-        return apply_vector(bench, MODEL, DATA, vector, checkpoint, ApplyParams(1.0, 0.5, again), 0, folder)
+        how, vector = ApplyParams(1.0, 0.5, again), str(self.root / "vector.safetensors")
+        common = ("apply_vector", output, 0, str(self.root), self.bench.trainer, LoggerParams("none"), ())
+        asked = ApplySettings(*common, MODEL, None, vector, str(checkpoint), how)
+        return apply_vector(asked, self.bench, DATA, folder)
 
 
 @pytest.fixture

@@ -78,9 +78,8 @@ class ApplySettings(Common):
 
 @dataclass(frozen=True)
 class Applied:
-    """The explained classifier, its file, and its metrics on the test split before and after."""
+    """The file of the explained classifier, and its metrics on the test split before and after."""
 
-    network: SelfExplainingClip
     file: Path
     before: dict[str, float]
     after: dict[str, float]
@@ -94,9 +93,7 @@ def task(values: Mapping[str, Any]) -> Task:
 def run(asked: ApplySettings, output: Path) -> None:
     """Apply the vector, and say what it changed."""
     runtime = open_runtime(asked, output, small=asked.model.embedded)
-    data = open_data(asked.data, "data")
-    files = Path(asked.vector), Path(str(asked.checkpoint))
-    applied = apply_vector(runtime, asked.model, data, *files, asked.apply_vector, asked.seed, output)
+    applied = apply_vector(asked, runtime, open_data(asked.data, "data"), output)
     for name, before in applied.before.items():
         console.print(f"  {name:<14} {before:.3f} -> {applied.after[name]:.3f}", highlight=False)
     file = shown(applied.file)
@@ -104,22 +101,14 @@ def run(asked: ApplySettings, output: Path) -> None:
     console.print(f"python run.py task=explain checkpoint={file} image=photo.png", highlight=False, soft_wrap=True)
 
 
-def apply_vector(
-    runtime: Runtime,
-    model: ModelParams,
-    data: OpenData,
-    vector: Path,
-    checkpoint: Path,
-    params: ApplyParams,
-    seed: int,
-    output: Path,
-) -> Applied:
+def apply_vector(asked: ApplySettings, runtime: Runtime, data: OpenData, output: Path) -> Applied:
     """Add an explainability vector to a classifier and write `model.safetensors` into `output`.
 
     Raises:
         UserError: For a vector or checkpoint that is broken, holds NaN, or belongs to another architecture or base.
     """
-    tau, vector_info = vectors.load_vector(vector)
+    model, params, checkpoint = asked.model, asked.apply_vector, Path(str(asked.checkpoint))
+    tau, vector_info = vectors.load_vector(Path(asked.vector))
     theta, info = files.read_parameters(checkpoint, model)
     warning = vectors.check_compatible(
         vector_info,
@@ -131,7 +120,7 @@ def apply_vector(
     )
     if warning:
         log.warning("%s", warning)
-    network = _network(runtime, model, data, checkpoint, info, seed)
+    network = _network(asked, runtime, data, info)
     if info and info.explains and not params.again:
         raise UserError(
             f"{checkpoint} explains itself already: give the classifier without a vector, or apply_vector.again=true, "
@@ -139,11 +128,11 @@ def apply_vector(
         )
     explained = vectors.apply(theta, [(params.lambda2, tau)])
     if params.lambda1 != 1:
-        base = base_stage.load(model, base_stage.base_weights(runtime, model, seed))
+        base = base_stage.load(model, base_stage.base_weights(runtime, model, asked.seed))
         if base.fingerprint != vector_info.base:
             raise UserError(
                 f"lambda1={params.lambda1} needs the base weights the vector was made from; "
-                f"model={model.name} seed={seed} has others"
+                f"model={model.name} seed={asked.seed} has others"
             )
         explained = transferred(base.theta, theta, tau, params.lambda1, params.lambda2)
     batches = in_order(data.source, "test", model.image_size, _BATCH, runtime.trainer.workers)
@@ -154,15 +143,14 @@ def apply_vector(
         spec = spec.model_copy(update={"data": info.data, "square": info.square, "made_by": info.made_by})
     file = output / "model.safetensors"
     files.write(file, network, spec)
-    return Applied(network, file, *metrics)
+    return Applied(file, *metrics)
 
 
-def _network(
-    runtime: Runtime, model: ModelParams, data: OpenData, checkpoint: Path, info: Spec | None, seed: int
-) -> SelfExplainingClip:
+def _network(asked: ApplySettings, runtime: Runtime, data: OpenData, info: Spec | None) -> SelfExplainingClip:
     """The classifier's architecture with its class embeddings: its own, or those of the data set's names."""
+    model, checkpoint = asked.model, Path(str(asked.checkpoint))
     if info is None:
-        base = base_stage.load(model, base_stage.base_weights(runtime, model, seed))
+        base = base_stage.load(model, base_stage.base_weights(runtime, model, asked.seed))
         _, head = base_stage.head(runtime, model, base, data)
         return build_explainer(model, base.clip, head, copied=True).requires_grad_(False)
     check_classes(checkpoint, info.classes, info.data, data)
