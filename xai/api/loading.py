@@ -17,7 +17,7 @@ from xai.data.images import crop_of
 from xai.models import files
 from xai.models.cnn import PACKAGES, package_weights, published_classes
 from xai.models.maskable import MaskableClassifier, Removal
-from xai.models.named import is_torchvisions, of_torchvision, of_weights, unknown_architecture
+from xai.models.named import is_known, is_torchvisions, of_torchvision, of_weights, unknown_architecture
 from xai.models.spec import Spec
 from xai.models.weights import load_weights, read_weights, without_prefix
 
@@ -57,6 +57,8 @@ def load(
     names = _class_names(classes)
     if is_clip(architecture):
         return load_clip(path, architecture, names, device, settings)
+    if not is_known(architecture):
+        raise UserError(f"architecture={architecture} {unknown_architecture(architecture)}")
     tensors = None if path is None else read_weights(path, what="checkpoint", require_finite=True).tensors
     if tensors is None:
         network = _published(architecture)
@@ -102,40 +104,24 @@ def _of_ours(
 
 def _with_weights(architecture: str, tensors: Mapping[str, Tensor], what: str) -> nn.Module:
     """A network with weights, by timm or torchvision, whichever knows their names; as wide as its head is there."""
-    known = False
-    fault: UserError | None = None
+    faults = []
     for build in (_timm, _torchvision):
         with torch.device("meta"):
-            shell = build(architecture, None)
-        if shell is None:
+            network = build(architecture, None)
+        if network is None:
             continue
-        known = True
-        expected = shell.state_dict()
-        named = without_prefix(tensors, expected.keys())
-        head = _head(shell)
-        if head not in named:
-            fault = fault or _misfit(named, shell, what, architecture)
-            continue
-        network = build(architecture, len(named[head]))
-        assert network is not None
+        named, head = without_prefix(tensors, network.state_dict().keys()), _head(network)
+        if head in named:
+            network = build(architecture, len(named[head]))
+            assert network is not None
         try:
             load_weights(network, named, what=what, model=architecture)
+            if head in named:
+                return network
+            faults.append(UserError(f"{what} has no head that architecture={architecture} has"))
         except UserError as error:
-            fault = fault or error
-            continue
-        return network
-    if not known:
-        raise UserError(f"architecture={architecture} {unknown_architecture(architecture)}")
-    assert fault is not None
-    raise fault
-
-
-def _misfit(named: Mapping[str, Tensor], shell: nn.Module, what: str, architecture: str) -> UserError:
-    try:
-        load_weights(shell, dict(named), what=what, model=architecture)
-    except UserError as error:
-        return error
-    return UserError(f"{what} has no head that architecture={architecture} has")
+            faults.append(error)
+    raise faults[0]
 
 
 def _published(architecture: str) -> nn.Module:
@@ -145,8 +131,6 @@ def _published(architecture: str) -> nn.Module:
             load_weights(network, package_weights(name), what=f"weights of {name}", model=architecture)
             return network
     if not timm.is_model(architecture):
-        if _torchvision(architecture, None) is None:
-            raise UserError(f"architecture={architecture} {unknown_architecture(architecture)}")
         raise UserError(f"the weights of {architecture} are torchvision's: give a file of them, xai.load(path, ...)")
     try:
         return timm.create_model(architecture, pretrained=True)

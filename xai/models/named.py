@@ -43,7 +43,7 @@ class NamedParams(Geometry):
     def __post_init__(self) -> None:
         """Refuse names that neither library knows."""
         super().__post_init__()
-        if not _is_known(self.architecture):
+        if not is_known(self.architecture):
             raise FieldError("architecture", unknown_architecture(self.architecture))
 
     @property
@@ -139,5 +139,6 @@ def of_torchvision() -> list[str]:
     return list(torchvision.models.list_models(module=torchvision.models))
 
 
-def _is_known(name: str) -> bool:
+def is_known(name: str) -> bool:
+    """Whether timm, torchvision or open_clip has an architecture of this name."""
     return timm.is_model(name) or name in of_torchvision() or name in open_clip.list_models()

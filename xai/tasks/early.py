@@ -52,19 +52,18 @@ def _among(trees: Mapping[str, Any], whole: Tree, config: DictConfig, keys: list
     if first not in whole:
         return None
     if first == "explainers" and len(below) > 1 and not below[0].endswith(POOLED):
-        row = stem(below[0])
-        tree = trees["explainer"].get(_explainer(row)) if row in choices("explainer") else None
-        return tree and (tree, below[1:])
-    if first == "metric" and len(below) > 1:
-        tree = trees["metric"].get(below[0])
-        return tree and (tree, below[1:])
-    if first in _DATA and below:
-        tree = trees["data"].get(OmegaConf.select(config, f"{first}.name"))
-        return tree and (tree, below)
-    if first == "model" and below:
-        tree = trees["family"].get(OmegaConf.select(config, "model.family"))
-        return tree and (tree, below)
-    return whole, keys
+        row, *below = below
+        kind, name = "explainer", _explainer(stem(row)) if stem(row) in choices("explainer") else None
+    elif first == "metric" and len(below) > 1:
+        kind, (name, *below) = "metric", below
+    elif first in _DATA and below:
+        kind, name = "data", OmegaConf.select(config, f"{first}.name")
+    elif first == "model" and below:
+        kind, name = "family", OmegaConf.select(config, "model.family")
+    else:
+        return whole, keys
+    tree = trees[kind].get(name)
+    return tree and (tree, below)
 
 
 def _explainer(row: str) -> str:
