@@ -259,7 +259,7 @@ def test_a_missing_file_is_answered_with_its_neighbours(tmp_path: Path) -> None:
 
 
 def test_what_is_no_file_of_weights_is_named_for_what_it_is(tmp_path: Path) -> None:
-    assert "is a directory" in message(tmp_path)
+    assert "is a folder" in message(tmp_path)
     path = tmp_path / "w.pt"
     for content, expected in [
         (b"", "is empty"),

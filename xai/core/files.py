@@ -1,5 +1,6 @@
 """Files that are written whole or not at all, disk trouble told in one line; which are pictures, where packages lie."""
 
+import difflib
 import errno
 import hashlib
 import importlib.util
@@ -11,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from xai.core.errors import UserError
+from xai.core.errors import UserError, visible
 
 TEMPORARY = ".tmp-"
 """How the name of a file begins that is being written."""
@@ -70,6 +71,44 @@ def read_text(path: Path, most: int = 1 << 24) -> str:
     if status.st_size > most:
         raise ValueError(f"has {status.st_size:,} bytes, of at most {most:,}")
     return Path(path).read_text(encoding="utf-8").removeprefix("\ufeff")
+
+
+def check_link(path: Path, label: str = "") -> None:
+    """Refuse a link that points at nothing; UserError naming the link and what it should have led to."""
+    if path.is_symlink() and not path.exists():
+        there = visible(os.readlink(path))
+        raise UserError(f"{label or path} is a link to {there}, which is not there: mend or remove the link")
+
+
+def check_file(path: Path, label: str, wanted: str) -> None:
+    """Refuse what is no file with something in it, without reading it.
+
+    Args:
+        path: Where it should be.
+        label: What begins the line: what it is, and its path.
+        wanted: What would be right.
+
+    Raises:
+        UserError: It is missing (with what may have been meant), a link to nothing, a folder, a device, or empty.
+    """
+    check_link(path, label)
+    if path.is_dir():
+        raise UserError(f"{label} is a folder: give {wanted}")
+    if not path.exists():
+        raise UserError(f"{label} does not exist: {_near(path)}")
+    # It would be waited for without end.
+    if not path.is_file():
+        raise UserError(f"{label} is a pipe or a device and no regular file: give {wanted}")
+    if path.stat().st_size == 0:
+        raise UserError(f"{label} is empty (0 bytes): give {wanted}")
+
+
+def _near(path: Path) -> str:
+    """What the user may have meant."""
+    if not path.parent.is_dir():
+        return visible(f"there is no folder {path.parent}")
+    close = difflib.get_close_matches(path.name, os.listdir(path.parent), n=3)
+    return visible(f"did you mean {' or '.join(close)}?" if close else f"look into {path.parent}")
 
 
 def cache_folder() -> Path:

@@ -147,12 +147,8 @@ def _check_run(given: Mapping[str, Any]) -> None:
 
 def _check_shell(leaves: Iterable[tuple[str, str, Any]]) -> None:
     for path, key, value in leaves:
-        shell = (
-            value
-            and not isinstance(value, bool)
-            and (bool(set(path.split(".")) & _SHELL) or not _PLAIN.fullmatch(str(value)))
-        )
-        if key != "_target_" and shell and not _is_typed(path):
+        is_odd = set(path.split(".")) & _SHELL or not _PLAIN.fullmatch(str(value))
+        if key != "_target_" and value and value is not True and is_odd and not _is_typed(path):
             raise UserError(f"{path}={value} is read by a shell, which no file may write: type it on the command line")
 
 

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from xai.core.errors import UserError
-from xai.core.files import cache_folder, read_text, write_atomically
+from xai.core.files import cache_folder, check_link, read_text, write_atomically
 from xai.core.progress import bar
-from xai.data.images import check_link
 
 _THREADS = 8
 _WORTH_A_LINE = 5.0

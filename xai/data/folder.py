@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from xai.core.errors import UserError
-from xai.core.files import PICTURES, UNREAD_PICTURES
+from xai.core.files import PICTURES, UNREAD_PICTURES, check_link
 from xai.core.folders import MARKER, written_in
 from xai.data.disk_set import (
     DiskSet,
@@ -20,7 +20,6 @@ from xai.data.disk_set import (
     read_lines,
     tidy_name,
 )
-from xai.data.images import check_link
 from xai.data.prompts import EUROSAT_NAMES, IMAGENETTE_NAMES, WBC_NAMES
 from xai.data.registry import SPLITS
 

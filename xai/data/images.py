@@ -3,7 +3,6 @@
 Colour profiles are not applied: the numbers in the file are taken as sRGB, as CLIP's own pre-processing does.
 """
 
-import difflib
 import math
 import os
 import warnings
@@ -18,6 +17,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from xai.core.errors import UserError
+from xai.core.files import check_file
 
 # A closed list, because some of Pillow's readers hand the file to an outside program (EPS to Ghostscript).
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "PPM", "WEBP", "JPEG2000", "AVIF", "TGA", "ICO")
@@ -54,7 +54,7 @@ def read_labels(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
 
 def _read(path: Path, convert: Callable[[Image.Image], T]) -> T:
     try:
-        check_file(path)
+        check_file(path, str(path), "a whole picture")
         with warnings.catch_warnings():
             # Pillow warns of sizes below our own limit, and of damaged notes about the picture in many lines.
             warnings.simplefilter("ignore")
@@ -148,38 +148,6 @@ def region_to_tensor(region: NDArray[np.bool_], size: int, fit: str = "crop", *,
     """
     mask = _square(Image.fromarray(region.astype(np.uint8) * 255), size, side or size, fit, Image.Resampling.BOX)
     return torch.from_numpy(np.array(mask) > 127)
-
-
-def check_link(path: Path) -> None:
-    """Refuse a link that points at nothing; UserError naming the link and what it should have led to."""
-    if path.is_symlink() and not path.exists():
-        raise UserError(f"{path} is a link to {os.readlink(path)}, which is not there; mend or remove the link")
-
-
-def check_file(path: Path) -> None:
-    """Refuse what is no file with something in it.
-
-    Raises:
-        UserError: It is missing (with what may have been meant), a folder, a device, or empty.
-    """
-    check_link(path)
-    if path.is_dir():
-        raise UserError(f"{path} is a folder; give one picture")
-    if not path.exists():
-        raise UserError(f"{path} does not exist{_near(path)}")
-    # A pipe or a device would be waited on for ever.
-    if not path.is_file():
-        raise UserError(f"{path} is no regular file; give one picture")
-    if path.stat().st_size == 0:
-        raise UserError(f"{path} is empty (0 bytes); give a whole picture")
-
-
-def _near(path: Path) -> str:
-    """What the user may have meant, as the end of a sentence."""
-    if not path.parent.is_dir():
-        return f"; there is no folder {path.parent}"
-    close = difflib.get_close_matches(path.name, os.listdir(path.parent), n=3)
-    return f"; did you mean {' or '.join(close)}?" if close else f"; look into {path.parent}"
 
 
 def _numbers(image: Image.Image) -> NDArray[np.uint8]:

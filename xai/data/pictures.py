@@ -11,11 +11,12 @@ from pydantic import Field
 from torch import Tensor
 
 from xai.core.errors import UserError
+from xai.core.files import check_file
 from xai.core.settings import Side, settings
 from xai.data.contents import hashes
 from xai.data.disk_set import read_lines
 from xai.data.folder import are_pictures, pictures_in
-from xai.data.images import check_file, read_image, side_of, to_tensor
+from xai.data.images import read_image, side_of, to_tensor
 from xai.data.prompts import DEFAULT_PROMPTS
 from xai.data.registry import Images, register
 
@@ -124,7 +125,7 @@ def find_pictures(asked: str | Sequence[str], setting: str) -> list[Path]:
             matched = map(Path, glob.glob(str(path), recursive=True))
             paths, what = sorted(are_pictures(matched)), f"nothing in {Path.cwd()} is called like that"
         else:
-            check_file(path)
+            check_file(path, str(path), "a picture")
             paths, what = [path], ""
         if not paths:
             raise UserError(

@@ -2,12 +2,10 @@
 
 import hashlib
 import json
-import os
 import warnings
 import zipfile
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +14,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from xai.core import files
 from xai.core.errors import UserError
-from xai.core.files import write_atomically
 from xai.models.pickles import foreign, foreign_globals, imported, is_textual_pickle
 
 # Where both are held, the averaged weights come first, as in timm: it is they that were evaluated.
@@ -110,7 +108,7 @@ def write_weights(path: str | Path, tensors: Mapping[str, Tensor], metadata: Map
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, write)
+        files.write_atomically(path, write)
     except (OSError, ValueError, SafetensorError) as error:
         raise UserError(f"cannot write {printable(str(path))} ({_reason(error)}): choose another path") from None
 
@@ -236,31 +234,11 @@ def check_file(path: Path, what: str) -> None:
 def _read_head(path: Path, label: str) -> bytes:
     """Return the first bytes of a file, or say why there are none."""
     try:
-        if path.exists() and not path.is_dir() and not path.is_file():  # it would be waited for without end
-            raise UserError(f"{label} is a pipe or a device: give a file of weights")
+        files.check_file(path, label, "a file of weights")
         with path.open("rb") as file:
-            head = file.read(16)
-    except FileNotFoundError:
-        if path.is_symlink():
-            raise UserError(f"{label} is a link to {path.readlink()}, which is not there: mend the link") from None
-        raise UserError(f"{label} does not exist: {_advice(path)}") from None
-    except IsADirectoryError:
-        raise UserError(f"{label} is a directory: give the file of weights in it") from None
+            return file.read(16)
     except (OSError, ValueError) as error:
         raise UserError(f"{label} cannot be read ({_reason(error)}): give a readable file of weights") from None
-    if not head:
-        raise UserError(f"{label} is empty: give a file of weights")
-    return head
-
-
-def _advice(path: Path) -> str:
-    """Say which names near the wanted one there are."""
-    try:
-        names = sorted(entry.name for entry in os.scandir(path.parent))
-    except OSError:
-        return f"there is no folder {printable(str(path.parent))}"
-    near = get_close_matches(path.name, names, n=_MOST_NAMES, cutoff=0.5)
-    return f"did you mean {_few(near)}?" if near else "check the path"
 
 
 def _looks_like_safetensors(head: bytes) -> bool:
