@@ -40,6 +40,10 @@ def precision_recall_f1_mcc(logits: Tensor, labels: Tensor) -> dict[str, float]:
     return {name: float(value) for name, value in values.items()}
 
 
+def _one_of_the_classes(block: Measured) -> float:
+    return 1 / given(block.logits).shape[1]
+
+
 @metric(
     "classification",
     columns=(
@@ -49,7 +53,7 @@ def precision_recall_f1_mcc(logits: Tensor, labels: Tensor) -> dict[str, float]:
             "Share of images classified correctly.",
             short="Acc.",
             needs=frozenset({"labels"}),
-            chance_from=lambda block: 1 / given(block.logits).shape[1],
+            chance_from=_one_of_the_classes,
         ),
         percent(
             "agreement",

@@ -81,7 +81,8 @@ class Column:
         digits: Digits after the point.
         needs: What it needs beyond what its metric needs.
         chance: What knowing nothing scores, where that is the same everywhere.
-        chance_from: What computes it, where it depends on what is measured.
+        chance_from: What computes it, where it depends on what is measured; a function with a name, for columns go to
+            other processes.
         control: The control row to read it against, where one is telling.
         quadratic: Whether the average over images is the root of the mean square, as of an RMSE.
     """

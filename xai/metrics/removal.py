@@ -95,6 +95,10 @@ def removal(block: Measured, params: RemovalParams) -> dict[str, Tensor]:
     return found
 
 
+def _share_of_cell(block: Measured) -> Tensor:
+    return given(block.cells).double().mean((1, 2))
+
+
 @metric(
     "grid_pointing",
     columns=(
@@ -103,7 +107,7 @@ def removal(block: Measured, params: RemovalParams) -> dict[str, Tensor]:
             "Grid pointing",
             "With two objects on an image: share of the positive attribution that lies on the one that is asked about.",
             short="Grid",
-            chance_from=lambda block: given(block.cells).double().mean((1, 2)),
+            chance_from=_share_of_cell,
         ),
     ),
     needs=("maps", "cells"),
