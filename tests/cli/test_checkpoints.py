@@ -42,7 +42,7 @@ def other_architecture(files: Files, folder: Path) -> Path:
 
 BAD_CHECKPOINTS: list[tuple[Callable[[Files, Path], Path], Any]] = [
     (lambda files, folder: folder / "missing.safetensors", "does not exist"),
-    (lambda files, folder: folder, "directory"),
+    (lambda files, folder: folder, "is a folder"),
     (foreign, {"explain": "says nothing of itself", "apply_vector": "no visual tower"}),
     (other_architecture, "does not fit model=clip_tiny"),
     (bare_pickle, "nothing was executed"),
