@@ -126,7 +126,7 @@ vectors-two-objects: $(STAMP)  ## a transferred self-explanation where two digit
 vectors-pretrained: $(STAMP)  ## the paper's own vector on base weights that were trained twice as long, to four targets, three seeds
 	$(SWEEP)vectors_pretrained $(ARGS)
 
-vectors-beyond: $(STAMP)  ## a vector learned from two columns of each explanation, to five targets: this project's own, three seeds
+vectors-beyond: $(STAMP)  ## a vector learned from two columns of each explanation, to six targets: this project's own, three seeds
 	$(SWEEP)vectors_beyond $(ARGS)
 
 salvage-beyond: $(STAMP)  ## SALVAGE read in probabilities, with KL, and with some passes: this project's own, three seeds
