@@ -1,7 +1,6 @@
 """How far predicted maps agree with reference maps, image by image.
 
-Maps are [N, M], N images of M patches; a `UserError` says where two of them have not one such shape. Every result is
-float64 [N] on the maps' device. A map holding NaN gives NaN.
+Maps are [N, M], N images of M patches. Every result is float64 [N] on the maps' device. A map holding NaN gives NaN.
 """
 
 import math
@@ -42,7 +41,15 @@ def squared_explanation_error(pred: Tensor, ref: Tensor) -> Tensor:
     about sqrt 2, a constant map 1) is only possible with the mean over patches, so the mean it is. The value is
     2 - 2 r with r the Pearson correlation of the two maps.
 
-    In [0, 4]; 1 when one of the maps is constant, 0 when both are.
+    Args:
+        pred: [N, M].
+        ref: [N, M].
+
+    Returns:
+        [N] in [0, 4]; 1 when one of the maps is constant, 0 when both are.
+
+    Raises:
+        UserError: The shapes differ or are not [N, M].
     """
     check_pair(pred, ref)
     difference = _standardise(pred.double(), is_constant(pred)) - _standardise(ref.double(), is_constant(ref))
@@ -60,7 +67,15 @@ def e_rmse(pred: Tensor, ref: Tensor) -> Tensor:
 def kendall(pred: Tensor, ref: Tensor) -> Tensor:
     """Kendall's rank correlation tau-b (Kendall 1945) of each image, all M (M - 1) / 2 pairs of patches compared.
 
-    In [-1, 1]; NaN where either map is constant.
+    Args:
+        pred: [N, M].
+        ref: [N, M].
+
+    Returns:
+        [N] in [-1, 1]; NaN where either map is constant.
+
+    Raises:
+        UserError: The shapes differ or are not [N, M].
     """
     check_pair(pred, ref)
     images, patches = pred.shape
@@ -87,12 +102,15 @@ def iou_at_k(pred: Tensor, ref: Tensor, k: int) -> Tensor:
     larger, so that the value is the same on every machine. A constant map has no largest patches: it is undefined.
 
     Args:
-        pred: Maps.
-        ref: Their references.
-        k: From 1 to M; a `UserError` says where it is not.
+        pred: [N, M].
+        ref: [N, M].
+        k: From 1 to M.
 
     Returns:
-        In [0, 1]; NaN where `pred` is constant.
+        [N] in [0, 1]; NaN where `pred` is constant.
+
+    Raises:
+        UserError: The shapes differ or are not [N, M], or k is out of range.
     """
     check_pair(pred, ref)
     if not 1 <= k <= pred.shape[1]:
@@ -108,7 +126,15 @@ def centred_correlation(pred: Tensor, ref: Tensor) -> Tensor:
     What position alone explains (objects sit in the middle) is in the mean maps, so a map that is the same for every
     image is undefined here instead of rewarded. Per-image scales count: the mean is that of the maps as they are.
 
-    In [-1, 1]; NaN where either remainder is constant. One map that is not finite makes all NaN.
+    Args:
+        pred: [N, M].
+        ref: [N, M].
+
+    Returns:
+        [N] in [-1, 1]; NaN where either remainder is constant. One map that is not finite makes all NaN.
+
+    Raises:
+        UserError: The shapes differ or are not [N, M].
     """
     check_pair(pred, ref)
     first, second = (_difference(maps, maps.double().mean(0, keepdim=True)) for maps in (pred, ref))
@@ -118,7 +144,15 @@ def centred_correlation(pred: Tensor, ref: Tensor) -> Tensor:
 def correlation(a: Tensor, b: Tensor) -> Tensor:
     """Pearson correlation of two maps of each image.
 
-    In [-1, 1]; NaN where either is constant.
+    Args:
+        a: [N, M].
+        b: [N, M].
+
+    Returns:
+        [N] in [-1, 1]; NaN where either is constant.
+
+    Raises:
+        UserError: The shapes differ or are not [N, M].
     """
     check_pair(a, b)
     return _correlation(a.double(), is_constant(a), b.double(), is_constant(b))
@@ -130,9 +164,17 @@ def contrast(pred: Tensor, pred_second: Tensor, ref: Tensor, ref_second: Tensor)
     corr(p_y - p_o, phi_y - phi_o) over patches. What maps of all classes have in common, such as where the object is,
     is in neither difference: a map that does not depend on the class is undefined here instead of rewarded.
 
-    `pred` are maps of the class y, `pred_second` of the other class o, and `ref` and `ref_second` their references.
+    Args:
+        pred: [N, M], maps of the class y.
+        pred_second: [N, M], maps of the other class o.
+        ref: [N, M], references of y.
+        ref_second: [N, M], references of o.
 
-    In [-1, 1]; NaN where either difference is constant, or no more than rounding.
+    Returns:
+        [N] in [-1, 1]; NaN where either difference is constant, or no more than rounding.
+
+    Raises:
+        UserError: The shapes differ or are not [N, M].
     """
     for other in (pred_second, ref, ref_second):
         check_pair(pred, other)

@@ -1,7 +1,6 @@
 """Whether attributions foretell what the classifier says with patches removed, beyond their order at the two ends.
 
-Attributions are maps [B, M], and `drops` what the values [B, S] of some coalitions are below v(N); numbers are float64
-[B].
+Maps are [B, M], values of the game [B, S]; numbers are float64 [B].
 """
 
 import torch
@@ -17,7 +16,10 @@ def infidelity(attributions: Tensor, removed: Tensor, drops: Tensor) -> Tensor:
     The mean of (beta sum of the removed attributions - drop)^2, with the beta of each image that makes it least: a map
     of another unit says the same. A map that foretells nothing scores the mean of the squared drops.
 
-    `removed` is bool [B, S, M], True where a patch is gone.
+    Args:
+        attributions: [B, M].
+        removed: Bool [B, S, M], True where a patch is gone.
+        drops: [B, S], v(N) less v of what is left.
     """
     told = (removed.double() @ attributions.double()[..., None])[..., 0]
     drops = drops.double()
@@ -29,7 +31,10 @@ def infidelity(attributions: Tensor, removed: Tensor, drops: Tensor) -> Tensor:
 def monotonicity(curves: Tensor) -> Tensor:
     """Share of steps that do not lower the value, as patches come in, the least important first (Arya et al. 2019).
 
-    Arya et al. ask whether all steps do, which is a share of 1. Curves [B, M + 1] have 0, 1, ..., M patches present.
+    Arya et al. ask whether all steps do, which is a share of 1.
+
+    Args:
+        curves: [B, M + 1], values with 0, 1, ..., M patches present.
     """
     return (curves.double().diff(dim=1) >= 0).double().mean(1)
 
@@ -37,7 +42,11 @@ def monotonicity(curves: Tensor) -> Tensor:
 def monotonicity_of_effects(attributions: Tensor, drops: Tensor) -> Tensor:
     """Spearman's correlation of the sizes of attributions and of effects (Nguyen and Martinez 2020, section 4.2).
 
-    The effect of a patch is the square of what its removal alone changes, `drops` [B, M]. NaN where a map is constant.
+    The effect of a patch is the square of what its removal alone changes. NaN where a map is constant.
+
+    Args:
+        attributions: [B, M].
+        drops: [B, M], v(N) less v of all but the patch.
     """
     return spearman(attributions.abs(), drops.square())
 
@@ -58,6 +67,9 @@ def comprehensiveness(full: Tensor, without: Tensor, attributions: Tensor) -> Te
 
     Sufficiency is the same of v of the top patches alone. NaN where a map is constant.
 
-    `full` is v(N), [B], and `without` has a value for each share, [B, K].
+    Args:
+        full: v(N), [B].
+        without: [B, K], one for each share.
+        attributions: [B, M].
     """
     return (full[:, None] - without).double().mean(1).masked_fill(is_constant(attributions), torch.nan)

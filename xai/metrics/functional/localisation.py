@@ -73,7 +73,11 @@ def grid_pointing_game(attr: Tensor, cells: Tensor) -> Tensor:
     """Grid pointing game (Böhle et al. 2021): the share of positive attribution in the cell of the class asked for.
 
     The image is a grid of images of different classes. On a cell as region this is the relevance mass accuracy, and a
-    map that knows nothing gets the cell's share of the grid. `cells` [N, H, W] show the class that the maps are of.
+    map that knows nothing gets the cell's share of the grid.
+
+    Args:
+        attr: [N, h, w], attributions for the class of the cell.
+        cells: Bool [N, H, W], the cell that shows the class.
     """
     return relevance_mass_accuracy(attr, cells)
 
