@@ -75,12 +75,11 @@ class Lineage:
 
     def _made(self, key: str) -> Made | None:
         folder = self._folders.get(key)
-        if folder is None or folder.is_symlink():
+        if folder is None or folder.is_symlink() or (folder / MANIFEST).is_symlink():
             return None
-        manifest = folder / MANIFEST
         try:
-            told = json.loads(read_text(manifest, _LARGEST))
-            if manifest.is_symlink() or told["format"] != FORMAT or told["key"] != key:
+            told = json.loads(read_text(folder / MANIFEST, _LARGEST))
+            if told["format"] != FORMAT or told["key"] != key:
                 return None
             spec = told["spec"]
             parents = dict.fromkeys([*_measured_maps(spec), *keys_in(spec)])
