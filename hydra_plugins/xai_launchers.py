@@ -25,7 +25,7 @@ from omegaconf import DictConfig
 from rich.markup import escape
 
 from xai.core.errors import UserError
-from xai.core.launching import FOLDERS, Command, cores, in_queue, run_command, stop_commands, threads
+from xai.core.launching import FOLDERS, Command, Warm, cores, in_queue, run_command, stop_commands, threads
 from xai.core.overrides import alone
 from xai.core.progress import console
 from xai.core.records import QUEUED, path_of
@@ -97,16 +97,19 @@ class Processes(_Commands):
 
     def run(self, commands: Sequence[Command]) -> list[int]:
         """Each in a slot, which has cores and GPUs of its own."""
-        slots: queue.Queue[dict[str, str]] = queue.Queue()
-        for slot in self._slots(len(commands)):
-            slots.put(slot)
+        found = self._slots(len(commands))
+        # A process that is to be forked must not have used a GPU; only Linux forks one that has imported all sorts.
+        is_warm = not self._gpus and sys.platform == "linux" and len(commands) > len(found)
+        slots: queue.Queue[tuple[dict[str, str], Warm | None]] = queue.Queue()
+        for slot in found:
+            slots.put((slot, Warm() if is_warm else None))
 
         def run_one(command: Command) -> int:
-            slot = slots.get()
+            slot, warm = slots.get()
             try:
-                return _ended(command, run_command(replace(command, environment=slot)))
+                return _ended(command, run_command(replace(command, environment=slot), warm))
             finally:
-                slots.put(slot)
+                slots.put((slot, warm))
 
         if commands:
             several = f"{len(commands)} job{'s' * (len(commands) > 1)}, {slots.qsize()} at a time"
@@ -118,8 +121,9 @@ class Processes(_Commands):
                 return [end.result() for end in ends]
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
-                stop_commands()
                 raise
+            finally:
+                stop_commands()  # also those that wait for another job
 
     def _slots(self, most: int) -> list[dict[str, str]]:
         devices = _visible_gpus() if self._gpus else []

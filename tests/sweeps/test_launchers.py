@@ -150,13 +150,71 @@ def test_a_job_ends_with_its_launcher(tmp_path: Path) -> None:
     wait_for(lambda: beat.exists() and bool(beat.read_text()))
     process.kill()
     process.wait()
+    wait_for(lambda: is_still(beat))
 
-    def is_still() -> bool:
-        before = beat.read_text()
-        time.sleep(0.3)
-        return beat.read_text() == before
 
-    wait_for(is_still)
+def is_still(beat: Path) -> bool:
+    before = beat.read_text()
+    time.sleep(0.3)
+    return beat.read_text() == before
+
+
+WARM = """
+import os, pathlib, random, signal, sys, time
+number = int(sys.argv[1])
+print(os.getppid(), "torch" in sys.modules, random.random(), *sys.argv)
+sys.stdout.flush()
+if number == 1:
+    os.kill(os.getpid(), signal.SIGKILL)
+if number == 3:
+    from xai.core.launching import end_with_the_launcher
+    end_with_the_launcher()
+    for beat in range(2000):
+        pathlib.Path("beat").write_text(str(beat))
+        time.sleep(0.02)
+sys.exit(3 - number)
+"""
+LAUNCHER = """
+import sys
+from pathlib import Path
+from hydra_plugins.xai_launchers import Processes
+from xai.core.launching import Command
+commands = [Command((sys.executable, "job.py", str(n)), Path(f"outputs/toy/{n}"), Path.cwd(), {}) for n in range(4)]
+Processes(jobs=1).run(commands)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forks are for Linux")
+def test_one_process_becomes_the_jobs_of_a_slot(tmp_path: Path) -> None:
+    (tmp_path / "job.py").write_text(WARM)
+    (tmp_path / "json.py").write_text("raise SystemExit('a file of the user was imported')\n")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    launcher = [sys.executable, "-P", "-u", "-c", LAUNCHER]
+    process = subprocess.Popen(launcher, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True)
+    beat = tmp_path / "beat"
+    wait_for(lambda: beat.exists() and bool(beat.read_text()))
+    process.kill()
+    heard, _ = process.communicate()
+    assert [line.split()[-1] for line in heard.splitlines()[1:]] == ["3", "-9", "1"]
+    wait_for(lambda: is_still(beat))
+    told = [said(tmp_path, number).split() for number in range(3)]
+    assert len({parent for parent, *_ in told[:2]}) == 1
+    assert {is_here for _, is_here, *_ in told} == {"True"}
+    assert len({number for _, _, number, *_ in told}) == 3
+    assert told[1][3:] == ["job.py", "1"]
+
+
+def test_where_no_process_can_be_kept_warm_each_job_has_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "xai").mkdir()
+    (tmp_path / "xai" / "__init__.py").write_text("raise SystemExit(1)\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    (tmp_path / "job.py").write_text("import sys; print(sys.argv[1]); sys.exit(3)\n")
+    jobs = [Command((sys.executable, "job.py", str(n)), Path(f"outputs/toy/{n}"), tmp_path, {}) for n in range(2)]
+    monkeypatch.chdir(tmp_path)
+    assert Processes(jobs=1).run(jobs) == [3, 3]
+    assert [said(tmp_path, number) for number in range(2)] == ["0", "1"]
 
 
 def wait_for(reached: Any) -> None:

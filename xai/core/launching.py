@@ -1,14 +1,16 @@
 """A job of a sweep as a command of its own, which a launcher starts anywhere and whose end it hears."""
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from xai.core.records import path_of, read_record, record_end
 
@@ -49,29 +51,73 @@ def own_cores() -> int:
     return min(cores(), int(given)) if given.isdecimal() and int(given) else cores()
 
 
-def run_command(command: Command) -> int:
+def run_command(command: Command, warm: "Warm | None" = None) -> int:
     """Run a command to its end, its output in `jobs/<run>.log`; returns its exit status, the signal as a negative one.
 
     However this process ends, the command ends with it: it reads from a pipe that nobody writes to.
+
+    Args:
+        command: What to run.
+        warm: What becomes the command, where it can; otherwise a process of its own runs it.
     """
     log = path_of(command.place / command.run, ".log")
     log.parent.mkdir(parents=True, exist_ok=True)
+    log.write_bytes(b"")
     before = read_record(command.place / command.run)
-    environment = {**os.environ, **command.environment, _LAUNCHED: "1"}
-    with open(log, "wb") as file:
-        process = subprocess.Popen(
-            command.arguments, cwd=command.place, env=environment, stdin=subprocess.PIPE, stdout=file, stderr=file
-        )
-        _running.append(process)
-        try:
-            status = process.wait()
-        except BaseException:
-            _stop(process)
-            raise
-        finally:
-            _running.remove(process)
+    status = warm.run(command, log) if warm is not None else None
+    if status is None:
+        with open(log, "ab") as file:
+            process = _start(command.arguments, command, stdout=file, stderr=file)
+            try:
+                status = process.wait()
+            finally:
+                _stop(process)
     record_end(command.place / command.run, before, status)
     return status
+
+
+class Warm:
+    """A process (`xai.warm`) that becomes one command after the other, so that what they import is imported once.
+
+    The commands have the place and the environment of the first.
+    """
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._is_able = True
+
+    def run(self, command: Command, log: Path) -> int | None:
+        """Its exit status, or None: nothing was begun, because it runs no script or the process does not start."""
+        script, *_ = typed = command.arguments[1:]
+        if not self._is_able or command.arguments[0] != sys.executable or not (command.place / script).is_file():
+            return None
+        if self._process is None:
+            asked = (sys.executable, "-P", "-m", "xai.warm")
+            self._process = _start(asked, command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        told, said = self._process.stdin, self._process.stdout
+        assert told is not None
+        assert said is not None
+        with contextlib.suppress(BrokenPipeError):
+            told.write(json.dumps({"arguments": typed, "log": str(log.absolute())}).encode() + b"\n")
+            told.flush()
+        self._is_able = said.readline() == b"begun\n"
+        if status := said.readline():
+            return int(status)
+        # It is dead; what it was ends when nobody is left to write to that.
+        process, self._process = self._process, None
+        with contextlib.suppress(BrokenPipeError):
+            told.close()
+        _stop(process)
+        return process.returncode if self._is_able else None
+
+
+def _start(arguments: Sequence[str], command: Command, stdout: Any, stderr: Any) -> "subprocess.Popen[bytes]":
+    environment = {**os.environ, **command.environment, _LAUNCHED: "1"}
+    process = subprocess.Popen(
+        arguments, cwd=command.place, env=environment, stdin=subprocess.PIPE, stdout=stdout, stderr=stderr
+    )
+    _running.append(process)
+    return process
 
 
 def stop_commands() -> None:
@@ -82,11 +128,14 @@ def stop_commands() -> None:
         _stop(process)
 
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
+def _stop(process: "subprocess.Popen[bytes]") -> None:
     process.terminate()
-    with contextlib.suppress(subprocess.TimeoutExpired):
+    try:
         process.wait(_SECONDS_TO_END)
-    process.kill()
+    except subprocess.TimeoutExpired:
+        process.kill()
+    with contextlib.suppress(ValueError):  # another thread has done so
+        _running.remove(process)
 
 
 def in_queue() -> set[str] | None:
