@@ -61,9 +61,10 @@ def start(folder: Path, *arguments: str) -> subprocess.Popen[bytes]:
 
 
 def children(process: int) -> list[int]:
-    """The processes that a process has started."""
+    """The processes that a process has started, and those that these have."""
     lists = Path(f"/proc/{process}/task").glob("*/children")
-    return [int(each) for path in lists for each in path.read_text().split()]
+    started = [int(each) for path in lists for each in path.read_text().split()]
+    return [*started, *(below for each in started for below in children(each))]
 
 
 def counted(folder: Path) -> dict[str, collections.Counter[tuple[str, str]]]:

@@ -53,7 +53,7 @@ from hydra_plugins.xai_launchers import Processes
 from xai.core.launching import Command
 
 commands = [
-    Command((sys.executable, "job.py", str(number)), Path(f"outputs/sweep/{number}"), Path.cwd(), {})
+    Command((sys.executable, "-u", "job.py", str(number)), Path(f"outputs/sweep/{number}"), Path.cwd(), {})
     for number in range(%d)
 ]
 sys.exit(any(Processes(jobs=2).run(commands)))

@@ -161,18 +161,19 @@ def is_still(beat: Path) -> bool:
 
 WARM = """
 import os, pathlib, random, signal, sys, time
+from xai.core.launching import end_with_the_launcher
 number = int(sys.argv[1])
-print(os.getppid(), "torch" in sys.modules, random.random(), *sys.argv)
-sys.stdout.flush()
+print(os.getppid(), "torch" in sys.modules, random.random(), *sys.argv, flush=True)
 if number == 1:
     os.kill(os.getpid(), signal.SIGKILL)
-if number == 3:
-    from xai.core.launching import end_with_the_launcher
+if number >= 2:
     end_with_the_launcher()
-    for beat in range(2000):
-        pathlib.Path("beat").write_text(str(beat))
-        time.sleep(0.02)
-sys.exit(3 - number)
+if number == 2:
+    os.kill(os.getppid(), signal.SIGKILL)
+for beat in range(2000 if number >= 2 else 0):
+    pathlib.Path(f"beat-{number}").write_text(str(beat))
+    time.sleep(0.02)
+sys.exit(3)
 """
 LAUNCHER = """
 import sys
@@ -191,16 +192,19 @@ def test_one_process_becomes_the_jobs_of_a_slot(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     launcher = [sys.executable, "-P", "-u", "-c", LAUNCHER]
     process = subprocess.Popen(launcher, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True)
-    beat = tmp_path / "beat"
-    wait_for(lambda: beat.exists() and bool(beat.read_text()))
+    beats = [tmp_path / f"beat-{number}" for number in (2, 3)]
+    wait_for(lambda: beats[1].exists() and bool(beats[1].read_text()))
     process.kill()
     heard, _ = process.communicate()
-    assert [line.split()[-1] for line in heard.splitlines()[1:]] == ["3", "-9", "1"]
-    wait_for(lambda: is_still(beat))
-    told = [said(tmp_path, number).split() for number in range(3)]
-    assert len({parent for parent, *_ in told[:2]}) == 1
+    # One that fails, one that is killed, and one whose warm process is.
+    assert [line.split()[-1] for line in heard.splitlines()[1:]] == ["3", "-9", "-9"]
+    for beat in beats:
+        wait_for(lambda beat=beat: is_still(beat))
+    told = [said(tmp_path, number).split() for number in range(4)]
+    parents = [parent for parent, *_ in told]
+    assert parents[0] == parents[1] == parents[2] != parents[3]
     assert {is_here for _, is_here, *_ in told} == {"True"}
-    assert len({number for _, _, number, *_ in told}) == 3
+    assert len({number for _, _, number, *_ in told}) == 4
     assert told[1][3:] == ["job.py", "1"]
 
 
