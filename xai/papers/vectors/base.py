@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 from open_clip.model import CLIP
 from pydantic import Field
 from torch import Tensor
@@ -13,6 +14,7 @@ from torch.utils.data import DataLoader
 from xai.core.epochs import EpochDataModule, StepSampler
 from xai.core.errors import UserError
 from xai.core.files import fingerprint_file
+from xai.core.launching import own_cores
 from xai.core.optimisation import FitParams
 from xai.core.runtime import Runtime
 from xai.core.settings import Count, FieldError, NonNegative, Positive, Share, Whole, settings
@@ -99,7 +101,9 @@ class _Stream(EpochDataModule):
     def train_dataloader(self) -> DataLoader[CaptionedGlyphs]:
         sampler = StepSampler(_STEPS_BETWEEN_CHECKPOINTS, self.rank, self.ranks)
         sampler.start_at(self.first_epoch, self.first_batch)
-        return DataLoader(self._stream, batch_size=None, sampler=sampler)
+        # A seventh of a step is spent on drawing, which a core that is left does beside it.
+        is_left = own_cores() > torch.get_num_threads()
+        return DataLoader(self._stream, None, sampler=sampler, num_workers=is_left, persistent_workers=is_left)
 
 
 def base_weights(runtime: Runtime, model: ModelParams, seed: int) -> Artifact:
