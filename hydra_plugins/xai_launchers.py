@@ -25,7 +25,17 @@ from omegaconf import DictConfig
 from rich.markup import escape
 
 from xai.core.errors import UserError
-from xai.core.launching import FOLDERS, Command, Warm, cores, in_queue, run_command, stop_commands, threads
+from xai.core.launching import (
+    FOLDERS,
+    Command,
+    Warm,
+    allow_commands,
+    cores,
+    in_queue,
+    run_command,
+    stop_commands,
+    threads,
+)
 from xai.core.overrides import alone
 from xai.core.progress import console
 from xai.core.records import QUEUED, path_of
@@ -111,13 +121,14 @@ class Processes(_Commands):
             finally:
                 slots.put((slot, warm))
 
+        allow_commands()
         if commands:
             several = f"{len(commands)} job{'s' * (len(commands) > 1)}, {slots.qsize()} at a time"
             where = path_of(commands[0].run, "").parent
             console.print(f"  {several}; what they say: {escape(str(where))}", highlight=False, soft_wrap=True)
         with ThreadPoolExecutor(slots.qsize()) as pool:
-            ends = [pool.submit(run_one, command) for command in commands]
             try:
+                ends = [pool.submit(run_one, command) for command in commands]
                 return [end.result() for end in ends]
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)

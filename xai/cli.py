@@ -141,7 +141,9 @@ _stops: list[int] = []
 
 def _terminate(number: int, _: Any) -> None:
     _stops.append(number)
-    raise _Terminated(number)
+    # A launcher and a terminal may both say so, and what is put in order by then is not disturbed.
+    if len(_stops) == 1 or not is_launched():
+        raise _Terminated(number)
 
 
 def _guarded(load: Callable[..., DictConfig]) -> Callable[..., DictConfig]:

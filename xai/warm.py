@@ -11,12 +11,16 @@ import random
 import runpy
 import signal
 import sys
+import tempfile
+import time
+import weakref
 from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
 import numpy as np
 
+from xai.core import progress, ranges
 from xai.tasks.registry import TASKS
 
 _FOR_JOBS = (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
@@ -26,28 +30,33 @@ _FOR_JOBS = (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 def main() -> None:
     """Run the jobs that are asked for, one after the other."""
     heard = {each: signal.signal(each, signal.SIG_IGN) for each in _FOR_JOBS}
+    child, is_stopped = 0, False
+
+    def stop(number: int, _: Any) -> None:
+        nonlocal is_stopped
+        if not child:
+            sys.exit(128 + number)
+        if not is_stopped:  # a second one would come into what it does at its end
+            is_stopped = True
+            with suppress(ProcessLookupError):
+                os.kill(child, number)
+
+    heard[signal.SIGTERM] = signal.signal(signal.SIGTERM, stop)
+    with suppress(OSError):
+        ranges.sources()  # of what is imported now; jobs find this answer
     for module in ("xai.cli", "xai.app", *TASKS.values()):
         import_module(module)
-    stopped: list[int] = []
-    while not stopped and (asked := sys.stdin.readline()):
+    while not is_stopped and (asked := sys.stdin.readline()):
         job = json.loads(asked)
         child = os.fork()
         if not child:
             for number, handler in heard.items():
                 signal.signal(number, handler)
             return _run(job["arguments"], job["log"])
-
-        def stop(number: int, _: Any, child: int = child) -> None:
-            stopped.append(number)
-            with suppress(ProcessLookupError):
-                os.kill(child, number)
-
-        signal.signal(signal.SIGTERM, stop)
         print("begun", flush=True)
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        child = 0
         print(status, flush=True)
-        if not stopped:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
     return None
 
 
@@ -56,10 +65,16 @@ def _run(arguments: list[str], log: str) -> None:
     for stream in (1, 2):
         os.dup2(file, stream)
     os.close(file)
+    # Folders that libraries make when they are imported go with the process: those here are not this job's.
+    for folder in [each.weakref() for each in getattr(weakref.finalize, "_registry", {}).values()]:
+        if isinstance(folder, tempfile.TemporaryDirectory):
+            folder._finalizer.detach()  # type: ignore[attr-defined]
+            tempfile.TemporaryDirectory.__init__(folder)
     # Numbers of its own, where the state of this process would give all jobs the same.
     random.seed()
     np.random.seed()
-    sys.argv = arguments
+    progress.STARTED = time.perf_counter()
+    sys.argv, sys.orig_argv = arguments, [sys.executable, *arguments]
     sys.path.insert(0, os.path.dirname(os.path.abspath(arguments[0])))
     runpy.run_path(arguments[0], run_name="__main__")
 

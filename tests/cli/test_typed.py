@@ -156,6 +156,15 @@ def test_a_stop_says_how_to_go_on(capsys: pytest.CaptureFixture[str], number: si
     assert "the same command goes on" in capsys.readouterr().err
 
 
+def test_a_launched_job_that_ends_in_order_is_not_stopped_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "_stops", [])
+    monkeypatch.setattr(cli, "is_launched", lambda: True)
+    with pytest.raises(KeyboardInterrupt):
+        cli._terminate(signal.SIGINT, None)
+    cli._terminate(signal.SIGTERM, None)  # of the launcher, beside that of the terminal
+    assert cli._stops == [signal.SIGINT, signal.SIGTERM]
+
+
 def test_what_steers_a_terminal_is_spelt_out(capsys: pytest.CaptureFixture[str]) -> None:
     def job() -> None:
         raise UserError("class \x1b[31mred\udc80 is unknown")

@@ -1,5 +1,6 @@
 """Launchers: what they run, on which cores and GPUs, and what they make of a job that fails."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -161,9 +162,10 @@ def is_still(beat: Path) -> bool:
 
 WARM = """
 import os, pathlib, random, signal, sys, time
+from wandb.sdk.data_types._private import MEDIA_TMP
 from xai.core.launching import end_with_the_launcher
 number = int(sys.argv[1])
-print(os.getppid(), "torch" in sys.modules, random.random(), *sys.argv, flush=True)
+print(os.getppid(), os.path.isdir(MEDIA_TMP.name), random.random(), *sys.argv, *sys.orig_argv[1:], flush=True)
 if number == 1:
     os.kill(os.getpid(), signal.SIGKILL)
 if number >= 2:
@@ -203,9 +205,21 @@ def test_one_process_becomes_the_jobs_of_a_slot(tmp_path: Path) -> None:
     told = [said(tmp_path, number).split() for number in range(4)]
     parents = [parent for parent, *_ in told]
     assert parents[0] == parents[1] == parents[2] != parents[3]
-    assert {is_here for _, is_here, *_ in told} == {"True"}
+    assert {is_there for _, is_there, *_ in told} == {"True"}  # a folder that an import has made
     assert len({number for _, _, number, *_ in told}) == 4
-    assert told[1][3:] == ["job.py", "1"]
+    assert told[1][3:] == ["job.py", "1"] * 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forks are for Linux")
+def test_no_job_begins_once_the_launcher_is_stopped(tmp_path: Path) -> None:
+    (tmp_path / "job.py").write_text("import sys; open(f'begun-{sys.argv[1]}', 'w').close()")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen([sys.executable, "-c", LAUNCHER], cwd=tmp_path, env=environment, stderr=subprocess.PIPE)
+    children = Path(f"/proc/{process.pid}/task")
+    wait_for(lambda: any(path.read_text() for path in children.glob("*/children")))
+    process.send_signal(signal.SIGINT)
+    assert b"KeyboardInterrupt" in process.communicate()[1]
+    assert not list(tmp_path.glob("begun-*"))
 
 
 def test_where_no_process_can_be_kept_warm_each_job_has_its_own(
@@ -415,6 +429,16 @@ def test_a_job_that_was_killed_before_it_began_is_not_told_by_the_record_of_an_e
     assert Processes(jobs=1).run(commands(tmp_path, killed, "pass")) == [-9, 0]
     found = look(Job(tmp_path / "outputs/toy/0", []))
     assert (found.state, found.said) == ("failed", "it was killed by signal 9 before it began to work")
+
+
+def test_a_full_disk_at_the_record_hides_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("xai.core.records.write_atomically", full)
+    with pytest.raises(UserError, match="what is wrong"), recorded(tmp_path / "outputs/toy/0"):
+        raise UserError("what is wrong")
+    assert Processes(jobs=1).run(commands(tmp_path, "raise SystemExit(3)", "pass")) == [3, 0]
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,13 @@ _SECONDS_TO_END = 30.0
 FOLDERS: dict[tuple[str, ...], Path] = {}
 """Of the jobs of a sweep by what is typed for them alone, where they are known: composing one takes its time."""
 _running: list[subprocess.Popen[bytes]] = []
+_lock = threading.Lock()
+_is_stopped = threading.Event()
+"""Set when commands are stopped: none is begun after that, until `allow_commands`."""
+
+
+class _StoppedError(Exception):
+    pass
 
 
 @dataclass(frozen=True)
@@ -64,14 +71,17 @@ def run_command(command: Command, warm: "Warm | None" = None) -> int:
     log.parent.mkdir(parents=True, exist_ok=True)
     log.write_bytes(b"")
     before = read_record(command.place / command.run)
-    status = warm.run(command, log) if warm is not None else None
-    if status is None:
-        with open(log, "ab") as file:
-            process = _start(command.arguments, command, stdout=file, stderr=file)
-            try:
-                status = process.wait()
-            finally:
-                _stop(process)
+    try:
+        status = warm.run(command, log) if warm is not None else None
+        if status is None:
+            with open(log, "ab") as file:
+                process = _start(command.arguments, command, stdout=file, stderr=file)
+                try:
+                    status = process.wait()
+                finally:
+                    _stop(process)
+    except _StoppedError:
+        return -signal.SIGTERM
     record_end(command.place / command.run, before, status)
     return status
 
@@ -103,25 +113,32 @@ class Warm:
         self._is_able = said.readline() == b"begun\n"
         if status := said.readline():
             return int(status)
-        # It is dead; what it was ends when nobody is left to write to that.
-        process, self._process = self._process, None
-        with contextlib.suppress(BrokenPipeError):
-            told.close()
+        process, self._process = self._process, None  # it is dead
         _stop(process)
         return process.returncode if self._is_able else None
 
 
 def _start(arguments: Sequence[str], command: Command, stdout: Any, stderr: Any) -> "subprocess.Popen[bytes]":
     environment = {**os.environ, **command.environment, _LAUNCHED: "1"}
-    process = subprocess.Popen(
-        arguments, cwd=command.place, env=environment, stdin=subprocess.PIPE, stdout=stdout, stderr=stderr
-    )
-    _running.append(process)
+    with _lock:
+        if _is_stopped.is_set():
+            raise _StoppedError
+        process = subprocess.Popen(
+            arguments, cwd=command.place, env=environment, stdin=subprocess.PIPE, stdout=stdout, stderr=stderr
+        )
+        _running.append(process)
     return process
 
 
+def allow_commands() -> None:
+    """Let commands begin again, after others of this process were stopped."""
+    _is_stopped.clear()
+
+
 def stop_commands() -> None:
-    """End all commands of this process, in good order where they can."""
+    """End all commands of this process, in good order where they can; no other begins."""
+    with _lock:
+        _is_stopped.set()
     for process in list(_running):
         process.terminate()
     for process in list(_running):
@@ -134,6 +151,9 @@ def _stop(process: "subprocess.Popen[bytes]") -> None:
         process.wait(_SECONDS_TO_END)
     except subprocess.TimeoutExpired:
         process.kill()
+    assert process.stdin is not None
+    with contextlib.suppress(OSError):  # what it may have become ends by that
+        process.stdin.close()
     with contextlib.suppress(ValueError):  # another thread has done so
         _running.remove(process)
 

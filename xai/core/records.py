@@ -7,7 +7,7 @@ as long as it lives, a record as JSON, and what the job printed, where a launche
 import json
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -127,7 +127,9 @@ def record_end(run: Path, before: Record | None, status: int) -> None:
 
 
 def _write(path: Path, record: Record) -> None:
-    write_atomically(path, (json.dumps(asdict(record)) + "\n").encode())
+    # It is for those who look on: a full disk ends no job by it, nor hides why one has failed.
+    with suppress(OSError):
+        write_atomically(path, (json.dumps(asdict(record)) + "\n").encode())
 
 
 def read_record(run: Path) -> Record | None:
