@@ -1,12 +1,24 @@
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 
 from tests.study.frames import drawn, frame, lines, paired
 from xai.core.errors import UserError
-from xai.study.statistics import best_and_ties, bootstrap, holm, normalised, summary, t_interval, t_test, wide
+from xai.study.statistics import (
+    LEVEL,
+    best_and_ties,
+    bootstrap,
+    difference,
+    holm,
+    normalised,
+    summary,
+    t_interval,
+    t_test,
+    wide,
+)
 
 
 def one(table):
@@ -37,10 +49,10 @@ def test_holms_correction_is_that_of_its_definition():
     assert holm([]) == []
 
 
-def test_a_test_of_equal_values_says_nothing_or_that_they_are_equal():
-    assert t_test(np.zeros(3)) == 1.0
+def test_a_test_of_equal_differences_says_that_there_is_none_or_that_there_is_one():
+    assert t_test(np.zeros(3)) == t_test(np.array([0.3, 0.1 + 0.2]) - 0.3) == 1.0
+    assert t_test(np.array([0.3, 0.1 + 0.2])) == 0.0
     assert math.isnan(t_test(np.array([0.1])))
-    assert math.isnan(t_test(np.array([0.3, 0.1 + 0.2])))
 
 
 def test_means_are_over_images_and_then_over_seeds():
@@ -105,9 +117,24 @@ def test_paired_differences_are_scipys_over_images_and_over_seeds():
     assert (found.seeds, found.images) == (3, 40)
 
 
-def test_images_that_differ_between_seeds_are_not_averaged():
+def test_an_image_of_several_seeds_counts_once_whatever_else_they_have():
     parts = [lines(row, "srg", [0.3, 0.4], seed, [seed, seed + 1]) for row in ("ours", "rise") for seed in range(2)]
-    assert paired(frame(*parts), "srg", "ours", "rise").images == 4
+    assert paired(frame(*parts), "srg", "ours", "rise").images == 3
+
+
+def test_the_test_over_images_rejects_at_its_level_where_seeds_share_some_of_them():
+    draw, p = np.random.default_rng(0), []
+    names = ["model", "data", "source", "split", "seed", "image"]
+    for _ in range(100):
+        own = draw.normal(size=60)
+        shown = [("m", "d", "", "test", seed, image) for seed in range(4) for image in draw.permutation(60)[:50]]
+        ours = pd.Series(
+            [own[key[-1]] + 0.1 * draw.normal() for key in shown], pd.MultiIndex.from_tuples(shown, names=names)
+        )
+        found = difference(ours, ours * 0)
+        assert found is not None
+        p.append(found.p_images)
+    assert np.mean(np.array(p) < LEVEL) == pytest.approx(LEVEL, abs=0.05)
 
 
 def test_images_that_one_row_leaves_undefined_are_left_out_of_the_pair():
@@ -162,6 +189,16 @@ def test_the_best_and_its_ties_are_tested_over_runs():
 def test_one_run_is_tested_over_its_images():
     found = best_and_ties(wide(drawn({"ours": 0.5, "rise": 0.5, "random": 0.0}, seeds=1), "srg"), "higher")
     assert (len(found.tied), found.runs, found.over) == (1, 1, "images")
+
+
+def test_a_row_that_is_worse_by_the_same_everywhere_is_no_tie_and_an_equal_one_is():
+    parts = [
+        lines(row, "mcc", value, seed)
+        for row, value in (("ours", 1.0), ("rise", 724.0), ("grad_cam", 1.0))
+        for seed in range(3)
+    ]
+    found = best_and_ties(wide(frame(*parts), "mcc"), "lower")
+    assert found.tied == {"ours", "grad_cam"} - {found.name}
 
 
 def test_nobody_is_the_best_alone_or_in_runs_that_are_not_shared():

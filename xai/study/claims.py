@@ -32,8 +32,8 @@ _COLUMNS = [
 
 RULE = (
     f"A claim holds where the difference lies beyond its margin in every seed, of at least {MINIMUM_SEEDS}, and the "
-    "95 % interval of the mean over images (differences of the same image, averaged over seeds that share their "
-    "images; Student's t) does so too, and the paired t-test, after Holm's correction for the comparisons of one "
+    "95 % interval of the mean over images (differences of the same image, averaged over the seeds that have it; "
+    "Student's t) does so too, and the paired t-test, after Holm's correction for the comparisons of one "
     f"heading, gives p < {LEVEL:g}; it does not hold where all of this is so on the other side; else it is undecided. "
     "Where there are no values of single images, interval and test are those over seeds."
 )
@@ -298,7 +298,7 @@ def _decide(finding: Finding) -> Finding:
     seeds = [finding.sign * value - finding.claim.margin for value in found.by_run]
     interval = [finding.sign * value - finding.claim.margin for value in found.interval]
     for side, verdict in ((1, HOLDS), (-1, FAILS)):
-        if all(side * value > 0 for value in (*seeds, *interval)) and not finding.p >= LEVEL:
+        if all(side * value > 0 for value in (*seeds, *interval)) and finding.p < LEVEL:
             return replace(finding, verdict=verdict, why="")
     if len({value > 0 for value in seeds}) > 1:
         why = "the seeds disagree"

@@ -76,17 +76,17 @@ def t_test(differences: Values, scale: float = 1.0) -> float:
 
     Args:
         differences: Finite values.
-        scale: Size of what was subtracted; differences that vary by less than rounding of it are taken as equal.
+        scale: Size of what was subtracted; what is less than rounding of it is taken as 0.
 
     Returns:
-        1 where all are 0; NaN where fewer than two, or all the same but not 0, leave nothing to judge by.
+        1 where all are 0, 0 where all are the same but not 0; NaN where fewer than two leave nothing to judge by.
     """
     if len(differences) < 2:
         return math.nan
-    if not differences.any():
+    if np.abs(differences).max() <= _ROUNDING * scale:
         return 1.0
     if np.ptp(differences) <= _ROUNDING * scale:
-        return math.nan
+        return 0.0
     return float(stats.ttest_1samp(differences, 0.0).pvalue)
 
 
@@ -190,8 +190,8 @@ class Difference:
 
     `by_run` has the mean over the images that both rows define, run by run (of an RMSE: the difference of roots of mean
     squares); `over_runs` is the interval of their mean, by Student's t, and `p_runs` that of the paired t-test. Of
-    single `images` (0 where values are of all together; those that all runs of a data set share count once, with their
-    mean) `over_images` has mean, low and high, and `p_images` the same test. What says nothing is NaN.
+    single `images` (0 where values are of all together; each of a data set counts once, with its mean over the runs
+    that have it) `over_images` has mean, low and high, and `p_images` the same test. What says nothing is NaN.
     """
 
     by_run: tuple[float, ...]
@@ -352,10 +352,5 @@ def _each_source(lines: pd.DataFrame) -> pd.DataFrame:
 
 
 def _of_images(each: "pd.Series[float]") -> Values:
-    """Differences of images: of a data set whose runs share their images the mean over runs, else those of each run."""
-    parts = []
-    for _, of_data in each.groupby(level="data"):
-        runs = of_data.reset_index("image").index.nunique()
-        shared = (of_data.groupby(level="image").size() == runs).all()
-        parts.append((of_data.groupby(level="image").mean() if shared else of_data).dropna().to_numpy(dtype=np.float64))
-    return np.concatenate(parts) if parts else np.empty(0)
+    """Differences of images: one of each image of a data set, the mean over the runs that have it."""
+    return np.asarray(each.groupby(level=["data", "image"]).mean().dropna(), dtype=np.float64)
