@@ -1,8 +1,11 @@
 """What is made of a frame: verdicts and tables of rows at other settings."""
 
+import pandas as pd
+import pytest
+
 from tests.report.study_frames import scores
-from xai.report.present import tables_of, verdicts
-from xai.study.frame import Frames, frames
+from xai.report.present import of_main, tables_of, verdicts
+from xai.study.frame import Frames, frames, join_runs
 
 
 def test_a_claim_compares_a_row_at_other_settings_where_it_is_named() -> None:
@@ -35,3 +38,29 @@ def test_a_table_shows_a_row_at_other_settings_where_it_is_named() -> None:
     assert shown == {"SALVAGE, 25 %": 56.0, "SALVAGE": 66.0, "ViT-Shapley": 68.0}
     whole, _ = tables_of(measured, "salvage_table1", {})
     assert [row.name for section in whole.sections for row in section.rows] == ["salvage", "vit_shapley"]
+
+
+def one_of_a_sweep(data: str, level: float, homes: bool) -> Frames:
+    """A run on one data set, with a probe of another that is the same for all of them."""
+    main, probe = (
+        scores({"proposed": {metric: level}}, seeds=(0,), data=name, case=case, **({"home": data} if homes else {}))
+        for metric, name, case in (("e_rmse", data, "main"), ("grid_pointing", "mnist_pair", "probe"))
+    )
+    nothing = frames([])
+    joined = pd.concat([main, probe], ignore_index=True)
+    return Frames(joined, nothing.curves, nothing.costs, nothing.left_out)
+
+
+def test_what_was_asked_of_a_probe_is_told_of_its_own_data_set_where_a_sweep_has_several() -> None:
+    runs = [(f"data={name}", one_of_a_sweep(name, level, True)) for name, level in (("digits", 0.2), ("mnist", 0.7))]
+    told = of_main(join_runs(runs).scores)
+    means = told.groupby(["data", "explainer", "metric"])["value"].mean()
+    for metric in ("e_rmse", "grid_pointing"):
+        assert [means[data, "proposed", metric] for data in ("digits", "mnist")] == pytest.approx([0.2, 0.7])
+    pd.testing.assert_frame_equal(of_main(told), told)
+
+
+def test_frames_that_do_not_say_where_a_probe_belongs_are_told_of_the_main_data_set() -> None:
+    told = of_main(one_of_a_sweep("digits", 0.2, False).scores)
+    assert set(told["data"]) == {"digits"}
+    pd.testing.assert_frame_equal(of_main(told), told)

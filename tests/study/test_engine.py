@@ -287,7 +287,7 @@ def test_the_frames_have_a_line_for_everything_and_what_it_cost(tmp_path: Path) 
     assert counted["classifier", "mcc"] == 1
     assert set(found.scores[found.scores.metric == "mcc"].image) == {WHOLE}
     assert set(found.scores[found.scores.metric == "srg"].image) == set(range(9))
-    same = {"case": "main", "model": "tiny", "data": "shades", "seed": 3, "split": "test"}
+    same = {"case": "main", "model": "tiny", "data": "shades", "home": "shades", "seed": 3, "split": "test"}
     for name, value in same.items():
         assert set(found.scores[name]) == {value}
     kinds = found.scores.groupby("explainer").kind.first().to_dict()

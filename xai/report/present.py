@@ -322,9 +322,12 @@ def usual(frame: pd.DataFrame, named: Collection[str] = ()) -> pd.DataFrame:
 
 
 def of_main(frame: pd.DataFrame) -> pd.DataFrame:
-    """The lines of a frame; what was asked in another case is told of the data set of the main case."""
+    """The lines of a frame; what was asked in another case is told of the data set of the main case, its home."""
     if not len(frame):
         return frame
     main = frame[frame["case"] == "main"].drop_duplicates(["model", "seed"]).set_index(["model", "seed"])["data"]
     told = main.reindex(pd.MultiIndex.from_frame(frame[["model", "seed"]])).set_axis(frame.index)
-    return frame.assign(data=frame["data"].where((frame["case"] == "main") | told.isna(), told))
+    # Earlier versions have not written down what the home of a line is.
+    told = frame["home"].fillna(told) if "home" in frame else told
+    data = frame["data"].where((frame["case"] == "main") | told.isna(), told)
+    return frame.assign(data=data, home=data)

@@ -17,7 +17,10 @@ from xai.study.scores import Scores
 from xai.study.statistics import WHOLE
 
 NAMES = ("scores", "curves", "costs", "left_out")
-_TEXT = ("case", "explainer", "label", "kind", "metric", "curve", "model", "data", "source", "split", "reason", "maps")
+_TEXT = (
+    *("case", "explainer", "label", "kind", "metric", "curve", "model", "data", "source", "split", "home"),
+    *("reason", "maps"),
+)
 
 
 @dataclass(frozen=True)
@@ -37,9 +40,9 @@ class Frames:
 
     Args:
         scores: One line for explainer x metric x image: case, explainer, label, kind, metric, model, data, source,
-            seed, split, image (its row in the split; -1 where a value is of all images), value, chance (what knowing
-            nothing would score there, NaN where nobody has said), and a column for each number that rows are labelled
-            with.
+            seed, split, home (the data set of the case that the line goes with, where it is of another one), image (its
+            row in the split; -1 where a value is of all images), value, chance (what knowing nothing would score there,
+            NaN where nobody has said), and a column for each number that rows are labelled with.
         curves: One line for explainer x curve x point: the same columns, but curve, x (a share, 0 to 1) and the value's
             mean over images.
         costs: One line for explainer: passes and milliseconds an image, the seconds its training took, where its maps
@@ -72,7 +75,7 @@ def join(parts: Iterable[Frames]) -> Frames:
 AT = " at "
 """In the name of a row of several runs, between its own name and the settings that tell it from those of other runs."""
 
-_RUN = ["case", "explainer", "model", "data", "source", "seed", "split"]
+_RUN = ["case", "explainer", "model", "data", "source", "seed", "split", "home"]
 
 
 def join_runs(runs: Sequence[tuple[str, Frames]]) -> Frames:
@@ -83,8 +86,8 @@ def join_runs(runs: Sequence[tuple[str, Frames]]) -> Frames:
             which two runs say something else are told apart by them, `proposed at transfer.alpha=0.6`; what comes out
             the same in all runs stays one row.
     """
-    what = [*_RUN, "metric", "image"]
     scores = _joined(frames.scores for _, frames in runs)
+    what = [name for name in (*_RUN, "metric", "image") if name in scores]
     apart = set()
     if len(scores):
         answers = scores.drop_duplicates([*what, "value"])
@@ -119,6 +122,7 @@ def _common(measured: Measurement) -> dict[str, Any]:
         "source": case.source,
         "seed": case.seed,
         "split": case.split,
+        "home": (case.home or case).data.name,
         **measured.maps.prepared.notes,
     }
 

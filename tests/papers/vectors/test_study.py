@@ -283,6 +283,7 @@ def test_two_objects_on_an_image_are_asked_about_one_after_the_other(
     lines = opened(folder, monkeypatch, probe={"name": "pairs"}, **asked).run().scores
     found = lines[lines["metric"] == "grid_pointing"]
     assert set(found["case"]) == {"grid"}
+    assert set(found["home"]) == {"shades"}
     assert (found.loc[found["explainer"] == "constant", "value"] == 0.5).all()
     own = found[found["explainer"] == "proposed"].set_index("image")["value"]
     assert len(own) >= SIZES["test"] - 1

@@ -176,7 +176,15 @@ class Shortcut:
                 {"explainer": name, "label": name, "metric": metric, "value": values[metric]} for metric in values
             ]
         case = self.case
-        where = {"case": CASE, "kind": "classifier", "model": case.model.name, "data": case.data.name, "source": None}
+        data = case.data.name
+        where = {
+            "case": CASE,
+            "kind": "classifier",
+            "model": case.model.name,
+            "data": data,
+            "source": None,
+            "home": data,
+        }
         return pd.DataFrame(lines).assign(**where, seed=case.seed, split=case.split, image=WHOLE)
 
     def _set(self, label: int | None) -> MarkedSet:

@@ -18,7 +18,7 @@ from xai.study.claims import read_yaml
 from xai.study.columns import column_of, scale
 
 RUN = ("model", "data", "source", "seed")
-_LINE = ("case", "explainer", "label", "kind", "metric", "split", "image", "value", "chance", "curve", "x")
+_LINE = ("case", "home", "explainer", "label", "kind", "metric", "split", "image", "value", "chance", "curve", "x")
 _KNOWN = frozenset((*_LINE, "maps", "stage", *RUN))
 
 
