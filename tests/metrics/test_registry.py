@@ -236,6 +236,12 @@ def test_chance_levels_of_regions_and_classes() -> None:
         chance = registry.columns()[name].chance_of(block)
         assert chance is not None
         assert chance.nanmean().item() == pytest.approx(levels[name])
+    localisation = registry.entry("localisation")
+    enlarged = localisation.columns_of(localisation.settings({"enlarge": True}))[-1]
+    assert (enlarged.name, enlarged.chance_of(block).nanmean().item()) == (
+        "pointing_game",
+        pytest.approx(levels["rma"]),
+    )
     assert torch.equal(registry.columns()["accuracy"].chance_of(block), torch.full((6,), 0.25, dtype=torch.float64))
     assert registry.columns()["lif"].chance_of(block) is None
     none = everything(regions=torch.zeros(IMAGES, SIDE, SIDE, dtype=torch.bool))

@@ -172,6 +172,19 @@ def test_chance_levels_are_a_row():
     assert math.isnan(table.cell("chance", "mif").mean)
 
 
+def test_a_chance_level_that_is_not_that_of_every_row_is_none():
+    parts = [lines(row, "mif", [0.1, 0.2], chance=[0.3, 0.4]) for row in ("ours", "random")]
+    parts.append(lines("rise", "srg", [0.1, 0.2], chance=0.0))
+    pixels = [lines("rise", "mif", [0.1, math.nan], chance=level) for level in ([0.3, 0.4], [0.1, 0.1])]
+    same, other = (only(frame(*parts, of_pixels), TableParams(chance=True)) for of_pixels in pixels)
+    assert same.cell("chance", "mif").mean == pytest.approx(35)
+    assert math.isnan(other.cell("chance", "mif").mean)
+    assert other.cell("chance", "srg").mean == 0
+    said = "Chance –: not the same for all rows (MIF)."
+    assert said in other.notes
+    assert said not in same.notes
+
+
 def test_values_may_be_normalised():
     table = only(MEASURED, TableParams(normalisation=Normalisation(one="ours", zero="random")))
     assert (table.cell("ours", "srg").mean, table.cell("random", "srg").mean) == (1, 0)

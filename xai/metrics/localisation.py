@@ -5,7 +5,7 @@ from torch import Tensor
 
 from xai.core.settings import settings
 from xai.metrics import functional
-from xai.metrics.registry import Measured, given, metric, percent
+from xai.metrics.registry import Column, Measured, given, metric, percent
 
 
 @settings
@@ -36,9 +36,8 @@ def _share_of_patches(block: Measured) -> Tensor:
     return (share > 0).double().mean(1).masked_fill(share.isnan().any(1), torch.nan)
 
 
-@metric(
-    "localisation",
-    columns=(
+def _columns(params: LocalisationParams) -> list[Column]:
+    return [
         percent(
             "rma",
             "RMA",
@@ -58,12 +57,13 @@ def _share_of_patches(block: Measured) -> Tensor:
             "Pointing game",
             "Share of images whose top patch touches the object.",
             short="Point.",
-            chance_from=_share_of_patches,
+            # An enlarged map has pixels in place of patches.
+            chance_from=_share_of_region if params.enlarge else _share_of_patches,
         ),
-    ),
-    needs=("maps", "regions"),
-    params=LocalisationParams,
-)
+    ]
+
+
+@metric("localisation", columns=_columns, needs=("maps", "regions"), params=LocalisationParams, revision=1)
 def localisation(block: Measured, params: LocalisationParams) -> dict[str, Tensor]:
     """RMA and RRA (Arras et al. 2022), pointing game (Zhang et al. 2018); NaN where map or region says nothing."""
     maps, regions = given(block.maps), given(block.regions)

@@ -22,6 +22,8 @@ from xai.study.statistics import LEVEL, WHOLE, Best, best_and_ties, normalised, 
 
 _PATTERN = re.compile(r"[*?\[]")
 """What a pattern for several rows has in it, and a name has not."""
+_ALIKE = 1e-9
+"""Chance levels that differ by less are the same but for rounding."""
 
 
 def build_tables(
@@ -145,7 +147,7 @@ def _table(where: str, frame: pd.DataFrame, params: TableParams, columns: Sequen
         (),
         params.spread,
     )
-    gaps = _notes_on_gaps(made, reasons)
+    gaps = [*_notes_on_gaps(made, reasons), *_notes_on_chance(made, frame)]
     notes = (*units(columns, params), *_notes_on_runs(made, frame, params), *_notes_on_marks(made, best, params), *gaps)
     return replace(made, notes=notes)
 
@@ -157,11 +159,15 @@ def _there(columns: Sequence[Column], frame: pd.DataFrame, params: TableParams) 
 
 
 def _chance_of(frame: pd.DataFrame, column: Column) -> float:
-    """What knowing nothing scores: the mean of what stands beside the values, else what the column says."""
+    """What knowing nothing scores: the mean over images of what stands beside their values, else what the column says.
+
+    NaN where it is not the same for all rows, as of maps of patches and of pixels.
+    """
     if "chance" in frame:
-        levels = frame.loc[frame["metric"] == column.name, "chance"].dropna()
-        if len(levels):
-            return float(levels.mean())
+        lines = frame[(frame["metric"] == column.name) & frame["value"].notna() & frame["chance"].notna()]
+        levels = lines.groupby(["model", "data", "source", "split", "seed", "image"], dropna=False)["chance"]
+        if len(lines):
+            return float(levels.first().mean()) if (levels.max() - levels.min()).max() < _ALIKE else math.nan
     return float(column.chance) if isinstance(column.chance, int | float) else math.nan
 
 
@@ -283,6 +289,15 @@ def _notes_on_gaps(table: Table, reasons: Reasons) -> list[str]:
                     reason = reasons.of(row.name, column.name)
                     found.setdefault(reason, {}).setdefault(column.label, set()).add(row.label)
     return [f"–: {reason} ({', '.join(columns)})." for reason, columns in found.items()]
+
+
+def _notes_on_chance(table: Table, frame: pd.DataFrame) -> list[str]:
+    """Which columns have a level of chance that is not the same for all rows."""
+    having = set(frame.loc[frame["value"].notna() & frame["chance"].notna(), "metric"]) if "chance" in frame else set()
+    rows = [row for section in table.sections for row in section.rows if row.name == CHANCE]
+    cells = [(column, cell) for row in rows for column, cell in zip(table.columns, row.cells, strict=True)]
+    apart = [column.label for column, cell in cells if column.name in having and math.isnan(cell.mean)]
+    return [f"Chance –: not the same for all rows ({', '.join(apart)})."] if apart else []
 
 
 def _notes_on_rows(table: Table, measured: frozenset[str], params: TableParams, reasons: Reasons) -> list[str]:
