@@ -138,7 +138,7 @@ def study(
     block: int = 4,
     images: int | None = None,
     seed: int = 3,
-    targets: Literal["label", "predicted", "second"] = "label",
+    targets: Literal["label", "predicted", "second", "other", "wrong"] = "label",
     **more: Any,
 ) -> Study:
     """A study in a store of its own, as another process would open it."""

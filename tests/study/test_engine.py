@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -191,6 +192,12 @@ def test_the_class_that_is_explained_is_the_label_the_prediction_or_the_other_on
     assert len(keys) == 3
 
 
+@pytest.mark.parametrize("targets", ["label", "predicted", "second", "other", "wrong"])
+def test_the_second_class_is_never_the_one_that_is_explained(tmp_path: Path, targets: Any) -> None:
+    case = study(tmp_path, ["noted"], targets=targets).cases[0][0]
+    assert (case.second.targets != case.targets).all()
+
+
 def test_without_labels_the_other_class_is_the_second_most_likely(tmp_path: Path) -> None:
     class Unlabelled(Shades):
         labelled = False
@@ -199,6 +206,11 @@ def test_without_labels_the_other_class_is_the_second_most_likely(tmp_path: Path
     case = study(tmp_path, ["noted"], data=data, targets="second").cases[0][0]
     expected = classifier().float()(DATA.source.images("test", torch.arange(9), 0).pixels).topk(2, 1).indices[:, 1]
     assert torch.equal(case.targets, expected)
+    for targets in ("predicted", "second", "other"):
+        case = study(tmp_path, ["noted"], data=data, targets=targets).cases[0][0]  # type: ignore[arg-type]
+        assert (case.second.targets != case.targets).all()
+    with pytest.raises(UserError, match=r"case\.targets=wrong: data=strangers has no labels"):
+        study(tmp_path, ["noted"], data=data, targets="wrong")
     metrics = ["classification", "classification_quality"]
     left_out = study(tmp_path, ["classifier"], metrics, data=data, targets="predicted").run().left_out
     (reason,) = left_out.reason

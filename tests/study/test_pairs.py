@@ -45,6 +45,19 @@ def test_a_correlation_is_scipys_and_its_permutation_that_of_all_orders(seed):
     assert found.permuted == pytest.approx(np.mean(beyond))
 
 
+def test_an_incomplete_set_of_pairs_is_permuted_by_the_orders_that_keep_it():
+    x, y = drawn(0, noise=3.0)
+    # Each order of the other four sets keeps the pairs of `a`, as a source alone.
+    star = x.index.get_level_values("source") == "a"
+    found = correlation(x[star], y[star])
+    moved = [abs(stats.pearsonr(order, y[star]).statistic) for order in itertools.permutations(x[star])]
+    assert found.permuted == pytest.approx(np.mean(np.array(moved) >= abs(found.r) - 1e-12))
+    # The pairs of this path only the order that they have.
+    path = x.index.isin(list(itertools.pairwise(SETS)))
+    assert math.isfinite(correlation(x[path], y[path]).r)
+    assert math.isnan(correlation(x[path], y[path]).permuted)
+
+
 def test_what_is_the_same_everywhere_or_missing_correlates_with_nothing():
     x, y = drawn(0)
     for other in (y * 0, y.where(y.index.isin(PAIRS[:2]))):
@@ -92,6 +105,18 @@ def test_most_pairs_is_more_than_half_of_them_in_every_seed():
     assert verdicts == {"keeps it": "holds", "keeps more": "does not hold", "who knows": "not measured"}
     (few,) = judge_pairs(measured(seeds=2), Claims([], shares=SHARES[:1]), COLUMNS)
     assert (few["verdict"], few["why"]) == ("undecided", "2 seeds, of at least 3")
+
+
+def test_pairs_that_do_not_define_what_a_share_or_a_relation_is_about_do_not_count():
+    given = measured(good=PAIRS[:11])
+    bad = pd.MultiIndex.from_frame(given[["source", "data"]]).isin(PAIRS[11:17])
+    given = given.assign(value=given["value"].where(~(bad & (given["metric"] == "e_rmse"))))
+    (share,) = judge_pairs(given, Claims([], shares=SHARES[:1]), COLUMNS)
+    assert (share["difference"], share["metric"]) == (pytest.approx(11 / 14), "share of 14 pairs")
+    path = pd.MultiIndex.from_frame(given[["source", "data"]]).isin(list(itertools.pairwise(SETS)))
+    relation = Relation(Quantity("near"), Quantity("far"), "", 1)
+    (line,) = judge_pairs(given[path], Claims([], relations=[relation]), COLUMNS)
+    assert (line["verdict"], line["why"]) == ("undecided", "the sets have too few orders to permute")
 
 
 def test_a_share_and_a_choice_are_undecided_where_the_interval_over_seeds_holds_the_threshold():

@@ -38,7 +38,8 @@ class Measured:
         images: Pixels [B, 3, H, W] in [0, 1], on the device of the network.
         labels: True classes [B].
         targets: The classes [B] the maps are of.
-        second_targets: A second class [B] of each image: the runner-up or, where the prediction is wrong, the true one.
+        second_targets: Another class [B] of each image: as a rule the runner-up or, where the prediction is wrong, the
+            true one.
         maps: The row's maps [B, h, w] of patches, or [B, H, W] of pixels; higher is more important.
         second: The row's maps of the second classes, shaped like `maps`.
         reference: Reference maps [B, h, w] of the targets.

@@ -24,6 +24,8 @@ from xai.study.blocks import PRIME, fill_blocks, read_blocks
 
 _CACHED_BYTES = 1 << 28
 _REVISION = 1
+_BESIDE = {"label": "other", "predicted": "second", "second": "predicted", "other": "label", "wrong": "label"}
+"""Of the classes that are explained, those that are never the same of any image."""
 
 
 @dataclass(frozen=True)
@@ -300,8 +302,10 @@ class Case:
 
     @cached_property
     def second(self) -> "Case":
-        """The same images, explained for their second class."""
-        other = self.with_params(targets="second" if self.params.targets == "predicted" else "other")
+        """The same images, explained for another class each: one that stands beside the class of this case."""
+        targets = _BESIDE[self.params.targets]
+        # Without labels `other` is the runner-up, as `second` is.
+        other = self.with_params(targets=targets if self.is_labelled or targets == "second" else "predicted")
         # A prior says nothing of the class: it stays the one of the classes that are explained first.
         other = replace(other, home=self.home or self)
         # They share what is read, built and asked.
@@ -368,8 +372,8 @@ def check_images(data: OpenData, params: CaseParams) -> None:
     Raises:
         UserError: The split has none, or fewer than are asked for; labels are asked for, and there are none.
     """
-    if params.targets == "label" and not getattr(data.source, "labelled", True):
-        raise UserError(f"case.targets=label: data={data.name} has no labels; set case.targets=predicted")
+    if params.targets in ("label", "wrong") and not getattr(data.source, "labelled", True):
+        raise UserError(f"case.targets={params.targets}: data={data.name} has no labels; set case.targets=predicted")
     available = len(data.source.labels(params.split))
     if not available:
         raise UserError(f"the {params.split} split of data={data.name} has no images: choose another split")

@@ -22,6 +22,8 @@ from xai.study.statistics import LEVEL, MINIMUM_SEEDS, run_means, t_interval
 
 _MOST_ORDERS = 5040
 """Orders of the sets that a permutation test tries: all of up to seven sets, else so many drawn at random."""
+_FEWEST_ORDERS = round(1 / LEVEL)
+"""With fewer no p-value could be below the level."""
 _ONE = 1 - 1e-12
 """Fisher's z of a correlation of 1 is infinite."""
 
@@ -87,7 +89,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Correlation:
-    """Pearson's r over n pairs; its p-value as of independent pairs, and by permuting the sets."""
+    """Pearson's r over n pairs; its p-value as of independent pairs, and by permuting the sets (NaN: too few)."""
 
     r: float
     p: float
@@ -124,19 +126,18 @@ def correlation(x: "pd.Series[float]", y: "pd.Series[float]") -> Correlation:
 
 
 def _permuted(both: pd.DataFrame) -> float:
-    """Share of the orders of the sets, the present one among them, in which |r| is as large."""
+    """Share of the orders of the sets, the present one among them, in which |r| is as large.
+
+    Of orders that leave each measured pair a measured one; NaN where these are too few to tell anything by.
+    """
     sets = sorted({*both.index.get_level_values(0), *both.index.get_level_values(1)})
     place = {name: number for number, name in enumerate(sets)}
     at = np.array([[place[source], place[data]] for source, data in both.index])
-    tables = np.full((2, len(sets), len(sets)), math.nan)
-    tables[:, at[:, 0], at[:, 1]] = both[["x", "y"]].to_numpy().T
-    y = tables[1][at[:, 0], at[:, 1]]
-    sizes = []
-    for order in _orders(len(sets)):
-        x = tables[0][order[at[:, 0]], order[at[:, 1]]]
-        known = np.isfinite(x)
-        sizes.append(abs(float(np.corrcoef(x[known], y[known])[0, 1])))
-    return float(np.mean(np.array(sizes) >= sizes[0] - 1e-12))
+    x = np.full((len(sets), len(sets)), math.nan)
+    x[at[:, 0], at[:, 1]] = both["x"]
+    moved = [x[order[at[:, 0]], order[at[:, 1]]] for order in _orders(len(sets))]
+    sizes = [abs(float(np.corrcoef(each, both["y"])[0, 1])) for each in moved if np.isfinite(each).all()]
+    return float(np.mean(np.array(sizes) >= sizes[0] - 1e-12)) if len(sizes) >= _FEWEST_ORDERS else math.nan
 
 
 def _orders(count: int) -> list[NDArray[np.int64]]:
@@ -155,35 +156,42 @@ def judge_relation(pairs: pd.DataFrame, relation: Relation, columns: Mapping[str
     x, y = (quantity(pairs, each) for each in (relation.x, relation.y))
     labels = [each.label or column_of(each.metric, columns).label for each in (relation.x, relation.y)]
     found = correlation(*(each.groupby(level=["source", "data"]).mean() for each in (x, y)))
-    seeds = [correlation(*(each.xs(seed, level="seed") for each in (x, y))).r for seed in x.index.unique("seed")]
+    each_seed = [correlation(*(each.xs(seed, level="seed") for each in (x, y))).r for seed in x.index.unique("seed")]
+    seeds = [r for r in each_seed if math.isfinite(r)]
     held = [relation.sign * r > 0 for r in seeds]
     told = f"{labels[0][:1].upper()}{labels[0][1:]}"
+    permuted, why = f"{found.permuted:.2g}", "the sets in another order do as well" * (found.permuted >= LEVEL)
+    if math.isnan(found.permuted):
+        permuted, why = "–", "the sets have too few orders to permute"
     low, high = t_interval([math.atanh(min(max(r, -_ONE), _ONE)) for r in seeds])
     return _line(
         f"{told} tells {labels[1]} ({'+' if relation.sign > 0 else '−'})",
         relation.paper,
-        f"r over {found.n} pairs, p = {found.p:.1g} as of independent ones, {found.permuted:.2g} by permuting the sets",
+        f"r over {found.n} pairs, p = {found.p:.1g} as of independent ones, {permuted} by permuting the sets",
         seeds,
         held,
         value=found.r,
         p=found.permuted,
-        why="the sets in another order do as well" if found.permuted >= LEVEL else "",
+        why=why,
         interval=(math.tanh(low), math.tanh(high)),
     )
 
 
 def judge_share(pairs: pd.DataFrame, share: Share) -> dict[str, Any]:
-    """A line of the table of verdicts: the share of the pairs in which all conditions hold, seed by seed."""
-    holds = pd.Series(True, index=pairs.index)
-    for each in share.conditions:
+    """A line of the table of verdicts: the share of the pairs, of those that define all ratios, in which all hold."""
+    ratios = pd.DataFrame(index=pairs.index)
+    for number, each in enumerate(share.conditions):
         mine, theirs = (quantity(pairs, Quantity(each.metric, row)) for row in (each.row, each.relative_to))
-        ratio = mine / theirs
-        if ratio.isna().all():
-            return _line(share.text, share.paper, "share of the pairs", [], [])
+        ratios[number] = mine / theirs
+    ratios = ratios.dropna()
+    if not len(ratios):
+        return _line(share.text, share.paper, "share of the pairs", [], [])
+    holds = pd.Series(True, index=ratios.index)
+    for number, each in enumerate(share.conditions):
         if each.below is not None:
-            holds &= ratio < each.below
+            holds &= ratios[number] < each.below
         if each.least is not None:
-            holds &= ratio >= each.least
+            holds &= ratios[number] >= each.least
     seeds = holds.groupby(level="seed").mean()
     count = len(holds.groupby(level=["source", "data"]).size())
     low, high = t_interval(list(seeds))

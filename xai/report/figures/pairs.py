@@ -74,7 +74,7 @@ def pairs(source: Source, params: PairsParams) -> Figure:
                 level = _ratio(measured, each, params.level, params.relative_to).mean()
                 line(level, color=GREY, linestyle="--", linewidth=1)
         better = _is_better(source, params.up, y, 1)
-        told = f"{source.column(params.up).label} better in {int(better.sum())} of {len(y)}, mean {y.mean():.2f}"
+        told = f"{source.column(params.up).label} better in {int(better.sum())} of {y.count()}, mean {y.mean():.2f}"
         across = f"{source.column(params.across).label}, relative to {source.label(params.relative_to)}"
         tidy(at, "", across, f"{source.column(params.up).label}, relative")
         at.set_title("\n".join(filter(None, (title, told))), fontsize=9)
@@ -99,8 +99,10 @@ def _against(
     sets: tuple[list[str], list[str]],
 ) -> None:
     label = source.column(params.up).label
-    x, y = (quantity(measured, Quantity(params.up, row)) for row in (control, params.rows[0]))
-    if x.isna().all():
+    both = {name: quantity(measured, Quantity(params.up, row)) for name, row in (("x", control), ("y", params.rows[0]))}
+    defined = pd.DataFrame(both).dropna()
+    x, y = defined["x"], defined["y"]
+    if x.empty:
         at.text(0.5, 0.5, f"{control} was not measured", transform=at.transAxes, ha="center", color=GREY)
         return tidy(at)
     _points(at, x, y, *sets)
@@ -179,7 +181,8 @@ def relations(source: Source, params: RelationsParams) -> Figure:
             ends = np.array([x[both].min(), x[both].max()])
             at.plot(ends, start + slope * ends, color="purple", linewidth=1.5)
         tidy(at, "", *(each.label or source.with_unit(each.metric) for each in (panel.x, panel.y)))
-        told = f"r = {found.r:.2f}, p = {found.p:.1g}, p (sets) = {found.permuted:.2g}"
+        permuted = f"{found.permuted:.2g}" if np.isfinite(found.permuted) else "–"
+        told = f"r = {found.r:.2f}, p = {found.p:.1g}, p (sets) = {permuted}"
         at.set_title(f"({'abcdefghi'[axes.index(at)]}) {told}", fontsize=9)
     _legend(chart, sources, targets)
     return chart
