@@ -146,6 +146,7 @@ def test_iou_at_k_of_a_constant_map_is_undefined():
     ref = maps(2, 9)
     pred = torch.stack([torch.full((9,), 0.3), ref[1]])
     assert F.iou_at_k(pred, ref, 3).isnan().tolist() == [True, False]
+    assert F.iou_at_k(ref, pred, 3).isnan().tolist() == [True, False]
 
 
 def test_iou_at_k_of_broken_and_no_maps():

@@ -61,7 +61,12 @@ def _columns(params: AgreementParams) -> list[Column]:
 
 
 @metric(
-    "agreement_with_reference", columns=_columns, needs=("maps", "reference"), params=AgreementParams, level="patch"
+    "agreement_with_reference",
+    columns=_columns,
+    needs=("maps", "reference"),
+    params=AgreementParams,
+    level="patch",
+    revision=1,
 )
 def agreement(block: Measured, params: AgreementParams) -> dict[str, Tensor]:
     """E-RMSE, Kendall's tau-b, IoU@k of each image; NaN where a map says nothing or has no k patches.

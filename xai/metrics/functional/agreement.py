@@ -107,7 +107,7 @@ def iou_at_k(pred: Tensor, ref: Tensor, k: int) -> Tensor:
         k: From 1 to M.
 
     Returns:
-        [N] in [0, 1]; NaN where `pred` is constant.
+        [N] in [0, 1]; NaN where either map is constant.
 
     Raises:
         UserError: The shapes differ or are not [N, M], or k is out of range.
@@ -117,7 +117,8 @@ def iou_at_k(pred: Tensor, ref: Tensor, k: int) -> Tensor:
         raise UserError(f"IoU@{k} of maps with {pred.shape[1]} patches; k has to be from 1 to {pred.shape[1]}")
     chosen = torch.zeros(pred.shape, dtype=torch.bool, device=pred.device).scatter_(1, largest(pred, k), True)
     shared = chosen.gather(1, largest(ref, k)).sum(1).double()
-    return (shared / (2 * k - shared)).masked_fill(_broken(pred, ref) | is_constant(pred), torch.nan)
+    undefined = _broken(pred, ref) | is_constant(pred) | is_constant(ref)
+    return (shared / (2 * k - shared)).masked_fill(undefined, torch.nan)
 
 
 def centred_correlation(pred: Tensor, ref: Tensor) -> Tensor:
