@@ -122,7 +122,8 @@ def test_names_and_settings_are_those_of_the_registry():
     metric = torchmetric("iou@3", ks=[3])
     metric.update(MAPS, reference=REFERENCE)
     assert metric.compute().item() == pytest.approx(F.iou_at_k(*FLAT, 3).nanmean().item(), rel=1e-12)
-    assert (metric.higher_is_better, torchmetric("e_rmse").higher_is_better) == (True, False)
+    better = [torchmetric(name).higher_is_better for name in ("iou@1", "e_rmse", "sparseness")]
+    assert better == [True, False, None]
     for call, message in (
         (lambda: torchmetric("srgg"), "did you mean srg"),
         (lambda: torchmetric("srg", mask=3), r"removal\.mask is not a known setting: did you mean masks"),

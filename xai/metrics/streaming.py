@@ -78,7 +78,7 @@ class _Registered(TorchMetric):
         self.columns = [each for each in registry.entry(metric).columns_of(params) if column in (None, each.name)]
         if self.single:
             # torchmetrics keeps it from being assigned, because it is usually that of a class.
-            self.__dict__["higher_is_better"] = self.columns[0].better == "higher"
+            self.__dict__["higher_is_better"] = {"higher": True, "lower": False}.get(self.columns[0].better or "")
 
     def update(self, maps: Tensor | None = None, **what: Any) -> None:
         """Count a batch.
