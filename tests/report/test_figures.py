@@ -1,6 +1,7 @@
 """Figures draw what the frames hold: the numbers of their artists are looked at, not their pixels."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -23,6 +24,7 @@ from tests.study.test_pairs import COLUMNS as PAIR_COLUMNS
 from tests.study.test_pairs import PAIRS, measured
 from xai.core.errors import UserError
 from xai.report.figures import Source, draw, draw_all, names, open_figure, save, to_bytes
+from xai.report.figures.style import intervals
 from xai.study.pairs import correlation, of_pairs
 from xai.study.statistics import t_interval
 
@@ -209,6 +211,22 @@ def test_cost_against_quality_names_each_row_once_and_joins_what_nothing_cheaper
     assert sorted(labels) == sorted(study().scores["label"].unique())
     joined = lines_of(axes)["nothing cheaper is better"]
     np.testing.assert_allclose(joined, [[5.5, 45], [6.0, 52], [1500.0, 52]])
+
+
+def test_cost_against_quality_of_an_rmse_is_the_root_of_the_mean_square_of_each_run():
+    values = [[3.0, 4.0], [0.0, 2.0]]
+    scores = pd.DataFrame(
+        line("salvage", seed) | {"metric": "e_rmse", "image": image, "value": value}
+        for seed, images in enumerate(values)
+        for image, value in enumerate(images)
+    )
+    costs = pd.DataFrame([line("salvage") | {"milliseconds": 2.0}])
+    columns = {"e_rmse": replace(COLUMNS["e_rmse"], quadratic=True)}
+    (axes,) = draw({"figure": "cost_quality", "metric": "e_rmse"}, Source(scores, costs=costs, columns=columns)).axes
+    means = [each.lines[0].get_ydata()[0] for each in axes.containers]
+    found = intervals([("salvage", pd.Series([3.0, 4.0]))], quadratic=True).loc["salvage"]
+    assert found.tolist() == pytest.approx([np.sqrt(12.5), 0.0, np.sqrt(t_interval([9.0, 16.0])[1])])
+    assert means == pytest.approx([np.mean(np.sqrt(np.mean(np.square(values), axis=1)))])
 
 
 def test_agreement_of_metrics_turns_each_so_that_higher_is_better_and_leaves_controls_out():

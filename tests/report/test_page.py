@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pandas as pd
@@ -118,6 +119,15 @@ def test_the_headline_says_what_to_trust_and_what_it_costs():
     assert first.startswith("Trust salvage: it has the best SRG (52.0 %)")
     assert "6 ms" in cost
     assert "12 images of digits, over 3 seeds: with fewer than 30 images" in reach
+
+
+def test_the_headline_has_the_mean_of_the_table():
+    source = study()
+    columns = COLUMNS | {"srg": replace(COLUMNS["srg"], quadratic=True)}
+    (table,) = build_tables(source.scores, TableParams(), columns)
+    first, *_ = compared(replace(source, columns=columns), "srg", Best("random", over="runs"))
+    assert f"({table.cell('random', 'srg').mean:.1f} %)" in first
+    assert "(0.0 %)" not in first
 
 
 def test_the_headline_names_a_cheaper_one_that_is_as_good():

@@ -23,7 +23,7 @@ def compared(source: Source, metric: str, best: Best) -> list[str]:
         return [f"No two rows have {source.column(metric).label}, so nothing is said of which to trust."]
     labels = lines.groupby("explainer")["label"].first().to_dict()
     kinds = lines.groupby("explainer")["kind"].first().to_dict()
-    means = lines.groupby("explainer")["value"].mean()
+    means = source.over_runs(metric, lines)
     label = labels[best.name]
     value = f"{source.column(metric).label} ({_valued(source, metric, float(means[best.name]))})"
     tied = [name for name in means.index if name in best.tied and name != best.name]

@@ -1,7 +1,7 @@
 """Figures that compare rows or metrics: bars, who is right where, quality against cost, agreement of metrics."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -193,8 +193,7 @@ def cost_quality(source: Source, params: CostParams) -> Figure:
     if lines.empty or params.cost not in source.costs or source.costs[params.cost].isna().all():
         raise UserError(f"no {params.metric or 'metric'} or no {params.cost} was measured to draw it from")
     cost = source.costs.groupby("explainer")[params.cost].mean()
-    images = lines.groupby(["explainer", "data", "image"], sort=False)["value"].mean()
-    points = intervals(images.groupby(level="explainer", sort=False)).join(cost.rename("cost")).dropna(subset=["cost"])
+    points = _over_images(source, params.metric, lines).join(cost.rename("cost")).dropna(subset=["cost"])
     points = points.join(lines.groupby("explainer")[["label", "kind"]].first())
     if points.empty:
         raise UserError(f"no row has both {params.metric} and {params.cost}")
@@ -205,7 +204,8 @@ def cost_quality(source: Source, params: CostParams) -> Figure:
         if len(of_kind):
             style: dict[str, Any] = {"color": colour, "fmt": marker, "markersize": 7, "elinewidth": 1, "capsize": 2}
             axes.errorbar(of_kind["cost"], of_kind["mean"], error_bars(of_kind), label=kind, alpha=0.9, **style)
-    _frontier(axes, points, lower=source.column(params.metric).better == "lower")
+    if (better := source.column(params.metric).better) is not None:
+        _frontier(axes, points, lower=better == "lower")
     axes.margins(x=0.12, y=0.12)
     axes.grid(alpha=0.25, linewidth=0.6)
     across = params.label or _COSTS.get(params.cost, params.cost)
@@ -213,6 +213,16 @@ def cost_quality(source: Source, params: CostParams) -> Figure:
     legend_below(chart, [axes])
     _name_points(chart, axes, points)
     return chart
+
+
+def _over_images(source: Source, metric: str, lines: pd.DataFrame) -> pd.DataFrame:
+    """Mean of each row over its runs, and an interval over images that holds it: columns mean, low, high."""
+    images = source.averaged(metric, lines, ["explainer", "data", "image"])
+    found = intervals(images.groupby(level="explainer", sort=False), source.column(metric).quadratic)
+    # Of runs with other images each, or of roots, it may lie a little beside the mean over images.
+    found["mean"] = source.over_runs(metric, lines)
+    ends = {end: found[[end, "mean"]] for end in ("low", "high")}
+    return found.assign(low=ends["low"].min(axis=1, skipna=False), high=ends["high"].max(axis=1, skipna=False))
 
 
 def _frontier(axes: Axes, points: pd.DataFrame, lower: bool) -> None:
@@ -308,8 +318,9 @@ def metric_agreement(source: Source, params: AgreementParams) -> Figure:
     """Spearman's correlation of rows' means between metrics, each turned so that higher is better."""
     frame = source.scores[~source.scores["kind"].isin(params.without)]
     names = params.metrics or [str(name) for name in frame["metric"].unique() if source.column(str(name)).better]
-    means = frame[frame["metric"].isin(names)].pivot_table(index="explainer", columns="metric", values="value")
-    means = means.reindex(columns=names).dropna(axis=1, thresh=_FEWEST)
+    rows = replace(source, scores=frame)
+    means = pd.DataFrame({name: rows.over_runs(name, lines) for name in names if len(lines := rows.of(name))})
+    means = means.dropna(axis=1, thresh=_FEWEST)
     names = [name for name in names if name in means and means[name].nunique() > 1]
     if len(names) < 2:
         raise UserError(f"fewer than two metrics with a value of at least {_FEWEST} explainers to compare orders of")

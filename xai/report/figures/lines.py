@@ -244,7 +244,8 @@ def _series(source: Source, metric: str, line: Line, params: OverParams) -> pd.D
     alone = ["data", "image"] if params.over == "images" and (lines["image"] >= 0).all() else None
     keys = [params.x, *(alone or run_keys(lines, params.x))]
     values = source.averaged(metric + line.suffix, lines, keys)
-    return intervals(values.groupby(level=params.x)).assign(label=line.label or str(lines["label"].iloc[0]))
+    squared = alone is not None and source.column(metric).quadratic
+    return intervals(values.groupby(level=params.x), squared).assign(label=line.label or str(lines["label"].iloc[0]))
 
 
 def _check_one_row(lines: pd.DataFrame, x: str) -> None:
@@ -277,7 +278,8 @@ def _draw_panel(axes: Axes, source: Source, metric: str, found: Mapping[int, pd.
         factor = 100 if params.percent else 1
         axes.set_xticks([factor * x for x in ticks], [f"{factor * x:g}" for x in ticks])
     if params.level:
-        level = source.of(params.level)["value"].mean() if len(source.of(params.level)) else np.nan
+        lines = source.of(params.level)
+        level = source.averaged(params.level, lines, run_keys(lines)).mean() if len(lines) else np.nan
         if np.isfinite(level):
             label = source.column(params.level).label
             axes.axhline(level, color=GREY, linestyle=":", linewidth=1.2, label=label)

@@ -74,6 +74,11 @@ class Source:
         means = values.groupby(list(keys), dropna=False, sort=False)["value"].mean()
         return means**0.5 if squared else means
 
+    def over_runs(self, metric: str, lines: pd.DataFrame) -> "pd.Series[float]":
+        """The mean of each row over its runs, as a table has it."""
+        keys = ["explainer", *(name for name in RUN if name in lines)]
+        return self.averaged(metric, lines, keys).groupby(level="explainer").mean()
+
     def by_data(self) -> dict[str, "Source"]:
         """The same for each data set alone, in their order."""
         frames = [frame for frame in (self.scores, self.curves, self.costs) if "data" in frame]

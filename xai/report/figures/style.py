@@ -82,10 +82,15 @@ def words_of(line: Line2D) -> list[str]:
     return list(vars(line).get("xai_words", ()))
 
 
-def intervals(groups: Iterable[tuple[Any, "pd.Series[float]"]]) -> pd.DataFrame:
-    """Mean of each group, and its 95 % interval (Student's t; NaN for one value): columns mean, low, high."""
-    found = {key: (float(values.mean()), *t_interval(values.tolist())) for key, values in groups}
-    return pd.DataFrame.from_dict(found, orient="index", columns=["mean", "low", "high"])
+def intervals(groups: Iterable[tuple[Any, "pd.Series[float]"]], quadratic: bool = False) -> pd.DataFrame:
+    """Mean of each group, and its 95 % interval (Student's t; NaN for one value): columns mean, low, high.
+
+    With `quadratic` they are the roots of those of the squares.
+    """
+    powers = ((key, values**2 if quadratic else values) for key, values in groups)
+    found = {key: (float(values.mean()), *t_interval(values.tolist())) for key, values in powers}
+    table = pd.DataFrame.from_dict(found, orient="index", columns=["mean", "low", "high"])
+    return table.clip(lower=0) ** 0.5 if quadratic else table
 
 
 def error_bars(summary: pd.DataFrame) -> list["pd.Series[float]"] | None:
