@@ -35,6 +35,10 @@ seen in that setting, "does not hold" that the contrary is, whatever may be so i
 those it prints.
 
 """
+_EARLIER = (
+    "Measured before that was the rule, with an image counted once for each seed that has it, so that intervals over "
+    "images are too narrow (at most by a factor of the root of the number of seeds): "
+)
 
 
 @dataclass(frozen=True)
@@ -121,7 +125,10 @@ def page(papers: Papers, results: Path) -> str:
     """
     columns = metrics.columns()
     parts = [_section(paper, results, columns) for paper in papers.papers]
-    return f"{_INTRODUCTION}{RULE}\n\nControls: ✓ ahead of it, ✗ behind it, ? undecided.\n\n" + "\n".join(parts)
+    sweeps = [each.parent for each in sorted(results.glob("*/about.yaml"))]
+    earlier = [each.name for each in sweeps if _origin(each).rule != RULE]
+    rule = f"{RULE}\n\n{_EARLIER}{', '.join(earlier)}." if earlier else RULE
+    return f"{_INTRODUCTION}{rule}\n\nControls: ✓ ahead of it, ✗ behind it, ? undecided.\n\n" + "\n".join(parts)
 
 
 def _section(paper: Paper, results: Path, columns: Mapping[str, Column]) -> str:
@@ -264,7 +271,7 @@ def _controls(claims: pd.DataFrame, line: Mapping[Any, Any], controls: Sequence[
     return "; ".join(told)
 
 
-def _origin(folder: Path) -> str:
+def _origin(folder: Path) -> Origin:
     about = read_yaml(folder / "about.yaml", "file of results")
     about.pop("notes")
-    return str(build(Origin, about, "about"))
+    return build(Origin, about, "about")

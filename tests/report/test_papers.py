@@ -1,10 +1,12 @@
 """docs/results.md says what the results of sweeps say, and nothing of what was not run."""
 
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 
 from docs.papers import NOT_RUN, Item, Paper, Papers, page, read_papers
 from tests.report.test_results import ORIGIN
@@ -16,7 +18,7 @@ from xai.report.layout import read_table
 from xai.report.present import Shown
 from xai.report.results import write_results
 from xai.report.tables import build_tables
-from xai.study.claims import Claim, Claims, judge, table_of
+from xai.study.claims import RULE, Claim, Claims, judge, table_of
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 ITEM = Item("SALVAGE wins.", "Table 1", "68.5 against 61.1", "toy", "srg", "salvage", "rise", controls=["random"])
@@ -83,6 +85,14 @@ def test_what_is_ours_is_told_apart_with_what_made_it(results):
 def test_a_comparison_that_was_not_made_is_refused(results):
     with pytest.raises(UserError, match=r"'SALVAGE wins\.'.* no comparison of srg, salvage, lime"):
         page(Papers([replace(PAPER, claims=[replace(ITEM, below="lime")])]), results)
+
+
+@pytest.mark.parametrize(("rule", "is_named"), [(RULE, False), ("another", True)])
+def test_what_was_judged_by_an_earlier_rule_is_named(results, tmp_path, rule, is_named):
+    shutil.copytree(results, tmp_path, dirs_exist_ok=True)
+    about = tmp_path / "toy" / "about.yaml"
+    about.write_text(yaml.safe_dump({**yaml.safe_load(about.read_text()), "rule": rule}))
+    assert ("number of seeds): toy." in page(Papers([PAPER]), tmp_path)) == is_named
 
 
 def test_the_page_is_what_the_results_say():

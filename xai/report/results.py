@@ -17,6 +17,7 @@ from xai.core.files import write_atomically
 from xai.core.provenance import provenance
 from xai.report.layout import as_frame
 from xai.report.present import Shown
+from xai.study.claims import RULE
 
 _TEXT = ("group", "row", "label", "over", "mark", "heading", "paper", "than", "why", "lacks")
 
@@ -26,7 +27,7 @@ class Origin:
     """What made results: the command that was typed, how many runs, of which seeds, by which version, where and when.
 
     `commit` is that of the repository when the runs were made, or several; empty where there is none. The machine is
-    told by its cores and processor, or its GPU; the date is YYYY-MM-DD.
+    told by its cores and processor, or its GPU; the date is YYYY-MM-DD. `rule` is how claims were judged.
     """
 
     command: str
@@ -36,13 +37,15 @@ class Origin:
     commit: str
     machine: str
     date: str
+    rule: str = ""
 
     @classmethod
     def here(cls, command: str, runs: int, seeds: list[int], commits: Sequence[str] = ()) -> "Origin":
         """This machine, today; of runs that have not kept by which `commits` they were made, today's."""
         made = provenance()
         commit = ", ".join(dict.fromkeys(each[:10] for each in commits or [made["commit"] or ""]))
-        return cls(command, runs, seeds, made["versions"]["xai"], commit, machine(), f"{datetime.now(UTC):%Y-%m-%d}")
+        today = f"{datetime.now(UTC):%Y-%m-%d}"
+        return cls(command, runs, seeds, made["versions"]["xai"], commit, machine(), today, RULE)
 
     def __str__(self) -> str:
         """One line of Markdown."""
