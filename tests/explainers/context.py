@@ -49,6 +49,14 @@ class Context:
     def data(self) -> Any:
         return Data("pictures", Source(self.regions))
 
+    @property
+    def learned_from(self) -> Any:
+        return self.data
+
+    @property
+    def learned_in(self) -> dict[str, Any]:
+        return {}
+
     def network(self, removal: Removal | None = None) -> MaskableClassifier:
         self.asked.append(removal)
         return self.classifier or small_clip(removal)

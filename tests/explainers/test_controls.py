@@ -45,6 +45,8 @@ def test_edges_are_the_length_of_sobels_gradient() -> None:
     expected = torch.from_numpy(np.stack(lengths))
     pixels = explainer("edges", small_clip(), resolution="pixel").attribute(images, TARGETS)
     torch.testing.assert_close(pixels, expected)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(explainer("edges", small_clip(), resolution="pixel").attribute(images, TARGETS), pixels)
     patches = explainer("edges", small_clip()).attribute(images, TARGETS)
     torch.testing.assert_close(patches, expected.unflatten(2, (3, 4)).unflatten(1, (3, 4)).mean((2, 4)))
 

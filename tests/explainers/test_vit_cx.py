@@ -111,3 +111,10 @@ def test_a_channel_that_is_the_same_everywhere_makes_no_mask_and_an_image_may_ha
     ours = explainer("vit_cx", case.model)
     ours._features = lambda images: (case.logits[: len(images)].detach(), torch.ones(len(images), 2, 4, 4))
     assert torch.equal(ours.attribute(case.images, TARGETS), torch.zeros(4, 4, 4).double())
+
+
+def test_masks_are_as_fine_under_mixed_precision() -> None:
+    features = randn(5, 3, 3).bfloat16()
+    expected = masks_of(features.float(), torch.Size((12, 12)), 0.1, 4)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(masks_of(features, torch.Size((12, 12)), 0.1, 4), expected)

@@ -19,6 +19,12 @@ def test_blur_is_torchvisions_with_kernel_and_sigma_of_a_sixth_of_the_side(side:
     torch.testing.assert_close(blurred, expected, rtol=0, atol=2e-6)
 
 
+def test_blur_is_as_fine_under_mixed_precision() -> None:
+    with torch.autocast("cpu", torch.bfloat16):
+        blurred = reference_image(images(12), Removal("pixels", "blur"), MEAN)
+    assert torch.equal(blurred, reference_image(images(12), Removal("pixels", "blur"), MEAN))
+
+
 def test_a_single_pixel_has_nothing_to_blur_with() -> None:
     assert torch.equal(reference_image(images(1), Removal("pixels", "blur"), MEAN), images(1))
 

@@ -178,11 +178,12 @@ for beat in range(2000 if number >= 2 else 0):
 sys.exit(3)
 """
 LAUNCHER = """
-import sys
+import signal, sys
 from pathlib import Path
 from hydra_plugins.xai_launchers import Processes
 from xai.core.launching import Command
 commands = [Command((sys.executable, "job.py", str(n)), Path(f"outputs/toy/{n}"), Path.cwd(), {}) for n in range(4)]
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
 Processes(jobs=1).run(commands)
 """
 

@@ -1,7 +1,7 @@
 """An explainer beside a classifier of which nothing is known but what it answers: its network is one of ours."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -49,7 +49,8 @@ class _Beside(LearningStages):
     @cached_property
     def surrogate(self) -> Artifact:
         """The classifier as it is: nothing is made."""
-        return Artifact("surrogate", canonical(self.identify()), Path(), {}, 0.0)
+        told = {"asked": self.identify(), "data": self.data.spec, "network": asdict(self.model)}
+        return Artifact("surrogate", canonical(told), Path(), {}, 0.0)
 
     def network(self, kind: str, removal: Removal | None = None) -> Any:
         """What is explained, whatever kind is asked for."""
@@ -83,7 +84,7 @@ class CnnBeside(_Beside, CnnStages):
 
 
 def beside(stages: type[S], context: Any, network: str, fit: FitParams) -> S:
-    """What trains an explainer beside the classifier of a case, on the data set of the case.
+    """What trains an explainer beside the classifier of a case, on the data set that the case learns from.
 
     Args:
         stages: Of the family that the explainer is made of.
@@ -94,14 +95,15 @@ def beside(stages: type[S], context: Any, network: str, fit: FitParams) -> S:
     Raises:
         UserError: There is no such network, it does not fit, or there is nothing to learn from.
     """
-    if not len(context.data.source.labels("train")):
-        raise UserError(f"data={context.data.name} has no images to learn from: give a data set with a training split")
+    data = context.learned_from
+    if not len(data.source.labels("train")):
+        raise UserError(f"data={data.name} has no images to learn from: give a data set with a training split")
     model = context.model
     shape = own_network(stages.family, network, model.image_size, context.blank().grid)
     # Nothing of the classifier is trained here.
     unused = ClassifierParams(focus=0.0, fit=fit)
     asked, identify = model.make, lambda: model.identity
-    networks = stages(context.runtime, shape, context.data, unused, context.seed, asked=asked, identify=identify)
+    networks = stages(context.runtime, shape, data, unused, context.seed, asked=asked, identify=identify)
     networks.outputs = shape.outputs(len(model.classes))
     return networks
 

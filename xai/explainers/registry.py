@@ -124,6 +124,16 @@ class Context(Protocol):
         ...
 
     @property
+    def learned_from(self) -> "OpenData":
+        """The data set whose images explainers learn from: the same, but for a probe."""
+        ...
+
+    @property
+    def learned_in(self) -> Mapping[str, Any]:
+        """What tells where a prior is learned, if that is elsewhere: a part of keys."""
+        ...
+
+    @property
     def split(self) -> str:
         """Which split is explained."""
         ...

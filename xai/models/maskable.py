@@ -205,9 +205,7 @@ def open_reference(images: Tensor, name: str, mean: Tensor) -> Tensor:
     Returns:
         [B or 1, 3, H, W].
     """
-    # The blur is a convolution, and a reference of half precision shows bands.
-    with exact(images):
-        return reference_image(images, Removal("pixels", name), mean)
+    return reference_image(images, Removal("pixels", name), mean)
 
 
 class Normalisation(nn.Module):
@@ -253,8 +251,9 @@ def _blur(images: Tensor) -> Tensor:
     kernel = torch.exp(-0.5 * (steps / sigma) ** 2)
     kernel = (kernel / kernel.sum()).expand(images.shape[1], 1, -1)
     padded = F.pad(images, (reach, reach, reach, reach), mode="reflect")
-    across = F.conv2d(padded, kernel[:, :, None, :], groups=images.shape[1])
-    return F.conv2d(across, kernel[:, :, :, None], groups=images.shape[1])
+    with exact(images):  # in half precision it would show bands, and be of another kind than the images
+        across = F.conv2d(padded, kernel[:, :, None, :], groups=images.shape[1])
+        return F.conv2d(across, kernel[:, :, :, None], groups=images.shape[1])
 
 
 class PaintedClassifier(MaskableClassifier):

@@ -279,6 +279,17 @@ class Case:
         """Another row of the same study, or one of the configuration's; UserError: there is none of this name."""
         return self.others[name] if name in self.others else load_row(name)
 
+    @property
+    def learned_from(self) -> OpenData:
+        """The data set whose images explainers learn from: its own, or that of the case which it goes with."""
+        return (self.home or self).data
+
+    @property
+    def learned_in(self) -> dict[str, Any]:
+        """What tells the case that a prior is learned in, where it is another one."""
+        home = self.home
+        return {} if home is None else {"home": {"data": home.data.spec, "targets": home.params.targets}}
+
     def maps_of(self, name: str, split: str, images: int | None) -> Tensor:
         """Maps [N, h, w] or [N, H, W] of another row, over other images of the same data set.
 

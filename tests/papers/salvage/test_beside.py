@@ -10,7 +10,10 @@ import torch
 from tests.study.engine import MODEL, asked, counted, made, rows, study
 from tests.study.shades import DATA
 from xai.core.errors import UserError
+from xai.papers.salvage.explainers import networks_of
 from xai.study.maps import explain, key
+from xai.study.mosaic import mosaic_of
+from xai.study.params import open_metrics
 
 FIT = {"steps": 6, "epochs": None, "batch_size": 6, "learning_rate": 3e-3, "weight_decay": 0.0, "warmup": 0.1}
 VIT: dict[str, Any] = {"network": "vit_tiny", "masks": 4, "snapshots": [0.5], "fit": FIT}
@@ -46,6 +49,35 @@ def test_it_belongs_to_the_classifier_that_was_asked(tmp_path: Path) -> None:
     assert own.shape == others.shape == (9, 4, 4)
     assert not torch.equal(own, others)
     assert sorted(each.kind for each in first.runtime.store.made).count("salvage") == 2
+
+
+def test_it_belongs_to_what_it_learned_from_and_to_its_network(tmp_path: Path) -> None:
+    (first, _), (row,) = study(tmp_path, []).cases[0], rows(["salvage"], BESIDE)
+    other = replace(first, data=replace(DATA, spec={**DATA.spec, "of": "another year"}))
+    learned = [row.entry.prepare(case, row.params).made_from["salvage"] for case in (first, other)]
+    assert learned[0] != learned[1]
+    networks = networks_of(first, row.params)
+    deeper = replace(networks, model=replace(networks.model, name="another"))
+    assert networks.surrogate.key != deeper.surrogate.key
+
+
+@pytest.mark.parametrize(("name", "changes"), [("salvage", VIT), ("expected_gradients", {"samples": 2})])
+def test_on_a_probe_it_has_learned_from_the_data_set_itself(name: str, changes: Any, tmp_path: Path) -> None:
+    found = study(tmp_path, [name], ["localisation"], changes={name: changes})
+    case, metrics = found.cases[0]
+    found.cases = [(case, metrics), (mosaic_of(case), open_metrics(["grid_pointing"], {}))]
+    scores = found.run().scores
+    assert set(scores.metric[scores.case == "grid"]) == {"grid_pointing"}
+    assert made(found).count("salvage") == (name == "salvage")
+
+
+def test_a_prior_on_a_probe_belongs_to_the_case_that_it_was_learned_in(tmp_path: Path) -> None:
+    (row,) = rows(["position_prior"], {"position_prior": {"of": "saliency"}})
+    (first, _) = study(tmp_path, []).cases[0]
+    probe = replace(DATA, name="probe", spec={"name": "probe"})
+    homes = [replace(first, params=replace(first.params, targets=each)) for each in ("label", "predicted")]
+    probes = [replace(home, data=probe, params=homes[0].params, only=(0, 1), home=home) for home in homes]
+    assert key(probes[0], row) != key(probes[1], row)
 
 
 def _other(removal: Any) -> Any:

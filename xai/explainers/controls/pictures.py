@@ -12,6 +12,7 @@ from xai.explainers.block import Block, Explanation, OfClassifier, source
 from xai.explainers.params import MapParams
 from xai.explainers.registry import explainer
 from xai.metrics.functional import patch_coverage
+from xai.models.maskable import exact
 
 _CONTROL: dict[str, Any] = {"kind": "control", "class_specific": False, "passes": lambda params, patches: 0}
 
@@ -61,7 +62,8 @@ class Edges(OfImage):
         across = torch.outer(blur, slope)
         kernels = torch.stack([across, across.T])[:, None]
         padded = F.pad(images.mean(1, keepdim=True), (1, 1, 1, 1), mode="replicate")
-        return F.conv2d(padded, kernels).square().sum(1).sqrt()
+        with exact(images):
+            return F.conv2d(padded, kernels).square().sum(1).sqrt()
 
 
 @explainer("random", label="Random", about="a map drawn at random", params=MapParams, **_CONTROL)

@@ -70,5 +70,5 @@ def position_prior(context: Context, params: PositionPriorParams) -> Prepared:
     row = context.row(params.of)
     source = row.entry.prepare(context, row.params)
     which = {"of": dict(source.made_from), "pick": source.pick, "pool": source.pool, "images": params.images}
-    made_from = {"name": "position_prior", **which}
+    made_from = {"name": "position_prior", **which, **context.learned_in}
     return Prepared(made_from, lambda: SameMap(context.maps_of(params.of, SPLIT, params.images).float().mean(0)))

@@ -208,7 +208,7 @@ class ExpectedGradients(PixelExplainer[ExpectedGradientsParams]):
 
 def check(context: Context, params: ExpectedGradientsParams) -> None:
     """Refuse data without another image; UserError where there is only one."""
-    if len(context.data.source.labels(SPLIT)) < 2:
+    if len(context.learned_from.source.labels(SPLIT)) < 2:
         raise UserError(
             "expected_gradients measures an image from others, and there is only one: give more, or use "
             "integrated_gradients"
@@ -228,9 +228,10 @@ def expected_gradients(context: Context, params: ExpectedGradientsParams) -> Pre
     """With images of the training split, drawn with the seed."""
 
     def build() -> ExpectedGradients:
-        source = context.data.source
+        source = context.learned_from.source
         rows = subset(source, SPLIT, min(params.backgrounds, len(source.labels(SPLIT))), context.seed)
         images = load_images(source, SPLIT, rows, 0, context.model.image_size)
         return ExpectedGradients(context.network(), params, images.pixels)
 
-    return Prepared({"name": "expected_gradients", **asdict(params), "seed": context.seed}, build)
+    other = {"from": context.learned_from.spec} if context.learned_in else {}
+    return Prepared({"name": "expected_gradients", **asdict(params), "seed": context.seed, **other}, build)

@@ -15,7 +15,7 @@ from xai.explainers.posthoc.cam_targets import cam_target
 from xai.explainers.posthoc.gradients import by_patch, images_at_once, in_parts
 from xai.explainers.posthoc.traced import OfTransformer
 from xai.explainers.registry import explainer
-from xai.models.maskable import MaskableClassifier, Removal, reference_image
+from xai.models.maskable import MaskableClassifier, Removal, exact, reference_image
 from xai.rounding import at_least_float32, is_constant
 
 
@@ -163,13 +163,14 @@ def masks_of(features: Tensor, size: torch.Size, threshold: float, most: int) ->
     Returns:
         [N, H, W] in [0, 1], N >= 0.
     """
-    maps = F.interpolate(features[None], size, mode="bilinear", align_corners=False)[0].flatten(1)
+    maps = F.interpolate(at_least_float32(features)[None], size, mode="bilinear", align_corners=False)[0].flatten(1)
     maps = _stretched(maps[~is_constant(maps)])
     if not len(maps):
         return maps.unflatten(1, size)
     unit = F.normalize(maps.double(), dim=1)
     member = F.one_hot(clusters(1 - unit @ unit.T, threshold, most).to(maps.device)).to(maps)
-    return _stretched(member.T @ maps).unflatten(1, size)
+    with exact(maps):  # sums of half precision would tell few pixels apart
+        return _stretched(member.T @ maps).unflatten(1, size)
 
 
 def clusters(distance: Tensor, threshold: float, most: int) -> Tensor:
