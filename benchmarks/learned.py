@@ -105,13 +105,13 @@ class SalvageStep(Alone, Salvage):
     def of(cls, model: VitParams, params: SalvageParams, surrogate: MaskableClassifier) -> Self:
         """The module that explains a model."""
         network = explainer_of(model, params, SalvageNetwork, scores=2)
+        network.temperature = params.temperature
         return cls(
             network,
             surrogate,
             params.fit,
             params.masks,
             params.sampling,
-            params.temperature,
             params.divergence,
             seed=0,
             stage="salvage",

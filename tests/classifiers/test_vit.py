@@ -22,6 +22,7 @@ from tests.classifiers.studying import (
     stages,
     train_in_no_time,
 )
+from xai.classifiers.networks import ClassifierStages
 from xai.classifiers.params import ClassifierParams
 from xai.classifiers.vit import VitStages
 from xai.core.errors import UserError
@@ -32,6 +33,7 @@ from xai.models.explainer import AnchoredSalvageNetwork, SalvageNetwork, Shapley
 from xai.models.maskable import Removal
 from xai.models.spec import TokenDecoder, describe
 from xai.models.vit import SmallVit, VitParams
+from xai.models.weights import read_weights
 from xai.shapley.distribution import shapley_distribution
 
 TEST = DATA.source.images("test", torch.arange(9), 0).pixels
@@ -211,6 +213,8 @@ def test_a_file_to_hold_says_what_it_is(tmp_path: Path, trained: Trained) -> Non
     assert files.read_spec(held[0]) == describe(MODEL, "surrogate", "shades", classes, seed=seed, removal=removal)
     assert files.read_spec(held[1]) == describe(MODEL, "salvage", "shades", classes, seed=seed, decoder=decoder)
     assert isinstance(files.load(held[1]).network, SalvageNetwork)
+    # A file of a temperature of 1 is, to the byte, what it was before others said theirs.
+    assert "temperature" not in read_weights(held[1]).metadata["xai.file"]
 
 
 DECODER = TokenDecoder(kind="linear", depth=1, heads=2)
@@ -348,33 +352,39 @@ def test_a_file_that_says_it_is_giant_is_compared_before_it_is_allocated(
     assert set(devices) == {"meta"}
 
 
-def test_an_anchored_explainer_says_of_no_patch_what_the_surrogate_says(tmp_path: Path) -> None:
-    stage, params = stages(tmp_path), replace(SALVAGE, anchored=True, sampling="informed_paired")
+@pytest.mark.parametrize("temperature", [1.0, 3.0])
+def test_an_anchored_explainer_says_of_no_patch_what_the_surrogate_says(tmp_path: Path, temperature: float) -> None:
+    stage = stages(tmp_path)
+    params = replace(SALVAGE, anchored=True, sampling="informed_paired", temperature=temperature)
     artifact = stage.learned(params)
     network = stage.explainer(params, artifact)
     assert isinstance(network, AnchoredSalvageNetwork)
     parts, surrogate = network.parts(TEST), stage.network("surrogate")
     keep = torch.rand(len(TEST), 5, surrogate.players, generator=torch.Generator().manual_seed(0)) < 0.5
     keep[:, 0] = False
-    found = shapley_distribution(*parts, keep)
+    found = shapley_distribution(*parts, keep, temperature)
     torch.testing.assert_close(found[:, 0], log_predictions(surrogate, TEST, keep[:, :1])[:, 0])
     # What a shown patch adds stands in its map and nowhere else.
     phi = parts.present - parts.absent
-    expected = (network.empty + torch.einsum("bsm,bmc->bsc", keep.float(), phi)).log_softmax(-1)
+    expected = ((network.empty + torch.einsum("bsm,bmc->bsc", keep.float(), phi)) / temperature).log_softmax(-1)
     torch.testing.assert_close(found, expected)
     assert parts.absent.std(1).max() < 1e-6 < parts.present.std(1).max()
     # Its file says so, and a file that does not is of the published form.
     loaded = files.load(artifact.file("salvage.safetensors"))
     targets = torch.arange(len(TEST)) % 4
     torch.testing.assert_close(loaded.network.attribute(TEST, targets), network.attribute(TEST, targets))
+    torch.testing.assert_close(loaded.network.classify(TEST), network.classify(TEST))
     assert artifact.key != stage.learned(replace(params, anchored=False)).key
 
 
-def test_salvage_of_before_there_was_an_anchor_keeps_its_key(tmp_path: Path, trained: Trained) -> None:
+def test_salvage_of_before_there_was_an_anchor_keeps_its_key(
+    tmp_path: Path, trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked: list[Any] = []
     stage = stages(tmp_path)
     assert stage.surrogate
-    stage.get = lambda kind, spec, make: asked.append(spec)  # type: ignore[method-assign, assignment, func-returns-value]
-    for anchored in (False, True):
-        stage.learned(replace(SALVAGE, anchored=anchored))
-    assert asked[1].keys() - asked[0].keys() == {"anchored"}
+    monkeypatch.setattr(ClassifierStages, "get", lambda stages, kind, spec, make: asked.append(spec))
+    for anchored, temperature in ((False, 1.0), (False, 3.0), (True, 1.0), (True, 3.0)):
+        stage.learned(replace(SALVAGE, anchored=anchored, temperature=temperature))
+    more = [set(spec) - set(asked[0]) for spec in asked]
+    assert more == [set(), set(), {"anchored"}, {"anchored", "anchor"}]

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -48,8 +49,9 @@ def block(size: int, seed: int = 5) -> Block:
     return Block(pictures(size), TARGETS, None, None, torch.arange(3), torch.Generator().manual_seed(seed))
 
 
-def salvage() -> tuple[SalvageNetwork, Any]:
+def salvage(temperature: float = 1.0) -> tuple[SalvageNetwork, Any]:
     network = tiny_salvage.explainer(SalvageNetwork).eval().requires_grad_(True)
+    network.temperature = temperature
     nn.init.normal_(network.decoder.patch_projection.weight, generator=torch.Generator().manual_seed(2))
     return network, Salvage(network)
 
@@ -60,7 +62,7 @@ def vit_shapley() -> tuple[ShapleyNetwork, Any]:
     return network, VitShapleyExplainer(network, tiny_salvage.classifier(seed=1))
 
 
-@pytest.mark.parametrize("made", [salvage, vit_shapley])
+@pytest.mark.parametrize("made", [salvage, partial(salvage, 3.0), vit_shapley])
 def test_maps_and_logits_come_from_one_pass_without_gradients(
     made: Callable[[], tuple[SalvageNetwork | ShapleyNetwork, Any]],
 ) -> None:
@@ -85,17 +87,20 @@ def test_maps_and_logits_come_from_one_pass_without_gradients(
         torch.testing.assert_close(maps, network.attribute(pictures(8), TARGETS).detach())
 
 
-def test_salvage_in_probability_is_the_game_of_its_own_distribution() -> None:
-    network, _ = salvage()
+@pytest.mark.parametrize("temperature", [1.0, 3.0])
+def test_salvage_in_probability_is_the_game_of_its_own_distribution(temperature: float) -> None:
+    network, _ = salvage(temperature)
     found, logits = explain(Salvage(network, pairs=400), block(8))
     parts, rows = network.parts(pictures(8)), all_rows(4)[None].expand(3, -1, -1)
-    u = shapley_distribution(*parts, rows).exp().detach()
+    u = shapley_distribution(*parts, rows, temperature).exp().detach()
     table = u.gather(2, TARGETS[:, None, None].expand(-1, 16, 1))[..., 0].double()
     assert found is not None
     # Four patches have 24 orders: so many draws are close to all of them.
     expected = shapley_by_permutations(table)
     assert (found.flatten(1) - expected).norm() < 0.05 * expected.norm()
     torch.testing.assert_close(logits, network.classify(pictures(8)).detach())
+    assert logits is not None
+    torch.testing.assert_close(logits.softmax(-1), u[:, -1])
 
 
 def test_salvage_adjusted_is_exact_where_every_mask_is_asked() -> None:
@@ -106,16 +111,17 @@ def test_salvage_adjusted_is_exact_where_every_mask_is_asked() -> None:
     torch.testing.assert_close(found, exact, rtol=0, atol=2e-3)
 
 
+@pytest.mark.parametrize("temperature", [1.0, 3.0])
 def test_salvage_adjusted_is_nearer_than_kernel_shap_where_the_network_has_learned(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, temperature: float
 ) -> None:
-    network, _ = salvage()
+    network, _ = salvage(temperature)
     surrogate = tiny_salvage.classifier(seed=1)
 
     def foreseen(game: PatchGame, coalitions: Tensor) -> Tensor:
         """An answer that the network has foreseen up to a little."""
         keep = coalitions.expand(3, -1, -1)
-        u = shapley_distribution(*network.parts(pictures(8)), keep).exp().detach()
+        u = shapley_distribution(*network.parts(pictures(8)), keep, temperature).exp().detach()
         return u.gather(2, TARGETS[:, None, None].expand(-1, keep.shape[1], 1))[..., 0] + 0.001 * keep[..., 0]
 
     monkeypatch.setattr(PatchGame, "value", foreseen)

@@ -51,7 +51,7 @@ LEARNERS: dict[str, Callable[[], tuple[LightningModule, Any]]] = {
     "classifier": lambda: (Classifier(classifier(), FIT, 0.2, 3, "test"), batch()),
     "surrogate": lambda: (Surrogate(classifier(), classifier(seed=1), FIT, "classifier", 4, 3, "test"), batch()),
     "salvage": lambda: (
-        Salvage(explainer(SalvageNetwork), classifier(), FIT, 4, "informed", 1.0, "jensen_shannon", 3, "test"),
+        Salvage(explainer(SalvageNetwork), classifier(), FIT, 4, "informed", "jensen_shannon", 3, "test"),
         batch(),
     ),
     "vit_shapley": lambda: (VitShapley(explainer(ShapleyNetwork, parts=1), classifier(), FIT, 4, 3, "test"), batch()),
@@ -73,7 +73,7 @@ def test_a_method_computes_in_another_process_what_it_does_here(name: str, tmp_p
 
 def salvage_masks(sampling: str) -> Callable[[Any], Tensor]:
     network = explainer(SalvageNetwork)
-    learner = Salvage(network, classifier(), FIT, 8, sampling, 1.0, "jensen_shannon", 3, "test")
+    learner = Salvage(network, classifier(), FIT, 8, sampling, "jensen_shannon", 3, "test")
 
     def masks(place: Any) -> Tensor:
         learner._trainer = place

@@ -27,8 +27,9 @@ pytestmark = pytest.mark.filterwarnings("ignore:You are trying to .self.log")
 
 
 def salvage(sampling: str = "informed", outputs: int = 3, **settings: Any) -> Salvage:
-    chosen = {"masks": 4, "temperature": 1.0, "divergence": "jensen_shannon", "seed": 3, **settings}
+    chosen = {"masks": 4, "divergence": "jensen_shannon", "seed": 3, **settings}
     network = explainer(SalvageNetwork, outputs)
+    network.temperature = chosen.pop("temperature", 1.0)
     return Salvage(network, classifier(outputs, seed=1), FIT, sampling=sampling, stage="test", **chosen)
 
 

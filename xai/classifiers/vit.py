@@ -1,7 +1,9 @@
 """The networks of a SALVAGE experiment as artifacts: classifier, surrogate, explainers; each trained once."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,6 +11,7 @@ from pytorch_lightning import LightningModule
 
 from xai.classifiers.learned import LearningStages
 from xai.classifiers.params import SalvageParams, VitShapleyParams
+from xai.core.store import Artifact
 from xai.data.registry import load_images
 from xai.methods.salvage import Salvage, log_predictions
 from xai.methods.vit_shapley import VitShapley
@@ -36,6 +39,11 @@ class VitStages(LearningStages):
         """A transformer is never shown the token of a patch that is removed."""
         return Removal("tokens")
 
+    def get(self, kind: str, spec: dict[str, Any], make: Callable[[Path], None]) -> Artifact:
+        """As of all networks; an anchor of before it heeded the temperature belongs to another one."""
+        heeds = {"anchor": "temperature"} if spec.get("anchored") and spec["temperature"] != 1 else {}
+        return super().get(kind, {**spec, **heeds}, make)
+
     def _student(self) -> MaskableClassifier:
         return self.network("classifier")
 
@@ -52,7 +60,7 @@ class VitStages(LearningStages):
         if isinstance(network, AnchoredSalvageNetwork):
             self._anchor(network, surrogate)
         if isinstance(params, SalvageParams):
-            how = (params.masks, params.sampling, params.temperature, params.divergence)
+            how = (params.masks, params.sampling, params.divergence)
             return Salvage(network, surrogate, params.fit, *how, self.seed, stage)
         masks = (params.sampling, params.weighted)
         return VitShapley(network, surrogate, params.fit, params.masks, self.seed, stage, *masks)
@@ -63,8 +71,10 @@ class VitStages(LearningStages):
         some = torch.arange(min(8, len(self.data.source.labels("train"))))
         images = load_images(self.data.source, "train", some, 0, size).pixels.to(device)
         nothing = torch.zeros(len(images), 1, surrogate.players, dtype=torch.bool, device=device)
-        network.empty.copy_(log_predictions(surrogate, images, nothing).mean((0, 1)))
+        network.empty.copy_(network.temperature * log_predictions(surrogate, images, nothing).mean((0, 1)))
 
     def _said(self, params: SalvageParams | VitShapleyParams) -> dict[str, Any]:
-        shape = {"kind": params.decoder, "depth": params.depth, "heads": params.heads}
-        return {"decoder": {**shape, "anchored": isinstance(params, SalvageParams) and params.anchored}}
+        shape: dict[str, Any] = {"kind": params.decoder, "depth": params.depth, "heads": params.heads}
+        if isinstance(params, SalvageParams):
+            shape |= {"anchored": params.anchored, "temperature": params.temperature}
+        return {"decoder": shape}

@@ -24,7 +24,6 @@ class Salvage(Learner):
         sampling: A `xai.shapley.masks.Sampling`; the paper's is `informed`. No mask is weighed: u(S) shall be
             v(S) wherever one looks, and has no minimiser that hangs on how often it was asked, but for what it cannot
             fit.
-        temperature: Of equation 4.
         divergence: What brings u(S) to v(S): `jensen_shannon`, equation 5, or `kullback_leibler`.
         params, seed, stage: As of `Learner`.
     """
@@ -36,21 +35,19 @@ class Salvage(Learner):
         params: FitParams,
         masks: int,
         sampling: str,
-        temperature: float,
         divergence: str,
         seed: int,
         stage: str,
     ) -> None:
         super().__init__(params, seed, stage, surrogate)
-        self.network, self._masks, self._sampling = network, masks, sampling
-        self._temperature, self._divergence = temperature, divergence
+        self.network, self._masks, self._sampling, self._divergence = network, masks, sampling, divergence
 
     def loss(self, batch: Batch, step: int) -> Tensor:
         """Equation 5."""
         parts = self.network.parts(batch.pixels)
         coalitions = self._coalitions(parts, batch.labels, step)
         log_v = log_predictions(self._frozen[0], batch.pixels, coalitions)
-        return distribution_loss(*parts, coalitions, log_v, self._temperature, self._divergence)
+        return distribution_loss(*parts, coalitions, log_v, self.network.temperature, self._divergence)
 
     @torch.no_grad()
     def _coalitions(self, parts: ShapleyParts, labels: Tensor, step: int) -> Tensor:

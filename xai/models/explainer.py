@@ -135,7 +135,16 @@ class ShapleyParts(NamedTuple):
 
 
 class SalvageNetwork(ExplainerNetwork):
-    """SALVAGE (Naouar et al. 2025): phi+ and phi- of every patch and class; a classifier as well (equation 6)."""
+    """SALVAGE (Naouar et al. 2025): phi+ and phi- of every patch and class; a classifier as well (equation 6).
+
+    Args:
+        parts: As of `ExplainerNetwork`.
+        temperature: What the sum of equation 4 is divided by, wherever u(S) is learned or read.
+    """
+
+    def __init__(self, *parts: Any, temperature: float = 1.0) -> None:
+        super().__init__(*parts)
+        self.temperature = temperature
 
     def parts(self, images: Tensor) -> ShapleyParts:
         """phi+ and phi- [B, M, C] of images [B, 3, H, W] in [0, 1], in float32."""
@@ -149,22 +158,22 @@ class SalvageNetwork(ExplainerNetwork):
         return column(present - absent, targets).reshape(-1, *self.grid)
 
     def classify(self, images: Tensor) -> Tensor:
-        """Equation 6 before its sigma: logits [B, C], the sum of phi+ over all patches."""
-        return self.parts(images).present.sum(1)
+        """Equation 6 before its sigma: logits [B, C], the sum of phi+ over all patches by the temperature."""
+        return self.parts(images).present.sum(1) / self.temperature
 
 
 class AnchoredSalvageNetwork(SalvageNetwork):
     """SALVAGE with u(empty) = v(empty): phi- is one constant for all patches and images. Ours, not the paper's.
 
     As published phi- is free for every patch, and all M of them together say what is left when nothing is shown, of
-    which there is nothing to learn: the classifier answers the same for every image. `empty`, log v(empty) [C], is
-    asked once instead, and each patch has its Mth share of it.
+    which there is nothing to learn: the classifier answers the same for every image. `empty`, log v(empty) [C]
+    times the temperature, is asked once instead, and each patch has its Mth share of it.
     """
 
     empty: Tensor
 
-    def __init__(self, *parts: Any, classes: int) -> None:
-        super().__init__(*parts)
+    def __init__(self, *parts: Any, classes: int, temperature: float = 1.0) -> None:
+        super().__init__(*parts, temperature=temperature)
         self.register_buffer("empty", torch.zeros(classes))
 
     def parts(self, images: Tensor) -> ShapleyParts:
@@ -206,7 +215,7 @@ def vit_explainer(
         outputs: Width of that head: 1 for a binary classifier.
         mean: Channel means of the input normalisation.
         std: Channel deviations of it.
-        shape: Of the decoder, and whether SALVAGE's phi- is one constant (see `AnchoredSalvageNetwork`).
+        shape: Of the decoder; SALVAGE's temperature, and whether its phi- is one constant (`AnchoredSalvageNetwork`).
 
     Raises:
         UserError: Heads of the decoder do not divide the width.
@@ -215,5 +224,5 @@ def vit_explainer(
     decoder = build_decoder(shape.kind, backbone.embed_dim, halves * outputs, shape.depth, shape.heads)
     parts = (backbone, decoder, mean, std)
     if shape.anchored:
-        return AnchoredSalvageNetwork(*parts, classes=max(2, outputs))
-    return SalvageNetwork(*parts) if kind == "salvage" else ShapleyNetwork(*parts)
+        return AnchoredSalvageNetwork(*parts, classes=max(2, outputs), temperature=shape.temperature)
+    return SalvageNetwork(*parts, temperature=shape.temperature) if kind == "salvage" else ShapleyNetwork(*parts)

@@ -102,12 +102,14 @@ class Closed(BaseModel):
 
 
 class TokenDecoder(Closed):
-    """From the tokens of a ViT to scores; see `build_decoder`, and `AnchoredSalvageNetwork`."""
+    """From the tokens of a ViT to scores; see `build_decoder`, `SalvageNetwork` and `AnchoredSalvageNetwork`."""
 
     kind: Literal["mask_transformer", "linear"]
     depth: Annotated[int, Field(ge=1, le=64)]
     heads: Heads
     anchored: bool = False
+    # Not said where it is 1, as files of before it was said have it.
+    temperature: Annotated[float, Field(gt=0, exclude_if=lambda value: value == 1)] = 1.0
 
 
 class Backbone(Closed):
@@ -176,8 +178,8 @@ class Spec(Closed):
             raise ValueError(f"there is no {self.kind} of family {family}")
         if (self.decoder is None) == (self.kind in ("salvage", "vit_shapley")):
             raise ValueError(f"a {self.kind} has {'a' if self.decoder is None else 'no'} decoder")
-        if self.decoder is not None and self.decoder.anchored and self.kind != "salvage":
-            raise ValueError(f"a {self.kind} is not anchored")
+        if self.kind != "salvage" and self.decoder and (self.decoder.anchored or self.decoder.temperature != 1):
+            raise ValueError(f"a {self.kind} has neither an anchor nor a temperature")
         if (self.ranking is None) == (self.kind == "ranking"):
             raise ValueError(f"a {self.kind} and ranking settings do not go together")
         if (self.unet is None) == (self.kind == "fast_shap"):

@@ -56,6 +56,9 @@ def test_it_belongs_to_what_it_learned_from_and_to_its_network(tmp_path: Path) -
     other = replace(first, data=replace(DATA, spec={**DATA.spec, "of": "another year"}))
     learned = [row.entry.prepare(case, row.params).made_from["salvage"] for case in (first, other)]
     assert learned[0] != learned[1]
+    (warmer,) = rows(["salvage"], {"salvage": {**VIT, "temperature": 2.0}})
+    said = [each.entry.prepare(first, each.params).made_from for each in (row, warmer)]
+    assert [each.get("temperature") for each in said] == [None, 2.0]
     networks = networks_of(first, row.params)
     deeper = replace(networks, model=replace(networks.model, name="another"))
     assert networks.surrogate.key != deeper.surrogate.key

@@ -41,7 +41,7 @@ class ExplainingClassifier(ABC):
 
 
 class Salvage(ExplainingClassifier):
-    """SALVAGE (Naouar et al. 2025): maps phi+ - phi-, and the logits of equation 6.
+    """SALVAGE (Naouar et al. 2025): maps phi+ - phi-, and the logits of equation 6 by the temperature.
 
     Args:
         network: The trained network.
@@ -53,12 +53,14 @@ class Salvage(ExplainingClassifier):
         self._network, self.grid, self._pairs = network, network.grid, pairs
 
     def values(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """phi+ - phi-, or the Shapley values of u(S), and the sum of phi+."""
+        """phi+ - phi-, or the Shapley values of u(S), and the logits of u of all patches."""
         present, absent = self._network.parts(images)
+        temperature = self._network.temperature
+        logits = present.sum(1) / temperature
         if not self._pairs:
-            return present - absent, present.sum(1)
+            return present - absent, logits
         orders = antithetic_orders(present.shape[1], self._pairs, source(None))
-        return distribution_values(present, absent, orders), present.sum(1)
+        return distribution_values(present, absent, orders, temperature), logits
 
 
 class SalvageAdjusted:
@@ -81,10 +83,10 @@ class SalvageAdjusted:
     @torch.no_grad()
     def attribute(self, images: Tensor, targets: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Maps [B, h, w] of images [B, 3, H, W] for the classes `targets` [B]."""
-        parts = self._network.parts(images)
+        parts, temperature = self._network.parts(images), self._network.temperature
         orders = antithetic_orders(self._surrogate.players, self._pairs, source(None))
-        foreseen = column(distribution_values(*parts, orders), targets)
-        rest = _Unforeseen(PatchGame(self._surrogate, images, targets), parts, targets)
+        foreseen = column(distribution_values(*parts, orders, temperature), targets)
+        rest = _Unforeseen(PatchGame(self._surrogate, images, targets), parts, targets, temperature)
         found = kernel_shap(rest, self._coalitions, source(generator))
         return (foreseen + found).reshape(-1, *self._surrogate.grid)
 
@@ -92,14 +94,14 @@ class SalvageAdjusted:
 class _Unforeseen:
     """The game v(S) - u(S) of the targets."""
 
-    def __init__(self, game: PatchGame, parts: ShapleyParts, targets: Tensor) -> None:
-        self._game, self._parts, self._targets = game, parts, targets
+    def __init__(self, game: PatchGame, parts: ShapleyParts, targets: Tensor, temperature: float) -> None:
+        self._game, self._parts, self._targets, self._temperature = game, parts, targets, temperature
         self.players = game.players
 
     def value(self, coalitions: Tensor) -> Tensor:
         """[B, S] of coalitions [S, M]."""
         keep = coalitions.to(self._targets.device).expand(len(self._targets), -1, -1)
-        u = shapley_distribution(*self._parts, keep).exp()
+        u = shapley_distribution(*self._parts, keep, self._temperature).exp()
         return (
             self._game.value(coalitions)
             - u.gather(2, self._targets[:, None, None].expand(-1, keep.shape[1], 1))[..., 0]

@@ -249,6 +249,9 @@ def _prepared(
         made_from["reading"] = params.reading
     if isinstance(params, SalvageSettings) and params.reading != "log_odds":
         made_from |= {"reading": params.reading, "pairs": params.pairs}
+    if isinstance(params, SalvageSettings) and params.temperature != 1:
+        # The training says it too, but it was not always read.
+        made_from["temperature"] = params.temperature
 
     def build() -> Any:
         return wrap(networks.explainer(trained, artifact, share), lambda: networks.network("surrogate"))
