@@ -17,6 +17,9 @@ import xai
 from tests.api.networks import MEAN, SIZE, STD, Plain, images, vit
 from xai.api.fitting import _of_timm
 from xai.core.errors import UserError
+from xai.models import files
+from xai.models.spec import describe
+from xai.models.vit import SmallVit, VitParams
 
 SHORT = {"epochs": 1, "batch_size": 4, "learning_rate": 1e-4, "weight_decay": 0.05, "warmup": 0.1, "clip": 1.0}
 
@@ -68,6 +71,8 @@ def test_a_picture_is_cut_as_the_network_was_evaluated(tmp_path: Path) -> None:
         ({"architecture": "resnet81"}, "resnet"),
         ({"architecture": "resnet50"}, "resnet50"),
         ({"architecture": "resnet18", "classes": ["a", "b"]}, "2 classes"),
+        ({"architecture": "resnet18", "classes": {"a", "b", "c"}}, "is a set: give a list"),
+        ({"architecture": "resnet18", "classes": {"a": 2, "b": 0, "c": 1}}, "is a dict: give a list"),
         ({"architecture": "resnet18", "classes": "nowhere.txt"}, "nowhere.txt"),
     ],
 )
@@ -75,6 +80,16 @@ def test_a_file_and_an_architecture_that_do_not_fit_are_refused(settings: Any, s
     torch.save(timm.create_model("resnet18", num_classes=3).state_dict(), tmp_path / "mine.pt")
     with pytest.raises(UserError, match=said):
         xai.load(tmp_path / "mine.pt", **settings)
+
+
+@pytest.mark.parametrize("given", [{"classes": ["dog", "cat"]}, {"architecture": "resnet18"}, {"crop": 0.9}])
+def test_what_a_checkpoint_of_ours_says_itself_is_left_out(given: Any, tmp_path: Path) -> None:
+    tower = SmallVit(width=16, depth=1, heads=2, mlp_ratio=2.0, registers=0, position_scale=1.0)
+    params = VitParams(name="small", image_size=SIZE, patch_size=16, mean=MEAN, std=STD, tower=tower)
+    files.write(tmp_path / "ours", params.build(2), describe(params, "classifier", "pets", ("cat", "dog")))
+    assert xai.load(tmp_path / "ours").classes == ("cat", "dog")
+    with pytest.raises(UserError, match=f"leave {next(iter(given))} out"):
+        xai.load(tmp_path / "ours", **given)
 
 
 @pytest.mark.parametrize("name", ["rise", "kernel_shap", "grad_cam", "saliency", "input_x_gradient_pixels", "random"])

@@ -73,6 +73,9 @@ def test_a_clip_is_loaded_by_open_clips_name(clip: Any, tmp_path: Path, form: st
     ("settings", "said"),
     [
         ({"classes": None}, "give classes="),
+        ({"classes": []}, "give classes="),
+        ({"classes": ["cat", "cat"]}, "come twice"),
+        ({"classes": {"cat": 1, "dog": 0}}, "is a dict"),
         ({"crop": 0.9}, "a CLIP takes no crop"),
         ({"pretrained": "openia"}, "pretrained=openia is no tag"),
         ({"architecture": "RN50"}, "no plain CLIP with a ViT tower"),

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 import xai
 from tests.api.networks import MEAN, SIZE, STD, Plain, Returns, images, normalised, vit
 from tests.toolbox import refusal
+from xai.api.model import _drops_tokens
 from xai.core.errors import UserError
 from xai.models.maskable import Removal
 
@@ -49,13 +50,14 @@ def test_probabilities_that_are_said_to_be_are_undone() -> None:
     torch.testing.assert_close(model.predict(images()), expected)
 
 
-@pytest.mark.parametrize("form", [lambda logits: logits, lambda logits: logits[:, 0]])
+@pytest.mark.parametrize("form", [lambda logits: logits, lambda logits: logits[:, 0], torch.squeeze])
 def test_one_logit_is_a_binary_classifier_whose_second_class_is_the_positive_one(form: Any) -> None:
     positive = Plain(outputs=1).eval()(normalised(images()))[:, 0].sigmoid()
     model = wrapped(Returns(form, outputs=1), classes=["no", "yes"])
     torch.testing.assert_close(model.predict(images()), torch.stack([1 - positive, positive], 1))
     maps = {name: xai.explain(model, images(), "saliency", targets=name) for name in ("no", "yes")}
     torch.testing.assert_close(maps["no"], maps["yes"])  # sizes of gradients of z / 2 and - z / 2
+    torch.testing.assert_close(model.predict(images(1))[:, 1], positive[:1])
     model = wrapped(Returns(form, outputs=1), classes=["no", "yes"], grid=2)
     shapley = {name: xai.explain(model, images(), "exact_shapley", targets=name) for name in ("no", "yes")}
     torch.testing.assert_close(shapley["no"], -shapley["yes"], atol=1e-5, rtol=1e-4)
@@ -67,9 +69,17 @@ def test_a_network_of_grey_images_gets_the_luminance() -> None:
     torch.testing.assert_close(model.predict(images()), Plain(channels=1).eval()(grey).softmax(1))
 
 
-def test_half_precision_is_asked_in_its_own() -> None:
-    model = wrapped(Plain().to(torch.bfloat16))
-    torch.testing.assert_close(model.predict(images()), wrapped(Plain()).predict(images()), atol=0.05, rtol=0.05)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+@pytest.mark.parametrize("build", [Plain, vit])
+def test_another_precision_is_asked_in_its_own(build: Any, dtype: torch.dtype) -> None:
+    model = wrapped(build().to(dtype))
+    torch.testing.assert_close(model.predict(images()), wrapped(build()).predict(images()), atol=0.05, rtol=0.05)
+    assert xai.explain(model, images(), "saliency").shape == (2, 4, 4)
+    assert {each.dtype for each in model.network().parameters()} == {dtype}
+
+
+def test_a_transformer_is_looked_at_where_it_is() -> None:
+    assert _drops_tokens(vit().to("meta"), MEAN, STD, SIZE)
 
 
 @pytest.mark.parametrize(
@@ -84,6 +94,8 @@ def test_half_precision_is_asked_in_its_own() -> None:
         (Returns(lambda logits: logits + 0j), {}, "complex64 numbers"),
         (Returns(lambda logits: logits[:, :0]), {}, "3, 0"),
         (Returns(lambda logits: logits - logits.mean(0)), {}, "another batch"),
+        (Returns(torch.mean), {}, "returns one number for 3 images"),
+        (vit().bfloat16(), {"removal": "tokens"}, "in float32"),
         (Plain(channels=1), {}, "channels=1"),
         (Plain(channels=4), {}, "4 channels"),
         (Plain(), {"classes": ["a"]}, "1 classes"),
@@ -113,6 +125,8 @@ def test_half_precision_is_asked_in_its_own() -> None:
         (Plain(), {"image_size": (32, 64)}, "images are square"),
         (Plain(), {"classes": {"a", "b", "c"}}, "is a set: give a list"),  # in no order at all
         (Plain(), {"classes": {0: "a", 1: "b", 2: "c"}}, "is a dict: give a list"),
+        (Plain(), {"classes": 3}, "is a int: give a list"),
+        (Plain(), {"classes": [["a"], ["b"], ["c"]]}, "no text"),
         (Plain(outputs=1), {"classes": ["sick"]}, "1 classes for a network of 1 outputs: give 2 names, of the class"),
         (Plain(), {"output": lambda logits: logits.scores}, "output=the function finds no part"),
     ],
@@ -267,6 +281,10 @@ def test_maps_that_are_not_finite_are_not_drawn_and_one_alone_is() -> None:
         xai.show(images(1), torch.full((1, 4, 4), torch.inf))
 
 
+def test_a_head_that_says_nothing_yet_gives_logits() -> None:
+    assert wrapped(Returns(torch.zeros_like)).predict(images()).unique() == pytest.approx(1 / 3)
+
+
 def test_logits_between_0_and_1_are_logits_where_it_is_said() -> None:
     form = Returns(lambda logits: logits.sigmoid(), outputs=1)
     assert wrapped(form, probabilities=False).predict(images()).shape == (2, 2)
@@ -290,6 +308,14 @@ def test_a_network_without_gradients_says_so() -> None:
 )
 def test_a_picture_of_any_mode_is_read(mode: str) -> None:
     assert wrapped(Plain()).pixels(Image.new(mode, (40, 30))).shape == (1, 3, SIZE, SIZE)
+
+
+def test_a_picture_is_as_upright_as_its_file(tmp_path: Any) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.linear_gradient("L").save(tmp_path / "turned.png", exif=exif)
+    model = wrapped(Plain())
+    assert torch.equal(model.pixels(Image.open(tmp_path / "turned.png")), model.pixels(tmp_path / "turned.png"))
 
 
 def test_floats_may_have_their_channels_last() -> None:

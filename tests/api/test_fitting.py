@@ -7,6 +7,7 @@ import threading
 from typing import Any
 
 import pytest
+import timm
 import torch
 from torch import Tensor, nn
 
@@ -132,6 +133,11 @@ def test_a_network_that_does_not_fit_is_refused(name: str, how: Any, said: str) 
     model = xai.wrap(Plain(), mean=MEAN, std=STD, image_size=SIZE, grid=(4, 4))
     with pytest.raises(UserError, match=said):
         xai.fit(name, model, images(2), **how)
+
+
+def test_layers_of_another_precision_are_looked_at_in_it() -> None:
+    network = timm.create_model("test_resnet", num_classes=3).double()
+    assert _own(xai.wrap(network, image_size=SIZE)) is not None
 
 
 def test_layers_are_not_taken_from_a_network_that_is_not_what_its_name_says() -> None:

@@ -8,7 +8,7 @@ import open_clip
 import torch
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 
-from xai.api.model import Model, check_resizing, open_device
+from xai.api.model import Model, check_resizing, class_names, open_device
 from xai.core.errors import UserError
 from xai.core.settings import build
 from xai.data.prompts import DEFAULT_PROMPTS
@@ -53,7 +53,8 @@ def load_clip(
     Raises:
         UserError: There are no names, another setting, or weights that do not fit; in one line.
     """
-    if classes is None:
+    names = () if classes is None else class_names(classes)
+    if not names:
         raise UserError(f"{architecture} tells apart what it is told: give classes=[...], the names of them")
     if spare := sorted(set(settings) - set(_OWN)):
         raise UserError(f"a CLIP takes no {', '.join(spare)}: leave it out; it has {', '.join(_OWN)}")
@@ -64,7 +65,7 @@ def load_clip(
     check_resizing(fit, interpolation)
     clip = load_base(params, read_base_weights(params, base_weights_file(params)))
     templates = settings.get("templates", DEFAULT_PROMPTS)
-    head = class_embeddings(clip, build_tokenizer(params), classes, templates)
+    head = class_embeddings(clip, build_tokenizer(params), names, templates)
     asked = settings.get("removal", "mean")
     own = Removal("tokens") if asked == "tokens" else Removal("pixels", str(asked))
 
@@ -72,7 +73,7 @@ def load_clip(
         return build_explainer(params, clip, head, removal or own)
 
     name = settings.get("name") or architecture
-    shape = (name, tuple(classes), params.image_size, params.mean, params.std, 1.0)
+    shape = (name, names, params.image_size, params.mean, params.std, 1.0)
     return Model(*shape, make, open_device(device), source=clip, fit=fit, interpolation=interpolation)
 
 

@@ -62,7 +62,9 @@ class Answers(nn.Module):
                 f"the network returns {_describe(found)}, where logits [B, C] are needed: say which part they are, "
                 "with output=<key, attribute, position or function>"
             )
-        fits = self.admitted or len(found) == len(images)
+        if found.ndim == 0 and len(images) == 1:  # of a binary network that squeezes
+            found = found[None]
+        fits = found.ndim > 0 and (self.admitted or len(found) == len(images))
         if found.ndim == 1 and fits:
             found = found[:, None]
         if not found.is_floating_point():
@@ -72,8 +74,9 @@ class Answers(nn.Module):
                 "its argmax, or whatever makes them of logits"
             )
         if found.ndim != 2 or not fits or not found.shape[1]:
+            what = list(found.shape) if found.ndim else "one number"
             raise UserError(
-                f"the network returns {list(found.shape)} for {len(images)} images, where logits [{len(images)}, C] "
+                f"the network returns {what} for {len(images)} images, where logits [{len(images)}, C] "
                 "are needed: say how to get them, with output=<function>"
             )
         return found.float()

@@ -208,7 +208,7 @@ def _with_its_weights(name: str, network: nn.Module, model: Model) -> nn.Module 
 @torch.no_grad()
 def _alike(twin: nn.Module, network: nn.Module, model: Model) -> bool:
     noise = torch.randn(1, 3, model.image_size, model.image_size, generator=torch.Generator().manual_seed(0))
-    found, expected = twin.eval()(noise), network(noise.to(next(network.parameters()).device)).cpu()
+    found, expected = twin.eval()(noise), network(noise.to(next(network.parameters()))).to(noise)
     return found.shape == expected.shape and torch.allclose(found, expected, rtol=1e-3, atol=1e-4)
 
 

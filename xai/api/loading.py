@@ -50,7 +50,7 @@ def load(
         path = Path(path).expanduser()
         spec = files.read_spec(path)
         if spec is not None:
-            return _of_ours(path, spec, architecture, device, settings)
+            return _of_ours(path, spec, device, {"architecture": architecture, "classes": classes, **settings})
     if architecture is None:
         what = "give a path, or architecture=" if path is None else f"{path} says nothing of itself: give architecture="
         raise UserError(f"{what}<a name of timm, torchvision or open_clip, such as resnet18>")
@@ -62,7 +62,7 @@ def load(
     tensors = None if path is None else read_weights(path, what="checkpoint", require_finite=True).tensors
     if tensors is None:
         network = _published(architecture)
-        names = names or _published_names(network)
+        names = _published_names(network) if names is None else names
     else:
         network = _with_weights(architecture, tensors, f"checkpoint {path}")
     file = None if path is None else path.name
@@ -73,11 +73,8 @@ def load(
     )
 
 
-def _of_ours(
-    path: Path, spec: Spec, architecture: str | None, device: str | torch.device, settings: Mapping[str, Any]
-) -> Model:
-    given = sorted(settings) + (["architecture"] if architecture is not None else [])
-    if given:
+def _of_ours(path: Path, spec: Spec, device: str | torch.device, settings: Mapping[str, Any]) -> Model:
+    if given := sorted(name for name, value in settings.items() if value is not None):
         raise UserError(f"{path} says itself what it is: leave {', '.join(given)} out")
     if files.load(path).classifier is None:
         raise UserError(f"{path} is a {spec.kind} without the classifier that it explains: give the file of that")
@@ -171,11 +168,9 @@ def _head(network: nn.Module) -> str:
     return f"{linear[-1]}.weight"
 
 
-def _class_names(classes: Sequence[str] | str | Path | None) -> tuple[str, ...] | None:
-    if classes is None:
-        return None
-    if not isinstance(classes, (str, Path)):
-        return tuple(classes)
+def _class_names(classes: Sequence[str] | str | Path | None) -> Sequence[str] | None:
+    if classes is None or not isinstance(classes, (str, Path)):
+        return classes
     try:
         lines = read_text(Path(classes).expanduser()).splitlines()
     except (OSError, ValueError) as error:

@@ -1,7 +1,7 @@
 """A classifier that can be explained, and how any network becomes one."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from numbers import Integral
 from typing import Any
@@ -210,8 +210,8 @@ def _maker(
     """What makes the classifier that answers with patches removed, by the removal that is asked for, or its own."""
     if not plain and removal == "tokens":
         raise UserError(
-            f"removal='tokens' needs a plain vision transformer of timm, and {type(answers.network).__name__} is none, "
-            "or does more than one: use removal='mean'"
+            "removal='tokens' needs a plain vision transformer of timm, in float32, and "
+            f"{type(answers.network).__name__} is none, or does more than one: use removal='mean'"
         )
     own = Removal("tokens") if removal == "tokens" else Removal("pixels", str(removal))
     cells = _cells(grid, size)
@@ -238,12 +238,18 @@ class _Painted(PaintedClassifier):
 
 
 def _drops_tokens(network: nn.Module, mean: tuple[float, ...], std: tuple[float, ...], size: int) -> bool:
-    """Whether it is a vision transformer whose answers its blocks and its head give, fast or, under hooks, slowly."""
-    if not isinstance(network, VisionTransformer):
+    """Whether it is a vision transformer whose answers its blocks and its head give, fast or, under hooks, slowly.
+
+    Only one of float32 is, as the images are: another is painted, and asked in its own precision.
+    """
+    parameters = list(network.parameters())
+    if not isinstance(network, VisionTransformer) or any(each.dtype != torch.float32 for each in parameters):
         return False
+    device = parameters[0].device
+    image = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0)).to(device)
     try:
         with torch.no_grad():
-            MaskableVit(network, mean, std)(torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0)))
+            MaskableVit(network, mean, std).to(device)(image)
     except UserError:
         return False
     return True
@@ -253,14 +259,25 @@ def _names(classes: Sequence[str] | None, outputs: int) -> tuple[str, ...]:
     count = 2 if outputs == 1 else outputs
     if classes is None:
         return tuple(map(str, range(count)))
-    if isinstance(classes, (str, Set, Mapping)):
-        what = "one text" if isinstance(classes, str) else f"a {type(classes).__name__}"
-        raise UserError(f"classes={classes!r} is {what}: give a list of names, in the order of the outputs")
-    names = tuple(str(each) if isinstance(each, str) else each for each in classes)
+    names = class_names(classes)
     if len(names) != count:
         pair = ", of the class that a low logit is for and of the other" if outputs == 1 else ""
         raise UserError(f"{len(names)} classes for a network of {outputs} outputs: give {count} names{pair}")
-    if len(set(names)) != len(names) or not all(isinstance(each, str) and each for each in names):
+    return names
+
+
+def class_names(classes: Any) -> tuple[str, ...]:
+    """Names of classes, in the order of the outputs.
+
+    Raises:
+        UserError: They are in no order, are not text, or do not differ.
+    """
+    if isinstance(classes, (str, Set, Mapping)) or not isinstance(classes, Iterable):
+        what = "one text" if isinstance(classes, str) else f"a {type(classes).__name__}"
+        raise UserError(f"classes={classes!r} is {what}: give a list of names, in the order of the outputs")
+    given = list(classes)
+    names = tuple(str(each) for each in given if isinstance(each, str) and each)
+    if len(names) != len(given) or len(set(names)) != len(names):
         raise UserError("classes need names that differ: some are empty, no text, or come twice")
     return names
 

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from xai.core.errors import UserError
-from xai.data.images import read_image, side_of, to_rgb, to_tensor
+from xai.data.images import read_image, side_of, to_tensor, upright_rgb
 from xai.data.pictures import find_pictures
 
 _SHAPES = "pictures (PIL, or paths), uint8 [B, 3, H, W] or [B, H, W, 3], or floats of these shapes in [0, 1]"
@@ -88,7 +88,7 @@ def _picture(image: str | Path | Image.Image, size: int, crop: float, fit: str, 
 
 def _rgb(image: Image.Image) -> Image.Image:
     try:
-        return to_rgb(image)
+        return upright_rgb(image)
     except ValueError as error:
         raise UserError(f"a picture of mode {image.mode} cannot be read ({error}): convert it to RGB") from None
 

@@ -37,7 +37,7 @@ def read_image(path: str | os.PathLike[str]) -> Image.Image:
         UserError: the file is missing, no regular file, empty, broken, truncated, not a picture, without pixels, or of
             more than `MAX_PIXELS`, which its header says before anything is decoded.
     """
-    return _read(Path(path), lambda image: to_rgb(_upright(image)))
+    return _read(Path(path), upright_rgb)
 
 
 def read_labels(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
@@ -76,6 +76,11 @@ def _read(path: Path, convert: Callable[[Image.Image], T]) -> T:
     except Exception as error:  # decoders meet broken bytes with whatever error comes first
         why = " ".join(str(error).split())[:200] or type(error).__name__
         raise UserError(f"{path!s:.200} is broken or cut short ({why}); give a whole picture") from None
+
+
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """As `to_rgb`, turned as its EXIF notes say."""
+    return to_rgb(_upright(image))
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
