@@ -32,6 +32,7 @@ class Source:
 class Data:
     name: str
     source: Source
+    spec: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass

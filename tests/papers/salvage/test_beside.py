@@ -74,6 +74,12 @@ def test_on_a_probe_it_has_learned_from_the_data_set_itself(name: str, changes: 
     assert made(found).count("salvage") == (name == "salvage")
 
 
+def test_what_baselines_are_drawn_from_is_told_where_it_is_another_data_set(tmp_path: Path) -> None:
+    (row,), (case, _) = rows(["expected_gradients"], {}), study(tmp_path, []).cases[0]
+    made_from = [row.entry.prepare(each, row.params).made_from for each in (case, case.second, mosaic_of(case))]
+    assert [each.get("from") for each in made_from] == [None, None, DATA.spec]
+
+
 def test_a_prior_on_a_probe_belongs_to_the_case_that_it_was_learned_in(tmp_path: Path) -> None:
     (row,) = rows(["position_prior"], {"position_prior": {"of": "saliency"}})
     (first, _) = study(tmp_path, []).cases[0]

@@ -226,12 +226,13 @@ def check(context: Context, params: ExpectedGradientsParams) -> None:
 )
 def expected_gradients(context: Context, params: ExpectedGradientsParams) -> Prepared:
     """With images of the training split, drawn with the seed."""
+    data = context.learned_from
 
     def build() -> ExpectedGradients:
-        source = context.learned_from.source
+        source = data.source
         rows = subset(source, SPLIT, min(params.backgrounds, len(source.labels(SPLIT))), context.seed)
         images = load_images(source, SPLIT, rows, 0, context.model.image_size)
         return ExpectedGradients(context.network(), params, images.pixels)
 
-    other = {"from": context.learned_from.spec} if context.learned_in else {}
+    other = {} if data.spec == context.data.spec else {"from": data.spec}
     return Prepared({"name": "expected_gradients", **asdict(params), "seed": context.seed, **other}, build)
