@@ -20,6 +20,14 @@ def test_imputation_is_the_authors(share: float) -> None:
         torch.testing.assert_close(filled.float(), expected, rtol=1e-5, atol=1e-5)
 
 
+def test_imputation_is_as_good_under_mixed_precision() -> None:
+    images = torch.rand(2, 3, 11, 14, generator=torch.Generator().manual_seed(1))
+    removed = torch.rand(2, 11, 14, generator=torch.Generator().manual_seed(2)) < 0.6
+    with torch.autocast("cpu", torch.bfloat16):
+        found = impute(images, removed)
+    assert torch.equal(found, impute(images, removed))
+
+
 def test_without_anything_left_it_is_the_mean_colour_and_with_everything_the_image() -> None:
     images = torch.rand(1, 3, 6, 6)
     nothing = impute(images, torch.ones(1, 6, 6, dtype=torch.bool))

@@ -47,6 +47,7 @@ class RoadParams:
     needs=("maps", "network"),
     params=RoadParams,
     passes=lambda params, players: 2 * len(params.shares),
+    revision=1,
 )
 @torch.no_grad()
 def remove_and_debias(block: Measured, params: RoadParams) -> dict[str, Tensor]:

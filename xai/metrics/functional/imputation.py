@@ -51,7 +51,9 @@ def _around(images: Tensor) -> Tensor:
     """The weighted sum of what is around each pixel, [N, C, H, W]."""
     kernel = torch.tensor(_WEIGHTS, dtype=images.dtype, device=images.device)
     flat = images.flatten(0, 1)[:, None]
-    return F.conv2d(flat, kernel[None, None], padding=1).reshape(images.shape)
+    # In half precision no equation would be solved to its tolerance.
+    with torch.autocast(images.device.type, enabled=False):
+        return F.conv2d(flat, kernel[None, None], padding=1).reshape(images.shape)
 
 
 def _coarse_to_fine(images: Tensor, hole: Tensor) -> Tensor:
