@@ -21,6 +21,7 @@ import xai
 from xai import cli
 from xai.core.composing import CONF
 from xai.core.errors import UserError
+from xai.models.families import open_model
 from xai.models.named import NamedParams, named_settings
 from xai.report.album import FOLDER, LIST
 from xai.tasks import compare
@@ -326,6 +327,12 @@ def test_few_pictures_are_compared_quickly_unless_it_is_said_otherwise() -> None
     )
     with pytest.raises(UserError, match="effort=fast"):
         settled(3, effort="fast")
+
+
+def test_a_size_that_no_patches_divide_is_refused_with_one_that_is_fine() -> None:
+    with pytest.raises(UserError, match=r"one patch of image_size=331, .*: use image_size=329$"):
+        open_model(named_settings("nasnetalarge", {}))
+    assert open_model(named_settings("nasnetalarge", {"image_size": 329})).grid == 7
 
 
 @pytest.mark.parametrize(

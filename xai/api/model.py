@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from xai.api.door import Answers, Output, admit
 from xai.api.pixels import as_pixels
 from xai.core.errors import UserError, check_finite
+from xai.models.families import divided
 from xai.models.maskable import MaskableClassifier, PaintedClassifier, Removal, class_logits
 from xai.models.named import default_cells, of_config
 from xai.models.timm_vit import MaskableVit
@@ -158,7 +159,7 @@ def wrap(
         std: Channel deviations.
         image_size: Side of its images; None takes timm's, else 224.
         grid: Patches down and across (or along both sides) that are removed as wholes, where the network has none of
-            its own; None: 7 x 7, or the nearest that divides the image.
+            its own; None: 7 x 7, or the nearest that divides the image; if none does, it is refused.
         classes: Names of its classes; None numbers them.
         crop: Share of a picture's short side that it sees; None takes timm's, else 1.
         fit: `crop` resizes a picture's short side and cuts out the middle, `squash` resizes both; None takes timm's.
@@ -215,6 +216,11 @@ def _maker(
         )
     own = Removal("tokens") if removal == "tokens" else Removal("pixels", str(removal))
     cells = _cells(grid, size)
+    if not plain and grid is None and cells == (1, 1):
+        raise UserError(
+            f"images of {size} x {size} px cannot be cut into equal patches: say image_size={divided(size)}, if the "
+            "network takes that, else grid=1 (the image is one patch, and only maps of pixels mean something)"
+        )
     if not plain and (size % cells[0] or size % cells[1]):
         raise UserError(f"grid={cells} does not divide images of {size} x {size} px: give one that does")
     network: Any = answers.network

@@ -38,6 +38,13 @@ Means = Annotated[tuple[Annotated[float, Field(ge=-100, le=100)], ...], Field(mi
 Deviations = Annotated[tuple[Annotated[float, Field(gt=0, le=100)], ...], Field(min_length=3, max_length=3)]
 
 _MOST_PATCHES = 2**16
+CELLS = 7
+"""Patches along a side, where nobody says how many."""
+
+
+def divided(side: int) -> int:
+    """The side nearest to this that so many patches divide."""
+    return max(1, round(side / CELLS)) * CELLS
 
 
 @settings
@@ -60,20 +67,17 @@ class Geometry:
 
     def __post_init__(self) -> None:
         """Refuse patches that do not cover the image, a single one, and more than anybody asks for."""
-        if self.image_size % self.patch_size:
-            divisors = [size for size in range(1, self.image_size) if self.image_size % size == 0] or [1]
-            nearest = min(divisors, key=lambda size: abs(size - self.patch_size))
-            fitting = round(self.image_size / self.patch_size) * self.patch_size
-            wider = f", or image_size={fitting}" if fitting > self.patch_size else ""
-            raise FieldError(
-                "patch_size", f"does not divide image_size={self.image_size}: use patch_size={nearest}{wider}"
-            )
-        if self.image_size == self.patch_size:
-            raise FieldError(
-                "patch_size",
-                f"makes one patch of image_size={self.image_size}, and an explanation compares patches: use "
-                f"{self.image_size // 2} at most",
-            )
+        side, patch = self.image_size, self.patch_size
+        if side % patch or side == patch:
+            divisors = [each for each in range(2, side) if side % each == 0 and (side // each) ** 2 <= _MOST_PATCHES]
+            advice = [f"patch_size={each}" for each in sorted(divisors, key=lambda size: abs(size - patch))[:1]]
+            fitting = round(side / patch) * patch
+            if fitting > patch or not advice:
+                advice.append(f"image_size={fitting if fitting > patch else divided(side)}")
+            fault = f"makes one patch of image_size={side}, and an explanation compares patches"
+            if side % patch:
+                fault = f"does not divide image_size={side}"
+            raise FieldError("patch_size", f"{fault}: use {', or '.join(advice)}")
         if self.grid**2 > _MOST_PATCHES:
             raise FieldError("patch_size", f"cuts an image into more than {_MOST_PATCHES} patches: use larger ones")
 

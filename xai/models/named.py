@@ -13,12 +13,11 @@ from pydantic import Field
 
 from xai.core.settings import FieldError, settings, unknown
 from xai.data.images import crop_of, side_of
-from xai.models.families import Geometry, Text, register
+from xai.models.families import CELLS, Geometry, Text, register
 from xai.models.weights import read_weights, without_prefix
 
 _IMAGENET: dict[str, Any] = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225), "crop": 0.875}
 """How photographs are seen where the library publishes no weights that say it."""
-_CELLS = 7
 
 
 @register(
@@ -62,7 +61,7 @@ def named_settings(architecture: Any, given: Mapping[str, Any], checkpoint: Path
         return _of_clip(architecture, given)
     found = {"image_size": 224, **_published(str(architecture), checkpoint)}
     size = given.get("image_size", found["image_size"])
-    cells = default_cells(size) if isinstance(size, int) and size > 0 else _CELLS
+    cells = default_cells(size) if isinstance(size, int) and size > 0 else CELLS
     shape = {"image_size": size, "patch_size": size // cells if isinstance(size, int) else size}
     return {"family": "named", "name": architecture, **found, **shape, **given, "architecture": architecture}
 
@@ -125,7 +124,7 @@ def _of_clip(architecture: str, given: Mapping[str, Any]) -> dict[str, Any]:
 
 def default_cells(size: int) -> int:
     """The number of patches nearest to seven that divides a side of so many pixels."""
-    return min((n for n in range(1, size + 1) if size % n == 0), key=lambda n: (abs(n - _CELLS), -n))
+    return min((n for n in range(1, size + 1) if size % n == 0), key=lambda n: (abs(n - CELLS), -n))
 
 
 def unknown_architecture(name: str) -> str:
