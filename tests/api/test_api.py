@@ -12,6 +12,7 @@ import timm
 import torch
 import torchvision
 from PIL import Image
+from torch import Tensor
 
 import xai
 from tests.api.networks import MEAN, SIZE, STD, Plain, images, vit
@@ -22,6 +23,24 @@ from xai.models.spec import describe
 from xai.models.vit import SmallVit, VitParams
 
 SHORT = {"epochs": 1, "batch_size": 4, "learning_rate": 1e-4, "weight_decay": 0.05, "warmup": 0.1, "clip": 1.0}
+
+
+class Brightness:
+    """An explainer of somebody's own."""
+
+    def attribute(self, pixels: Tensor, targets: Tensor) -> Tensor:
+        return pixels.mean(1)
+
+
+class Fails(Brightness):
+    def attribute(self, pixels: Tensor, targets: Tensor) -> Tensor:
+        raise KeyError("boo")
+
+
+class Frozen(Plain):
+    def forward(self, pixels: Tensor) -> Any:
+        with torch.no_grad():
+            return super().forward(pixels)
 
 
 @pytest.fixture(scope="module")
@@ -159,6 +178,22 @@ def test_what_cannot_be_measured_is_said(model: Any) -> None:
         xai.compare(model, images(), explainers=["random"], settings={"saliency": {}}, metrics=["deletion"])
 
 
+@pytest.mark.parametrize(
+    ("network", "said"),
+    [(Frozen, "needs gradients"), (lambda: torch.jit.script(Plain().eval()), "of a scripted module")],
+    ids=["no_grad", "scripted"],
+)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_what_fails_on_a_network_is_left_out_and_the_rest_compared(network: Any, said: str) -> None:
+    fragile = xai.wrap(network(), mean=MEAN, std=STD, image_size=SIZE, grid=(4, 4))
+    frame = xai.compare(fragile, images(1), metrics=["deletion"])
+    assert {"rise", "random"} <= set(frame.explainer)
+    assert "grad_cam on" in frame.attrs["left_out"]["grad_cam"]
+    listed = xai.explainers(fragile)
+    assert said in listed.loc["grad_cam", "why_not"]
+    assert listed.loc["rise", "fits"]
+
+
 def test_explainers_are_compared_under_names_of_ones_own(model: Any) -> None:
     few = xai.explainer(model, "rise", masks=4)
     asked = {"few": few, "rise": {"masks": 6}, "plain": "random"}
@@ -176,6 +211,11 @@ def test_explainers_are_compared_under_names_of_ones_own(model: Any) -> None:
         ({"explainers": ["random", "random"]}, "give each a name of its own"),
         ({"explainers": {"rise": {"mask": 5}}}, "did you mean masks"),
         ({"explainers": {"mine": None}}, "mine"),
+        ({"explainers": {"few": "rise"}, "settings": {"few": {"mask": 5}}}, "did you mean masks"),
+        ({"explainers": {"few": "rise"}, "settings": {"rise": {"masks": 5}}}, "not among the explainers"),
+        ({"explainers": Brightness(), "settings": {"Brightness": {"masks": 5}}}, "is ready made"),
+        ({"explainers": {"mine": Brightness()}, "settings": {"mine": {"masks": 5}}}, "is ready made"),
+        ({"explainers": ["random", Fails()]}, "Fails on Plain failed (KeyError: 'boo')"),
         ({"explainers": "RISE"}, "did you mean rise"),
         ({"metrics": []}, "names none"),
         ({"metrics": None}, "names none"),

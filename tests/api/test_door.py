@@ -88,6 +88,7 @@ def test_a_transformer_is_looked_at_where_it_is() -> None:
         (Returns(lambda logits: {"logits": logits}), {}, "dict of logits"),
         (Returns(lambda logits: {"logits": logits}), {"output": "scores"}, "scores"),
         (Returns(lambda logits: logits[:, :, None]), {}, r"3, 1"),
+        (Plain(), {"grid": None, "image_size": 37}, "say image_size=35"),
         (Returns(lambda logits: logits.softmax(1)), {}, "probabilities=True"),
         (Returns(lambda logits: logits * float("nan")), {}, "NaN"),
         (Returns(lambda logits: logits.argmax(1)), {}, "int64 numbers"),
@@ -281,15 +282,17 @@ def test_maps_that_are_not_finite_are_not_drawn_and_one_alone_is() -> None:
         xai.show(images(1), torch.full((1, 4, 4), torch.inf))
 
 
-def test_a_head_that_says_nothing_yet_gives_logits() -> None:
-    assert wrapped(Returns(torch.zeros_like)).predict(images()).unique() == pytest.approx(1 / 3)
-
-
 def test_logits_between_0_and_1_are_logits_where_it_is_said() -> None:
     form = Returns(lambda logits: logits.sigmoid(), outputs=1)
     assert wrapped(form, probabilities=False).predict(images()).shape == (2, 2)
     positive = Plain(outputs=1).eval()(normalised(images()))[:, 0].sigmoid()
     torch.testing.assert_close(wrapped(form, probabilities=True).predict(images())[:, 1], positive)
+
+
+@pytest.mark.parametrize("share", [0.0, 1e-4, 0.4])
+def test_answers_that_no_image_changes_are_not_taken_for_sigmoids(share: float) -> None:
+    network = Returns(lambda logits: 0 * logits + share)
+    torch.testing.assert_close(wrapped(network).predict(images()), torch.full((2, 3), 1 / 3))
 
 
 def test_a_network_without_gradients_says_so() -> None:

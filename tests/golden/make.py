@@ -287,7 +287,8 @@ def _open_ranking(overrides: list[str], store: Path) -> StudyWithShortcut:
 
 def _measured(study: Study) -> dict[str, Measurement]:
     """By the name of the row."""
-    return {row.name: study._measuring(case, row)() for case, row in study._pairs}
+    found = {row.name: study.measuring(case, row)() for case, row in study._pairs}
+    return {name: each for name, each in found.items() if each is not None}
 
 
 def _pixels(case: Case, maps: Maps) -> Tensor:

@@ -56,15 +56,19 @@ def load_clip(
     names = () if classes is None else class_names(classes)
     if not names:
         raise UserError(f"{architecture} tells apart what it is told: give classes=[...], the names of them")
+    if len(names) < 2:
+        raise UserError(f"classes={list(names)} leaves nothing to tell apart: give two names at least")
     if spare := sorted(set(settings) - set(_OWN)):
         raise UserError(f"a CLIP takes no {', '.join(spare)}: leave it out; it has {', '.join(_OWN)}")
+    templates = settings.get("templates") or DEFAULT_PROMPTS
+    if isinstance(templates, str) or not all(isinstance(each, str) and "{}" in each for each in templates):
+        raise UserError(f"templates={templates!r} must be a list of captions with {{}} where the name of a class goes")
     params = _params(path, architecture, settings)
     mode = params.published.get("resize_mode") or "shortest"
     fit = settings.get("fit") or {"shortest": "crop", "longest": "border"}.get(mode, mode)
     interpolation = settings.get("interpolation") or params.published.get("interpolation") or "bicubic"
     check_resizing(fit, interpolation)
     clip = load_base(params, read_base_weights(params, base_weights_file(params)))
-    templates = settings.get("templates", DEFAULT_PROMPTS)
     head = class_embeddings(clip, build_tokenizer(params), names, templates)
     asked = settings.get("removal", "mean")
     own = Removal("tokens") if asked == "tokens" else Removal("pixels", str(asked))

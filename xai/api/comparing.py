@@ -1,7 +1,7 @@
 """Which explainer to trust: several of them, several metrics, one frame. And what there is of both."""
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -9,15 +9,16 @@ import pandas as pd
 import torch
 
 from xai.api.case import InMemory, case_of, explained_by, row_of, workplace
+from xai.api.door import lacking, one_line
 from xai.api.model import Model, check_model
 from xai.core.composing import choices, shipped
 from xai.core.errors import UserError
 from xai.explainers import registry as explainer_registry
 from xai.explainers.registry import Row, refusal
 from xai.metrics import registry as metric_registry
-from xai.study.case import check_judge
+from xai.study.case import Case, check_judge
 from xai.study.effort import is_quick, lighter
-from xai.study.frame import Frames
+from xai.study.frame import Frames, Measurement
 from xai.study.params import open_metrics
 from xai.study.study import Study
 
@@ -86,9 +87,29 @@ def compare(
         targets = "predicted" if known is None else "label"
         case = case_of(runtime, model, InMemory(model.classes, pixels, known), targets=targets, block=block, seed=seed)
         case = replace(case, judge=None if judge is None else explained_by(judge))
-        study = Study(rows, [(case, chosen)], reference=against, strict=explainers is not None)
+        study = _Careful(rows, [(case, chosen)], reference=against, strict=explainers is not None)
         found = study.run()
     return _frame(found, study.unfit, wanted)
+
+
+class _Careful(Study):
+    """A study of a stranger's network: what fails on it is told in a line, and left out where nobody named it."""
+
+    def measuring(self, case: Case, row: Row) -> Callable[[], Measurement | None]:
+        """As a study does it."""
+        measure = super().measuring(case, row)
+
+        def carefully() -> Measurement | None:
+            try:
+                with one_line(f"{row.name} on {case.model.name}"):
+                    return measure()
+            except UserError as error:
+                if self.strict:
+                    raise
+                self.unfit[row.name] = str(error)
+                return None
+
+        return carefully
 
 
 def _check_judge(model: Model, judge: Model) -> None:
@@ -109,11 +130,10 @@ def _listed(values: Any) -> list[Any]:
 
 
 def _rows(model: Model, asked: Any, ours: Mapping[str, Any], settings: Mapping[str, Mapping[str, Any]]) -> list[Row]:
-    own = {**ours["explainers"], **settings}
     names = _listed(ours["rows"] if asked is None else asked)
     if not names:
         raise UserError("explainers is empty: name some, or leave it out")
-    rows = [_row(model, each, asked[each] if isinstance(asked, Mapping) else None, own) for each in names]
+    rows = [_row(model, each, asked[each] if isinstance(asked, Mapping) else None, ours, settings) for each in names]
     if twice := {row.name for row in rows if sum(row.name == each.name for each in rows) > 1}:
         raise UserError(f"{min(twice)} is there twice: give each a name of its own, explainers={{name: explainer}}")
     spare = sorted(set(settings) - {row.name for row in rows})
@@ -122,12 +142,21 @@ def _rows(model: Model, asked: Any, ours: Mapping[str, Any], settings: Mapping[s
     return rows
 
 
-def _row(model: Model, name: Any, given: Any, own: Mapping[str, Mapping[str, Any]]) -> Row:
-    """A row of an explainer's name or of one that is made, by itself or `given` with settings or under a name."""
-    if given is None or isinstance(given, Mapping):
-        return row_of(name, {**own.get(name, {}), **(given or {})} if isinstance(name, str) else {}, model.fitted)
-    row = row_of(given, own.get(given, {}) if isinstance(given, str) else {}, model.fitted)
-    return replace(row, name=str(name), label=str(name))
+def _row(
+    model: Model, name: Any, given: Any, ours: Mapping[str, Any], settings: Mapping[str, Mapping[str, Any]]
+) -> Row:
+    """A row of an explainer's name or of one that is made, by itself or `given` with settings or under a name.
+
+    `settings` are by the name of the row, and those of ours by the explainer's.
+    """
+    alone = given is None or isinstance(given, Mapping)
+    explainer = name if alone else given
+    called = name if isinstance(name, str) else row_of(explainer, {}, model.fitted).name
+    own = ours["explainers"].get(explainer, {}) if isinstance(explainer, str) and explainer not in model.fitted else {}
+    row = row_of(
+        explainer, {**own, **settings.get(called, {}), **(given if isinstance(given, Mapping) else {})}, model.fitted
+    )
+    return row if alone else replace(row, name=str(name), label=str(name))
 
 
 def _of_metrics(wanted: set[str], ours: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
@@ -170,9 +199,11 @@ def explainers(model: Model | None = None) -> pd.DataFrame:
     lines = []
     names = sorted({*explainer_registry.names(), *(model.fitted if model else ())})
     with workplace(torch.device("cpu")) as runtime:
-        case = None
+        case, absent = None, {}
         if model is not None:
-            blank = torch.full((1, 3, model.image_size, model.image_size), 0.5)
+            with torch.inference_mode(False):  # in which nothing can have gradients
+                blank = torch.full((1, 3, model.image_size, model.image_size), 0.5)
+                absent = lacking(model.network(), blank)
             case = case_of(runtime, model, InMemory(model.classes, blank))
         for name in names:
             reason: str | None
@@ -184,6 +215,7 @@ def explainers(model: Model | None = None) -> pd.DataFrame:
                 row = row_of(name, {}, model.fitted if model else {})
                 info = row.entry.info
                 reason = None if case is None else refusal(row.entry, row.params, case)
+                reason = reason or next((absent[need] for need in sorted(info.needs) if need in absent), None)
             line = {"name": name, "label": info.label, "kind": info.kind, "about": info.about}
             line["class_specific"] = info.class_specific
             lines.append(line if model is None else {**line, "fits": reason is None, "why_not": reason or ""})

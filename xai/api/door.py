@@ -10,10 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from xai.core.errors import UserError, check_finite
+from xai.core.errors import Busy, UserError, check_finite
 
 Output = str | int | Callable[[Any], Tensor] | None
 _PROBES = 3
+_NO_GRADIENTS = (
+    "needs gradients, and the network gives none (torch.no_grad in its forward?): choose an explainer that asks for "
+    "none, such as rise"
+)
 
 
 class Answers(nn.Module):
@@ -181,8 +185,8 @@ def _check_answers(answers: Answers, images: Tensor, found: Tensor) -> None:
             f"probabilities=True, and the network returns numbers from {low:.3g} to {high:.3g} that are "
             "none: leave it out"
         )
-    # Logits may lie between 0 and 1 by chance, but not those of images a hundred times as bright.
-    if answers.probabilities is None and shares and found.any() and _stays_within(answers, 100 * images):
+    sums = whole and found.shape[1] > 1
+    if answers.probabilities is None and shares and _stays_within(answers, images, found, constant=sums):
         if not whole:
             raise UserError(
                 "the network returns numbers between 0 and 1 that do not add up to 1 (sigmoids of several labels?): "
@@ -199,9 +203,16 @@ def _check_answers(answers: Answers, images: Tensor, found: Tensor) -> None:
         )
 
 
-def _stays_within(answers: Answers, images: Tensor) -> bool:
-    found = answers.outputs(images)
-    return bool(((found >= 0) & (found <= 1)).all())
+def _stays_within(answers: Answers, images: Tensor, found: Tensor, *, constant: bool) -> bool:
+    """Whether answers between 0 and 1 are no logits, which may lie there by chance.
+
+    Those of images a hundred times as bright do not; but where no image changes anything, as before a training, that
+    says nothing, and it is so if `constant` says so.
+    """
+    bright = answers.outputs(100 * images)
+    if _alike(bright, found) and _alike(found, found[:1].expand_as(found)):
+        return constant
+    return bool(((bright >= 0) & (bright <= 1)).all())
 
 
 def _alike(found: Tensor, expected: Tensor, scale: float | None = None) -> bool:
@@ -215,15 +226,24 @@ def one_line(what: str) -> Iterator[None]:
     """Tell whatever a stranger's code raises in one line."""
     try:
         yield
-    except UserError:
+    except (UserError, Busy):
         raise
     except Exception as error:
         if "does not require grad" in str(error):
-            raise UserError(
-                f"{what} needs gradients, and the network gives none (torch.no_grad in its forward?): choose an "
-                "explainer that asks for none, such as rise"
-            ) from error
+            raise UserError(f"{what} {_NO_GRADIENTS}") from error
         raise UserError(f"{what} failed ({type(error).__name__}: {' '.join(str(error).split())[:160]})") from error
+
+
+def lacking(network: nn.Module, image: Tensor) -> dict[str, str]:
+    """By what explainers need (`gradients`, `features`), why a network of images [1, 3, H, W] has none."""
+    found = {}
+    if any(isinstance(each, torch.jit.ScriptModule) for each in network.modules()):
+        found["features"] = "needs what layers return, and of a scripted module nobody can watch them"
+    device = next(network.parameters(), image).device
+    with torch.enable_grad():
+        if not network(image.to(device, copy=True).requires_grad_()).requires_grad:
+            found["gradients"] = _NO_GRADIENTS
+    return found
 
 
 def _part(found: Any, output: Output) -> Any:

@@ -69,7 +69,9 @@ class Study:
         """
         self._leave_out()
         start = time.perf_counter()
-        found = together([self._measuring(case, row) for case, row in self._pairs], self._store)
+        tasks = [self.measuring(case, row) for case, row in self._pairs]
+        found = [each for each in together(tasks, self._store) if each is not None]
+        self._check_left()
         seconds = time.perf_counter() - start
         if seconds >= _WORTH_A_LINE:
             case = self.cases[0][0]
@@ -91,6 +93,10 @@ class Study:
                 raise UserError(f"rows: {row.name}: {reason}")
             if reason is not None:
                 self.unfit[row.name] = reason
+        self._check_left()
+
+    def _check_left(self) -> None:
+        """Refuse to go on without any row."""
         if not self.measured_rows:
             first = self.rows[0].name
             raise UserError(f"none of the explainers fits: {first}: {self.unfit[first]}")
@@ -103,7 +109,8 @@ class Study:
     def _store(self) -> Callable[[], AbstractContextManager[None]]:
         return self.cases[0][0].runtime.store.impatient
 
-    def _measuring(self, case: Case, row: Row) -> Callable[[], Measurement]:
+    def measuring(self, case: Case, row: Row) -> Callable[[], Measurement | None]:
+        """What measures a row on a case; where it gives None, it has told in `unfit` why."""
         chosen = next(metrics for each, metrics in self.cases if each is case)
 
         def measure() -> Measurement:
