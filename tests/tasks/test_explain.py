@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -279,6 +280,17 @@ def test_a_file_may_have_any_name(
     for line in lines:
         assert all((output / name).is_file() and not name.startswith(("-", ".")) for name in line["files"].values())
     assert {path.parent for path in output.rglob("*")} == {output}
+
+
+def test_classes_whose_names_differ_have_files_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("xai.tasks.explain.to_bytes", lambda figure: b"drawn")
+    picture = tmp_path / "a.png"
+    for target, value in (("<50", 1.0), (">50", 2.0), ("<50", 3.0), (">50", 4.0)):
+        writer = Writer(tmp_path, "rise", {}, [], [picture])
+        writer.add(picture, Explained(torch.rand(3, 8, 8), torch.full((2, 2), value), target, target, 0.5, ()))
+        writer.end()
+    lines = json.loads((tmp_path / "predictions.json").read_text(encoding="utf-8"))
+    assert {line["explained"]: np.load(tmp_path / line["files"]["map"]).max() for line in lines} == {"<50": 3, ">50": 4}
 
 
 VIT = "vit_tiny_patch16_224"

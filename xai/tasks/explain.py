@@ -178,7 +178,7 @@ class Writer:
         """Write the files of a picture."""
         place = str(picture.resolve())
         stem = self._stems[place]
-        name = f"{stem}.{_short(self._explainer, 40)}.{_short(found.target, 60)}"
+        name = self._name(stem, found.target)
         maps, files = _maps(found), {"heat_map": f"{name}.png"}
         self._write(f"{name}.png", to_bytes(sheets(_gallery([found], []), inches=_INCHES)[0]))
         for kind, values in zip(("map", "refined"), maps.values(), strict=False):
@@ -224,6 +224,13 @@ class Writer:
         for name in (self._lines[0]["files"]["heat_map"], *sheet) if len(self._found) == 1 else sheet:
             console.print(f"heat map: [bold]{shown(self._output / name)}[/]", highlight=False, soft_wrap=True)
         console.print(f"maps and predictions: [bold]{shown(self._output)}[/]", highlight=False, soft_wrap=True)
+
+    def _name(self, stem: str, target: str) -> str:
+        """How the files of a map are called, with a number of its own where another class is called so."""
+        name, own = f"{stem}.{_short(self._explainer, 40)}.{_short(target, 60)}", (self._explainer, target)
+        of = {line["files"]["heat_map"]: (line.get("explainer"), line.get("explained")) for line in self._before}
+        taken = any(heat_map.lower() == f"{name}.png".lower() and each != own for heat_map, each in of.items())
+        return f"{name}-{hashlib.sha256(repr(own).encode()).hexdigest()[:10]}" if taken else name
 
     def _write(self, name: str, content: bytes) -> None:
         write_atomically(self._output / name, content)
