@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from xai.models.maskable import exact
+
 _WEIGHTS = ((1 / 12, 1 / 6, 1 / 12), (1 / 6, 0.0, 1 / 6), (1 / 12, 1 / 6, 1 / 12))
 """Of the eight neighbours; where the image ends, the others share what is missing."""
 _MOST_STEPS = 1000
@@ -52,7 +54,7 @@ def _around(images: Tensor) -> Tensor:
     kernel = torch.tensor(_WEIGHTS, dtype=images.dtype, device=images.device)
     flat = images.flatten(0, 1)[:, None]
     # In half precision no equation would be solved to its tolerance.
-    with torch.autocast(images.device.type, enabled=False):
+    with exact(images):
         return F.conv2d(flat, kernel[None, None], padding=1).reshape(images.shape)
 
 
