@@ -66,6 +66,8 @@ def _asked(params: LearnedParams) -> dict[str, Any]:
     values = asdict(params)
     if not values.get("anchored", True):
         del values["anchored"]
+    if values.get("anchored") and values["temperature"] != 1:
+        values["anchor"] = "temperature"  # it was not heeded before
     if isinstance(params, VitShapleyParams) and params.sampling in ("paired", "shapley_kernel"):
         del values["weighted"]
         if params.sampling == "paired":

@@ -1,9 +1,7 @@
 """The networks of a SALVAGE experiment as artifacts: classifier, surrogate, explainers; each trained once."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,7 +9,6 @@ from pytorch_lightning import LightningModule
 
 from xai.classifiers.learned import LearningStages
 from xai.classifiers.params import SalvageParams, VitShapleyParams
-from xai.core.store import Artifact
 from xai.data.registry import load_images
 from xai.methods.salvage import Salvage, log_predictions
 from xai.methods.vit_shapley import VitShapley
@@ -38,11 +35,6 @@ class VitStages(LearningStages):
     def surrogate_removal(self) -> Removal:
         """A transformer is never shown the token of a patch that is removed."""
         return Removal("tokens")
-
-    def get(self, kind: str, spec: dict[str, Any], make: Callable[[Path], None]) -> Artifact:
-        """As of all networks; an anchor of before it heeded the temperature belongs to another one."""
-        heeds = {"anchor": "temperature"} if spec.get("anchored") and spec["temperature"] != 1 else {}
-        return super().get(kind, {**spec, **heeds}, make)
 
     def _student(self) -> MaskableClassifier:
         return self.network("classifier")
