@@ -8,6 +8,7 @@ import torch
 
 import xai
 from tests.api.networks import MEAN, SIZE, STD, Plain, images, normalised
+from xai.api.case import workplace
 from xai.core.errors import UserError
 from xai.explainers import registry
 from xai.explainers.controls.position_prior import SameMap
@@ -32,6 +33,15 @@ def test_ours_are_called_by_captums_names(model: Any, name: str) -> None:
         made.attribute(target=TARGETS)
     with pytest.raises(TypeError, match="either targets or target"):
         made.attribute(images(), TARGETS, target=TARGETS)
+    for target, said in ((-1, "target -1"), (3, "target 3"), (torch.tensor([0, 1, 2]), "3 targets for 2 images")):
+        with pytest.raises(UserError, match=said):
+            made.attribute(images(), target)
+
+
+@pytest.mark.parametrize("name", ["cpu", "cuda:1", "mps", "xpu:0"])
+def test_what_is_asked_is_done_on_the_models_device(name: str) -> None:
+    with workplace(torch.device(name)) as runtime:
+        assert runtime.trainer.device == torch.device(name)
 
 
 def test_so_is_every_explainer_there_is() -> None:

@@ -18,7 +18,7 @@ from xai.core.common import TrainerParams
 from xai.core.composing import choices
 from xai.core.errors import UserError, check_finite
 from xai.core.runtime import Runtime
-from xai.core.settings import unknown
+from xai.core.settings import settings, unknown
 from xai.core.store import Store
 from xai.data.catalogue import OpenData
 from xai.data.registry import Images
@@ -66,11 +66,28 @@ class InMemory:
         return OpenData("images", {"name": "images"}, self)
 
 
+@settings
+class _OnOne(TrainerParams):
+    """Where a model is: on one device, of any kind.
+
+    Args:
+        place: Its name, such as `cuda:1`.
+    """
+
+    place: str = "cpu"
+
+    @property
+    def device(self) -> torch.device:
+        """That one."""
+        return torch.device(self.place)
+
+
 @contextmanager
 def workplace(device: torch.device) -> Iterator[Runtime]:
-    """A runtime whose store is gone afterwards."""
+    """A runtime on a device, whose store is gone afterwards."""
+    place = "cpu" if device.type == "cpu" else str(device)  # of processors there is one, whatever its number
     with tempfile.TemporaryDirectory(prefix="xai-") as folder:
-        yield Runtime(Store(Path(folder)), TrainerParams("cpu" if device.type == "cpu" else "auto"))
+        yield Runtime(Store(Path(folder)), _OnOne(place=place))
 
 
 def case_of(

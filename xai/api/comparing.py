@@ -86,7 +86,7 @@ def compare(
     with workplace(model.device) as runtime:
         targets = "predicted" if known is None else "label"
         case = case_of(runtime, model, InMemory(model.classes, pixels, known), targets=targets, block=block, seed=seed)
-        case = replace(case, judge=None if judge is None else explained_by(judge))
+        case = replace(case, judge=None if judge is None else explained_by(replace(judge, device=model.device)))
         study = _Careful(rows, [(case, chosen)], reference=against, strict=explainers is not None)
         found = study.run()
     return _frame(found, study.unfit, wanted)
@@ -198,7 +198,7 @@ def explainers(model: Model | None = None) -> pd.DataFrame:
         check_model(model)
     lines = []
     names = sorted({*explainer_registry.names(), *(model.fitted if model else ())})
-    with workplace(torch.device("cpu")) as runtime:
+    with workplace(torch.device("cpu") if model is None else model.device) as runtime:
         case, absent = None, {}
         if model is not None:
             with torch.inference_mode(False):  # in which nothing can have gradients

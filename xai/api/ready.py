@@ -52,12 +52,17 @@ class Ready:
 
     @captum_names
     def attribute(self, images: Tensor, targets: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Maps [B, h, w] of images [B, 3, H, W] in [0, 1] for the classes `targets` [B].
+        """Maps [B, h, w] of images [B, 3, H, W] in [0, 1] for the classes `targets` [B], on the images' device.
 
         Captum's names will do as well: `attribute(inputs, target=3)`.
+
+        Raises:
+            UserError: There are no such classes, or another number of them than of images.
         """
         draws = generator or torch.Generator().manual_seed(0)
-        return self.maps(Block(images, targets, None, None, torch.arange(len(images)), draws))
+        own, chosen = self.model.device, self.model.targets(targets, images)
+        found = self.maps(Block(images.to(own), chosen.to(own), None, None, torch.arange(len(images)), draws))
+        return found.to(images.device)
 
     def maps(self, block: Block) -> Tensor:
         """Maps [B, h, w] of a block; UserError: it makes none."""
@@ -77,9 +82,8 @@ class Ready:
         _check_weights(self, model)
         own = self.model
         by = (own.mean, own.std) if self.normalised else None
-        pixels = as_pixels(np.asarray(inputs), own.image_size, normalised=by, margin=_NOISE).to(own.device)
-        chosen = self.model.targets(np.asarray(targets), pixels).to(self.model.device)
-        maps = self.attribute(pixels, chosen).detach().float().cpu()
+        pixels = as_pixels(np.asarray(inputs), own.image_size, normalised=by, margin=_NOISE)
+        maps = self.attribute(pixels, own.targets(np.asarray(targets), pixels)).detach().float()
         found: np.ndarray[Any, Any] = enlarge_map(maps, tuple(pixels.shape[-2:]))[:, None].numpy()  # type: ignore[arg-type]
         return found
 

@@ -207,7 +207,7 @@ def _train(
     with _quiet_lightning():
         engine = pl.Trainer(
             **where,
-            accelerator="gpu" if plan.trainer.device.type == "cuda" else "cpu",
+            accelerator={"cuda": "gpu"}.get(plan.trainer.device.type, plan.trainer.device.type),
             max_epochs=plan.params.epochs or -1,
             max_steps=plan.params.steps or -1,
             precision=plan.trainer.precision,
