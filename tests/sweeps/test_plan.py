@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import hydra
 import pytest
@@ -12,6 +13,7 @@ from xai.data.catalogue import fill, open_data
 from xai.data.facts import FACTS, counts, state
 from xai.data.registry import SPLITS, names
 from xai.papers.plans import passes_a_second, stages_of
+from xai.report.figures import open_figure
 from xai.sweeps.jobs import axes_of
 from xai.sweeps.plan import planned_settings
 from xai.tasks.checks import check_named
@@ -35,6 +37,13 @@ def planned(*typed: str) -> list[dict[str, float]]:
         return [{stage.name: stage.passes for stage in stages_of(each)} for each in planned_settings(typed)]
 
 
+def first_job(sweep: str) -> Any:
+    """The settings of the first job of a sweep."""
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        (settings,) = planned_settings([axis[0] for axis in axes_of([f"sweep={sweep}"], [], "config")])
+    return settings
+
+
 def test_there_is_a_paper_scale_sweep_for_every_table_and_figure_of_a_paper() -> None:
     embedded = {path.stem for path in (CONF / "sweep").glob("*_[tf][ai][bg]*.yaml")} - set(PAPER)
     ours = {"salvage_two_by_two_paper"}
@@ -50,6 +59,13 @@ def test_every_paper_scale_sweep_is_planned(name: str) -> None:
     for stages in planned(f"sweep={name}", *typed):
         assert sum(stages.values()) > 1e6
         assert any(stage.startswith("scores: ") for stage in stages)
+
+
+@pytest.mark.parametrize("name", ["vectors_figure2", "vectors_figure2_paper"])
+def test_what_figure_2_draws_is_measured_at_both_scales(name: str) -> None:
+    settings, drawn = first_job(name), open_figure("vectors_figure2").params
+    measured = {*settings.rows, *(f"proposed@lambda2={each:g}" for each in settings.transfer.lambda2_grid)}
+    assert {*drawn.rows, *drawn.controls, drawn.relative_to, drawn.level, drawn.nothing} <= measured
 
 
 @pytest.mark.parametrize("name", sorted(EMBEDDED.values()))
