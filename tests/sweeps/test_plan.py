@@ -12,8 +12,10 @@ from xai.core.composing import CONF
 from xai.data.catalogue import fill, open_data
 from xai.data.facts import FACTS, counts, state
 from xai.data.registry import SPLITS, names
+from xai.explainers.rows import load_row
 from xai.papers.plans import passes_a_second, stages_of
 from xai.report.figures import open_figure
+from xai.study.params import open_rows
 from xai.sweeps.jobs import axes_of
 from xai.sweeps.plan import planned_settings
 from xai.tasks.checks import check_named
@@ -66,6 +68,18 @@ def test_what_figure_2_draws_is_measured_at_both_scales(name: str) -> None:
     settings, drawn = first_job(name), open_figure("vectors_figure2").params
     measured = {*settings.rows, *(f"proposed@lambda2={each:g}" for each in settings.transfer.lambda2_grid)}
     assert {*drawn.rows, *drawn.controls, drawn.relative_to, drawn.level, drawn.nothing} <= measured
+
+
+@pytest.mark.parametrize("name", ["vectors_figure5", "vectors_figure5_paper"])
+def test_kernel_shap_that_is_said_to_draw_singly_does_and_its_reference_does_not(name: str) -> None:
+    settings = first_job(name)
+    rows = open_rows([row for row in settings.rows if row.startswith("kernel_shap_paper_")], settings.explainers)
+    assert [(row.params.coalitions, row.params.sampler) for row in rows] == [
+        (number, "shapley_kernel") for number in (100, 300, 1000)
+    ]
+    reference = load_row(settings.supervision, settings.explainers).params
+    assert reference.sampler != "shapley_kernel"
+    assert reference.removal == rows[0].params.removal
 
 
 @pytest.mark.parametrize("name", sorted(EMBEDDED.values()))
