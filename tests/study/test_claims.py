@@ -175,6 +175,39 @@ def test_salvage_is_compared_with_every_rival_but_never_with_the_object_itself_w
     assert against["srg"] == against["r_mif"] >= {"vit_shapley", "rise", "vit_cx", "lrp", "random", "control"}
 
 
+@pytest.mark.parametrize(
+    ("name", "metric", "above", "below", "paper"),
+    [
+        ("vectors_budget", "iou@1", "proposed", "kernel_shap_paper_100", "Figure 8"),
+        ("vectors_budget", "iou@1", "proposed", "kernel_shap_paper_300", "ours"),
+        ("vectors_budget", "iou@5", "proposed", "kernel_shap_paper_300", "Figure 8"),
+        ("salvage", "rra", "salvage", "attention_last", "Table 1"),
+        ("salvage", "rra", "salvage", "attention_rollout", "ours"),
+        ("salvage", "rma", "salvage", "attention_rollout", "Table 1"),
+        ("ranking", "difference_auc", "ranking", "ranking_published", "ours"),
+        ("ranking", "difference_auc", "ranking_t3", "decoder_t3", "ours"),
+        ("ranking", "difference_auc", "ranking_t3", "flat_t3", "ours"),
+        ("ranking", "difference_auc", "ranking_t3", "ranking_t1", "Figure 3a"),
+    ],
+)
+def test_what_a_paper_does_not_claim_is_not_said_to_be_its_own(name, metric, above, below, paper):
+    (path,) = (path for path in CLAIMS if path.stem == name)
+    found = [
+        each.paper
+        for each in read_claims(path).claims
+        if metric in each.metrics and above in each.above and below in each.below
+    ]
+    assert found == [paper]
+
+
+def test_a_row_that_one_claim_leaves_to_another_is_compared_once():
+    (path,) = (path for path in CLAIMS if path.stem == "salvage")
+    claims, given = read_claims(path), drawn({"salvage": 0.5, "saliency": 0.4, "rise": 0.3}, "rra")
+    findings = judge(given, claims, {metric: COLUMNS["srg"] for each in claims.claims for metric in each.metrics})
+    compared = [each.below for each in findings if each.claim.metrics == ["rra"]]
+    assert compared.count("saliency") == compared.count("rise") == 1
+
+
 def test_a_file_that_holds_no_claims_is_refused_in_one_line(tmp_path):
     with pytest.raises(UserError, match="nothing is not a known file of claims"):
         read_claims(tmp_path / "nothing.yaml")
