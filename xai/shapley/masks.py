@@ -84,7 +84,7 @@ def informed_coalitions(phi: Tensor, sizes: Tensor, generator: torch.Generator) 
 
 Sampling = Literal["informed", "informed_paired", "uniform", "shapley_kernel", "paired", "mixed"]
 """`informed`: Algorithm 3 of SALVAGE, by the explainer's own attributions. `informed_paired`: half so, and their
-complements. `uniform`: the same sizes, patches at random. `shapley_kernel`: p_w of equation 2. `paired`: the same, each
+complements. `uniform`: the same sizes, patches at random. `shapley_kernel`: FastSHAP's p_w. `paired`: the same, each
 mask with its complement (ViT-Shapley). `mixed`: half of the masks informed, half paired."""
 
 INFORMED: Mapping[str, float] = {"informed": 1.0, "mixed": 0.5}
