@@ -249,6 +249,14 @@ def test_figures_of_several_data_sets_are_drawn_one_by_one_from_the_test_split()
     assert lines_of(drawn[1].figure.axes[0])["rise"][0, 1] == pytest.approx(21)
 
 
+def test_figures_that_are_called_alike_have_names_of_their_own():
+    wanted = [{"figure": "cost_quality", "metric": metric} for metric in ("srg", "rma", "deletion_auc")]
+    drawn, missing = draw_all([*wanted, {**wanted[0], "name": "mine"}], study())
+    assert not missing
+    assert [each.name for each in drawn] == ["cost_quality", "cost_quality-2", "cost_quality-3", "mine"]
+    assert [each.figure.axes[0].get_ylabel() for each in drawn] == ["SRG, %", "RMA, %", "Deletion, %", "SRG, %"]
+
+
 def test_files_are_the_same_bytes_each_time(tmp_path):
     paths = save(draw("salvage_figure2", study()), tmp_path / "figures", "two", ("png", "svg", "pdf"))
     assert [path.name for path in paths] == ["two.png", "two.svg", "two.pdf"]

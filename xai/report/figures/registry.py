@@ -225,15 +225,19 @@ def draw_all(wanted: Iterable[str | Mapping[str, Any]], source: Source) -> tuple
     """Every one of some figures that the frames hold, one for each data set unless it shows all.
 
     Returns:
-        The figures, with the data set in the name where there are several; and for each that cannot be drawn a line
-        that says why.
+        The figures, with the data set in the name where there are several, and a number where another is called so; and
+        for each that cannot be drawn a line that says why.
     """
-    drawn, missing = [], []
+    drawn: list[Drawn] = []
+    missing = []
     source = source.reported()
     parts = source.by_data()
     for info in [open_figure(each) for each in wanted]:
         for data, part in ({"": source} if info.joint or len(parts) < 2 else parts).items():
             name = f"{info.name}-{data}" if data else info.name
+            # As of two figures that differ in their metric: each has a file.
+            numbered = (f"{name}-{number}" for number in range(2, len(drawn) + 3))
+            name = next(each for each in (name, *numbered) if each not in {other.name for other in drawn})
             try:
                 drawn.append(Drawn(name, _draw(info, part), info, data))
             except UserError as error:
