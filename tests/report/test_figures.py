@@ -78,7 +78,10 @@ def test_curves_are_means_over_seeds_in_percent_against_masked_patches():
 
 
 def test_likelihood_of_masks_is_drawn_by_curve_over_the_patches_present():
-    values = {"likelihood": {"likelihood_random": np.linspace(0.1, 0.9, 5), "likelihood_informed": np.full(5, 0.5)}}
+    values = {
+        row: {"likelihood_random": np.linspace(0.1, 0.9, 5), "likelihood_informed": np.full(5, level)}
+        for row, level in (("salvage", 0.5), ("random", 0.1))
+    }
     figure = draw("salvage_figure6", Source(curves=curves(values, seeds=(0,))))
     found = lines_of(figure.axes[0])
     np.testing.assert_allclose(found["random masks"], [[1, 10], [2, 30], [3, 50], [4, 70], [5, 90]])
