@@ -229,6 +229,26 @@ def test_a_chart_has_the_points_of_its_figure() -> None:
     assert (word["x"], word["y"]) == (1, 3)  # of a logarithmic axis the logarithm
 
 
+def test_a_chart_has_what_lies_across_a_panel_and_the_steps_of_a_line() -> None:
+    figure = Figure()
+    axes = figure.subplots()
+    axes.plot([1, 2], [3, 4], drawstyle="steps-pre", label="front")
+    axes.axhline(3.5, linestyle="--", label="one pass")
+    axes.axhspan(3.25, 3.75, alpha=0.25)
+    axes.axhspan(np.nan, np.nan)
+    axes.axvspan(1, 2)
+    axes.axvline(1.5)
+    chart = chart_of(figure)
+    traces = {each["name"]: each for each in chart["data"]}
+    assert traces["front"]["line"]["shape"] == "vh"
+    level = traces["one pass"]
+    assert (level["y"], level["mode"], level["showlegend"]) == ([3.5, 3.5], "lines", True)
+    assert level["x"] == pytest.approx(axes.get_xlim())
+    line, band = chart["layout"]["shapes"]
+    assert (line["xref"], line["x0"], line["x1"], line["yref"]) == ("x", 1.5, 1.5, "y domain")
+    assert (band["yref"], band["y0"], band["y1"], band["opacity"]) == ("y", 3.25, 3.75, 0.25)
+
+
 def test_a_heat_map_keeps_values_and_words() -> None:
     figure = Figure()
     axes = figure.subplots()

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
-from matplotlib.colors import to_hex
+from matplotlib.colors import to_hex, to_rgba
 from matplotlib.container import BarContainer, ErrorbarContainer
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
 from matplotlib.text import Annotation
 from matplotlib.ticker import FixedLocator
 
@@ -77,6 +78,8 @@ def _traces(axes: Axes) -> list[Json]:
     for line in axes.lines:
         if id(line) not in inside and len(_points_of(line)[0]) and _in_data(line, axes):
             traces.append(_line(line))
+        elif _name(line.get_label()) and (across := _across(line, axes)):
+            traces.append(_level(line, axes, *across))
     return [*(_picture(image, axes) for image in axes.images), *traces]
 
 
@@ -146,8 +149,8 @@ def _line(line: Line2D) -> Json:
     trace: Json = {"type": "scatter", "name": _name(line.get_label()), "mode": "+".join(modes) or "lines"}
     trace |= {"x": [rounded(each) for each in x], "y": [rounded(each) for each in y], "opacity": line.get_alpha() or 1}
     trace |= {"line": {"color": colour, "dash": stroke or "solid", "width": max(1.5, float(line.get_linewidth()))}}
-    if str(line.get_drawstyle()) == "steps-post":
-        trace["line"]["shape"] = "hv"
+    if shape := {"steps-post": "hv", "steps-pre": "vh"}.get(str(line.get_drawstyle())):
+        trace["line"]["shape"] = shape
     if has_marks:
         hollow = to_hex(line.get_markerfacecolor()) == "#ffffff"
         trace["marker"] = {
@@ -237,16 +240,50 @@ def _words(axes: Axes, suffix: str) -> list[Json]:
     return found
 
 
+def _across(line: Line2D, axes: Axes) -> tuple[str, float] | None:
+    """Of a line across a whole panel the axis that it is at, and where; None of any other."""
+    for side, values in zip(("x", "y"), _points_of(line), strict=True):
+        if not _in_data(line, axes) and len(values) and (values == values[0]).all():
+            return side, float(values[0])
+    return None
+
+
+def _level(line: Line2D, axes: Axes, side: str, at: float) -> Json:
+    """A line across a whole panel that has a name, and so a place in the legend."""
+    ends = axes.get_ylim() if side == "x" else axes.get_xlim()
+    along, place = [rounded(float(each)) for each in ends], [rounded(at)] * 2
+    x, y = (place, along) if side == "x" else (along, place)
+    return _line(line) | {"x": x, "y": y}
+
+
 def _levels(axes: Axes, suffix: str) -> list[Json]:
-    """Lines across a whole panel."""
-    found = []
+    """Lines without a name across a whole panel, and bands."""
+    found: list[Json] = []
     for line in axes.lines:
-        y = np.atleast_1d(line.get_ydata()).astype(float)
-        if not _in_data(line, axes) and len(y) and (y == y[0]).all():
+        across = None if _name(line.get_label()) else _across(line, axes)
+        if across is not None:
+            side, at = across
             stroke = {"color": to_hex(line.get_color()), "dash": _DASHES.get(str(line.get_linestyle()), "solid")}
-            place = {"xref": f"x{suffix} domain", "yref": f"y{suffix}", "x0": 0, "x1": 1, "y0": y[0], "y1": y[0]}
+            place = _spanning(suffix, side, at, at)
             found.append({"type": "line", "line": {**stroke, "width": 1}, "layer": "below", **place})
+    for patch in axes.patches:
+        # Up and down it is in the data, and from side to side in the panel.
+        is_band = patch.get_data_transform().contains_branch_seperately(axes.transData) == (False, True)
+        if not is_band or not isinstance(patch, Rectangle):
+            continue
+        low, high = float(patch.get_y()), float(patch.get_y() + patch.get_height())
+        if np.isfinite([low, high]).all():
+            fill = {"fillcolor": to_hex(patch.get_facecolor()), "opacity": float(to_rgba(patch.get_facecolor())[3])}
+            place = _spanning(suffix, "y", low, high)
+            found.append({"type": "rect", **fill, "line": {"width": 0}, "layer": "below", **place})
     return found
+
+
+def _spanning(suffix: str, side: str, low: float, high: float) -> Json:
+    """From one value of an axis to another, along all of the other axis."""
+    other = "x" if side == "y" else "y"
+    place: Json = {f"{side}ref": f"{side}{suffix}", f"{side}0": low, f"{side}1": high}
+    return place | {f"{other}ref": f"{other}{suffix} domain", f"{other}0": 0, f"{other}1": 1}
 
 
 def _in_data(artist: Any, axes: Axes) -> bool:
