@@ -12,18 +12,19 @@ from urllib.parse import unquote
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from tests.report.site_runs import HOSTILE, Built, build, frames, gallery
+from tests.report.site_runs import HOSTILE, Built, build, frames, gallery, write_run
 from xai.core.errors import UserError
 from xai.report import album
 from xai.report.pictures import single_maps
 from xai.report.site.charts import chart_of
 from xai.report.site.found import find
 from xai.report.site.lineage import Lineage
-from xai.report.site.pages import plotly
+from xai.report.site.pages import Site, plotly
 from xai.sweeps.site import SiteSettings, run
 
 
@@ -122,6 +123,30 @@ def test_a_number_names_its_artifacts_commit_and_command(site: Built) -> None:
     assert [data["artifacts"][key]["kind"] for key in data["artifacts"][site.maps]["from"]] == ["classifier"]
     assert data["runs"]["<b>run"]["command"] == HOSTILE
     assert data["runs"]["<b>run"]["commit"] == "c0ffee" * 6
+
+
+def test_a_sweep_over_settings_has_its_rows_apart(tmp_path: Path) -> None:
+    names = [f"clip={clip}" for clip in (1, 2)]
+    for number, name in enumerate(names):
+        folder = tmp_path / "outputs" / "sweep" / name
+        write_run(folder, 0, f"maps {number}")
+        (folder / ".hydra" / "overrides.yaml").write_text(json.dumps(["study=salvage", f"++{name}"]))
+        scores = pd.read_csv(folder / "scores.csv")
+        scores.loc[scores["explainer"] == "salvage", "value"] += 0.1 * number
+        scores.to_csv(folder / "scores.csv", index=False)
+    (tmp_path / "site").mkdir()
+    made = Site(tmp_path / "site", tmp_path / "site", Lineage([]))
+    pages = {found.name: made.page(found) for found in reversed(find(tmp_path / "outputs", tmp_path / "site"))}
+    page = pages["sweep"]
+    assert not page.missing
+    rows = [f"salvage at ++{name}" for name in names]
+    assert set(page.data["rows"]) == {*rows, "rise", "grad_cam", "random"}
+    assert [page.data["rows"][row]["maps"] for row in rows] == [
+        [[f"sweep/{name}", "main", f"maps {number}"]] for number, name in enumerate(names)
+    ]
+    cells = page.data["means"][0]["cells"]["srg"]
+    assert [cells[row][0] for row in rows] == pytest.approx([60, 70], abs=0.1)
+    assert set(pages[f"sweep/{names[0]}"].data["rows"]) == {"salvage", "rise", "grad_cam", "random"}
 
 
 def test_a_broken_manifest_is_as_if_it_were_not_there(site: Built, tmp_path: Path) -> None:

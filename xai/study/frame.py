@@ -78,13 +78,28 @@ AT = " at "
 _RUN = ["case", "explainer", "model", "data", "source", "seed", "split", "home"]
 
 
+def settings_apart(asked: Sequence[Sequence[object]]) -> list[str]:
+    """What each of some runs was asked for and not all of them were, but for its seed, as `key=value key=value`."""
+    listed = [list(map(str, each)) for each in asked]
+    shared = set.intersection(*map(set, listed))
+    return [
+        " ".join(each for each in one if each not in shared and not each.startswith(("seed=", "name=")))
+        for one in listed
+    ]
+
+
 def join_runs(runs: Sequence[tuple[str, Frames]]) -> Frames:
-    """The frames of several runs as one, where rows of one name and seed may have been measured at other settings.
+    """The frames of several runs as one; arguments as of `told_apart`."""
+    return join(told_apart(runs))
+
+
+def told_apart(runs: Sequence[tuple[str, Frames]]) -> list[Frames]:
+    """The frames of several runs, where rows of one name and seed may have been measured at other settings.
 
     Args:
-        runs: The settings of each that others do not share, such as `transfer.alpha=0.6`, and its frames. Rows of
-            which two runs say something else are told apart by them, `proposed at transfer.alpha=0.6`; what comes out
-            the same in all runs stays one row.
+        runs: The settings of each that others do not share (`settings_apart`), and its frames. Rows of which two runs
+            say something else are told apart by them, `proposed at transfer.alpha=0.6`; what comes out the same in all
+            runs stays one row.
     """
     scores = _joined(frames.scores for _, frames in runs)
     what = [name for name in (*_RUN, "metric", "image") if name in scores]
@@ -102,7 +117,7 @@ def join_runs(runs: Sequence[tuple[str, Frames]]) -> Frames:
             label=frame["label"].where(~mine, frame["label"] + ", " + settings),
         )
 
-    return join(Frames(*(told(getattr(frames, name), settings) for name in NAMES)) for settings, frames in runs)
+    return [Frames(*(told(getattr(frames, name), settings) for name in NAMES)) for settings, frames in runs]
 
 
 def own_name(row: str) -> str:

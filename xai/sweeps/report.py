@@ -86,14 +86,15 @@ def show(sweep: Sweep, folders: Sequence[Path], output: Path, name: str, typed: 
     # Here: a wrong name is refused before anybody waits for what shows tables.
     from xai.report.present import hand_over, tables_of, views
     from xai.report.results import Origin, write_results
-    from xai.study.frame import join_runs, read_frames
+    from xai.study.frame import join_runs, read_frames, settings_apart
 
     there = [folder for folder in folders if _has_frames(folder)]
     if not there:
         raise UserError(f"{name}: no run has results yet: start it with -m, or name folders of runs as runs=...")
     if not any(getattr(sweep, each) for each in _VIEWS):
         sweep = replace(sweep, **_views_of(there[0]))
-    frames = join_runs(list(zip(_apart(there), map(read_frames, there), strict=True)))
+    asked = settings_apart([_recorded(folder / ".hydra" / "overrides.yaml", list) for folder in there])
+    frames = join_runs(list(zip(asked, map(read_frames, there), strict=True)))
     missing = [f"{folder.name}: no results yet" for folder in folders if folder not in there]
     found = views(frames, sweep.tables, sweep.claims, sweep.figures, {})
     found = replace(found, summary=[sweep.about] if sweep.about else [], missing=[*found.missing, *missing])
@@ -106,16 +107,6 @@ def show(sweep: Sweep, folders: Sequence[Path], output: Path, name: str, typed: 
     page = hand_over(found, frames, output, sweep.title or name, about, runs, whole=True)
     console.print(f"report: [bold]{shown(page)}[/]", highlight=False, soft_wrap=True)
     return page
-
-
-def _apart(folders: Sequence[Path]) -> list[str]:
-    """What each run was asked for and not all of them were, but for its seed, as `key=value key=value`."""
-    asked = [_recorded(folder / ".hydra" / "overrides.yaml", list) for folder in folders]
-    shared = set.intersection(*(set(map(str, each)) for each in asked))
-    return [
-        " ".join(each for each in one if each not in shared and not each.startswith(("seed=", "name=")))
-        for one in asked
-    ]
 
 
 def _commits(folders: Sequence[Path]) -> list[str]:

@@ -52,12 +52,17 @@ class Run:
         return {**results, **mapping(_read_yaml(self.folder / ".hydra" / "made.yaml"))}
 
     @property
+    def asked(self) -> list[str]:
+        """The settings that were typed for it; empty where nobody knows."""
+        overrides = _read_yaml(self.folder / ".hydra" / "overrides.yaml")
+        return list(map(str, overrides)) if isinstance(overrides, list) else []
+
+    @property
     def command(self) -> str:
         """What was typed; empty where nobody knows."""
         if self.made.get("command"):
             return str(self.made["command"])
-        overrides = _read_yaml(self.folder / ".hydra" / "overrides.yaml")
-        return f"python run.py {' '.join(map(str, overrides))}" if isinstance(overrides, list) else ""
+        return " ".join(["python run.py", *self.asked]) if self.asked else ""
 
     @property
     def commit(self) -> str:

@@ -30,7 +30,7 @@ from xai.report.site.values import as_json, as_script, chunks, rounded
 from xai.report.tables import build_tables
 from xai.study.claims import FAILS, HOLDS, NOT_MEASURED, UNDECIDED
 from xai.study.columns import COSTS, column_of
-from xai.study.frame import Frames, join, read_frames
+from xai.study.frame import Frames, join, read_frames, settings_apart, told_apart
 
 VERDICTS = (HOLDS, FAILS, UNDECIDED, NOT_MEASURED)
 _ALL = "Everything that was measured"
@@ -128,16 +128,19 @@ class Site:
         page.files = [(name, _bytes(size), f"{folder}/{quote(name)}") for name, size in run.files.items()]
 
     def _show(self, page: Page, measured: Sequence[Run]) -> None:
-        frames = []
+        own: dict[str, Frames] = {}
         for each in measured:
             try:
                 # The page of a sweep comes after those of its runs, which have been read then.
                 if each.name not in self._frames:
                     self._frames[each.name] = read_frames(each.folder)
-                frames.append(self._frames[each.name])
+                own[each.name] = self._frames[each.name]
             except UserError as error:
                 page.missing.append(str(error))
-        joint = frames[0] if len(frames) == 1 else join(frames)
+        if len(own) > 1:
+            settings = settings_apart([each.asked for each in measured if each.name in own])
+            own = dict(zip(own, told_apart(list(zip(settings, own.values(), strict=True))), strict=True))
+        joint = join(own.values()) if len(own) != 1 else next(iter(own.values()))
         if joint.scores.empty:
             return
         source, config = source_of(joint), measured[0].config
@@ -148,7 +151,7 @@ class Site:
         page.charts, missing = _charts(wanted["figures"], source, made[-1] if made else None)
         page.missing += missing
         self._judge(page, joint, wanted["claims"])
-        page.data |= self._data(page, measured, joint, made)
+        page.data |= self._data(measured, own, joint, made)
         if not page.run.runs:
             page.data["chunks"] = self._write_values(page, reported)
 
@@ -185,7 +188,9 @@ class Site:
         except (KeyError, ValueError, TypeError, OSError):
             page.missing.append("claims.csv is not what a study wrote: run the study again")
 
-    def _data(self, page: Page, measured: Sequence[Run], frames: Frames, tables: Sequence[Table]) -> dict[str, Any]:
+    def _data(
+        self, measured: Sequence[Run], own: Mapping[str, Frames], frames: Frames, tables: Sequence[Table]
+    ) -> dict[str, Any]:
         """Rows, columns and lineage, for the details of a number and for the charts of means."""
         costs = usual(frames.costs)
         runs = {each.name: {"page": f"{self.slug(each.name)}.html", **_origin(each)} for each in measured}
@@ -197,8 +202,8 @@ class Site:
             rows[str(name)] = {"label": str(label), "kind": str(kind), "maps": []}
         keys: list[str] = []
         for each in measured:
-            own = usual(self._frames[each.name].costs) if each.name in self._frames else pd.DataFrame()
-            for line in own.to_dict("records") if "maps" in own else ():
+            mine = usual(own[each.name].costs) if each.name in own else pd.DataFrame()
+            for line in mine.to_dict("records") if "maps" in mine else ():
                 key = str(line["maps"])
                 rows[str(line["explainer"])]["maps"].append([each.name, str(line["case"]), key])
                 keys += [key, *self._lineage.scores_of(key).values()]
