@@ -48,8 +48,9 @@ class Run:
     @cached_property
     def made(self) -> Mapping[str, Any]:
         """The command, the commit and the versions that made it, as far as they were recorded."""
-        results = mapping(_read_yaml(self.folder / "results" / "about.yaml"))
-        return {**results, **mapping(_read_yaml(self.folder / ".hydra" / "made.yaml"))}
+        # Of a sweep that task=report has shown again, its own results know what made the runs.
+        made = mapping(_read_yaml(self.folder / ".hydra" / "made.yaml"))
+        return {**made, **mapping(_read_yaml(self.folder / "results" / "about.yaml"))}
 
     @property
     def asked(self) -> list[str]:

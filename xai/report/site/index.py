@@ -23,7 +23,7 @@ def index_lines(pages: "Sequence[Page]") -> Iterator[tuple["Page", str, str]]:
 
 def what(run: Run) -> str:
     """The study of a run or a sweep, or the task of what is none; of a training its method."""
-    config = next((each.config for each in (run, *run.runs) if each.config), {})
+    config = next((each.config for each in (*run.runs, run) if each.config), {})
     task, method, study = (str(config.get(key) or "") for key in ("task", "method", "study"))
     if task == "train":
         return f"{task} {method}"
