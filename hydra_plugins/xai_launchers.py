@@ -36,11 +36,10 @@ from xai.core.launching import (
     stop_commands,
     threads,
 )
-from xai.core.overrides import alone
+from xai.core.overrides import OUTPUTS, alone
 from xai.core.progress import console
 from xai.core.records import QUEUED, path_of
 
-_OUTPUTS = Path("outputs")
 _CARRIED = re.compile("PYTHONPATH$|WANDB_|MLFLOW_")
 """Of the environment, what a job on another machine works by."""
 _SECONDS_BETWEEN_LOOKS = 2.0
@@ -73,15 +72,14 @@ class _Commands(Launcher):
         raise NotImplementedError
 
     def _command(self, overrides: list[str]) -> Command:
-        folder = FOLDERS.get(tuple(alone(overrides, "")))
+        folder = FOLDERS.get(tuple(alone(overrides, OUTPUTS)))
         if folder is None:
             job = self._context.config_loader.load_sweep_config(self._config, overrides)
             HydraConfig.instance().set_config(job)
             folder = Path(str(job.hydra.sweep.dir)) / str(job.hydra.sweep.subdir)
         sources = self._config.hydra.runtime.config_sources
         places = [f"--config-dir={each.path}" for each in sources if each.provider == "command-line"]
-        own = alone(overrides, folder.relative_to(_OUTPUTS).as_posix())
-        typed = (sys.executable, os.path.abspath(sys.argv[0]), *places, *own)
+        typed = (sys.executable, os.path.abspath(sys.argv[0]), *places, *alone(overrides, folder))
         return Command(typed, folder, Path.cwd(), {})
 
 

@@ -41,7 +41,16 @@ def said(folder: Path, number: int) -> str:
     return (folder / f"outputs/toy/jobs/{number}.log").read_text().strip()
 
 
-def test_a_job_is_what_is_typed_for_it_alone(sweep: Sweeping, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("more", "folder", "own"),
+    [
+        ((), "outputs/toy/seed=3", ["name='toy/seed=3'"]),
+        (("hydra.sweep.dir=elsewhere",), "elsewhere/seed=3", ["name='toy'", "hydra.run.dir='elsewhere/seed=3'"]),
+    ],
+)
+def test_a_job_is_what_is_typed_for_it_alone(
+    sweep: Sweeping, monkeypatch: pytest.MonkeyPatch, more: tuple[str, ...], folder: str, own: list[str]
+) -> None:
     ran: list[Command] = []
 
     def run(self: Any, found: Sequence[Command]) -> list[int]:
@@ -55,12 +64,12 @@ def test_a_job_is_what_is_typed_for_it_alone(sweep: Sweeping, monkeypatch: pytes
     # It has been composed to be checked, and once is enough.
     monkeypatch.setattr(ConfigLoaderImpl, "load_sweep_config", None)
     # None of them has run, which is told at the end.
-    assert sweep("-m", "sweep=toy", "seed=3", "launcher=processes", "hydra.launcher.jobs=1") == 1
+    assert sweep("-m", "sweep=toy", "seed=3", "launcher=processes", "hydra.launcher.jobs=1", *more) == 1
     (command,) = ran
     place = f"--config-dir={Path.cwd() / 'conf'}"
-    typed = ["study=salvage", "seed=3", "logger=none", "sweep=toy", "name='toy/seed=3'"]
+    typed = ["study=salvage", "seed=3", "logger=none", "sweep=toy", *own]
     assert list(command.arguments) == [sys.executable, os.path.abspath("run.py"), place, *typed]
-    assert (command.run, command.place) == (Path("outputs/toy/seed=3"), Path.cwd())
+    assert (command.run, command.place) == (Path(folder), Path.cwd())
 
 
 def test_the_gpus_of_a_cluster_need_not_be_where_it_is_asked(

@@ -158,6 +158,15 @@ def test_a_sweep_without_a_file_has_a_joint_table_too(sweep: Sweeping, capsys: p
     assert "2 jobs: 2 done" in capsys.readouterr().out
 
 
+def test_a_sweep_may_have_a_folder_elsewhere(sweep: Sweeping, capsys: pytest.CaptureFixture[str]) -> None:
+    given = ("study=salvage", "logger=none", "tables=[toy]", "figures=[]", "claims=[]")
+    assert sweep("-m", "seed=0,1", "hydra.sweep.dir=elsewhere", *given, fails={1: "UserError"}) == 1
+    assert "salvage" in Path("elsewhere/results/tables.csv").read_text()
+    (failed,) = (line for line in capsys.readouterr().out.splitlines() if line.endswith("# it is wrong"))
+    assert "'hydra.run.dir='\"'\"'elsewhere/" in failed
+    assert "sweep.dir" not in failed
+
+
 def test_runs_at_other_settings_are_rows_apart_and_what_they_share_is_one(
     sweep: Sweeping, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -35,6 +35,8 @@ _TEXT = {
 """Settings whose value is text whatever it looks like."""
 _PLACES = {"store", "checkpoint", "vector", "judge", "classes", "model.weights", "hydra.run.dir", "hydra.sweep.dir"}
 """Places, in which ~ is the user's own folder: no shell sees to that behind an equals sign."""
+OUTPUTS = Path("outputs")
+"""Where a `name` is a folder."""
 MOST_JOBS = 10_000
 """Of one command."""
 _UNNAMED = {"logger", "trainer", "launcher", "store", "sweep", "name"}
@@ -80,10 +82,14 @@ def _is_common(key: str) -> bool:
     return key.startswith("hydra") or key in ("name", "store") or (CONF / key.lstrip("+").partition("@")[0]).is_dir()
 
 
-def alone(given: Iterable[str], name: str) -> list[str]:
-    """The overrides of one run of a sweep, as they are typed for it alone."""
-    of_the_sweep = re.compile(rf"(name|launcher|hydra/launcher|hydra\.launcher\..*|{re.escape(_FIXED)})=")
-    return [*(each for each in given if not of_the_sweep.match(each)), f"name={quoted(name)}"]
+def alone(given: Sequence[str], folder: Path) -> list[str]:
+    """The overrides of one run of a sweep, as they are typed for it alone into its folder."""
+    of_the_sweep = re.compile(rf"(name|launcher|hydra/launcher|hydra\.(launcher|sweep)\..*|{re.escape(_FIXED)})=")
+    own = [each for each in given if not of_the_sweep.match(each)]
+    if folder.is_relative_to(OUTPUTS):
+        return [*own, f"name={quoted(folder.relative_to(OUTPUTS).as_posix())}"]
+    # Of a folder elsewhere (hydra.sweep.dir) a name says nothing, and stays what it is.
+    return [*own, *(each for each in given if each.startswith("name=")), f"hydra.run.dir={quoted(str(folder))}"]
 
 
 def fixed(settings: Iterable[str]) -> str:

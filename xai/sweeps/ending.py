@@ -18,7 +18,7 @@ from xai.core.common import Sweep
 from xai.core.composing import CONF
 from xai.core.errors import UserError
 from xai.core.files import write_atomically
-from xai.core.overrides import alone
+from xai.core.overrides import OUTPUTS, alone
 from xai.core.progress import console
 from xai.core.records import path_of
 from xai.core.settings import build
@@ -50,7 +50,7 @@ def started(
     write_plan(folder, jobs, typed)
     # Composed and checked they are: neither Hydra nor the launcher need do so once more.
     BasicSweeper.validate_batch_is_legal = lambda *_: None  # type: ignore[method-assign]
-    launching.FOLDERS.update({tuple(alone(job.overrides, "")): job.folder for job in jobs})
+    launching.FOLDERS.update({tuple(alone(job.overrides, OUTPUTS)): job.folder for job in jobs})
     hold = locks.acquire(path_of(folder / "sweep", ".lock"))
     try:
         yield jobs

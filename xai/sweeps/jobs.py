@@ -23,10 +23,9 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from xai.core.errors import UserError
 from xai.core.files import read_text, short_name, write_atomically
-from xai.core.overrides import MOST_JOBS, alone, command, overrides
+from xai.core.overrides import MOST_JOBS, OUTPUTS, alone, command, overrides
 from xai.core.records import FOLDER
 
-OUTPUTS = Path("outputs")
 PLAN = "sweep.json"
 """In the folder of records: which jobs the last -m was for."""
 
@@ -48,7 +47,7 @@ class Job:
     @property
     def command(self) -> str:
         """What to type for this run alone."""
-        return command(alone(self.overrides, self.folder.relative_to(OUTPUTS).as_posix()))
+        return command(alone(self.overrides, self.folder))
 
 
 def jobs_of(typed: Sequence[str], own: Sequence[str] = (), config_name: str = "config") -> Iterator[Job]:

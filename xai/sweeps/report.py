@@ -15,10 +15,10 @@ from xai.core.common import Sweep
 from xai.core.errors import UserError
 from xai.core.files import read_text
 from xai.core.folders import run_folder, shown
-from xai.core.overrides import command
+from xai.core.overrides import OUTPUTS, command
 from xai.core.progress import console
 from xai.core.settings import settings
-from xai.sweeps.jobs import OUTPUTS, Job, asked_jobs, read_plan
+from xai.sweeps.jobs import Job, asked_jobs, read_plan
 from xai.tasks.registry import Task
 
 T = TypeVar("T")
@@ -63,8 +63,9 @@ def report(jobs: Sequence[Job], sweep: Sweep, folder: Path, typed: str) -> None:
     """What `task=report` does, after the last job of -m; runs that leave no frames have nothing to show together."""
     if not any(_has_frames(job.folder) for job in jobs):
         return
+    name = folder.relative_to(OUTPUTS) if folder.is_relative_to(OUTPUTS) else folder
     with run_folder(folder, adds=True) as output:
-        show(sweep, [job.folder for job in jobs], output, folder.relative_to(OUTPUTS).as_posix(), typed)
+        show(sweep, [job.folder for job in jobs], output, name.as_posix(), typed)
 
 
 def show(sweep: Sweep, folders: Sequence[Path], output: Path, name: str, typed: str) -> Path:

@@ -17,11 +17,11 @@ from xai.core.files import read_text
 from xai.core.folders import MARKER
 from xai.core.launching import in_queue
 from xai.core.locks import holder
-from xai.core.overrides import apart
+from xai.core.overrides import OUTPUTS, apart
 from xai.core.progress import console, print_table
 from xai.core.records import QUEUED, Record, is_running, path_of, read_record
 from xai.core.settings import Positive, settings
-from xai.sweeps.jobs import OUTPUTS, Job, asked_jobs
+from xai.sweeps.jobs import Job, asked_jobs
 from xai.tasks.registry import Task
 
 _COLOURS = {"done": "green", "failed": "red", "killed": "red", "running": "cyan"}
