@@ -4,7 +4,8 @@ import pandas as pd
 import pytest
 
 from tests.report.study_frames import scores
-from xai.report.present import of_main, tables_of, verdicts
+from xai.core.errors import UserError
+from xai.report.present import check_views, of_main, tables_of, verdicts
 from xai.study.frame import Frames, frames, join_runs
 
 
@@ -38,6 +39,12 @@ def test_a_table_shows_a_row_at_other_settings_where_it_is_named() -> None:
     assert shown == {"SALVAGE, 25 %": 56.0, "SALVAGE": 66.0, "ViT-Shapley": 68.0}
     whole, _ = tables_of(measured, "salvage_table1", {})
     assert [row.name for section in whole.sections for row in section.rows] == ["salvage", "vit_shapley"]
+
+
+@pytest.mark.parametrize("name", ["scores", "costs", "claims"])
+def test_a_table_takes_no_file_of_the_study(name: str) -> None:
+    with pytest.raises(UserError, match=f"a {name}.csv of its own"):
+        check_views([name], [], [])
 
 
 def one_of_a_sweep(data: str, level: float, homes: bool) -> Frames:

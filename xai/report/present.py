@@ -10,6 +10,7 @@ from torch import Tensor
 
 from xai.core.composing import config_file
 from xai.core.csv_files import write_csv
+from xai.core.errors import UserError
 from xai.core.files import write_atomically
 from xai.core.overrides import command
 from xai.core.progress import console
@@ -27,7 +28,7 @@ from xai.report.pictures import sheets as picture_sheets
 from xai.report.tables import build_tables, published_table
 from xai.report.tiles import Tiles, tiles_of
 from xai.study.claims import judge, judge_pairs, read_claims, table_of
-from xai.study.frame import Frames, write_frames
+from xai.study.frame import NAMES, Frames, write_frames
 from xai.study.params import StudySettings
 from xai.study.study import Study
 
@@ -111,6 +112,8 @@ def present(study: Study, frames: Frames, asked: StudySettings, output: Path, to
 def check_views(tables: Iterable[str], claims: Iterable[str], figures: Iterable[str | Mapping[str, Any]]) -> None:
     """Refuse tables, claims and figures that there are not, before anything is measured for them."""
     for name in tables:
+        if name in (*NAMES, "claims"):
+            raise UserError(f"tables: a study writes a {name}.csv of its own: give the file of the table another name")
         read_table(config_file("table", name))
     for name in claims:
         read_claims(config_file("claim", name))
