@@ -158,6 +158,13 @@ def test_a_sweep_without_a_file_has_a_joint_table_too(sweep: Sweeping, capsys: p
     assert "2 jobs: 2 done" in capsys.readouterr().out
 
 
+def test_what_is_shown_does_not_wait_for_a_table_of_the_documents(sweep: Sweeping) -> None:
+    # Of what nobody has measured in these runs.
+    assert sweep("-m", "sweep=toy", "sweep.documented=[ranking_mark]") == 0
+    assert set(pd.read_csv(RUNS / "results" / "tables.csv")["table"]) == {"toy"}
+    assert (RUNS / "report.html").is_file()
+
+
 def test_a_sweep_may_have_a_folder_elsewhere(sweep: Sweeping, capsys: pytest.CaptureFixture[str]) -> None:
     given = ("study=salvage", "logger=none", "tables=[toy]", "figures=[]", "claims=[]")
     assert sweep("-m", "seed=0,1", "hydra.sweep.dir=elsewhere", *given, fails={1: "UserError"}) == 1

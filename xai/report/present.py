@@ -132,7 +132,7 @@ def views(
     drawn, missing = draw_all(figures, source_of(frames))
     left = [f"{name} was left out: {why}" for name, why in unfit.items()]
     # As of a figure: what takes hours to measure is not lost for a table of something else.
-    empty = [name for name in tables if not _has_any_of(frames, name)]
+    empty = [name for name in tables if not has_any_of(frames, name)]
     missing += [f"the table {name} is left out: none of its columns was measured" for name in empty]
     return Shown(
         {name: tables_of(frames, name, unfit) for name in tables if name not in empty},
@@ -286,7 +286,7 @@ def _centred(maps: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {label: values - values.mean((1, 2), keepdim=True) for label, values in maps.items()}
 
 
-def _has_any_of(frames: Frames, name: str) -> bool:
+def has_any_of(frames: Frames, name: str) -> bool:
     """Whether a table has something to show; one that names no columns shows all there are."""
     columns = read_table(config_file("table", name)).columns
     return not columns or bool(set(columns) & set(frames.scores["metric"]))

@@ -85,7 +85,7 @@ def show(sweep: Sweep, folders: Sequence[Path], output: Path, name: str, typed: 
         UserError: None of them has frames.
     """
     # Here: a wrong name is refused before anybody waits for what shows tables.
-    from xai.report.present import hand_over, tables_of, views
+    from xai.report.present import hand_over, has_any_of, tables_of, views
     from xai.report.results import Origin, write_results
     from xai.study.frame import join_runs, read_frames, settings_apart
 
@@ -101,7 +101,7 @@ def show(sweep: Sweep, folders: Sequence[Path], output: Path, name: str, typed: 
     found = replace(found, summary=[sweep.about] if sweep.about else [], missing=[*found.missing, *missing])
     seeds = sorted(int(seed) for seed in frames.scores["seed"].unique())
     origin = Origin.here(typed, len(there), seeds, _commits(there))
-    more = {each: tables_of(frames, each, {}) for each in sweep.documented}
+    more = {each: tables_of(frames, each, {}) for each in sweep.documented if has_any_of(frames, each)}
     write_results(output / "results", replace(found, tables={**found.tables, **more}), origin)
     runs = {folder.name: str(folder) for folder in there}
     about = f"{len(there)} runs" + f" of {len(folders)}" * bool(missing)
