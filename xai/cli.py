@@ -36,7 +36,7 @@ from xai.core.guard import check_config, guarded_reader
 from xai.core.launching import end_with_the_launcher, is_launched
 from xai.core.overrides import as_addition, as_axis, check_begun, command, fixed, name_of, overrides, typed_keys
 from xai.core.progress import STARTED as STARTED
-from xai.core.records import recorded
+from xai.core.records import is_of_sweep, recorded
 from xai.core.settings import unknown
 from xai.tasks.early import check_typed, remember
 
@@ -237,7 +237,7 @@ def _run(config: DictConfig) -> int:
             check_typed(config, typed_keys(job.overrides.task))
         from xai.app import run
 
-        with recorded(output) if is_one_of_many or is_launched() else nullcontext():
+        with recorded(output) if is_one_of_many or is_launched() or is_of_sweep(output) else nullcontext():
             run(config, output, typed_keys(job.overrides.task))
 
     try:

@@ -57,7 +57,7 @@ def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sweeping:
             measured(folder, config.seed, 0.5 + 0.1 * (config.surrogate.fit.clip or 0))
 
         with monkeypatch.context() as patch:
-            if "-m" in typed:
+            if "-m" in typed or any("/seed=" in each for each in typed):
                 patch.setattr("xai.app.run", job)
             patch.setattr(sys, "argv", ["run.py", "--config-dir=conf", *typed])
             return cli.main()

@@ -16,6 +16,7 @@ from tests.sweeps.conftest import Sweeping, measured
 from xai.app import check
 from xai.core import locks
 from xai.core.composing import CONF
+from xai.core.folders import MARKER
 from xai.core.overrides import overrides, typed_keys
 from xai.core.records import QUEUED, path_of, recorded
 from xai.metrics.registry import columns
@@ -84,6 +85,26 @@ def test_every_state_is_told(sweep: Sweeping, capsys: pytest.CaptureFixture[str]
     assert "since" in told
     assert re.search(r"on the disk: store [\d,]+ MB, runs [\d,]+ MB", told)
     assert not (RUNS / ".hydra").exists()
+
+
+def test_a_job_that_is_repeated_alone_is_done_when_it_has_ended(
+    sweep: Sweeping, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sweep("-m", "sweep=toy", fails={1: "UserError"}) == 1
+    assert sweep("study=salvage", "seed=1", "logger=none", "sweep=toy", "name='toy/seed=1'") == 0
+    capsys.readouterr()
+    assert sweep("task=status", "sweep=toy") == 0
+    assert "3 jobs: 3 done" in capsys.readouterr().out
+
+
+def test_a_run_that_was_killed_before_it_wrote_anything_is_not_done(
+    sweep: Sweeping, capsys: pytest.CaptureFixture[str]
+) -> None:
+    measured(RUNS / "seed=0", 0)
+    (RUNS / "seed=1").mkdir()
+    (RUNS / "seed=1" / MARKER).write_text('{"written": []}')
+    assert sweep("task=status", "sweep=toy") == 0
+    assert "3 jobs: 1 done, 2 missing" in capsys.readouterr().out
 
 
 def test_a_file_has_a_line_for_each_job_without_what_all_are_asked_for(

@@ -51,6 +51,11 @@ def path_of(run: Path, suffix: str) -> Path:
     return run.parent / FOLDER / f"{run.name}{suffix}"
 
 
+def is_of_sweep(run: Path) -> bool:
+    """Whether a run has its folder in that of a sweep, as a job of it that is typed alone."""
+    return path_of(run.parent / "sweep", ".json").is_file()
+
+
 @contextmanager
 def recorded(run: Path) -> Iterator[None]:
     """Hold the lock of a run and keep its record while the body does its work; what that raises passes.

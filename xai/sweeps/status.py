@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from xai.core.files import read_text
-from xai.core.folders import MARKER
+from xai.core.folders import written_in
 from xai.core.launching import in_queue
 from xai.core.locks import holder
 from xai.core.overrides import OUTPUTS, apart
@@ -151,7 +151,7 @@ def look(job: Job) -> State:
         return State(job, "running", record, holder(lock, short=True))
     if record is None:
         # What ran before there were records, or by itself.
-        is_done = (job.folder / MARKER).is_file()
+        is_done = bool(written_in(job.folder))
         is_next = is_running(path_of(job.folder.parent / "sweep", ".lock"))
         return State(job, "done" if is_done else "waiting" if is_next else "missing")
     if record.state == "running":
