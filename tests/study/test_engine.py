@@ -227,6 +227,13 @@ def test_a_subset_is_drawn_with_the_seed_and_images_keep_their_numbers(tmp_path:
     assert any(other != chosen.tolist() for other in others)
 
 
+def test_rows_that_are_called_alike_are_told_apart(tmp_path: Path) -> None:
+    found = study(tmp_path, ["kernel_shap", "noted@1", "kernel_shap_few", "noted", "noted@2"])
+    labels = ["Kernel SHAP", "noted", "Kernel SHAP (kernel_shap_few)", "noted", "noted"]
+    assert [row.label for row in found.rows] == labels
+    assert [row.label for row in found.cases[0][0].others.values()] == labels
+
+
 def test_what_cannot_be_asked_is_refused_before_any_work(tmp_path: Path) -> None:
     for images in (10, 100):
         with pytest.raises(UserError, match=f"images={images}: the test split of data=shades has 9 images"):

@@ -52,6 +52,7 @@ class Study:
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise UserError(f"rows: {twice[0]} is named twice: name each row once")
+        self.rows = _called_apart(self.rows)
         self.tell()
 
     def tell(self) -> None:
@@ -125,6 +126,21 @@ class Study:
             return Measurement(case, row, maps, scores, left_out)
 
         return measure
+
+
+def _called_apart(rows: Sequence[Row]) -> list[Row]:
+    """Rows, of those that are called alike the later ones with their names; one at other settings (`@`) stays as it is.
+
+    Sheets of pictures, legends and whoever groups a frame by `label` would take them for one.
+    """
+    taken: set[str] = set()
+    found = []
+    for row in rows:
+        if "@" not in row.name:
+            row = replace(row, label=f"{row.label} ({row.name})") if row.label in taken else row
+            taken.add(row.label)
+        found.append(row)
+    return found
 
 
 def together(tasks: Sequence[Callable[[], T]], impatient: Callable[[], AbstractContextManager[None]]) -> list[T]:
