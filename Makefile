@@ -106,7 +106,7 @@ salvage-pictures: $(STAMP)  ## SALVAGE, Figures 1, 5, 8 and 9: chosen images und
 rank-table: $(STAMP)  ## Learn to Rank: deletion and insertion of pixels against rivals and controls
 	$(SWEEP)ranking_table$(SCALED) $(ARGS)
 
-rank-figures: $(STAMP)  ## Learn to Rank, Figures 3, 5 and 6
+rank-figures: $(STAMP)  ## Learn to Rank, Figures 3a, 5 and 6 (with ARGS="path_steps=[3,8,16]" 3b; SCALE=paper: 3 and 6)
 	$(SWEEP)ranking_figures$(SCALED) $(ARGS)
 
 ##@ Experiments across the papers
