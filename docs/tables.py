@@ -5,7 +5,8 @@
 
 A sweep leaves its results in outputs/<sweep>/results. They are copied to docs/results/<sweep>, where they are kept, and
 every block of Markdown that shows them is written anew; and docs/results.md, what each claim of the papers comes to. A
-figure that docs/images has of a sweep is taken with its results.
+figure that docs/images has is taken with the results of the sweep at embedded scale that draws it: those at the scale
+of a paper, and folders with a name of their own, have figures of the same names.
 """
 
 import os
@@ -19,6 +20,7 @@ import yaml
 from docs.blocks import filled
 from docs.papers import page, read_papers
 from xai.cli import report_errors
+from xai.core.composing import CONF
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "results"
@@ -35,7 +37,8 @@ def take(outputs: Path, sweeps: Sequence[str] = ()) -> None:
         )
         if new >= old:
             shutil.copytree(found.parent, kept, dirs_exist_ok=True)
-            for drawn in found.parents[1].glob("figures/*.png"):
+            own = not kept.name.endswith("_paper") and (CONF / "sweep" / f"{kept.name}.yaml").is_file()
+            for drawn in found.parents[1].glob("figures/*.png") if own else ():
                 if (shown := RESULTS.with_name("images") / drawn.name).is_file():
                     shutil.copyfile(drawn, shown)
             print(f"took {os.path.relpath(found.parent)}")

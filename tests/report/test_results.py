@@ -131,15 +131,22 @@ def test_figures_come_with_the_results_of_the_sweeps_that_are_named(results, tmp
     (docs / "images").mkdir(parents=True)
     for name in ("shown.png", "of_another.png"):
         (docs / "images" / name).write_bytes(b"old")
-    for sweep, name in (("toy", "shown.png"), ("toy", "not_shown.png"), ("other", "of_another.png")):
+    figures = {
+        "vectors_figure2": ["shown.png", "not_shown.png"],
+        "vectors_figure2_paper": ["shown.png"],
+        "mine": ["shown.png"],
+        "vectors_figure5": ["of_another.png"],
+    }
+    for sweep, names in figures.items():
         shutil.copytree(results[0] / "toy", outputs / sweep / "results", dirs_exist_ok=True)
         (outputs / sweep / "figures").mkdir(exist_ok=True)
-        (outputs / sweep / "figures" / name).write_bytes(b"new")
-    command.take(outputs, ["toy"])
-    assert [path.name for path in (docs / "results").iterdir()] == ["toy"]
-    assert {path.name: path.read_bytes() for path in (docs / "images").iterdir()} == {
-        "shown.png": b"new",
-        "of_another.png": b"old",
+        for name in names:
+            (outputs / sweep / "figures" / name).write_text(sweep)
+    command.take(outputs, [sweep for sweep in figures if sweep != "vectors_figure5"])
+    assert {path.name for path in (docs / "results").iterdir()} == {*figures} - {"vectors_figure5"}
+    assert {path.name: path.read_text() for path in (docs / "images").iterdir()} == {
+        "shown.png": "vectors_figure2",
+        "of_another.png": "old",
     }
 
 
