@@ -4,10 +4,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.explainers.context import Context
 from tests.explainers.settings import colour_clip, coloured, configured, explainer, small_clip, small_pictures
 from tests.shapley.tables import all_rows, shapley_by_dividends
 from xai.core.errors import UserError
 from xai.explainers.posthoc.game_values import KernelShapParams
+from xai.explainers.registry import passes_of
+from xai.explainers.rows import load_row
 from xai.games import PatchGame
 from xai.models.clip import SelfExplainingClip
 from xai.models.maskable import Removal
@@ -91,3 +94,5 @@ def test_training_images_may_cost_less_than_those_that_are_measured_against() ->
     assert [same.for_split(split).coalitions for split in ("train", "test")] == [10, 10]
     # Two settings that ask the same of a split are one: what is stored is found by them.
     assert params.for_split("train") == same.for_split("train")
+    row = load_row("kernel_shap", {"kernel_shap": {"coalitions": 10, "evaluation_coalitions": 30}})
+    assert [passes_of(Context(split=split), row) for split in ("train", "test")] == [12, 32]

@@ -55,6 +55,12 @@ def test_a_metric_that_explains_again_costs_a_map_for_every_variation_once() -> 
     assert explaining.an_image == (1 + 3 + 1) * 2001
 
 
+def test_it_is_that_of_the_split() -> None:
+    asked, own = study(10, 2), {"output": "logit", "removal": None}
+    asked.measured_rows = [open_row("kernel_shap", {"coalitions": 128, "evaluation_coalitions": 256, **own})]
+    assert asked_of(asked, 256)[0].an_image == 258
+
+
 IMAGES = torch.zeros(1, 3, 224, 224)
 
 

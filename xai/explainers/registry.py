@@ -306,7 +306,7 @@ def names() -> list[str]:
 
 
 def passes_of(context: Context, row: Row, prepared: Prepared | None = None) -> float | None:
-    """What an image costs a row, in forward passes; None where nobody can say.
+    """What an image of the split costs a row, in forward passes; None where nobody can say.
 
     Where neither other rows nor settings tell, as of a pass for each channel of some layer, the explainer itself does,
     by `passes(side)` for images of so many pixels a side.
@@ -314,7 +314,7 @@ def passes_of(context: Context, row: Row, prepared: Prepared | None = None) -> f
     if prepared is not None and prepared.passes is not None:
         return prepared.passes
     if row.entry.info.passes is not None:
-        return row.entry.info.passes(row.params, context.blank().players)
+        return row.entry.info.passes(row.params.for_split(context.split), context.blank().players)
     if hasattr(row.entry.of_classifier, "passes"):
         return float(row.entry.build(context.blank(), row.params).passes(context.model.image_size))
     return None

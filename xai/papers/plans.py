@@ -126,12 +126,12 @@ class _Plan:
         kept = 0.0 if row.entry.info.kind == "classifier" else images * classes * side**2 * _FLOAT
         asked = images, classes
         made_of = (self.model, on or self.asked.data, self.asked.seed, row.entry.info.name, row.params, split, asked)
-        passes = images * (1 if row.entry.asks_once else classes) * self.cost(row)
+        passes = images * (1 if row.entry.asks_once else classes) * self.cost(row, split)
         return self.add(Stage(f"{row.name} of {what}", passes, kept, kept, needs, made_of, "maps"))
 
-    def cost(self, row: Row) -> float:
-        """Passes of explaining an image by a row."""
-        params: Any = row.params
+    def cost(self, row: Row, split: str = "test") -> float:
+        """Passes of explaining an image of a split by a row."""
+        params: Any = row.params.for_split(split)
         if hasattr(params, "draws") and hasattr(params, "objective"):
             return float(params.step * params.draws * 2 * params.objective.steps * _FORWARD_AND_BACKWARD)
         return float(row.entry.info.passes(params, self.players)) if row.entry.info.passes else 1.0

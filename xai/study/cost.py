@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -37,7 +38,8 @@ def asked_of(study: Study, players: int) -> list[Asked]:
     for case, metrics in study.cases:
         images = case.params.images or len(case.data.source.labels(case.split))
         images = images if case.only is None else len(case.only)
-        found += _of_case(study.measured_rows, metrics, images, players)
+        rows = [replace(row, params=row.params.for_split(case.split)) for row in study.measured_rows]
+        found += _of_case(rows, metrics, images, players)
     return found
 
 

@@ -124,7 +124,7 @@ def _say_cost(opened: Opened, how: PostHocParams, pictures: int, model: Geometry
     passes, classifier = how.row.entry.info.passes, opened.classifier
     if classifier is None or opened.name != how.row.name or passes is None:
         return
-    asked = [Asked(how.row.name, passes(how.row.params, classifier.players), pictures)]
+    asked = [Asked(how.row.name, passes(how.row.params.for_split("test"), classifier.players), pictures)]
     if how.references:
         maps = 2 if how.refinement.steps else 1
         asked.append(Asked("areas", float(maps * len(how.references) * PASSES_OF_CURVES), pictures))
