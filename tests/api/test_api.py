@@ -16,7 +16,9 @@ from torch import Tensor
 
 import xai
 from tests.api.networks import MEAN, SIZE, STD, Plain, images, vit
+from xai.api.comparing import _row
 from xai.api.fitting import _of_timm
+from xai.core.composing import shipped
 from xai.core.errors import UserError
 from xai.models import files
 from xai.models.spec import describe
@@ -128,6 +130,11 @@ def test_settings_are_the_explainers_own(model: Any) -> None:
         xai.explain(model, images(), "rise", maks=20)
     with pytest.raises(UserError, match="rise"):
         xai.explain(model, images(), "ryse")
+    # There are no training images here, which could cost less.
+    few, many = (xai.explain(model, images(), "kernel_shap", coalitions=number) for number in (20, 40))
+    assert not torch.equal(few, many)
+    row: Any = _row(model, "kernel_shap", {"coalitions": 20}, shipped("task/compare"), {})
+    assert row.params.for_split("test").coalitions == 20
 
 
 def test_an_explainer_that_does_not_fit_says_why(model: Any) -> None:

@@ -35,7 +35,7 @@ from xai.papers.ranking.networks import FILE, RankingStages
 from xai.papers.ranking.params import BackboneParams
 from xai.ranking.objective import ObjectiveParams
 from xai.ranking.refinement import RefinementParams
-from xai.tasks.explain import Writer, run
+from xai.tasks.explain import Writer, _row, run
 from xai.tasks.picture import Explained, PostHocParams, explain_picture, open_classifier
 
 MODEL = VitParams("tiny", 16, 4, (0.5,) * 3, (0.25,) * 3, tower=SmallVit(8, 1, 2, 2.0, 1, 1.0))
@@ -98,6 +98,13 @@ def test_the_file_alone_says_what_it_is(tmp_path: Path, photo: Path) -> None:
     found = [explained(model, path, photo, "owl", CPU, POST_HOC) for model in (MODEL, PARAMS, CNN)]
     assert all(torch.equal(other.attributions, found[0].attributions) for other in found[1:])
     assert len({other.probability for other in found}) == 1
+
+
+def test_coalitions_are_those_of_any_picture() -> None:
+    for given, expected in (({"coalitions": 20}, 20), ({"coalitions": 20, "evaluation_coalitions": 40}, 40), ({}, 256)):
+        asked: Any = SimpleNamespace(row="kernel_shap", explainers={"kernel_shap": given}, model=MODEL)
+        found: Any = _row(asked).params.for_split("test")
+        assert found.coalitions == expected
 
 
 def refining(steps: int) -> PostHocParams:

@@ -25,7 +25,7 @@ from xai.data.registry import Images
 from xai.explainers import registry
 from xai.explainers.block import Block, BlockExplainer, Explainer, Explanation
 from xai.explainers.registry import Entry, ExplainerParams, Info, Prepared, Row
-from xai.explainers.rows import load_row, open_row, removing_as_the_model
+from xai.explainers.rows import load_row, of_no_split, open_row, removing_as_the_model
 from xai.study.case import Case, CaseParams, ExplainedModel
 
 _SEEDS = 2**31
@@ -142,7 +142,7 @@ def row_of(explainer: Any, settings: Mapping[str, Any], fitted: Mapping[str, Any
     else:
         known = {*choices("explainer"), *registry.names(), *fitted}
         raise UserError(unknown(f"explainer {explainer!r}", explainer, known, "explainer", "choose from"))
-    return removing_as_the_model(row, settings)
+    return of_no_split(removing_as_the_model(row, settings), settings)
 
 
 def _ready(explainer: Any) -> Row:

@@ -142,9 +142,19 @@ def open_row(name: str, settings: Mapping[str, Any], where: str | None = None) -
 
 def removing_as_the_model(row: Row, given: Mapping[str, Any]) -> Row:
     """The row with patches removed as the model itself does it, unless `given` settings say otherwise."""
-    if "removal" in given or not any(each.name == "removal" for each in fields(row.params)):
-        return row
-    return replace(row, params=replace(row.params, removal=None))  # type: ignore[call-arg]
+    return row if "removal" in given else _without(row, "removal")
+
+
+def of_no_split(row: Row, given: Mapping[str, Any]) -> Row:
+    """The row for images of no split: `coalitions` are those of any image where they alone are `given`."""
+    alone = "coalitions" in given and "evaluation_coalitions" not in given
+    return _without(row, "evaluation_coalitions") if alone else row
+
+
+def _without(row: Row, setting: str) -> Row:
+    """The row with a setting left open, if it has such a one."""
+    has = any(each.name == setting for each in fields(row.params))
+    return replace(row, params=replace(row.params, **{setting: None})) if has else row
 
 
 ALL = "all"

@@ -24,7 +24,7 @@ from xai.core.progress import Stopwatch, console
 from xai.core.settings import Whole, settings
 from xai.data.pictures import check_readable, find_pictures
 from xai.explainers.registry import Row
-from xai.explainers.rows import budget_of, load_row, removing_as_the_model, stem
+from xai.explainers.rows import budget_of, load_row, of_no_split, removing_as_the_model, stem
 from xai.models.families import Geometry
 from xai.models.maskable import Reference
 from xai.models.named import NamedParams
@@ -137,8 +137,8 @@ def _say_cost(opened: Opened, how: PostHocParams, pictures: int, model: Geometry
 
 def _row(asked: ExplainSettings) -> Row:
     """The explainer; a removed patch of somebody else's classifier shows the mean, unless it is said otherwise."""
-    row = load_row(asked.row, asked.explainers)
     given = asked.explainers.get(asked.row, {})
+    row = of_no_split(load_row(asked.row, asked.explainers), given)
     return removing_as_the_model(row, given) if isinstance(asked.model, NamedParams) else row
 
 
