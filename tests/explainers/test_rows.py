@@ -153,7 +153,8 @@ def test_all_rows_are_one_of_each_explainer_and_kind_of_map_and_none_that_is_tra
 
 
 def test_what_costs_more_than_the_budget_is_left_out_with_its_cost() -> None:
-    costs = partial(cost_of, Context(model=SimpleNamespace(image_size=12)))
+    made_of = {name: load_row(name) for name in ("kernel_shap", "grad_cam")}
+    costs = partial(cost_of, Context(made_of, model=SimpleNamespace(image_size=12, classes=tuple("abcde"))))
     rows, left = every_row([], {}, costs, 300)
     assert "exact_shapley" in left
     assert "more than budget=300; by its name it is taken" in left["exact_shapley"]
@@ -161,4 +162,7 @@ def test_what_costs_more_than_the_budget_is_left_out_with_its_cost() -> None:
     # A pass for each of the 16 channels of a layer, and 1.
     few, left = every_row([], {}, costs, 16)
     assert left["score_cam"] == left["ablation_cam"] == left["exact_shapley"].replace("512", "17").replace("300", "16")
-    assert "saliency" in {row.name for row in few}
+    assert {"saliency", "mean_over_classes"} <= {row.name for row in few}
+    # A row that is made from another: Kernel SHAP's 256 coalitions and the two ends, and Grad-CAM of each class.
+    assert "a map costs 258 passes" in left["wrong_class"]
+    assert "a map costs 5 passes" in every_row([], {}, costs, 4)[1]["mean_over_classes"]

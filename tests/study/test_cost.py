@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.explainers.context import Context
 from xai.core.errors import UserError
-from xai.explainers.rows import open_row
+from xai.explainers.rows import load_row, open_row
 from xai.games import asked_at_once
 from xai.study import cost
 from xai.study.cost import Asked, asked_of, cost_line, say_cost, seconds_a_pass
@@ -59,6 +60,14 @@ def test_it_is_that_of_the_split() -> None:
     asked, own = study(10, 2), {"output": "logit", "removal": None}
     asked.measured_rows = [open_row("kernel_shap", {"coalitions": 128, "evaluation_coalitions": 256, **own})]
     assert asked_of(asked, 256)[0].an_image == 258
+
+
+def test_a_row_that_is_made_from_another_costs_what_that_one_does() -> None:
+    asked = study(10, 2)
+    case: Any = Context({"grad_cam": load_row("grad_cam")}, model=SimpleNamespace(classes=tuple("abcde")))
+    case.params, case.only = asked.cases[0][0].params, None
+    asked.cases, asked.measured_rows = [(case, [])], [load_row("mean_over_classes")]
+    assert asked_of(asked, 9)[0].an_image == 5
 
 
 IMAGES = torch.zeros(1, 3, 224, 224)

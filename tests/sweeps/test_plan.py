@@ -100,7 +100,7 @@ def test_a_job_of_a_sweep_may_ask_for_all_rows() -> None:
         (settings,) = planned_settings(["sweep=compare", "experiment=compare_photos"])
         check_named(settings)
         planned = [stage.name for stage in stages_of(settings)]
-    assert list(settings.rows) == ["all"]
+    assert list(settings.rows) == ["mean_over_classes", "all"]
     assert {"scores: removal", "kernel_shap of the test images"} <= set(planned)
     assert not [name for name in planned if name.startswith("exact_shapley")]
 

@@ -82,6 +82,13 @@ def compared(folder: Path, path: Path, *more: str) -> Path:
     return folder / "out"
 
 
+def test_what_a_row_is_made_from_costs_what_is_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    typed = ("rows=[all]", "budget=18", "metrics=[difference_auc]")
+    out = compared(tmp_path, written(tmp_path, "cnn_tiny"), *typed, "tables=[]")
+    assert {"kernel_shap", "wrong_class"} <= set(pd.read_csv(out / "scores.csv").explainer)
+
+
 def test_another_classifier_judges_grids_are_made_and_rows_are_ranked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
+from functools import partial
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -182,9 +183,10 @@ def every_row(
     """
     found: dict[tuple[str, bool], Row] = {(row.entry.name, row.params.of_pixels): row for row in named}
     left: dict[str, str] = {}
+    opened = partial(_opened, overrides=overrides)
     for name in sorted(choices("explainer"), key=lambda name: (name not in _names_of(name), name)):
-        row = _opened(name, overrides)
-        if row is None or row.entry.info.kind not in _ORDER or _is_trained(row, overrides):
+        row = opened(name)
+        if row is None or row.entry.info.kind not in _ORDER or _is_trained(row, opened):
             continue
         if (row.entry.name, row.params.of_pixels) in found:
             continue
@@ -197,9 +199,11 @@ def every_row(
 
 
 def cost_of(context: Context, row: Row) -> float:
-    """Passes that a map costs; nothing where the row does not fit, which is said later."""
+    """Passes that a map costs; nothing where the row does not fit, which is said later, or waits for a training."""
     try:
-        return passes_of(context, row) or 0.0
+        # What is made from another row knows its cost as it is prepared, which trains what has to be trained.
+        ready = getattr(row.params, "of", None) is not None and not _is_trained(row, context.row)
+        return passes_of(context, row, row.entry.prepare(context, row.params) if ready else None) or 0.0
     except UserError:
         return 0.0
 
@@ -220,10 +224,10 @@ def _opened(name: str, overrides: Mapping[str, Any]) -> Row | None:
         return None
 
 
-def _is_trained(row: Row, overrides: Mapping[str, Any]) -> bool:
-    """Whether a row, or the one it is made from, has to be trained."""
+def _is_trained(row: Row, opened: Callable[[str], Row | None]) -> bool:
+    """Whether a row, or the one it is made from, has to be trained; `opened` gives rows by their names."""
     if row.entry.info.kind == "trained" or "training" in row.entry.info.needs:
         return True
     of = getattr(row.params, "of", None)
-    made_from = None if of is None else _opened(of, overrides)
-    return made_from is not None and _is_trained(made_from, overrides)
+    made_from = None if of is None else opened(of)
+    return made_from is not None and _is_trained(made_from, opened)

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -11,7 +10,9 @@ from torch import Tensor
 
 from xai.core.progress import console
 from xai.explainers.registry import Row
+from xai.explainers.rows import cost_of
 from xai.games import asked_at_once
+from xai.study.case import Case
 from xai.study.scores import Chosen
 from xai.study.study import Study
 
@@ -38,21 +39,25 @@ def asked_of(study: Study, players: int) -> list[Asked]:
     for case, metrics in study.cases:
         images = case.params.images or len(case.data.source.labels(case.split))
         images = images if case.only is None else len(case.only)
-        rows = [replace(row, params=row.params.for_split(case.split)) for row in study.measured_rows]
-        found += _of_case(rows, metrics, images, players)
+        found += _of_case(study.measured_rows, case, metrics, images, players)
     return found
 
 
-def _of_case(rows: Sequence[Row], metrics: Sequence[Chosen], images: int, players: int) -> list[Asked]:
+def _of_case(rows: Sequence[Row], case: Case, metrics: Sequence[Chosen], images: int, players: int) -> list[Asked]:
     again = {variation for each in metrics for variation in each.again}
     times = (2 if any("second" in each.needs for each in metrics) else 1) + len(again)
     maps = [row for row in rows if row.entry.info.kind != "classifier"]
-    explaining = [times * row.entry.info.passes(row.params, players) for row in rows if row.entry.info.passes]
-    found = [Asked("explaining", sum(explaining), images)]
+    found = [Asked("explaining", times * sum(_of_map(row, case, players) for row in rows), images)]
     for each in metrics:
         if each.metric.passes is not None:
             found.append(Asked(each.metric.name, each.metric.passes(each.params, players), images * len(maps)))
     return found
+
+
+def _of_map(row: Row, case: Case, players: int) -> float:
+    """Passes of a map; nothing where only a training could tell."""
+    passes = row.entry.info.passes
+    return passes(row.params.for_split(case.split), players) if passes else cost_of(case, row)
 
 
 def cost_line(asked: Sequence[Asked]) -> str:

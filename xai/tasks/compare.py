@@ -152,7 +152,9 @@ def run(asked: CompareSettings, output: Path) -> None:
     check_images(data, params)
     probe = None if asked.probe is None else open_data(asked.probe, "probe")
     judge = None if asked.judge is None else _judge(asked, runtime, data)
-    case = Case(runtime, _opened(asked, runtime, data, named), data, params, asked.seed, judge=judge)
+    # What a row is made from costs what its settings here say.
+    others = {name: load_row(name, asked.explainers) for name in asked.explainers}
+    case = Case(runtime, _opened(asked, runtime, data, named), data, params, asked.seed, others=others, judge=judge)
     unfit: dict[str, str] = {}
     if ALL in asked.rows:
         more, unfit = every_row(rows, asked.explainers, partial(cost_of, case), asked.budget)
