@@ -15,7 +15,7 @@ from tests.explainers.settings import explainer
 from tests.explainers.test_grad_cam import Plain, by_hand
 from tests.models.tiny_clip import PARAMS, classifier, pictures
 from tests.models.tiny_vit import MEAN, STD, maskable, network, normalised
-from tests.toolbox import refusal, seeded
+from tests.toolbox import randn, refusal, seeded
 from xai.explainers.posthoc import asking_cams, gradients
 from xai.models.clip import SelfExplainingClip
 from xai.models.maskable import MaskableClassifier, PaintedClassifier
@@ -194,3 +194,11 @@ def test_half_precision_gives_maps_in_float32(name: str) -> None:
     half = explainer(name, classifier().bfloat16()).attribute(pictures(4).bfloat16(), TARGETS)
     assert half.dtype == torch.float32
     assert half.isfinite().all()
+
+
+def test_channels_are_added_up_as_exactly_under_mixed_precision() -> None:
+    ours, cells, images = explainer("score_cam", classifier()), randn(2, 5, 4, 4).float(), torch.zeros(2, 3, 16, 16)
+    ours._seen, ours.weights = lambda *_: cells, lambda *_: cells.mean((2, 3))
+    expected = ours.pixels(None, None, images, None)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(ours.pixels(None, None, images, None), expected)

@@ -132,6 +132,9 @@ def test_the_blur_is_scipys_and_the_slope_its_derivative(deviation: float) -> No
     step = 1e-4 * deviation
     difference = (blurred(images, deviation + step) - blurred(images, deviation - step)) / (2 * step)
     torch.testing.assert_close(slope, difference, rtol=1e-4, atol=1e-4)
+    exactly = blur_and_slope(images.float(), deviation)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert all(map(torch.equal, blur_and_slope(images.float(), deviation), exactly))
 
 
 def in_small_steps(case: Case, steps: int) -> Tensor:

@@ -54,6 +54,13 @@ def test_a_cluster_without_points_keeps_its_centre() -> None:
     assert kmeans(points, torch.tensor([0, 1, 2]), 10).flatten().tolist() == [5, 5, 9]
 
 
+def test_the_nearest_centre_is_as_near_under_mixed_precision() -> None:
+    points = torch.tensor([[[1000.0], [1001.0], [1000.6]]])
+    with torch.autocast("cpu", torch.bfloat16):
+        found = kmeans(points, torch.tensor([0, 1]), 10)
+    assert found.flatten().tolist() == pytest.approx([1000, 1000.8])
+
+
 def test_the_first_of_equals_is_kept_and_one_token_at_least() -> None:
     assert highest(torch.tensor([[2.0, 3.0, 2.0, 2.0]]), 0.5).tolist() == [[True, True, False, False]]
     assert highest(torch.zeros(1, 4), 0.1).sum() == 1

@@ -10,7 +10,8 @@ from xai.core.errors import UserError
 from xai.explainers.posthoc.cams import PatchCam, stretch
 from xai.explainers.posthoc.gradients import images_at_once
 from xai.explainers.registry import ExplainerParams, explainer
-from xai.models.maskable import Normalisation
+from xai.models.maskable import Normalisation, exact
+from xai.rounding import at_least_float32
 
 _VALUES_AT_ONCE = 1 << 24
 """Of activations, 64 MiB: 267 channels of 1,280 on 7 x 7 cells are ablated in one pass."""
@@ -31,9 +32,10 @@ class AskingCam(PatchCam[P]):
 
     def pixels(self, network: nn.Module, layer: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
         """The weighted channels added up, and then what the library does to any map."""
-        cells = self._seen(network, layer, images)
+        cells = at_least_float32(self._seen(network, layer, images))
         weights = self.weights(network, layer, images, targets, cells).to(cells)
-        cam = stretch(torch.einsum("bd,bdhw->bhw", weights, cells).float().relu())
+        with exact(cells):  # sums of half precision would tell few cells apart
+            cam = stretch(torch.einsum("bd,bdhw->bhw", weights, cells).float().relu())
         pixels = F.interpolate(cam[:, None], images.shape[-2:], mode="bilinear", align_corners=False)
         return stretch(pixels[:, 0])
 

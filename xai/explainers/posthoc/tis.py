@@ -16,6 +16,7 @@ from xai.explainers.posthoc.traced import OfTransformer
 from xai.explainers.registry import explainer
 from xai.games import PatchGame
 from xai.models.attention import trace
+from xai.models.maskable import exact
 from xai.rounding import at_least_float32, is_constant
 
 
@@ -89,7 +90,8 @@ def kmeans(points: Tensor, start: Tensor, iterations: int) -> Tensor:
     """
     centres, nearest = points[:, start], None
     for _ in range(iterations):
-        squares = centres.square().sum(-1)[:, None] - 2 * points @ centres.mT
+        with exact(points):  # half precision would take many centres for equally near
+            squares = centres.square().sum(-1)[:, None] - 2 * points @ centres.mT
         last, nearest = nearest, squares.argmin(-1)
         if last is not None and torch.equal(last, nearest):
             break
