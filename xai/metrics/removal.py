@@ -105,7 +105,7 @@ def _share_of_cell(block: Measured) -> Tensor:
         percent(
             "grid_pointing",
             "Grid pointing",
-            "With two objects on an image: share of the positive attribution that lies on the one that is asked about.",
+            "With several objects on an image: share of the positive attribution on the one that is asked about.",
             short="Grid",
             chance_from=_share_of_cell,
         ),
