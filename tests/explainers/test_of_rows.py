@@ -18,7 +18,7 @@ from xai.explainers.block import Block, explain
 from xai.explainers.controls.other_classes import wrong_classes
 from xai.explainers.registry import Prepared, Row, entry, passes_of
 from xai.explainers.registry import refusal as why_not
-from xai.explainers.rows import load_row, made_from
+from xai.explainers.rows import cost_of, load_row, made_from
 from xai.games import PatchGame
 from xai.shapley.proxy import kernel_shap_with_proxy
 from xai.study.maps import explain as explain_case
@@ -88,6 +88,16 @@ def test_maps_that_are_the_same_for_every_class_are_refused(name: str) -> None:
     assert told == f"{name}: the maps of brightness are the same for every class"
     told = refusal(entry(name).check, context(row("object_mask")), configured(name, of="object_mask"))
     assert told.startswith(f"{name} is made from object_mask, which cannot be had here: object_mask needs the regions")
+
+
+@pytest.mark.parametrize("of", [{"sess": "sess"}, {"sess": "wrong_class", "wrong_class": "sess"}])
+def test_a_row_that_is_made_from_itself_is_refused_in_a_line(of: dict[str, str]) -> None:
+    where = context(*(row(name, of=source) for name, source in of.items()))
+    sess = where.row("sess")
+    told = refusal(made_from, [sess], {name: {"of": source} for name, source in of.items()})
+    for line in (told, why_not(sess.entry, sess.params, where)):
+        assert line in {f"of={name}: {name} is made from itself, name another row" for name in of}
+    assert cost_of(where, sess) == 0
 
 
 @pytest.mark.parametrize("start", ["saliency", "saliency_pixels"])

@@ -116,6 +116,8 @@ def test_another_classifier_judges_grids_are_made_and_rows_are_ranked(
     ):
         with pytest.raises(UserError, match=said):
             compared(tmp_path, path, metrics, wrong)
+    with pytest.raises(UserError, match="wrong_class is made from itself"):
+        compared(tmp_path, path, metrics, "reference=wrong_class", "++explainers.wrong_class.of=wrong_class")
     small = written(tmp_path / "other", "cnn_tiny", image_size=28)
     with pytest.raises(
         UserError, match="takes images of 28 px, and the classifier of 42 px: they have to see the same"

@@ -7,7 +7,7 @@ from typing import Any
 from xai.core.errors import UserError
 from xai.core.settings import settings
 from xai.explainers.block import BlockExplainer, Explainer
-from xai.explainers.registry import Context, ExplainerParams, Prepared, Row, explainer, passes_of, refusal
+from xai.explainers.registry import Context, ExplainerParams, Prepared, Row, explainer, lineage, passes_of, refusal
 
 Either = Explainer | BlockExplainer
 
@@ -28,9 +28,10 @@ def row_of(context: Context, of: str, name: str) -> Row:
     """The other row.
 
     Raises:
-        UserError: It gives no maps, or does not fit the classifier or the data set; nothing is trained to know.
+        UserError: It gives no maps, is made from itself, or does not fit the classifier or the data set; nothing is
+            trained to know.
     """
-    row = context.row(of)
+    row, *_ = lineage(context.row(of), context.row)
     if row.entry.info.kind == "classifier":
         raise UserError(f"{name}: of={of} gives no maps: name a row that explains")
     if reason := refusal(row.entry, row.params, context):

@@ -1,7 +1,7 @@
 """The registry of explainers: post-hoc methods, trained networks, refined maps and controls, each found by its name."""
 
 import pkgutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeVar
@@ -318,6 +318,21 @@ def passes_of(context: Context, row: Row, prepared: Prepared | None = None) -> f
     if hasattr(row.entry.of_classifier, "passes"):
         return float(row.entry.build(context.blank(), row.params).passes(context.model.image_size))
     return None
+
+
+def lineage(row: Row, opened: Callable[[str], Row | None]) -> Iterator[Row]:
+    """A row, the one that it is made from (`of`), and so on; `opened` gives rows by their names, or none.
+
+    Raises:
+        UserError: It comes back to a row that was there.
+    """
+    names, each = set[str](), row
+    yield each
+    while (of := getattr(each.params, "of", None)) is not None and (source := opened(of)) is not None:
+        if of in names:
+            raise UserError(f"of={of}: {of} is made from itself, name another row")
+        names.add(of)
+        yield (each := source)
 
 
 def refusal(entry: Entry, params: ExplainerParams, context: Context) -> str | None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from functools import partial
+from itertools import islice
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -14,7 +15,7 @@ from xai.core.settings import build, shown, unknown
 from xai.explainers import registry
 from xai.explainers.names import BUDGET, POOLED
 from xai.explainers.names import stem as stem
-from xai.explainers.registry import Context, Row, passes_of
+from xai.explainers.registry import Context, Row, lineage, passes_of
 
 _NUMBERS = ("coalitions", "evaluation_coalitions", "masks", "samples", "permutations")
 """What explainers call how many they ask about."""
@@ -108,14 +109,8 @@ def _of_budget(of: str, number: int) -> DictConfig:
 
 def made_from(rows: Sequence[Row], overrides: Mapping[str, Any]) -> dict[str, Row]:
     """The rows that rows are made from (`of`), and what those are made from, by name."""
-    found: dict[str, Row] = {}
-    waiting = list(rows)
-    while waiting:
-        of = getattr(waiting.pop().params, "of", None)
-        if of is not None and of not in found:
-            found[of] = load_row(of, overrides)
-            waiting.append(found[of])
-    return found
+    opened = partial(load_row, overrides=overrides)
+    return {each.name: each for row in rows for each in islice(lineage(row, opened), 1, None)}
 
 
 def open_row(name: str, settings: Mapping[str, Any], where: str | None = None) -> Row:
@@ -226,8 +221,5 @@ def _opened(name: str, overrides: Mapping[str, Any]) -> Row | None:
 
 def _is_trained(row: Row, opened: Callable[[str], Row | None]) -> bool:
     """Whether a row, or the one it is made from, has to be trained; `opened` gives rows by their names."""
-    if row.entry.info.kind == "trained" or "training" in row.entry.info.needs:
-        return True
-    of = getattr(row.params, "of", None)
-    made_from = None if of is None else opened(of)
-    return made_from is not None and _is_trained(made_from, opened)
+    infos = (each.entry.info for each in lineage(row, opened))
+    return any(info.kind == "trained" or "training" in info.needs for info in infos)

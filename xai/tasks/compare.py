@@ -160,7 +160,8 @@ def run(asked: CompareSettings, output: Path) -> None:
         more, unfit = every_row(rows, asked.explainers, partial(cost_of, case), asked.budget)
         rows = [*rows, *more]
     reference = None if asked.reference is None else load_row(asked.reference, asked.explainers, asked="reference")
-    study = Study(rows, _cases(case, chosen, probe), made_from(rows, asked.explainers), reference, unfit=unfit)
+    sources = made_from([*rows, *([] if reference is None else [reference])], asked.explainers)
+    study = Study(rows, _cases(case, chosen, probe), sources, reference, unfit=unfit)
     watch.lap("start")
     blank, side = case.blank().eval(), case.model.image_size
     grey = torch.full((1, 3, side, side), 0.5, device=runtime.trainer.device)

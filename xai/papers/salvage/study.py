@@ -86,7 +86,7 @@ def open_study(asked: SalvageStudy, runtime: Runtime) -> StudyWithExamples:
     case = Case(runtime, surrogate, data, asked.case, asked.seed, compared=classifier)
     cases = with_probe(case, metrics, None if probe is None else _probed(case, probe, asked.probe_images))
     reference = None if asked.reference is None else load_row(asked.reference, asked.explainers, asked="reference")
-    others = made_from(rows, asked.explainers)
+    others = made_from([*rows, *([] if reference is None else [reference])], asked.explainers)
     return StudyWithExamples([*rows, *shorter], cases, others, reference, examples=examples)
 
 
