@@ -16,6 +16,7 @@ from xai.ranking.sorting import (
     assignment_scores,
     check_finite_scores,
     gumbel_noise,
+    order_masks,
     percentiles,
     plain_sinkhorn,
     sinkhorn,
@@ -135,6 +136,22 @@ def test_autocast_rounds_no_mask() -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         found = soft_masks(permutation().float(), shares)
     assert torch.equal(found, soft_masks(permutation().float(), shares))
+
+
+def test_masks_made_a_few_at_a_time_are_those_of_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    scores, noise, shares = randn(7, 9).requires_grad_(), randn(7, 9, 9, seed=1), torch.linspace(0, 1, 5).double()
+    expected = soft_masks(soft_sort(scores, noise, 0.3, 5), shares)
+    weights = randn(*expected.shape, seed=2)
+    (slope,) = torch.autograd.grad((expected * weights).sum(), scores)
+    made = []
+    monkeypatch.setattr(module, "soft_sort", lambda *given: made.append(len(given[0])) or soft_sort(*given))
+    for cached, groups in ((10**9, [7]), (3 * noise[0].nbytes, [3, 3, 1]), (1, [1] * 7)):
+        monkeypatch.setattr(module, "_CACHED", cached)
+        made.clear()
+        found = order_masks(scores, noise, shares, 0.3, 5)
+        assert made == groups
+        torch.testing.assert_close(found, expected)
+        torch.testing.assert_close(torch.autograd.grad((found * weights).sum(), scores)[0], slope)
 
 
 def test_percentiles_are_even_and_hold_both_ends() -> None:

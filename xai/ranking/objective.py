@@ -13,7 +13,7 @@ from xai.models.dense import check_classes
 from xai.models.maskable import References, open_reference
 from xai.ranking.areas import Classify, confidence, path_areas, peak_penalty, trapezoid_weights
 from xai.ranking.axes import apply_axes, pixels_to_cells
-from xai.ranking.sorting import check_finite_scores, gumbel_noise, percentiles, soft_masks, soft_sort
+from xai.ranking.sorting import check_finite_scores, gumbel_noise, order_masks, percentiles
 from xai.rounding import at_least_float32
 
 
@@ -188,8 +188,9 @@ def judge(
     shares = percentiles(params.steps, maps.device)[1:-1]
     weights = trapezoid_weights(params.steps, maps.device)
     scores, shift = _cells(maps, drawn)
-    orders = soft_sort(torch.cat([scores, -scores]), drawn.noise.flatten(0, 1), temperature, params.iterations)
-    masks = soft_masks(orders, shares).unflatten(0, (2, batch)).transpose(0, 1).unflatten(3, (drawn.grid, drawn.grid))
+    both, noise = torch.cat([scores, -scores]), drawn.noise.flatten(0, 1)
+    masks = order_masks(both, noise, shares, temperature, params.iterations)
+    masks = masks.unflatten(0, (2, batch)).transpose(0, 1).unflatten(3, (drawn.grid, drawn.grid))
     areas, _ = path_areas(classify, images, reference, masks, targets, weights[1:-1], params.sigma, params.chunk, shift)
     ends = weights[0] * whole.mean(1) + weights[-1] * gone.mean(1)
     deletion, insertion = (areas + ends[:, None]).unbind(1)

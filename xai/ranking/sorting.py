@@ -27,6 +27,9 @@ _LARGEST_DRIFT = 60.0
 """How far, in nats, potentials may move after the first iteration: what a kernel in single precision rounds to zero,
 below exp(-87), then stays below exp(-27) of a row or column in every iteration, and a thousand of it below rounding."""
 
+_CACHED = 5 * 2**20
+"""Bytes of orders that are made together on a CPU, whose caches hold them over all iterations, and what is made of them."""
+
 
 def sinkhorn(scores: Tensor, iterations: int) -> Tensor:
     """Normalise the columns and then the rows of exp(scores), again and again (Sinkhorn and Knopp 1967).
@@ -251,3 +254,21 @@ def soft_masks(permutation: Tensor, shares: Tensor) -> Tensor:
     counted = (shares.to(permutation)[:, None] * cells - ranks).clamp(0, 1)
     with torch.autocast(permutation.device.type, enabled=False):
         return counted @ permutation
+
+
+def order_masks(scores: Tensor, noise: Tensor, shares: Tensor, temperature: float, iterations: int) -> Tensor:
+    """`soft_masks` of the `soft_sort` of scores; on a CPU of a few at a time, which takes a third of the time.
+
+    Args:
+        scores: [B, d], higher is more important.
+        noise: [B, d, d], standard Gumbel.
+        shares: [S] in [0, 1].
+        temperature: tau, above 0.
+        iterations: Of Sinkhorn's normalisation.
+
+    Returns:
+        [B, S, d].
+    """
+    together = max(1, _CACHED // noise[0].nbytes) if scores.device.type == "cpu" else len(scores)
+    pairs = zip(scores.split(together), noise.split(together), strict=True)
+    return torch.cat([soft_masks(soft_sort(some, its, temperature, iterations), shares) for some, its in pairs])
