@@ -58,7 +58,7 @@ compare: $(STAMP)  ## every explainer that fits, by every metric: digits with a 
 ##@ The papers' tables and figures (launchers, clusters: docs/cluster.md)
 
 tables: $(STAMP) $(if $(PLANNED),plan)  ## all of them, one after the other; what they share is made once: docs/results.md
-	$(if $(PLANNED),,@for sweep in $(ALL); do $(SWEEP)$$sweep $(ARGS) || failed=1; done; \
+	$(if $(PLANNED),,@$(SWEEP)$(subst $(space),$(comma),$(ALL)) $(ARGS) || failed=1; \
 	$(if $(SCALED),,$(BIN)/python -m docs.tables $(ALL) || failed=1;) exit $${failed:-0})
 
 plan: $(STAMP)  ## what all of them need: stages, forward passes, bytes, hours (ARGS=rate=3000 or rate=measured)

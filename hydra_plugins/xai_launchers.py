@@ -4,9 +4,9 @@ Each job is what a user would type for it alone, and what it says goes to `outpu
 fails, or is killed, stops no other.
 """
 
+import itertools
 import logging
 import os
-import queue
 import re
 import sys
 import time
@@ -39,6 +39,7 @@ from xai.core.launching import (
 from xai.core.overrides import OUTPUTS, alone
 from xai.core.progress import console
 from xai.core.records import QUEUED, path_of
+from xai.core.slots import Slots
 
 _CARRIED = re.compile("PYTHONPATH$|WANDB_|MLFLOW_")
 """Of the environment, what a job on another machine works by."""
@@ -108,23 +109,21 @@ class Processes(_Commands):
         found = self._slots(len(commands))
         # A process that is to be forked must not have used a GPU; only Linux forks one that has imported all sorts.
         is_warm = not self._gpus and sys.platform == "linux" and len(commands) > len(found)
-        slots: queue.Queue[tuple[dict[str, str], Warm | None]] = queue.Queue()
-        for slot in found:
-            slots.put((slot, Warm() if is_warm else None))
+        warm = [Warm() if is_warm else None for _ in found]
+        slots, begun = Slots(len(found)), itertools.count(1)
 
         def run_one(command: Command) -> int:
-            slot, warm = slots.get()
-            try:
-                return _ended(command, run_command(replace(command, environment=slot), warm))
-            finally:
-                slots.put((slot, warm))
+            with slots.one() as number:
+                if next(begun) == len(commands):
+                    slots.all_begun()
+                return _ended(command, run_command(replace(command, environment=found[number]), warm[number]))
 
         allow_commands()
         if commands:
-            several = f"{len(commands)} job{'s' * (len(commands) > 1)}, {slots.qsize()} at a time"
+            several = f"{len(commands)} job{'s' * (len(commands) > 1)}, {len(found)} at a time"
             where = path_of(commands[0].run, "").parent
             console.print(f"  {several}; what they say: {escape(str(where))}", highlight=False, soft_wrap=True)
-        with ThreadPoolExecutor(slots.qsize()) as pool:
+        with ThreadPoolExecutor(max(1, len(found))) as pool:
             try:
                 ends = [pool.submit(run_one, command) for command in commands]
                 return [end.result() for end in ends]

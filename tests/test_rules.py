@@ -98,11 +98,11 @@ def test_make_plans_tables_where_it_is_asked_to() -> None:
     (one,) = said("rank-table", "SCALE=paper", "ARGS=task=plan")
     assert one == ".venv/bin/python run.py sweep=ranking_table_paper task=plan"
     (whole,) = said("tables", "LAUNCHER=")
-    assert "run.py -m sweep=$sweep" in whole
+    assert "run.py -m sweep=vectors_table1,vectors_table2,vectors_figure2," in whole
     # Without a GPU a job a core, unless another launcher is typed, or what runs is of the papers' size.
     given = "LAUNCHER=launcher=processes hydra.launcher.jobs=2"
     (two,) = said("tables", given)
-    assert "run.py -m launcher=processes hydra.launcher.jobs=2 sweep=$sweep" in two
+    assert "run.py -m launcher=processes hydra.launcher.jobs=2 sweep=vectors_table1,vectors_table2," in two
     for typed in ("ARGS=launcher=basic", "SCALE=paper", "ARGS=task=plan"):
         (line,) = said("rank-table", given, typed)
         assert "processes" not in line

@@ -9,7 +9,6 @@ import signal
 import sys
 import threading
 import traceback
-import warnings
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
 from pathlib import Path
@@ -32,7 +31,7 @@ from xai.core.common import check_common
 from xai.core.composing import CONF, choices, may_be_elsewhere
 from xai.core.errors import UserError, visible
 from xai.core.folders import no_folder
-from xai.core.guard import check_config, guarded_reader
+from xai.core.guard import guarded_loader, guarded_reader
 from xai.core.launching import end_with_the_launcher, is_launched
 from xai.core.overrides import as_addition, as_axis, check_begun, command, fixed, name_of, overrides, typed_keys
 from xai.core.progress import STARTED as STARTED
@@ -61,6 +60,10 @@ def main() -> int:
         flags = [each for each in typed if each not in given.overrides]
         chosen = {key: value for key, _, value in (each.partition("=") for each in settings)}
         check_begun(chosen, many=given.multirun or given.cfg or given.help)
+        if given.multirun and "," in chosen.get("sweep", ""):
+            from xai.sweeps.several import run_sweeps
+
+            sys.exit(run_sweeps(chosen, given.config_dir, typed))
         settings += name_of(chosen)
         run = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(_run)
         if given.multirun:
@@ -103,7 +106,7 @@ def prepare() -> None:
     """Make Hydra let its errors through and refuse what it must not run, and a stop from outside an orderly one."""
     os.environ["HYDRA_FULL_ERROR"] = "1"
     if not hasattr(ConfigLoaderImpl.load_configuration, "__wrapped__"):
-        ConfigLoaderImpl.load_configuration = _guarded(ConfigLoaderImpl.load_configuration)  # type: ignore[method-assign]
+        ConfigLoaderImpl.load_configuration = guarded_loader(ConfigLoaderImpl.load_configuration)  # type: ignore[method-assign]
     Plugins.instance()  # which makes the classes of its readers anew
     reader: Any = SourcesRegistry.instance().resolve("file")
     if not hasattr(reader.load_config, "__wrapped__"):
@@ -144,24 +147,6 @@ def _terminate(number: int, _: Any) -> None:
     # A launcher and a terminal may both say so, and what is put in order by then is not disturbed.
     if len(_stops) == 1 or not is_launched():
         raise _Terminated(number)
-
-
-def _guarded(load: Callable[..., DictConfig]) -> Callable[..., DictConfig]:
-    @functools.wraps(load)
-    def loaded(*args: Any, **kwargs: Any) -> DictConfig:
-        try:
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", message=".*Defaults list is missing `_self_`")
-                warnings.filterwarnings("error", message=".*is not available")
-                config = load(*args, **kwargs)
-        except (HydraException, OmegaConfBaseException, UserError):
-            raise
-        except Exception as error:  # whatever the parsers make of what they were given
-            raise UserError(f"the configuration cannot be put together, and must be mended: {error}") from error
-        check_config(config)
-        return config
-
-    return loaded
 
 
 def _given(typed: list[str]) -> argparse.Namespace:

@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import re
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path, PurePath
 from typing import Any
@@ -72,6 +73,26 @@ def check_config(config: DictConfig) -> None:
         _check_folder(config, f"hydra.{each}.dir")
     if "store" in config and not str(config.get("store") or "").strip():
         raise UserError("store is empty: give the folder of the store as store=...")
+
+
+def guarded_loader(load: Callable[..., DictConfig]) -> Callable[..., DictConfig]:
+    """Hydra's loader of whole configurations: one line for what it cannot put together, and what may not be refused."""
+
+    @functools.wraps(load)
+    def loaded(*args: Any, **kwargs: Any) -> DictConfig:
+        try:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message=".*Defaults list is missing `_self_`")
+                warnings.filterwarnings("error", message=".*is not available")
+                config = load(*args, **kwargs)
+        except (HydraException, OmegaConfBaseException, UserError):
+            raise
+        except Exception as error:  # whatever the parsers make of what they were given
+            raise UserError(f"the configuration cannot be put together, and must be mended: {error}") from error
+        check_config(config)
+        return config
+
+    return loaded
 
 
 def guarded_reader(load: Callable[[Any, str], ConfigResult | None]) -> Callable[[Any, str], ConfigResult | None]:

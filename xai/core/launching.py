@@ -75,11 +75,11 @@ def run_command(command: Command, warm: "Warm | None" = None) -> int:
         status = warm.run(command, log) if warm is not None else None
         if status is None:
             with open(log, "ab") as file:
-                process = _start(command.arguments, command, stdout=file, stderr=file)
+                process = start(command.arguments, command.place, command.environment, file, file)
                 try:
                     status = process.wait()
                 finally:
-                    _stop(process)
+                    stop(process)
     except _StoppedError:
         return -signal.SIGTERM
     record_end(command.place / command.run, before, status)
@@ -103,7 +103,8 @@ class Warm:
             return None
         if self._process is None:
             asked = (sys.executable, "-P", "-m", "xai.warm")
-            self._process = _start(asked, command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+            given = (asked, command.place, command.environment)
+            self._process = start(*given, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         told, said = self._process.stdin, self._process.stdout
         assert told is not None
         assert said is not None
@@ -114,20 +115,26 @@ class Warm:
         if status := said.readline():
             return int(status)
         process, self._process = self._process, None  # it is dead
-        _stop(process)
+        stop(process)
         return process.returncode if self._is_able else None
 
 
-def _start(arguments: Sequence[str], command: Command, stdout: Any, stderr: Any) -> "subprocess.Popen[bytes]":
-    environment = {**os.environ, **command.environment, _LAUNCHED: "1"}
+def start(
+    arguments: Sequence[str], place: Path, environment: Mapping[str, str], stdout: Any = None, stderr: Any = None
+) -> "subprocess.Popen[bytes]":
+    """Start what ends when this process does."""
+    given = {**os.environ, **environment, _LAUNCHED: "1"}
     with _lock:
-        if _is_stopped.is_set():
-            raise _StoppedError
-        process = subprocess.Popen(
-            arguments, cwd=command.place, env=environment, stdin=subprocess.PIPE, stdout=stdout, stderr=stderr
-        )
+        check_not_stopped()
+        process = subprocess.Popen(arguments, cwd=place, env=given, stdin=subprocess.PIPE, stdout=stdout, stderr=stderr)
         _running.append(process)
     return process
+
+
+def check_not_stopped() -> None:
+    """Raise what `run_command` takes for the end of a command, once `stop_commands` was called."""
+    if _is_stopped.is_set():
+        raise _StoppedError
 
 
 def allow_commands() -> None:
@@ -142,10 +149,11 @@ def stop_commands() -> None:
     for process in list(_running):
         process.terminate()
     for process in list(_running):
-        _stop(process)
+        stop(process)
 
 
-def _stop(process: "subprocess.Popen[bytes]") -> None:
+def stop(process: "subprocess.Popen[bytes]") -> None:
+    """End a process that `start` has started, in good order where it can."""
     process.terminate()
     try:
         process.wait(_SECONDS_TO_END)

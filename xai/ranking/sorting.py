@@ -28,7 +28,7 @@ _LARGEST_DRIFT = 60.0
 below exp(-87), then stays below exp(-27) of a row or column in every iteration, and a thousand of it below rounding."""
 
 _CACHED = 5 * 2**20
-"""Bytes of orders that are made together on a CPU, whose caches hold them over all iterations, and what is made of them."""
+"""Bytes of orders that are made together on a CPU, so that its caches hold them over all iterations."""
 
 
 def sinkhorn(scores: Tensor, iterations: int) -> Tensor:
