@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -100,6 +101,21 @@ def test_pixels_are_torchvisions_for_its_weights(architecture: str, weights: str
     model = xai.wrap(Plain(), **{name: params[name] for name in names})
     for picture in pictures():
         torch.testing.assert_close(seen(model, picture), of_file.transforms()(picture), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "kind"),
+    [("googlenet", torchvision.models.GoogLeNet), ("inception_v3", torchvision.models.Inception3)],
+)
+def test_networks_that_normalise_once_more_get_what_comes_of_it(architecture: str, kind: Any) -> None:
+    """With published weights torchvision builds them so; built without, they take their pixels as they come."""
+    (weights,) = torchvision.models.get_model_weights(architecture)
+    params = named_settings(architecture, {}, Path(weights.url.rpartition("/")[2]))
+    model = xai.wrap(Plain(), **{name: params[name] for name in ("mean", "std", "image_size", "crop", "interpolation")})
+    for picture in pictures():
+        shown = weights.transforms()(picture)[None]
+        theirs = kind._transform_input(SimpleNamespace(transform_input=True), shown)[0]
+        torch.testing.assert_close(seen(model, picture), theirs, rtol=0, atol=1e-5)
 
 
 def test_settings_are_of_the_library_that_the_weights_are_of(tmp_path: Path) -> None:

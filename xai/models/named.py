@@ -18,6 +18,10 @@ from xai.models.weights import read_weights, without_prefix
 
 _IMAGENET: dict[str, Any] = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225), "crop": 0.875}
 """How photographs are seen where the library publishes no weights that say it."""
+_HALVES: dict[str, Any] = {"mean": (0.5,) * 3, "std": (0.5,) * 3}
+_TURNING = ("googlenet", "inception_v3")
+"""Networks of torchvision that make `_HALVES` of ImageNet's normalisation themselves where they are built with weights
+(`transform_input`). Here they are built without, and get that at once."""
 
 
 @register(
@@ -91,7 +95,8 @@ def of_weights(architecture: str, file: str | None) -> dict[str, Any]:
     seen = chosen.transforms()
     (size,), (side,) = seen.crop_size, seen.resize_size
     shape = {"image_size": size, "crop": crop_of(size, side), "interpolation": seen.interpolation.value}
-    return {"mean": tuple(seen.mean), "std": tuple(seen.std), **shape}
+    channels = {"mean": tuple(seen.mean), "std": tuple(seen.std)}
+    return {**(_HALVES if architecture in _TURNING else channels), **shape}
 
 
 def is_torchvisions(architecture: str, file: str | None) -> bool:
