@@ -71,10 +71,11 @@ def test_a_state_dict_of_a_named_architecture_is_loaded(builder: Any, wrap: Any,
     assert model.classes == ("cat", "dog")
 
 
-def test_an_architecture_of_torchvision_alone_is_loaded(tmp_path: Path) -> None:
-    network = torchvision.models.get_model("shufflenet_v2_x0_5", num_classes=4)
+@pytest.mark.parametrize("architecture", ["shufflenet_v2_x0_5", "mnasnet0_5"])
+def test_an_architecture_of_torchvision_alone_is_loaded(architecture: str, tmp_path: Path) -> None:
+    network = torchvision.models.get_model(architecture, num_classes=4)
     torch.save(network.state_dict(), tmp_path / "mine.pt")
-    assert len(xai.load(tmp_path / "mine.pt", architecture="shufflenet_v2_x0_5", image_size=64).classes) == 4
+    assert len(xai.load(tmp_path / "mine.pt", architecture=architecture, image_size=64).classes) == 4
 
 
 def test_a_picture_is_cut_as_the_network_was_evaluated(tmp_path: Path) -> None:

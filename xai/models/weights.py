@@ -4,6 +4,7 @@ import hashlib
 import json
 import warnings
 import zipfile
+from collections import OrderedDict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -182,8 +183,12 @@ def load_weights(network: nn.Module, state: Mapping[str, Tensor], *, what: str =
     Raises:
         UserError: As `match_weights`; the network is as it was then.
     """
-    expected = {name: value.shape for name, value in network.state_dict().items()}
-    network.load_state_dict(match_weights(state, expected, what=what, model=model))
+    own: Any = network.state_dict()
+    expected = {name: value.shape for name, value in own.items()}
+    matched: Any = OrderedDict(match_weights(state, expected, what=what, model=model))
+    # Some networks ask of which version their names are; these are the network's own.
+    matched._metadata = getattr(own, "_metadata", None)
+    network.load_state_dict(matched)
 
 
 def architecture_hash(parameters: Mapping[str, Tensor]) -> str:
