@@ -1,5 +1,6 @@
 """`import xai`: load, wrap, explain, compare, show, fit."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ from tests.api.networks import MEAN, SIZE, STD, Plain, images, vit
 from xai.api.comparing import _row
 from xai.api.fitting import _of_timm
 from xai.core.composing import shipped
+from xai.api.loading import as_torchvision_has_them
 from xai.core.errors import UserError
 from xai.models import files
 from xai.models.spec import describe
@@ -76,6 +78,40 @@ def test_an_architecture_of_torchvision_alone_is_loaded(architecture: str, tmp_p
     network = torchvision.models.get_model(architecture, num_classes=4)
     torch.save(network.state_dict(), tmp_path / "mine.pt")
     assert len(xai.load(tmp_path / "mine.pt", architecture=architecture, image_size=64).classes) == 4
+
+
+@pytest.mark.parametrize("beside", [0, 7])
+def test_heads_that_only_a_training_asks_are_left_out(beside: int, tmp_path: Path) -> None:
+    """They are not always as wide as the head; torchvision takes them off a network with published weights."""
+    torch.manual_seed(0)
+    network = torchvision.models.GoogLeNet(num_classes=4, aux_logits=beside > 0, init_weights=False).eval()
+    if beside:
+        network.aux1.fc2 = torch.nn.Linear(1024, beside)
+    torch.save({f"module.{name}": value for name, value in network.state_dict().items()}, tmp_path / "mine.pt")
+    model = xai.load(tmp_path / "mine.pt", architecture="googlenet", image_size=64)
+    pixels = torch.rand(2, 3, 64, 64)
+    torch.testing.assert_close(model.predict(pixels), network(2 * pixels - 1).softmax(1), atol=1e-5, rtol=1e-4)
+
+
+def _as_published(name: str) -> str:
+    name = re.sub(r"(denselayer\d+\.(?:norm|conv))([12])\.", r"\1.\2.", name)
+    name = re.sub(r"(encoder_layer_\d+\.mlp)\.0\.", r"\1.linear_1.", name)
+    return re.sub(r"(encoder_layer_\d+\.mlp)\.3\.", r"\1.linear_2.", name)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "network"),
+    [
+        ("densenet121", torchvision.models.DenseNet(4, (1, 1), 8, num_classes=2)),
+        ("vit_b_16", torchvision.models.VisionTransformer(32, 16, 1, 2, 8, 16, num_classes=2)),
+    ],
+)
+def test_names_of_torchvisions_files_are_those_of_today(architecture: str, network: torch.nn.Module) -> None:
+    today = network.state_dict()
+    earlier = {f"module.{_as_published(name)}": value for name, value in today.items()}
+    assert set(earlier) != {f"module.{name}" for name in today}
+    for given in (earlier, {f"module.{name}": value for name, value in today.items()}):
+        assert as_torchvision_has_them(architecture, given).keys() == {f"module.{name}" for name in today}
 
 
 def test_a_picture_is_cut_as_the_network_was_evaluated(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """A classifier from a file: one of ours, which says everything itself, or weights of an architecture that is named."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,15 @@ from xai.models.maskable import MaskableClassifier, Removal
 from xai.models.named import is_known, is_torchvisions, of_torchvision, of_weights, unknown_architecture
 from xai.models.spec import Spec
 from xai.models.weights import load_weights, read_weights, without_prefix
+
+_SIDE_HEADS, _OF_TRAINING = ("googlenet", "inception_v3"), re.compile(r"(^|\.)(aux[12]|AuxLogits)\.")
+"""Networks of torchvision with heads that only their training asks, and what the names of these begin with."""
+_EARLIER = (
+    (re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)"), r"\1\2"),
+    (re.compile(r"(encoder_layer_\d+\.mlp)\.linear_1\."), r"\1.0."),
+    (re.compile(r"(encoder_layer_\d+\.mlp)\.linear_2\."), r"\1.3."),
+)
+"""What the files of torchvision's DenseNets and ViTs call tensors, and what it calls them by now."""
 
 
 def load(
@@ -107,7 +117,8 @@ def _with_weights(architecture: str, tensors: Mapping[str, Tensor], what: str) -
             network = build(architecture, None)
         if network is None:
             continue
-        named, head = without_prefix(tensors, network.state_dict().keys()), _head(network)
+        given = tensors if build is _timm else as_torchvision_has_them(architecture, tensors)
+        named, head = without_prefix(given, network.state_dict().keys()), _head(network)
         if head in named:
             network = build(architecture, len(named[head]))
             assert network is not None
@@ -154,8 +165,22 @@ def _timm(architecture: str, outputs: int | None) -> nn.Module | None:
 def _torchvision(architecture: str, outputs: int | None) -> nn.Module | None:
     if architecture not in of_torchvision():
         return None
-    width = {} if outputs is None else {"num_classes": outputs}
-    return torchvision.models.get_model(architecture, weights=None, **width)
+    settings: dict[str, Any] = {} if outputs is None else {"num_classes": outputs}
+    if architecture in _SIDE_HEADS:
+        settings |= {"aux_logits": False, "init_weights": False}
+    return torchvision.models.get_model(architecture, weights=None, **settings)
+
+
+def as_torchvision_has_them(architecture: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors by the names that torchvision gives them today, without heads that only a training asks."""
+    found = {}
+    for name, value in tensors.items():
+        if architecture in _SIDE_HEADS and _OF_TRAINING.search(name):
+            continue
+        for earlier, today in _EARLIER:
+            name = earlier.sub(today, name)
+        found[name] = value
+    return found
 
 
 def _head(network: nn.Module) -> str:
