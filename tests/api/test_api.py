@@ -21,6 +21,7 @@ from xai.api.comparing import _row
 from xai.api.fitting import _of_timm
 from xai.core.composing import shipped
 from xai.api.loading import as_torchvision_has_them
+from xai.api.loading import _torchvision, as_torchvision_has_them
 from xai.core.errors import UserError
 from xai.models import files
 from xai.models.spec import describe
@@ -78,6 +79,18 @@ def test_an_architecture_of_torchvision_alone_is_loaded(architecture: str, tmp_p
     network = torchvision.models.get_model(architecture, num_classes=4)
     torch.save(network.state_dict(), tmp_path / "mine.pt")
     assert len(xai.load(tmp_path / "mine.pt", architecture=architecture, image_size=64).classes) == 4
+
+
+def test_a_transformer_is_made_for_the_size_that_is_said(tmp_path: Path) -> None:
+    network = vit()
+    torch.save(network.state_dict(), tmp_path / "mine.pt")
+    model = xai.load(tmp_path / "mine.pt", architecture="vit_tiny_patch16_224", image_size=SIZE)
+    torch.testing.assert_close(model.predict(images()), network(2 * images() - 1).softmax(1), atol=1e-5, rtol=1e-4)
+    with pytest.raises(UserError, match=r"pos_embed is \[1,5,192\] here"):
+        xai.load(tmp_path / "mine.pt", architecture="vit_tiny_patch16_224")
+    with torch.device("meta"):
+        other: Any = _torchvision("vit_b_16", 2, 64)
+    assert other.encoder.pos_embedding.shape == (1, 17, 768)
 
 
 @pytest.mark.parametrize("beside", [0, 7])

@@ -70,12 +70,12 @@ def load(
     if not is_known(architecture):
         raise UserError(f"architecture={architecture} {unknown_architecture(architecture)}")
     tensors = None if path is None else read_weights(path, what="checkpoint", require_finite=True).tensors
+    file = None if path is None else path.name
     if tensors is None:
         network = _published(architecture)
         names = _published_names(network) if names is None else names
     else:
-        network = _with_weights(architecture, tensors, f"checkpoint {path}")
-    file = None if path is None else path.name
+        network = _with_weights(architecture, tensors, f"checkpoint {path}", settings.get("image_size"), file)
     if not getattr(network, "pretrained_cfg", None) or is_torchvisions(architecture, file):
         settings = {**of_weights(architecture, file), **settings}
     return wrap(
@@ -109,18 +109,30 @@ def _of_ours(path: Path, spec: Spec, device: str | torch.device, settings: Mappi
     )
 
 
-def _with_weights(architecture: str, tensors: Mapping[str, Tensor], what: str) -> nn.Module:
-    """A network with weights, by timm or torchvision, whichever knows their names; as wide as its head is there."""
-    faults = []
-    for build in (_timm, _torchvision):
-        with torch.device("meta"):
-            network = build(architecture, None)
+def _with_weights(
+    architecture: str, tensors: Mapping[str, Tensor], what: str, size: Any, file: str | None
+) -> nn.Module:
+    """A network with weights, by timm or torchvision, whichever knows their names; as wide as its head is there.
+
+    Networks that are made for images of one size are made for `size` where that is said, else as their library has it.
+    """
+    faults: list[UserError] = []
+    said = size if type(size) is int else None
+    of_file = of_weights(architecture, file).get("image_size") if said is None else said
+    for build, side in ((_timm, said), (_torchvision, of_file)):
+        try:
+            with torch.device("meta"):
+                network = build(architecture, None, side)
+        except Exception as error:  # whatever a hundred builders make of a size
+            reason = " ".join(str(error).split())[:120]
+            faults.append(UserError(f"architecture={architecture} cannot be built, image_size={size} ({reason})"))
+            continue
         if network is None:
             continue
         given = tensors if build is _timm else as_torchvision_has_them(architecture, tensors)
         named, head = without_prefix(given, network.state_dict().keys()), _head(network)
         if head in named:
-            network = build(architecture, len(named[head]))
+            network = build(architecture, len(named[head]), side)
             assert network is not None
         try:
             load_weights(network, named, what=what, model=architecture)
@@ -155,17 +167,22 @@ def _published_names(network: nn.Module) -> tuple[str, ...] | None:
     return names if getattr(network, "num_classes", None) == len(names) else None
 
 
-def _timm(architecture: str, outputs: int | None) -> nn.Module | None:
+def _timm(architecture: str, outputs: int | None, size: int | None) -> nn.Module | None:
     if not timm.is_model(architecture):
         return None
-    width: dict[str, Any] = {} if outputs is None else {"num_classes": outputs}
-    return timm.create_model(architecture, **width)
+    settings: dict[str, Any] = {} if outputs is None else {"num_classes": outputs}
+    config: Any = timm.get_pretrained_cfg(architecture)
+    if size is not None and config is not None and config.fixed_input_size and size != config.input_size[-1]:
+        settings["img_size"] = size
+    return timm.create_model(architecture, **settings)
 
 
-def _torchvision(architecture: str, outputs: int | None) -> nn.Module | None:
+def _torchvision(architecture: str, outputs: int | None, size: int | None) -> nn.Module | None:
     if architecture not in of_torchvision():
         return None
     settings: dict[str, Any] = {} if outputs is None else {"num_classes": outputs}
+    if size is not None and architecture.startswith("vit_"):
+        settings["image_size"] = size
     if architecture in _SIDE_HEADS:
         settings |= {"aux_logits": False, "init_weights": False}
     return torchvision.models.get_model(architecture, weights=None, **settings)
