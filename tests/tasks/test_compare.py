@@ -1,6 +1,7 @@
 """`task=compare` from a checkpoint alone: every explainer that fits a model gets every number."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import hydra
@@ -13,13 +14,16 @@ from tests.composed import plain
 from xai import app, cli
 from xai.core.errors import UserError
 from xai.core.settings import build
+from xai.core.training import TrainerParams
 from xai.models import files
 from xai.models.cnn import CnnParams
 from xai.models.factory import ClipParams, build_clip, build_explainer
 from xai.models.families import open_model, published_classes
+from xai.models.named import NamedParams
 from xai.models.spec import describe
-from xai.tasks.compare import with_classes
+from xai.tasks.compare import _named, with_classes
 
+CPU = TrainerParams(accelerator="cpu")
 CLASSES = tuple("0123456789")
 PIXELS = ["saliency_pixels", "integrated_gradients_pixels", "input_x_gradient_pixels"]
 EVERYWHERE = ["grad_cam", "eigen_cam", "saliency", "integrated_gradients", "input_x_gradient", "rise", "kernel_shap"]
@@ -138,3 +142,18 @@ def test_classes_are_those_of_the_file_of_imagenet_or_given(tmp_path: Path) -> N
     named = {**GIVEN, "classes": ["x", "y"]}
     assert with_classes(named, str(tmp_path / "c.safetensors")) == named
     assert with_classes({"name": "folder"}, None) == {"name": "folder"}
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [("pictures", ["cat", "dog"]), ("photos", ["cat", "dog"]), ("folder", None)],
+)
+def test_names_that_unlabelled_data_are_given_are_the_classifiers(
+    data: str, expected: list[str] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("xai.tasks.compare.load_named", lambda model, file, classes, device: classes)
+    model = NamedParams("net", 28, 7, (0.5,) * 3, (0.5,) * 3, architecture="resnet18")
+    asked: Any = SimpleNamespace(
+        model=model, checkpoint=None, classes=None, data={"name": data, "classes": ["cat", "dog"]}, trainer=CPU
+    )
+    assert _named(asked) == expected

@@ -220,7 +220,8 @@ def _named(asked: CompareSettings) -> Model | None:
     """A classifier of timm or torchvision; None for one of ours."""
     checkpoint, of_data = None if asked.checkpoint is None else Path(asked.checkpoint), asked.data.get("classes")
     if isinstance(asked.model, NamedParams):
-        names = of_data if asked.classes is None and asked.data.get("name") == "pictures" else asked.classes
+        unlabelled = asked.data.get("name") in ("pictures", "photos")
+        names = of_data if asked.classes is None and unlabelled else asked.classes
         return load_named(asked.model, checkpoint, names, asked.trainer.device)
     if asked.classes is not None:
         raise UserError(f"classes={asked.classes}: model={asked.model.name} says itself what they are: leave it out")
