@@ -55,7 +55,17 @@ def as_explained(checkpoint: Path, picture: Path) -> Tensor:
     return open_classifier(PUBLISHED, checkpoint, TrainerParams("cpu"), how).seen(Image.open(picture))
 
 
-@pytest.mark.parametrize("settings", [{}, {"resize": 40}, {"fit": "squash"}, {"fit": "squash", "resize": 48}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"resize": 40},
+        {"fit": "squash"},
+        {"fit": "squash", "resize": 48},
+        {"interpolation": "bilinear"},
+        {"interpolation": "bilinear", "fit": "squash", "resize": 48},
+    ],
+)
 def test_a_picture_is_explained_as_it_was_trained_on(pictures: Path, settings: Any) -> None:
     data = opened(pictures, **settings)
     checkpoint = written(data, pictures.parent / "mine.safetensors")

@@ -106,6 +106,7 @@ def _of_ours(path: Path, spec: Spec, device: str | torch.device, settings: Mappi
         open_device(device),
         source=path,
         fit=spec.fit,
+        interpolation=spec.interpolation,
     )
 
 

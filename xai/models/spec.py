@@ -139,6 +139,8 @@ class Square(Closed):
 
     fit: Literal["crop", "squash"] = "crop"
     resize: Annotated[int, Field(ge=1, le=4096)] | None = None
+    # Not said where it is bicubic, as files of before it was said have it.
+    interpolation: Annotated[Literal["bicubic", "bilinear"], Field(exclude_if=lambda way: way == "bicubic")] = "bicubic"
 
 
 class Lineage(Closed):
@@ -201,6 +203,11 @@ class Spec(Closed):
         return "crop" if self.square is None else self.square.fit
 
     @property
+    def interpolation(self) -> str:
+        """`bicubic` or `bilinear`, how a photograph is resized."""
+        return "bicubic" if self.square is None else self.square.interpolation
+
+    @property
     def explains(self) -> bool:
         """Whether the network has learned, or been given, explanations."""
         return self.kind in ("self_explaining", "salvage", "vit_shapley", "fast_shap", "ranking")
@@ -234,4 +241,5 @@ def describe(
 
 def _square_of(settings: Mapping[str, Any]) -> Square | None:
     """What the settings of a data set say of its photographs; None of one that draws its images."""
-    return Square(fit=settings["fit"], resize=settings.get("resize")) if "fit" in settings else None
+    how = {key: settings[key] for key in ("fit", "resize", "interpolation") if settings.get(key) is not None}
+    return Square(**how) if "fit" in settings else None

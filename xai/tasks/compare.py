@@ -119,7 +119,7 @@ def _squares(model: Geometry, checkpoint: str | None) -> dict[str, Any]:
     """How photographs become squares for a classifier: as it was trained, or as its library does it."""
     said = None if checkpoint is None else read_spec(Path(checkpoint))
     if said is not None:
-        return {"resize": said.side, "fit": said.fit, "interpolation": "bicubic"}
+        return {"resize": said.side, "fit": said.fit, "interpolation": said.interpolation}
     fit, interpolation = (model.fit, model.interpolation) if isinstance(model, NamedParams) else ("crop", "bicubic")
     return {"resize": model.resized, "fit": fit, "interpolation": interpolation}
 

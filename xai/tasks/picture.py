@@ -162,8 +162,9 @@ def open_classifier(
         published = model.maskable(model.published(model.outputs(len(classes))), removal)
         return _from_outside(model, _published(model), classes, published.to(device), how)
     made = files.load(checkpoint, model, removal)
-    shape, classes, network = made.spec.model, made.spec.classes, made.network.to(device)
-    seen = partial(to_tensor, size=shape.image_size, side=made.spec.side, fit=made.spec.fit)
+    spec, network = made.spec, made.network.to(device)
+    shape, classes = spec.model, spec.classes
+    seen = partial(to_tensor, size=shape.image_size, side=spec.side, fit=spec.fit, interpolation=spec.interpolation)
     if isinstance(network, SelfExplainingClip):
         clip, explains = network, made.spec.explains
         return Opened(
