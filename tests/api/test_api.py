@@ -140,6 +140,7 @@ def test_a_picture_is_cut_as_the_network_was_evaluated(tmp_path: Path) -> None:
     [
         ({}, "architecture="),
         ({"architecture": "resnet81"}, "resnet"),
+        ({"architecture": "resnet18.a1_in2k"}, "did you mean resnet18"),
         ({"architecture": "resnet50"}, "resnet50"),
         ({"architecture": "resnet18", "classes": ["a", "b"]}, "2 classes"),
         ({"architecture": "resnet18", "classes": {"a", "b", "c"}}, "is a set: give a list"),

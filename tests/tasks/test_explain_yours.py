@@ -203,6 +203,8 @@ def test_a_folder_with_somebody_elses_list_is_refused_before_work(run: Run, tmp_
             ["model.architecture=resnet81"],
             ["model.architecture=resnet81", "torchvision or open_clip", "did you mean"],
         ),
+        (["model.architecture=resnet18.a1_in2k"], ["model.architecture=resnet18.a1_in2k", "did you mean"]),
+        (["model.architecture=tv_resnet50"], ["model.mean=null"]),
         (["model.architecture=resnet18"], ["checkpoint mine.pt", "resnet18"]),
         (["model.crop=2"], ["model.crop=2", "at most 1"]),
         (["model.heads=2"], ["model.heads is not a known setting"]),

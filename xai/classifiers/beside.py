@@ -20,7 +20,7 @@ from xai.core.settings import build, unknown
 from xai.core.store import Artifact
 from xai.models import files
 from xai.models.cnn import PACKAGES, CnnParams
-from xai.models.families import NetworkParams
+from xai.models.families import NetworkParams, is_of_timm
 from xai.models.maskable import MaskableClassifier, Removal
 from xai.models.vit import VitParams
 
@@ -133,7 +133,7 @@ def own_network(
     shape: dict[str, Any] = {"image_size": image_size, "patch_size": image_size // down}
     if network == EMBEDDED[wanted]:
         return build(wanted, {**files.shipped_settings(network), **shape, **more}, "network")
-    if not isinstance(network, str) or not (timm.is_model(network) or network in PACKAGES):
+    if not isinstance(network, str) or not (is_of_timm(network) or network in PACKAGES):
         known = (EMBEDDED[wanted], *timm.list_models())
         raise UserError(unknown(f"network={network}", str(network), known, f"name of timm, nor {EMBEDDED[wanted]}"))
     name = PACKAGES[network].architecture if network in PACKAGES else network

@@ -107,6 +107,15 @@ def check_architecture(name: str, pattern: str = "") -> None:
         raise FieldError("architecture", unknown("", name, timm.list_models(pattern), "network of timm"))
 
 
+def is_of_timm(name: str) -> bool:
+    """Whether timm has an architecture of this name and, where a tag of its weights stands behind it, these."""
+    try:
+        timm.get_pretrained_cfg(name)
+    except RuntimeError:  # there is the architecture, and no such tag
+        return False
+    return bool(timm.is_model(name))
+
+
 T = TypeVar("T", bound=type[Geometry])
 
 

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from xai.core.settings import FieldError, settings, unknown
 from xai.data.images import crop_of, side_of
-from xai.models.families import CELLS, Geometry, Text, register
+from xai.models.families import CELLS, Geometry, Text, is_of_timm, register
 from xai.models.weights import read_weights, without_prefix
 
 _IMAGENET: dict[str, Any] = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225), "crop": 0.875}
@@ -107,13 +107,15 @@ def is_torchvisions(architecture: str, file: str | None) -> bool:
 
 def _published(architecture: str, checkpoint: Path | None) -> dict[str, Any]:
     name = None if checkpoint is None else checkpoint.name
-    of_timm = timm.is_model(architecture) and not is_torchvisions(architecture, name)
+    of_timm = is_of_timm(architecture) and not is_torchvisions(architecture, name)
     if of_timm and checkpoint is not None and architecture in of_torchvision():
         # Both know the name, and some of these networks call their tensors otherwise.
         with torch.device("meta"):
             wanted = timm.create_model(architecture).state_dict()
         of_timm = _has(read_weights(checkpoint).tensors, wanted)
-    return of_config(vars(timm.get_pretrained_cfg(architecture))) if of_timm else of_weights(architecture, name)
+    # Of names that it has given up timm builds the network, and says no more.
+    said: Any = timm.get_pretrained_cfg(architecture) if of_timm else None
+    return of_config(vars(said) if said else {}) if of_timm else of_weights(architecture, name)
 
 
 def _has(tensors: Mapping[str, Any], wanted: Collection[str]) -> bool:
@@ -145,4 +147,4 @@ def of_torchvision() -> list[str]:
 
 def is_known(name: str) -> bool:
     """Whether timm, torchvision or open_clip has an architecture of this name."""
-    return timm.is_model(name) or name in of_torchvision() or name in open_clip.list_models()
+    return is_of_timm(name) or name in of_torchvision() or name in open_clip.list_models()

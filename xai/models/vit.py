@@ -20,6 +20,7 @@ from xai.models.families import (
     Scale,
     Text,
     check_architecture,
+    is_of_timm,
     outputs_of,
     published_classes,
     seeded,
@@ -125,7 +126,7 @@ class VitParams(NetworkParams):
 
     def is_published_for(self, classes: Sequence[str]) -> bool:
         """Whether timm publishes the architecture with a head of these classes, and it is to be fetched."""
-        if not self.pretrained or self.binary:
+        if not self.pretrained or self.binary or not is_of_timm(self.architecture or ""):
             return False
         published = timm.models.get_pretrained_cfg(self.architecture or "")
         return published is not None and published.num_classes == len(classes) and tuple(classes) == published_classes()
