@@ -252,6 +252,9 @@ def test_facts_of_what_is_shipped_are_counted() -> None:
         source = open_data({"name": name}, "data").source
         assert counts({"name": name}) == {split: len(source.labels(split)) for split in SPLITS}
     assert counts({"name": "imagenette", "splits": "halved"}) == {"train": 9469, "validation": 1962, "test": 1963}
+    assert counts({"name": "dtd", "splits": "halved"}) == {"train": 1880, "validation": 940, "test": 940}
+    assert counts({"name": "glyphs_scattered", "images_per_class": 25}) == {"train": 720, "validation": 72, "test": 108}
+    assert counts({"name": "photos", "crops": 1}) == {"train": 0, "validation": 0, "test": 7}
     assert counts({"name": "folder"}) is None
 
 

@@ -56,19 +56,23 @@ FACTS = {
 }
 """By the name a data set is registered under."""
 
+_SCALED = {"fashion_scattered": ("images", 5000), "glyphs_scattered": ("images_per_class", 100), "photos": ("crops", 3)}
+"""The setting that says how many images there are, and at how many they were counted."""
+
 
 def counts(data: Mapping[str, Any]) -> dict[str, int] | None:
     """About how many images each split has at some settings of a data set; None for a set of the user's own."""
     facts = FACTS.get(str(data.get("name")))
     if facts is None:
         return None
-    train, validation, test = facts.images
+    setting, usual = _SCALED.get(str(data["name"]), ("", 1))
+    train, validation, test = (each * data.get(setting, usual) // usual for each in facts.images)
     splits = data.get("splits", "official")
     if splits == "pooled" or not test:
         total = train + validation + test
         parts = (total - 2 * (total // 10), total // 10, total // 10)
     elif splits == "halved":
-        parts = (train + validation, test // 2, test - test // 2)
+        parts = (train, test // 2, test - test // 2)
     else:
         held_out = validation or train // 10
         parts = (train if validation else train - held_out, held_out, test)
