@@ -19,9 +19,8 @@ import xai
 from tests.api.networks import MEAN, SIZE, STD, Plain, images, vit
 from xai.api.comparing import _row
 from xai.api.fitting import _of_timm
-from xai.core.composing import shipped
-from xai.api.loading import as_torchvision_has_them
 from xai.api.loading import _torchvision, as_torchvision_has_them
+from xai.core.composing import shipped
 from xai.core.errors import UserError
 from xai.models import files
 from xai.models.spec import describe

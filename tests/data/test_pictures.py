@@ -1,5 +1,6 @@
 """Pictures without labels: which files they are, and what is refused."""
 
+import hashlib
 import importlib.util
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from PIL import Image
 from tests.data.disk_forms import noise, picture
 from xai.core.errors import UserError
 from xai.data.catalogue import open_data
+from xai.data.contents import hashes
 from xai.data.photos import PHOTOS, PackagedPhotos, PhotosParams
 from xai.study.case import CaseParams, check_images
 
@@ -46,6 +48,21 @@ def test_a_folder_a_glob_and_a_file(folder: Path, which: str, names: list[str]) 
     before = data.spec["fingerprint"]
     picture(folder / names[0], noise(4, 4, 3))
     assert opened(folder / which if which else folder).spec["fingerprint"] != before
+
+
+def test_what_is_remembered_of_a_folder_is_read_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, list[str]]] = []
+
+    def watched(place: Path, names: list[str]) -> list[str]:
+        asked.append((place.name, names))
+        return hashes(place, names)
+
+    monkeypatch.setattr("xai.data.pictures.hashes", watched)
+    found = opened(folder).spec["fingerprint"]
+    assert asked == [("photos", ["a.JPG", "b.png"]), ("inner", ["c.png"])]
+    pictures = [folder.resolve() / name for name in ("a.JPG", "b.png", "inner/c.png")]
+    held = [(str(path), hashes(path.parent, [path.name])) for path in pictures]
+    assert found == hashlib.sha256(repr(held).encode()).hexdigest()[:20]
 
 
 def test_what_cannot_be_explained_is_refused(folder: Path, tmp_path: Path) -> None:

@@ -91,7 +91,14 @@ class OwnPictures(UnlabelledSet):
     @property
     def fingerprint(self) -> str:
         """Changes with the names and the contents of the pictures."""
-        held = [(str(path), hashes(path.parent, [path.name])) for path in self._paths]
+        # The hashes of a folder are remembered together, so they are asked for together.
+        folders: dict[Path, list[Path]] = {}
+        for path in self._paths:
+            folders.setdefault(path.parent, []).append(path)
+        known: dict[Path, str] = {}
+        for folder, paths in folders.items():
+            known |= zip(paths, hashes(folder, [path.name for path in paths]), strict=True)
+        held = [(str(path), [known[path]]) for path in self._paths]
         return hashlib.sha256(repr(held).encode()).hexdigest()[:20]
 
     @property
