@@ -28,6 +28,7 @@ from xai import cli
 from xai.app import check
 from xai.core import entries
 from xai.core.errors import UserError, visible
+from xai.core.guard import check_config
 from xai.core.store import Store
 from xai.tasks import early
 
@@ -241,7 +242,7 @@ def one_line(task: str, typed: str, capsys: Any) -> tuple[int, str, str]:
         config = composed(task).copy()
         given = OverridesParser.create().parse_overrides(cli.overrides([typed]))
         ConfigLoaderImpl._apply_overrides_to_config(given, config)
-        cli.check_config(config)
+        check_config(config)
         keys = [*(each.partition("=")[0] for each in TASKS[task]), typed.partition("=")[0]]
         try:
             early.check_typed(config, keys)

@@ -189,7 +189,7 @@ def test_what_is_shown_does_not_wait_for_a_table_of_the_documents(sweep: Sweepin
 def test_a_sweep_may_have_a_folder_elsewhere(sweep: Sweeping, capsys: pytest.CaptureFixture[str]) -> None:
     given = ("study=salvage", "logger=none", "tables=[toy]", "figures=[]", "claims=[]")
     assert sweep("-m", "seed=0,1", "hydra.sweep.dir=elsewhere", *given, fails={1: "UserError"}) == 1
-    assert "salvage" in Path("elsewhere/results/tables.csv").read_text()
+    assert "salvage" in Path("elsewhere/scores.csv").read_text()
     (failed,) = (line for line in capsys.readouterr().out.splitlines() if line.endswith("# it is wrong"))
     assert "'hydra.run.dir='\"'\"'elsewhere/" in failed
     assert "sweep.dir" not in failed
