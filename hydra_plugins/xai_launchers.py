@@ -123,7 +123,7 @@ class Processes(_Commands):
             several = f"{len(commands)} job{'s' * (len(commands) > 1)}, {len(found)} at a time"
             where = path_of(commands[0].run, "").parent
             console.print(f"  {several}; what they say: {escape(str(where))}", highlight=False, soft_wrap=True)
-        with ThreadPoolExecutor(max(1, len(found))) as pool:
+        with ThreadPoolExecutor(len(found)) as pool:
             try:
                 ends = [pool.submit(run_one, command) for command in commands]
                 return [end.result() for end in ends]

@@ -79,7 +79,7 @@ def run_command(command: Command, warm: "Warm | None" = None) -> int:
                 try:
                     status = process.wait()
                 finally:
-                    stop(process)
+                    _stop(process)
     except _StoppedError:
         return -signal.SIGTERM
     record_end(command.place / command.run, before, status)
@@ -115,7 +115,7 @@ class Warm:
         if status := said.readline():
             return int(status)
         process, self._process = self._process, None  # it is dead
-        stop(process)
+        _stop(process)
         return process.returncode if self._is_able else None
 
 
@@ -149,11 +149,10 @@ def stop_commands() -> None:
     for process in list(_running):
         process.terminate()
     for process in list(_running):
-        stop(process)
+        _stop(process)
 
 
-def stop(process: "subprocess.Popen[bytes]") -> None:
-    """End a process that `start` has started, in good order where it can."""
+def _stop(process: "subprocess.Popen[bytes]") -> None:
     process.terminate()
     try:
         process.wait(_SECONDS_TO_END)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from xai.core.composing import choices
 from xai.core.errors import UserError
-from xai.core.launching import start, stop
+from xai.core.launching import allow_commands, start, stop_commands
 from xai.core.settings import unknown
 from xai.core.slots import SECONDS, SHARED, mark_of
 
@@ -34,6 +34,7 @@ def run_sweeps(chosen: Mapping[str, str], config_dir: str | None, typed: Sequenc
     names = _checked(chosen, config_dir)
     of_each = [each for each in typed if not each.startswith("sweep=")]
     running: list[subprocess.Popen[bytes]] = []
+    allow_commands()
     with tempfile.TemporaryDirectory(prefix="xai-slots-") as folder:
         try:
             for name in names:
@@ -43,10 +44,7 @@ def run_sweeps(chosen: Mapping[str, str], config_dir: str | None, typed: Sequenc
                     time.sleep(SECONDS)
             return int(any([process.wait() for process in running]))
         finally:
-            for process in running:
-                process.terminate()
-            for process in running:
-                stop(process)
+            stop_commands()
 
 
 def _checked(chosen: Mapping[str, str], config_dir: str | None) -> list[str]:
