@@ -7,9 +7,10 @@ several raises UserError where their names or shapes differ, and every function 
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, fields
 from functools import reduce
+from itertools import tee
 from pathlib import Path
 
 import torch
@@ -135,7 +136,13 @@ def hessian_product(loss: Callable[[Vector], Tensor], params: Parameters, tau: P
     Raises:
         ValueError: The loss is not a scalar, or does not depend on the parameters.
     """
-    _check_alike([params, tau])
+    return next(hessian_products(loss, params, [tau]))
+
+
+def hessian_products(
+    loss: Callable[[Vector], Tensor], params: Parameters, directions: Iterable[Parameters]
+) -> Iterator[Vector]:
+    """`hessian_product` of each of several directions, from one gradient."""
     leaves = {name: value.detach().clone().requires_grad_() for name, value in params.items()}
     inputs = list(leaves.values())
     # The fused kernels of attention have no second derivative.
@@ -144,11 +151,15 @@ def hessian_product(loss: Callable[[Vector], Tensor], params: Parameters, tau: P
         if value.ndim or not value.requires_grad:
             raise ValueError(f"the loss is to be a scalar that depends on the parameters, not {value}")
         gradient = torch.autograd.grad(value, inputs, create_graph=True, materialize_grads=True)
-        along = sum((g * tau[name].to(g)).sum() for name, g in zip(leaves, gradient, strict=True))
+    for tau in directions:
+        _check_alike([params, tau])
+        with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
+            along = sum((g * tau[name].to(g)).sum() for name, g in zip(leaves, gradient, strict=True))
         if not isinstance(along, Tensor) or not along.requires_grad:  # a linear loss
-            return {name: torch.zeros_like(value) for name, value in params.items()}
-        products = torch.autograd.grad(along, inputs, materialize_grads=True)
-    return dict(zip(leaves, products, strict=True))
+            yield {name: torch.zeros_like(value) for name, value in params.items()}
+            continue
+        products = torch.autograd.grad(along, inputs, retain_graph=True, materialize_grads=True)
+        yield dict(zip(leaves, products, strict=True))
 
 
 def curvature_risk(loss: Callable[[Vector], Tensor], params: Parameters, tau: Parameters) -> float:
@@ -178,14 +189,16 @@ def hessian_diagonal(
     if samples < 1:
         raise UserError(f"samples={samples} gives no estimate of the diagonal: use at least 1")
     total = {name: torch.zeros_like(value) for name, value in params.items()}
-    for _ in range(samples):
-        signs = {
-            name: torch.randint(0, 2, value.shape, generator=generator).mul(2).sub(1).to(value)
-            for name, value in params.items()
-        }
-        for name, product in hessian_product(loss, params, signs).items():
+    drawn = ({name: _signs(value, generator) for name, value in params.items()} for _ in range(samples))
+    for_signs, for_products = tee(drawn)
+    for signs, products in zip(for_signs, hessian_products(loss, params, for_products), strict=True):
+        for name, product in products.items():
             total[name] += signs[name] * product / samples
     return total
+
+
+def _signs(value: Tensor, generator: torch.Generator) -> Tensor:
+    return torch.randint(0, 2, value.shape, generator=generator).mul(2).sub(1).to(value)
 
 
 def diagonal_curvature_risk(diagonal: Parameters, tau: Parameters) -> float:

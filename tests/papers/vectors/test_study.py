@@ -22,6 +22,7 @@ from xai.explainers.learned.networks import SelfExplaining
 from xai.explainers.registry import refusal
 from xai.explainers.rows import load_row, open_row
 from xai.games import PatchGame
+from xai.papers.vectors import diagnostics
 from xai.papers.vectors import study as vectors_study
 from xai.papers.vectors.choice import Choice, choose
 from xai.papers.vectors.explainers import OtherClass
@@ -124,6 +125,15 @@ def test_the_theory_is_in_the_frame_beside_the_scores_of_the_transfer(measured: 
     assert set(lines["explainer"]) == {"proposed"}
     assert set(lines["image"]) == {-1}
     assert len(frames.costs[frames.costs["split"] == "test"]) == len(ROWS) + len(CONTROLS) + 2
+
+
+def test_the_curvature_of_a_target_is_kept_for_every_transfer_into_it(
+    measured: tuple[TransferStudy, Frames], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transfer = measured[0].transfer
+    other = transfer.at(next(alpha for alpha in (0.1, 0.5) if alpha != transfer.alpha))
+    monkeypatch.delattr(diagnostics, "_diagonal")
+    assert other.diagnostics(bound=False)["risk_diagonal"] != transfer.diagnostics(bound=True)["risk_diagonal"]
 
 
 def test_a_set_has_one_classifier_as_source_and_as_target_where_all_of_it_is_the_same(

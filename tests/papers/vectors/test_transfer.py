@@ -11,7 +11,7 @@ from xai.core.errors import UserError
 from xai.methods.self_explainer import classification_loss
 from xai.models.clip import trainable
 from xai.papers.vectors.base import ModelParams
-from xai.papers.vectors.diagnostics import _diagonal, _risk
+from xai.papers.vectors.diagnostics import _diagonal, _risks
 from xai.papers.vectors.transfer import TransferParams, transferred
 
 
@@ -19,14 +19,14 @@ from xai.papers.vectors.transfer import TransferParams, transferred
 def test_the_curvature_in_chunks_is_the_one_over_all_images(chunk: int) -> None:
     network, images, labels = classifier(), pictures(10), torch.arange(10) % 5
     theta = {name: value.detach() for name, value in trainable(network).items()}
-    tau = vectors.random_like(theta, torch.Generator().manual_seed(0))
 
     def loss(at: dict[str, torch.Tensor]) -> torch.Tensor:
         return classification_loss(functional_call(network, at, (images,)), labels)
 
-    expected = vectors.curvature_risk(loss, theta, tau)
-    assert abs(expected) > 1e-6
-    assert _risk(network, theta, tau, images, labels, chunk) == pytest.approx(expected, rel=1e-8)
+    taus = [vectors.random_like(theta, torch.Generator().manual_seed(drawn)) for drawn in (0, 1)]
+    expected = [vectors.curvature_risk(loss, theta, tau) for tau in taus]
+    assert min(map(abs, expected)) > 1e-6
+    assert _risks(network, theta, images, labels, taus, chunk) == pytest.approx(expected, rel=1e-8)
 
 
 def test_the_diagonal_weighs_chunks_by_their_images() -> None:

@@ -1,7 +1,7 @@
 """What section 5 and Appendices A and C of Yoshikawa et al. say of a transfer before anybody looks at its maps."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,13 @@ from xai.data.registry import load_images
 from xai.data.splits import stratified_sample
 from xai.methods.self_explainer import classification_loss
 from xai.models.clip import SelfExplainingClip
+from xai.models.weights import read_weights, write_weights
 from xai.papers.vectors.base import Base
 from xai.papers.vectors.fine_tuning import Domain, parameters
+from xai.vectors import Parameters
 
 FILE = "diagnostics.json"
+_CURVATURE = "curvature.safetensors"
 _IMAGES = 256
 """Target training images behind the curvature, drawn by class: its Hessian is a mean over images."""
 _REVISION = 3
@@ -51,29 +54,52 @@ def diagnose(
     """
     keys = {"ft_source": ft_source, "ft_source_x": ft_source_x, "ft_target": ft_target, "ft_target_x": ft_target_x}
     spec: dict[str, Any] = {name: artifact.key if artifact else None for name, artifact in keys.items()}
-    chunk = max(1, min(_CHUNK, _PARAMETERS // sum(value.numel() for value in domain.base.theta.values())))
-    spec |= {"seed": seed, "revision": _REVISION} | ({} if chunk == _CHUNK else {"chunk": chunk})
+    drawn = _drawn(domain, seed)
 
     def make(workdir: Path) -> None:
-        network, device = domain.assemble(None), domain.runtime.trainer.device
         target_ft = parameters(ft_target)
         tau, found = _compared(domain.base, parameters(ft_source), parameters(ft_source_x), target_ft, ft_target_x)
-        source = domain.data.source
-        labels = source.labels("train")
-        rows = stratified_sample(labels, _IMAGES, seed)
-        pixels, labels = load_images(source, "train", rows, 0, domain.model.image_size).pixels, labels[rows]
-        at = {name: value.to(device) for name, value in target_ft.items()}
-        directions = {"risk": tau, "risk_random": vectors.random_like(tau, torch.Generator().manual_seed(0))}
-        for name, direction in directions.items():
-            moved = {key: value.to(device) for key, value in direction.items()}
-            found[name] = _risk(network, at, moved, pixels, labels, chunk)
-        diagonal = _diagonal(network, at, pixels, labels, torch.Generator().manual_seed(seed), chunk)
-        found["risk_diagonal"] = vectors.diagonal_curvature_risk(diagonal, tau)
+        directions = [tau, vectors.random_like(tau, torch.Generator().manual_seed(0))]
+        risks = _risks(domain.assemble(None), *_expansion(domain, target_ft, seed), directions, _chunk(domain))
+        found |= dict(zip(("risk", "risk_random"), risks, strict=True))
+        found["risk_diagonal"] = vectors.diagonal_curvature_risk(_curvature(domain, ft_target, seed), tau)
         defined = {name: value for name, value in found.items() if value == value}
         write_atomically(workdir / FILE, json.dumps(defined, indent=2).encode())
 
-    artifact = domain.runtime.store.get("diagnostics", spec, make, title="diagnostics of the vectors")
+    artifact = domain.runtime.store.get("diagnostics", spec | drawn, make, title="diagnostics of the vectors")
     return dict(json.loads(artifact.file(FILE).read_text()))
+
+
+def _curvature(domain: Domain, ft_target: Artifact, seed: int) -> dict[str, Tensor]:
+    """The diagonal of H, which is the target's alone: whatever is transferred into it, from wherever, finds it kept."""
+
+    def make(workdir: Path) -> None:
+        expansion = _expansion(domain, parameters(ft_target), seed)
+        drawn = torch.Generator().manual_seed(seed)
+        diagonal = _diagonal(domain.assemble(None), *expansion, drawn, _chunk(domain))
+        write_weights(workdir / _CURVATURE, diagonal, {})
+
+    spec = {"ft_target": ft_target.key, **_drawn(domain, seed)}
+    artifact = domain.runtime.store.get("curvature", spec, make, title=f"curvature of {domain.data.name}")
+    return read_weights(artifact.file(_CURVATURE), what="curvature").tensors
+
+
+def _chunk(domain: Domain) -> int:
+    return max(1, min(_CHUNK, _PARAMETERS // sum(value.numel() for value in domain.base.theta.values())))
+
+
+def _drawn(domain: Domain, seed: int) -> dict[str, int]:
+    chunk = _chunk(domain)
+    return {"seed": seed, "revision": _REVISION} | ({} if chunk == _CHUNK else {"chunk": chunk})
+
+
+def _expansion(domain: Domain, theta: Parameters, seed: int) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+    """Where the loss is expanded: theta on its device, and the images [N, C, H, W] and labels [N] it is a mean over."""
+    source, device = domain.data.source, domain.runtime.trainer.device
+    labels = source.labels("train")
+    rows = stratified_sample(labels, _IMAGES, seed)
+    pixels = load_images(source, "train", rows, 0, domain.model.image_size).pixels
+    return {name: value.to(device) for name, value in theta.items()}, pixels, labels[rows]
 
 
 def _compared(
@@ -92,17 +118,22 @@ def _compared(
     return tau, found
 
 
-def _risk(
+def _risks(
     network: SelfExplainingClip,
     theta: dict[str, Tensor],
-    tau: dict[str, Tensor],
     pixels: Tensor,
     labels: Tensor,
+    directions: Sequence[Parameters],
     chunk: int = _CHUNK,
-) -> float:
-    """tau^T H tau over N images."""
-    parts = _losses(network, pixels, labels, chunk)
-    return sum(share * vectors.curvature_risk(loss, theta, tau) for share, loss in parts)
+) -> list[float]:
+    """tau^T H tau of each direction, over N images."""
+    device = network.head.device
+    moved = [{name: value.to(device) for name, value in tau.items()} for tau in directions]
+    total = [0.0] * len(moved)
+    for share, loss in _losses(network, pixels, labels, chunk):
+        for n, (tau, product) in enumerate(zip(moved, vectors.hessian_products(loss, theta, moved), strict=True)):
+            total[n] += share * vectors.dot(product, tau)
+    return total
 
 
 def _diagonal(

@@ -83,10 +83,10 @@ class TransferStudy(Study):
     def _theory(self) -> Frames:
         """What is known of the transfer before its maps are looked at, as lines of the row that is transferred."""
         case = self.cases[0][0]
-        found = self.transfer.diagnostics(bound=any(row.name == "ft_target_x" for row in self.rows))
         row = next((row for row in self.rows if row.name == "proposed"), None)
         if row is None:
             return frames([])
+        found = self.transfer.diagnostics(bound=any(row.name == "ft_target_x" for row in self.rows))
         columns = {name: torch.tensor([value], dtype=torch.float64) for name, value in found.items()}
         return frames([Measurement(case, row, explain(case, row), {"theory": Scores(case.rows, columns, {}, {})})])
 
