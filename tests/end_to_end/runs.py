@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.end_to_end.jobs import Ended
 
-STAGES = ("base", "head", "classifier", "maps", "explainer", "vector", "diagnostics", "scores", "logits")
+STAGES = ("base", "head", "classifier", "maps", "explainer", "vector", "diagnostics", "curvature", "scores", "logits")
 
 KINDS = ("maps", "scores")
 

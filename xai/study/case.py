@@ -366,9 +366,10 @@ def check_side(data: OpenData, side: int, model: str) -> None:
     Raises:
         UserError: The first image is of another.
     """
-    split = next((split for split in SPLITS if len(data.source.labels(split))), None)
-    if split is None:
+    counts = {split: count for split in SPLITS if (count := len(data.source.labels(split)))}
+    if not counts:
         return
+    split = min(counts, key=counts.__getitem__)  # sets that are drawn are drawn a split at a time
     height, width = data.source.images(split, torch.tensor([0]), 0).pixels.shape[-2:]
     if (height, width) != (side, side):
         raise UserError(
