@@ -12,8 +12,9 @@ of a paper, and folders with a name of their own, have figures of the same names
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -27,21 +28,30 @@ RESULTS = ROOT / "docs" / "results"
 
 
 def take(outputs: Path, sweeps: Sequence[str] = ()) -> None:
-    """Copy the results of sweeps, or of some of them, that are not older than those that are kept."""
+    """Copy the results of sweeps, or of some of them, neither older nor of fewer runs than what is kept."""
     for found in sorted(outputs.glob("*/results/about.yaml")):
         kept = RESULTS / found.parents[1].name
         if sweeps and kept.name not in sweeps:
             continue
-        old, new = (
-            yaml.safe_load(path.read_text())["date"] if path.is_file() else "" for path in (kept / found.name, found)
-        )
-        if new >= old:
+        new = yaml.safe_load(found.read_text())
+        old = yaml.safe_load((kept / found.name).read_text()) if (kept / found.name).is_file() else {}
+        if old and (new["runs"] < old["runs"] or not set(old["seeds"]) <= set(new["seeds"])):
+            left, whole = os.path.relpath(found.parent), os.path.relpath(kept)
+            print(f"left {left}, {_extent(new)}: {whole} has {_extent(old)} (remove it to have fewer)")
+        elif new["date"] >= old.get("date", ""):
             shutil.copytree(found.parent, kept, dirs_exist_ok=True)
             own = not kept.name.endswith("_paper") and (CONF / "sweep" / f"{kept.name}.yaml").is_file()
             for drawn in found.parents[1].glob("figures/*.png") if own else ():
                 if (shown := RESULTS.with_name("images") / drawn.name).is_file():
                     shutil.copyfile(drawn, shown)
             print(f"took {os.path.relpath(found.parent)}")
+
+
+def _extent(about: Mapping[str, Any]) -> str:
+    seeds = about["seeds"]
+    return (
+        f"{about['runs']} run{'s' * (about['runs'] != 1)} of seed{'s' * (len(seeds) != 1)} {', '.join(map(str, seeds))}"
+    )
 
 
 def documents() -> list[Path]:

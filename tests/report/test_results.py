@@ -123,6 +123,15 @@ def test_the_command_takes_what_is_newer_and_fills_every_document(results, tmp_p
         )
         command.main()
         assert ("4 cores" in (place / "README.md").read_text()) == taken
+    capsys.readouterr()
+    whole = yaml.safe_load(about.read_text())
+    for less in ({"runs": whole["runs"] - 1}, {"seeds": whole["seeds"][:-1]}):
+        about.write_text(yaml.safe_dump({**whole, **less, "date": "2026-01-03", "machine": "8 cores"}))
+        command.main()
+        said = capsys.readouterr().out
+        assert "left " in said
+        assert f"{less.get('runs', whole['runs'])} run" in said
+        assert "8 cores" not in (place / "README.md").read_text()
 
 
 def test_figures_come_with_the_results_of_the_sweeps_that_are_named(results, tmp_path, monkeypatch):
