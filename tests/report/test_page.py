@@ -165,13 +165,13 @@ def test_a_transfer_is_summed_up_in_three_sentences():
         "Kernel SHAP",
     )
     assert "λ2 = 0.5" in shown
-    assert "is 25% lower, 0.900 against 1.200" in shown
-    assert "90.0% of the accuracy is kept (81.0 % of 90.0 %)" in shown
-    assert "50% of the way to the bound" in shown
+    assert "is 25 % lower, 0.900 against 1.200" in shown
+    assert "90.0 % of the accuracy is kept (81.0 % of 90.0 %)" in shown
+    assert "50 % of the way to the bound" in shown
     assert "better than the controls random vector (1.300) and other class (0.950), but not than constant" in controls
     assert controls.endswith("does not rule out that saying nothing is nearer.")
     assert "3 seeds, on 12 images" in limits
-    assert "83% of the gain is left" in limits
+    assert "83 % of the gain is left" in limits
     assert "hardly specific to its class" in limits
 
 

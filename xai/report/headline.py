@@ -110,7 +110,7 @@ def _shown(source: Source, error: pd.DataFrame, accuracy: pd.DataFrame) -> str:
     chosen = (
         f" with λ2 = {lines['lambda2'].median():g}" if "lambda2" in lines and lines["lambda2"].notna().any() else ""
     )
-    change = f"{abs(1 - ours / theirs):.0%}" if theirs else "far"
+    change = _share(abs(1 - ours / theirs)) if theirs else "far"
     verb = {-1: f"is {change} lower", 0: "stays about the same", 1: f"is {change} higher"}[_compare(ours, theirs)]
     text = (
         f"Adding the explainability vector{chosen} to the model fine-tuned on {data}, the explanation error (E-RMSE) "
@@ -119,7 +119,7 @@ def _shown(source: Source, error: pd.DataFrame, accuracy: pd.DataFrame) -> str:
     kept, before = _paired(accuracy, "proposed", "ft_target")
     if math.isfinite(kept) and before > 0:
         of = f"{_valued(source, 'accuracy', kept)} of {_valued(source, 'accuracy', before)}"
-        text += f", while {kept / before:.1%} of the accuracy is kept ({of})"
+        text += f", while {_share(kept / before, 1)} of the accuracy is kept ({of})"
     return text + _to_bound(error, ours < theirs)
 
 
@@ -137,7 +137,7 @@ def _to_bound(error: pd.DataFrame, gained: bool) -> str:
     if not gained:
         return f"; the bound, trained on explained target images, reaches {bound:.3f}."
     share = (theirs - ours) / (theirs - bound)
-    return f"; that is {share:.0%} of the way to the bound, trained on explained target images ({bound:.3f})."
+    return f"; that is {_share(share)} of the way to the bound, trained on explained target images ({bound:.3f})."
 
 
 def _controls(source: Source, error: pd.DataFrame, doubts: Mapping[str, str]) -> str:
@@ -190,7 +190,7 @@ def _specificity(error: pd.DataFrame) -> str:
     left = (theirs - other) / (theirs - ours)
     if left <= 0:
         return f"the gain is gone when another class's map is taken ({other:.3f}), so the maps depend on the class"
-    kept = f"{'all' if left > 1 else f'{left:.0%}'} of the gain is left when another class's map is taken ({other:.3f})"
+    kept = f"{'all' if left > 1 else _share(left)} of the gain is left when another class's map is taken ({other:.3f})"
     if left > 0.25:
         degree = "hardly" if left > 0.75 else "only partly"
         return f"{kept}, so the maps say where the object is and are {degree} specific to its class"
@@ -233,3 +233,7 @@ def _time(milliseconds: float) -> str:
 
 def _list(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _share(value: float, digits: int = 0) -> str:
+    return f"{100 * value:.{digits}f} %"
