@@ -86,6 +86,12 @@ def test_the_map_and_the_prediction_are_those_of_the_network(tmp_path: Path, pho
     assert found.probability == pytest.approx(float(logits.softmax(0)[column]))
 
 
+def test_an_explainer_that_holds_no_classifier_is_not_explained_by_another(tmp_path: Path, photo: Path) -> None:
+    always = replace(POST_HOC, always=True)
+    with pytest.raises(UserError, match=r"^explainer=saliency: .*salvage\.safetensors explains itself"):
+        explained(MODEL, file(tmp_path, explainer(), CLASSES), photo, None, CPU, always)
+
+
 def test_a_binary_explainer_has_two_classes_and_opposite_maps(tmp_path: Path, photo: Path) -> None:
     path = file(tmp_path, explainer(2, outputs=1), ("normal", "abnormal"), binary=True)
     maps = [explained(MODEL, path, photo, target, CPU, POST_HOC).attributions for target in ("normal", "abnormal")]
@@ -245,7 +251,7 @@ def test_a_checkpoint_is_read_once_for_all_pictures(
     how = {"row": "saliency", "explainers": {}, "objective": POST_HOC.objective, "refinement": POST_HOC.refinement}
     how |= {"refine": None, "classes": None, "areas": None}
     asked: Any = SimpleNamespace(
-        model=MODEL, checkpoint=str(path), image=pictures, target=None, trainer=CPU, seed=0, **how
+        model=MODEL, checkpoint=str(path), image=pictures, target=None, trainer=CPU, seed=0, outside=False, **how
     )
     (tmp_path / "output").mkdir()
     run(asked, tmp_path / "output")
@@ -331,6 +337,14 @@ def test_the_map_is_the_explainers_and_the_prediction_the_classifiers(
     expected = made.explainer().attribute(images, torch.tensor([chosen]))[0]
     torch.testing.assert_close(found.attributions, expected)
     assert [made.name for made in found.measured] == ["ranking"]
+
+
+def test_the_classifier_beside_an_explainer_is_explained_by_what_is_named(
+    tmp_path: Path, photo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, made = handed_over(tmp_path, monkeypatch, "own_features")
+    found = explained(made.stages.model, path, photo, None, CPU, replace(POST_HOC, always=True))
+    assert [each.name for each in found.measured] == ["saliency"]
 
 
 def test_a_backbone_of_its_own_comes_out_of_the_file(

@@ -58,6 +58,7 @@ class ExplainSettings(Common):
         image: A picture, a folder or a glob, or several.
         target: Name of the class that is explained; null takes the predicted one.
         row: The explainer of a classifier that does not explain itself: a file of conf/explainer.
+        outside: Whether that explains one which could explain itself, too.
         explainers: By row, settings that replace those of its file.
         refine: T; null refines where there are few pictures.
         areas: References by which maps are measured, of black, mean and blur; null takes those of `objective` for few
@@ -72,6 +73,7 @@ class ExplainSettings(Common):
     image: str | tuple[str, ...]
     target: str | int | float | bool | None
     row: str
+    outside: bool
     explainers: dict[str, dict[str, Any]]
     refine: Whole | None
     areas: tuple[Reference, ...] | None
@@ -81,7 +83,12 @@ class ExplainSettings(Common):
 
 def task(values: Mapping[str, Any]) -> Task:
     """There is one way to explain pictures; what earlier runs wrote of others stays."""
-    return Task("task=explain", ExplainSettings, run, adds=True)
+    return Task("task=explain", ExplainSettings, run, adds=True, settle=_settle)
+
+
+def _settle(values: dict[str, Any], typed: Sequence[str]) -> dict[str, Any]:
+    """Whoever names an explainer wants it, also for a classifier that explains itself."""
+    return {**values, "outside": "explainer" in typed if values["outside"] is None else values["outside"]}
 
 
 def run(asked: ExplainSettings, output: Path) -> None:
@@ -100,7 +107,9 @@ def run(asked: ExplainSettings, output: Path) -> None:
     references = asked.areas
     if references is None:
         references = asked.objective.references if len(pictures) <= _FEW else _MANY_REFERENCES
-    how = PostHocParams(row, asked.objective, replace(asked.refinement, steps=steps), asked.seed, tuple(references))
+    how = PostHocParams(
+        row, asked.objective, replace(asked.refinement, steps=steps), asked.seed, tuple(references), asked.outside
+    )
     checkpoint = None if asked.checkpoint is None else Path(asked.checkpoint)
     target = None if asked.target is None else str(asked.target)
     watch.lap("start")
@@ -116,7 +125,10 @@ def run(asked: ExplainSettings, output: Path) -> None:
     watch.lap("drawing and writing")
     watch.tell()
     if not opened.explains:
-        console.print("this classifier has not learned to explain itself: give it a vector first (task=apply_vector)")
+        console.print(
+            "this classifier has not learned to explain itself: give it a vector first (task=apply_vector), or name an "
+            "explainer (explainer=rise)"
+        )
 
 
 def _say_cost(opened: Opened, how: PostHocParams, pictures: int, model: Geometry, device: torch.device) -> None:

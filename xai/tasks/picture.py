@@ -24,6 +24,7 @@ from xai.explainers.block import Block, BlockExplainer, Explainer, Explanation, 
 from xai.explainers.learned.networks import Salvage, SelfExplaining
 from xai.explainers.learned.refined import RefinedMaps
 from xai.explainers.registry import Row
+from xai.explainers.rows import stem
 from xai.games import asked_at_once
 from xai.metrics.functional.perturbation import area, enlarge_map, perturbation_curves
 from xai.models import files
@@ -46,7 +47,8 @@ _TOP = 5
 class PostHocParams:
     """How a picture is explained by a classifier that does not explain itself: by a row, whose map is then refined.
 
-    `references` are those that maps are measured by; without any, nothing is measured.
+    `references` are those that maps are measured by; without any, nothing is measured. `always`: so is one that could
+    explain itself.
     """
 
     row: Row
@@ -54,6 +56,7 @@ class PostHocParams:
     refinement: RefinementParams
     seed: int
     references: tuple[str, ...]
+    always: bool = False
 
 
 @dataclass(frozen=True)
@@ -132,7 +135,7 @@ def open_classifier(
     """What explains pictures, read once for all of them.
 
     A self-explaining CLIP and a SALVAGE explainer are classifiers, so their own prediction is what they explain. Any
-    other classifier is explained from outside.
+    other classifier is explained from outside, and so is the CLIP where that is asked for.
 
     Args:
         model: The model, where there is no file to say it.
@@ -165,19 +168,24 @@ def open_classifier(
     spec, network = made.spec, made.network.to(device)
     shape, classes = spec.model, spec.classes
     seen = partial(to_tensor, size=shape.image_size, side=spec.side, fit=spec.fit, interpolation=spec.interpolation)
-    if isinstance(network, SelfExplainingClip):
+    if isinstance(network, SelfExplainingClip) and not how.always:
         clip, explains = network, made.spec.explains
         return Opened(
             seen, classes, lambda images: clip.explain(images).logits, SelfExplaining(clip), explains=explains
         )
     if isinstance(network, SalvageNetwork):
+        if how.always:
+            raise UserError(
+                f"explainer={stem(how.row.name)}: {checkpoint} explains itself, and holds no classifier for another "
+                "explainer: leave that out, or give the classifier.safetensors that it was trained for"
+            )
         return Opened(seen, classes, network.classify, Salvage(network))
     if made.classifier is None:
         raise UserError(
             f"{checkpoint} is a {made.spec.kind}: give the classifier.safetensors of task=train method=classifier, the "
             "salvage.safetensors of task=train method=salvage or the ranking.safetensors of task=train method=ranking"
         )
-    own = network if isinstance(network, DenseExplainer) else None
+    own = network if isinstance(network, DenseExplainer) and not how.always else None
     return _from_outside(shape, seen, classes, made.classifier.to(device), how, own)
 
 
