@@ -13,11 +13,11 @@ from xai.study.case import Case
 from xai.study.maps import explain
 
 
-def gallery(case: Case, rows: Sequence[Row], count: int, second: bool = True) -> Gallery | None:
+def gallery(case: Case, rows: Sequence[Row], count: int, second: bool = True, measured: bool = False) -> Gallery | None:
     """A few images, the maps that were measured, and beside them those of each image's second class; None without any.
 
     A third of the images are ones the classifier is wrong about, where there are so many: their second class is the
-    true one. Maps of the second class are made of these images alone.
+    true one. Maps of the second class are made of these images alone, unless they were `measured`, too.
     """
     explaining = [row for row in rows if row.entry.info.kind != "classifier"]
     if not count or not explaining:
@@ -32,9 +32,9 @@ def gallery(case: Case, rows: Sequence[Row], count: int, second: bool = True) ->
         assert found is not None
         maps[row.label] = found[chosen]
         if second and row.entry.info.class_specific and row.entry.info.kind != "control":
-            other = explain(few.second, row).attributions
+            other = explain(case.second if measured else few.second, row).attributions
             assert other is not None
-            others[row.label] = other
+            others[row.label] = other[chosen] if measured else other
     pixels, regions = images_of(few)
     return Gallery(
         pixels,

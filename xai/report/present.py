@@ -30,6 +30,7 @@ from xai.report.tiles import Tiles, tiles_of
 from xai.study.claims import judge, judge_pairs, read_claims, table_of
 from xai.study.frame import NAMES, Frames, write_frames
 from xai.study.params import StudySettings
+from xai.study.scores import wants_second
 from xai.study.study import Study
 
 _GRID = (
@@ -266,7 +267,8 @@ def write_gallery(study: Study, asked: StudySettings, output: Path, second: bool
 def _gallery(study: Study, count: int, second: bool = True) -> Gallery | None:
     """Images of the main case under all of its rows, the reference first."""
     rows = [replace(row, label=_label(study, row)) for row in _shown_rows(study)]
-    found = gallery(study.cases[0][0], rows, count, second)
+    case, metrics = study.cases[0]
+    found = gallery(case, rows, count, second, wants_second(case, metrics, study.reference))
     if found is None or study.reference is None:
         return found
     # As agreement with a reference reads them: what a map says is where it is above or below its mean.

@@ -23,6 +23,7 @@ from xai.report.pictures import sheets as picture_sheets
 from xai.report.present import OTHER_SETTINGS, Told, source_of, usual
 from xai.report.tables import build_tables, by_parameter
 from xai.study.frame import Frames
+from xai.study.scores import wants_second
 
 _SWEEP = TableParams(
     title="Explainability vectors over λ2",
@@ -147,7 +148,8 @@ def _gallery(study: TransferStudy, models: Sequence[str], count: int, second: bo
     if study.reference is None or not rows:
         return None
     reference = replace(study.reference, label=f"{study.reference.label} (reference)")
-    return gallery(study.cases[0][0], [reference, *rows], count, second)
+    case, metrics = study.cases[0]
+    return gallery(case, [reference, *rows], count, second, wants_second(case, metrics, reference))
 
 
 def reason(choice: Choice) -> str:
