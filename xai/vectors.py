@@ -10,7 +10,6 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, fields
 from functools import reduce
-from itertools import tee
 from pathlib import Path
 
 import torch
@@ -136,13 +135,13 @@ def hessian_product(loss: Callable[[Vector], Tensor], params: Parameters, tau: P
     Raises:
         ValueError: The loss is not a scalar, or does not depend on the parameters.
     """
-    return next(hessian_products(loss, params, [tau]))
+    return next(hessian_products(loss, params, [tau]))[1]
 
 
 def hessian_products(
     loss: Callable[[Vector], Tensor], params: Parameters, directions: Iterable[Parameters]
-) -> Iterator[Vector]:
-    """`hessian_product` of each of several directions, from one gradient."""
+) -> Iterator[tuple[Parameters, Vector]]:
+    """Several directions, each with its `hessian_product`, from one gradient."""
     leaves = {name: value.detach().clone().requires_grad_() for name, value in params.items()}
     inputs = list(leaves.values())
     # The fused kernels of attention have no second derivative.
@@ -156,10 +155,10 @@ def hessian_products(
         with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
             along = sum((g * tau[name].to(g)).sum() for name, g in zip(leaves, gradient, strict=True))
         if not isinstance(along, Tensor) or not along.requires_grad:  # a linear loss
-            yield {name: torch.zeros_like(value) for name, value in params.items()}
+            yield tau, {name: torch.zeros_like(value) for name, value in params.items()}
             continue
         products = torch.autograd.grad(along, inputs, retain_graph=True, materialize_grads=True)
-        yield dict(zip(leaves, products, strict=True))
+        yield tau, dict(zip(leaves, products, strict=True))
 
 
 def curvature_risk(loss: Callable[[Vector], Tensor], params: Parameters, tau: Parameters) -> float:
@@ -190,8 +189,7 @@ def hessian_diagonal(
         raise UserError(f"samples={samples} gives no estimate of the diagonal: use at least 1")
     total = {name: torch.zeros_like(value) for name, value in params.items()}
     drawn = ({name: _signs(value, generator) for name, value in params.items()} for _ in range(samples))
-    for_signs, for_products = tee(drawn)
-    for signs, products in zip(for_signs, hessian_products(loss, params, for_products), strict=True):
+    for signs, products in hessian_products(loss, params, drawn):
         for name, product in products.items():
             total[name] += signs[name] * product / samples
     return total

@@ -87,7 +87,7 @@ def test_the_map_and_the_prediction_are_those_of_the_network(tmp_path: Path, pho
 
 
 def test_an_explainer_that_holds_no_classifier_is_not_explained_by_another(tmp_path: Path, photo: Path) -> None:
-    always = replace(POST_HOC, always=True)
+    always = replace(POST_HOC, outside=True)
     with pytest.raises(UserError, match=r"^explainer=saliency: .*salvage\.safetensors explains itself"):
         explained(MODEL, file(tmp_path, explainer(), CLASSES), photo, None, CPU, always)
 
@@ -343,7 +343,7 @@ def test_the_classifier_beside_an_explainer_is_explained_by_what_is_named(
     tmp_path: Path, photo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, made = handed_over(tmp_path, monkeypatch, "own_features")
-    found = explained(made.stages.model, path, photo, None, CPU, replace(POST_HOC, always=True))
+    found = explained(made.stages.model, path, photo, None, CPU, replace(POST_HOC, outside=True))
     assert [each.name for each in found.measured] == ["saliency"]
 
 

@@ -11,6 +11,8 @@ from xai.explainers.registry import Row
 from xai.report.pictures import Gallery
 from xai.study.case import Case
 from xai.study.maps import explain
+from xai.study.scores import wants_second
+from xai.study.study import Study
 
 
 def gallery(case: Case, rows: Sequence[Row], count: int, second: bool = True, measured: bool = False) -> Gallery | None:
@@ -47,6 +49,12 @@ def gallery(case: Case, rows: Sequence[Row], count: int, second: bool = True, me
         regions=regions,
         rows=few.rows.tolist(),
     )
+
+
+def of_study(study: Study, rows: Sequence[Row], count: int, second: bool = True) -> Gallery | None:
+    """`gallery` of the main case of a study."""
+    case, metrics = study.cases[0]
+    return gallery(case, rows, count, second, wants_second(case, metrics, study.reference))
 
 
 def images_of(case: Case) -> Images:

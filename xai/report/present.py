@@ -20,7 +20,7 @@ from xai.metrics import registry as metrics
 from xai.report import sheets
 from xai.report.album import write_album
 from xai.report.figures import Drawn, Source, draw_all, open_figure, save
-from xai.report.gallery import gallery
+from xai.report.gallery import of_study
 from xai.report.layout import Reasons, Table, as_frame, read_table
 from xai.report.page import Page, Part, Picture, write_page
 from xai.report.pictures import Gallery
@@ -30,7 +30,6 @@ from xai.report.tiles import Tiles, tiles_of
 from xai.study.claims import judge, judge_pairs, read_claims, table_of
 from xai.study.frame import NAMES, Frames, write_frames
 from xai.study.params import StudySettings
-from xai.study.scores import wants_second
 from xai.study.study import Study
 
 _GRID = (
@@ -235,7 +234,7 @@ def as_page(shown: Shown, title: str, about: str, made: Mapping[str, str]) -> Pa
 def _tiles(study: Study, frames: Frames, count: int) -> Tiles | None:
     """A few images of the main case under all of its rows, as a grid; None where no image is wanted."""
     rows = [row for row in study.measured_rows if OTHER_SETTINGS not in row.name]
-    found = gallery(study.cases[0][0], rows, count, second=False)
+    found = of_study(study, rows, count, second=False)
     return None if found is None else tiles_of(found, source_of(frames))
 
 
@@ -267,8 +266,7 @@ def write_gallery(study: Study, asked: StudySettings, output: Path, second: bool
 def _gallery(study: Study, count: int, second: bool = True) -> Gallery | None:
     """Images of the main case under all of its rows, the reference first."""
     rows = [replace(row, label=_label(study, row)) for row in _shown_rows(study)]
-    case, metrics = study.cases[0]
-    found = gallery(case, rows, count, second, wants_second(case, metrics, study.reference))
+    found = of_study(study, rows, count, second)
     if found is None or study.reference is None:
         return found
     # As agreement with a reference reads them: what a map says is where it is above or below its mean.

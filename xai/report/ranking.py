@@ -11,7 +11,7 @@ from xai.papers.ranking.explainers import RefinedSettings
 from xai.papers.ranking.mark import mass_on_mark
 from xai.papers.ranking.shortcut import Shortcut
 from xai.papers.ranking.study import StudyWithShortcut
-from xai.report.gallery import gallery
+from xai.report.gallery import gallery, of_study
 from xai.report.page import Picture
 from xai.report.pictures import Gallery, sheets
 from xai.report.present import Told
@@ -36,7 +36,7 @@ def told(study: StudyWithShortcut, frames: Frames, output: Path) -> Told:
 def pictures_of_steps(study: StudyWithShortcut, count: int) -> Iterator[Picture]:
     """The sheets of a study that refines maps, and of one that looks for the mark."""
     refined = [row for row in study.measured_rows if _OF_RANKING.fullmatch(row.name)]
-    steps = gallery(study.cases[0][0], _by_steps(refined), count, second=False) if len(refined) > 1 else None
+    steps = of_study(study, _by_steps(refined), count, second=False) if len(refined) > 1 else None
     if steps is not None:
         yield _sheet(steps, _STEPS)
     mark = marked(study.shortcut, count) if study.shortcut is not None else None

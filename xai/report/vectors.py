@@ -14,7 +14,7 @@ from xai.metrics.functional.agreement import normalise
 from xai.papers.vectors.choice import Choice
 from xai.papers.vectors.study import TransferStudy
 from xai.report.figures.style import GREY
-from xai.report.gallery import gallery
+from xai.report.gallery import of_study
 from xai.report.headline import transferred
 from xai.report.layout import Table, TableParams
 from xai.report.page import Picture
@@ -23,7 +23,6 @@ from xai.report.pictures import sheets as picture_sheets
 from xai.report.present import OTHER_SETTINGS, Told, source_of, usual
 from xai.report.tables import build_tables, by_parameter
 from xai.study.frame import Frames
-from xai.study.scores import wants_second
 
 _SWEEP = TableParams(
     title="Explainability vectors over λ2",
@@ -91,7 +90,7 @@ def told(study: TransferStudy, frames: Frames, output: Path) -> Told:
     transfer, choice = study.transfer, study.choice
     assert choice is not None
     transfer.hand_over(output, choice.lambda2)
-    theory = transfer.diagnostics(bound=any(row.name == "ft_target_x" for row in study.rows))
+    theory = study.diagnostics()
     made = {"α and λ2": f"{choice.alpha:g} and {choice.lambda2:g}, {reason(choice)}"}
     made |= {_THEORY[name]: f"{value:.3g}" for name, value in theory.items()}
     assert study.reference is not None
@@ -148,8 +147,7 @@ def _gallery(study: TransferStudy, models: Sequence[str], count: int, second: bo
     if study.reference is None or not rows:
         return None
     reference = replace(study.reference, label=f"{study.reference.label} (reference)")
-    case, metrics = study.cases[0]
-    return gallery(case, [reference, *rows], count, second, wants_second(case, metrics, reference))
+    return of_study(study, [reference, *rows], count, second)
 
 
 def reason(choice: Choice) -> str:

@@ -47,7 +47,7 @@ _TOP = 5
 class PostHocParams:
     """How a picture is explained by a classifier that does not explain itself: by a row, whose map is then refined.
 
-    `references` are those that maps are measured by; without any, nothing is measured. `always`: so is one that could
+    `references` are those that maps are measured by; without any, nothing is measured. `outside`: so is one that could
     explain itself.
     """
 
@@ -56,7 +56,7 @@ class PostHocParams:
     refinement: RefinementParams
     seed: int
     references: tuple[str, ...]
-    always: bool = False
+    outside: bool = False
 
 
 @dataclass(frozen=True)
@@ -168,13 +168,13 @@ def open_classifier(
     spec, network = made.spec, made.network.to(device)
     shape, classes = spec.model, spec.classes
     seen = partial(to_tensor, size=shape.image_size, side=spec.side, fit=spec.fit, interpolation=spec.interpolation)
-    if isinstance(network, SelfExplainingClip) and not how.always:
+    if isinstance(network, SelfExplainingClip) and not how.outside:
         clip, explains = network, made.spec.explains
         return Opened(
             seen, classes, lambda images: clip.explain(images).logits, SelfExplaining(clip), explains=explains
         )
     if isinstance(network, SalvageNetwork):
-        if how.always:
+        if how.outside:
             raise UserError(
                 f"explainer={stem(how.row.name)}: {checkpoint} explains itself, and holds no classifier for another "
                 "explainer: leave that out, or give the classifier.safetensors that it was trained for"
@@ -185,7 +185,7 @@ def open_classifier(
             f"{checkpoint} is a {made.spec.kind}: give the classifier.safetensors of task=train method=classifier, the "
             "salvage.safetensors of task=train method=salvage or the ranking.safetensors of task=train method=ranking"
         )
-    own = network if isinstance(network, DenseExplainer) and not how.always else None
+    own = network if isinstance(network, DenseExplainer) and not how.outside else None
     return _from_outside(shape, seen, classes, made.classifier.to(device), how, own)
 
 

@@ -131,7 +131,7 @@ def _risks(
     moved = [{name: value.to(device) for name, value in tau.items()} for tau in directions]
     total = [0.0] * len(moved)
     for share, loss in _losses(network, pixels, labels, chunk):
-        for n, (tau, product) in enumerate(zip(moved, vectors.hessian_products(loss, theta, moved), strict=True)):
+        for n, (tau, product) in enumerate(vectors.hessian_products(loss, theta, moved)):
             total[n] += share * vectors.dot(product, tau)
     return total
 
