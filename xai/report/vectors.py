@@ -63,7 +63,7 @@ _THEORY = {
 _OWN = (
     "Which numbers are this machine's own: data, splits, coalitions and the scores of given maps are the same "
     "everywhere, but training from nothing amplifies rounding, so that rows with trained weights differ on another "
-    "processor as they do with another seed. Expect an E-RMSE of the transferred model that is up to 0.1 higher or "
+    "processor as they do with another seed. Expect an E-RMSE of the transferred model that is up to 0.2 higher or "
     "lower, and an accuracy that is up to 2 points."
 )
 """The spread over seeds and processors of the embedded model; Table 1, glyphs to MNIST, has .82, .90 and .92."""
