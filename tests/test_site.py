@@ -44,6 +44,12 @@ def test_links_lead_somewhere(page: Path) -> None:
     assert list(faults(page)) == []
 
 
+@pytest.mark.parametrize("page", [page for page in PAGES if page.stem != "CHANGELOG"], ids=lambda page: page.stem)
+def test_files_that_a_page_names_are_there(page: Path) -> None:
+    named = re.findall(r"`((?:benchmarks|conf|docs|sweeps|tests|xai)/[\w./-]+)`", prose(page))
+    assert [each for each in named if "NAME" not in each and not (ROOT / each).exists()] == []
+
+
 def test_a_link_that_leads_nowhere_is_noticed(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(
