@@ -1,5 +1,7 @@
 """`task=tune`: what it tries, what it keeps, and what it refuses; tests/end_to_end has it over real networks."""
 
+import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +31,9 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
     def measure(settings: Any, runtime: object) -> Frames:
         asked.append(settings)
-        if settings.study == "salvage":
-            return Frames(
-                scores({row: {"r_srg": 0.4, "rma": 0.5} for row in settings.rows}, seeds=(0,)), *[pd.DataFrame()] * 3
-            )
+        if settings.study != "vectors":
+            means = {row: dict.fromkeys(settings.metrics, 0.4) for row in settings.rows}
+            return Frames(scores(means, seeds=(0,)), *[pd.DataFrame()] * 3)
         values = {row: shaped(0.0, 0.0) for row in settings.rows}
         values[settings.rows[0]] = shaped(settings.transfer.alpha, settings.transfer.lambda2)
         return Frames(scores(values, seeds=(0,)), pd.DataFrame(), pd.DataFrame(), pd.DataFrame())
@@ -105,6 +106,15 @@ def test_the_temperature_of_salvage_is_searched(sweep: Sweeping, measured: list[
     assert [each.explainers["salvage"]["temperature"] for each in measured] == list(tried)
     assert tried.isin([0.25, 0.5, 1.0, 2.0, 4.0]).all()
     assert measured[0].rows == ("salvage", "kernel_shap", "random")
+
+
+def test_the_search_that_the_documentation_shows_is_one(sweep: Sweeping, measured: list[Any]) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "explainability_vectors.md").read_text(encoding="utf-8")
+    (shown,) = re.findall(r"`(task=tune study=ranking\s[^`]*)`", page)
+    assert sweep(*shlex.split(shown), "logger=none", "trials=3") == 0
+    tried = pd.read_csv("outputs/mine/trials.csv")["explainers.ranking.loss.temperature_end"]
+    assert [each.explainers["ranking"]["loss"]["temperature_end"] for each in measured] == list(tried)
+    assert [each.rows for each in measured[:2]] == [("ranking", "random"), ("ranking",)]
 
 
 @pytest.mark.parametrize(
