@@ -159,6 +159,16 @@ def test_the_map_asked_for_is_drawn_and_the_refined_one_beside_it(run: Run, tmp_
     assert Image.open(tmp_path / "outputs" / "plain" / line["files"]["heat_map"]).size[0] < 0.8 * wide
 
 
+@pytest.mark.parametrize(("typed", "expected"), [((), []), (("trainer.threads=2",), [2])])
+def test_threads_are_as_many_as_are_asked_for(
+    run: Run, monkeypatch: pytest.MonkeyPatch, typed: tuple[str, ...], expected: list[int]
+) -> None:
+    seen: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", seen.append)
+    explain(run, "image=photos/a/one.png", "explainer=saliency", "refine=0", "areas=[]", *typed)
+    assert seen == expected
+
+
 def test_what_earlier_runs_wrote_stays_and_is_listed(run: Run, tmp_path: Path) -> None:
     output = tmp_path / "outputs" / "explain"
     explain(run, "image=photos/a/one.png", "explainer=saliency", "refine=0")

@@ -8,6 +8,7 @@ import torch
 from rich.markup import escape
 
 from xai.core.common import Common as Common
+from xai.core.common import TrainerParams
 from xai.core.loggers import build_logger
 from xai.core.overrides import command
 from xai.core.progress import console
@@ -18,14 +19,19 @@ from xai.core.store import Store
 
 
 def open_runtime(job: Common, output: Path, *, small: bool) -> Runtime:
-    """The place to work; small networks get one thread, for a second one has not started when an operation is over."""
+    """The place to work."""
     torch.use_deterministic_algorithms(True, warn_only=True)
-    threads = job.trainer.threads or (1 if small else None)
+    set_threads(job.trainer, small=small)
+    config = {**asdict(job), **provenance(), "command": command()}
+    return Runtime(Store(Path(job.store)), job.trainer, build_logger(job.logger, output, job.name, config), output)
+
+
+def set_threads(trainer: TrainerParams, *, small: bool) -> None:
+    """As many as are asked for; small networks get one, for a second one has not started when an operation is over."""
+    threads = trainer.threads or (1 if small else None)
     if threads:
         # Threads of a small operation mostly wait for each other, and on a busy machine for whole time slices.
         torch.set_num_threads(threads)
-    config = {**asdict(job), **provenance(), "command": command()}
-    return Runtime(Store(Path(job.store)), job.trainer, build_logger(job.logger, output, job.name, config), output)
 
 
 def say_heading(*words: str, seed: int) -> None:

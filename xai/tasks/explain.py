@@ -20,6 +20,7 @@ from rich.table import Table
 from xai.core.common import Common
 from xai.core.files import write_atomically
 from xai.core.folders import final_folder, shown
+from xai.core.job import set_threads
 from xai.core.progress import Stopwatch, console
 from xai.core.settings import Whole, settings
 from xai.data.pictures import check_readable, find_pictures
@@ -94,6 +95,7 @@ def _settle(values: dict[str, Any], typed: Sequence[str]) -> dict[str, Any]:
 def run(asked: ExplainSettings, output: Path) -> None:
     """Explain each picture, and write its heat map, the map itself and what was predicted."""
     watch = Stopwatch()
+    set_threads(asked.trainer, small=asked.model.embedded and not isinstance(asked.model, NamedParams))
     pictures = find_pictures(asked.image, "image")
     check_readable(pictures)
     steps = asked.refine
