@@ -135,11 +135,15 @@ def test_a_sweep_over_settings_has_its_rows_apart(tmp_path: Path) -> None:
         scores = pd.read_csv(folder / "scores.csv")
         scores.loc[scores["explainer"] == "salvage", "value"] += 0.1 * number
         scores.to_csv(folder / "scores.csv", index=False)
+    # What a run of the sweep's name has left there.
+    album.write_album(tmp_path / "outputs" / "sweep", [gallery()], dict.fromkeys(gallery().maps, "row"))
     (tmp_path / "site").mkdir()
     made = Site(tmp_path / "site", tmp_path / "site", Lineage([]))
     pages = {found.name: made.page(found) for found in reversed(find(tmp_path / "outputs", tmp_path / "site"))}
     page = pages["sweep"]
     assert not page.missing
+    assert (page.data["gallery"], page.pictures) == (None, [])
+    assert pages[f"sweep/{names[0]}"].data["gallery"] is not None
     rows = [f"salvage at ++{name}" for name in names]
     assert set(page.data["rows"]) == {*rows, "rise", "grad_cam", "random"}
     assert [page.data["rows"][row]["maps"] for row in rows] == [

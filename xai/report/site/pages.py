@@ -117,7 +117,8 @@ class Site:
                 page.charts = [Chart(tuned.TITLE, 560, tuned.ALT, tuned.CAPTION, chart)]
             except UserError as error:
                 page.missing.append(str(error))
-        page.data |= {"slug": page.slug, "gallery": self._gallery(run, page)}
+        # A sweep has no pictures of its own: those in its folder are of a run that had its name before.
+        page.data |= {"slug": page.slug, "gallery": None if run.runs else self._gallery(run, page)}
         return page
 
     def _link(self, page: Page) -> None:
