@@ -101,7 +101,7 @@ def test_another_classifier_judges_grids_are_made_and_rows_are_ranked(
     (tmp_path / "other").mkdir()
     judge = written(tmp_path / "other", "cnn_tiny")
     metrics = "metrics=[transfer,grid_pointing,contrast,randomisation]"
-    views = ("tables=[compare_ranks]", "rank_by=transfer", "pictures=2", "case.images=4", "case.targets=label")
+    views = ("tables=[compare_ranks,compare]", "rank_by=transfer", "pictures=2", "case.images=4", "case.targets=label")
     out = compared(tmp_path, path, metrics, f"judge={judge}", "reference=saliency", "++metric.transfer.steps=3", *views)
     scores = pd.read_csv(out / "scores.csv")
     asked = set(scores.metric)
@@ -110,6 +110,8 @@ def test_another_classifier_judges_grids_are_made_and_rows_are_ranked(
     assert scores[(scores.explainer == "random") & (scores.metric == "randomisation")].value.tolist() == [1.0] * 4
     ranks = pd.read_csv(out / "compare_ranks.csv")
     assert ranks.column.iloc[0] == "mean_place"
+    # The usual table has what was asked for, too.
+    assert {"transfer", "grid_pointing", "randomisation"} <= set(pd.read_csv(out / "compare.csv").column)
     assert set(ranks.row) == {"saliency", "random"}
     assert ranks[ranks.column == "transfer"]["mean"].sum() == pytest.approx(3)
     page = (out / "report.html").read_text(encoding="utf-8")
