@@ -163,6 +163,18 @@ def test_what_a_checkpoint_of_ours_says_itself_is_left_out(given: Any, tmp_path:
         xai.load(tmp_path / "ours", **given)
 
 
+def test_a_model_stays_what_was_loaded_though_its_file_is_another_one_by_now(tmp_path: Path) -> None:
+    tower = SmallVit(width=16, depth=1, heads=2, mlp_ratio=2.0, registers=0, position_scale=1.0)
+    params = VitParams(name="small", image_size=SIZE, patch_size=16, mean=MEAN, std=STD, tower=tower)
+    said = describe(params, "classifier", "pets", ("cat", "dog"))
+    files.write(tmp_path / "ours", params.build(2, 0), said)
+    loaded = xai.load(tmp_path / "ours")
+    before = loaded.predict(images())
+    files.write(tmp_path / "ours", params.build(2, 1), said)
+    assert torch.equal(loaded.predict(images()), before)
+    assert not torch.equal(xai.load(tmp_path / "ours").predict(images()), before)
+
+
 @pytest.mark.parametrize("name", ["rise", "kernel_shap", "grad_cam", "saliency", "input_x_gradient_pixels", "random"])
 def test_maps_are_the_same_whoever_asks_and_whenever(model: Any, name: str) -> None:
     maps = xai.explain(model, images(), name)

@@ -59,6 +59,15 @@ def test_a_classifier_is_told_by_what_its_file_holds_and_not_by_its_place(tmp_pa
         assert opened(tmp_path / "other").identity != same, change
 
 
+def test_what_was_read_is_asked_though_the_file_is_another_one_by_now(tmp_path: Path) -> None:
+    network = written(tmp_path / "c")
+    found = opened(tmp_path / "c")
+    written(tmp_path / "c", seed=1)
+    images = DATA.source.images("test", torch.arange(5), 0).pixels
+    with torch.no_grad():
+        torch.testing.assert_close(found.make(Removal("tokens"))(images), network(images))
+
+
 class Reversed(Shades):
     classes = CLASSES[::-1]
 

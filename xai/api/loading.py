@@ -86,11 +86,13 @@ def load(
 def _of_ours(path: Path, spec: Spec, device: str | torch.device, settings: Mapping[str, Any]) -> Model:
     if given := sorted(name for name, value in settings.items() if value is not None):
         raise UserError(f"{path} says itself what it is: leave {', '.join(given)} out")
-    if files.load(path).classifier is None:
+    # Held in memory, for the file may be another one when it is asked next.
+    held = {name: value.clone() for name, value in files.read(path)[1].items()}
+    if files.filled(spec, held, f"checkpoint {path}").classifier is None:
         raise UserError(f"{path} is a {spec.kind} without the classifier that it explains: give the file of that")
 
     def make(removal: Removal | None) -> MaskableClassifier:
-        classifier = files.load(path, None, removal).classifier
+        classifier = files.filled(spec, held, f"checkpoint {path}", removal).classifier
         assert classifier is not None
         return classifier
 

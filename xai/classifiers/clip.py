@@ -23,19 +23,23 @@ def clip_of_file(runtime: Runtime, model: ClipParams, data: OpenData, path: Path
         UserError: The file is broken, of another architecture, or tells other classes apart than the data set has.
     """
     files.load_classifier(path, model)
-    said, tensors = files.read(path, model)
+    said, read = files.read(path, model)
     assert said is not None
-    check_classes(path, said.classes, said.data, data)
+    # Held in memory, for the file may be another one when it is asked next.
+    spec, tensors = said, {name: value.clone() for name, value in read.items()}
+    check_classes(path, spec.classes, spec.data, data)
 
     def make(removal: Removal | None) -> MaskableClassifier:
-        return files.load_classifier(path, model, removal).to(runtime.trainer.device)
+        made = files.filled(spec, tensors, f"checkpoint {path}", removal).classifier
+        assert made is not None
+        return made.to(runtime.trainer.device)
 
-    shape = said_of(said.model)
+    shape = said_of(spec.model)
     identity = {"tensors": fingerprint(tensors), **{name: shape[name] for name in _SHAPING}}
     if shape["quick_gelu"]:
         identity["quick_gelu"] = True
-    size, mean = said.model.image_size, said.model.mean
-    return ExplainedModel(said.model.name, lambda: identity, size, mean, said.classes, make)
+    size, mean = spec.model.image_size, spec.model.mean
+    return ExplainedModel(spec.model.name, lambda: identity, size, mean, spec.classes, make)
 
 
 def check_classes(path: Path, classes: tuple[str, ...], trained_on: str, data: OpenData) -> None:

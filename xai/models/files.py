@@ -131,9 +131,14 @@ def load(path: Path, params: Geometry | None = None, removal: Removal | None = N
             f"{path} says nothing of itself: give a file that this framework wrote; of weights of timm or torchvision "
             "task=explain and task=compare are told model.architecture=NAME, and no other model"
         )
+    return filled(spec, tensors, f"checkpoint {path}", removal)
+
+
+def filled(spec: Spec, tensors: Mapping[str, Tensor], what: str, removal: Removal | None = None) -> Network:
+    """The network of a file that has been read, as `load` gives it; UserError: the tensors are not those it says."""
     with torch.device("meta"):
         shell = build(spec, removal)
-    what, name = f"checkpoint {path}", spec.model.name
+    name = spec.model.name
     expected = {key: value.shape for key, value in _state(shell.parts).items()}
     tensors = match_weights(tensors, expected, what=what, model=name)
     made = build(spec, removal)
