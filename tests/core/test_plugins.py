@@ -1,5 +1,6 @@
 import sys
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -111,3 +112,14 @@ def test_the_code_of_a_plug_in_is_a_part_of_its_keys(folder: Path) -> None:
     plugins.code_of.cache_clear()
     assert plugins.code_of("their_toy") != before
     assert plugins.code_of("xai.explainers.posthoc.rise") == plugins.code_of("sys") == {}
+
+
+def test_a_data_set_is_told_by_who_registers_it_also_where_a_partial_function_opens_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fill()
+    monkeypatch.setattr(data, "_ENTRIES", dict(data._ENTRIES))
+    data.register("theirs", "a set of theirs", object)(partial(data.entry("folder").open))
+    assert data.entry("theirs").made_by == __name__
+    # Of the framework's own the store is not to be made anew with every version of Python.
+    assert plugins.code_of(data.entry("folder").made_by) == {}

@@ -18,11 +18,12 @@ _registering: list[str] = []
 """Modules of others, one for each thing that they have registered."""
 
 
-def registered() -> None:
-    """Note who registers something: whoever called the function of a registry that calls this."""
+def registered() -> str:
+    """Note who registers something, and say so: the module that called the function of a registry that calls this."""
     module = str(sys._getframe(2).f_globals.get("__name__"))
     if module.partition(".")[0] != "xai":
         _registering.append(module)
+    return module
 
 
 def load(names: Iterable[str] = ()) -> None:

@@ -61,7 +61,7 @@ def open_data(settings: Mapping[str, Any], where: str) -> OpenData:
     if entry.name in ("folder", "pictures"):
         console.print(f"{where}: {escape(getattr(source, 'summary', ''))}", highlight=False)
     spec = {"name": entry.name, **asdict(params), "fingerprint": getattr(source, "fingerprint", None)}
-    spec |= plugins.code_of(entry.open.__module__)
+    spec |= plugins.code_of(entry.made_by)  # what opens it may be a partial function, which stands in functools
     title = str(settings.get("title", entry.name))
     if not title.isprintable() or "/" in title:
         raise UserError(f"{where}.title={shown(title)} must be one line of characters that can be seen, without /")

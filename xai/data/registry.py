@@ -53,12 +53,13 @@ class ImageSource(Protocol):
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of the registry."""
+    """One line of the registry; `made_by` is the module that has registered it."""
 
     name: str
     about: str
     params: type
     open: Callable[[Any], ImageSource]
+    made_by: str
 
 
 _ENTRIES: dict[str, Entry] = {}
@@ -75,10 +76,9 @@ def register(
 
     def add(function: Callable[[Any], ImageSource]) -> Callable[[Any], ImageSource]:
         if name in _ENTRIES:
-            both = f"{_ENTRIES[name].open.__module__} and {function.__module__}"
+            both = f"{_ENTRIES[name].made_by} and {function.__module__}"
             raise UserError(f"the name {name} is taken: {both} both register a data set of that name, choose another")
-        _ENTRIES[name] = Entry(name, about, params, function)
-        plugins.registered()
+        _ENTRIES[name] = Entry(name, about, params, function, plugins.registered())
         return function
 
     return add
