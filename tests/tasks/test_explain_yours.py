@@ -217,6 +217,7 @@ def test_a_folder_with_somebody_elses_list_is_refused_before_work(run: Run, tmp_
         (["model.architecture=tv_resnet50"], ["model.mean=null"]),
         (["model.architecture=resnet18"], ["checkpoint mine.pt", "resnet18"]),
         (["model.crop=2"], ["model.crop=2", "at most 1"]),
+        (["model.fit=border"], ["model.fit=border is unknown: use crop or squash"]),
         (["model.heads=2"], ["model.heads is not a known setting"]),
         (["classes=[cat,dog]"], ["2 classes for a network of 3 outputs"]),
         (["classes=[cat,cat,dog]"], ["classes need names that differ"]),

@@ -19,7 +19,7 @@ from xai.core.errors import UserError
 from xai.core.files import short_hash, short_name
 
 # The default model has no architecture, and one that is named is another model.
-_ADDED = re.compile(r"(explainers|metric|over)\.[^=]+=|over=|model\.(architecture|crop)=")
+_ADDED = re.compile(r"(explainers|metric|over)\.[^=]+=|over=|model\.(architecture|crop|fit|interpolation)=")
 _TEXT = {
     "name",
     "store",
