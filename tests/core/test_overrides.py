@@ -44,6 +44,12 @@ def test_how_a_named_network_sees_photographs_is_added_to_a_model_that_says_noth
     assert overrides([typed]) == [f"++{typed}"]
 
 
+@pytest.mark.parametrize("name", ["tench, Tinca tinca", "true", "1_000", "7", "potter's wheel", "nail (tool)"])
+def test_the_name_of_a_class_is_text_whatever_it_looks_like(name: str) -> None:
+    assert read(f"target={name}") == name
+    assert read("target=null") is None
+
+
 @pytest.mark.parametrize("key", ["checkpoint", "store", "classes", "hydra.run.dir"])
 def test_a_tilde_is_the_users_own_folder(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
     monkeypatch.setenv("HOME", "/people/some one")

@@ -31,6 +31,7 @@ _TEXT = {
     "model.weights",
     "data.path",
     "classes",
+    "target",
 }
 """Settings whose value is text whatever it looks like."""
 _PLACES = {"store", "checkpoint", "vector", "judge", "classes", "model.weights", "hydra.run.dir", "hydra.sweep.dir"}
@@ -209,8 +210,8 @@ def _readable(text: str, parser: OverridesParser, many: bool) -> str:
     if found is None or not key.strip("+~"):
         raise UserError(f"{text} is no setting: settings are given as KEY=VALUE, as in seed=1")
     parsed = parser.parse_override(found)
-    if key in _TEXT and parsed.is_sweep_override() and Path(value).exists():
-        return f"{key}={quoted(value)}"  # a file with a comma in its name
+    if key in _TEXT and parsed.is_sweep_override() and (Path(value).exists() or (key == "target" and not many)):
+        return f"{key}={quoted(value)}"  # a file, or a class, with a comma in its name
     if parsed.value_type in (ValueType.GLOB_CHOICE_SWEEP, ValueType.INTERVAL_SWEEP):
         raise UserError(f"{text} names no values: list them, as in {key}=A,B with -m")
     _check_group(text, key, parsed)
