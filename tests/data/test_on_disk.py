@@ -59,6 +59,13 @@ def test_folder_without_validation_or_without_test(tmp_path: Path) -> None:
     assert "has no train split beside test" in refusal("folder", tmp_path / "w", "train")
 
 
+def test_a_split_folder_with_nothing_in_it(tmp_path: Path) -> None:
+    folders(tmp_path, {"train/a": 20, "train/b": 10, "test/a": 5, "test/b": 5})
+    (tmp_path / "val").mkdir()
+    assert "the validation split has no pictures" in refusal("folder", tmp_path, "validation")
+    assert sizes("folder", tmp_path, "pooled") == [34, 3, 3]
+
+
 def test_a_class_called_train_is_a_class(tmp_path: Path) -> None:
     folders(tmp_path, {"train": 5, "boat": 5})
     assert open_disk_set("folder", tmp_path, "train").classes == ("boat", "train")

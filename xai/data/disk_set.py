@@ -147,7 +147,7 @@ def joined(parts: Sequence[DiskSet]) -> DiskSet:
     first, groups, start = parts[0], [], 0
     for part in parts:
         groups.append((torch.arange(len(part)) if part.groups is None else part.groups) + start)
-        start = int(groups[-1].max()) + 1
+        start = int(groups[-1].max()) + 1 if len(part) else start
     records: Files | Packed
     if isinstance(first.records, Files):
         records = _joined_files([part.records for part in parts if isinstance(part.records, Files)])
