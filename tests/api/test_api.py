@@ -175,6 +175,17 @@ def test_a_model_stays_what_was_loaded_though_its_file_is_another_one_by_now(tmp
     assert not torch.equal(xai.load(tmp_path / "ours").predict(images()), before)
 
 
+def test_a_file_that_is_missing_or_damaged_is_told_so_and_not_asked_for_its_architecture(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="nowhere does not exist"):
+        xai.load(tmp_path / "nowhere")
+    tower = SmallVit(width=16, depth=1, heads=2, mlp_ratio=2.0, registers=0, position_scale=1.0)
+    params = VitParams(name="small", image_size=SIZE, patch_size=16, mean=MEAN, std=STD, tower=tower)
+    files.write(tmp_path / "ours", params.build(2), describe(params, "classifier", "pets", ("cat", "dog")))
+    (tmp_path / "ours").write_bytes((tmp_path / "ours").read_bytes()[:-7])
+    with pytest.raises(UserError, match="ours is truncated or damaged"):
+        xai.load(tmp_path / "ours")
+
+
 @pytest.mark.parametrize("name", ["rise", "kernel_shap", "grad_cam", "saliency", "input_x_gradient_pixels", "random"])
 def test_maps_are_the_same_whoever_asks_and_whenever(model: Any, name: str) -> None:
     maps = xai.explain(model, images(), name)

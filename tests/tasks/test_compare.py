@@ -117,7 +117,7 @@ def test_another_classifier_judges_grids_are_made_and_rows_are_ranked(
     page = (out / "report.html").read_text(encoding="utf-8")
     assert page.count('class="tile"') == 2
     for wrong, said in (
-        (f"judge={tmp_path / 'none.safetensors'}", "none.safetensors"),
+        (f"judge={tmp_path / 'none.safetensors'}", "none.safetensors does not exist"),
         ("reference=salency", "saliency"),
     ):
         with pytest.raises(UserError, match=said):

@@ -62,6 +62,8 @@ def load(
         if spec is not None:
             return _of_ours(path, spec, device, {"architecture": architecture, "classes": classes, **settings})
     if architecture is None:
+        if path is not None:
+            read_weights(path, what="checkpoint")  # which says what is missing or damaged
         what = "give a path, or architecture=" if path is None else f"{path} says nothing of itself: give architecture="
         raise UserError(f"{what}<a name of timm, torchvision or open_clip, such as resnet18>")
     names = _class_names(classes)

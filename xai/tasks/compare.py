@@ -27,6 +27,7 @@ from xai.metrics import registry as metrics
 from xai.models.families import Geometry, NetworkParams, published_classes
 from xai.models.files import read_spec
 from xai.models.named import NamedParams
+from xai.models.weights import read_weights
 from xai.papers.families import AnyModel, classifier_stages, opened
 from xai.papers.vectors.base import ModelParams
 from xai.report.figures import open_figure
@@ -195,6 +196,8 @@ def _judge(asked: CompareSettings, runtime: Runtime, data: OpenData) -> Explaine
     """
     assert asked.judge is not None
     spec = read_spec(Path(asked.judge))
+    if spec is None:
+        read_weights(Path(asked.judge), what="judge")  # which says what is missing or damaged
     if spec is None or not isinstance(spec.model, NetworkParams):
         why = f"judge={asked.judge} is no classifier of this framework"
         raise UserError(f"{why}: task=train method=classifier makes one")
