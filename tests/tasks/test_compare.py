@@ -21,7 +21,7 @@ from xai.models.factory import ClipParams, build_clip, build_explainer
 from xai.models.families import open_model, published_classes
 from xai.models.named import NamedParams
 from xai.models.spec import describe
-from xai.tasks.compare import _named, with_classes
+from xai.tasks.compare import _explained, _named, with_classes
 
 CPU = TrainerParams(accelerator="cpu")
 CLASSES = tuple("0123456789")
@@ -159,3 +159,19 @@ def test_names_that_unlabelled_data_are_given_are_the_classifiers(
         model=model, checkpoint=None, classes=None, data={"name": data, "classes": ["cat", "dog"]}, trainer=CPU
     )
     assert _named(asked) == expected
+
+
+def test_classes_that_are_called_as_their_folders_are_those_of_the_data() -> None:
+    params = NamedParams("net", 28, 7, (0.5,) * 3, (0.5,) * 3, architecture="resnet18")
+    asked: Any = SimpleNamespace(model=params, checkpoint=None, classes="names.txt")
+    data: Any = SimpleNamespace(name="folder", source=SimpleNamespace(classes=("hot dog", "other")))
+
+    def explained(*names: str) -> Any:
+        model: Any = SimpleNamespace(name="net", classes=names, image_size=28, mean=params.mean, network=None)
+        return _explained(model, asked, data)
+
+    assert explained("hot_dog", "other").classes == ("hot dog", "other")
+    # A CLIP is asked by its names, so what it says is kept apart.
+    assert explained("hot_dog", "other").identity != explained("hot dog", "other").identity
+    with pytest.raises(UserError, match="they have to be the same"):
+        explained("other", "hot_dog")

@@ -20,6 +20,7 @@ from xai.core.progress import Stopwatch
 from xai.core.runtime import Runtime
 from xai.core.settings import Count, build, settings
 from xai.data.catalogue import OpenData, open_data
+from xai.data.disk_set import tidy_name
 from xai.data.images import crop_of
 from xai.data.pictures import check_readable, find_pictures
 from xai.explainers.rows import ALL, cost_of, every_row, load_row, made_from
@@ -268,13 +269,17 @@ def _opened(asked: CompareSettings, runtime: Runtime, data: OpenData, named: Mod
 def _explained(model: Model, asked: CompareSettings, data: OpenData) -> ExplainedModel:
     """A classifier of timm or torchvision as a study has it; its classes are those of the data set, in their order."""
     classes = tuple(data.source.classes)
-    if len(classes) != len(model.classes) or (asked.classes is not None and classes != model.classes):
+    # Data sets say the names of folders as a prompt does: hot_dog is hot dog.
+    alike = tuple(map(tidy_name, classes)) == tuple(map(tidy_name, model.classes))
+    if len(classes) != len(model.classes) or (asked.classes is not None and not alike):
         raise UserError(
             f"{model.name} has {len(model.classes)} classes ({', '.join(model.classes[:3])}, ...), and "
             f"data={data.name} has {len(classes)} ({', '.join(classes[:3])}, ...): they have to be the same"
         )
     weights = None if asked.checkpoint is None else fingerprint_file(Path(asked.checkpoint))
-    identity = {"named": asdict(asked.model), "weights": weights}
+    identity: dict[str, Any] = {"named": asdict(asked.model), "weights": weights}
+    if asked.classes is not None and model.classes != classes:
+        identity["classes"] = model.classes  # by which a CLIP tells images apart
     return ExplainedModel(
         model.name, lambda: identity, model.image_size, model.mean, classes, make=model.network, blank=model.network
     )
