@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from xai.core.errors import UserError
-from xai.core.folders import final_folder, no_folder, run_folder, shown
+from xai.core.folders import final_folder, no_folder, put_now, run_folder, shown
 
 ROOT = Path(__file__).parents[2]
 
@@ -70,6 +70,22 @@ def test_a_run_that_fails_leaves_the_last_good_one_alone(tmp_path: Path) -> None
     with pytest.raises(UserError, match="wrong"):
         fail(tmp_path / "new")
     assert not (tmp_path / "new").exists()
+
+
+def test_of_a_run_that_ends_early_stays_what_it_has_put_in_its_place(tmp_path: Path) -> None:
+    run(tmp_path / "a", 0, "old", "both")
+
+    def fail(final: Path) -> None:
+        with run_folder(final, adds=True) as folder:
+            write(folder, 1, "both", "new")
+            put_now(folder)
+            write(folder, 2, "half")
+            raise UserError("wrong")
+
+    for name, before in (("a", {"old": "0"}), ("b", {})):
+        with pytest.raises(UserError, match="wrong"):
+            fail(tmp_path / name)
+        assert visible(tmp_path / name) == {**before, "both": "1", "new": "1"}
 
 
 @pytest.mark.parametrize("name", ["report.html", "figures/mine.png", ".hydra/config.yaml"])

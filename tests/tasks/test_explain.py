@@ -355,3 +355,13 @@ def test_a_backbone_of_its_own_comes_out_of_the_file(
     images = to_tensor(read_image(photo), made.stages.model.image_size)[None]
     target = torch.tensor([made.stages.data.source.classes.index(found.target)])
     torch.testing.assert_close(found.attributions, made.explainer().attribute(images, target)[0])
+
+
+def test_the_list_has_what_another_run_has_written_meanwhile(tmp_path: Path) -> None:
+    aside = tmp_path / ".xai-run-1"
+    aside.mkdir()
+    writer = Writer(aside, "rise", {}, [], [])
+    line = {"picture": "/a.png", "stem": "a", "files": {"heat_map": "a.rise.cat.png"}}
+    (tmp_path / "predictions.json").write_text(json.dumps([line]))
+    writer.end()
+    assert json.loads((aside / "predictions.json").read_text()) == [line]

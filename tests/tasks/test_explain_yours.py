@@ -26,6 +26,7 @@ from xai.models.named import NamedParams, named_settings
 from xai.report.album import FOLDER, LIST
 from xai.tasks import compare
 from xai.tasks.explain import stems
+from xai.tasks.picture import explain_picture
 
 TINY = "model.architecture=test_resnet"
 QUICK = ("logger=none", "trainer=cpu", "objective.steps=3", "objective.references=[black]")
@@ -188,6 +189,22 @@ def test_what_earlier_runs_wrote_stays_and_is_listed(run: Run, tmp_path: Path) -
     out = explain(run, "image=photos/a/one.png", "explainer=saliency", "refine=0")
     assert "1 maps of the same name are replaced; 2 heat maps of earlier runs stay" in out
     assert len(said_here()) == 3
+
+
+def test_what_is_done_stays_of_a_run_that_is_stopped(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    explain(run, "image=photos/b/one.png", "explainer=saliency", "refine=0")
+
+    def until(opened: Any, picture: Path, *given: Any) -> Any:
+        if picture.name == "two.png":
+            raise KeyboardInterrupt
+        return explain_picture(opened, picture, *given)
+
+    monkeypatch.setattr("xai.tasks.explain.explain_picture", until)
+    asked = ("image=photos/a", "explainer=saliency", "refine=0")
+    status, out, _err = run("task=explain", *QUICK, "checkpoint=mine.pt", TINY, *asked)
+    assert (status, "1 of 2 pictures are done, their maps stay: outputs/explain" in out) == (130, True)
+    assert [Path(line["picture"]).parent.name for line in said_here()] == ["b", "a"]
+    assert all(Path("outputs/explain", name).is_file() for line in said_here() for name in line["files"].values())
 
 
 def test_a_folder_with_somebody_elses_list_is_refused_before_work(run: Run, tmp_path: Path) -> None:

@@ -68,6 +68,17 @@ def run_folder(final: Path, *, adds: bool = False) -> Iterator[Path]:
             _leave_nothing(final)
 
 
+def put_now(aside: Path) -> None:
+    """Of a run that adds to its folder and ends early, put what it has written where it belongs.
+
+    Raises:
+        UserError: As `run_folder`.
+    """
+    final = final_folder(aside)
+    with explain_disk_errors(final, _ADVICE), _lock(final):
+        _publish(aside, final, adds=True)
+
+
 def no_folder(path: Path) -> str | None:
     """Why a place can be no folder, or hold one: what on the way there is a file, or a link to nothing."""
     there = next((each for each in (path, *path.parents) if os.path.lexists(each)), None)

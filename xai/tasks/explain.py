@@ -19,7 +19,7 @@ from rich.table import Table
 
 from xai.core.common import Common
 from xai.core.files import write_atomically
-from xai.core.folders import final_folder, shown
+from xai.core.folders import final_folder, put_now, shown
 from xai.core.job import set_threads
 from xai.core.progress import Stopwatch, console
 from xai.core.settings import Whole, settings
@@ -120,9 +120,13 @@ def run(asked: ExplainSettings, output: Path) -> None:
     _say_cost(opened, how, len(pictures), asked.model, asked.trainer.device)
     name = opened.name or "own"
     writer = Writer(output, name, _said(row) if opened.name == row.name else {}, references, pictures)
-    for picture in pictures:
-        writer.add(picture, explain_picture(opened, picture, target, asked.trainer, how, watch))
-        watch.lap("drawing and writing")
+    try:
+        for picture in pictures:
+            writer.add(picture, explain_picture(opened, picture, target, asked.trainer, how, watch))
+            watch.lap("drawing and writing")
+    except BaseException:
+        writer.leave()
+        raise
     writer.end()
     watch.lap("drawing and writing")
     watch.tell()
@@ -225,19 +229,38 @@ class Writer:
             sheet.append(f"sheet_{number}.{_short(self._explainer, 40)}.png")
             beside = max(1, _PANELS_ACROSS // (1 + len(drawn.maps)))
             self._write(sheet[-1], to_bytes(sheets(drawn, inches=_INCHES_OF_SHEET, beside=beside)[0]))
-        ours = {line["files"]["heat_map"] for line in self._lines}
-        kept = [line for line in self._before if line["files"]["heat_map"] not in ours]
-        text = json.dumps([*kept, *self._lines], indent=1, ensure_ascii=False) + "\n"
-        # A file's name may have bytes that are no text; they are told as JSON has them.
-        self._write(PREDICTIONS, text.encode(errors="backslashreplace"))
+        kept = self._write_list()
         if any(found.measured for found in self._found):
             console.print(_table(self._found, self._references))
         if kept or self._replaced:
             replaced = f"{self._replaced} maps of the same name are replaced; " if self._replaced else ""
-            console.print(f"{replaced}{len(kept)} heat maps of earlier runs stay (name=... writes to another folder)")
+            console.print(f"{replaced}{kept} heat maps of earlier runs stay (name=... writes to another folder)")
         for name in (self._lines[0]["files"]["heat_map"], *sheet) if len(self._found) == 1 else sheet:
             console.print(f"heat map: [bold]{shown(self._output / name)}[/]", highlight=False, soft_wrap=True)
         console.print(f"maps and predictions: [bold]{shown(self._output)}[/]", highlight=False, soft_wrap=True)
+
+    def leave(self) -> None:
+        """Of a run that ends early, leave what is said of the pictures that are done, and nothing else."""
+        if not self._lines or self._final == self._output:
+            return
+        done = {name for line in self._lines for name in line["files"].values()}
+        for path in [*self._output.glob("*.png"), *self._output.glob("*.npy")]:
+            if path.name not in done:
+                path.unlink()
+        self._write_list()
+        put_now(self._output)
+        count = f"{len(self._lines)} of {len(self._stems)} pictures are done, their maps stay"
+        console.print(f"{count}: [bold]{shown(self._final)}[/]", highlight=False, soft_wrap=True)
+
+    def _write_list(self) -> int:
+        """Write what is said of all pictures, those of earlier runs first; returns how many maps these have."""
+        ours = {line["files"]["heat_map"] for line in self._lines}
+        # Read once more: another run may have ended meanwhile.
+        kept = [line for line in _read(self._final / PREDICTIONS) if line["files"]["heat_map"] not in ours]
+        text = json.dumps([*kept, *self._lines], indent=1, ensure_ascii=False) + "\n"
+        # A file's name may have bytes that are no text; they are told as JSON has them.
+        self._write(PREDICTIONS, text.encode(errors="backslashreplace"))
+        return len(kept)
 
     def _name(self, stem: str, target: str) -> str:
         """How the files of a map are called, with a number of its own where another class is called so."""
