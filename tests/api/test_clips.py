@@ -74,7 +74,7 @@ def test_a_clip_is_loaded_by_open_clips_name(clip: Any, tmp_path: Path, form: st
     [
         ({"classes": None}, "give classes="),
         ({"classes": []}, "give classes="),
-        ({"classes": ["cat", "cat"]}, "come twice"),
+        ({"classes": ["cat", "cat"]}, "names that differ: cat comes twice"),
         ({"classes": ["cat"]}, "two names at least"),
         ({"templates": "a photo of a {}."}, "a list of captions"),
         ({"classes": {"cat": 1, "dog": 0}}, "is a dict"),

@@ -284,7 +284,8 @@ def class_names(classes: Any) -> tuple[str, ...]:
     given = list(classes)
     names = tuple(str(each) for each in given if isinstance(each, str) and each)
     if len(names) != len(given) or len(set(names)) != len(names):
-        raise UserError("classes need names that differ: some are empty, no text, or come twice")
+        twice = next((f"{each} comes twice" for each in names if names.count(each) > 1), "some are empty, or no text")
+        raise UserError(f"classes need names that differ: {twice}")
     return names
 
 
