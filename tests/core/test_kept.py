@@ -116,12 +116,13 @@ def test_curves_have_the_validation_loss_the_rate_and_the_gradient_and_change_no
     assert found["test/gradient_norm"].dropna().min() > 0.01
 
 
+@pytest.mark.parametrize("params", [FIT, replace(FIT, epochs=None, steps=STEPS)], ids=["epochs", "steps"])
 @pytest.mark.parametrize(("deadline", "minutes"), [(2, 5.0), (5, 5.0), (12, 5.0), (4, 0.0), (8, 0.0)])
-def test_a_run_that_was_killed_keeps_the_same(tmp_path: Path, deadline: int, minutes: float) -> None:
-    expected = trained(tmp_path / "undisturbed", Fixed())
+def test_a_run_that_was_killed_keeps_the_same(tmp_path: Path, deadline: int, minutes: float, params: FitParams) -> None:
+    expected = trained(tmp_path / "undisturbed", Fixed(), params)
     with pytest.raises(KilledError):
-        trained(tmp_path / "killed", Fixed(deadline), minutes=minutes)
-    found = trained(tmp_path / "killed", Fixed())
+        trained(tmp_path / "killed", Fixed(deadline), params, minutes)
+    found = trained(tmp_path / "killed", Fixed(), params)
     assert same(copied(found), copied(expected))
     for name in (BEST, *map(on_the_way, SHARES)):
         assert same(*(kept_weights(tmp_path / run, name) for run in ("undisturbed", "killed")))

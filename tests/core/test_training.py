@@ -166,6 +166,17 @@ def test_a_run_that_was_killed_within_an_epoch_goes_on_at_the_very_step(
     assert last.seen == undisturbed.seen[done:]
 
 
+@pytest.mark.parametrize("step", [2, 3, 4])  # between two epochs, or in the middle of one
+def test_a_training_in_steps_goes_on_where_the_last_whole_epoch_has_ended(tmp_path: Path, step: int) -> None:
+    by_steps = replace(FIT, epochs=None, steps=5)
+    undisturbed, resumed = Moving(), Moving()
+    expected = train(tmp_path / "undisturbed", undisturbed, by_steps)
+    with pytest.raises(KilledError):
+        train(tmp_path / "killed", stopped_at(step), by_steps)
+    assert equal(train(tmp_path / "killed", resumed, by_steps, seed=9), expected)
+    assert resumed.seen == undisturbed.seen[step - step % 2 :]
+
+
 def test_checkpoints_within_an_epoch_are_as_far_apart_as_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -225,6 +225,8 @@ def _train(
             log_every_n_steps=_STEPS_BETWEEN_NUMBERS,
             default_root_dir=plan.workdir,
         )
+        # Where steps are counted, Lightning would take a first step after a resume between two epochs for an epoch.
+        engine.fit_loop._iteration_based_training = lambda: False  # type: ignore[method-assign]
         resume = str(plan.checkpoint) if plan.resume else None
         try:
             engine.fit(module.train(), datamodule=data, ckpt_path=resume, weights_only=True)
