@@ -1,5 +1,8 @@
 """Drawing patches with their importance as weights: what R-MIF, R-LIF and informed training masks share."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor
 
@@ -72,6 +75,14 @@ def generator_on(device: torch.device, generator: torch.Generator) -> torch.Gene
         return generator
     seed = int(torch.randint(1 << 62, (), generator=generator, device=generator.device))
     return torch.Generator(device).manual_seed(seed)
+
+
+@contextmanager
+def torch_seeded(generator: torch.Generator, device: torch.device) -> Iterator[None]:
+    """Let what draws from torch itself on the CPU and a device, as dropout does, follow from a draw of `generator`."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(int(torch.randint(2**62, (), generator=generator, device=generator.device)))
+        yield
 
 
 def step_generator(seed: int, step: int, device: torch.device, rank: int = 0) -> torch.Generator:

@@ -1,7 +1,9 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from tests.methods.tiny_salvage import FIT, batch, classifier, copied, same, train
 from tests.toolbox import seeded
@@ -91,6 +93,18 @@ def test_without_focus_a_step_is_the_cross_entropy_of_whole_images(outputs: int)
         expected = F.cross_entropy(raw, given.labels)
     torch.testing.assert_close(loss.detach(), expected)
     assert learner.model.shown == [None]
+
+
+def test_what_dropout_draws_follows_from_the_number_of_the_step() -> None:
+    learner = module(0.0).train()
+    learner.model.network.head_drop = nn.Dropout(0.5)
+    losses = []
+    with torch.random.fork_rng():
+        for other, step in enumerate([2, 2, 3]):
+            torch.manual_seed(other)  # of a run that was killed, and of one that goes on
+            learner._trainer = SimpleNamespace(global_step=step, global_rank=0, barebones=True)
+            losses.append(learner.training_step(batch(), 0).item())
+    assert losses[0] == losses[1] != losses[2]
 
 
 def test_it_learns() -> None:

@@ -1,5 +1,6 @@
 """What the trainings around a maskable classifier share: one loss of a batch, for training and for validation."""
 
+import torch
 from pytorch_lightning import LightningModule
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
@@ -7,6 +8,7 @@ from torch import Tensor
 from xai.core.optimisation import FitParams, adamw
 from xai.data.module import Batch
 from xai.models.maskable import MaskableClassifier
+from xai.sampling import step_generator, torch_seeded
 
 _VALIDATION = 1 << 31
 """Number of the first batch of the validation split, where a step counts: no training is that long."""
@@ -38,8 +40,10 @@ class Learner(LightningModule):
             network.to(self.device)
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
-        """One step."""
-        loss = self.loss(batch, self.global_step)
+        """One step; what dropout draws is of this step too, or a resumed run would draw something else."""
+        generator = step_generator(self._seed, self.global_step, torch.device("cpu"), self.global_rank)
+        with torch_seeded(generator, self.device):
+            loss = self.loss(batch, self.global_step)
         self.log(f"{self._stage}/loss", loss)
         return loss
 

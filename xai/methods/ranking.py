@@ -16,7 +16,7 @@ from xai.models.evidence import evidence
 from xai.models.maskable import MaskableClassifier
 from xai.ranking.areas import confidence
 from xai.ranking.objective import ObjectiveParams, Question, draw, judge, training_targets
-from xai.sampling import common_and_own
+from xai.sampling import common_and_own, torch_seeded
 
 _RISE_FROM, _FALL_TO = 1 / 25, 1 / 25 / 1e4
 """Where the learning rate starts and ends, as shares of its peak."""
@@ -117,8 +117,6 @@ class Ranking(LightningModule):
 
     def _maps(self, seen: tuple[Any, ...], generator: torch.Generator) -> Tensor:
         """Maps [B, H, W]; what dropout draws is of this step too, or a resumed run would draw something else."""
-        devices = [self.device] if self.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(int(torch.randint(2**62, (), generator=generator, device=generator.device)))
+        with torch_seeded(generator, self.device):
             maps: Tensor = self.decoder(*seen)
         return maps
