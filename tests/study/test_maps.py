@@ -21,7 +21,7 @@ from tests.study.explaining import Drawn, Silent, case, drawn, register, row
 from xai.core.errors import UserError
 from xai.core.store import Artifact, Store
 from xai.data.catalogue import OpenData
-from xai.data.registry import subset
+from xai.data.registry import load_images, subset
 from xai.models.maskable import Removal
 from xai.study.blocks import read_blocks
 from xai.study.case import Case
@@ -100,6 +100,21 @@ def test_the_classifier_is_made_once_with_the_removal_of_the_explainer(tmp_path:
 
     fill(tmp_path, make=make)
     assert asked == [Removal("tokens")]
+
+
+def test_the_time_that_maps_take_is_neither_building_nor_reading(
+    tmp_path: Path, journal: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slow(*given: Any) -> Any:
+        time.sleep(0.1)
+        return load_images(*given)
+
+    def make(removal: Removal | None) -> Silent:
+        time.sleep(0.5)
+        return Silent()
+
+    monkeypatch.setattr("xai.study.case.load_images", slow)
+    assert fill(tmp_path, make=make).seconds < 0.4
 
 
 def test_threads_that_read_images_change_nothing(tmp_path: Path, journal: Path) -> None:

@@ -64,6 +64,7 @@ class Shards:
         compute: Callable[[int], Mapping[str, Tensor]],
         advance: Callable[[int], None],
         after: Callable[[int], object] = lambda _: None,
+        before: Callable[[int], object] = lambda _: None,
     ) -> None:
         """Compute what is missing, and wait for what others compute, until every block is there.
 
@@ -74,6 +75,7 @@ class Shards:
             compute: Makes the tensors of a block, [B, ...] each, from its number. What it raises passes.
             advance: Is told about once a second how many rows are done, by whomever.
             after: Is told of each block that was computed here, once it is written.
+            before: Is told of each block that is to be computed here; what it does takes none of the block's seconds.
 
         Raises:
             Busy: Where it is not patient, and others have claimed all blocks that are left.
@@ -89,7 +91,7 @@ class Shards:
             if time.monotonic() - counted >= _SECONDS_BETWEEN_COUNTS:
                 counted = time.monotonic()
                 advance(self._rows_done())
-            return self._settle(block, compute, after)
+            return self._settle(block, compute, after, before)
 
         while self._folder.is_dir() and (left := [block for block in missing if not settled(block)]):
             if len(left) == len(missing) and not self._patient:
@@ -117,10 +119,14 @@ class Shards:
 
     def put(self, block: int, compute: Callable[[int], Mapping[str, Tensor]]) -> None:
         """Compute a block now if it is missing and nobody has claimed it: where other work has nearly made it."""
-        self._settle(block, compute, lambda _: None)
+        self._settle(block, compute, lambda _: None, lambda _: None)
 
     def _settle(
-        self, block: int, compute: Callable[[int], Mapping[str, Tensor]], after: Callable[[int], object]
+        self,
+        block: int,
+        compute: Callable[[int], Mapping[str, Tensor]],
+        after: Callable[[int], object],
+        before: Callable[[int], object],
     ) -> bool:
         """Whether a block is there now; it is not where another process has claimed it, or the folder has vanished."""
         if self._is_there(block, warn=False):
@@ -131,6 +137,7 @@ class Shards:
                 return is_mine
             if not self._folder.is_dir():
                 return False
+            before(block)
             start = time.perf_counter()
             tensors = {name: value.contiguous() for name, value in compute(block).items()}
             is_there = self._write(block, _Shard(tensors, time.perf_counter() - start))

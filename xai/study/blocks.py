@@ -35,6 +35,7 @@ def fill_blocks(
     *,
     whole: Mapping[str, Tensor] | None = None,
     after: Callable[[int], object] = lambda _: None,
+    before: Callable[[int], object] = lambda _: None,
 ) -> Artifact:
     """Compute something of every block together with all processes that want the same, or find it.
 
@@ -50,6 +51,7 @@ def fill_blocks(
         title: What progress and logs call it.
         whole: Tensors of all rows that are written beside them.
         after: Is told of each block that was computed here, once it is written.
+        before: Is told of each block that is to be computed here; what it does takes none of the block's seconds.
 
     Raises:
         Busy: Only where the store is impatient: another process holds all blocks that are left.
@@ -59,7 +61,7 @@ def fill_blocks(
 
     def merge(workdir: Path) -> float:
         together = Shards(scratch_folder(workdir), key, blocks, patient=runtime.store.is_patient)
-        together.fill(compute, lambda _: None)
+        together.fill(compute, lambda _: None, before=before)
         tensors, seconds = together.collect()
         write_weights(workdir / f"{kind}.safetensors", {**(whole or {}), **tensors}, {f"xai.{kind}": key})
         return seconds
@@ -68,7 +70,7 @@ def fill_blocks(
     if left is not None:
         images = sum(map(len, blocks))
         with explain_disk_errors(runtime.store.root, PROMISE), bar(title, images, "images", _WORTH_A_LINE) as advance:
-            left.fill(compute, advance, after)
+            left.fill(compute, advance, after, before)
     return runtime.store.get(kind, spec, merge, title=title)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from xai.core.errors import check_finite
 from xai.core.shards import Shards
 from xai.core.store import Artifact
+from xai.data.registry import Images
 from xai.explainers import block as blocks
 from xai.explainers.block import Block, BlockExplainer, Explainer, Explanation, ManyClassExplainer
 from xai.explainers.registry import Prepared, Row
@@ -69,7 +70,9 @@ def explain(case: Case, row: Row, beside: Case | None = None) -> Maps:
     whole = {"rows": case.rows, "targets": case.targets, "labels": case.labels}
     work = _Explaining(case, row, prepared, beside)
     spec = _spec(case, prepared)
-    artifact = fill_blocks(case.runtime, "maps", spec, rows, work, title, whole=whole, after=work.put_beside)
+    artifact = fill_blocks(
+        case.runtime, "maps", spec, rows, work, title, whole=whole, after=work.put_beside, before=work.begin
+    )
     return read(artifact, prepared)
 
 
@@ -112,7 +115,9 @@ def with_networks(explainer: Explainer | BlockExplainer, change: Callable[[nn.Mo
 
 
 class _Explaining:
-    """Computes a block from its number; the explainer is built for the first one."""
+    """Computes a block from its number, once it has begun; the explainer is built for the first one."""
+
+    _images: Images
 
     def __init__(self, case: Case, row: Row, prepared: Prepared, beside: Case | None) -> None:
         self._case, self._row, self._prepared, self._beside = case, row, prepared, beside
@@ -120,15 +125,21 @@ class _Explaining:
         self._others: Shards | None = None
         self._rest: tuple[Block, Iterator[Tensor]] | None = None
 
-    def __call__(self, number: int) -> dict[str, Tensor]:
-        case, device = self._case, self._case.runtime.trainer.device
+    def begin(self, number: int) -> None:
+        """Do what is no part of the time that maps take: build the explainer, and read the images."""
+        case = self._case
         if self._built is None:
             self._built = self._prepared.build()
             if case.varied_from is not None and self._row.entry.of_context is not None:
                 self._built = with_networks(self._built, case.vary)
             self._others = self._open_beside()
+        self._images = case.images(number)
+
+    def __call__(self, number: int) -> dict[str, Tensor]:
+        case, device = self._case, self._case.runtime.trainer.device
+        assert self._built is not None
         positions = case.blocks[number]
-        pixels, regions = case.images(number)
+        pixels, regions = self._images
         block = Block(
             images=pixels.to(device),
             targets=case.targets[positions].to(device),
