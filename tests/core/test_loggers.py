@@ -9,6 +9,7 @@ import pytest
 import torch
 import wandb
 import yaml
+from lightning_fabric.utilities.rank_zero import rank_zero_only
 from PIL import Image
 from safetensors.torch import save_file
 from wandb.proto.wandb_internal_pb2 import Record
@@ -325,7 +326,9 @@ def test_tensorboard_hears_of_the_same(results: tuple[Path, Store]) -> None:
     assert yaml.safe_load((folder / "tensorboard" / "hparams.yaml").read_text())["data"] == {"name": "mnist"}
 
 
-def test_csv_files_hear_of_the_same(results: tuple[Path, Store]) -> None:
+@pytest.mark.parametrize("rank", [0, 3])
+def test_csv_files_hear_of_the_same(results: tuple[Path, Store], rank: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rank_zero_only, "rank", rank)  # as Lightning finds it in what torchrun says
     folder, store = results
     logger = build_logger(LoggerParams("csv"), folder, "night", CONFIG)
     assert logger

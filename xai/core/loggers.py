@@ -7,9 +7,10 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 from urllib.parse import urlsplit
 
+from lightning_fabric.utilities.rank_zero import rank_zero_only
 from pytorch_lightning.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 
 from xai.core.common import LoggerParams as LoggerParams
@@ -37,6 +38,8 @@ def build_logger(
     """
     if params.kind == "none" or (params.kind == "wandb" and os.environ.get("WANDB_MODE") == "disabled"):
         return False
+    # Each process of torchrun or srun is a run of its own; Lightning would have all but the first write nothing.
+    cast(Any, rank_zero_only).rank = 0
     # Lists for tuples, as every logger understands them.
     config: dict[str, Any] = json.loads(json.dumps(about or {}, default=str))
     if params.kind == "csv":
