@@ -27,7 +27,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from xai.core.common import check_common
+from xai.core.common import check_common, for_elsewhere
 from xai.core.composing import CONF, choices, may_be_elsewhere
 from xai.core.errors import UserError, visible
 from xai.core.folders import no_folder
@@ -88,8 +88,7 @@ def _sweep(run: Callable[[], Any], given: argparse.Namespace, flags: Sequence[st
         choices = HydraConfig.get().runtime.choices
         _check_places(job, str(choices["task"]))
         if choices.get("launcher") in ("ray", "slurm"):
-            # What it will run on need not be here.
-            config.trainer.accelerator, config.trainer.devices = "cpu", 1
+            for_elsewhere(config)
         check_typed(config, typed_keys(job))
         from xai.app import check
 

@@ -73,14 +73,15 @@ def test_a_job_is_what_is_typed_for_it_alone(
     assert (command.run, command.place) == (Path(folder), Path.cwd())
 
 
+@pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed"])
 def test_the_gpus_of_a_cluster_need_not_be_where_it_is_asked(
-    sweep: Sweeping, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    sweep: Sweeping, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], precision: str
 ) -> None:
     Plugins.instance()
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(xai_launchers.Slurm, "run", lambda self, found: [0] * len(found))
     monkeypatch.setenv("PYTHONPATH", "")
-    asked = ("-m", "sweep=toy", "seed=3", "trainer=gpu")
+    asked = ("-m", "sweep=toy", "seed=3", "trainer=gpu", f"trainer.precision={precision}")
     assert sweep(*asked, "launcher=slurm") == 1
     assert "1 jobs: 1 missing" in capsys.readouterr().out
     assert sweep(*asked) == 2

@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from xai.app import check
-from xai.core.common import TrainerParams
+from xai.core.common import TrainerParams, for_elsewhere
 from xai.core.errors import UserError
 from xai.core.overrides import overrides, typed_keys
 from xai.core.progress import bar, console, print_table
@@ -94,8 +94,7 @@ def planned_settings(
 def _settings_of(chosen: Sequence[str]) -> StudySettings:
     with composed(chosen) as whole:
         config = without_hydra(whole)
-        # What it will run on need not be here, nor the data.
-        config.trainer.accelerator, config.trainer.devices = "cpu", 1
+        for_elsewhere(config)  # nor need the data be here
         _, asked = check(config, typed_keys(chosen), here=False)
     if not isinstance(asked, StudySettings):
         raise UserError("task=plan is for studies: name a sweep as sweep=..., an experiment=... or a study=...")
