@@ -206,13 +206,15 @@ def test_makers_that_break_the_rules(store: Store, make: Callable[[Path], None],
 # Interruption
 
 
-def test_an_exception_passes_and_the_next_call_goes_on(store: Store) -> None:
+def test_an_exception_passes_and_the_next_call_goes_on(store: Store, caplog: pytest.LogCaptureFixture) -> None:
     trouble = ValueError("loss is NaN")
 
     def first(workdir: Path) -> None:
         (workdir / "scratch").mkdir()
         (workdir / "scratch" / "shard0").write_text("half")
         (workdir / "scratch" / ".tmp-1-ab-shard1").write_text("killed while writing")
+        (workdir / ".tmp-networks").mkdir()
+        (workdir / ".tmp-networks" / "module.safetensors").write_text("on its way to other processes")
         raise trouble
 
     with pytest.raises(ValueError, match="loss is NaN") as caught:
@@ -227,6 +229,7 @@ def test_an_exception_passes_and_the_next_call_goes_on(store: Store) -> None:
 
     assert store.get("classifier", SPEC, second).file("weights.bin").read_bytes() == WEIGHTS
     assert not list(store.root.rglob("*.partial"))
+    assert "neither a file nor a folder" not in caplog.text
 
 
 @pytest.mark.parametrize(("ago", "ahead", "seconds"), [(50, 0, 50), (0, 1e9, 0), (-1e6, 0, 0)])

@@ -264,6 +264,8 @@ def _prepare(wanted: Wanted) -> float:
         seconds = left["seconds"] + max(0.0, ended - left["started"])
     (workdir / MANIFEST).unlink(missing_ok=True)
     for path in list(workdir.rglob("*")):
+        if not os.path.lexists(path):
+            continue  # it went with its folder
         is_odd = path.is_symlink() or not (path.is_file() or path.is_dir())
         if is_odd:
             log.warning("%s is neither a file nor a folder, and no part of an artifact: it is removed", path)
