@@ -62,6 +62,7 @@ def bar(title: str, total: int, unit: str, least_seconds: float = 0.0) -> Iterat
     took `least_seconds` at least.
     """
     start = last = time.perf_counter()
+    first: tuple[int, float] | None = None
 
     def tell(now: int) -> None:
         for listener in _listeners:
@@ -71,11 +72,13 @@ def bar(title: str, total: int, unit: str, least_seconds: float = 0.0) -> Iterat
     if not console.is_terminal:
 
         def count(now: int) -> None:
-            nonlocal last
+            nonlocal last, first
             tell(now)
-            if now and time.perf_counter() - last >= _SECONDS_BETWEEN_LINES:
+            # What was done before has taken none of the time since.
+            first = first or (now, time.perf_counter())
+            if now > first[0] and time.perf_counter() - last >= _SECONDS_BETWEEN_LINES:
                 last = time.perf_counter()
-                left = (last - start) / now * (total - now)
+                left = (last - first[1]) / (now - first[0]) * (total - now)
                 line = f"  {escape(title)}: {now} of {total} {unit}, {left / 60:.0f} min left"
                 console.print(line, highlight=False, style="dim", soft_wrap=True)
 
