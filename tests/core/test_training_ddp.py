@@ -2,7 +2,8 @@
 
 import csv
 from pathlib import Path
-from typing import NamedTuple
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from xai.core.errors import UserError
 from xai.core.optimisation import FitParams, adamw
-from xai.core.training import TrainerParams, fit
+from xai.core.training import TrainerParams, _Watch, fit
 from xai.data.module import Batch, ImageDataModule
 from xai.data.registry import Images
 from xai.sampling import common_and_own
@@ -147,6 +148,12 @@ def test_the_first_device_s_curves_reach_the_logger(runs: Runs) -> None:
     assert step == same_step == "9"
     assert loss > 0
     assert loss != pytest.approx(other_loss)
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_zero_minutes_are_a_checkpoint_after_each_step_on_any_number_of_devices(tmp_path: Path, devices: int) -> None:
+    trainer: Any = SimpleNamespace(world_size=devices, global_step=3)
+    assert _Watch(tmp_path, 0.0, print)._is_time(trainer)
 
 
 def test_what_cannot_be_had_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
