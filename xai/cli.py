@@ -41,7 +41,7 @@ from xai.tasks.early import check_typed, remember
 
 _WORKING = ("apply_vector", "compare", "explain", "study", "supervise", "train")
 """Tasks that compute; the others look at what there is, and need not have the devices that runs were made on."""
-_NO_MEMORY = "can't allocate memory|not enough memory|out of memory|Storage size calculation overflowed"
+_NO_MEMORY = "can't allocate memory|not enough memory|out of memory|_ALLOC_FAILED|Storage size calculation overflowed"
 
 
 def main() -> int:

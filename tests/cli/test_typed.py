@@ -130,6 +130,21 @@ def test_an_error_in_a_worker_is_told_in_its_own_words(capsys: pytest.CaptureFix
     assert capsys.readouterr().err == "error: picture.png is broken: replace it\n"
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB."),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    ],
+)
+def test_that_a_gpu_has_no_memory_is_a_line(capsys: pytest.CaptureFixture[str], error: Exception) -> None:
+    def job() -> None:
+        raise error
+
+    assert cli.report_errors(job) == 2
+    assert capsys.readouterr().err == f"error: there is not enough memory ({error}): choose smaller sizes\n"
+
+
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_stop_says_how_to_go_on(capsys: pytest.CaptureFixture[str], number: signal.Signals, status: int) -> None:
     before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}

@@ -27,6 +27,10 @@ def stumble(rank: int, tell: Tell) -> None:
     raise ZeroDivisionError("no way")
 
 
+def outgrow(rank: int, tell: Tell) -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+
 def vanish(rank: int, tell: Tell) -> None:
     if rank:
         os._exit(3)
@@ -63,6 +67,11 @@ def test_an_error_of_a_process_reaches_the_parent_with_its_place() -> None:
     with pytest.raises(RuntimeError, match=r"(?s)in process 0 of 1:.*in stumble.*ZeroDivisionError: no way"):
         run_group(stumble, (), 1, "gloo", heard.append)
     assert heard == ["on my way"]
+
+
+def test_that_a_process_has_no_memory_is_told_without_its_place() -> None:
+    with pytest.raises(torch.OutOfMemoryError, match=r"^CUDA out of memory\. Tried to allocate 20\.00 GiB\.$"):
+        run_group(outgrow, (), 1, "gloo", print)
 
 
 def test_a_process_that_dies_ends_those_that_wait_for_it() -> None:

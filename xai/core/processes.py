@@ -57,7 +57,7 @@ def run_group(work: Callable[..., None], arguments: tuple[Any, ...], ranks: int,
 
     Raises:
         UserError: As raised in a process, or where one has died without a word.
-        OSError: As raised in a process.
+        OSError, MemoryError, torch.OutOfMemoryError: As raised in a process.
         RuntimeError: For any other error of a process, with its traceback.
     """
     context = get_context("spawn")
@@ -125,7 +125,7 @@ def _member(post: _Post, mouth: Connection, work: Callable[..., None], arguments
         distributed.barrier()
         distributed.destroy_process_group()
         mouth.send(("done", None))
-    except (UserError, OSError) as error:
+    except (UserError, OSError, MemoryError, torch.OutOfMemoryError) as error:
         mouth.send(("failed", (time.monotonic(), error)))
     except Exception:
         told = RuntimeError(f"in process {post.rank} of {post.ranks}:\n{traceback.format_exc()}")
