@@ -1,8 +1,10 @@
 """Figure 6: how far from one half the likelihood is of single masks, and on average over the masks of a size."""
 
+import pytest
 import torch
 from torch import Tensor
 
+from tests.toolbox import refusal
 from xai.metrics import registry
 from xai.metrics.streaming import measured
 from xai.papers.salvage.likelihood import LikelihoodParams
@@ -29,3 +31,9 @@ def test_the_spread_is_that_of_single_masks_and_not_of_their_mean() -> None:
     # With one patch present it is the first in one mask of four; the imbalance is what is left over the four sizes.
     expected = torch.tensor([0.25, 0.0, 0.25, 0.5]).double().mean().expand(3)
     torch.testing.assert_close(found["imbalance_random"], expected, atol=0.03, rtol=0)
+
+
+@pytest.mark.parametrize("masks", [1, 3])
+def test_a_number_of_masks_that_has_no_halves_is_refused(masks: int) -> None:
+    told = refusal(registry.entry("mask_likelihood").settings, {"masks": masks})
+    assert told.startswith(f"metric.mask_likelihood.masks={masks} must be ")

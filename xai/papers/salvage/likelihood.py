@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from xai.core.settings import Count, settings
+from xai.core.settings import EvenCount, settings
 from xai.metrics.registry import Column, Measured, given, metric
 from xai.shapley.masks import informed_coalitions, random_masks
 
@@ -13,10 +13,10 @@ class LikelihoodParams:
     """How many masks.
 
     Args:
-        masks: For each size.
+        masks: For each size; even, because half of them are of the patches that seem to matter, half of the others.
     """
 
-    masks: Count = 8
+    masks: EvenCount = 8
 
 
 @metric(
