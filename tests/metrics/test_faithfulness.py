@@ -75,10 +75,12 @@ def test_what_the_most_important_patches_do_is_counted_share_by_share() -> None:
     assert all(value.isnan().all() for value in flat.values())
 
 
-def test_a_share_of_the_patches_is_rounded_up_and_no_further() -> None:
-    ranks = torch.arange(50)[None]
-    shares = torch.tensor([0.01, 0.1, 0.5, 0.51], dtype=torch.float64)
-    assert F.retained(ranks, shares).sum(-1).tolist() == [[1, 5, 25, 26]]
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_share_of_the_patches_is_rounded_up_and_no_further(dtype: torch.dtype) -> None:
+    shares = torch.tensor([0.01, 0.1, 0.5, 0.51], dtype=dtype)
+    assert F.retained(torch.arange(50)[None], shares).sum(-1).tolist() == [[1, 5, 25, 26]]
+    shares = torch.tensor([0.07, 0.14, 0.28, 0.55, 0.56, 1.0], dtype=dtype)
+    assert F.retained(torch.arange(100)[None], shares).sum(-1).tolist() == [[7, 14, 28, 55, 56, 100]]
 
 
 def test_monotonicity_counts_steps_upwards_and_effects_follow_single_patches() -> None:

@@ -100,13 +100,13 @@ class TopPatchesParams:
     params=TopPatchesParams,
     level="patch",
     passes=lambda params, players: 2 * len(params.shares) + 1,
+    revision=1,
 )
 def top_patches(block: Measured, params: TopPatchesParams) -> dict[str, Tensor]:
     """Comprehensiveness and sufficiency (DeYoung et al. 2020, equations 1 and 2), as areas over shares."""
     maps, game = given(block.maps).flatten(1).cpu(), block.game()
     functional.check_players(maps, game.players)
-    # Rounded first, for a share of 0.1 of 50 patches is 5 and not 6.
-    shares = torch.tensor(params.shares, dtype=torch.float64).mul(1e6).round() / 1e6
+    shares = torch.tensor(params.shares, dtype=torch.float64)
     top = functional.retained(ranks_with_random_ties(maps, block.generator), shares)
     values = game.value(torch.cat([~top, top], dim=1)).cpu()
     without, alone = values.split(len(params.shares), dim=1)

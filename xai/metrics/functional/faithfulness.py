@@ -56,9 +56,10 @@ def retained(ranks: Tensor, shares: Tensor) -> Tensor:
 
     Args:
         ranks: [B, M], 0 for the most important patch.
-        shares: [K] in (0, 1].
+        shares: [K] in (0, 1], by six digits.
     """
-    counts = (shares.double() * ranks.shape[1]).ceil().long()
+    # In whole numbers up to the last division: 7 % of 100 patches are 7, and 0.07 times 100 is more than that.
+    counts = (shares.double().mul(1e6).round() * ranks.shape[1] / 1e6).ceil().long()
     return ranks[:, None] < counts[None, :, None].to(ranks.device)
 
 
