@@ -9,12 +9,14 @@ from torch import Tensor
 
 from tests.explainers.context import Context
 from tests.explainers.settings import configured, explainer, small_clip, small_pictures
+from tests.explainers.test_submodular import Contrast
 from tests.toolbox import refusal, seeded
 from xai.explainers.block import Block, explain
 from xai.explainers.posthoc.sess import starts
 from xai.explainers.registry import entry
 from xai.explainers.rows import load_row
 from xai.metrics.functional import enlarge_map
+from xai.models.maskable import PaintedClassifier
 
 TARGETS = torch.tensor([4, 0])
 
@@ -73,3 +75,11 @@ def test_a_row_that_is_made_from_another_is_refused() -> None:
     context = Context(rows, model=SimpleNamespace(image_size=12))
     told = refusal(entry("sess").check, context, configured("sess", of="saliency_pixels_pooled"))
     assert told.startswith("sess: of=saliency_pixels_pooled is a pooled row")
+
+
+def test_pieces_that_have_no_answer_are_refused() -> None:
+    model = PaintedClassifier(Contrast(), (3, 3), (0.5,) * 3, (0.5,) * 3).double()
+    context = Context({"brightness": load_row("brightness")}, model=SimpleNamespace(image_size=12), classifier=model)
+    made = entry("sess").prepare(context, configured("sess", of="brightness")).build()
+    block = Block(torch.zeros_like(small_pictures(2)), TARGETS, None, None, torch.arange(2), seeded())
+    assert "answers to pieces of the image hold NaN" in refusal(explain, made, block)

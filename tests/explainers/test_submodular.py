@@ -4,10 +4,11 @@ import math
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tests.explainers.settings import explainer, small_clip, small_pictures
-from xai.models.maskable import Removal
+from tests.toolbox import refusal
+from xai.models.maskable import PaintedClassifier, Removal
 
 TARGETS = torch.tensor([4, 1])
 
@@ -55,3 +56,18 @@ def test_patches_are_chosen_by_the_scores_of_the_paper(weights: tuple[float, flo
     for image, target, each in zip(small_pictures(2), TARGETS.tolist(), found, strict=True):
         assert each.argsort(descending=True).tolist() == literal(image, target, weights, output)
     torch.testing.assert_close(found.sort(1).values, (torch.arange(1, 10) / 9).expand(2, -1))
+
+
+class Contrast(nn.Module):
+    """Brings each image to deviation 1, so that it has no answer to one that is the same everywhere."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        flat = images.flatten(1)
+        return ((flat - flat.mean(1, keepdim=True)) / flat.std(1, keepdim=True))[:, :5]
+
+
+@pytest.mark.parametrize("name", ["mda", "submodular"])
+def test_no_order_is_searched_by_answers_that_are_no_numbers(name: str) -> None:
+    made = explainer(name, PaintedClassifier(Contrast(), (3, 3), (0.5,) * 3, (0.5,) * 3).double())
+    told = refusal(made.attribute, small_pictures(2), TARGETS)
+    assert told == "the classifier's answers with patches removed hold NaN or infinity: give one with finite outputs"

@@ -114,8 +114,9 @@ def test_a_classifier_whose_answers_are_not_finite_is_refused() -> None:
 
     with pytest.raises(UserError, match="answers with pixels replaced of rows 0, 1, 2, 3, 4 and 1 more"):
         values("perturbation", everything(network=Broken()), PerturbationParams(3))
-    with pytest.raises(UserError, match="answers with patches removed of rows 0"):
-        values("removal", everything(game=BrokenGame()), RemovalParams(1))
+    for name in ("removal", "infidelity", "top_patches", "monotonicity"):
+        with pytest.raises(UserError, match="answers with patches removed of rows 0"):
+            values(name, everything(game=BrokenGame()), RemovalParams(1) if name == "removal" else None)
 
 
 def test_what_is_missing_is_said_in_one_line() -> None:

@@ -10,6 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from xai.core.errors import check_finite
 from xai.core.settings import Count, settings
 from xai.metrics import functional
 from xai.metrics.registry import Column, Measured, given, metric, percent
@@ -108,7 +109,7 @@ def top_patches(block: Measured, params: TopPatchesParams) -> dict[str, Tensor]:
     functional.check_players(maps, game.players)
     shares = torch.tensor(params.shares, dtype=torch.float64)
     top = functional.retained(ranks_with_random_ties(maps, block.generator), shares)
-    values = game.value(torch.cat([~top, top], dim=1)).cpu()
+    values = _finite(game.value(torch.cat([~top, top], dim=1)), block)
     without, alone = values.split(len(params.shares), dim=1)
     full = _with_full(block, None)[:, 0]
     return {
@@ -148,9 +149,10 @@ def monotonicity(block: Measured, params: object) -> dict[str, Tensor]:
     alone = ~torch.eye(players, dtype=torch.bool).expand(images, -1, -1)
     values = _with_full(block, alone)
     _, rising = functional.ranked_curves(game.value, maps, block.generator, "random")
-    none = block.asked(torch.zeros(images, 1, players, dtype=torch.bool)).double()
+    none = block.asked(torch.zeros(images, 1, players, dtype=torch.bool))
+    curves = torch.cat([_finite(none, block), _finite(rising, block)], dim=1)
     return {
-        "monotonicity": functional.monotonicity(torch.cat([none, rising.cpu()], dim=1)),
+        "monotonicity": functional.monotonicity(curves),
         "monotonicity_effects": functional.monotonicity_of_effects(maps, values[:, :1] - values[:, 1:]),
     }
 
@@ -158,5 +160,11 @@ def monotonicity(block: Measured, params: object) -> dict[str, Tensor]:
 def _with_full(block: Measured, coalitions: Tensor | None) -> Tensor:
     """v(N), and values of coalitions [B, S, M]: float64 [B, 1 + S], on the CPU."""
     maps = given(block.maps).flatten(1)
-    full = block.asked(torch.ones(len(maps), 1, maps.shape[1], dtype=torch.bool)).double()
-    return full.cpu() if coalitions is None else torch.cat([full, block.asked(coalitions).double()], dim=1).cpu()
+    full = block.asked(torch.ones(len(maps), 1, maps.shape[1], dtype=torch.bool))
+    return _finite(full if coalitions is None else torch.cat([full, block.asked(coalitions)], dim=1), block)
+
+
+def _finite(answers: Tensor, block: Measured) -> Tensor:
+    """Answers [B, S] in float64, on the CPU; a `UserError` where they are none, which no comparison would notice."""
+    check_finite(answers, "the classifier's answers with patches removed", "all values must be finite", block.rows)
+    return answers.double().cpu()

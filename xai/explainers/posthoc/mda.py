@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from scipy.optimize import nnls
 from torch import Tensor
 
+from xai.core.errors import check_finite
 from xai.core.settings import Count, Share, settings
 from xai.explainers.block import OfClassifier
 from xai.explainers.params import GameParams
@@ -115,10 +116,15 @@ def removed_curve(game: Game, order: Tensor, empty: Tensor, full: Tensor) -> Ten
     """What is lost after 0, 1, ..., M places of the order, from 1 to 0, [B, M + 1]: the mean of both metrics' curves.
 
     Each curve is brought to [0, 1] by its ends and made monotone; insertion counts what it has not yet gained.
+
+    Raises:
+        UserError: An answer is NaN or infinite.
     """
     places, players = order.argsort(1), order.shape[1]
     inserted = places[:, None] < torch.arange(1, players, device=order.device)[:, None]
     answers = game.value(torch.cat([inserted, ~inserted], dim=1)).double()
+    asked = torch.cat([empty[:, None], answers, full[:, None]], dim=1)
+    check_finite(asked, "the classifier's answers with patches removed", "give one with finite outputs")
     rise = (full - empty).abs().clamp(min=torch.finfo(torch.float32).tiny)[:, None]
     ends = [((end - empty)[:, None] / rise).clamp(0, 1) for end in (empty, full)]
     gained, kept = ((answers - empty[:, None]) / rise).clamp(0, 1).chunk(2, dim=1)

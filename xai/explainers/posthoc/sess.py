@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from xai.core.errors import check_finite
 from xai.core.settings import Count, NonNegative, Positive, Share, settings
 from xai.explainers.block import Block, BlockExplainer, Explainer, Explanation, explain
 from xai.explainers.of_row import OfRowParams, made_from_row, own_row_of
@@ -79,6 +80,7 @@ class Sess:
     def _score(self, pieces: Tensor, targets: Tensor) -> Tensor:
         """How likely the class is in pieces [B, K, 3, H, W], [B, K]."""
         chances = self._classifier(pieces.flatten(0, 1)).double().softmax(-1).unflatten(0, pieces.shape[:2])
+        check_finite(chances, "the classifier's answers to pieces of the image", "give one with finite outputs")
         return chances.gather(2, targets[:, None, None].expand(-1, pieces.shape[1], 1))[..., 0]
 
 

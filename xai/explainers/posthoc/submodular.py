@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from xai.core.errors import check_finite
 from xai.core.settings import NonNegative, settings
 from xai.explainers.block import OfClassifier
 from xai.explainers.params import GameParams
@@ -49,14 +50,20 @@ class Submodular(OfClassifier[SubmodularParams]):
         params, grid = self.params, self.classifier.grid
         game = PatchGame(self.classifier, images, output="logit")
         players, device = game.players, game.device
-        distance = angles(game.value(torch.eye(players, dtype=torch.bool)))
         columns = targets.to(device)[:, None, None]
 
-        def asked(coalitions: Tensor) -> Tensor:
+        def logits_of(coalitions: Tensor) -> Tensor:
             logits = game.value(coalitions).double()
+            # What is no number would be the largest score of all.
+            check_finite(logits, "the classifier's answers with patches removed", "give one with finite outputs")
+            return logits
+
+        def asked(coalitions: Tensor) -> Tensor:
+            logits = logits_of(coalitions)
             values = logits.softmax(-1) if params.output == "probability" else logits
             return values.gather(2, columns.expand(-1, values.shape[1], 1))[..., 0]
 
+        distance = angles(logits_of(torch.eye(players, dtype=torch.bool)))
         chosen = torch.zeros(len(images), players, dtype=torch.bool, device=device)
         nearest = torch.full((len(images), players), torch.inf, dtype=torch.float64, device=device)
         order: list[Tensor] = []
