@@ -7,6 +7,7 @@ from torch import Tensor
 from tests.explainers.context import Context
 from tests.explainers.settings import colour_clip, coloured, configured, explainer, small_clip, small_pictures
 from tests.shapley.tables import all_rows, shapley_by_dividends
+from tests.toolbox import refusal
 from xai.core.errors import UserError
 from xai.explainers.posthoc.game_values import KernelShapParams
 from xai.explainers.registry import passes_of
@@ -96,3 +97,17 @@ def test_training_images_may_cost_less_than_those_that_are_measured_against() ->
     assert params.for_split("train") == same.for_split("train")
     row = load_row("kernel_shap", {"kernel_shap": {"coalitions": 10, "evaluation_coalitions": 30}})
     assert [passes_of(Context(split=split), row) for split in ("train", "test")] == [12, 32]
+
+
+def test_the_cost_is_that_of_the_coalitions_there_are() -> None:
+    rows = [load_row("kernel_shap", {"kernel_shap": {"evaluation_coalitions": number}}) for number in (508, 510, 2000)]
+    assert [passes_of(Context(), row) for row in rows] == [510, 512, 512]
+
+
+def test_too_few_coalitions_for_the_criterion_of_akaike_are_refused() -> None:
+    few = {"select": "aic", "coalitions": 4, "evaluation_coalitions": None}
+    told = refusal(explainer, "kernel_shap", small_clip(), **few)
+    assert told.startswith("kernel_shap: select=aic needs at least 6 coalitions for 9 patches, and 4 are asked: ")
+    explainer("kernel_shap", small_clip(), **{**few, "evaluation_coalitions": 6})
+    made = explainer("kernel_shap", small_clip(), **{**few, "coalitions": 6})
+    assert made.attribute(small_pictures(2), TARGETS).isfinite().all()

@@ -85,10 +85,23 @@ class KernelShapParams(GameParams):
     about="Shapley values by constrained least squares over sampled coalitions",
     params=KernelShapParams,
     needs={"game"},
-    passes=lambda params, patches: params.coalitions + 2,
+    passes=lambda params, patches: min(params.coalitions + 2, 2**patches),
 )
 class KernelShap(OfGame[KernelShapParams]):
-    """Kernel SHAP (Lundberg and Lee 2017), with one design of coalitions for all images of a call."""
+    """Kernel SHAP (Lundberg and Lee 2017), with one design of coalitions for all images of a call.
+
+    Raises:
+        UserError: Where Akaike's criterion would have fewer equations, two a coalition, than it needs for all patches.
+    """
+
+    def __init__(self, classifier: MaskableClassifier, params: KernelShapParams) -> None:
+        asked = max(params.coalitions, params.evaluation_coalitions or 0)
+        if params.select == "aic" and 2 * asked < classifier.players + 2:
+            raise UserError(
+                f"kernel_shap: select=aic needs at least {(classifier.players + 3) // 2} coalitions for "
+                f"{classifier.players} patches, and {asked} are asked: use more, or select=all"
+            )
+        super().__init__(classifier, params)
 
     def values(self, game: Game, generator: torch.Generator) -> Tensor:
         """Shapley values; see `xai.shapley.kernel_shap`."""
