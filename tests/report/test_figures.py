@@ -22,6 +22,7 @@ from tests.report.study_frames import (
 from tests.study.frames import frame, lines
 from tests.study.test_pairs import COLUMNS as PAIR_COLUMNS
 from tests.study.test_pairs import PAIRS, measured
+from tests.toolbox import refusal
 from xai.core.errors import UserError
 from xai.report.figures import Source, draw, draw_all, names, open_figure, save, to_bytes
 from xai.report.figures.style import intervals
@@ -57,6 +58,21 @@ def test_an_unknown_figure_or_setting_is_refused_with_what_there_is():
         open_figure("salvage_figur2")
     with pytest.raises(UserError, match=re.escape("figures.cost_quality.metrik")):
         open_figure({"figure": "cost_quality", "metrik": "srg"})
+
+
+@pytest.mark.parametrize(
+    ("wanted", "told"),
+    [
+        ({"figure": "curves", "across": 0}, "figures.curves.across=0 must be at least 1"),
+        ({"figure": "curves", "panels": [{"x": "gone"}]}, "figures.curves.panels[0].x=gone is unknown: use share"),
+        ({"figure": "over", "over": "image"}, "figures.over.over=image is unknown: use runs or images"),
+        ({"figure": "over", "lines": [{"colour": "gren"}]}, "figures.over.lines[0].colour=gren must be a colour"),
+        ({"figure": "over", "lines": [{"stroke": "---"}]}, "figures.over.lines[0].stroke=--- must be -, --, -. or :"),
+        ({"figure": "bars", "panels": [{"lines": [{"marker": "dot"}]}]}, ".lines[0].marker=dot must be a marker"),
+    ],
+)
+def test_what_could_not_be_drawn_is_refused_before_anything_is_measured(wanted, told):
+    assert told in refusal(open_figure, wanted)
 
 
 def test_curves_are_means_over_seeds_in_percent_against_masked_patches():
@@ -182,6 +198,16 @@ def test_targets_of_a_sweep_are_lines_of_one_panel_with_a_band_over_alpha():
     found = lines_of(figure.axes[0])
     assert {"proposed · here", "proposed · there"} <= set(found)
     assert not any(label.startswith("chosen") for label in found)
+
+
+def test_a_line_of_each_data_set_is_of_the_class_that_it_is_asked_for():
+    one = refined()
+    frame = pd.concat([one.scores.assign(data=data) for data in ("here", "there")])
+    wanted = {"figure": "over", "x": "step", "metrics": ["insertion_auc"], "each_data": True, "joint": True}
+    lines = [{"rows": ["ranking_t[0-9]"], "label": "true", "suffix": "_true"}]
+    found = lines_of(draw({**wanted, "lines": lines}, Source(frame, columns=one.columns)).axes[0])
+    for label in ("true · here", "true · there"):
+        np.testing.assert_allclose(found[label][:, 1], 100 * (0.65 + 0.03 * np.sqrt([1, 3, 5])))
     single = lines_of(draw("vectors_figure3", sweep()).axes[0])["proposed"]
     np.testing.assert_allclose(found["proposed · here"][:, 1], single[:, 1] * (1 + 1 / 18))
     assert len(figure.axes[0].collections) == 2
@@ -301,6 +327,8 @@ def test_a_relation_is_titled_with_its_correlation_and_drawn_with_its_line():
     (line,) = (line for line in axes.get_lines() if line.get_color() == "purple")
     slope, start = np.polyfit(x, y, 1)
     np.testing.assert_allclose(line.get_ydata(), start + slope * np.asarray(line.get_xdata()))
+    many = draw({"figure": "relations", "panels": [PANEL] * 10}, source).axes
+    assert many[9].get_title().startswith("(j) r = ")
     with pytest.raises(UserError, match="without panels"):
         draw("relations", source)
 

@@ -87,7 +87,7 @@ def bars(source: Source, params: BarsParams) -> Figure:
     width = max(3.0, 1.6 + 1.3 * len(data) + 0.25 * max(len(panel.lines) for panel in panels))
     chart, axes = grid(len(panels), 2, (width, 3.3), sharey=True)
     for i, (panel, at) in enumerate(zip(panels, axes, strict=True)):
-        wide = 0.8 / len(panel.lines)
+        wide = 0.8 / max(1, len(panel.lines))
         for j, line in enumerate(panel.lines):
             found = drawn[i, j]
             places = [data.index(str(name)) + (j - (len(panel.lines) - 1) / 2) * wide for name in found.index]

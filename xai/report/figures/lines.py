@@ -1,8 +1,8 @@
 """Line plots: curves over the share of an image that is left or removed, and metrics over a parameter."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from xai.core.errors import UserError
+from xai.core.settings import Count
 from xai.report.figures.registry import Source, figure, matching, run_keys
 from xai.report.figures.style import GREY, ORANGE, Line, band, error_bars, grid, intervals, legend_below, tidy
 from xai.study.frame import own_name
@@ -41,7 +42,7 @@ class Panel:
     curves: list[str] = field(default_factory=list)
     less: list[str] = field(default_factory=list)
     metric: str = ""
-    x: str = "share"
+    x: Literal["share", "deleted", "inserted", "present", "masked"] = "share"
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class CurvesParams:
 
     panels: list[Panel] = field(default_factory=list)
     lines: list[Line] = field(default_factory=list)
-    across: int = 3
+    across: Count = 3
     y: str = "probability of the class, %"
     whole: bool = False
     half: bool = False
@@ -164,7 +165,7 @@ class OverParams:
     metrics: list[str] = field(default_factory=list)
     lines: list[Line] = field(default_factory=list)
     absent: float | None = None
-    over: str = "runs"
+    over: Literal["runs", "images"] = "runs"
     bars: bool = True
     relative_to: str = ""
     chosen: str = ""
@@ -195,7 +196,9 @@ def over(source: Source, params: OverParams) -> Figure:
     parts = source.by_data() if params.each_data else {}
     if len(parts) > 1:
         sources = [part for _ in lines for part in parts.values()]
-        lines = [Line(line.rows, _named(line, data), case=line.case) for line in lines for data in parts]
+        # Colour, stroke and marker are by place, which tells the data sets apart.
+        plain = [replace(line, colour="", stroke="", marker="") for line in lines]
+        lines = [replace(line, label=_named(line, data)) for line in plain for data in parts]
     metrics = params.metrics or [str(name) for name in source.scores["metric"].unique()]
     found = {
         (metric, number): series

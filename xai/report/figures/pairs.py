@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import cycle
+from string import ascii_lowercase
 
 import numpy as np
 import pandas as pd
@@ -171,7 +173,7 @@ def relations(source: Source, params: RelationsParams) -> Figure:
     if all(quantity(measured, panel.x).isna().all() for panel in params.panels):
         raise UserError(f"no {params.panels[0].x.metric} was measured to draw it from")
     chart, axes = grid(len(params.panels), 3, (3.6, 3.2))
-    for at, panel in zip(axes, params.panels, strict=True):
+    for letter, at, panel in zip(cycle(ascii_lowercase), axes, params.panels, strict=False):
         x, y = (quantity(measured, each) * scale(source.column(each.metric)) for each in (panel.x, panel.y))
         found = correlation(x, y)
         _points(at, x, y, sources, targets)
@@ -183,6 +185,6 @@ def relations(source: Source, params: RelationsParams) -> Figure:
         tidy(at, "", *(each.label or source.with_unit(each.metric) for each in (panel.x, panel.y)))
         permuted = f"{found.permuted:.2g}" if np.isfinite(found.permuted) else "–"
         told = f"r = {found.r:.2f}, p = {found.p:.1g}, p (sets) = {permuted}"
-        at.set_title(f"({'abcdefghi'[axes.index(at)]}) {told}", fontsize=9)
+        at.set_title(f"({letter}) {told}", fontsize=9)
     _legend(chart, sources, targets)
     return chart

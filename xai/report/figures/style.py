@@ -5,19 +5,21 @@ Everything is drawn on figures of their own, never through pyplot's shared state
 
 import io
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import is_color_like
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
+from pydantic import AfterValidator
 
 from xai.core.files import write_atomically
 from xai.study.statistics import t_interval
@@ -32,6 +34,27 @@ _ORDER = (BLUE, ORANGE, GREEN, PURPLE, AMBER, SKY, GREY)
 _TIGHT: dict[str, Any] = {"bbox_inches": "tight", "pad_inches": 0.08}
 """Nothing is cut off, however long a label is."""
 _STROKES, _MARKERS = ("-", "--", "-.", ":"), ("o", "s", "^", "D", "v", "P", "X")
+_STROKES_BY_NAME = ("solid", "dashed", "dashdot", "dotted")
+
+
+def _known(is_known: Callable[[str], bool], right: str) -> AfterValidator:
+    """Of what matplotlib would refuse when all is measured and drawn; an empty text is by place."""
+
+    def check(text: str) -> str:
+        if text and not is_known(text):
+            raise ValueError(f"must be {right}")
+        return text
+
+    return AfterValidator(check)
+
+
+_Colour = Annotated[
+    str, _known(lambda text: text in _COLOURS or is_color_like(text), "a colour of matplotlib, as blue or #0072b2")
+]
+_Stroke = Annotated[str, _known(lambda text: text in (*_STROKES, *_STROKES_BY_NAME), "-, --, -. or :")]
+_Marker = Annotated[
+    str, _known(lambda text: text in (*Line2D.markers, "none"), "a marker of matplotlib, as o, s or ^, or none")
+]
 
 
 @dataclass(frozen=True)
@@ -52,9 +75,9 @@ class Line:
 
     rows: list[str] = field(default_factory=list)
     label: str = ""
-    colour: str = ""
-    stroke: str = ""
-    marker: str = ""
+    colour: _Colour = ""
+    stroke: _Stroke = ""
+    marker: _Marker = ""
     suffix: str = ""
     case: str = ""
     curves: list[str] = field(default_factory=list)
