@@ -25,7 +25,7 @@ from tests.study.test_pairs import PAIRS, measured
 from tests.toolbox import refusal
 from xai.core.errors import UserError
 from xai.report.figures import Source, draw, draw_all, names, open_figure, save, to_bytes
-from xai.report.figures.style import intervals
+from xai.report.figures.style import grid, intervals, legend_below
 from xai.study.pairs import correlation, of_pairs
 from xai.study.statistics import t_interval
 
@@ -284,6 +284,17 @@ def test_figures_that_are_called_alike_have_names_of_their_own():
     assert not missing
     assert [each.name for each in drawn] == ["cost_quality", "cost_quality-2", "cost_quality-3", "mine"]
     assert [each.figure.axes[0].get_ylabel() for each in drawn] == ["SRG, %", "RMA, %", "Deletion, %", "SRG, %"]
+
+
+def test_a_legend_of_many_lines_stands_below_the_panels():
+    chart, (axes,) = grid(1, 1, (3.4, 2.9))
+    for number in range(40):
+        axes.plot([0, 1], [number, number], label=f"an explainer whose label is long, number {number}")
+    legend_below(chart, [axes])
+    to_bytes(chart)
+    panel = axes.get_window_extent()
+    assert chart.legends[0].get_window_extent().y1 <= panel.y0
+    assert panel.height > 100
 
 
 def test_files_are_the_same_bytes_each_time(tmp_path):

@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 
 from xai.core.errors import UserError
 from xai.report.figures.registry import Source, figure
-from xai.report.figures.style import AMBER, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, grid, tidy
+from xai.report.figures.style import AMBER, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, grid, make_room, tidy
 from xai.study.columns import scale
 from xai.study.pairs import Quantity, Relation, correlation, of_pairs, quantity
 
@@ -144,6 +144,7 @@ def _legend(chart: Figure, sources: Sequence[str], targets: Sequence[str]) -> No
     handles = [mark("o", _SOURCES[n % 8], f"from {name}") for n, name in enumerate(sources)]
     handles += [mark(_TARGETS[n % 8], "black", f"to {name}") for n, name in enumerate(targets)]
     fitting = max(1, int(chart.get_figwidth() / 1.9))
+    make_room(chart, -(-len(handles) // fitting))
     chart.legend(handles=handles, loc="outside lower center", ncols=fitting, frameon=False, fontsize=9)
 
 

@@ -35,6 +35,8 @@ _TIGHT: dict[str, Any] = {"bbox_inches": "tight", "pad_inches": 0.08}
 """Nothing is cut off, however long a label is."""
 _STROKES, _MARKERS = ("-", "--", "-.", ":"), ("o", "s", "^", "D", "v", "P", "X")
 _STROKES_BY_NAME = ("solid", "dashed", "dashdot", "dotted")
+_LEGEND_LINE, _LEGEND_LINES = 0.19, 4
+"""Inches of a line of a legend, and how many of them every figure has room for."""
 
 
 def _known(is_known: Callable[[str], bool], right: str) -> AfterValidator:
@@ -144,7 +146,13 @@ def legend_below(figure: Figure, panels: Sequence[Axes]) -> None:
     if found:
         fitting = max(1, int(figure.get_figwidth() / (0.45 + 0.075 * max(map(len, found)))))
         how: dict[str, Any] = {"ncols": min(len(found), fitting), "frameon": False, "fontsize": 9}
+        make_room(figure, -(-len(found) // fitting))
         figure.legend(list(found.values()), list(found), loc="outside lower center", **how)
+
+
+def make_room(figure: Figure, lines: int) -> None:
+    """Make a figure as much higher as a legend of so many lines takes, where it would take the place of the panels."""
+    figure.set_figheight(figure.get_figheight() + _LEGEND_LINE * max(0, lines - _LEGEND_LINES))
 
 
 def grid(count: int, across: int, size: tuple[float, float], sharey: bool = False) -> tuple[Figure, list[Axes]]:
