@@ -162,3 +162,7 @@ def test_chance_iou_is_the_mean_over_all_subsets(patches, k):
     fixed = set(range(k))
     ious = [len(fixed & set(s)) / len(fixed | set(s)) for s in itertools.combinations(range(patches), k)]
     assert F.expected_iou(patches, k) == pytest.approx(np.mean(ious), rel=1e-12)
+
+
+def test_chance_iou_is_known_of_many_patches():
+    assert F.expected_iou(1369, 684) == pytest.approx(342 / 1026, rel=1e-2)

@@ -228,5 +228,7 @@ def _broken(pred: Tensor, ref: Tensor) -> Tensor:
 
 def expected_iou(patches: int, k: int) -> float:
     """IoU@k expected of random maps: mean of i / (2k - i), the overlap i of two k-subsets being hypergeometric."""
-    ways = (math.comb(k, i) * math.comb(patches - k, k - i) * i / (2 * k - i) for i in range(1, k + 1))
-    return math.fsum(ways) / math.comb(patches, k)
+    # Shares of all subsets, whose number is no float where patches are many.
+    total = math.comb(patches, k)
+    shares = (math.comb(k, i) * math.comb(patches - k, k - i) * i / ((2 * k - i) * total) for i in range(1, k + 1))
+    return math.fsum(shares)
