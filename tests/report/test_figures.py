@@ -184,6 +184,8 @@ def test_the_sweep_is_divided_by_the_reference_of_the_same_run_and_marks_the_cho
     frame = frame[frame["explainer"].str.startswith("proposed@") & (frame["metric"] == "e_rmse")]
     np.testing.assert_allclose(found["proposed"][:, 1], frame.groupby("lambda2")["value"].mean() / 1.2)
     np.testing.assert_allclose(found["chosen on validation: 0.5"], [[0.5, found["proposed"][2, 1]]])
+    shares = lines_of(draw({"figure": "vectors_figure3", "percent": True}, sweep()).axes[0])
+    np.testing.assert_allclose(shares["chosen on validation: 50"], [[50, found["proposed"][2, 1]]])
     assert len(figure.axes) == 3
     assert not any(axes.get_title().startswith("E-RMSE, ") for axes in figure.axes)
 

@@ -176,6 +176,11 @@ class OverParams:
     zero: bool = False
     each_data: bool = False
 
+    @property
+    def factor(self) -> int:
+        """What the parameter is multiplied by to be shown."""
+        return 100 if self.percent else 1
+
 
 @figure(
     "over",
@@ -274,12 +279,11 @@ def _divided(source: Source, metric: str, lines: pd.DataFrame, by: str) -> pd.Da
 
 def _draw_panel(axes: Axes, source: Source, metric: str, found: Mapping[int, pd.DataFrame], params: OverParams) -> None:
     tidy(axes, source.titled(metric), params.label or params.x, source.with_unit(metric))
-    ticks = sorted({float(x) for series in found.values() for x in series.index})
+    ticks = sorted({params.factor * float(x) for series in found.values() for x in series.index})
     if params.doubling:
         axes.set_xscale("log", base=2)
     if ticks and len(ticks) <= 12:
-        factor = 100 if params.percent else 1
-        axes.set_xticks([factor * x for x in ticks], [f"{factor * x:g}" for x in ticks])
+        axes.set_xticks(ticks, [f"{x:g}" for x in ticks])
     if params.level:
         lines = source.of(params.level)
         level = source.averaged(params.level, lines, run_keys(lines)).mean() if len(lines) else np.nan
@@ -308,7 +312,7 @@ def _scaling(factor: float) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]
 
 
 def _draw_series(axes: Axes, series: pd.DataFrame, style: dict[str, Any], side: float, params: OverParams) -> None:
-    x = series.index.to_numpy(dtype=float) * (100 if params.percent else 1)
+    x = series.index.to_numpy(dtype=float) * params.factor
     x = x * 2**side if params.doubling else x + side
     label = str(series["label"].iloc[0])
     if params.bars:
@@ -329,9 +333,9 @@ def _mark_choice(axes: Axes, source: Source, found: Sequence[pd.DataFrame], para
     if lines.empty or (by_run.nunique() > 1).any():
         return
     choices = sorted(by_run.first())
-    value = float(choices[len(choices) // 2])
+    value = params.factor * float(choices[len(choices) // 2])
     axes.axvline(value, color=GREY, linestyle=":", linewidth=1.2)
-    at = found[0].index.to_numpy(dtype=float)
+    at = found[0].index.to_numpy(dtype=float) * params.factor
     near = np.flatnonzero(np.isclose(at, value))
     label = f"chosen on validation: {value:g}"
     ring: dict[str, Any] = {"markersize": 10, "markerfacecolor": "none", "markeredgewidth": 2}
