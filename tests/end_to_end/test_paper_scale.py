@@ -81,7 +81,8 @@ def test_the_numbers_of_salvage(data: str, epochs: int, binary: bool, splits: st
     settings = settings_of(SalvageStudy, values)
     assert (settings.name, settings.data["name"], settings.model.binary) == (experiment, data, binary)
     # ViT-Shapley's published protocol: squashed to 256, 224 of it, varied in training.
-    assert [settings.data[key] for key in ("splits", "fit", "resize", "size")] == [splits, "squash", 256, 224]
+    keys = ("splits", "fit", "resize", "size", "interpolation")
+    assert [settings.data[key] for key in keys] == [splits, "squash", 256, 224, "bilinear"]
     assert settings.data["augment"] == {
         **{"crop": 0.8, "horizontal": 0.5, "vertical": 0.5, "jitter": 0.8},
         **{"brightness": 0.2, "contrast": 0.2, "saturation": 0.1, "hue": 0.1},
