@@ -180,6 +180,26 @@ def test_the_passes_of_salvage_by_hand() -> None:
     assert stages["rise of the test images"] == 2000 * test
     # One network, read in two ways.
     assert "training of vit_shapley_normalised" not in stages
+    # Figure 7 looks twice at three of the networks on their way, which are measured as all 16 rows with maps are.
+    assert len([name for name in stages if "@" in name]) == 6
+    assert len([name for name in stages if name.startswith("training of")]) == 4
+    assert stages["scores: removal"] == (16 + 6) * test * 65_787
+
+
+def test_the_passes_of_learn_to_rank_by_hand() -> None:
+    (stages,) = planned("experiment=ranking_paper", "path_steps=[4,8]", "rows=[ranking,ranking_t1,ranking_t5]")
+    train, test = 1281167 - 128116, 50000
+    # The network that timm publishes tells ImageNet's classes apart as it comes.
+    assert stages["classifier"] == 0
+    for name, points in (("ranking", 16), ("ranking@S=4", 4), ("ranking@S=8", 8)):
+        assert stages[f"training of {name}"] == train * (3 + 2 * points * 3)
+    # Five steps of four draws, for two classes: one path, of which every T is a part.
+    assert stages["ranking_t1 of the test images"] == 2 * test * 5 * 4 * (2 * 16 * 3)
+    assert not [name for name in stages if name.startswith(("ranking_t5 of", "ranking@t"))]
+    # T = 1 to 5 and S = 4, 8, 16; 21 points of two curves, three references, two classes.
+    assert stages["scores: perturbation"] == 8 * test * 40 * 3 * 2
+    (own,) = planned("experiment=ranking_paper", "rows=[random]", "model.pretrained=false")
+    assert own["classifier"] == 25 * train * 3
 
 
 def test_the_passes_of_a_transfer_by_hand() -> None:
@@ -189,6 +209,8 @@ def test_the_passes_of_a_transfer_by_hand() -> None:
     assert stages["kernel_shap_paper of the source, imagenet"] == source * 502
     assert len([name for name in stages if name.startswith("ft source+X, alpha")]) == 9
     assert "ft target+X" not in stages
+    # Figure 3: every lambda2 of the grid, on the test images.
+    assert [stages[name] for name in stages if name.startswith("proposed@lambda2=")] == [1880.0] * 9
 
 
 def test_jobs_of_a_sweep_share_what_is_the_same(sweep: Sweeping, capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,16 +16,18 @@ from typing import Any
 import timm
 import torch
 
-from xai.classifiers.params import SurrogateParams
+from xai.classifiers.params import ClassifierParams, SurrogateParams
 from xai.core.errors import UserError
 from xai.core.optimisation import FitParams
 from xai.data.facts import counts
 from xai.explainers.registry import Row
 from xai.explainers.rows import ALL, every_row, load_row, made_from
 from xai.models import evidence
-from xai.papers.ranking.study import RankingStudy
-from xai.papers.salvage.study import SalvageStudy
-from xai.papers.vectors.study import VectorsStudy
+from xai.models.families import published_classes
+from xai.papers.ranking.params import RefinedSettings
+from xai.papers.ranking.study import RankingStudy, over_path_steps, over_steps
+from xai.papers.salvage.study import SalvageStudy, over_length
+from xai.papers.vectors.study import VectorsStudy, over_lambda2
 from xai.papers.vectors.transfer import with_coalitions
 from xai.study.params import StudySettings, open_metrics, open_rows
 
@@ -75,11 +77,11 @@ def stages_of(asked: StudySettings) -> list[Stage]:
         UserError: Nobody has said how many images the data set has, or no study that trains is asked for.
     """
     plan = _Plan(asked)
-    rows = None
     if isinstance(asked, VectorsStudy):
-        explained = plan.vectors(asked)
+        explained, rows = plan.vectors(asked), _rows_of(asked)
     elif isinstance(asked, SalvageStudy | RankingStudy):
-        explained = plan.networks(asked)
+        rows = _rows_of(asked)
+        explained = plan.networks(asked, rows)
     elif asked.study == "compare":
         # The classifier is there, and no more is trained than the rows that were named.
         settings: Any = asked
@@ -123,7 +125,12 @@ class _Plan:
     ) -> Stage:
         """The maps of a row, of images of a split of the data set or of another one, for so many classes of each."""
         side = self.model.image_size if row.params.of_pixels else self.model.grid
-        kept = 0.0 if row.entry.info.kind == "classifier" else images * classes * side**2 * _FLOAT
+        shown = 1
+        if isinstance(row.params, RefinedSettings):
+            # One path serves the rows of all its steps.
+            shown += row.params.steps
+            row = replace(row, params=replace(row.params, step=row.params.steps))
+        kept = 0.0 if row.entry.info.kind == "classifier" else images * classes * shown * side**2 * _FLOAT
         asked = images, classes
         made_of = (self.model, on or self.asked.data, self.asked.seed, row.entry.info.name, row.params, split, asked)
         passes = images * (1 if row.entry.asks_once else classes) * self.cost(row, split)
@@ -136,16 +143,23 @@ class _Plan:
             return float(params.step * params.draws * 2 * params.objective.steps * _FORWARD_AND_BACKWARD)
         return float(row.entry.info.passes(params, self.players)) if row.entry.info.passes else 1.0
 
-    def networks(self, asked: SalvageStudy | RankingStudy) -> list[Stage]:
+    def networks(self, asked: SalvageStudy | RankingStudy, rows: Sequence[Row]) -> list[Stage]:
         """The classifier, where rows are learned from masks the surrogate, and every row's own training."""
-        rows = open_rows(asked.rows, asked.explainers)
         wanted = [*rows, *made_from(rows, asked.explainers).values()]
-        explained = self.train("classifier", asked.classifier.fit, self.images["train"], 3, own=asked.classifier)
+        explained = self.classifier(asked.classifier)
         if judge := getattr(asked, "judge", None):
             fit = asked.classifier.fit
             self.train(f"second classifier, {judge}", fit, self.images["train"], 3, own=(judge, asked.classifier))
         surrogate = self.learned(wanted, asked.surrogate, explained, always=isinstance(asked, SalvageStudy))
         return [surrogate if isinstance(asked, SalvageStudy) and surrogate else explained]
+
+    def classifier(self, how: ClassifierParams) -> Stage:
+        """The classifier: trained, but for the user's own, and for one that is published for all of ImageNet."""
+        published = self.asked.data["name"] == "imagenet" and self.model.is_published_for(published_classes())
+        if how.checkpoint is None and not published:
+            return self.train("classifier", how.fit, self.images["train"], 3, own=how)
+        own = (self.model, self.asked.data, self.asked.seed, how.checkpoint)
+        return self.add(Stage("classifier", 0, self.size, own=own))
 
     def learned(
         self, rows: Sequence[Row], how: SurrogateParams, *classifier: Stage, always: bool = False
@@ -236,18 +250,18 @@ class _Plan:
         rows = open_rows(named, asked.explainers) if named else []
         return [*rows, *(every_row(rows, asked.explainers, self.cost, budget)[0] if ALL in asked.rows else ())]
 
-    def measured(self, explained: Sequence[Stage], rows: Sequence[Row] | None = None) -> None:
+    def measured(self, explained: Sequence[Stage], rows: Sequence[Row]) -> None:
         """Maps of all rows, and scores of all metrics for each."""
         asked = self.asked
         images = asked.case.images or self.images[asked.case.split]
         metrics = open_metrics(asked.metrics, asked.metric)
         targets = 2 if any("second" in each.needs for each in metrics) else 1
-        rows = open_rows(asked.rows, asked.explainers) if rows is None else rows
         maps, split, probe = [], asked.case.split, getattr(asked, "probe", None)
         pairs = (
             getattr(asked, "probe_images", images + images % 2) if any("cells" in each.needs for each in metrics) else 0
         )
-        for row in rows:
+        reference = getattr(asked, "reference", None)
+        for row in [*rows, *([] if reference is None else [load_row(reference, asked.explainers)])]:
             mine = [self.trained[row.name]] if row.name in self.trained else []
             maps.append(self.explain(row, images, split, f"the {split} images", *explained, *mine, classes=targets))
             if probe is not None and pairs:
@@ -257,6 +271,17 @@ class _Plan:
             passes = images * scored * each.metric.passes(each.params, self.players) if each.metric.passes else 0.0
             kept = float(images * len(rows) * 2 * _FLOAT)
             self.add(Stage(f"scores: {each.metric.name}", passes, kept, kept, tuple(maps), (each.params, asked.case)))
+
+
+def _rows_of(asked: VectorsStudy | SalvageStudy | RankingStudy) -> list[Row]:
+    """The rows of a study, and those that it measures beside them for a figure."""
+    rows = open_rows(asked.rows, asked.explainers)
+    if isinstance(asked, VectorsStudy):
+        return [*rows, *over_lambda2(load_row("proposed", asked.explainers), asked.transfer.lambda2_grid)]
+    if isinstance(asked, SalvageStudy):
+        return [*rows, *over_length(rows, asked.lengths)]
+    ranking = load_row("ranking", asked.explainers)
+    return [*rows, *over_steps(rows), *over_path_steps(ranking, rows, asked.path_steps)]
 
 
 def _fit(row: Row) -> FitParams | None:
