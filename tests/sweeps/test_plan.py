@@ -82,6 +82,14 @@ def test_kernel_shap_that_is_said_to_draw_singly_does_and_its_reference_does_not
     assert reference.removal == rows[0].params.removal
 
 
+def test_kernel_shap_beside_loss_by_masks_has_more_pairs_than_patches() -> None:
+    settings = first_job("salvage_two_by_two_paper")
+    rows = [load_row(name, settings.explainers).params for name in ("kernel_shap", settings.reference)]
+    # Around two an unknown, as 512 would be, least squares fit noise.
+    assert [each.coalitions / settings.model.grid**2 for each in rows] == [16, 128]
+    assert not settings.lengths
+
+
 @pytest.mark.parametrize("name", sorted(EMBEDDED.values()))
 def test_every_embedded_sweep_is_planned(name: str) -> None:
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
