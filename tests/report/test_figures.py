@@ -200,6 +200,9 @@ def test_targets_of_a_sweep_are_lines_of_one_panel_with_a_band_over_alpha():
     found = lines_of(figure.axes[0])
     assert {"proposed · here", "proposed · there"} <= set(found)
     assert not any(label.startswith("chosen") for label in found)
+    single = lines_of(draw("vectors_figure3", sweep()).axes[0])["proposed"]
+    np.testing.assert_allclose(found["proposed · here"][:, 1], single[:, 1] * (1 + 1 / 18))
+    assert len(figure.axes[0].collections) == 2
 
 
 def test_a_line_of_each_data_set_is_of_the_class_that_it_is_asked_for():
@@ -210,9 +213,6 @@ def test_a_line_of_each_data_set_is_of_the_class_that_it_is_asked_for():
     found = lines_of(draw({**wanted, "lines": lines}, Source(frame, columns=one.columns)).axes[0])
     for label in ("true · here", "true · there"):
         np.testing.assert_allclose(found[label][:, 1], 100 * (0.65 + 0.03 * np.sqrt([1, 3, 5])))
-    single = lines_of(draw("vectors_figure3", sweep()).axes[0])["proposed"]
-    np.testing.assert_allclose(found["proposed · here"][:, 1], single[:, 1] * (1 + 1 / 18))
-    assert len(figure.axes[0].collections) == 2
 
 
 def test_bars_stand_for_runs_by_data_set():
