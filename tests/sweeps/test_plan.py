@@ -158,7 +158,7 @@ def test_what_a_decoder_looks_at_a_second_classifier_and_a_second_column_are_par
 
 
 def test_the_papers_own_runs_learn_from_one_column() -> None:
-    ours = {"demo", "vectors_beyond"}
+    ours = {"vectors_beyond"}
     found = {}
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         for name in ("demo", "mixed_transfer", "vectors_mnist", "vectors_pairs", "vectors_paper", "vectors_budget"):
