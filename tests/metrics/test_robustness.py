@@ -11,6 +11,7 @@ from scipy.stats import spearmanr
 from torch import Tensor, nn
 
 from tests.metrics.test_registry import IMAGES, drawn, everything, values
+from xai.core.errors import UserError
 from xai.metrics import functional as F
 from xai.metrics import registry
 from xai.metrics.robustness import RandomisationParams, SensitivityParams
@@ -121,6 +122,13 @@ def test_random_weights_are_the_same_numbers_elsewhere_from_the_top_down_and_the
     again = RandomWeights().network(network)
     torch.testing.assert_close(again.state_dict(), RandomWeights().network(network).state_dict(), rtol=0, atol=0)
     assert not torch.equal(RandomWeights(draw=1).network(network).first.weight, again.first.weight)
+
+
+def test_one_image_cannot_calibrate_a_batch_norm_that_sees_one_cell() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 8), nn.BatchNorm2d(4))
+    with pytest.raises(UserError, match=r"cannot be measured by one image.*case\.block"):
+        calibrate(network, torch.rand(1, 3, 8, 8))
+    calibrate(network, torch.rand(2, 3, 8, 8))
 
 
 def test_batch_norms_are_calibrated_to_the_images_and_stay_in_evaluation() -> None:

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from xai.core.errors import UserError
+
 N = TypeVar("N", bound=nn.Module)
 
 _PRIME = 7919
@@ -107,6 +109,9 @@ def calibrate(network: nn.Module, images: Tensor) -> None:
     """Let the batch norms of a network, in place, normalise by what images [B, 3, H, W] give under its weights.
 
     Means and deviations that were counted under other weights would drive a deep network's answers to one class.
+
+    Raises:
+        UserError: A batch norm sees but one value of each channel.
     """
     norms = [module for module in network.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
     if not norms:
@@ -116,7 +121,15 @@ def calibrate(network: nn.Module, images: Tensor) -> None:
         norm.reset_running_stats()
         norm.momentum = None  # the mean of all batches, of which there is one
         norm.train()
-    network(images)
+    try:
+        network(images)
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        what = (
+            "the batch norms of a network with random weights cannot be measured by one image of one cell"
+        )
+        raise UserError(f"{what}: explain two or more in a block (case.block), or leave randomisation out") from error
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
         norm.eval()

@@ -83,7 +83,7 @@ class Domain:
                 "fit": asdict(params),
                 "images": images,
                 "seed": seed,
-                "fixed": fixed or supervision is not None,
+                "fixed": fixed or supervision is not None or not data.source.varies,
                 "alpha": alpha,
                 "supervision": supervision.key if supervision else None,
                 "image_size": model.image_size,
