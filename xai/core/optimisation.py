@@ -41,9 +41,7 @@ class FitParams:
             epochs = "null" if self.epochs is None else self.epochs
             raise FieldError("steps", f"and epochs={epochs}: one of the two has to be a number, the other null")
         if self.keep == "best" and self.steps is not None:
-            raise FieldError(
-                "keep", "looks at ends of epochs, and steps may end within one: give epochs, or use last"
-            )
+            raise FieldError("keep", "looks at ends of epochs, and steps may end within one: give epochs, or use last")
 
     @property
     def length(self) -> tuple[str, int]:

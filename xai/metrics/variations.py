@@ -126,9 +126,7 @@ def calibrate(network: nn.Module, images: Tensor) -> None:
     except ValueError as error:
         if "more than 1 value per channel" not in str(error):
             raise
-        what = (
-            "the batch norms of a network with random weights cannot be measured by one image of one cell"
-        )
+        what = "the batch norms of a network with random weights cannot be measured by one image of one cell"
         raise UserError(f"{what}: explain two or more in a block (case.block), or leave randomisation out") from error
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
