@@ -157,3 +157,8 @@ def test_a_training_without_a_validation_loss_has_no_best_epoch(tmp_path: Path) 
     data = ImageDataModule(Moving(), 16, 5, seed=3)
     with pytest.raises(UserError, match="keep=best needs a loss on the validation split"):
         fit(SelfExplainer(network(), FIT, 1.0, "t"), data, FIT, CPU, tmp_path, "training", False)
+
+
+def test_the_best_epoch_is_not_asked_for_where_the_last_steps_end_within_one(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"epochs of 2 steps, and steps=5 ends within one: use a multiple"):
+        trained(tmp_path, Fixed(), replace(FIT, epochs=None, steps=5))

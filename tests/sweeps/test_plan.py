@@ -218,7 +218,7 @@ def test_the_passes_of_a_transfer_by_hand() -> None:
     assert len([name for name in stages if name.startswith("ft source+X, alpha")]) == 9
     assert "ft target+X" not in stages
     # Figure 3: every lambda2 of the grid, on the test images.
-    assert [stages[name] for name in stages if name.startswith("proposed@lambda2=")] == [1880.0] * 9
+    assert [stages[name] for name in stages if name.startswith("proposed@lambda2=")] == [2 * 1880.0] * 9
 
 
 def test_jobs_of_a_sweep_share_what_is_the_same(sweep: Sweeping, capsys: pytest.CaptureFixture[str]) -> None:

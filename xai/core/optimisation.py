@@ -36,12 +36,10 @@ class FitParams:
     keep: Literal["last", "best"] = "last"
 
     def __post_init__(self) -> None:
-        """Refuse a training of two lengths, or of none, and one whose last steps no validation would look at."""
+        """Refuse a training of two lengths, or of none."""
         if (self.epochs is None) == (self.steps is None):
             epochs = "null" if self.epochs is None else self.epochs
             raise FieldError("steps", f"and epochs={epochs}: one of the two has to be a number, the other null")
-        if self.keep == "best" and self.steps is not None:
-            raise FieldError("keep", "looks at ends of epochs, and steps may end within one: give epochs, or use last")
 
     @property
     def length(self) -> tuple[str, int]:

@@ -165,13 +165,17 @@ def fit(
 
     Raises:
         UserError: Where the loss becomes NaN or infinite; no checkpoint of that epoch is written. Where the best epoch
-            is to be kept, and the module has no validation loss.
+            is to be kept, and the module has no validation loss, or the steps end within an epoch.
     """
     if params.keep == "best" and not is_overridden("validation_step", module):
         raise UserError(f"{title}: keep=best needs a loss on the validation split, which this has not: use keep=last")
     data.ranks = trainer.devices
     data.setup("fit")
     batches = len(data.train_dataloader())
+    if params.keep == "best" and params.total(batches) % batches:
+        # The last steps, at the lowest rate, would be seen by no validation.
+        what = f"keep=best looks at the ends of epochs of {batches} steps, and steps={params.steps} ends within one"
+        raise UserError(f"{title}: {what}: use a multiple, or keep=last")
     workdir.mkdir(parents=True, exist_ok=True)
     done = steps_done(workdir / CHECKPOINT, module)
     if not done:
