@@ -19,7 +19,6 @@ from xai.models import files
 from xai.models.cnn import PACKAGES, package_weights, published_classes
 from xai.models.maskable import MaskableClassifier, Removal
 from xai.models.named import is_known, is_torchvisions, of_torchvision, of_weights, unknown_architecture
-from xai.models.spec import Spec
 from xai.models.weights import load_weights, read_weights, without_prefix
 
 _SIDE_HEADS, _OF_TRAINING = ("googlenet", "inception_v3"), re.compile(r"(^|\.)(aux[12]|AuxLogits)\.")
@@ -58,9 +57,8 @@ def load(
     """
     if path is not None:
         path = Path(path).expanduser()
-        spec = files.read_spec(path)
-        if spec is not None:
-            return _of_ours(path, spec, device, {"architecture": architecture, "classes": classes, **settings})
+        if files.read_spec(path) is not None:
+            return _of_ours(path, device, {"architecture": architecture, "classes": classes, **settings})
     if architecture is None:
         if path is not None:
             read_weights(path, what="checkpoint")  # which says what is missing or damaged
@@ -85,16 +83,15 @@ def load(
     )
 
 
-def _of_ours(path: Path, spec: Spec, device: str | torch.device, settings: Mapping[str, Any]) -> Model:
+def _of_ours(path: Path, device: str | torch.device, settings: Mapping[str, Any]) -> Model:
     if given := sorted(name for name, value in settings.items() if value is not None):
         raise UserError(f"{path} says itself what it is: leave {', '.join(given)} out")
-    # Held in memory, for the file may be another one when it is asked next.
-    held = {name: value.clone() for name, value in files.read(path)[1].items()}
-    if files.filled(spec, held, f"checkpoint {path}").classifier is None:
+    spec, tensors = files.held(path)
+    if files.filled(spec, tensors, f"checkpoint {path}").classifier is None:
         raise UserError(f"{path} is a {spec.kind} without the classifier that it explains: give the file of that")
 
     def make(removal: Removal | None) -> MaskableClassifier:
-        classifier = files.filled(spec, held, f"checkpoint {path}", removal).classifier
+        classifier = files.filled(spec, tensors, f"checkpoint {path}", removal).classifier
         assert classifier is not None
         return classifier
 

@@ -23,10 +23,7 @@ def clip_of_file(runtime: Runtime, model: ClipParams, data: OpenData, path: Path
         UserError: The file is broken, of another architecture, or tells other classes apart than the data set has.
     """
     files.load_classifier(path, model)
-    said, read = files.read(path, model)
-    assert said is not None
-    # Held in memory, for the file may be another one when it is asked next.
-    spec, tensors = said, {name: value.clone() for name, value in read.items()}
+    spec, tensors = files.held(path, model)
     check_classes(path, spec.classes, spec.data, data)
 
     def make(removal: Removal | None) -> MaskableClassifier:

@@ -82,6 +82,16 @@ def read(path: Path, params: Geometry | None = None) -> tuple[Spec | None, dict[
     return _said(path, weights.metadata, params), weights.tensors
 
 
+def held(path: Path, params: Geometry | None = None) -> tuple[Spec, dict[str, Tensor]]:
+    """As `read`, of a file of ours, in memory: the file may be another one when its network is asked for again.
+
+    Raises:
+        UserError: As `read`; it is none of our files.
+    """
+    spec, tensors = _of_ours(path, params)
+    return spec, {name: value.clone() for name, value in tensors.items()}
+
+
 def read_spec(path: Path, params: Geometry | None = None) -> Spec | None:
     """As `read`, without the tensors; None also for a file that cannot be read."""
     return _said(path, read_metadata(path), params)
@@ -125,13 +135,18 @@ def load(path: Path, params: Geometry | None = None, removal: Removal | None = N
     Raises:
         UserError: As `read`; it is none of our files, or its tensors are not those that it says.
     """
+    spec, tensors = _of_ours(path, params)
+    return filled(spec, tensors, f"checkpoint {path}", removal)
+
+
+def _of_ours(path: Path, params: Geometry | None) -> tuple[Spec, dict[str, Tensor]]:
     spec, tensors = read(path, params)
     if spec is None:
         raise UserError(
             f"{path} says nothing of itself: give a file that this framework wrote; of weights of timm or torchvision "
             "task=explain and task=compare are told model.architecture=NAME, and no other model"
         )
-    return filled(spec, tensors, f"checkpoint {path}", removal)
+    return spec, tensors
 
 
 def filled(spec: Spec, tensors: Mapping[str, Tensor], what: str, removal: Removal | None = None) -> Network:
