@@ -19,13 +19,14 @@ from xai.metrics import registry as metrics
 from xai.metrics.registry import Column
 from xai.report.layout import read_table
 from xai.report.results import Origin, read_values
-from xai.study.claims import RULE, read_yaml
-from xai.study.columns import UNDEFINED, after_point, column_of, number, scale, signed
+from xai.report.sheets import SIGNS
+from xai.study.claims import NOT_MEASURED, RULE, read_yaml
+from xai.study.columns import UNDEFINED, after_point, arrow, column_of, number, points, scale
 
 NOT_RUN = "not run at this scale"
-_MARKS = {"holds": "✓", "does not hold": "✗", "undecided": "?", "not measured": UNDEFINED}
 _HEAD = ("Claim", "Where", "The paper", "Here", "Difference [95 %]", "Verdict", "Seeds, images", "Controls")
 _OWN = ("Claim", "Here", "Difference [95 %]", "Verdict", "Seeds, images")
+_PAIR = ("Here", "Ours", "Against", "Seeds, images")
 _INTRODUCTION = """# What the papers claim, and what holds here
 
 Made by `make docs-tables` of papers.yaml, which has what each paper says and prints, and of the measured results in the
@@ -35,6 +36,10 @@ seen in that setting, "does not hold" that the contrary is, whatever may be so i
 those it prints.
 
 """
+_SIGNS = (
+    "✓ ahead of it, ✗ behind it, ? undecided. A number is the difference, its 95 % interval in brackets; where less is "
+    "better (↓), what is ahead has a negative one."
+)
 _EARLIER = (
     "Measured before that was the rule, with an image counted once for each seed that has it, so that intervals over "
     "images are too narrow (at most by a factor of the root of the number of seeds): "
@@ -128,16 +133,17 @@ def page(papers: Papers, results: Path) -> str:
     sweeps = [each.parent for each in sorted(results.glob("*/about.yaml"))]
     earlier = [each.name for each in sweeps if _origin(each).rule != RULE]
     rule = f"{RULE}\n\n{_EARLIER}{', '.join(earlier)}." if earlier else RULE
-    return f"{_INTRODUCTION}{rule}\n\nControls: ✓ ahead of it, ✗ behind it, ? undecided.\n\n" + "\n".join(parts)
+    return f"{_INTRODUCTION}{rule}\n\n{_SIGNS}\n\n" + "\n".join(parts)
 
 
 def _section(paper: Paper, results: Path, columns: Mapping[str, Column]) -> str:
     lines = [f"## {paper.title}", "", f"The paper: {paper.there} Here: {paper.here}", "", *_table(_HEAD)]
     for item in paper.claims:
         lines += _rows(item, results, columns)
-    own = [line for sweep in paper.ours for line in _own(sweep, results, columns)]
-    if own:
-        lines += ["", "**Ours**, not the paper's:", "", *_table(_OWN), *own]
+    if paper.ours:
+        lines += ["", "**Ours**, not the paper's:"]
+    for sweep in paper.ours:
+        lines += _own(sweep, results, columns)
     if paper.tried:
         lines += ["", "**Tried, and did not work:**", "", *(f"* {each}" for each in paper.tried)]
     sweeps = dict.fromkeys([*(item.sweep for item in paper.claims), *paper.ours])
@@ -199,17 +205,39 @@ def _asked(claims: pd.DataFrame, item: Item) -> "pd.Series[bool]":
 
 
 def _own(sweep: str, results: Path, columns: Mapping[str, Column]) -> list[str]:
-    claims, cells = (
-        (read_values(results / sweep / f"{name}.csv") for name in ("claims", "tables"))
-        if (results / sweep).is_dir()
-        else (pd.DataFrame(), pd.DataFrame())
-    )
-    lines = []
-    for line in claims[claims["paper"] == "ours"].to_dict("records") if len(claims) else ():
-        column = column_of(str(line["metric"]), columns)
-        here = _here(cells, line, column, columns)
-        lines.append(_line((str(line["claim"]), here, _difference(line, column), _verdict(line), _counts(line))))
-    return lines or [_line((f"`sweep={sweep}`", "", "", NOT_RUN, ""))]
+    """What a sweep says of claims of ours: a grid of what is ahead of what, and a list of the others."""
+    if not (results / sweep).is_dir():
+        return ["", f"`sweep={sweep}`: {NOT_RUN}."]
+    claims, cells = (read_values(results / sweep / f"{name}.csv") for name in ("claims", "tables"))
+    lines = claims[claims["paper"] == "ours"].to_dict("records") if len(claims) else []
+    grid: dict[tuple[str, ...], dict[str, str]] = {}
+    shown: dict[str, Column] = {}
+    others = []
+    for line in lines:
+        column, pair = column_of(str(line["metric"]), columns), _pair(line, columns)
+        if pair is None:
+            here = _here(cells, line, column, columns)
+            others.append(_line((str(line["claim"]), here, _difference(line, column), _verdict(line), _counts(line))))
+            continue
+        shown[column.name] = column
+        why = f" ({line['why']})" * bool(line["why"])
+        cell = f"{_difference(line, column)} {SIGNS[line['verdict']]}{why}"
+        grid.setdefault((str(line["where"]), *pair, _counts(line)), {})[column.name] = cell
+    told = ["", f"`sweep={sweep}`:"]
+    if grid:
+        head = (*_PAIR, *(f"{column.label} {arrow(column)}".strip() for column in shown.values()))
+        told += ["", *_table(head)]
+        told += [_line((*key, *(row.get(name, "") for name in shown))) for key, row in grid.items()]
+    if others:
+        told += ["", *_table(_OWN), *others]
+    return told
+
+
+def _pair(line: Mapping[Any, Any], columns: Mapping[str, Column]) -> tuple[str, str] | None:
+    """The labels of what is ahead and of what it is ahead of, where a claim says that and was measured."""
+    label = column_of(str(line["metric"]), columns).label
+    above, ahead, below = str(line["claim"]).removesuffix(f" in {label}").partition(" is ahead of ")
+    return (above, below) if ahead and below == line["label"] and line["verdict"] != NOT_MEASURED else None
 
 
 def _here(cells: pd.DataFrame, line: Mapping[Any, Any], column: Column, columns: Mapping[str, Column]) -> str:
@@ -236,11 +264,10 @@ def _values(cells: pd.DataFrame, line: Mapping[Any, Any], column: Column) -> str
 
 
 def _difference(line: Mapping[Any, Any], column: Column) -> str:
-    values = [line[name] for name in ("difference", "low", "high")]
-    if pd.isna(values[0]):
+    if pd.isna(line["difference"]):
         return ""
-    mean, low, high = (signed(scale(column) * value, after_point(column)) for value in values)
-    return mean if pd.isna(values[1]) else f"{mean} [{low}, {high}]"
+    mean, low, high = (points(line[name], column) for name in ("difference", "low", "high"))
+    return mean if pd.isna(line["low"]) else f"{mean} [{low}, {high}]"
 
 
 def _verdict(line: Mapping[Any, Any]) -> str:
@@ -266,8 +293,7 @@ def _controls(claims: pd.DataFrame, line: Mapping[Any, Any], controls: Sequence[
         ]
         for each in found.drop_duplicates(["above", "below"]).to_dict("records"):
             if pd.notna(each["difference"]):
-                shown = signed(scale(column) * each["difference"], after_point(column))
-                told.append(f"{each['label']} {shown} {_MARKS[each['verdict']]}")
+                told.append(f"{each['label']} {points(each['difference'], column)} {SIGNS[each['verdict']]}")
     return "; ".join(told)
 
 

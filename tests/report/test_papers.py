@@ -36,6 +36,7 @@ def results(tmp_path_factory):
     columns = metrics.columns()
     tables = build_tables(given, read_table(config_file("table", "salvage_table1")), columns)
     claims = [Claim(["srg"], ["salvage"], [row], paper) for row, paper in (("rise", "Table 1"), ("random", "ours"))]
+    claims.append(Claim(["srg"], ["rise"], ["random"], "ours", "{above} leads"))
     write_results(
         folder / "toy", Shown({"salvage_table1": tables}, table_of(judge(given, Claims(claims), columns))), ORIGIN
     )
@@ -45,7 +46,7 @@ def results(tmp_path_factory):
 def rows(text):
     """The cells of the lines of tables, without their heads."""
     lines = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
-    return [line for line in lines if line[0] != "Claim"]
+    return [line for line in lines if line[0] not in ("Claim", "Here")]
 
 
 def test_a_claim_has_a_line_for_each_data_set_with_what_was_measured(results):
@@ -66,10 +67,10 @@ def test_a_claim_has_a_line_for_each_data_set_with_what_was_measured(results):
 @pytest.mark.parametrize("sweep", ["", "unheard_of"])
 def test_what_was_not_run_has_no_number(results, sweep):
     text = page(Papers([replace(PAPER, claims=[replace(ITEM, sweep=sweep)], ours=["unheard_of"])]), results)
-    told, own = rows(text)
+    (told,) = rows(text)
     assert told[5].startswith(NOT_RUN)
     assert not re.search(r"\d", "".join(told[3:]).replace(sweep, ""))
-    assert NOT_RUN in own
+    assert f"`sweep=unheard_of`: {NOT_RUN}." in text
     assert "Measured by" not in text
 
 
@@ -77,7 +78,12 @@ def test_what_is_ours_is_told_apart_with_what_made_it(results):
     text = page(Papers([replace(PAPER, ours=["toy"], tried=["a thing"])]), results)
     paper, own = text.split("**Ours**")
     assert "ahead of RANDOM" not in paper
-    assert len([line for line in rows(own) if line[0].startswith("SALVAGE is ahead of RANDOM")]) == 2
+    good, bad, *others = rows(own)
+    assert [line[:4] for line in (good, bad)] == [
+        [f"{name} · vit_tiny", "SALVAGE", "RANDOM", "3, 40"] for name in ("good", "bad")
+    ]
+    assert re.fullmatch(r"\+[45]\d\.\d \[\+\d\d\.\d, \+\d\d\.\d\] ✓", good[4])
+    assert [line[0] for line in others] == ["RISE leads"] * 2
     assert "* a thing\n" in own
     assert str(ORIGIN) in own
 

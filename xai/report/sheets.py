@@ -16,7 +16,7 @@ from rich.text import Text
 
 from xai.report.layout import Cell, Row, Symbol, Table
 from xai.study.claims import FAILS, HOLDS, NOT_MEASURED, RULE, UNDECIDED
-from xai.study.columns import COSTS, Column, after_point, arrow, column_of, number, scale, signed
+from xai.study.columns import COSTS, Column, arrow, column_of, number, points
 
 SIGNS = {HOLDS: "✓", FAILS: "✗", UNDECIDED: "?", NOT_MEASURED: "–"}
 _LEGEND = ", ".join(f"{sign} {verdict}" for verdict, sign in SIGNS.items()) + "."
@@ -269,18 +269,14 @@ def _grid(title: str, claims: pd.DataFrame, columns: Mapping[str, Column]) -> Sh
 def _claim_entry(claim: Mapping[Any, Any] | None, column: Column) -> Entry:
     if claim is None or claim["verdict"] == NOT_MEASURED:
         return Entry(SIGNS[NOT_MEASURED], mark=NOT_MEASURED if claim else "")
-    return Entry(f"{_points(claim['difference'], column)} {SIGNS[claim['verdict']]}", mark=claim["verdict"])
+    return Entry(f"{points(claim['difference'], column)} {SIGNS[claim['verdict']]}", mark=claim["verdict"])
 
 
 def _claim_line(claim: Mapping[Any, Any], column: Column) -> Line:
-    mean, low, high = (_points(claim[name], column) for name in ("difference", "low", "high"))
+    mean, low, high = (points(claim[name], column) for name in ("difference", "low", "high"))
     text = mean if pd.isna(claim["low"]) else f"{mean} [{low}, {high}]"
     verdict = Entry(f"{claim['verdict']} {SIGNS[claim['verdict']]}", mark=claim["verdict"])
     return Line((claim["claim"], claim["paper"]), (Entry(text), verdict))
-
-
-def _points(value: float, column: Column) -> str:
-    return signed(scale(column) * value, after_point(column))
 
 
 def _rich_entry(entry: Entry, flat: bool) -> Text:

@@ -50,3 +50,8 @@ def signed(value: float, digits: int) -> str:
     """The same of a difference: with its sign."""
     text = number(value, digits)
     return f"+{text}" if value > 0 and any(digit in "123456789" for digit in text) else text
+
+
+def points(value: float, column: Column) -> str:
+    """A difference in a column, as it is shown."""
+    return signed(scale(column) * value, after_point(column))
