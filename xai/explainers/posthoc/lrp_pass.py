@@ -7,8 +7,8 @@ of it is that tensor's relevance, or its relevance over its value, as the rules 
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial, singledispatch
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -57,34 +57,6 @@ class Rules(ABC):
         return self.elementwise(function, x)
 
 
-@dataclass(frozen=True)
-class _Parts:
-    """A pre-norm block, step by step."""
-
-    heads: int
-    attention_norm: Function
-    qkv: Any
-    query_norm: Function
-    key_norm: Function
-    joined_norm: Function
-    output: Any
-    attention_scale: Function
-    mlp_norm: Function
-    up: Any
-    activation: Function
-    hidden_norm: Function
-    down: Any
-    mlp_scale: Function
-
-
-@dataclass(frozen=True)
-class _Weights:
-    """Of a linear step whose library keeps them elsewhere than in an `nn.Linear`."""
-
-    weight: Tensor
-    bias: Tensor | None = None
-
-
 def check(classifier: TransformerClassifier) -> None:
     """Refuse what has steps that no rule is known for, before anything is computed.
 
@@ -92,7 +64,7 @@ def check(classifier: TransformerClassifier) -> None:
         UserError: Where a block or the head is of another make.
     """
     for block in classifier.blocks:
-        _parts(block)
+        _named(block)
     if isinstance(classifier, MaskableVit) and not isinstance(classifier.network.head, nn.Linear):
         raise _no_rule(f"a head of type {type(classifier.network.head).__name__}")
 
@@ -109,19 +81,20 @@ def propagate(classifier: TransformerClassifier, tokens: Tensor, rules: Rules) -
         Logits [B, C], and the attention [B, heads, L, L] of each layer.
     """
     attention = []
-    for each in map(_parts, classifier.blocks):
-        inputs = rules.linear(rules.norm(each.attention_norm, tokens), each.qkv.weight, each.qkv.bias)
-        query, key, value = inputs.unflatten(2, (3, each.heads, -1)).transpose(1, 3).unbind(2)
-        query, key = rules.norm(each.query_norm, query), rules.norm(each.key_norm, key)
+    for block in map(_named, classifier.blocks):
+        attn, mlp = block.attn, block.mlp
+        inputs = rules.linear(rules.norm(block.norm1, tokens), attn.qkv.weight, attn.qkv.bias)
+        query, key, value = inputs.unflatten(2, (3, attn.num_heads, -1)).transpose(1, 3).unbind(2)
+        query, key = rules.norm(attn.q_norm, query), rules.norm(attn.k_norm, key)
         scores = rules.elementwise(partial(torch.mul, other=query.shape[-1] ** -0.5), rules.product(query, key.mT))
         weights = rules.softmax(scores)
         joined = rules.product(weights, value).transpose(1, 2).flatten(2)
-        added = rules.linear(rules.norm(each.joined_norm, joined), each.output.weight, each.output.bias)
-        tokens = rules.add(tokens, rules.elementwise(each.attention_scale, added))
-        hidden = rules.linear(rules.norm(each.mlp_norm, tokens), each.up.weight, each.up.bias)
-        hidden = rules.norm(each.hidden_norm, rules.elementwise(each.activation, hidden))
-        added = rules.linear(hidden, each.down.weight, each.down.bias)
-        tokens = rules.add(tokens, rules.elementwise(each.mlp_scale, added))
+        added = rules.linear(rules.norm(attn.norm, joined), attn.proj.weight, attn.proj.bias)
+        tokens = rules.add(tokens, rules.elementwise(block.ls1, added))
+        hidden = rules.linear(rules.norm(block.norm2, tokens), mlp.fc1.weight, mlp.fc1.bias)
+        hidden = rules.norm(mlp.norm, rules.elementwise(mlp.act, hidden))
+        added = rules.linear(hidden, mlp.fc2.weight, mlp.fc2.bias)
+        tokens = rules.add(tokens, rules.elementwise(block.ls2, added))
         attention.append(weights)
     return _head(classifier, tokens, rules), attention
 
@@ -165,54 +138,22 @@ def _halved(x: Tensor) -> Tensor:
     return x / 2
 
 
-def _parts(block: Any) -> _Parts:
-    """Of a block of open_clip or timm, which `packed.layers` knows as one or the other."""
+def _named(block: Any) -> Any:
+    """A pre-norm block, its steps named as timm names them; of timm, or of open_clip (`packed.layers` knows both)."""
     packed.layers([block])
-    return _of_timm(block) if hasattr(block, "norm1") else _of_open_clip(block)
-
-
-def _of_timm(block: Any) -> _Parts:
-    mlp, attention = block.mlp, block.attn
-    if type(mlp) is not Mlp:
-        raise _no_rule(f"a feed-forward layer of type {type(mlp).__name__}")
-    return _Parts(
-        attention.num_heads,
-        block.norm1,
-        attention.qkv,
-        attention.q_norm,
-        attention.k_norm,
-        attention.norm,
-        attention.proj,
-        block.ls1,
-        block.norm2,
-        mlp.fc1,
-        mlp.act,
-        mlp.norm,
-        mlp.fc2,
-        block.ls2,
-    )
-
-
-def _of_open_clip(block: Any) -> _Parts:
-    attention, steps = block.attn, dict(block.mlp.named_children())
+    if hasattr(block, "norm1"):
+        if type(block.mlp) is not Mlp:
+            raise _no_rule(f"a feed-forward layer of type {type(block.mlp).__name__}")
+        return block
+    attention, steps, none = block.attn, dict(block.mlp.named_children()), nn.Identity()
     if list(steps) != ["c_fc", "gelu", "c_proj"]:
         raise _no_rule(f"a feed-forward layer of {', '.join(steps)}")
-    return _Parts(
-        attention.num_heads,
-        block.ln_1,
-        _Weights(attention.in_proj_weight, attention.in_proj_bias),
-        nn.Identity(),
-        nn.Identity(),
-        nn.Identity(),
-        attention.out_proj,
-        block.ls_1,
-        block.ln_2,
-        steps["c_fc"],
-        steps["gelu"],
-        nn.Identity(),
-        steps["c_proj"],
-        block.ls_2,
+    qkv = SimpleNamespace(weight=attention.in_proj_weight, bias=attention.in_proj_bias)
+    attn = SimpleNamespace(
+        num_heads=attention.num_heads, qkv=qkv, q_norm=none, k_norm=none, norm=none, proj=attention.out_proj
     )
+    mlp = SimpleNamespace(fc1=steps["c_fc"], act=steps["gelu"], norm=none, fc2=steps["c_proj"])
+    return SimpleNamespace(norm1=block.ln_1, attn=attn, ls1=block.ls_1, norm2=block.ln_2, mlp=mlp, ls2=block.ls_2)
 
 
 def _no_rule(what: str) -> UserError:
