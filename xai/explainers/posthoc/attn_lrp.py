@@ -3,7 +3,6 @@
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 
@@ -62,30 +61,19 @@ class AttnLrp(TracedExplainer[AttnLrpParams]):
 
 
 class AttnLrpRules(Rules):
-    """Autograd passes relevance back, divided by the value it is the relevance of: most rules are then the gradient."""
+    """Autograd passes relevance back, divided by the value it is the relevance of: most rules are then the gradient.
+
+    Such are the epsilon rule (equation 8), by which linear steps, sums and means share it in proportion to what each
+    input adds to the output, the bias among them; and Proposition 3.1 of a softmax s, R(i) = x(i) (R(i) - s(i) times
+    the sum of all R).
+    """
 
     def __init__(self, norm: str) -> None:
         self._norm = norm
 
-    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """The epsilon rule (equation 8): in proportion to what each input adds to the output, the bias among them."""
-        return F.linear(x, weight, bias)
-
     def product(self, a: Tensor, b: Tensor) -> Tensor:
         """Proposition 3.3: in proportion to what each pair adds, half to either operand."""
         return _with_half_the_gradient(a) @ _with_half_the_gradient(b)
-
-    def add(self, a: Tensor, b: Tensor) -> Tensor:
-        """The epsilon rule: in proportion to what each adds."""
-        return a + b
-
-    def mean(self, x: Tensor) -> Tensor:
-        """The epsilon rule: in proportion to what each token adds."""
-        return x.mean(1)
-
-    def softmax(self, scores: Tensor) -> Tensor:
-        """Proposition 3.1, R(i) = x(i) (R(i) - s(i) times the sum of all R): x times the gradient of the softmax s."""
-        return scores.softmax(-1)
 
     def elementwise(self, function: Function, x: Tensor) -> Tensor:
         """The identity rule for activations (equation 9): as it comes."""

@@ -5,7 +5,6 @@ through it. The pass is the same for all sets: it gives the network's own logits
 of it is that tensor's relevance, or its relevance over its value, as the rules have it.
 """
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import partial, singledispatch
 from types import SimpleNamespace
@@ -25,32 +24,35 @@ from xai.models.timm_vit import MaskableVit
 Function = Callable[[Tensor], Tensor]
 
 
-class Rules(ABC):
-    """How relevance goes back through each kind of step. Every method computes what its plain counterpart does."""
+class Rules:
+    """How relevance goes back through each kind of step. Every method computes what its plain counterpart does.
 
-    @abstractmethod
+    Here they are the plain ones: autograd goes back through them. What has another rule is overridden.
+    """
+
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """What `nn.Linear` does: x [..., D], weight [E, D], bias [E]."""
+        return nn.functional.linear(x, weight, bias)
 
-    @abstractmethod
     def product(self, a: Tensor, b: Tensor) -> Tensor:
         """Matrix products of a [..., I, J] and b [..., J, K]."""
+        return a @ b
 
-    @abstractmethod
     def add(self, a: Tensor, b: Tensor) -> Tensor:
         """The sum of a and b [B, ..., D], the stream and what a block adds to it."""
+        return a + b
 
-    @abstractmethod
     def mean(self, x: Tensor) -> Tensor:
         """The mean over tokens, [B, L, D] to [B, D]."""
+        return x.mean(1)
 
-    @abstractmethod
     def softmax(self, scores: Tensor) -> Tensor:
         """Scores [B, heads, L, L] to attention."""
+        return scores.softmax(-1)
 
-    @abstractmethod
     def elementwise(self, function: Function, x: Tensor) -> Tensor:
         """An activation or a scaling by constants: what has an output for each of its inputs."""
+        return function(x)
 
     def norm(self, function: Function, x: Tensor) -> Tensor:
         """A layer norm of x [..., D], or the identity where a network has none."""
