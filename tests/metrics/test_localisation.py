@@ -82,19 +82,6 @@ def test_rra_of_the_region_itself_is_1_and_of_a_constant_map_the_share_of_the_re
     assert flat.tolist() == pytest.approx(regions.double().mean((1, 2)).tolist())
 
 
-def test_grid_pointing_game_is_the_positive_share_of_the_cell():
-    attr, _ = scene(images=4, h=4, w=4)
-    cells = torch.zeros(4, 8, 8, dtype=torch.bool)
-    expected = []
-    for image, (row, column) in enumerate(itertools.product(range(2), range(2))):
-        cells[image, 4 * row : 4 * row + 4, 4 * column : 4 * column + 4] = True
-        positive = np.maximum(attr[image].double().numpy(), 0)
-        expected.append(positive[2 * row : 2 * row + 2, 2 * column : 2 * column + 2].sum() / positive.sum())
-    np.testing.assert_allclose(F.grid_pointing_game(attr, cells), expected, rtol=1e-12)
-    assert F.grid_pointing_game(torch.ones(4, 4, 4), cells).tolist() == [0.25] * 4
-    assert F.grid_pointing_game(-attr.abs(), cells).isnan().all()
-
-
 def test_pointing_game_looks_for_a_region_pixel_in_the_largest_patch():
     attr, regions = scene(images=40)
     pixels = pixel_map(attr, regions)
@@ -137,9 +124,7 @@ def test_no_images():
     assert F.relevance_rank_accuracy(attr[:0], regions[:0]).shape == (0,)
 
 
-@pytest.mark.parametrize(
-    "metric", [F.relevance_mass_accuracy, F.relevance_rank_accuracy, F.pointing_game, F.grid_pointing_game]
-)
+@pytest.mark.parametrize("metric", [F.relevance_mass_accuracy, F.relevance_rank_accuracy, F.pointing_game])
 @pytest.mark.parametrize(
     ("attr", "regions", "message"),
     [

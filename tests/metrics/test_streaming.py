@@ -33,7 +33,7 @@ CASES = {
     ),
     "rma": ({"regions": REGIONS}, lambda n: F.relevance_mass_accuracy(MAPS[:n], REGIONS[:n]).nanmean()),
     "rra": ({"regions": REGIONS}, lambda n: F.relevance_rank_accuracy(MAPS[:n], REGIONS[:n]).nanmean()),
-    "grid_pointing": ({"cells": REGIONS}, lambda n: F.grid_pointing_game(MAPS[:n], REGIONS[:n]).nanmean()),
+    "grid_pointing": ({"cells": REGIONS}, lambda n: F.relevance_mass_accuracy(MAPS[:n], REGIONS[:n]).nanmean()),
     "pointing_game": ({"regions": REGIONS}, lambda n: F.pointing_game(MAPS[:n], REGIONS[:n]).nanmean()),
 }
 

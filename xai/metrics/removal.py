@@ -113,6 +113,9 @@ def _share_of_cell(block: Measured) -> Tensor:
     needs=("maps", "cells"),
 )
 def grid_pointing(block: Measured, params: object) -> dict[str, Tensor]:
-    """Grid pointing game (Böhle et al. 2021); NaN without positive attribution."""
+    """Grid pointing game (Böhle et al. 2021); NaN without positive attribution.
+
+    The image is a grid of images of different classes; of the relevance mass it is the share in the cell asked about.
+    """
     maps = given(block.maps)
-    return {"grid_pointing": functional.grid_pointing_game(maps, given(block.cells).to(maps.device))}
+    return {"grid_pointing": functional.relevance_mass_accuracy(maps, given(block.cells).to(maps.device))}

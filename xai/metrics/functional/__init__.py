@@ -23,7 +23,6 @@ from xai.metrics.functional.faithfulness import (
 )
 from xai.metrics.functional.imputation import impute
 from xai.metrics.functional.localisation import (
-    grid_pointing_game,
     patch_coverage,
     pointing_game,
     relevance_mass_accuracy,

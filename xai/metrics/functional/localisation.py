@@ -69,19 +69,6 @@ def relevance_rank_accuracy(attr: Tensor, regions: Tensor) -> Tensor:
     return share.masked_fill(~maps.isfinite().all(1), torch.nan)
 
 
-def grid_pointing_game(attr: Tensor, cells: Tensor) -> Tensor:
-    """Grid pointing game (Böhle et al. 2021): the share of positive attribution in the cell of the class asked for.
-
-    The image is a grid of images of different classes. On a cell as region this is the relevance mass accuracy, and a
-    map that knows nothing gets the cell's share of the grid.
-
-    Args:
-        attr: [N, h, w], attributions for the class of the cell.
-        cells: Bool [N, H, W], the cell that shows the class.
-    """
-    return relevance_mass_accuracy(attr, cells)
-
-
 def pointing_game(attr: Tensor, regions: Tensor) -> Tensor:
     """Pointing game (Zhang et al. 2018): 1 where the patch of the largest attribution touches the region, else 0.
 
