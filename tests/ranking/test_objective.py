@@ -220,7 +220,7 @@ def test_autocast_is_the_classifiers_alone(reference: str) -> None:
 def test_a_map_without_order_is_refused_in_one_line(toy: Toy, bad: float) -> None:
     broken = maps()
     broken[1, 3, 3] = bad
-    with pytest.raises(UserError, match=r"^the map of image 1 of the batch .*NaN or infinity: nothing to rank$"):
+    with pytest.raises(UserError, match=r"^the batch's maps of rows 1 hold NaN or infinity: nothing to rank$"):
         ours(toy, params(), drawn(5, "black"), start=broken)
 
 

@@ -10,14 +10,11 @@ from torch import Tensor
 
 from tests.ranking.toys import published_masks
 from tests.toolbox import randn, seeded
-from xai.core.errors import UserError
 from xai.ranking import sorting as module
 from xai.ranking.sorting import (
     assignment_scores,
-    check_finite_scores,
     gumbel_noise,
     order_masks,
-    percentiles,
     plain_sinkhorn,
     sinkhorn,
     soft_masks,
@@ -96,15 +93,6 @@ def test_noise_comes_from_the_generator_alone() -> None:
     assert not torch.equal(first, gumbel_noise(1, 5, seeded(2)))
 
 
-@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
-def test_what_has_no_order_is_refused_by_the_number_of_its_image(bad: float) -> None:
-    maps = torch.zeros(4, 3, 3)
-    check_finite_scores(maps)
-    maps[2:, 1, 1] = bad
-    with pytest.raises(UserError, match=r"^the map of image 2 of the batch .* NaN or infinity: nothing to rank$"):
-        check_finite_scores(maps)
-
-
 def permutation(cells: int = 6) -> torch.Tensor:
     return plain_sinkhorn(2 * randn(3, cells, cells), 500)
 
@@ -152,13 +140,6 @@ def test_masks_made_a_few_at_a_time_are_those_of_all_at_once(monkeypatch: pytest
         assert made == groups
         torch.testing.assert_close(found, expected)
         torch.testing.assert_close(torch.autograd.grad((found * weights).sum(), scores)[0], slope)
-
-
-def test_percentiles_are_even_and_hold_both_ends() -> None:
-    assert percentiles(5).tolist() == [0, 0.25, 0.5, 0.75, 1]
-    assert percentiles(2).tolist() == [0, 1]
-    with pytest.raises(UserError, match=r"^steps=1: .* use 2 or more$"):
-        percentiles(1)
 
 
 WAYS = {"scaling": math.inf, "potentials": -1.0}

@@ -7,13 +7,13 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from xai.core.errors import UserError
+from xai.core.errors import UserError, check_finite
 from xai.core.settings import Channels, Count, FieldError, NonNegative, Several, Whole, settings
 from xai.models.dense import check_classes
 from xai.models.maskable import References, open_reference
 from xai.ranking.areas import Classify, confidence, path_areas, peak_penalty, trapezoid_weights
 from xai.ranking.axes import apply_axes, pixels_to_cells
-from xai.ranking.sorting import check_finite_scores, gumbel_noise, order_masks, percentiles
+from xai.ranking.sorting import gumbel_noise, order_masks
 from xai.rounding import at_least_float32
 
 
@@ -177,7 +177,7 @@ def judge(
     if images.shape[-2:] != maps.shape[1:] or len(images) != batch:
         raise ValueError(f"maps are {list(maps.shape)} and images {list(images.shape)}: one pixel map an image")
     check_grid(drawn.grid, height, width)
-    check_finite_scores(maps)
+    check_finite(maps, "the batch's maps", "nothing to rank", torch.arange(batch))
     maps = at_least_float32(maps)
     reference = open_reference(images, drawn.reference, params.mean_of(mean))
     with torch.no_grad():
@@ -185,7 +185,7 @@ def judge(
         logits = classify(reference)
         check_classes(targets, logits.shape[1])
         gone = confidence(logits.expand(batch, -1), targets)
-    shares = percentiles(params.steps, maps.device)[1:-1]
+    shares = torch.linspace(0, 1, params.steps, device=maps.device)[1:-1]
     weights = trapezoid_weights(params.steps, maps.device)
     scores, shift = _cells(maps, drawn)
     both, noise = torch.cat([scores, -scores]), drawn.noise.flatten(0, 1)

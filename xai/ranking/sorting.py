@@ -20,7 +20,6 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from xai.core.errors import UserError
 from xai.rounding import at_least_float32
 
 _LARGEST_DRIFT = 60.0
@@ -179,14 +178,6 @@ def _matrix(scores: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     return _log_matrix(scores, rows, columns).exp_()
 
 
-def check_finite_scores(scores: Tensor) -> None:
-    """Refuse what has no order; UserError where a number is NaN or infinite; the line names the image."""
-    bad = ~scores.isfinite().flatten(1).all(1)
-    if bad.any():
-        image = f"image {int(bad.nonzero()[0])} of the batch (counted from 0)"
-        raise UserError(f"the map of {image} holds NaN or infinity: nothing to rank")
-
-
 def assignment_scores(scores: Tensor, noise: Tensor | None, temperature: float) -> Tensor:
     """Log-affinity of each rank and each cell: (-(s_j - a_i)^2 + noise) / temperature, anchors a from 1 down to 0.
 
@@ -226,13 +217,6 @@ def gumbel_noise(batch: int, cells: int, generator: torch.Generator) -> Tensor:
     # Exponential noise is never zero, so its logarithm is finite, and drawing it is one kernel.
     noise = torch.empty(batch, cells, cells, device=generator.device)
     return noise.exponential_(generator=generator).clamp_(min=torch.finfo(torch.float32).tiny).log_().neg_()
-
-
-def percentiles(steps: int, device: torch.device | None = None) -> Tensor:
-    """Shares that are removed, [S] evenly from 0 to 1; UserError: fewer than two."""
-    if steps < 2:
-        raise UserError(f"steps={steps}: a path has its two ends at least, use 2 or more")
-    return torch.linspace(0, 1, steps, device=device)
 
 
 def soft_masks(permutation: Tensor, shares: Tensor) -> Tensor:

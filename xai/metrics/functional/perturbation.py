@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from xai.core.errors import UserError
+from xai.core.errors import UserError, check_finite
 from xai.rounding import is_constant
 from xai.sampling import ranks_with_random_ties
 
@@ -96,11 +96,8 @@ def pixel_ranks(maps: Tensor, generator: torch.Generator) -> Tensor:
     """
     if maps.ndim != 3 or not maps.numel():
         raise ValueError(f"maps are {list(maps.shape)}: they have to be [B, H, W] with at least one pixel")
+    check_finite(maps, "the batch's maps", "all values must be finite", torch.arange(len(maps)))
     flat = maps.detach().flatten(1)
-    wrong = ~flat.isfinite().all(1)
-    if wrong.any():
-        image = f"image {int(wrong.nonzero()[0])} of the batch (counted from 0)"
-        raise UserError(f"the map of {image} holds NaN or infinity: all values must be finite")
     return ranks_with_random_ties(flat.masked_fill(is_constant(flat)[:, None], 0), generator)
 
 
