@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from xai.models.maskable import open_reference
+from xai.models.maskable import Removal, reference_image
 from xai.ranking.areas import Classify, peak_penalty
 from xai.ranking.objective import Draw, ObjectiveParams, Question
 from xai.ranking.sorting import assignment_scores, plain_sinkhorn
@@ -37,7 +37,7 @@ def published_loss(
         temperature: tau of the soft order.
     """
     images, targets, _ = question
-    reference = open_reference(images, drawn.reference, mean)
+    reference = reference_image(images, Removal("pixels", drawn.reference), mean)
     scores = F.adaptive_avg_pool2d(maps[:, None], drawn.grid).flatten(1)
     shares = torch.linspace(0, 1, params.steps, device=maps.device)
     areas = []

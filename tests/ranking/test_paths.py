@@ -4,10 +4,8 @@ import torch.nn.functional as F
 from scipy import ndimage
 from torchvision.transforms.v2.functional import gaussian_blur
 
-from tests.ranking.toys import MEAN
 from tests.toolbox import randn, seeded
 from xai.core.errors import UserError
-from xai.models.maskable import open_reference
 from xai.ranking.areas import enlarge, perturb, smooth
 from xai.ranking.objective import check_grid
 
@@ -53,20 +51,6 @@ def test_a_grid_that_fits_is_accepted(grid: int) -> None:
 def test_a_grid_that_does_not_fit_is_refused_in_one_line(grid: int) -> None:
     with pytest.raises(UserError, match=f"^a grid of {grid} x {grid} cells .* 9 x 12 px: use 2 to 9 cells a side$"):
         check_grid(grid, 9, 12)
-
-
-def test_references_are_black_the_mean_and_a_blur() -> None:
-    x = images()
-    assert torch.equal(open_reference(x, "black", MEAN), torch.zeros(1, 3, 24, 24))
-    assert torch.equal(open_reference(x, "mean", MEAN), MEAN[None, :, None, None].expand(1, 3, 24, 24))
-    torch.testing.assert_close(open_reference(x, "blur", MEAN), gaussian_blur(x, [5, 5], [5.0, 5.0]))
-
-
-@pytest.mark.parametrize("name", ["black", "mean", "blur"])
-def test_autocast_changes_no_reference(name: str) -> None:
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = open_reference(images(), name, MEAN)
-    assert torch.equal(found, open_reference(images(), name, MEAN))
 
 
 @pytest.mark.parametrize("owners", [1, 2])

@@ -194,20 +194,6 @@ def exact(values: Tensor) -> AbstractContextManager[None]:
     return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
 
 
-def open_reference(images: Tensor, name: str, mean: Tensor) -> Tensor:
-    """What shows where an image is taken away.
-
-    Args:
-        images: [B, 3, H, W] in [0, 1].
-        name: `black`, `mean` or `blur`.
-        mean: [3], the mean of the classifier's normalisation.
-
-    Returns:
-        [B or 1, 3, H, W].
-    """
-    return reference_image(images, Removal("pixels", name), mean)
-
-
 class Normalisation(nn.Module):
     """Images in [0, 1] to what a network was trained on.
 

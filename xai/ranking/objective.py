@@ -10,7 +10,7 @@ from torch import Tensor
 from xai.core.errors import UserError, check_finite
 from xai.core.settings import Channels, Count, FieldError, NonNegative, Several, Whole, settings
 from xai.models.dense import check_classes
-from xai.models.maskable import References, open_reference
+from xai.models.maskable import References, Removal, reference_image
 from xai.ranking.areas import Classify, confidence, path_areas, peak_penalty, trapezoid_weights
 from xai.ranking.axes import apply_axes, pixels_to_cells
 from xai.ranking.sorting import gumbel_noise, order_masks
@@ -179,7 +179,7 @@ def judge(
     check_grid(drawn.grid, height, width)
     check_finite(maps, "the batch's maps", "nothing to rank", torch.arange(batch))
     maps = at_least_float32(maps)
-    reference = open_reference(images, drawn.reference, params.mean_of(mean))
+    reference = reference_image(images, Removal("pixels", drawn.reference), params.mean_of(mean))
     with torch.no_grad():
         # One reference that all images share is asked about once.
         logits = classify(reference)

@@ -32,7 +32,7 @@ from xai.models.clip import SelfExplainingClip
 from xai.models.dense import DenseExplainer
 from xai.models.explainer import SalvageNetwork
 from xai.models.families import Geometry, NetworkParams, published_classes
-from xai.models.maskable import MaskableClassifier, open_reference
+from xai.models.maskable import MaskableClassifier, Removal, reference_image
 from xai.models.named import NamedParams
 from xai.ranking.objective import ObjectiveParams
 from xai.ranking.refinement import Refinement, RefinementParams
@@ -331,7 +331,8 @@ def _areas(
         return None, None
     height, width = images.shape[-2:]
     for name in how.references:
-        reference, pixels = open_reference(images, name, mean), enlarge_map(maps, (height, width))
+        reference = reference_image(images, Removal("pixels", name), mean)
+        pixels = enlarge_map(maps, (height, width))
         generator = torch.Generator(images.device).manual_seed(how.seed)
         curves = perturbation_curves(
             classifier, images, pixels, block.targets[:, None], reference, generator, chunk=asked_at_once(images)

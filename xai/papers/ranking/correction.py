@@ -16,7 +16,7 @@ from torch import Tensor
 
 from xai.metrics.functional import area, perturbation_curves
 from xai.models.dense import DenseExplainer
-from xai.models.maskable import MaskableClassifier, References, open_reference
+from xai.models.maskable import MaskableClassifier, References, Removal, reference_image
 
 _CHUNK = 256
 
@@ -57,7 +57,7 @@ def differences_of_shares(
     seen = explainer.seen(images, targets)
     assert seen[-1] is not None
     start, whole = explainer.decoder.uncorrected(seen[-1]), explainer.decoder(*seen)
-    shown = [open_reference(images, name, mean) for name in references]
+    shown = [reference_image(images, Removal("pixels", name), mean) for name in references]
 
     def difference(maps: Tensor, reference: Tensor) -> Tensor:
         curves = perturbation_curves(classifier, images, maps, targets[:, None], reference, generator, steps, _CHUNK)
