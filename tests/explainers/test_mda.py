@@ -44,26 +44,16 @@ def literal_search(table: Tensor, start: list[float], candidates: int, cutoff: f
 def test_the_order_is_that_of_the_literal_search(cutoff: float, candidates: int) -> None:
     for table in (random_table(7), smooth_table(7)):
         start = randn(3, 7)
-        found = search(TableGameOf(table), start, table[:, 0], table[:, -1], candidates, cutoff)
+        found = search(TableGame(table), start, table[:, 0], table[:, -1], candidates, cutoff)
         for game in range(3):
             expected = literal_search(table[game], start[game].tolist(), candidates, cutoff)
             assert found[game].tolist() == expected
 
 
-class TableGameOf(TableGame):
-    """A game of coalitions of its own for each image."""
-
-    def value(self, coalitions: Tensor) -> Tensor:
-        if coalitions.ndim == 2:
-            return super().value(coalitions)
-        codes = (coalitions.long() * 2 ** torch.arange(self.players).flip(0)).sum(-1)
-        return self.table.gather(1, codes)
-
-
 def test_the_curve_is_the_mean_of_what_insertion_has_not_gained_and_deletion_has_left() -> None:
     table = random_table(5)
     order = randn(3, 5).argsort(1)
-    found = removed_curve(TableGameOf(table), order, table[:, 0], table[:, -1])
+    found = removed_curve(TableGame(table), order, table[:, 0], table[:, -1])
     for game in range(3):
         empty, full, places = float(table[game, 0]), float(table[game, -1]), order[game].tolist()
         left, high, low = [], 0.0, 1.0

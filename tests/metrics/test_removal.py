@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tests.models import tiny_vit
 from tests.orders import coalition_probabilities, min_max
-from tests.shapley.tables import all_rows, codes
+from tests.shapley.tables import TableGame, all_rows, codes, random_table
 from tests.toolbox import randn, seeded
 from xai.core.errors import UserError
 from xai.games import PatchGame
@@ -20,21 +20,14 @@ from xai.models.maskable import Removal
 from xai.sampling import generator_on
 
 
-class TableGame:
-    """Random values for every coalition of each image; what is asked is written down."""
+def table_game(images: int, players: int, seed: int = 100) -> TableGame:
+    """Random values for every coalition of each image."""
+    return TableGame(random_table(players, seed, images))
 
-    def __init__(self, images: int, players: int, seed: int = 100) -> None:
-        self.table = torch.randn(images, 2**players, generator=seeded(seed), dtype=torch.float64)
-        self.players = players
-        self.asked: list[Tensor] = []
 
-    def value(self, coalitions: Tensor) -> Tensor:
-        self.asked.append(coalitions)
-        return self.table.gather(1, codes(coalitions))
-
-    def one(self, image: int) -> Callable[[set[int]], float]:
-        """v(S) of one image, S a set of players."""
-        return lambda present: self.table[image, sum(2 ** (self.players - 1 - player) for player in present)].item()
+def one(game: TableGame, image: int) -> Callable[[set[int]], float]:
+    """v(S) of one image, S a set of players."""
+    return lambda present: game.table[image, sum(2 ** (game.players - 1 - player) for player in present)].item()
 
 
 def alike(table: Tensor) -> F.Value:
@@ -63,22 +56,22 @@ def algorithm_2(table: Tensor, phi: list[float], metric: str) -> tuple[Tensor, T
 
 @pytest.mark.parametrize("players", [2, 3, 8, 9])
 def test_lif_and_mif_are_algorithm_1(players: int) -> None:
-    game, phi = TableGame(4, players), randn(4, players)
+    game, phi = table_game(4, players), randn(4, players)
     lif, mif = F.ranked_curves(game.value, phi, seeded())
     assert lif.dtype == mif.dtype == torch.float64
     for image in range(4):
-        assert lif[image].tolist() == algorithm_1(game.one(image), phi[image].tolist(), "LIF")
-        assert mif[image].tolist() == algorithm_1(game.one(image), phi[image].tolist(), "MIF")
+        assert lif[image].tolist() == algorithm_1(one(game, image), phi[image].tolist(), "LIF")
+        assert mif[image].tolist() == algorithm_1(one(game, image), phi[image].tolist(), "MIF")
     assert len(game.asked) == 1
 
 
 def test_ties_enter_in_every_order_alike() -> None:
     tied, copies = [0.0, 2.0, 0.0, -1.0, 0.0], 4000
-    game = TableGame(1, 5)
+    game = table_game(1, 5)
     curves = F.ranked_curves(alike(game.table[0]), torch.tensor([tied]).expand(copies, -1), seeded())
     for metric, curve in zip(("LIF", "MIF"), curves, strict=True):
         orders = [[tied[i] + nudge[i] for i in range(5)] for nudge in permutations([0, 1e-9, 2e-9, 3e-9, 4e-9])]
-        every = torch.tensor([algorithm_1(game.one(0), order, metric) for order in orders], dtype=torch.float64)
+        every = torch.tensor([algorithm_1(one(game, 0), order, metric) for order in orders], dtype=torch.float64)
         assert set(map(tuple, curve.tolist())) == set(map(tuple, every.tolist()))
         error = every.std(0, correction=0) / copies**0.5
         assert ((curve.mean(0) - every.mean(0)).abs() <= 4 * error + 1e-12).all()
@@ -95,7 +88,7 @@ def test_ties_enter_in_every_order_alike() -> None:
     ids=["spread", "zeros", "peaked"],
 )
 def test_r_lif_and_r_mif_have_the_expectation_of_algorithm_2(phi: list[float]) -> None:
-    table, images, masks = TableGame(1, 5).table[0], 50, 200
+    table, images, masks = table_game(1, 5).table[0], 50, 200
     curves = F.sampled_curves(alike(table), torch.tensor([phi]).expand(images, -1), masks, seeded())
     for metric, curve in zip(("R-LIF", "R-MIF"), curves, strict=True):
         mean, variance = algorithm_2(table, phi, metric)
@@ -119,7 +112,7 @@ def test_every_size_is_drawn_on_its_own() -> None:
 
 def test_curves_are_means_over_the_masks_that_were_drawn() -> None:
     # With a mask for each size and curve, what was asked is all there is to average.
-    game, phi = TableGame(1, 6), randn(1, 6)
+    game, phi = table_game(1, 6), randn(1, 6)
     r_lif, r_mif = F.sampled_curves(game.value, phi, 1, seeded())
     asked = torch.cat(game.asked, 1)[0]
     for size in range(1, 7):
@@ -128,7 +121,7 @@ def test_curves_are_means_over_the_masks_that_were_drawn() -> None:
 
 
 def test_all_four_curves_are_those_of_the_two_functions() -> None:
-    game, phi = TableGame(3, 7), randn(3, 7)
+    game, phi = table_game(3, 7), randn(3, 7)
     curves = F.removal_curves(game.value, phi, 5, seeded())
     generator = seeded()
     apart = [*F.ranked_curves(game.value, phi, generator), *F.sampled_curves(game.value, phi, 5, generator)]
@@ -177,7 +170,7 @@ def asked_of(game: TableGame) -> list[Counter[int]]:
 
 @pytest.mark.parametrize("players", [1, 2, 3, 6, 9, 17])
 def test_ranked_curves_cost_what_is_said(players: int) -> None:
-    game = TableGame(1, players)
+    game = table_game(1, players)
     F.ranked_curves(game.value, randn(1, players), seeded(), "random")
     (asked,) = asked_of(game)
     assert max(asked.values()) == 1
@@ -187,7 +180,7 @@ def test_ranked_curves_cost_what_is_said(players: int) -> None:
 
 @pytest.mark.parametrize("masks", [1, 3, 40, 1000])
 def test_no_coalition_of_an_image_is_asked_twice(masks: int) -> None:
-    game = TableGame(1, 5)
+    game = table_game(1, 5)
     F.removal_curves(game.value, randn(1, 5), masks, seeded())
     (asked,) = asked_of(game)
     assert max(asked.values()) == 1
@@ -199,13 +192,13 @@ def test_the_most_that_curves_can_cost_is_every_coalition_once() -> None:
     assert (F.passes(4, 0), F.passes(4, 500)) == (7, 15)
     assert F.passes(196, 0) == 2 * 195 + 1
     assert F.passes(196, 128) == 193 * 258 + 2 * 196 + 1
-    game = TableGame(2, 4)
+    game = table_game(2, 4)
     F.sampled_curves(game.value, torch.zeros(2, 4), 500, seeded(), "random")
     assert [sorted(asked) for asked in asked_of(game)] == [list(range(1, 16))] * 2
 
 
 def test_an_image_with_few_different_coalitions_goes_with_others_at_no_extra_cost() -> None:
-    game = TableGame(2, 6)
+    game = table_game(2, 6)
     phi = torch.tensor([[1, 1, 1, 0, 0, 0], [0.4, 0.1, 0.3, 0.6, 0, 1]]).double()
     curves = F.removal_curves(game.value, phi, 20, seeded())
     few, many = asked_of(game)
@@ -214,14 +207,14 @@ def test_an_image_with_few_different_coalitions_goes_with_others_at_no_extra_cos
     assert [code.bit_count() for code, times in few.items() if times > 1] == [1]
     assert curves.r_lif[0, 2].item() == pytest.approx(game.table[0, 0b111000].item(), rel=1e-12)
     assert curves.r_mif[0, 2].item() == pytest.approx(game.table[0, 0b000111].item(), rel=1e-12)
-    assert curves.lif[1].tolist() == algorithm_1(game.one(1), phi[1].tolist(), "LIF")
+    assert curves.lif[1].tolist() == algorithm_1(one(game, 1), phi[1].tolist(), "LIF")
 
 
 @pytest.mark.parametrize("budget", [1, 2000])
 def test_coalitions_are_held_within_the_budget_and_the_numbers_stay(
     budget: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    game, phi = TableGame(2, 8), randn(2, 8)
+    game, phi = table_game(2, 8), randn(2, 8)
     whole = F.removal_curves(game.value, phi, 9, seeded())
     assert len(game.asked) == 1
     monkeypatch.setattr(removal, "_COALITION_BUDGET", budget)
@@ -235,7 +228,7 @@ def test_coalitions_are_held_within_the_budget_and_the_numbers_stay(
 
 
 def test_the_generator_alone_decides() -> None:
-    game, phi = TableGame(2, 9), randn(2, 9)
+    game, phi = table_game(2, 9), randn(2, 9)
     state = torch.random.get_rng_state()
     first = F.removal_curves(game.value, phi, 3, seeded(1))
     again, other = (F.removal_curves(game.value, phi, 3, seeded(seed)) for seed in (1, 2))
@@ -247,7 +240,7 @@ def test_the_generator_alone_decides() -> None:
 
 
 def test_scale_shift_and_type_of_a_map_change_nothing() -> None:
-    game, phi = TableGame(2, 6), randn(2, 6).bfloat16()
+    game, phi = table_game(2, 6), randn(2, 6).bfloat16()
     expected = F.removal_curves(game.value, phi.double(), 4, seeded())
     for same in (phi, phi.float().requires_grad_(), phi.double() * 4, phi.double() - 8):
         curves = F.removal_curves(game.value, same, 4, seeded())
@@ -280,7 +273,7 @@ CALLS = {
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 def test_what_cannot_be_scored_is_refused_before_the_game_is_asked(call: Callable[..., object]) -> None:
-    game = TableGame(3, 4)
+    game = table_game(3, 4)
     flat, broken = randn(3, 4), randn(3, 4)
     flat[1:], broken[2, 0] = 0.25, torch.nan
     refused = {
@@ -301,7 +294,7 @@ def test_what_cannot_be_scored_is_refused_before_the_game_is_asked(call: Callabl
 def test_fewer_than_one_mask_is_refused(masks: int) -> None:
     for curves in (F.sampled_curves, F.removal_curves):
         with pytest.raises(UserError, match=f"masks={masks}; .* at least 1"):
-            curves(TableGame(1, 4).value, randn(1, 4), masks, seeded())
+            curves(table_game(1, 4).value, randn(1, 4), masks, seeded())
 
 
 def test_a_game_without_targets_is_refused() -> None:
@@ -331,7 +324,7 @@ def test_rows_are_told_apart_whatever_their_length() -> None:
 
 @pytest.mark.gpu
 def test_on_a_gpu_draws_are_made_there() -> None:
-    game, phi, asked = TableGame(2, 9), randn(2, 9), set()
+    game, phi, asked = table_game(2, 9), randn(2, 9), set()
 
     def value(coalitions: Tensor) -> Tensor:
         asked.add(coalitions.device.type)

@@ -9,7 +9,7 @@ from sklearn.metrics import f1_score
 from torch import Tensor
 from torchmetrics.regression import KendallRankCorrCoef
 
-from tests.metrics.test_removal import TableGame
+from tests.metrics.test_removal import table_game
 from xai.core.errors import UserError
 from xai.metrics import functional as F
 from xai.metrics import torchmetric
@@ -148,7 +148,7 @@ def test_kendall_is_torchmetrics_own_tau_b():
 
 def test_one_metric_of_all_its_columns_shares_their_passes_and_keeps_the_mean_curves():
     sizes = (3, 1, 2)
-    games = [TableGame(images, 4, seed) for seed, images in enumerate(sizes)]
+    games = [table_game(images, 4, seed) for seed, images in enumerate(sizes)]
     maps = [torch.randn(images, 2, 2, generator=torch.Generator().manual_seed(images)) for images in sizes]
     curves = [
         F.removal_curves(game.value, phi.flatten(1), 3, torch.Generator().manual_seed(9))

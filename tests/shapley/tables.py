@@ -34,7 +34,7 @@ def smooth_table(players: int, seed: int = 0, games: int = 3) -> Tensor:
 
 @dataclass
 class TableGame:
-    """A game that looks its values up, and remembers what it was asked."""
+    """A game that looks its values up, and remembers what it was asked: coalitions [S, M], or its own for each game."""
 
     table: Tensor
     asked: list[Tensor] = field(default_factory=list)
@@ -45,7 +45,7 @@ class TableGame:
 
     def value(self, coalitions: Tensor) -> Tensor:
         self.asked.append(coalitions)
-        return self.table[:, codes(coalitions)]
+        return self.table[:, codes(coalitions)] if coalitions.ndim == 2 else self.table.gather(1, codes(coalitions))
 
 
 def shapley_by_permutations(table: Tensor) -> Tensor:
