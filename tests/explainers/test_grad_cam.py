@@ -166,14 +166,8 @@ def component(patches: np.ndarray) -> np.ndarray:
 
 
 def component_by_hand(projection: np.ndarray) -> Tensor:
-    """Positive part, stretched, up-scaled to 16 x 16 px, stretched, averaged within 4 x 4 patches."""
-
-    def stretched(values: Tensor) -> Tensor:
-        return (values - values.min()) / (values.max() - values.min())
-
-    cells = torch.from_numpy(projection).reshape(1, 1, 4, 4).relu()
-    pixels = F.interpolate(stretched(cells), (16, 16), mode="bilinear", align_corners=False)
-    return stretched(pixels).reshape(4, 4, 4, 4).mean((1, 3)).float()
+    """The map [h, w] of one image."""
+    return by_hand(torch.from_numpy(projection).reshape(1, 4, 4))[0].float()
 
 
 def test_it_is_the_first_principal_component_with_the_largest_deviation_positive() -> None:
