@@ -134,17 +134,6 @@ def test_maps_of_pixels_are_smoothed_by_a_gaussian(name: str, sigma: float, fami
 
 
 @BOTH
-def test_pixels_within_patches_give_the_map_of_patches(name: str) -> None:
-    case = CASES["oblong"]()
-    pixels, patches = (
-        explainer(name, case.model, resolution=resolution).attribute(case.images, TARGETS)
-        for resolution in ("pixel", "patch")
-    )
-    within = by_patch(pixels, case.model.grid)
-    torch.testing.assert_close(within.mean((3, 4)) if name == "saliency" else within.sum((3, 4)), patches)
-
-
-@BOTH
 def test_smoothing_is_not_in_half_precision(name: str) -> None:
     case = CASES["registers"]()
     model, images = case.model.float(), case.images.float()

@@ -9,7 +9,7 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
 
-from tests.explainers.networks import CASES, TARGETS, Answers, patches
+from tests.explainers.networks import CASES, TARGETS, Answers, check_maps, check_patches
 from tests.explainers.settings import explainer
 from tests.models.tiny_vit import MEAN, STD, SmallCnn, normalised, small_cnn
 from tests.toolbox import refusal, seeded
@@ -38,13 +38,7 @@ def test_guided_backpropagation_is_captums(output: str) -> None:
     expected = expected.abs().amax(1)
     plain = explainer("saliency", case.model, output=output, resolution="pixel").attribute(case.images, TARGETS)
     assert not torch.allclose(expected, plain)
-    pixels, maps = (
-        explainer("guided_backprop", case.model, output=output, resolution=resolution).attribute(case.images, TARGETS)
-        for resolution in ("pixel", "patch")
-    )
-    torch.testing.assert_close(pixels, expected, rtol=1e-8, atol=1e-10)
-    within = [[float(patch.mean()) for patch in image] for image in patches(case, expected)]
-    torch.testing.assert_close(maps.flatten(1), torch.tensor(within, dtype=torch.float64))
+    check_maps(case, "guided_backprop", expected, "mean", output=output)
 
 
 @pytest.mark.parametrize(
@@ -95,8 +89,7 @@ def test_full_grad_is_the_librarys_image_by_image() -> None:
         for resolution in ("pixel", "patch")
     )
     torch.testing.assert_close(pixels, expected, rtol=1e-5, atol=1e-5)
-    within = [[float(patch.mean()) for patch in image] for image in patches(case, expected)]
-    torch.testing.assert_close(maps.flatten(1), torch.tensor(within), rtol=1e-5, atol=1e-5)
+    check_patches(case, maps.double(), expected, "mean", 1e-5, 1e-5)
 
 
 class Fused(nn.Module):
