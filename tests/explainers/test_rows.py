@@ -91,11 +91,6 @@ def test_errors_name_what_was_typed(name: str, overrides: dict[str, object], mes
     assert str(caught.value) == message
 
 
-def test_an_interpolation_of_what_is_not_there_is_refused() -> None:
-    with pytest.raises(UserError, match=r"^explainers\.rise: Interpolation key"):
-        load_row("rise", {"rise": {"masks": "${transfer.masks}"}})
-
-
 def test_what_a_file_leaves_open_has_to_be_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "explainer").mkdir()
     (tmp_path / "explainer" / "asks.yaml").write_text("name: position_prior\nof: ???\n")

@@ -1,12 +1,11 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from scipy import ndimage
 from torchvision.transforms.v2.functional import gaussian_blur
 
 from tests.toolbox import randn, seeded
 from xai.core.errors import UserError
-from xai.ranking.areas import enlarge, perturb, smooth
+from xai.ranking.areas import enlarge, perturb
 from xai.ranking.objective import check_grid
 
 
@@ -20,26 +19,6 @@ def test_masks_are_enlarged_to_blocks_and_their_edges_blurred(grid: int, height:
     blocks = F.interpolate(masks, (height, width), mode="nearest")
     assert torch.equal(enlarge(masks, height, width, 0.0), blocks)
     torch.testing.assert_close(enlarge(masks, height, width, 1.0), gaussian_blur(blocks, [7, 7], [1.0, 1.0]))
-
-
-def test_autocast_rounds_no_mask() -> None:
-    masks = randn(2, 3, 5, 5).float()
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = enlarge(masks, 23, 17, 1.0)
-    assert torch.equal(found, enlarge(masks, 23, 17, 1.0))
-
-
-def test_maps_are_smoothed_as_by_scipy() -> None:
-    maps = randn(2, 19, 31)
-    expected = ndimage.gaussian_filter(maps.numpy(), 2.0, mode="mirror", radius=6, axes=(1, 2))
-    torch.testing.assert_close(smooth(maps, 2.0), torch.from_numpy(expected))
-    assert torch.equal(smooth(maps, 0.0), maps)
-
-
-def test_a_wide_blur_of_a_small_image_is_cut_to_what_can_be_reflected() -> None:
-    assert smooth(randn(1, 3, 5), 9.0).isfinite().all()
-    constant = torch.full((1, 1, 2, 2), 0.7, dtype=torch.float64)
-    torch.testing.assert_close(enlarge(constant, 4, 3, 9.0), torch.full((1, 1, 4, 3), 0.7, dtype=torch.float64))
 
 
 @pytest.mark.parametrize("grid", [2, 9])

@@ -22,16 +22,6 @@ def test_sizes_follow_the_shapley_kernel(players: int) -> None:
     np.testing.assert_allclose(shapley_kernel_sizes(players).numpy(), expected, rtol=1e-12)
 
 
-@pytest.mark.parametrize("players", [2, 3, 9])
-def test_rows_come_in_complements_and_are_never_empty_or_full(players: int) -> None:
-    drawn = paired(players, 500, torch.Generator().manual_seed(0)).coalitions
-    assert drawn.shape == (500, players)
-    assert drawn.dtype == torch.bool
-    assert torch.equal(drawn[0::2], ~drawn[1::2])
-    assert drawn.any(1).all()
-    assert not drawn.all(1).any()
-
-
 @pytest.mark.parametrize("name", ["paired", "shapley_kernel"])
 def test_drawn_coalitions_have_the_kernels_distribution(name: str) -> None:
     """Chi-square over all coalitions of six players: the sizes, and within a size every subset alike."""

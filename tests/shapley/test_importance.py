@@ -9,7 +9,6 @@ from tests.shapley.tables import all_rows, codes, random_table, shapley_by_permu
 from tests.toolbox import seeded
 from xai.methods.vit_shapley import efficient, fast_shap_loss
 from xai.sampling import SMALLEST_WEIGHT, importance_weights
-from xai.shapley.exact import exact_shapley
 from xai.shapley.importance import draw_chances, informed_chances, kernel_chances, kernel_weights
 from xai.shapley.masks import informed_coalitions, uniform_sizes
 
@@ -88,14 +87,7 @@ def test_weighed_informed_masks_have_the_shapley_values_as_their_fixed_point_and
     drawn = informed * informed_chances(phi, keep).exp() + (1 - informed) * kernel_chances(keep).exp()
     weighed = fitted(table, drawn * kernel_weights(phi, keep, informed), rows)
     torch.testing.assert_close(weighed, exact, rtol=0, atol=1e-6)
-    torch.testing.assert_close(weighed, exact_shapley_of(table), rtol=0, atol=1e-6)
     assert (fitted(table, drawn, rows) - exact).abs().max() > 0.02
-
-
-def exact_shapley_of(table: Tensor) -> Tensor:
-    from tests.shapley.tables import TableGame
-
-    return exact_shapley(TableGame(table))
 
 
 def test_the_sampler_draws_with_these_chances() -> None:

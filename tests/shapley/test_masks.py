@@ -8,22 +8,7 @@ from torch import Tensor
 from tests.orders import coalition_probabilities, min_max
 from tests.shapley.tables import codes
 from tests.toolbox import seeded
-from xai.shapley.masks import informed_coalitions, kernel_sizes, paired_masks, random_masks, uniform_sizes
-
-
-def kernel_of(players: int) -> list[float]:
-    """The Shapley kernel's share of each size 1 ... M - 1: 1 / (s (M - s)), to a sum of one."""
-    weights = [1 / (size * (players - size)) for size in range(1, players)]
-    return [weight / sum(weights) for weight in weights]
-
-
-@pytest.mark.parametrize("players", [3, 4, 9])
-def test_sizes_are_those_of_the_shapley_kernel(players: int) -> None:
-    draws = 20_000
-    counts = kernel_sizes(players, draws, seeded()).bincount(minlength=players + 1)
-    assert counts[[0, players]].tolist() == [0, 0]
-    expected = [draws * share for share in kernel_of(players)]
-    assert scipy.stats.chisquare(counts[1:players], expected).pvalue > 0.001
+from xai.shapley.masks import informed_coalitions, paired_masks, random_masks, uniform_sizes
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])
@@ -53,12 +38,6 @@ def test_pairs_are_coalitions_and_their_complements_side_by_side() -> None:
     assert tuple(keep.shape) == (3, 32, 9)
     assert torch.equal(keep[:, 1::2], ~keep[:, ::2])
     assert torch.equal(keep.sum(2), keep.sum(2)[:1].expand(3, -1))
-
-
-def test_sizes_of_pairs_are_those_of_the_shapley_kernel() -> None:
-    keep = paired_masks(1, 5, 10_000, seeded())[0]
-    counts = keep[::2].sum(1).bincount(minlength=6)[1:5]
-    assert scipy.stats.chisquare(counts, [10_000 * share for share in kernel_of(5)]).pvalue > 0.001
 
 
 def of_many_steps() -> Tensor:

@@ -240,12 +240,6 @@ def test_few_pairs_are_made_up_for_by_their_leverage() -> None:
     assert 0.85 < float(ratio.mean()) < 1.05
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
-def test_every_coalition_leaves_no_error(solver: str) -> None:
-    regression = fit(random_table(6), all_coalitions(6), solver)
-    assert torch.equal(regression.standard_error(), torch.zeros(3, 6, dtype=torch.float64))
-
-
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_no_more_units_than_unknowns_leave_nothing_to_estimate_from(name: str) -> None:
     units = 9
