@@ -33,6 +33,7 @@ READ: dict[str, tuple[int, list[int]]] = {
     "registers": (5, [0]),
     "distilled": (2, [0, 1]),
     "average_fc_norm": (1, list(range(1, 17))),
+    "average_with_prefix": (3, list(range(19))),
     "oblong": (1, [0]),
 }
 

@@ -11,35 +11,10 @@ from scipy.sparse.csgraph import maximum_flow
 from torch import Tensor
 
 from tests.explainers.networks import TARGETS
-from tests.explainers.own_passes import own
+from tests.explainers.own_passes import READ, own
 from tests.explainers.settings import explainer
-from tests.models import tiny_clip
-from tests.models.test_attention import hooked, needed
-from tests.models.tiny_vit import FAMILIES, maskable, network, pictures
 from tests.toolbox import randn
 from xai.explainers.posthoc.attention import cut_bound, rollout, widest_path
-from xai.models.maskable import MaskableClassifier
-
-# Tokens before the patches, and those that the logits are read from.
-READ: dict[str, tuple[int, range]] = {
-    "clip": (1, range(1)),
-    "class_token": (1, range(1)),
-    "registers": (5, range(1)),
-    "distilled": (2, range(2)),
-    "average": (1, range(1, 17)),
-    "average_with_prefix": (3, range(19)),
-    "oblong": (1, range(1)),
-}
-
-
-def given(name: str) -> tuple[MaskableClassifier, Tensor, list[np.ndarray]]:
-    """A classifier, images, and the libraries' own attention of each layer, [B, heads, L, L]."""
-    if name == "clip":
-        model, images = tiny_clip.classifier(), tiny_clip.pictures(4)
-        return model, images, [layer.numpy() for layer in needed(model, images)]
-    built = network(**FAMILIES[name]).requires_grad_(False)
-    images = pictures(built, 4)
-    return maskable(built), images, [layer.numpy() for layer in hooked(built, images)]
 
 
 def last_by_hand(layers: list[np.ndarray], image: int) -> np.ndarray:
@@ -65,20 +40,20 @@ def rollout_by_hand(layers: list[np.ndarray], image: int) -> np.ndarray:
 def test_a_map_is_what_the_tokens_read_have_of_the_patches(
     family: str, name: str, by_hand: Callable[[list[np.ndarray], int], np.ndarray]
 ) -> None:
-    model, images, layers = given(family)
-    maps = explainer(name, model).attribute(images, TARGETS)
-    prefix, read = READ[family]
-    assert maps.shape == (4, *model.grid)
+    case = own(family)
+    layers = [attention.detach().numpy() for attention in case.attention]
+    maps = explainer(name, case.model).attribute(case.images, TARGETS)
+    assert maps.shape == (4, *case.model.grid)
     for image in range(4):
         weights = by_hand(layers, image)
-        expected = sum(weights[row, prefix:] for row in read) / len(read)
+        expected = sum(weights[row, case.prefix :] for row in case.read) / len(case.read)
         np.testing.assert_allclose(maps[image].flatten().numpy(), expected, rtol=1e-9, atol=1e-12)
 
 
 def test_shares_of_other_tokens_are_left_out() -> None:
-    model, images, _ = given("registers")
+    case = own("registers")
     for name in ("attention_last", "attention_rollout"):
-        shares = explainer(name, model).attribute(images, TARGETS).sum((1, 2))
+        shares = explainer(name, case.model).attribute(case.images, TARGETS).sum((1, 2))
         assert ((shares > 0) & (shares < 0.999)).all()
 
 
@@ -102,10 +77,10 @@ def test_a_rollout_of_no_layer_is_refused() -> None:
 
 @pytest.mark.parametrize("name", ["attention_last", "attention_rollout"])
 def test_brain_floats_come_close(name: str) -> None:
-    model, images, _ = given("registers")
-    exact = explainer(name, model).attribute(images, TARGETS)
+    case = own("registers")
+    exact = explainer(name, case.model).attribute(case.images, TARGETS)
     with torch.autocast("cpu", torch.bfloat16):
-        mixed = explainer(name, model.float()).attribute(images.float(), TARGETS)
+        mixed = explainer(name, case.model.float()).attribute(case.images.float(), TARGETS)
     assert mixed.dtype == torch.float32
     assert 0 < (mixed - exact).abs().mean() < 0.05 * exact.mean()
 
