@@ -360,8 +360,7 @@ def test_localisation_is_of_patches_or_of_the_enlarged_map(enlarge: bool) -> Non
 
 def test_grid_pointing_is_the_share_in_the_cell() -> None:
     block = everything(maps=drawn(IMAGES, SIDE, SIDE))
-    positive, cells = registry.given(block.maps).double().clamp(min=0), registry.given(block.cells)
-    expected = (positive * cells).sum((1, 2)) / positive.sum((1, 2))
+    expected = F.relevance_mass_accuracy(registry.given(block.maps), registry.given(block.cells))
     torch.testing.assert_close(values("grid_pointing", block)["grid_pointing"], expected)
 
 
