@@ -16,7 +16,7 @@ from tests.methods.tiny_salvage import (
     explainer,
     train,
 )
-from tests.shapley.tables import TableGame, all_rows, random_table, shapley_by_permutations
+from tests.shapley.tables import TableGame, all_rows
 from tests.toolbox import randn
 from xai.core.errors import UserError
 from xai.explainers.learned.networks import VitShapleyExplainer
@@ -63,29 +63,6 @@ def test_autocast_does_not_touch_the_loss() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         found = fast_shap_loss(values, keep, answers, null)
     assert torch.equal(found, expected)
-
-
-def test_what_minimises_the_objective_are_the_exact_shapley_values() -> None:
-    table = random_table(PLAYERS, classes=3, games=2)
-    rows = all_rows(PLAYERS)[1:-1]
-    # As many of each coalition as the Shapley kernel gives it: 1 / (C(4, s) s (4 - s)), times 24.
-    counts = torch.tensor([0, 2, 1, 2])[rows.sum(1)]
-    keep = rows.repeat_interleave(counts, dim=0).expand(2, -1, -1)
-    answers = TableGame(table).value(keep[0])
-    grand, null = table[:, -1], table[:, 0]
-    values = torch.zeros(2, PLAYERS, 3, dtype=torch.float64, requires_grad=True)
-    optimiser = torch.optim.LBFGS([values], max_iter=200, tolerance_grad=1e-13, line_search_fn="strong_wolfe")
-
-    def closure() -> Tensor:
-        optimiser.zero_grad()
-        loss = fast_shap_loss(efficient(values, grand, null), keep, answers, null)
-        loss.backward()  # type: ignore[no-untyped-call]
-        return loss
-
-    optimiser.step(closure)  # type: ignore[no-untyped-call]
-    found = efficient(values.detach(), grand, null)
-    torch.testing.assert_close(found, shapley_by_permutations(table), rtol=0, atol=1e-6)
-    torch.testing.assert_close(found, exact_shapley(TableGame(table)), rtol=0, atol=1e-6)
 
 
 def test_predictions_come_with_those_of_the_whole_and_of_nothing() -> None:

@@ -103,14 +103,6 @@ def test_insertion_of_a_map_is_deletion_of_its_negative(toy: Toy) -> None:
     torch.testing.assert_close(opposite.insertion, judged.deletion)
 
 
-@pytest.mark.parametrize("chunk", [1, 3, 7])
-def test_chunks_change_nothing(toy: Toy, chunk: int) -> None:
-    judged, gradient = ours(toy, params(chunk=chunk), drawn(5, "blur"))
-    expected, expected_gradient = ours(toy, params(), drawn(5, "blur"))
-    torch.testing.assert_close(judged, expected)
-    torch.testing.assert_close(gradient, expected_gradient)
-
-
 def test_images_do_not_influence_each_other(toy: Toy) -> None:
     random, asked = drawn(5, "blur"), question(toy, HEIGHT, WIDTH)
     together, _ = ours(toy, params(), random)
