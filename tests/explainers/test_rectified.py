@@ -48,6 +48,7 @@ def test_guided_backpropagation_is_captums(output: str) -> None:
         (torch.relu, lambda x: x > 0),
         (lambda x: F.relu(x, inplace=True), lambda x: x > 0),
         (lambda x: x.relu_(), lambda x: x > 0),
+        (lambda x: (x.relu_(), x)[1], lambda x: x > 0),
         (nn.ReLU6(), lambda x: (x > 0) & (x < 6)),
         (nn.ReLU6(inplace=True), lambda x: (x > 0) & (x < 6)),
         (lambda x: F.hardtanh(x, -1, 1), None),

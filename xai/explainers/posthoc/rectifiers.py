@@ -65,9 +65,12 @@ class Guided(TorchFunctionMode):
     ) -> Any:
         """Call a function, and if it is a rectifier stop what is negative of its gradient."""
         named = kwargs or {}
-        if _rectifies(function, args, named):
-            return function(_positive_gradient(args[0]), *args[1:], **named)
-        return function(*args, **named)
+        if not _rectifies(function, args, named):
+            return function(*args, **named)
+        copy = _positive_gradient(args[0])
+        found = function(copy, *args[1:], **named)
+        # In place it is the network's own tensor that changes, whether what is returned is taken or not.
+        return args[0].copy_(found) if found is copy else found
 
 
 def _rectifies(function: Any, args: tuple[Any, ...], named: dict[str, Any]) -> bool:
