@@ -109,6 +109,7 @@ def test_kernel_shap_starts_at_the_maps_of_a_row_in_patches(start: str) -> None:
     expected = kernel_shap_with_proxy(game, 12, seeded(), guess.flatten(1)).reshape(4, 3, 3)
     torch.testing.assert_close(explained(made), expected)
     assert made.passes == 3 + 14
+    assert prepared("kernel_shap_proxy", context(of), of=start, coalitions=600).passes == 3 + 2**9
 
 
 def test_kernel_shap_explains_an_image_alone_as_in_company() -> None:

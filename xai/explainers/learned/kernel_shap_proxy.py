@@ -81,7 +81,7 @@ def kernel_shap_proxy(context: Context, params: KernelShapProxyParams) -> Prepar
         params.of,
         "kernel_shap_proxy",
         lambda of: KernelShapProxy(of, context.network(params.classifier_removal), params, pick),
-        lambda passes: passes + params.coalitions + 2,
+        lambda passes: passes + min(params.coalitions + 2, 2 ** context.blank().players),
         {**asdict(params), "pick": pick},
         pick=None,
         pool=None,
