@@ -47,6 +47,7 @@ FAULTS: list[tuple[str, dict[str, Any], str]] = [
         ("integrated_gradients", {"baseline": level}, f"baseline={level} {BASELINE}")
         for level in ("white", "1.5", -0.1, "nan")
     ),
+    ("vit_cx", {"reference": "white"}, f"reference=white {BASELINE}"),
     *(
         ("kernel_shap", {name: 7}, f"{name}=7 must be even: the coalitions of sampler=leverage come in pairs")
         for name in ("coalitions", "evaluation_coalitions")

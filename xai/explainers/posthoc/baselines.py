@@ -28,14 +28,14 @@ class BaselineParams(GradientParams):
         settle_baseline(self)
 
 
-def settle_baseline(params: Any) -> None:
-    """Refuse a `baseline` that there is not, and write a grey level in one way: what is made is found again by it."""
+def settle_baseline(params: Any, field: str = "baseline") -> None:
+    """Refuse a baseline that there is not, and write a grey level in one way: what is made is found again by it."""
     try:
-        reference = Removal("pixels", params.baseline).reference
+        reference = Removal("pixels", getattr(params, field)).reference
     except UserError:
         named = ", ".join(REFERENCES)
-        raise FieldError("baseline", f"is unknown: use {named}, or a grey level between 0 and 1") from None
-    object.__setattr__(params, "baseline", reference)
+        raise FieldError(field, f"is unknown: use {named}, or a grey level between 0 and 1") from None
+    object.__setattr__(params, field, reference)
 
 
 class Baseline:

@@ -11,6 +11,7 @@ from torch import Tensor
 from xai.core.settings import Count, NonNegative, settings
 from xai.explainers.block import source
 from xai.explainers.params import MapParams, OutputParams
+from xai.explainers.posthoc.baselines import settle_baseline
 from xai.explainers.posthoc.cam_targets import cam_target
 from xai.explainers.posthoc.gradients import by_patch, images_at_once, in_parts
 from xai.explainers.posthoc.traced import OfTransformer
@@ -38,7 +39,7 @@ class VitCxParams(MapParams, OutputParams):
 
     def __post_init__(self) -> None:
         """Refuse what no image can be hidden behind."""
-        object.__setattr__(self, "reference", self.hiding.reference)
+        settle_baseline(self, "reference")
 
     @property
     def hiding(self) -> Removal:
