@@ -89,7 +89,7 @@ def test_ties_enter_in_every_order_alike() -> None:
 )
 def test_r_lif_and_r_mif_have_the_expectation_of_algorithm_2(phi: list[float]) -> None:
     table, images, masks = table_game(1, 5).table[0], 50, 200
-    curves = F.sampled_curves(alike(table), torch.tensor([phi]).expand(images, -1), masks, seeded())
+    curves = F.removal_curves(alike(table), torch.tensor([phi]).expand(images, -1), masks, seeded())[2:]
     for metric, curve in zip(("R-LIF", "R-MIF"), curves, strict=True):
         mean, variance = algorithm_2(table, phi, metric)
         error = (variance.clamp(min=0) / (images * masks)).sqrt()
@@ -103,7 +103,7 @@ def test_every_size_is_drawn_on_its_own() -> None:
     # Values that grow with one patch: one order cut at every size would be right or wrong at many sizes at once.
     phi, masks, images = [0.5, 0.6, 0.4, 0.0, 1.0, 0.55], 4, 3000
     table = all_rows(6)[:, 0].double()
-    curves = F.sampled_curves(alike(table), torch.tensor([phi]).expand(images, -1), masks, seeded())
+    curves = F.removal_curves(alike(table), torch.tensor([phi]).expand(images, -1), masks, seeded())[2:]
     for metric, curve in zip(("R-LIF", "R-MIF"), curves, strict=True):
         _, variance = algorithm_2(table, phi, metric)
         expected = variance.clamp(min=0).sum() / 6**2 / masks
@@ -113,19 +113,17 @@ def test_every_size_is_drawn_on_its_own() -> None:
 def test_curves_are_means_over_the_masks_that_were_drawn() -> None:
     # With a mask for each size and curve, what was asked is all there is to average.
     game, phi = table_game(1, 6), randn(1, 6)
-    r_lif, r_mif = F.sampled_curves(game.value, phi, 1, seeded())
+    curves = F.removal_curves(game.value, phi, 1, seeded())
     asked = torch.cat(game.asked, 1)[0]
     for size in range(1, 7):
         values = {game.table[0, code].item() for code in codes(asked[asked.sum(1) == size]).tolist()}
-        assert {r_lif[0, size - 1].item(), r_mif[0, size - 1].item()} == values
+        assert {curve[0, size - 1].item() for curve in curves} == values
 
 
-def test_all_four_curves_are_those_of_the_two_functions() -> None:
+def test_of_the_four_curves_two_are_those_of_the_order_and_all_end_with_the_whole() -> None:
     game, phi = table_game(3, 7), randn(3, 7)
     curves = F.removal_curves(game.value, phi, 5, seeded())
-    generator = seeded()
-    apart = [*F.ranked_curves(game.value, phi, generator), *F.sampled_curves(game.value, phi, 5, generator)]
-    for curve, expected in zip(curves, apart, strict=True):
+    for curve, expected in zip(curves, F.ranked_curves(game.value, phi, seeded()), strict=False):
         torch.testing.assert_close(curve, expected, rtol=1e-12, atol=0)
     full = game.table[:, -1:].expand(-1, 4)
     torch.testing.assert_close(torch.stack([curve[:, -1] for curve in curves], 1), full, rtol=1e-12, atol=0)
@@ -193,7 +191,7 @@ def test_the_most_that_curves_can_cost_is_every_coalition_once() -> None:
     assert F.passes(196, 0) == 2 * 195 + 1
     assert F.passes(196, 128) == 193 * 258 + 2 * 196 + 1
     game = table_game(2, 4)
-    F.sampled_curves(game.value, torch.zeros(2, 4), 500, seeded(), "random")
+    F.removal_curves(game.value, torch.zeros(2, 4), 500, seeded(), "random")
     assert [sorted(asked) for asked in asked_of(game)] == [list(range(1, 16))] * 2
 
 
@@ -266,7 +264,6 @@ def test_a_constant_map_is_scored_as_a_random_order_where_that_is_asked_for() ->
 
 CALLS = {
     "ranked": lambda game, phi, *rest: F.ranked_curves(game.value, phi, seeded(), *rest),
-    "sampled": lambda game, phi, *rest: F.sampled_curves(game.value, phi, 2, seeded(), *rest),
     "all": lambda game, phi, *rest: F.removal_curves(game.value, phi, 2, seeded(), *rest),
 }
 
@@ -292,9 +289,8 @@ def test_what_cannot_be_scored_is_refused_before_the_game_is_asked(call: Callabl
 
 @pytest.mark.parametrize("masks", [0, -1])
 def test_fewer_than_one_mask_is_refused(masks: int) -> None:
-    for curves in (F.sampled_curves, F.removal_curves):
-        with pytest.raises(UserError, match=f"masks={masks}; .* at least 1"):
-            curves(table_game(1, 4).value, randn(1, 4), masks, seeded())
+    with pytest.raises(UserError, match=f"masks={masks}; .* at least 1"):
+        F.removal_curves(table_game(1, 4).value, randn(1, 4), masks, seeded())
 
 
 def test_a_game_without_targets_is_refused() -> None:

@@ -43,7 +43,6 @@ from xai.metrics.functional.removal import (
     passes,
     ranked_curves,
     removal_curves,
-    sampled_curves,
     scores,
 )
 from xai.metrics.functional.robustness import relative_change, spearman, structural_similarity

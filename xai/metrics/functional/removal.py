@@ -65,38 +65,28 @@ def ranked_curves(
     return lif, mif
 
 
-def sampled_curves(
-    value: Value, attributions: Tensor, masks: int, generator: torch.Generator, constant: str = "refuse"
-) -> tuple[Tensor, Tensor]:
-    """R-LIF and R-MIF curves (Algorithm 2): the patches present are drawn, with the attributions as weights.
-
-    Line 14 draws i patches one after the other, without replacement. Going on until no patch is left changes nothing
-    about the first i, so an order of all patches, cut off after i of them, has exactly that distribution for every i;
-    `xai.sampling.weighted_ranks` draws such orders for all images and masks at once. Each size gets orders of its own,
-    as in lines 11 to 17: cutting one order at every size would have the same expectation, but neighbouring sizes would
-    then err in the same direction, and the mean over sizes would be less exact for the same number of passes.
-
-    Arguments and errors are those of `ranked_curves`; `masks` is n_masks, 128 in the paper: the coalitions drawn for
-    each size and each curve. Returns R-LIF and R-MIF, each float64 [B, M]: means over the masks.
-    """
-    phi = _usable(attributions, constant, generator)
-    weights = _weights(phi, masks)
-    return _means(_curves(value, phi.shape[1], lambda: weighted_ranks(weights, generator)))
-
-
 def removal_curves(
     value: Value, attributions: Tensor, masks: int, generator: torch.Generator, constant: str = "refuse"
 ) -> RemovalCurves:
     """All four curves. Coalitions that several of them ask for are answered once, the full image above all.
 
-    Arguments and errors are those of `sampled_curves`; the curves are what `ranked_curves` and then `sampled_curves`
-    give with the same generator.
+    LIF and MIF are those of `ranked_curves` with the same generator. For R-LIF and R-MIF (Algorithm 2) the patches
+    present are drawn, with the attributions as weights. Line 14 draws i patches one after the other, without
+    replacement. Going on until no patch is left changes nothing about the first i, so an order of all patches, cut off
+    after i of them, has exactly that distribution for every i; `xai.sampling.weighted_ranks` draws such orders for all
+    images and masks at once. Each size gets orders of its own, as in lines 11 to 17: cutting one order at every size
+    would have the same expectation, but neighbouring sizes would then err in the same direction, and the mean over
+    sizes would be less exact for the same number of passes.
+
+    Arguments and errors are those of `ranked_curves`; `masks` is n_masks, 128 in the paper: the coalitions drawn for
+    each size and each curve, over which R-LIF and R-MIF are means.
     """
     phi = _usable(attributions, constant, generator)
     weights = _weights(phi, masks)
     ranks = _ranks(phi, generator)
     curves = _curves(value, phi.shape[1], lambda: torch.cat([ranks, weighted_ranks(weights, generator)], dim=1))
-    return RemovalCurves(curves[:, 0], curves[:, 1], *_means(curves[:, 2:]))
+    r_lif, r_mif = curves[:, 2:].unflatten(1, (2, -1)).mean(2).unbind(1)
+    return RemovalCurves(curves[:, 0], curves[:, 1], r_lif, r_mif)
 
 
 def scores(curves: RemovalCurves) -> dict[str, Tensor]:
@@ -157,11 +147,6 @@ def _weights(phi: Tensor, masks: int) -> Tensor:
         raise UserError(f"masks={masks}; R-LIF and R-MIF draw at least 1 mask of each size")
     important = importance_weights(phi)
     return torch.stack([important, 1 - important], dim=1).repeat_interleave(masks, dim=1)
-
-
-def _means(curves: Tensor) -> tuple[Tensor, Tensor]:
-    r_lif, r_mif = curves.unflatten(1, (2, -1)).mean(2).unbind(1)
-    return r_lif, r_mif
 
 
 def _curves(value: Value, players: int, draw: Callable[[], Tensor]) -> Tensor:
