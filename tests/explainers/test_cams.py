@@ -1,4 +1,4 @@
-"""Class activation maps without a file of their own: the library's image by image, or the paper's formula."""
+"""Class activation maps, against the library's image by image, or the paper's formula."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -21,6 +21,7 @@ from xai.models.clip import SelfExplainingClip
 from xai.models.maskable import MaskableClassifier, PaintedClassifier
 
 GRADIENTS = {
+    "grad_cam": pytorch_grad_cam.GradCAM,
     "grad_cam_plusplus": pytorch_grad_cam.GradCAMPlusPlus,
     "layer_cam": pytorch_grad_cam.LayerCAM,
     "hires_cam": pytorch_grad_cam.HiResCAM,
