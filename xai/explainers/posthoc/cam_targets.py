@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from xai.core.errors import UserError
+from xai.explainers.posthoc.gradients import Within
 from xai.models.clip import SelfExplainingClip
 from xai.models.maskable import MaskableClassifier, PaintedClassifier, class_logits
 from xai.models.timm_vit import MaskableVit
@@ -48,7 +49,7 @@ def _(classifier: SelfExplainingClip) -> CamTarget:
     last = classifier.visual.transformer.resblocks[-1]
     return CamTarget(
         # To predict with patches removed the tower is taken apart; to explain itself it runs as open_clip wrote it.
-        _Network(classifier, lambda images: classifier.explain(images).logits),
+        Within(classifier, lambda images: classifier.explain(images).logits),
         last.ln_1,
         tokens_to_grid(classifier.grid, prefix=1),
     )
@@ -59,7 +60,7 @@ def _(classifier: MaskableVit) -> CamTarget:
     """The first layer norm of the last block, as for CLIP."""
     network = classifier.network
     return CamTarget(
-        _Network(classifier, lambda images: class_logits(network(classifier.normalisation(images)))),
+        Within(classifier, lambda images: class_logits(network(classifier.normalisation(images)))),
         network.blocks[-1].norm1,
         tokens_to_grid(classifier.grid, prefix=network.num_prefix_tokens),
     )
@@ -70,21 +71,10 @@ def _(classifier: PaintedClassifier) -> CamTarget:
     """The last layer with cells: the network is anybody's, and only a forward pass tells how it ends."""
     network = classifier.network
     return CamTarget(
-        _Network(classifier, lambda images: class_logits(network(classifier.normalisation(images)))),
+        Within(classifier, lambda images: class_logits(network(classifier.normalisation(images)))),
         partial(last_layer_with_cells, network),
         lambda output: output,
     )
-
-
-class _Network(nn.Module):
-    """A classifier with another forward pass."""
-
-    def __init__(self, classifier: MaskableClassifier, logits: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.classifier, self._logits = classifier, logits
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self._logits(images)
 
 
 def tokens_to_grid(grid: tuple[int, int], prefix: int) -> Callable[[Tensor], Tensor]:

@@ -44,6 +44,18 @@ class Frozen(nn.Module):
         return self._logits((images, *more))
 
 
+class Within(nn.Module):
+    """A function that calls a classifier's parts, as a network: they have the parameters that `Frozen` gives it."""
+
+    def __init__(self, classifier: nn.Module, function: Callable[..., Tensor]) -> None:
+        super().__init__()
+        self.classifier, self._function = classifier, function
+
+    def forward(self, *given: Tensor) -> Tensor:
+        """What the function gives."""
+        return self._function(*given)
+
+
 _PIXELS_AT_ONCE = {"cpu": 1 << 19, "cuda": 1 << 21}
 """Pixels differentiated in one pass, 10 and 41 images of 224 x 224 px: a pass keeps much for its way back."""
 

@@ -1,13 +1,12 @@
 """What explainers by attention and its gradients share: one pass that keeps the attention of every layer."""
 
-from collections.abc import Callable
 from typing import TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from xai.explainers.block import OfClassifier
-from xai.explainers.posthoc.gradients import Frozen, in_parts
+from xai.explainers.posthoc.gradients import Frozen, Within, in_parts
 from xai.models.attention import trace, transformer
 from xai.models.maskable import MaskableClassifier
 from xai.models.packed import TransformerClassifier
@@ -49,21 +48,10 @@ class TracedExplainer(OfTransformer[P]):
         """
         # Gradients of attention are small, and half precision has few numbers near zero.
         with torch.inference_mode(False), torch.enable_grad(), torch.autocast(images.device.type, enabled=False):
-            frozen = Frozen(_Within(self.classifier, self.maps), images.device)
+            frozen = Frozen(Within(self.classifier, self.maps), images.device)
             # What was made in inference mode can be part of a graph as a copy only.
             images, targets = images.detach().clone(), targets.clone()
             return in_parts(lambda images, targets, _: frozen(images, targets).detach(), images, targets)
-
-
-class _Within(nn.Module):
-    """A function that is called while the classifier has other parameters."""
-
-    def __init__(self, classifier: nn.Module, function: Callable[[Tensor, Tensor], Tensor]) -> None:
-        super().__init__()
-        self.classifier, self._function = classifier, function
-
-    def forward(self, images: Tensor, targets: Tensor) -> Tensor:
-        return self._function(images, targets)
 
 
 def target_logits(logits: Tensor, targets: Tensor) -> Tensor:
