@@ -5,7 +5,8 @@ import pytest
 
 from tests.report.study_frames import scores
 from xai.core.errors import UserError
-from xai.report.present import check_views, of_main, tables_of, verdicts
+from xai.metrics import registry as metrics
+from xai.report.present import check_views, has_any_of, of_main, tables_of, verdicts
 from xai.study.frame import Frames, frames, join_runs
 
 
@@ -39,6 +40,31 @@ def test_a_table_shows_a_row_at_other_settings_where_it_is_named() -> None:
     assert shown == {"SALVAGE, 25 %": 56.0, "SALVAGE": 66.0, "ViT-Shapley": 68.0}
     whole, _ = tables_of(measured, "salvage_table1", {})
     assert [row.name for section in whole.sections for row in section.rows] == ["salvage", "vit_shapley"]
+
+
+@pytest.mark.parametrize(
+    ("name", "own"),
+    [("compare", "srg"), ("salvage_table1", "srg"), ("ranking", "deletion_auc"), ("vectors_table1", "rma")],
+)
+def test_a_metric_of_a_plug_in_is_a_column_behind_those_of_a_table(
+    monkeypatch: pytest.MonkeyPatch, name: str, own: str
+) -> None:
+    metrics.names()
+    monkeypatch.setattr(metrics, "_ENTRIES", dict(metrics._ENTRIES))
+    column = metrics.Column("toy", "Toy", "For tests.")
+    metrics.metric("toy", columns=[column], needs={"maps"})(lambda block, params: {})
+    nothing = frames([])
+
+    def measured(*columns: str) -> Frames:
+        rows = {row: dict.fromkeys(columns, 0.5) for row in ("rise", "toy_explainer")}
+        return Frames(scores(rows, "post-hoc"), nothing.curves, nothing.costs, nothing.left_out)
+
+    without, both = (tables_of(measured(*columns), name, {})[0] for columns in ([own], [own, "toy"]))
+    assert [each.name for each in both.columns] == [*(each.name for each in without.columns), "toy"]
+    shown = {row.name: row.cells[-1].mean for section in both.sections for row in section.rows if row.name != "chance"}
+    assert shown == pytest.approx({"rise": 0.5, "toy_explainer": 0.5})
+    assert has_any_of(measured("toy"), name)
+    assert not has_any_of(measured("toy"), "ranking_summary")
 
 
 @pytest.mark.parametrize("name", ["scores", "costs", "claims"])

@@ -231,6 +231,11 @@ def families() -> dict[str, str]:
     return {name: each.name for name, (_, each) in _by_column().items()}
 
 
+def added() -> list[str]:
+    """The columns of metrics that did not come with the framework, with default settings."""
+    return [name for name, (_, each) in _by_column().items() if each.compute.__module__.partition(".")[0] != "xai"]
+
+
 def _by_column() -> dict[str, tuple[Column, Metric]]:
     return {column.name: (column, each) for each in map(entry, names()) for column in each.columns_of(each.params())}
 

@@ -92,9 +92,10 @@ class TableParams:
     Args:
         title: Above it.
         about: A sentence on what to look at.
-        columns: Metrics and costs, in their order; empty: all that the frame has.
+        columns: Metrics and costs, in their order; empty: all that the frame has. Columns of a plug-in that were
+            measured stand behind them, as rows that no group names stand below.
         groups: Rows in their order; measured rows that no group names stand below, under "Others".
-        others: Whether they do; else they are left out, as of a short table beside the whole one.
+        others: Whether they do; else both are left out, as of a short table beside the whole one.
         rows: How rows are called and what they are, by name.
         highlighted: Rows to be seen first.
         pool: What is averaged beside the seeds: `data`, `source`. Else there is a table for each.

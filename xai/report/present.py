@@ -21,7 +21,7 @@ from xai.report import sheets
 from xai.report.album import write_album
 from xai.report.figures import Drawn, Source, draw_all, open_figure, save
 from xai.report.gallery import of_study
-from xai.report.layout import Reasons, Table, as_frame, read_table
+from xai.report.layout import Reasons, Table, TableParams, as_frame, read_table
 from xai.report.page import Page, Part, Picture, write_page
 from xai.report.pictures import Gallery
 from xai.report.pictures import sheets as picture_sheets
@@ -286,9 +286,22 @@ def _centred(maps: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {label: values - values.mean((1, 2), keepdim=True) for label, values in maps.items()}
 
 
+def table_params(frames: Frames, name: str) -> TableParams:
+    """What a file of conf/table says; behind its columns those of a plug-in's metrics that were measured.
+
+    Neither a table that leaves out rows which it does not name nor one of ranks has them.
+    """
+    params = read_table(config_file("table", name))
+    if not params.columns or not params.others or params.ranked or frames.scores.empty:
+        return params
+    measured = set(frames.scores["metric"])
+    more = [column for column in metrics.added() if column in measured and column not in params.columns]
+    return replace(params, columns=[*params.columns, *more])
+
+
 def has_any_of(frames: Frames, name: str) -> bool:
     """Whether a table has something to show; one that names no columns shows all there are."""
-    columns = read_table(config_file("table", name)).columns
+    columns = table_params(frames, name).columns
     return not columns or bool(set(columns) & set(frames.scores["metric"]))
 
 
@@ -298,7 +311,7 @@ def tables_of(frames: Frames, name: str, unfit: Mapping[str, str]) -> list[Table
     Raises:
         UserError: There is no such file, or nothing of what it shows was measured.
     """
-    params, columns = read_table(config_file("table", name)), metrics.columns()
+    params, columns = table_params(frames, name), metrics.columns()
     reasons = Reasons(frames.left_out, unfit, metrics.families())
     published = published_table(params, columns)
     named = [row for group in params.groups for row in group.rows]
