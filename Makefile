@@ -101,7 +101,7 @@ salvage-figures: $(STAMP)  ## SALVAGE, Figures 2, 3, 4, 6 and 7
 	$(SWEEP)salvage_figures$(SCALED) $(ARGS)
 
 salvage-pictures: $(STAMP)  ## SALVAGE, Figures 1, 5, 8 and 9: chosen images under all methods, and what its own u(N) has wrong
-	$(BIN)/python run.py experiment=salvage_pictures $(ARGS)
+	$(BIN)/python run.py experiment=salvage_pictures$(SCALED) $(ARGS)
 
 rank-table: $(STAMP)  ## Learn to Rank: deletion and insertion of pixels against rivals and controls
 	$(SWEEP)ranking_table$(SCALED) $(ARGS)

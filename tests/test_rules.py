@@ -97,6 +97,8 @@ def test_make_plans_tables_where_it_is_asked_to() -> None:
     assert len(set(re.findall(r"\w+_paper", all_of_them))) == 12
     (one,) = said("rank-table", "SCALE=paper", "ARGS=task=plan")
     assert one == ".venv/bin/python run.py sweep=ranking_table_paper task=plan"
+    (pictures,) = said("salvage-pictures", "SCALE=paper")
+    assert pictures.split() == [".venv/bin/python", "run.py", "experiment=salvage_pictures_paper"]
     (whole,) = said("tables", "LAUNCHER=")
     assert "run.py -m sweep=vectors_table1,vectors_table2,vectors_figure2," in whole
     # Without a GPU a job a core, unless another launcher is typed, or what runs is of the papers' size.
