@@ -15,6 +15,7 @@ from tests.toolbox import refusal
 from xai.api.model import _drops_tokens
 from xai.core.errors import UserError
 from xai.models.maskable import Removal
+from xai.models.timm_vit import MaskableVit
 
 
 def wrapped(network: nn.Module, **settings: Any) -> Any:
@@ -146,6 +147,16 @@ def test_the_fast_pass_of_a_transformer_is_taken_only_where_it_is_the_networks_o
     keep = torch.rand(2, model.network().players) < 0.5
     grey = model.network(Removal("pixels", "mean"))
     assert not torch.allclose(grey(images(), keep), grey(images()))
+
+
+def test_a_transformer_that_is_more_than_its_blocks_and_its_head_is_painted_over_and_it_is_said() -> None:
+    network = vit()
+    network.register_forward_hook(lambda module, inputs, output: 2 * output)
+    with pytest.warns(UserWarning, match="fast pass of VisionTransformer is not taken .* its blocks and its head give"):
+        model = xai.wrap(network, image_size=SIZE, grid=(4, 4))
+    assert not isinstance(model.network(), MaskableVit)
+    pixels = normalised(images(), model.mean, model.std)
+    torch.testing.assert_close(model.predict(images()), network(pixels).softmax(1))
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """A classifier that can be explained, and how any network becomes one."""
 
 import math
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from numbers import Integral
@@ -254,9 +255,19 @@ def _drops_tokens(network: nn.Module, mean: tuple[float, ...], std: tuple[float,
     device = parameters[0].device
     image = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0)).to(device)
     try:
+        maskable = MaskableVit(network, mean, std).to(device)
+    except UserError:  # of a kind that has no fast pass
+        return False
+    try:
         with torch.no_grad():
-            MaskableVit(network, mean, std).to(device)(image)
-    except UserError:
+            maskable(image)
+    except UserError as error:
+        reason = str(error).partition(":")[0]
+        warnings.warn(
+            f"the fast pass of {type(network).__name__} is not taken ({reason}): patches are painted over in its "
+            "input, which takes longer",
+            stacklevel=3,
+        )
         return False
     return True
 
