@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from xai.api.model import Model, wrap
     from xai.api.ready import explainer
     from xai.api.showing import show
+    from xai.data.registry import register as register_data
+    from xai.explainers.registry import explainer as register_explainer
+    from xai.metrics.registry import metric as register_metric
+    from xai.models.families import register as register_model
 
 __version__ = "0.1.0"
 
@@ -35,12 +39,23 @@ _HOMES = {
     "wrap": "model",
     "show": "showing",
 }
+_DECORATORS = {
+    "register_explainer": ("explainers.registry", "explainer"),
+    "register_metric": ("metrics.registry", "metric"),
+    "register_data": ("data.registry", "register"),
+    "register_model": ("models.families", "register"),
+}
+"""What a module of one's own registers with."""
 __all__ = [  # noqa: RUF022 - in the order in which they are used
-    "load", "wrap", "Model", "explain", "compare", "show", "fit", "explainer", "explainers", "metrics"
+    "load", "wrap", "Model", "explain", "compare", "show", "fit", "explainer", "explainers", "metrics",
+    "register_explainer", "register_metric", "register_data", "register_model",
 ]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
+    if name in _DECORATORS:
+        home, own = _DECORATORS[name]
+        return getattr(import_module(f"xai.{home}"), own)
     if name not in _HOMES:
         raise AttributeError(f"module 'xai' has no attribute {name!r}: it has {', '.join(__all__)}")
     if name in ("explainers", "metrics"):

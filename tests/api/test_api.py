@@ -60,6 +60,13 @@ def test_the_package_is_imported_at_once_and_the_rest_when_it_is_used() -> None:
         xai.explane  # noqa: B018
 
 
+def test_what_modules_of_ones_own_register_with_is_the_registries_own() -> None:
+    assert xai.register_explainer is xai.explainers.registry.explainer
+    assert xai.register_metric is xai.metrics.registry.metric
+    assert xai.register_data is xai.data.registry.register
+    assert xai.register_model is xai.models.families.register
+
+
 @pytest.mark.parametrize("builder", [timm.create_model, torchvision.models.get_model])
 @pytest.mark.parametrize("wrap", [dict, lambda state: {"model": {f"_orig_mod.{name}": state[name] for name in state}}])
 def test_a_state_dict_of_a_named_architecture_is_loaded(builder: Any, wrap: Any, tmp_path: Path) -> None:
