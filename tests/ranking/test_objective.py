@@ -6,7 +6,7 @@ from tests.ranking.toys import MEAN, Toy, drawn, params, published_step, questio
 from tests.toolbox import randn, seeded
 from xai.core.errors import UserError
 from xai.ranking.areas import peak_penalty
-from xai.ranking.objective import Draw, Judgement, ObjectiveParams, Question, draw, judge, training_targets
+from xai.ranking.objective import Draw, Objective, ObjectiveParams, Question, draw, judge, training_targets
 
 HEIGHT, WIDTH = 12, 10
 
@@ -22,7 +22,7 @@ def maps(seed: int = 5) -> Tensor:
 
 def ours(
     toy: Toy, settings: ObjectiveParams, random: Draw, temperature: float = 1.0, start: Tensor | None = None
-) -> tuple[Judgement, Tensor]:
+) -> tuple[Objective, Tensor]:
     leaf = (maps() if start is None else start).clone().requires_grad_()
     judged = judge(leaf, question(toy, HEIGHT, WIDTH), toy, MEAN, settings, random, temperature)
     (gradient,) = torch.autograd.grad(judged.loss.sum(), leaf)
@@ -31,7 +31,7 @@ def ours(
 
 def published(
     toy: Toy, settings: ObjectiveParams, random: Draw, temperature: float = 1.0, exact_end: bool = False
-) -> tuple[Judgement, Tensor]:
+) -> tuple[Objective, Tensor]:
     leaf = maps().requires_grad_()
     judged = published_step(leaf, question(toy, HEIGHT, WIDTH), toy, settings, random, temperature, exact_end)
     (gradient,) = torch.autograd.grad(judged.loss.sum(), leaf)

@@ -10,7 +10,7 @@ from torchvision.transforms.v2.functional import gaussian_blur
 
 from tests.toolbox import randn, seeded
 from xai.ranking.areas import confidence
-from xai.ranking.objective import Draw, Judgement, ObjectiveParams, Question
+from xai.ranking.objective import Draw, Objective, ObjectiveParams, Question
 from xai.ranking.sorting import plain_sinkhorn
 
 MEAN = torch.tensor([0.4, 0.5, 0.6])
@@ -81,7 +81,7 @@ def published_step(
     temperature: float,
     exact_end: bool = False,
     clamped: bool = True,
-) -> Judgement:
+) -> Objective:
     """One step, line by line: all points of both paths, and the classifier once for each class.
 
     `exact_end` replaces the last mask, which adds up to one only as far as Sinkhorn has come, by ones; without
@@ -122,4 +122,4 @@ def published_step(
     local = F.avg_pool2d(F.pad(maps[:, None], [reach] * 4, mode="reflect"), settings.peak_window, stride=1)[:, 0]
     peaks = (maps - local).relu().square().mean((1, 2))
     deletion, insertion = areas
-    return Judgement(deletion + (1 - insertion) + settings.peak_weight * peaks, deletion, insertion, peaks)
+    return Objective(deletion + (1 - insertion) + settings.peak_weight * peaks, deletion, insertion, peaks)

@@ -123,7 +123,7 @@ class Question(NamedTuple):
     whole: Tensor
 
 
-class Judgement(NamedTuple):
+class Objective(NamedTuple):
     """`loss` [B] = `deletion` + 1 - `insertion` + weight * `peaks`, each [B]."""
 
     loss: Tensor
@@ -154,7 +154,7 @@ def judge(
     params: ObjectiveParams,
     drawn: Draw,
     temperature: float,
-) -> Judgement:
+) -> Objective:
     """Deletion and insertion areas of maps along soft paths.
 
     The ends of all paths are known without a map: the whole image, and the reference alone. They are looked up, once
@@ -195,7 +195,7 @@ def judge(
     ends = weights[0] * whole.mean(1) + weights[-1] * gone.mean(1)
     deletion, insertion = (areas + ends[:, None]).unbind(1)
     peaks = peak_penalty(maps, params.peak_window)
-    return Judgement(deletion + 1 - insertion + params.peak_weight * peaks, deletion, insertion, peaks)
+    return Objective(deletion + 1 - insertion + params.peak_weight * peaks, deletion, insertion, peaks)
 
 
 def _cells(maps: Tensor, drawn: Draw) -> tuple[Tensor, tuple[int, int, int]]:
