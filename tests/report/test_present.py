@@ -67,6 +67,14 @@ def test_a_metric_of_a_plug_in_is_a_column_behind_those_of_a_table(
     assert not has_any_of(measured("toy"), "ranking_summary")
 
 
+@pytest.mark.parametrize("column", ["centred_correlation", "monotonicity_effects", "agreement", "mcc"])
+def test_the_table_of_a_comparison_has_whatever_metric_was_asked_for(column: str) -> None:
+    nothing = frames([])
+    measured = Frames(scores({"rise": {column: 0.5}}), nothing.curves, nothing.costs, nothing.left_out)
+    (table,) = tables_of(measured, "compare", {})
+    assert [each.name for each in table.columns] == [column]
+
+
 @pytest.mark.parametrize("name", ["scores", "costs", "claims"])
 def test_a_table_takes_no_file_of_the_study(name: str) -> None:
     with pytest.raises(UserError, match=f"a {name}.csv of its own"):
