@@ -13,7 +13,9 @@ from xai.explainers.rows import load_row
 from xai.papers.ranking.explainers import RankingSettings, RefinedSettings
 from xai.papers.ranking.mark import mass_on_mark
 from xai.papers.ranking.study import RankingStudy, StudyWithShortcut, open_study, over_path_steps, over_steps
-from xai.report.ranking import marked, pictures_of_steps
+from xai.ranking.objective import ObjectiveParams
+from xai.report.pictures import Gallery
+from xai.report.ranking import marked, pictures_of_steps, soft_deletion
 from xai.study.maps import explain
 
 SMALL = ["model.tower={width:8,depth:1,heads:2,registers:1}", "case.images=4", "trainer=cpu", "logger=none"]
@@ -176,13 +178,27 @@ def test_the_mark_is_outlined_and_each_map_says_how_much_of_it_lies_there(tmp_pa
 def test_a_study_has_a_sheet_for_steps_and_one_for_the_mark(tmp_path: Path) -> None:
     found = shortcut(tmp_path)
     study = StudyWithShortcut(found.rows, [(found.case, [])], dict(found.case.others), shortcut=found)
-    figure4, figure5 = pictures_of_steps(study, 2)
+    figure2, figure4, figure5 = pictures_of_steps(study, 2)
+    assert figure2.caption.startswith("Figure 2.")
     assert figure4.caption.startswith("Figure 4.")
     assert figure5.caption.startswith("Figure 5.")
     assert "T = 0, T = 3" in figure4.alt
     study.shortcut = None
     study.rows = found.rows[:1]
-    assert not list(pictures_of_steps(study, 2))
+    assert [picture.caption[:9] for picture in pictures_of_steps(study, 2)] == ["Figure 2."]
+
+
+def test_soft_masks_take_away_what_the_map_has_first_until_the_reference_is_all_that_is_left() -> None:
+    maps = torch.zeros(1, 8, 8)
+    maps[:, :4, :4] = 1
+    shown = Gallery(torch.full((1, 3, 8, 8), 0.8), {"Ranking": maps}, ["one"])
+    params = ObjectiveParams(5, 2, 2, ("black",), 60, 0.0, 0.0, 3)
+    panels = [axes.images[0].get_array() for axes in soft_deletion(shown, params, torch.zeros(3), 0.01).axes]
+    assert [round(float(panel.mean() / 255), 1) for panel in (panels[0], panels[-1])] == [0.8, 0.0]
+    # A quarter of the image is gone: the one cell that the map speaks for.
+    quarter = panels[2]
+    assert quarter[:4, :4].max() <= 1
+    assert min(quarter[4:].min(), quarter[:, 4:].min()) >= 203
 
 
 def test_no_pictures_are_drawn_where_none_are_wanted(tmp_path: Path) -> None:
