@@ -50,11 +50,12 @@ def naive(model: MaskableClassifier, images: Tensor, keep: Tensor, output: str =
         for row in range(keep.shape[1]):
             logits = model(images[image : image + 1], keep[image, row : row + 1])[0]
             powers = (logits - logits.max()).exp()
-            values[image, row] = powers / powers.sum() if output == "probability" else logits
+            of = {"probability": powers / powers.sum(), "logit": logits, "centred_logit": logits - logits.mean()}
+            values[image, row] = of[output]
     return values.float()
 
 
-@pytest.mark.parametrize("output", ["probability", "logit"])
+@pytest.mark.parametrize("output", ["probability", "logit", "centred_logit"])
 def test_values_are_the_classifiers_answers(model: MaskableClassifier, output: str) -> None:
     images, keep = pictures(3), different()
     game = PatchGame(model, images, output=output)

@@ -24,6 +24,20 @@ _OUT_OF_MEMORY = ("DefaultCPUAllocator", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_ST
 """What errors say that are of memory and of no type of their own."""
 
 
+OUTPUTS = ("probability", "logit", "centred_logit")
+
+
+def read_out(logits: Tensor, output: str) -> Tensor:
+    """What is explained of logits [..., C], of the same shape.
+
+    `probability` is their softmax, `logit` they themselves; `centred_logit` is less the mean over classes, so that what
+    moves all classes alike is no part of it.
+    """
+    if output == "probability":
+        return logits.softmax(-1)
+    return logits if output == "logit" else logits - logits.mean(-1, keepdim=True)
+
+
 def asked_at_once(images: Tensor) -> int:
     """How many images of the size and on the device of `images` [B, 3, H, W] are classified in one pass."""
     budget = _TOKENS_AT_ONCE.get(images.device.type, _TOKENS_AT_ONCE["cuda"])
@@ -37,7 +51,7 @@ class PatchGame:
         classifier: A maskable classifier.
         images: [B, 3, H, W] in [0, 1].
         targets: [B] class indices, [B, K] of several for each image, or None for the values of every class.
-        output: `probability` (softmax) or `logit`.
+        output: `probability`, `logit` or `centred_logit`, see `read_out`.
         tokens: Tokens decoded in one pass; None takes what suits the device. What does not fit into memory is halved
             until it does.
     """
@@ -51,8 +65,8 @@ class PatchGame:
         output: str = "probability",
         tokens: int | None = None,
     ) -> None:
-        if output not in ("probability", "logit"):
-            raise ValueError(f"output={output!r} is unknown: use 'probability' or 'logit'")
+        if output not in OUTPUTS:
+            raise ValueError(f"output={output!r} is unknown: use one of {', '.join(OUTPUTS)}")
         if targets is not None and (targets.ndim not in (1, 2) or len(targets) != len(images)):
             raise ValueError(
                 f"targets are {list(targets.shape)}, the game needs one class for each of {len(images)} images, or "
@@ -125,7 +139,7 @@ class PatchGame:
 
     def _values(self, rows: Rows) -> Tensor:
         logits = self._classifier.decode(self._encoded, rows).float()
-        values = logits.softmax(-1) if self._output == "probability" else logits
+        values = read_out(logits, self._output)
         if self._targets is None:
             return values
         targets = self._targets[rows.owner]

@@ -30,10 +30,10 @@ class OutputParams(ExplainerParams):
     """What is explained.
 
     Args:
-        output: The `logit` or the `probability` of a class.
+        output: The `logit` or the `probability` of a class, or the `centred_logit`: less the mean over classes.
     """
 
-    output: Literal["logit", "probability"]
+    output: Literal["logit", "probability", "centred_logit"]
 
 
 @settings

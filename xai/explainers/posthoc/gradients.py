@@ -14,6 +14,7 @@ from xai.core.errors import UserError
 from xai.core.settings import FieldError, NonNegative, settings
 from xai.explainers.block import OfClassifier, check_targets, source
 from xai.explainers.params import MapParams, OutputParams
+from xai.games import read_out
 from xai.models.maskable import MaskableClassifier
 from xai.ranking.areas import smooth
 from xai.rounding import at_least_float32
@@ -87,7 +88,7 @@ class PixelGradients:
 
     Args:
         classifier: Any, on its device, in the mode it is explained in.
-        output: `logit` or `probability`.
+        output: `logit`, `probability` or `centred_logit`.
         device: Where the classifier and the images are.
     """
 
@@ -121,8 +122,7 @@ class PixelGradients:
         with torch.inference_mode(False), torch.enable_grad(), mixed:
             # What was made in inference mode can be part of a graph as a copy only.
             pixels, columns = images.detach().clone().requires_grad_(), targets.clone()[:, None]
-            values = at_least_float32(self._network(pixels))
-            values = values.softmax(-1) if self._output == "probability" else values
+            values = read_out(at_least_float32(self._network(pixels)), self._output)
             gradients = torch.autograd.grad(values.gather(1, columns).sum(), [pixels, *kept()])
         return [at_least_float32(gradient) for gradient in gradients]
 

@@ -11,7 +11,7 @@ from xai.core.settings import NonNegative, settings
 from xai.explainers.block import OfClassifier
 from xai.explainers.params import GameParams
 from xai.explainers.registry import explainer
-from xai.games import PatchGame
+from xai.games import PatchGame, read_out
 
 
 @settings
@@ -60,7 +60,7 @@ class Submodular(OfClassifier[SubmodularParams]):
 
         def asked(coalitions: Tensor) -> Tensor:
             logits = logits_of(coalitions)
-            values = logits.softmax(-1) if params.output == "probability" else logits
+            values = read_out(logits, params.output)
             return values.gather(2, columns.expand(-1, values.shape[1], 1))[..., 0]
 
         distance = angles(logits_of(torch.eye(players, dtype=torch.bool)))

@@ -16,6 +16,7 @@ from xai.explainers.posthoc.cam_targets import cam_target
 from xai.explainers.posthoc.gradients import by_patch, images_at_once, in_parts
 from xai.explainers.posthoc.traced import OfTransformer
 from xai.explainers.registry import explainer
+from xai.games import read_out
 from xai.models.maskable import MaskableClassifier, Removal, exact, reference_image
 from xai.rounding import at_least_float32, is_constant
 
@@ -117,8 +118,7 @@ class VitCx(OfTransformer[VitCxParams]):
         return logits, at_least_float32(kept[0])
 
     def _answers(self, logits: Tensor, targets: Tensor) -> Tensor:
-        logits = at_least_float32(logits)
-        values = logits.softmax(-1) if self.params.output == "probability" else logits
+        values = read_out(at_least_float32(logits), self.params.output)
         return values.gather(1, targets[:, None])[:, 0]
 
 
