@@ -19,7 +19,7 @@ LAUNCHED = $(if $(filter paper,$(SCALE))$(findstring launcher=,$(ARGS)),,$(strip
 SWEEP = $(BIN)/python run.py $(if $(PLANNED),,-m $(if $(LAUNCHED),$(LAUNCHED) ))sweep=
 SCALED = $(if $(filter paper,$(SCALE)),_paper)
 SWEEPS := vectors_table1 vectors_table2 vectors_figure2 vectors_figure3 vectors_figure5 salvage_table1 salvage_table2 \
-	salvage_table3 salvage_table4 salvage_figures ranking_table ranking_figures
+	salvage_table3 salvage_table4 salvage_figures ranking_table ranking_figures ranking_figure6
 ALL = $(addsuffix $(SCALED),$(SWEEPS))
 comma := ,
 space := $(subst ,, )
@@ -103,11 +103,11 @@ salvage-figures: $(STAMP)  ## SALVAGE, Figures 2, 3, 4, 6 and 7
 salvage-pictures: $(STAMP)  ## SALVAGE, Figures 1, 5, 8 and 9: chosen images under all methods, and what its own u(N) has wrong
 	$(BIN)/python run.py experiment=salvage_pictures$(SCALED) $(ARGS)
 
-rank-table: $(STAMP)  ## Learn to Rank: deletion and insertion of pixels against rivals and controls
+rank-table: $(STAMP)  ## Learn to Rank: deletion and insertion against rivals and controls; Figures 1, 2, 4, 5 and 7 to 9 on its pages
 	$(SWEEP)ranking_table$(SCALED) $(ARGS)
 
 rank-figures: $(STAMP)  ## Learn to Rank, Figures 3a, 5 and 6 (with ARGS="path_steps=[3,8,16]" 3b; SCALE=paper: 3 and 6)
-	$(SWEEP)ranking_figures$(SCALED) $(ARGS)
+	$(SWEEP)ranking_figures$(SCALED),ranking_figure6$(SCALED) $(ARGS)
 
 ##@ Experiments across the papers
 
