@@ -19,30 +19,29 @@ from xai.report.tables import build_tables
 from xai.study.claims import Claim, Claims, judge, table_of
 from xai.study.statistics import Best
 
-_VOID = {"meta", "link", "img", "br", "input"}
+_VOID = {"meta", "link", "img", "br", "input", "wbr"}
 
 
 class Reader(HTMLParser):
-    """Checks that elements close in order, and keeps links, sources, ids and text."""
+    """Checks that elements close in order, and keeps tags, links, sources, ids, handlers of events and text."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.open, self.links, self.ids, self.text = [], [], [], []
+        self.open, self.tags, self.links, self.ids, self.handlers, self.text = [], [], [], [], [], ""
 
     def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
         if tag not in _VOID:
             self.open.append(tag)
-        for name, value in attributes:
-            if name in ("href", "src"):
-                self.links.append(value)
-            if name == "id":
-                self.ids.append(value)
+        self.links += [value for name, value in attributes if name in ("href", "src")]
+        self.ids += [value for name, value in attributes if name == "id"]
+        self.handlers += [name for name, _ in attributes if name.startswith("on")]
 
     def handle_endtag(self, tag):
         assert self.open.pop() == tag
 
     def handle_data(self, data):
-        self.text.append(data)
+        self.text += data
 
 
 def read(path) -> Reader:
@@ -90,7 +89,7 @@ def test_a_page_is_one_well_formed_file_without_requests(tmp_path):
 
 
 def test_a_page_says_all_it_was_given(tmp_path):
-    said = " ".join("".join(read(write_page(tmp_path / "a.html", full_page())).text).split())
+    said = " ".join(read(write_page(tmp_path / "a.html", full_page())).text.split())
     for part in (
         "Explainers <compared>", "Trust salvage", "salvage is ahead of rise in SRG", "+11.0",
         "Of 2 comparisons: 1 hold",

@@ -5,7 +5,6 @@ import re
 import shutil
 import sys
 from collections.abc import Iterator
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -18,6 +17,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from tests.report.site_runs import HOSTILE, Built, build, frames, gallery, write_run
+from tests.report.test_page import read
 from xai.core.errors import UserError
 from xai.report import album
 from xai.report.pictures import single_maps
@@ -32,29 +32,6 @@ from xai.sweeps.site import SiteSettings, run
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Built:
     return build(tmp_path_factory.mktemp("site"))
-
-
-class Reader(HTMLParser):
-    """Tags, links and ids of a page."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.tags, self.links, self.ids, self.handlers, self.text = [], [], [], [], ""
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.append(tag)
-        self.links += [value for name, value in attributes if name in ("href", "src")]
-        self.ids += [value for name, value in attributes if name == "id"]
-        self.handlers += [name for name, _ in attributes if name.startswith("on")]
-
-    def handle_data(self, data):
-        self.text += data
-
-
-def read(path: Path) -> Reader:
-    reader = Reader()
-    reader.feed(path.read_text())
-    return reader
 
 
 def data_of(path: Path) -> dict:
