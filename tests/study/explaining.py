@@ -1,6 +1,5 @@
 """An explainer for tests: its maps follow from what it is given, and it keeps a journal that processes share."""
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,7 +26,6 @@ class Silent(nn.Module):
 @dataclass(frozen=True)
 class DrawnParams(ExplainerParams):
     gain: float = 1.0
-    pause: float = 0.0
 
     @property
     def classifier_removal(self) -> Removal:
@@ -52,7 +50,6 @@ class Drawn:
     def attribute(self, images: Tensor, targets: Tensor, generator: torch.Generator) -> Tensor:
         with open(self._journal, "a") as file:
             file.write(f"{targets.tolist()}\n")
-        time.sleep(self._params.pause)
         return drawn(self._params.gain, images, targets, generator.initial_seed())
 
 
@@ -68,9 +65,9 @@ def register(monkeypatch: pytest.MonkeyPatch, journal: Path) -> None:
     monkeypatch.setitem(registry._ENTRIES, "drawn", Entry(info, DrawnParams, __name__, of_classifier=build))
 
 
-def row(gain: float = 1.0, pause: float = 0.0) -> Row:
+def row(gain: float = 1.0) -> Row:
     """The explainer as a row."""
-    return Row("drawn", "Drawn", registry.entry("drawn"), DrawnParams(gain, pause))
+    return Row("drawn", "Drawn", registry.entry("drawn"), DrawnParams(gain))
 
 
 def case(

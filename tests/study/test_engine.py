@@ -286,11 +286,11 @@ def test_a_metric_that_cannot_be_had_is_left_out_with_its_reason(
 
 
 def test_maps_that_are_not_finite_are_refused_by_their_rows_and_nothing_is_kept(tmp_path: Path) -> None:
-    broken = study(tmp_path, ["noted"], changes={"noted": {"broken": [2, 5]}})
+    broken = study(tmp_path, ["noted"], block=6, changes={"noted": {"broken": [2, 5, 7]}})
     with pytest.raises(UserError) as caught:
         broken.run()
     # Of the first block; the second is not begun.
-    assert "attributions of noted for shades test of rows 2 hold NaN or infinity" in str(caught.value)
+    assert "attributions of noted for shades test of rows 2, 5 hold NaN or infinity" in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not list((tmp_path / "store" / "maps").glob("*/maps.safetensors"))
 

@@ -103,7 +103,7 @@ def test_the_folder_holds_the_attributions_and_what_they_are(tmp_path: Path, jou
     assert made_from["data"] == {"name": "shades"}
     assert (made_from["split"], made_from["images"], made_from["block"]) == ("test", None, 2)
     assert (made_from["seed"], made_from["precision"]) == (3, "32-true")
-    assert made_from["explainers"] == {"drawn": {"name": "drawn", "gain": 3.0, "pause": 0.0}}
+    assert made_from["explainers"] == {"drawn": {"name": "drawn", "gain": 3.0}}
     assert (about["key"], about["n_images"], about["grid"]) == (artifact.name, 9, [4, 4])
     assert about["seconds"] == json.loads((artifact / "artifact.json").read_text())["seconds"] > 0
     assert "torch" in about["versions"]
