@@ -59,9 +59,6 @@ VIT = [
     "++explainers.kernel_shap.coalitions=80",
     "++explainers.kernel_shap.evaluation_coalitions=80",
     "++explainers.integrated_gradients.steps=4",
-    "++explainers.shapley_distribution.coalitions=40",
-    "++explainers.shapley_distribution.steps=10",
-    "pictures=1",
 ]
 BASELINES = "rise,kernel_shap,attention_last,attention_rollout,saliency,integrated_gradients,grad_cam,eigen_cam"
 CONTROLS = "random,brightness,position_prior,object_mask"
@@ -85,6 +82,9 @@ STUDIES: dict[str, list[str]] = {
         "study=salvage",
         *COMMON,
         *VIT,
+        "++explainers.shapley_distribution.coalitions=40",
+        "++explainers.shapley_distribution.steps=10",
+        "pictures=1",
         "rows=[classifier,surrogate,salvage,salvage_uniform,salvage_kernel,vit_shapley,shapley_distribution,"
         f"{BASELINES},{CONTROLS}]",
         "metrics=[removal,localisation,classification,classification_quality,grid_pointing,mask_likelihood]",
@@ -98,13 +98,7 @@ STUDIES: dict[str, list[str]] = {
         "task=study",
         "study=ranking",
         *COMMON,
-        *VIT[:11],
-        "++explainers.salvage={masks:2,heads:2,fit:{epochs:2,batch_size:256,learning_rate:0.002}}",
-        "++explainers.vit_shapley={masks:2,heads:2,fit:{epochs:2,batch_size:256,learning_rate:0.002}}",
-        "++explainers.rise.masks=20",
-        "++explainers.kernel_shap.coalitions=80",
-        "++explainers.kernel_shap.evaluation_coalitions=80",
-        "++explainers.integrated_gradients.steps=4",
+        *VIT,
         "pictures=1",
         "rows=[ranking,ranking_t1,ranking_t3,decoder_t1,flat_t1,rollout_t1,ranking_published,salvage,vit_shapley,"
         f"{BASELINES},saliency_pixels,integrated_gradients_pixels,input_x_gradient_pixels,{CONTROLS}]",
