@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from tests.report.study_frames import COLUMNS, scores, study, sweep
-from xai.core.errors import UserError
 from xai.report.figures import Source, draw_all
 from xai.report.headline import compared, transferred
 from xai.report.layout import TableParams
@@ -104,13 +103,6 @@ def test_what_was_typed_may_be_anything(tmp_path):
     text = write_page(tmp_path / "a.html", Page("A", command=typed)).read_text(encoding="utf-8")
     assert r"\udcff&lt;img src=x onerror=alert(1)&gt;" in text
     assert "<img" not in text
-
-
-def test_a_picture_that_is_none_is_refused(tmp_path):
-    with pytest.raises(UserError, match="no PNG"):
-        write_page(
-            tmp_path / "a.html", Page("A", parts=[Part("The figures", pictures=[Picture(b"<svg/>", "A curve")])])
-        )
 
 
 def test_the_headline_says_what_to_trust_and_what_it_costs():
