@@ -214,6 +214,12 @@ def test_a_file_that_holds_no_claims_is_refused_in_one_line(tmp_path):
     (tmp_path / "bad.yaml").write_text("claims: [{metric: srg}]")
     with pytest.raises(UserError, match=r"bad\.claims\[0\]\.metric .*did you mean metrics"):
         read_claims(tmp_path / "bad.yaml")
+    (tmp_path / "odd.yaml").write_text("claims: []\npool: [dataset]")
+    with pytest.raises(UserError, match=r"odd\.pool\[0\]=dataset is unknown: use data, source or model"):
+        read_claims(tmp_path / "odd.yaml")
+    for text in ("{abov} wins", "{0} wins", "{", "{above.name} wins"):
+        with pytest.raises(UserError, match=r"has something else in braces than \{above\}, \{below\} and \{metric\}"):
+            claim(text=text)
     (tmp_path / "worse.yaml").write_text("claims: [")
     with pytest.raises(UserError, match="not valid YAML"):
         read_claims(tmp_path / "worse.yaml")

@@ -14,7 +14,7 @@ from xai.core.errors import UserError
 from xai.core.settings import build
 from xai.report.layout import TableParams
 from xai.report.tables import build_tables
-from xai.study.claims import Claims, judge_pairs, table_of
+from xai.study.claims import Claim, Claims, judge, judge_pairs, table_of
 from xai.study.pairs import Choice, Condition, Quantity, Relation, Share, correlation, of_pairs, quantity
 from xai.study.statistics import t_interval
 
@@ -105,6 +105,8 @@ def test_most_pairs_is_more_than_half_of_them_in_every_seed():
     assert verdicts == {"keeps it": "holds", "keeps more": "does not hold", "who knows": "not measured"}
     (few,) = judge_pairs(measured(seeds=2), Claims([], shares=SHARES[:1]), COLUMNS)
     assert (few["verdict"], few["why"]) == ("undecided", "2 seeds, of at least 3")
+    with pytest.raises(UserError, match=r"conditions=\[\] must list 1 or more"):
+        build(Share, {"text": "nothing is asked", "conditions": []})
 
 
 def test_pairs_that_do_not_define_what_a_share_or_a_relation_is_about_do_not_count():
@@ -153,6 +155,9 @@ def test_the_chosen_source_is_compared_with_the_mean_of_all_sources_of_its_targe
     assert least["difference"] == pytest.approx(np.mean([min(each) - np.mean(each) for each in sources]))
     assert most["difference"] == pytest.approx(np.mean([max(each) - np.mean(each) for each in sources]))
     assert [line["verdict"] for line in (least, most, unknown)] == ["holds", "does not hold", "not measured"]
+    # As beside all that is claimed of pairs: no set that is its own source is judged.
+    beside = Claims([Claim(["mcc"], ["ft_target"], ["proposed"], "")], choices=choices)
+    assert {each.where for each in judge(measured(), beside, COLUMNS)} == {f"{s} → {d} · vit_tiny" for s, d in PAIRS}
 
 
 def test_a_table_over_pairs_counts_each_once_whatever_its_seeds_and_leaves_a_set_with_itself_out():

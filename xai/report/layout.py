@@ -10,7 +10,7 @@ import pandas as pd
 
 from xai.core.errors import UserError
 from xai.core.settings import build
-from xai.study.claims import read_yaml
+from xai.study.claims import Pooled, read_yaml
 from xai.study.columns import Column, after_point
 
 SPREADS = {"interval": "half the 95 % interval of the mean (Student's t)", "deviation": "sample standard deviation"}
@@ -98,7 +98,7 @@ class TableParams:
         others: Whether they do; else both are left out, as of a short table beside the whole one.
         rows: How rows are called and what they are, by name.
         highlighted: Rows to be seen first.
-        pool: What is averaged beside the seeds: `data`, `source`. Else there is a table for each.
+        pool: What is averaged beside the seeds: `data`, `source`, `model`. Else there is a table for each.
         unit: What spread and tests are over: `run`, or `data`, where each data set (each pair of source and target)
             counts once, with its mean over seeds.
         pairs: Whether a data set that is its own source is left out.
@@ -121,7 +121,7 @@ class TableParams:
     others: bool = True
     rows: dict[str, RowParams] = field(default_factory=dict)
     highlighted: list[str] = field(default_factory=list)
-    pool: list[str] = field(default_factory=list)
+    pool: list[Pooled] = field(default_factory=list)
     unit: Literal["run", "data"] = "run"
     pairs: bool = False
     spread: Literal["interval", "deviation"] = "interval"

@@ -20,6 +20,8 @@ from xai.study.columns import Column, column_of
 from xai.study.pairs import Choice, Relation, Share, judge_choice, judge_relation, judge_share, of_pairs
 from xai.study.statistics import LEVEL, MINIMUM_SEEDS, Difference, difference, holm, wide
 
+Pooled = Literal["data", "source", "model"]
+"""What counts as runs beside the seed, instead of being judged or shown by itself."""
 HOLDS, FAILS, UNDECIDED, NOT_MEASURED = VERDICTS = ("holds", "does not hold", "undecided", "not measured")
 KINDS = ("post-hoc", "trained", "refined", "control", "classifier")
 """What an explainer's row may be; in place of a row's name it stands for all rows of that kind."""
@@ -72,6 +74,11 @@ class Claim:
         """Refuse what is no claim."""
         if not (self.metrics and self.above and self.below):
             raise UserError(f"the claim {self.text!r} needs metrics, above and below: name at least one of each")
+        try:
+            self.text.format(above="", below="", metric="")
+        except (LookupError, AttributeError, TypeError, ValueError):
+            known = "{above}, {below} and {metric}"
+            raise UserError(f"the claim {self.text!r} has something else in braces than {known}") from None
 
 
 @dataclass(frozen=True)
@@ -81,7 +88,7 @@ class Claims:
     Args:
         claims: In their order.
         about: Whose they are.
-        pool: What counts as runs beside the seed: `data`, `source`.
+        pool: What counts as runs beside the seed: `data`, `source`, `model`.
         shares: What is claimed to hold in most pairs of a source and a target. Where something is claimed of pairs, a
             data set that is its own source is left out of all of the file.
         relations: What is claimed to go together over such pairs.
@@ -90,7 +97,7 @@ class Claims:
 
     claims: list[Claim]
     about: str = ""
-    pool: list[str] = field(default_factory=list)
+    pool: list[Pooled] = field(default_factory=list)
     shares: list[Share] = field(default_factory=list)
     relations: list[Relation] = field(default_factory=list)
     choices: list[Choice] = field(default_factory=list)
@@ -157,7 +164,7 @@ def judge(frame: pd.DataFrame, claims: Claims, columns: Mapping[str, Column]) ->
         UserError: A claim without a direction, of a metric of which neither way is better.
     """
     found = []
-    if claims.shares or claims.relations:
+    if claims.shares or claims.relations or claims.choices:
         frame = frame[frame["source"].isna() | (frame["source"] != frame["data"])]
     named = {name for claim in claims.claims for name in (*claim.metrics, claim.than) if name}
     for where, part in parts(frame, claims.pool):

@@ -6,13 +6,14 @@ permutation of the sets (Mantel 1967), beside the p-value that papers give.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice, permutations
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from pydantic import Field
 from scipy import stats
 
 from xai.core.errors import UserError
@@ -67,7 +68,7 @@ class Share:
     """All of some conditions are claimed to hold in more than the share `of` the pairs; `paper` says where."""
 
     text: str
-    conditions: list[Condition] = field(default_factory=list)
+    conditions: Annotated[list[Condition], Field(min_length=1)]
     paper: str = ""
     of: float = 0.5
 
