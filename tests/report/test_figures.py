@@ -344,6 +344,10 @@ def test_a_relation_is_titled_with_its_correlation_and_drawn_with_its_line():
     assert many[9].get_title().startswith("(j) r = ")
     with pytest.raises(UserError, match="without panels"):
         draw("relations", source)
+    both = replace(source, scores=pd.concat([source.scores, source.scores.assign(model="another")]))
+    drawn, (why,) = draw_all([{"figure": "relations", "panels": [PANEL]}], both)
+    assert not drawn
+    assert why == "relations: pairs of data sets are drawn of one model, and vit_tiny and another were measured"
 
 
 def test_rows_are_drawn_over_what_they_cost_and_others_as_levels():

@@ -87,7 +87,14 @@ def pairs(source: Source, params: PairsParams) -> Figure:
 
 
 def _measured(source: Source) -> tuple[pd.DataFrame, list[str], list[str]]:
-    """Means over seeds, a line for each pair, as `of_pairs` has them; the sources and the targets."""
+    """Means over seeds, a line for each pair, as `of_pairs` has them; the sources and the targets.
+
+    Raises:
+        UserError: The scores are of several models.
+    """
+    models = [str(name) for name in source.scores["model"].unique()]
+    if len(models) > 1:
+        raise UserError(f"pairs of data sets are drawn of one model, and {' and '.join(models)} were measured")
     means = of_pairs(source.scores, source.columns).groupby(level=["source", "data"]).mean()
     return means, list(means.index.unique("source")), list(means.index.unique("data"))
 
