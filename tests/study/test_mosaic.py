@@ -75,6 +75,11 @@ def test_a_data_set_with_several_objects_takes_the_place_of_grids(tmp_path: Path
     # Whole pairs of questions, of the first images.
     assert grid.rows.tolist() == [0, 1, 2, 3]
     assert torch.equal(grid.targets, Pairs().labels("test")[:4])
+    # Of each image its own class, whatever class of the others is explained and however many those are.
+    predicted = replace(named, params=replace(named.params, targets="predicted"))
+    few = probed(predicted, OpenData("pairs", {"name": "pairs"}, Pairs()), images=2)
+    assert few.rows.tolist() == [0, 1]
+    assert torch.equal(few.targets, grid.targets[:2])
     found = Study(study(tmp_path, ["constant"]).rows, [(grid, open_metrics(["grid_pointing"], {}))]).run().scores
     assert found.value.tolist() == [0.5] * 4
     with pytest.raises(UserError, match="probe=shades has not several objects an image: use mnist_pair"):

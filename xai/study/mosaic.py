@@ -105,17 +105,22 @@ def mosaic_of(case: Case) -> Case:
     return replace(case, data=data, params=params, name="grid", only=None, compared=None, home=case)
 
 
-def probed(case: Case, probe: OpenData) -> Case:
-    """As many images of a data set that has several objects on each, asked about one after the other.
+def probed(case: Case, probe: OpenData, images: int | None = None) -> Case:
+    """Images of a data set that has several objects on each, asked about one after the other.
+
+    Args:
+        case: What is asked about them, of each for its own class.
+        probe: The data set.
+        images: How many; None: as many as the case has.
 
     Raises:
-        UserError: It has not, or has other classes than the case.
+        UserError: It has not several objects on each, or has other classes than the case.
     """
     check_probe(probe, case.data.name, case.model.classes)
     # Rows in twos, two questions about one image.
-    count = min(len(case.rows) + len(case.rows) % 2, len(probe.source.labels(case.split)))
+    wanted = len(case.rows) + len(case.rows) % 2 if images is None else images
     params = replace(case.params, images=None, targets="label")
-    only = tuple(range(count))
+    only = tuple(range(min(wanted, len(probe.source.labels(case.split)))))
     return replace(case, data=probe, params=params, name="grid", only=only, compared=None, home=case)
 
 

@@ -19,7 +19,7 @@ from xai.explainers.rows import load_row, made_from
 from xai.models.vit import VitParams
 from xai.papers.salvage.explainers import LearnedSettings
 from xai.study.case import Case, check_images
-from xai.study.mosaic import check_probe, with_probe
+from xai.study.mosaic import check_probe, probed, with_probe
 from xai.study.params import StudySettings, open_metrics, open_rows
 from xai.study.study import Study
 
@@ -84,7 +84,8 @@ def open_study(asked: SalvageStudy, runtime: Runtime) -> StudyWithExamples:
     networks = VitStages(runtime, asked.model, data, asked.classifier, asked.seed, asked.surrogate)
     surrogate, classifier = explained(networks, "surrogate"), explained(networks, "classifier")
     case = Case(runtime, surrogate, data, asked.case, asked.seed, compared=classifier)
-    cases = with_probe(case, metrics, None if probe is None else _probed(case, probe, asked.probe_images))
+    pairs = None if probe is None else replace(probed(case, probe, asked.probe_images), name="probe")
+    cases = with_probe(case, metrics, pairs)
     reference = None if asked.reference is None else load_row(asked.reference, asked.explainers, asked="reference")
     others = made_from([*rows, *([] if reference is None else [reference])], asked.explainers)
     return StudyWithExamples([*rows, *shorter], cases, others, reference, examples=examples)
@@ -125,9 +126,3 @@ def over_length(rows: Sequence[Row], lengths: Sequence[float]) -> list[Row]:
                 name = f"{row.name}@{share:g}"
                 found.append(replace(row, name=name, params=replace(row.params, share=share)))
     return found
-
-
-def _probed(case: Case, probe: OpenData, images: int) -> Case:
-    # Rows 2i and 2i + 1 are the two questions about one picture.
-    only = tuple(range(min(images, len(probe.source.labels(case.split)))))
-    return replace(case, data=probe, name="probe", only=only, compared=None, home=case)
