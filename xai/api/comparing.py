@@ -192,7 +192,8 @@ def explainers(model: Model | None = None) -> pd.DataFrame:
         model: Of `xai.load` or `xai.wrap`; None asks for no model.
 
     Returns:
-        One line for each, by name: label, kind, about, class_specific, and with a model `fits` and `why_not`.
+        One line for each, by name: label, kind, about, class_specific, level (`patch` or `pixel`, as its settings stand;
+        empty where it has none of its own), and with a model `fits` and `why_not`.
     """
     if model is not None:
         check_model(model)
@@ -207,17 +208,18 @@ def explainers(model: Model | None = None) -> pd.DataFrame:
             case = case_of(runtime, model, InMemory(model.classes, blank))
         for name in names:
             reason: str | None
+            level = ""
             fitted = model is not None and name in model.fitted
             if not fitted and name not in choices("explainer"):
                 # It has settings without defaults: a row of a study gives them.
                 info, reason = explainer_registry.entry(name).info, "it is a row of a study: settings are needed"
             else:
                 row = row_of(name, {}, model.fitted if model else {})
-                info = row.entry.info
+                info, level = row.entry.info, "pixel" if row.params.of_pixels else "patch"
                 reason = None if case is None else refusal(row.entry, row.params, case)
                 reason = reason or next((absent[need] for need in sorted(info.needs) if need in absent), None)
             line = {"name": name, "label": info.label, "kind": info.kind, "about": info.about}
-            line["class_specific"] = info.class_specific
+            line |= {"class_specific": info.class_specific, "level": level}
             lines.append(line if model is None else {**line, "fits": reason is None, "why_not": reason or ""})
     return pd.DataFrame(lines).set_index("name")
 
