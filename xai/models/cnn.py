@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from xai.core.errors import UserError
 from xai.core.files import package_folder
 from xai.core.settings import FieldError, settings, unknown
-from xai.data.images import side_of
 from xai.models.backbone import body_of, not_fetched
 from xai.models.families import NetworkParams, Text, check_architecture, published_classes, seeded
 from xai.models.maskable import MaskableClassifier, Removal, of_ours
@@ -153,11 +152,6 @@ class CnnParams(NetworkParams):
         if self.package is not None:
             return package_file(self.package)
         return None if self.weights is None else Path(self.weights)
-
-    @property
-    def resized(self) -> int:
-        """What the short side of a photograph is resized to before its middle is cut out."""
-        return side_of(self.image_size, self.crop)
 
     def build(self, outputs: int, seed: int = 0) -> nn.Module:
         """The network with random weights.

@@ -25,6 +25,7 @@ from xai.core import plugins
 from xai.core.errors import UserError
 from xai.core.settings import Count, FieldError, OneLine, build, settings, shown, unknown
 from xai.data.folder import imagenet_names
+from xai.data.images import side_of
 from xai.models.maskable import MaskableClassifier, PaintedClassifier, Removal
 
 # A file brings its settings from a stranger, so all of them have bounds: nothing is built that no machine could hold.
@@ -94,7 +95,8 @@ class Geometry:
     @property
     def resized(self) -> int:
         """What the short side of a photograph is resized to before its middle is cut out."""
-        return self.image_size
+        # A family without the setting shows all of it.
+        return side_of(self.image_size, getattr(self, "crop", 1.0))
 
 
 def check_architecture(name: str, pattern: str = "") -> None:

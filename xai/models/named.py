@@ -12,7 +12,7 @@ from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from pydantic import Field
 
 from xai.core.settings import FieldError, settings, unknown
-from xai.data.images import crop_of, side_of
+from xai.data.images import crop_of
 from xai.models.families import CELLS, Geometry, Text, is_of_timm, register
 from xai.models.weights import read_weights, without_prefix
 
@@ -48,11 +48,6 @@ class NamedParams(Geometry):
         super().__post_init__()
         if not is_known(self.architecture):
             raise FieldError("architecture", unknown_architecture(self.architecture))
-
-    @property
-    def resized(self) -> int:
-        """What the short side of a photograph is resized to before its middle is cut out."""
-        return side_of(self.image_size, self.crop)
 
 
 def named_settings(architecture: Any, given: Mapping[str, Any], checkpoint: Path | None = None) -> dict[str, Any]:
