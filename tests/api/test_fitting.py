@@ -122,6 +122,8 @@ def test_a_network_of_its_own_may_be_asked_for_and_start_from_weights_of_timm(mo
     ("name", "how", "said"),
     [
         ("salvage", {"network": "vit_tny"}, "did you mean vit_tiny"),
+        # A name that timm builds and no longer lists.
+        ("salvage", {"network": "vit_base_patch16_224_in21k"}, "is not a known name of timm"),
         ("salvage", {"network": "resnet18"}, "network=resnet18 does not fit images of"),
         ("salvage", {"network": "vit_tiny_patch16_224"}, r"patches of 16 px, not patch_size=8"),
         ("fast_shap", {"network": "vit_tiny"}, "vit_tiny"),

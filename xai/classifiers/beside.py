@@ -133,14 +133,16 @@ def own_network(
     shape: dict[str, Any] = {"image_size": image_size, "patch_size": image_size // down}
     if network == EMBEDDED[wanted]:
         return build(wanted, {**files.shipped_settings(network), **shape, **more}, "network")
-    if not isinstance(network, str) or not (is_of_timm(network) or network in PACKAGES):
+    packaged = PACKAGES.get(network) if isinstance(network, str) else None
+    name = packaged.architecture if packaged else network
+    # Of names that it has given up timm builds the network, and says no more.
+    published: Any = timm.get_pretrained_cfg(name) if isinstance(name, str) and is_of_timm(name) else None
+    if published is None:
         known = (EMBEDDED[wanted], *timm.list_models())
         raise UserError(unknown(f"network={network}", str(network), known, f"name of timm, nor {EMBEDDED[wanted]}"))
-    name = PACKAGES[network].architecture if network in PACKAGES else network
-    published: Any = timm.get_pretrained_cfg(name)
     shape |= {"name": network, "architecture": name, "pretrained": bool(published.has_weights)}
     shape |= {"mean": list(published.mean), "std": list(published.std)}
-    if network in PACKAGES:
+    if packaged:
         shape |= {"pretrained": False, "package": network}
     made = build(wanted, shape, "network")
     try:
