@@ -150,7 +150,8 @@ def _published(architecture: str) -> nn.Module:
     for name, package in PACKAGES.items():
         if architecture in (name, package.architecture):
             network = timm.create_model(package.architecture)
-            load_weights(network, package_weights(name), what=f"weights of {name}", model=architecture)
+            tensors = package_weights(name, network.state_dict())
+            load_weights(network, tensors, what=f"weights of {name}", model=architecture)
             return network
     if not timm.is_model(architecture):
         raise UserError(f"the weights of {architecture} are torchvision's: give a file of them, xai.load(path, ...)")

