@@ -6,13 +6,11 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from tests.classifiers.bench import DATA, FIT, runtime
 from xai.classifiers.params import ClassifierParams, SalvageParams, SurrogateParams, VitShapleyParams
 from xai.classifiers.vit import VitStages
 from xai.data.catalogue import OpenData
-from xai.data.registry import Images
 from xai.models.families import published_classes
 from xai.models.vit import SmallVit, VitParams
 
@@ -50,23 +48,6 @@ def train_in_no_time(monkeypatch: pytest.MonkeyPatch) -> Trained:
 
     monkeypatch.setattr("xai.classifiers.networks.fit", fit)
     return seen
-
-
-class Blank:
-    """The bench's images without their regions."""
-
-    classes = DATA.source.classes
-    templates = DATA.source.templates
-    varies = True
-
-    def labels(self, split: str) -> Tensor:
-        return DATA.source.labels(split)
-
-    def images(self, split: str, indices: Tensor, epoch: int) -> Images:
-        return Images(DATA.source.images(split, indices, epoch).pixels, None)
-
-
-BLANK = OpenData("blank", {"name": "blank"}, Blank())
 
 
 class Photographs(type(DATA.source)):  # type: ignore[misc]

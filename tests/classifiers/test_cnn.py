@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tests.classifiers.bench import DATA, FIT, runtime
-from tests.classifiers.studying import BLANK, CLASSIFIER, PHOTOGRAPHS, STEP, Trained
+from tests.classifiers.studying import CLASSIFIER, PHOTOGRAPHS, STEP, Trained
 from xai.classifiers.networks import ClassifierStages
 from xai.classifiers.params import ClassifierParams
 from xai.core.errors import UserError
@@ -105,15 +105,3 @@ def test_the_training_itself(tmp_path: Path) -> None:
     assert accuracy > 0.5
     start = MODEL.build(4, 0).state_dict()
     assert not torch.equal(tensors(stage)["bn1.running_mean"], start["bn1.running_mean"])
-
-
-@pytest.mark.parametrize("change", [{"seed": 1}, {"model": replace(MODEL, output_stride=16)}])
-def test_what_differs_is_trained_anew(tmp_path: Path, trained: Trained, change: dict[str, Any]) -> None:
-    assert stages(tmp_path).classifier.key != stages(tmp_path, **change).classifier.key
-    assert trained.names == ["Classifier"] * 2
-
-
-def test_a_curriculum_needs_regions(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"focus=0\.5 needs the regions.* data=blank has none"):
-        stages(tmp_path, data=BLANK)
-    assert not stages(tmp_path, data=BLANK, classifier_params=replace(CLASSIFIER, focus=0.0)).is_published

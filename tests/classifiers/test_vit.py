@@ -10,7 +10,6 @@ from torch import Tensor
 
 from tests.classifiers.bench import DATA, FIT, runtime
 from tests.classifiers.studying import (
-    BLANK,
     CLASSIFIER,
     MODEL,
     PHOTOGRAPHS,
@@ -22,6 +21,7 @@ from tests.classifiers.studying import (
     stages,
     train_in_no_time,
 )
+from tests.study.shades import BORDERLESS
 from xai.classifiers.networks import ClassifierStages
 from xai.classifiers.params import ClassifierParams
 from xai.classifiers.vit import VitStages
@@ -273,10 +273,10 @@ def test_a_checkpoint_that_is_no_classifier_of_these_classes_is_refused(
 
 
 def test_a_curriculum_needs_regions_unless_the_classifier_is_there(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"focus=0\.5 needs the regions.* data=blank has none: set classifier\.focus=0"):
-        stages(tmp_path, data=BLANK)
-    stages(tmp_path, data=BLANK, classifier_params=replace(CLASSIFIER, focus=0.0))
-    stages(tmp_path, data=BLANK, classifier_params=replace(CLASSIFIER, checkpoint="own.safetensors"))
+    with pytest.raises(UserError, match=r"focus=0\.5 needs the regions.* data=borderless has none: set classifier"):
+        stages(tmp_path, data=BORDERLESS)
+    stages(tmp_path, data=BORDERLESS, classifier_params=replace(CLASSIFIER, focus=0.0))
+    stages(tmp_path, data=BORDERLESS, classifier_params=replace(CLASSIFIER, checkpoint="own.safetensors"))
 
 
 def test_a_binary_head_is_for_two_classes(tmp_path: Path, trained: Trained) -> None:
