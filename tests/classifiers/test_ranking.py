@@ -15,6 +15,7 @@ from xai.core.errors import UserError
 from xai.core.optimisation import FitParams
 from xai.models import files
 from xai.models.dense import DenseExplainer
+from xai.models.families import seeded
 from xai.models.spec import shape_of
 from xai.papers.ranking.networks import FILE
 from xai.papers.ranking.params import BackboneParams, RankingSettings
@@ -89,8 +90,7 @@ def test_weights_before_the_training_are_those_of_the_seed(tmp_path: Path, train
 
 def weights(path: Path, seed: int) -> Path:
     """A file of timm's, its head included."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    with seeded(seed):
         save_file(timm.create_model("test_resnet").state_dict(), path)
     return path
 

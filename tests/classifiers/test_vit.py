@@ -30,6 +30,7 @@ from xai.data.catalogue import OpenData
 from xai.methods.salvage import Salvage, log_predictions
 from xai.models import files
 from xai.models.explainer import AnchoredSalvageNetwork, SalvageNetwork, ShapleyNetwork
+from xai.models.families import seeded
 from xai.models.maskable import Removal
 from xai.models.spec import TokenDecoder, describe
 from xai.models.vit import SmallVit, VitParams
@@ -316,8 +317,7 @@ def test_a_published_vit_is_the_classifier_where_it_knows_the_classes(
 
     def build(params: VitParams, outputs: int, seed: int, *, published: bool = False) -> Any:
         asked.append((outputs, published))
-        with torch.random.fork_rng():
-            torch.manual_seed(1 + published)
+        with seeded(1 + published):
             return timm.create_model("vit_tiny_patch16_224", num_classes=outputs, img_size=16, patch_size=4)
 
     monkeypatch.setattr("xai.models.vit._build", build)

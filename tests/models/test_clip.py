@@ -5,10 +5,11 @@ from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 from torch import Tensor
 
 from tests.models.tiny_clip import CLASSES, PARAMS, classifier, coalitions, pictures
-from tests.models.tiny_vit import painted_over, seeded
+from tests.models.tiny_vit import painted_over
 from xai.core.errors import UserError
 from xai.models.clip import SelfExplainingClip, class_embeddings, load_parameters, trainable
 from xai.models.factory import build_clip, build_tokenizer
+from xai.models.families import seeded
 from xai.models.maskable import Removal, reference_image
 
 EXACT = {"rtol": 1e-10, "atol": 1e-10}
@@ -103,7 +104,7 @@ def test_a_reference_of_ones_own_is_what_shows(shape: tuple[int, ...]) -> None:
 def test_a_tower_with_layer_scale_drops_tokens_too() -> None:
     settings = {"layers": 3, "width": 16, "head_width": 8, "patch_size": 4, "image_size": 16, "ls_init_value": 0.5}
     text = CLIPTextCfg(context_length=4, vocab_size=9, width=8, heads=1, layers=1)
-    with seeded():
+    with seeded(0):
         visual = CLIP(12, CLIPVisionCfg(**settings), text).visual  # type: ignore[arg-type]
         for value in visual.parameters():
             value.data = value.data + 0.2 * torch.randn(value.shape)

@@ -17,7 +17,7 @@ from tests.toolbox import refusal
 from xai.core.settings import build
 from xai.data.images import to_tensor
 from xai.models.cnn import PACKAGES, CnnParams, package_file, package_weights
-from xai.models.families import published_classes
+from xai.models.families import published_classes, seeded
 from xai.models.maskable import Removal
 from xai.models.weights import read_weights
 
@@ -100,8 +100,7 @@ def test_which_models_are_trained_from_nothing() -> None:
 
 def published(path: Path, **settings: Any) -> dict[str, Tensor]:
     """The file of a network of timm with 1000 classes."""
-    with torch.random.fork_rng():
-        torch.manual_seed(7)
+    with seeded(7):
         state = timm.create_model("test_efficientnet", **settings).state_dict()
     save_file(state, path)
     return state

@@ -9,6 +9,7 @@ from tests.models.test_features import CNNS, TRANSFORMERS, features, network, pi
 from xai.core.errors import UserError
 from xai.models.dense import DenseExplainer, check_classes
 from xai.models.evidence import gradient_evidence
+from xai.models.families import seeded
 from xai.models.maskable import MaskableClassifier
 
 TARGETS = torch.tensor([2, 0])
@@ -17,8 +18,7 @@ TARGETS = torch.tensor([2, 0])
 def explainer(kind: str = "plain") -> DenseExplainer:
     """Of three classes; its last layer is as large as the others."""
     settings, size, factors = (CNNS[kind], 42, (1, 1)) if kind in CNNS else (TRANSFORMERS[kind], 16, (2, 1))
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
+    with seeded(0):
         params = replace(TINY, resize=factors, norm="group")
         made = DenseExplainer(features(network(**settings), [0, 2], size), params, 3).eval()
     made.decoder.refinement[-1].weight.data *= 30

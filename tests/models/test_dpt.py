@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from xai.core.errors import UserError
 from xai.models.dpt import Conditioning, DecoderParams, DptDecoder, Norm
+from xai.models.families import seeded
 
 PUBLISHED: dict[str, Any] = {
     "resampling": "learned",
@@ -27,8 +28,7 @@ CLASSES = 3
 
 def decoder(params: DecoderParams = TINY, shape: Any = VIT, seed: int = 0) -> DptDecoder:
     """In evaluation mode, with statistics as after a training, and a last layer that is as large as the others."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    with seeded(seed):
         made = DptDecoder(params, [width for width, _ in shape], CLASSES)
         for part in made.modules():
             if isinstance(part, nn.BatchNorm2d | nn.GroupNorm):
@@ -118,28 +118,23 @@ def test_the_parameters_of_the_paper_s_decoder_are_as_many_as_published(paper: D
     assert count(paper.resize) == pytest.approx(1.9e6, rel=0.002)
 
 
-def test_kaiming_starts_keep_the_size_of_activations_and_the_last_layer_small() -> None:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        made = DptDecoder(replace(TINY, fusion=64, refinement=512, kaiming=True), [6, 6, 6], CLASSES)
-    assert float(made.last.weight.detach().std()) == pytest.approx((2 / (9 * 64)) ** 0.5, rel=0.05)
-    assert not made.last.bias.any()
-    assert float(made.refinement[-1].weight.detach().std()) == pytest.approx(0.01, rel=0.05)
-
-
 def test_learned_steps_need_factors_that_a_convolution_has() -> None:
     with pytest.raises(UserError, match=r"resize.* whole factors and their inverses"):
         replace(TINY, resampling="learned", resize=(1.5, 1, 1))
 
 
-def test_the_last_convolution_starts_small() -> None:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        last = DptDecoder(replace(TINY, refinement=512), [6, 6, 6], CLASSES).refinement[-1]
+@pytest.mark.parametrize("kaiming", [False, True])
+def test_the_last_convolution_starts_small_and_others_keep_the_size_of_activations(kaiming: bool) -> None:
+    with seeded(0):
+        made = DptDecoder(replace(TINY, fusion=64, refinement=512, kaiming=kaiming), [6, 6, 6], CLASSES)
+    last = made.refinement[-1]
     assert last.weight.numel() == 9 * 512
     assert float(last.weight.detach().std()) == pytest.approx(0.01, rel=0.05)
     assert float(last.weight.detach().mean()) == pytest.approx(0, abs=0.001)
     assert not last.bias.any()
+    if kaiming:
+        assert float(made.last.weight.detach().std()) == pytest.approx((2 / (9 * 64)) ** 0.5, rel=0.05)
+        assert not made.last.bias.any()
 
 
 def normalise(part: Any, values: Tensor) -> Tensor:
@@ -279,8 +274,7 @@ def test_dropout_takes_whole_channels_and_only_in_training() -> None:
     made, seen = decoder(replace(TINY, head=16, dropout=0.5)), []
     made.refinement[0].register_forward_hook(lambda *call: seen.append(call[-1]))
     for training in (False, True):
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
+        with seeded(0):
             made.train(training)(levels(), torch.tensor([0, 1]), picture())
     gone = [(values == 0).flatten(2).float().mean(2) for values in seen]
     assert not gone[0].any()

@@ -17,6 +17,7 @@ from xai.models.explainer import (
     build_decoder,
     column,
 )
+from xai.models.families import seeded
 from xai.shapley.distribution import shapley_distribution
 
 GRID = (2, 8)
@@ -121,8 +122,7 @@ def test_images_of_another_size_are_refused_in_one_line() -> None:
 
 def decoder(*, trained: bool, depth: int = 1) -> MaskTransformer:
     """In float64; where trained, nothing in it is zero or what it began as."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
+    with seeded(0):
         made = MaskTransformer(width=8, scores=3, depth=depth, heads=2).double()
         for value in made.parameters() if trained else ():
             value.data += 0.3 * torch.randn(value.shape)

@@ -5,8 +5,9 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from tests.models.tiny_vit import MEAN, STD, normalised, seeded
+from tests.models.tiny_vit import MEAN, STD, normalised
 from xai.core.errors import UserError
+from xai.models.families import seeded
 from xai.models.features import FrozenFeatures
 
 SMALL = {"img_size": 16, "patch_size": 4, "embed_dim": 24, "depth": 3, "num_heads": 3}
@@ -22,7 +23,7 @@ CNNS = {
 }
 
 
-@seeded()
+@seeded(0)
 def network(**settings: Any) -> Any:
     """A network of timm whose norms and statistics are not those of a fresh one."""
     created = timm.create_model(num_classes=5, **settings)

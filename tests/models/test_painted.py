@@ -4,8 +4,9 @@ from torch import Tensor, nn
 from torchvision.models import resnet18
 
 from tests.models.tiny_clip import coalitions
-from tests.models.tiny_vit import MEAN, STD, normalised, painted_over, seeded, small_cnn
+from tests.models.tiny_vit import MEAN, STD, normalised, painted_over, small_cnn
 from xai.core.errors import UserError
+from xai.models.families import seeded
 from xai.models.maskable import PaintedClassifier, Removal, reference_image
 
 EXACT = {"rtol": 1e-10, "atol": 1e-10}
@@ -43,7 +44,7 @@ def test_a_reference_of_ones_own_is_what_shows(shape: tuple[int, ...]) -> None:
 
 
 def test_a_network_of_torchvision_is_explained_as_it_is() -> None:
-    with seeded():
+    with seeded(0):
         network = resnet18(weights=None, num_classes=5).eval().requires_grad_(False)
     pictures, keep = images(4, 32, 32).float(), coalitions(4)
     over = painted_over(pictures, torch.tensor(MEAN).reshape(1, 3, 1, 1), keep, (4, 4))
@@ -68,7 +69,7 @@ class Watching(nn.Module):
 
 def test_channels_lie_last_for_convolutions_only_and_change_nothing() -> None:
     keep = coalitions(8, players=12)
-    with seeded():
+    with seeded(0):
         flat = nn.Sequential(nn.Flatten(), nn.Linear(720, 5)).double()
     for inner, convolves in ((small_cnn(), True), (flat, False)):
         watching = Watching(inner)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tests.toolbox import refusal
 from xai.models.backbone import read_body
-from xai.models.families import outputs_of
+from xai.models.families import outputs_of, seeded
 from xai.models.maskable import Removal
 from xai.models.vit import SmallVit, VitParams
 
@@ -102,8 +102,7 @@ def body(path: Path, network: Any) -> dict[str, Tensor]:
 
 def published(path: Path, side: int, **settings: Any) -> dict[str, Tensor]:
     """The file of a network of timm with 1000 classes, for images of another size."""
-    with torch.random.fork_rng():
-        torch.manual_seed(7)
+    with seeded(7):
         made = timm.create_model("test_vit", img_size=side, num_classes=1000, **settings)
     state = made.state_dict()
     save_file(state, path)

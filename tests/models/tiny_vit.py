@@ -1,13 +1,12 @@
 """What the tests of timm's transformers share: every family on a 4 x 4 grid, and attention masks for reference."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import timm
 import torch
 from torch import Tensor, nn
 
+from xai.models.families import seeded
 from xai.models.maskable import Removal
 from xai.models.timm_vit import MaskableVit
 
@@ -41,15 +40,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
 }
 
 
-@contextmanager
-def seeded() -> Iterator[None]:
-    """The weights that a library draws are the same each time, and the global generator is left as it was."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        yield
-
-
-@seeded()
+@seeded(0)
 def network(**settings: Any) -> Any:
     """A network of timm in float64; weights are scaled up so that attention is far from even."""
     shape = {"img_size": 16, "patch_size": 4, "embed_dim": 24, "depth": 3, "num_heads": 3, "num_classes": CLASSES}
@@ -124,7 +115,7 @@ class SmallCnn(nn.Module):
         return self.head(self.layers(images).mean((2, 3)))
 
 
-@seeded()
+@seeded(0)
 def small_cnn() -> SmallCnn:
     """In float64, and sure of itself."""
     cnn = SmallCnn()
