@@ -11,6 +11,7 @@ from torch import nn
 from tests.classifiers.bench import DATA
 from tests.classifiers.ranked import DECODER, OBJECTIVE, RANKING, networks
 from tests.classifiers.studying import MODEL, Trained
+from tests.toolbox import refusal
 from xai.core.errors import UserError
 from xai.core.optimisation import FitParams
 from xai.models import files
@@ -173,9 +174,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_trained(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     save_file({"conv1.weight": torch.ones(2)}, tmp_path / "other")
-    with pytest.raises(UserError) as caught:
-        networks(tmp_path, params).check()
-    assert str(caught.value).startswith(message)
+    assert refusal(lambda: networks(tmp_path, params).check()).startswith(message)
     assert trained.journal == []
 
 

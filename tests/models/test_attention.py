@@ -6,7 +6,7 @@ from torch import Tensor
 
 from tests.models import tiny_clip
 from tests.models.tiny_vit import FAMILIES, MEAN, STD, maskable, network, normalised, pictures, small_cnn
-from xai.core.errors import UserError
+from tests.toolbox import refusal
 from xai.models.attention import attentions, patch_map, transformer
 from xai.models.clip import SelfExplainingClip
 from xai.models.maskable import PaintedClassifier, Removal, of_ours
@@ -140,15 +140,7 @@ def test_brain_floats_come_close_and_rows_still_add_up(halved: bool) -> None:
 
 
 def test_what_is_no_transformer_is_refused_in_one_line() -> None:
-    painted = PaintedClassifier(small_cnn(), (4, 4), MEAN, STD)
-    with pytest.raises(UserError) as caught:
-        transformer(painted)
-    assert str(caught.value) == (
+    assert refusal(transformer, PaintedClassifier(small_cnn(), (4, 4), MEAN, STD)) == (
         "this classifier shows no attention: use a CLIP or a ViT of timm, or an explainer that needs none, such "
         "as saliency"
     )
-
-
-def test_images_of_another_size_are_refused() -> None:
-    with pytest.raises(UserError, match=r"^images of 8 x 32 px do not fit a network of 16 x 16: .*$"):
-        next(attentions(maskable(network()), torch.rand(2, 3, 8, 32, dtype=torch.float64)))

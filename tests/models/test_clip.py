@@ -6,7 +6,7 @@ from torch import Tensor
 
 from tests.models.tiny_clip import CLASSES, PARAMS, classifier, coalitions, pictures
 from tests.models.tiny_vit import painted_over
-from xai.core.errors import UserError
+from tests.toolbox import refusal
 from xai.models.clip import SelfExplainingClip, class_embeddings, load_parameters, trainable
 from xai.models.factory import build_clip, build_tokenizer
 from xai.models.families import seeded
@@ -152,8 +152,8 @@ def test_class_embeddings_are_normalised_means_of_normalised_texts() -> None:
 def test_towers_that_do_not_pool_by_their_class_token_are_refused(settings: dict[str, object]) -> None:
     vision = CLIPVisionCfg(layers=1, width=16, head_width=8, patch_size=4, image_size=16, **settings)  # type: ignore[arg-type]
     clip = CLIP(16, vision, CLIPTextCfg(context_length=4, vocab_size=9, width=8, heads=1, layers=1))
-    with pytest.raises(UserError, match=r"pools by its \[CLS\] token"):
-        SelfExplainingClip(clip.visual, torch.zeros(16, 2), 1.0, PARAMS.mean, PARAMS.std)
+    told = refusal(SelfExplainingClip, clip.visual, torch.zeros(16, 2), 1.0, PARAMS.mean, PARAMS.std)
+    assert "pools by its [CLS] token" in told
 
 
 def test_parameters_are_the_visual_towers_and_travel_between_models() -> None:
@@ -172,11 +172,10 @@ def test_parameters_are_the_visual_towers_and_travel_between_models() -> None:
 def test_parameters_that_do_not_fit_are_refused() -> None:
     model = classifier()
     theta = trainable(model)
-    with pytest.raises(UserError, match=r"1 parameters are unknown here, the first is visual\.more"):
-        load_parameters(model, {**theta, "visual.more": torch.zeros(1)})
+    told = refusal(load_parameters, model, {**theta, "visual.more": torch.zeros(1)})
+    assert told == "1 parameters are unknown here, the first is visual.more"
     del theta["visual.proj"]
-    with pytest.raises(UserError, match=r"1 parameters are missing, the first is visual\.proj"):
-        load_parameters(model, theta)
+    assert refusal(load_parameters, model, theta) == "1 parameters are missing, the first is visual.proj"
 
 
 def test_training_reaches_the_tower_and_neither_head_nor_scale() -> None:
@@ -187,5 +186,5 @@ def test_training_reaches_the_tower_and_neither_head_nor_scale() -> None:
 
 
 def test_images_of_another_size_are_refused_also_where_they_have_as_many_patches() -> None:
-    with pytest.raises(UserError, match=r"images of 8 x 32 px do not fit a network of 16 x 16: resize"):
-        classifier()(torch.rand(2, 3, 8, 32, dtype=torch.float64))
+    told = refusal(classifier(), torch.rand(2, 3, 8, 32, dtype=torch.float64))
+    assert told.startswith("images of 8 x 32 px do not fit a network of 16 x 16: resize")

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from tests.models.test_dpt import TINY
 from tests.models.test_features import CNNS, TRANSFORMERS, features, network, pictures
-from xai.core.errors import UserError
+from tests.toolbox import refusal
 from xai.models.dense import DenseExplainer, check_classes
 from xai.models.evidence import gradient_evidence
 from xai.models.families import seeded
@@ -81,24 +81,21 @@ def test_a_decoder_may_look_at_the_gradient_of_the_classifier_which_is_no_part_o
 
 @pytest.mark.parametrize("targets", [torch.tensor([0, 3]), torch.tensor([0, 7])], ids=str)
 def test_a_class_beyond_the_last_is_refused(targets: Tensor) -> None:
-    with pytest.raises(UserError) as caught:
-        explainer().attribute(pictures(16), targets)
-    assert str(caught.value) == f"class {int(targets[1])} is unknown: the classifier has 3, 0 to 2"
+    told = refusal(explainer().attribute, pictures(16), targets)
+    assert told == f"class {int(targets[1])} is unknown: the classifier has 3, 0 to 2"
 
 
 def test_the_first_class_out_of_range_is_named() -> None:
     check_classes(torch.tensor([[0, 2], [1, 0]]), 3)
-    with pytest.raises(UserError, match=r"^class -1 is unknown: the classifier has 3, 0 to 2$"):
-        check_classes(torch.tensor([[0, 2], [-1, 9]]), 3)
+    told = refusal(check_classes, torch.tensor([[0, 2], [-1, 9]]), 3)
+    assert told == "class -1 is unknown: the classifier has 3, 0 to 2"
 
 
 def test_a_level_that_nothing_would_be_left_of_is_refused() -> None:
     built = features(network(**CNNS["resnet"]), [0, 4], 42)
     assert built.grids[1] == (2, 2)
     assert DenseExplainer(built, replace(TINY, resize=(1, 0.5)), 3)(pictures(42), TARGETS).shape == (2, 42, 42)
-    with pytest.raises(UserError) as caught:
-        DenseExplainer(built, replace(TINY, resize=(1, 0.25)), 3)
-    assert str(caught.value) == (
+    assert refusal(DenseExplainer, built, replace(TINY, resize=(1, 0.25)), 3) == (
         "decoder.resize=[1.0, 0.25] leaves nothing of level 4, which has 2 x 2 cells: "
         "use a factor of at least 0.5 there"
     )

@@ -6,7 +6,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from tests.models.tiny_vit import MEAN, STD, network, normalised, pictures
-from xai.core.errors import UserError
+from tests.toolbox import refusal
 from xai.models.explainer import (
     Decoder,
     ExplainerNetwork,
@@ -116,8 +116,8 @@ def test_a_column_belongs_to_its_images_class() -> None:
 
 
 def test_images_of_another_size_are_refused_in_one_line() -> None:
-    with pytest.raises(UserError, match="images of 16 x 32 px do not fit a network of 8 x 32"):
-        explainer(SalvageNetwork, 6)(torch.rand(1, 3, 16, 32, dtype=torch.float64))
+    told = refusal(explainer(SalvageNetwork, 6), torch.rand(1, 3, 16, 32, dtype=torch.float64))
+    assert told.startswith("images of 16 x 32 px do not fit a network of 8 x 32")
 
 
 def decoder(*, trained: bool, depth: int = 1) -> MaskTransformer:
@@ -192,8 +192,8 @@ def test_decoders_are_built_by_name() -> None:
 
 
 def test_heads_that_do_not_divide_the_width_are_refused() -> None:
-    with pytest.raises(UserError, match=r"^heads=3 of a decoder must divide the width of the backbone, 8$"):
-        build_decoder("linear", 8, 3, 1, 3)
+    told = refusal(build_decoder, "linear", 8, 3, 1, 3)
+    assert told == "heads=3 of a decoder must divide the width of the backbone, 8"
 
 
 @pytest.mark.parametrize("kind", get_args(Decoder))

@@ -12,6 +12,7 @@ from open_clip.pos_embed import get_2d_sincos_pos_embed
 from safetensors.torch import save_file
 
 from tests.models.tiny_clip import PARAMS, TOWERS
+from tests.toolbox import refusal
 from xai.core.composing import compose_choice
 from xai.core.errors import UserError
 from xai.data.glyphs import GLYPHS
@@ -93,10 +94,7 @@ def test_weights_depend_on_the_seed_alone_and_leave_the_global_generator() -> No
     ],
 )
 def test_architectures_that_do_not_fit_are_refused(settings: dict[str, object], message: str) -> None:
-    with pytest.raises(UserError) as caught:
-        build_clip(replace(REAL, **settings))  # type: ignore[arg-type]
-    assert message in str(caught.value)
-    assert "\n" not in str(caught.value)
+    assert message in refusal(build_clip, replace(REAL, **settings))  # type: ignore[arg-type]
 
 
 @pytest.mark.usefixtures("_without_weights")
@@ -129,8 +127,7 @@ def test_another_normalisation_than_the_published_one_is_refused(change: dict[st
 
 
 def test_an_activation_that_contradicts_the_published_one_is_refused() -> None:
-    with pytest.raises(UserError, match=r"quick_gelu=false contradicts pretrained=openai"):
-        replace(OPENAI, quick_gelu=False)
+    assert "quick_gelu=false contradicts pretrained=openai" in refusal(replace, OPENAI, quick_gelu=False)
 
 
 def test_base_weights_make_the_round_trip(tmp_path: Path) -> None:
@@ -146,15 +143,13 @@ def test_base_weights_of_another_shape_or_with_nan_are_refused(tmp_path: Path) -
     state = {name: value.clone() for name, value in build_clip(PARAMS).state_dict().items()}
     file = tmp_path / "weights.safetensors"
     save_file({**state, "visual.proj": torch.zeros(3, 3)}, file)
-    with pytest.raises(UserError, match=r"visual\.proj"):
-        read_base_weights(PARAMS, file)
+    assert "visual.proj" in refusal(read_base_weights, PARAMS, file)
     save_file({name: value for name, value in state.items() if name != "logit_scale"}, file)
     with pytest.raises(UserError, match=r"1 of its .* missing .*logit_scale"):
         read_base_weights(PARAMS, file)
     state["visual.proj"][0, 0] = torch.nan
     save_file(state, file)
-    with pytest.raises(UserError, match=r"visual\.proj"):
-        read_base_weights(PARAMS, file)
+    assert "visual.proj" in refusal(read_base_weights, PARAMS, file)
 
 
 def test_where_base_weights_come_from() -> None:
@@ -171,11 +166,9 @@ def test_without_a_network_the_hub_ends_in_one_line_of_advice(monkeypatch: pytes
         raise ConnectionError("no route\nto host")
 
     monkeypatch.setattr(open_clip, "download_pretrained", unreachable)
-    with pytest.raises(UserError) as caught:
-        base_weights_file(OPENAI)
-    assert "ConnectionError" in str(caught.value)
-    assert "model.weights=" in str(caught.value)
-    assert "\n" not in str(caught.value)
+    told = refusal(base_weights_file, OPENAI)
+    assert "ConnectionError" in told
+    assert "model.weights=" in told
 
 
 def test_weights_and_data_lie_where_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
