@@ -22,6 +22,7 @@ from tests.classifiers.studying import (
     train_in_no_time,
 )
 from tests.study.shades import BORDERLESS
+from tests.toolbox import refusal
 from xai.classifiers.networks import ClassifierStages
 from xai.classifiers.params import ClassifierParams
 from xai.classifiers.vit import VitStages
@@ -136,6 +137,12 @@ def test_every_setting_of_an_explainer_makes_another_one(
     stage = stages(tmp_path)
     assert stage.learned(replace(SALVAGE, **change)).key != stage.learned(SALVAGE).key
     assert trained.names == ["Classifier", "Surrogate", "Salvage", "Salvage"]
+
+
+@pytest.mark.parametrize("change", [{"depth": 65}, {"heads": 257}])
+def test_a_decoder_that_no_file_may_say_is_refused_before_it_is_trained(change: dict[str, int]) -> None:
+    ((name, value),) = change.items()
+    assert f"{name}={value} must be at most {value - 1}" in refusal(replace, SALVAGE, **change)
 
 
 def test_the_masks_of_vit_shapley_make_another_network_and_weights_only_where_there_are_any(

@@ -7,7 +7,7 @@ from pydantic import Field
 from xai.core.optimisation import FitParams
 from xai.core.settings import Count, EvenCount, FieldError, Positive, Share, settings
 from xai.models.explainer import Decoder
-from xai.models.families import Width
+from xai.models.families import Heads, Width
 from xai.shapley.masks import Sampling
 
 Portion = Annotated[float, Field(gt=0, le=1)]
@@ -59,8 +59,8 @@ class ExplainerFit:
 
     masks: EvenCount
     decoder: Decoder
-    depth: Count
-    heads: Count
+    depth: Annotated[int, Field(ge=1, le=64)]
+    heads: Heads
     fit: FitParams
     snapshots: tuple[Portion, ...] = ()
 
