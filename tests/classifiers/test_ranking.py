@@ -178,6 +178,11 @@ def test_what_does_not_fit_is_refused_before_anything_is_trained(
     assert trained.journal == []
 
 
+@pytest.mark.parametrize("change", [{"mean": (123.7, 116.3, 103.5)}, {"std": (0.2, 0.2, 101.0)}])
+def test_a_normalisation_that_no_file_may_say_is_refused_before_it_is_trained_with(change: dict[str, Any]) -> None:
+    assert "must be at most 100" in refusal(BackboneParams, "test_resnet", **change)
+
+
 def test_weights_that_cannot_be_fetched_are_refused_in_one_line(
     tmp_path: Path, trained: Trained, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -35,7 +35,6 @@ NonNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Side = Annotated[int, Field(ge=1, le=4096)]
 Channels = Annotated[tuple[float, ...], Field(min_length=3, max_length=3)]
-Deviations = Annotated[tuple[Positive, ...], Field(min_length=3, max_length=3)]
 
 _MOST_NAMED = 40
 _CLOSED = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)

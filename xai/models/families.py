@@ -23,13 +23,12 @@ from torch import nn
 
 from xai.core import plugins
 from xai.core.errors import UserError
-from xai.core.settings import Count, FieldError, OneLine, build, settings, shown, unknown
+from xai.core.settings import Count, FieldError, OneLine, Side, build, settings, shown, unknown
 from xai.data.folder import imagenet_names
 from xai.data.images import side_of
 from xai.models.maskable import MaskableClassifier, PaintedClassifier, Removal
 
 # A file brings its settings from a stranger, so all of them have bounds: nothing is built that no machine could hold.
-Size = Annotated[int, Field(ge=1, le=4096)]
 Width = Annotated[int, Field(ge=1, le=2**14)]
 Depth = Annotated[int, Field(ge=1, le=256)]
 Heads = Annotated[int, Field(ge=1, le=256)]
@@ -61,7 +60,7 @@ class Geometry:
     """
 
     name: Text
-    image_size: Size
+    image_size: Side
     patch_size: Count
     mean: Means
     std: Deviations

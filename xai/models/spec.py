@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, PlainValidat
 
 from xai import __version__
 from xai.core.errors import UserError
+from xai.core.settings import Side
 from xai.data.catalogue import OpenData
 from xai.models.cnn import CnnParams
 from xai.models.dpt import DecoderParams
@@ -138,7 +139,7 @@ class Square(Closed):
     """How a data set brings a photograph to the square that networks see; `resize` None is their size."""
 
     fit: Literal["crop", "squash"] = "crop"
-    resize: Annotated[int, Field(ge=1, le=4096)] | None = None
+    resize: Side | None = None
     # Not said where it is bicubic, as files of before it was said have it.
     interpolation: Annotated[Literal["bicubic", "bilinear"], Field(exclude_if=lambda way: way == "bicubic")] = "bicubic"
 

@@ -6,22 +6,11 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from xai.core.optimisation import LastFit
-from xai.core.settings import (
-    Channels,
-    Count,
-    Deviations,
-    Distinct,
-    FieldError,
-    NonNegative,
-    Positive,
-    Several,
-    Share,
-    Whole,
-    settings,
-)
+from xai.core.settings import Count, Distinct, FieldError, NonNegative, Positive, Several, Share, Whole, settings
 from xai.explainers.registry import ExplainerParams
 from xai.methods.ranking import RankingLoss
 from xai.models.dpt import DecoderParams
+from xai.models.families import Deviations, Means
 from xai.ranking.objective import ObjectiveParams
 from xai.ranking.refinement import RefinementParams
 
@@ -39,7 +28,7 @@ class BackboneParams:
     """
 
     architecture: str | None = None
-    mean: Channels = (0.485, 0.456, 0.406)
+    mean: Means = (0.485, 0.456, 0.406)
     std: Deviations = (0.229, 0.224, 0.225)
     pretrained: bool = True
     weights: str | None = None
