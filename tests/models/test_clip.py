@@ -128,11 +128,6 @@ def test_gradients_are_those_of_the_masked_tower() -> None:
     assert all(value.abs().max() > 0 for value in found)
 
 
-def test_a_coalition_costs_its_tokens() -> None:
-    assert [classifier(Removal("tokens")).cost(kept) for kept in (0, 3, 16)] == [1, 4, 17]
-    assert [classifier(Removal("pixels")).cost(kept) for kept in (0, 3, 16)] == [17] * 3
-
-
 def test_class_embeddings_are_normalised_means_of_normalised_texts() -> None:
     clip, tokenizer = build_clip(PARAMS).eval(), build_tokenizer(PARAMS)
     classes, templates = ("7", "a tree", "{0}"), ("a photo of a {}.", "the {}", "{}")
@@ -183,8 +178,3 @@ def test_training_reaches_the_tower_and_neither_head_nor_scale() -> None:
     logits, attributions = model.explain(pictures(2))
     (F.cross_entropy(logits, torch.tensor([0, 1])) + attributions.square().sum()).backward()  # type: ignore[no-untyped-call]
     assert {name for name, value in model.named_parameters() if value.grad is not None} == set(trainable(model))
-
-
-def test_images_of_another_size_are_refused_also_where_they_have_as_many_patches() -> None:
-    told = refusal(classifier(), torch.rand(2, 3, 8, 32, dtype=torch.float64))
-    assert told.startswith("images of 8 x 32 px do not fit a network of 16 x 16: resize")
