@@ -193,7 +193,7 @@ def test_decoders_are_built_by_name() -> None:
 
 def test_heads_that_do_not_divide_the_width_are_refused() -> None:
     told = refusal(build_decoder, "linear", 8, 3, 1, 3)
-    assert told == "heads=3 of a decoder must divide the width of the backbone, 8"
+    assert told == "heads=3 of a decoder must divide the 8 channels of the backbone"
 
 
 @pytest.mark.parametrize("kind", get_args(Decoder))

@@ -1,7 +1,6 @@
 """The networks of a SALVAGE experiment as artifacts: classifier, surrogate, explainers; each trained once."""
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -25,12 +24,6 @@ class VitStages(LearningStages):
 
     model: VitParams
 
-    @cached_property
-    def width(self) -> int:
-        """Of the tokens."""
-        shell: Any = self._shell()
-        return int(shell.embed_dim)
-
     @property
     def surrogate_removal(self) -> Removal:
         """A transformer is never shown the token of a patch that is removed."""
@@ -40,7 +33,7 @@ class VitStages(LearningStages):
         return self.network("classifier")
 
     def untrained(self, params: Any) -> ExplainerNetwork:
-        """The explainer before its training, with weights of its own."""
+        """The explainer before its training, with weights of its own; UserError: its heads do not fit the network."""
         model, shape = self.model, TokenDecoder(**self._said(params)["decoder"])
         backbone = model.build(self.outputs, self.seed)
         with seeded(self.seed):

@@ -82,7 +82,7 @@ class LinearDecoder(nn.Module):
 def build_decoder(kind: str, width: int, scores: int, depth: int, heads: int) -> MaskTransformer | LinearDecoder:
     """A decoder by name; UserError: heads do not divide the width."""
     if width % heads:
-        raise UserError(f"heads={heads} of a decoder must divide the width of the backbone, {width}")
+        raise UserError(f"heads={heads} of a decoder must divide the {width} channels of the backbone")
     made = MaskTransformer if kind == "mask_transformer" else LinearDecoder
     return made(width, scores, depth, heads)
 

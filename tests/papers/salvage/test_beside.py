@@ -109,7 +109,7 @@ def _other(removal: Any) -> Any:
             {"network": "vit_tinny"},
             "network=vit_tinny is not a known name of timm, nor vit_tiny: did you mean",
         ),
-        ("salvage", {"heads": 5}, "heads=5 does not divide the 64 channels of model=vit_tiny"),
+        ("salvage", {"heads": 5}, "heads=5 of a decoder must divide the 64 channels of the backbone"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_trained(

@@ -112,28 +112,21 @@ def networks_of(context: Context, params: LearnedSettings | FastShapSettings) ->
         UserError: The classifier is of another family and the row has no network of its own, or that does not fit: its
             width has not as many heads, or it gives no intermediate features.
     """
-    if isinstance(params, FastShapSettings):
-        remedy = "use vit_shapley for a vision transformer, or network=cnn_tiny to train one beside it"
-        convolutional: CnnStages = (
-            _around(context, CnnStages, "it starts from a convolutional network", remedy)
-            if params.network is None
-            else beside(CnnBeside, context, params.network, params.fit)
-        )
-        # Neither memory nor time goes into weights that nobody looks at.
-        with torch.device("meta"):
-            convolutional.untrained(params)
-        return convolutional
-    remedy = "use model=vit_tiny, or network=vit_tiny to train one beside it"
-    networks: VitStages = (
-        _around(context, VitStages, "it starts from a vision transformer", remedy)
-        if params.network is None
-        else beside(VitBeside, context, params.network, params.fit)
+    fast = isinstance(params, FastShapSettings)
+    kinds: Any = (CnnStages, CnnBeside) if fast else (VitStages, VitBeside)
+    start, instead = (
+        ("a convolutional network", "vit_shapley for a vision transformer, or network=cnn_tiny")
+        if fast
+        else ("a vision transformer", "model=vit_tiny, or network=vit_tiny")
     )
-    if networks.width % params.heads:
-        name = params.network or context.model.name
-        raise UserError(
-            f"heads={params.heads} does not divide the {networks.width} channels of model={name}: choose a divisor"
-        )
+    networks: VitStages | CnnStages = (
+        _around(context, kinds[0], f"it starts from {start}", f"use {instead} to train one beside it")
+        if params.network is None
+        else beside(kinds[1], context, params.network, params.fit)
+    )
+    # Neither memory nor time goes into weights that nobody looks at.
+    with torch.device("meta"):
+        networks.untrained(params)
     return networks
 
 
