@@ -61,8 +61,13 @@ class ClassifierStages:
         """Refuse what would only show after the training before it."""
         self.outputs = self.model.outputs(len(self.data.source.classes))
         self.model.maskable(self._shell())
-        if not self.is_published:
-            self._check_focus()
+        params, source = self.classifier_params, self.data.source
+        is_trained = not self.is_published and params.checkpoint is None
+        if is_trained and params.focus and source.images("train", torch.tensor([0]), 0).regions is None:
+            raise UserError(
+                f"classifier.focus={params.focus} needs the regions of the objects, and data={self.data.name} has "
+                "none: set classifier.focus=0"
+            )
 
     @property
     def surrogate_removal(self) -> Removal:
@@ -140,15 +145,6 @@ class ClassifierStages:
                 correct[shown] += int((predicted == batch.labels).sum())
         return {shown: count / len(source.labels("validation")) for shown, count in correct.items()}
 
-    def _check_focus(self) -> None:
-        """Refuse a curriculum that the data set cannot have, before anything is trained."""
-        params = self.classifier_params
-        if params.checkpoint is None and params.focus and not self._has_regions:
-            raise UserError(
-                f"classifier.focus={params.focus} needs the regions of the objects, and data={self.data.name} has "
-                "none: set classifier.focus=0"
-            )
-
     def _trained_classifier(self) -> Artifact:
         """Trained from the model's start weights."""
         params = self.classifier_params
@@ -197,10 +193,6 @@ class ClassifierStages:
         tensors = match_weights(tensors, expected, what=f"checkpoint {path}", model=self.model.name)
         spec = {**self._common, "checkpoint": fingerprint_file(path)}
         return self.get("classifier", spec, lambda work: self.write(work, "classifier", self._loaded(tensors)))
-
-    @property
-    def _has_regions(self) -> bool:
-        return self.data.source.images("train", torch.tensor([0]), 0).regions is not None
 
     @property
     def _common(self) -> dict[str, Any]:
