@@ -192,7 +192,7 @@ def explainers(model: Model | None = None) -> pd.DataFrame:
         model: Of `xai.load` or `xai.wrap`; None asks for no model.
 
     Returns:
-        One line for each, by name: label, kind, about, class_specific, level (`patch` or `pixel`, as its settings stand;
+        One line for each, by name: label, kind, about, class_specific, level (`patch` or `pixel`, as settings stand;
         empty where it has none of its own), and with a model `fits` and `why_not`.
     """
     if model is not None:
