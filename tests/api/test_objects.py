@@ -54,6 +54,16 @@ def test_so_is_every_explainer_there_is() -> None:
             call(None, images(), TARGETS, target=TARGETS)
 
 
+def test_rows_have_names_that_say_in_what_they_differ(model: Any) -> None:
+    assert torch.equal(xai.explain(model, images(), "rise_8"), xai.explain(model, images(), "rise", masks=8))
+    pixels = xai.explain(model, images(), "saliency_pixels")
+    patches = xai.explain(model, images(), "saliency_pixels_pooled")
+    torch.testing.assert_close(patches, torch.nn.functional.adaptive_avg_pool2d(pixels, (4, 4)))
+    assert torch.equal(xai.explain(model, images(), "pooled", of="saliency_pixels"), patches)
+    with pytest.raises(UserError, match="grad_cam asks about no number"):
+        xai.explain(model, images(), "grad_cam_16")
+
+
 def test_they_are_captums_own_where_captum_has_them(model: Any) -> None:
     attr = pytest.importorskip("captum.attr")
     theirs = attr.Saliency(model.network()).attribute(images(), target=TARGETS)

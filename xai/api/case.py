@@ -24,6 +24,7 @@ from xai.data.catalogue import OpenData
 from xai.data.registry import Images
 from xai.explainers import registry
 from xai.explainers.block import Block, BlockExplainer, Explainer, Explanation
+from xai.explainers.names import stem
 from xai.explainers.registry import Entry, ExplainerParams, Info, Prepared, Row
 from xai.explainers.rows import load_row, of_no_split, open_row, removing_as_the_model
 from xai.study.case import Case, CaseParams, ExplainedModel
@@ -120,8 +121,8 @@ def row_of(explainer: Any, settings: Mapping[str, Any], fitted: Mapping[str, Any
     """An explainer as a row.
 
     Args:
-        explainer: A name: of conf/explainer, of the registry, or of `fitted`; what `xai.fit` or `xai.explainer`
-            returned; or any object with `attribute(images, targets)`.
+        explainer: A name: of conf/explainer, also one that says another budget or `_pooled`, of the registry, or of
+            `fitted`; what `xai.fit` or `xai.explainer` returned; or any object with `attribute(images, targets)`.
         settings: Those that replace the explainer's own. Patches are removed as the model does it, unless `removal`
             says otherwise.
         fitted: Explainers that were trained for the model, by name.
@@ -135,7 +136,7 @@ def row_of(explainer: Any, settings: Mapping[str, Any], fitted: Mapping[str, Any
         if settings:
             raise UserError(f"{explainer!r} is ready made and takes no settings: leave {', '.join(settings)} out")
         return _ready(explainer)
-    if explainer in choices("explainer"):
+    if stem(explainer) in choices("explainer"):
         row = load_row(explainer, {explainer: dict(settings)})
     elif explainer in registry.names():
         row = open_row(explainer, dict(settings))

@@ -1,5 +1,6 @@
 """Explainers as objects, which are called by Captum's convention or by Quantus'."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -31,7 +32,7 @@ class Ready:
         name: By which it was asked for.
         label: What tables call it.
         made: The explainer.
-        pick: Which stage of a path its maps are, where it makes several.
+        chosen: Makes of all its maps those that were asked for: a stage of a path, an average within patches.
         model: What it explains.
         normalised: Whether a call by Quantus' convention gives floats that are normalised as the model does.
     """
@@ -39,16 +40,14 @@ class Ready:
     name: str
     label: str
     made: Explainer | BlockExplainer
-    pick: int | None
+    chosen: Callable[[Tensor], Tensor]
     model: Model
     normalised: bool = False
 
     def explain(self, block: Block) -> Explanation:
         """Maps of a block, and logits where it classifies as well."""
         found = blocks.explain(self.made, block)
-        if self.pick is None or found.maps is None:
-            return found
-        return Explanation(found.maps[:, self.pick], found.logits)
+        return found if found.maps is None else found._replace(maps=self.chosen(found.maps))
 
     @captum_names
     def attribute(self, images: Tensor, targets: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -134,4 +133,6 @@ def open_explainer(row: Row, case: Case, model: Model) -> Ready:
     """The explainer of a row; UserError: it does not fit the case."""
     row.entry.check(case, row.params)
     prepared = row.entry.prepare(case, row.params)
-    return Ready(row.name, row.label, prepared.build(), prepared.pick, model)
+    made = prepared.build()
+    # What builds an explainer holds all that it was trained with.
+    return Ready(row.name, row.label, made, replace(prepared, build=lambda: made).chosen, model)

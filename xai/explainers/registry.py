@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from xai.core import plugins
@@ -103,6 +104,11 @@ class Prepared:
     notes: Mapping[str, float] = field(default_factory=dict)
     passes: float | None = None
     share: float = 1.0
+
+    def chosen(self, maps: Tensor) -> Tensor:
+        """The maps [B, h, w] of this row, of all that its explainer makes: [B, h, w], or [B, K, h, w] of a path."""
+        picked = maps if self.pick is None else maps[:, self.pick]
+        return picked if self.pool is None else F.adaptive_avg_pool2d(picked, self.pool)
 
 
 class Context(Protocol):

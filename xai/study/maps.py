@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from xai.core.errors import check_finite
@@ -90,10 +89,8 @@ def read(artifact: Artifact, prepared: Prepared) -> Maps:
     """The maps of an artifact; of a path of maps the stage that the row is about, and in patches where it says so."""
     tensors = read_blocks(artifact)
     attributions = tensors.get("attributions")
-    if attributions is not None and prepared.pick is not None:
-        attributions = attributions[:, prepared.pick]
-    if attributions is not None and prepared.pool is not None:
-        attributions = F.adaptive_avg_pool2d(attributions, prepared.pool)
+    if attributions is not None:
+        attributions = prepared.chosen(attributions)
     return Maps(artifact, attributions, tensors.get("logits"), replace(prepared, build=_made))
 
 
