@@ -321,6 +321,17 @@ def test_many_pictures_are_measured_by_one_reference_and_the_time_is_told(run: R
     assert said(tmp_path / "outputs" / "none")[0]["areas"]["map"]["deletion"] is None
 
 
+@pytest.mark.parametrize("explainer", ["rise", "kernel_shap"])
+def test_what_is_said_to_ask_less_can_be_typed(run: Run, monkeypatch: pytest.MonkeyPatch, explainer: str) -> None:
+    told: list[tuple[float, str]] = []
+    monkeypatch.setattr("xai.tasks.explain.say_cost", lambda asked, *given: told.append((asked[0].total, given[-1])))
+    asked = ("image=photos/a/one.png", f"explainer={explainer}", "refine=0", "areas=[]")
+    explain(run, *asked)
+    explain(run, *asked, told[0][1].removesuffix(" asks less"))
+    assert told[1][0] < 110 < told[0][0]
+    assert told[1][1] == ""
+
+
 def test_few_pictures_are_compared_quickly_unless_it_is_said_otherwise() -> None:
     shipped = yaml.safe_load((CONF / "task" / "compare.yaml").read_text(encoding="utf-8"))
     values = {

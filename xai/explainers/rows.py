@@ -78,10 +78,10 @@ def _file(name: str, asked: str) -> DictConfig:
     return compose_choice("explainer", name, asked)
 
 
-def budget_of(row: Row) -> int | None:
-    """How many perturbed images a row asks about, where its name can say another number of them."""
+def budget_of(row: Row) -> tuple[str, int]:
+    """The setting that says how many perturbed images a row asks about, and how many; ("", 0) where it asks of none."""
     numbers = _numbers_of(row)
-    return getattr(row.params, numbers[0]) if numbers else None
+    return (numbers[0], getattr(row.params, numbers[0])) if numbers else ("", 0)
 
 
 def _numbers_of(row: Row) -> list[str]:

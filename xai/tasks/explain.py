@@ -25,7 +25,7 @@ from xai.core.progress import Stopwatch, console
 from xai.core.settings import Whole, settings
 from xai.data.pictures import check_readable, find_pictures
 from xai.explainers.registry import Row
-from xai.explainers.rows import budget_of, load_row, of_no_split, removing_as_the_model, stem
+from xai.explainers.rows import budget_of, load_row, of_no_split, removing_as_the_model
 from xai.models.families import Geometry
 from xai.models.maskable import Reference
 from xai.models.named import NamedParams
@@ -149,8 +149,9 @@ def _say_cost(opened: Opened, how: PostHocParams, pictures: int, model: Geometry
     if how.refinement.steps:
         asked.append(Asked("refining", float(_PASSES_OF_A_STEP * how.refinement.steps), pictures))
     blank = torch.full((1, 3, model.image_size, model.image_size), 0.5, device=device)
-    many = (budget_of(how.row) or 0) > _QUICK
-    say_cost(asked, opened.logits, blank, f"explainer={stem(how.row.name)}_{_QUICK} asks less" if many else "")
+    setting, number = budget_of(how.row)
+    less = f"explainers.{how.row.name}.{setting}={_QUICK} asks less"
+    say_cost(asked, opened.logits, blank, less if number > _QUICK else "")
 
 
 def _row(asked: ExplainSettings) -> Row:
