@@ -27,9 +27,10 @@ from benchmarks.learned import (
     explainer_of,
     surrogate_of,
 )
-from benchmarks.setup import Setup, shipped
+from benchmarks.setup import Setup
 from benchmarks.tables import failed, mebibytes, products, ratio, share, table
 from xai.classifiers.params import SalvageParams
+from xai.core.composing import shipped
 from xai.core.settings import build
 from xai.data.module import Batch
 from xai.models.explainer import SalvageNetwork

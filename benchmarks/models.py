@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from open_clip.model import CLIP
 from torch import Tensor, nn
 
-from benchmarks.setup import Setup, shipped
+from benchmarks.setup import Setup
+from xai.core.composing import shipped
 from xai.core.settings import build
 from xai.games import PatchGame
 from xai.models.factory import ClipParams, build_clip, build_explainer

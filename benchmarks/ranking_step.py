@@ -23,8 +23,9 @@ from benchmarks.harness import Benchmark, Contender, Group, Measurement, Report
 from benchmarks.host import Work
 from benchmarks.learned import CLASSES, surrogate_of
 from benchmarks.published import published_loss
-from benchmarks.setup import Setup, shipped
+from benchmarks.setup import Setup
 from benchmarks.tables import failed, mebibytes, products, ratio, share, table
+from xai.core.composing import shipped
 from xai.core.settings import build
 from xai.models.dense import DenseExplainer
 from xai.models.dpt import DecoderParams

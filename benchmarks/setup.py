@@ -4,17 +4,11 @@ import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import torch
-import yaml
 
 _POOLS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 """Every thread pool that torch, NumPy or SciPy may start reads one of these when it is imported."""
-
-
-_CONF = Path(__file__).resolve().parents[1] / "conf"
 
 
 @dataclass(frozen=True)
@@ -69,11 +63,6 @@ def setups(device: str, threads: int) -> list[Setup]:
     if device == "all":
         return [Setup("cpu", threads=threads), *(gpu if torch.cuda.is_available() else [])]
     return gpu if device == "cuda" else [Setup("cpu", threads=threads)]
-
-
-def shipped(name: str) -> Any:
-    """The values of a file of conf/, such as `model/vit_tiny`."""
-    return yaml.safe_load((_CONF / f"{name}.yaml").read_text(encoding="utf-8"))
 
 
 @contextlib.contextmanager
