@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from torch import Tensor
 
@@ -88,18 +88,6 @@ class FailedError(Exception):
     """A contender could not do what it was asked; the message is one line."""
 
 
-class Child(Protocol):
-    """Whom the parent asks: a contender's `Host`, however it is reached."""
-
-    def ask(self, verb: str, *args: Any) -> Any:
-        """Result of a method of `Host`; raises `FailedError`."""
-        ...
-
-    def close(self) -> None:
-        """Let it go."""
-        ...
-
-
 class Process:
     """A `Host` in a fresh interpreter."""
 
@@ -163,7 +151,7 @@ class Benchmark:
         rounds: int | None,
         small: bool,
         say: Callable[[str], None],
-        start: Callable[[Prepare], Child] | None = None,
+        start: Callable[[Prepare], Process] | None = None,
     ) -> Iterator[Report]:
         """Measure.
 
@@ -192,7 +180,7 @@ def measure(
     setup: Setup,
     rounds: Sequence[int],
     say: Callable[[str], None],
-    start: Callable[[Prepare], Child] = Process,
+    start: Callable[[Prepare], Process] = Process,
 ) -> Iterator[list[Measurement]]:
     """Measure contenders on one case after another.
 
@@ -216,7 +204,7 @@ def measure(
 
 def _measure_case(
     contenders: Sequence[Contender],
-    children: Sequence[Child],
+    children: Sequence[Process],
     case: Any,
     setup: Setup,
     rounds: int,

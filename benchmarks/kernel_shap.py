@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.harness import Benchmark, Child, Contender, Group, Measurement, Report, in_child
+from benchmarks.harness import Benchmark, Contender, Group, Measurement, Process, Report, in_child
 from benchmarks.host import Prepare, Work
 from benchmarks.models import Model, best_batches, checked_game, configured, images, paint, reference, targets_of
 from benchmarks.setup import Setup
@@ -224,7 +224,7 @@ def run(
     rounds: int | None,
     small: bool,
     say: Callable[[str], None],
-    start: Callable[[Prepare], Child] | None = None,
+    start: Callable[[Prepare], Process] | None = None,
 ) -> Iterator[Report]:
     """`Benchmark.run` with the best batches; the public packages do one round, where no number is asked for."""
     chosen = cases(setup, small)
