@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from xai.api.comparing import compare, explainers, metrics
-    from xai.api.explaining import explain
+    from xai.api.explaining import explain, explainer
     from xai.api.fitting import fit
     from xai.api.loading import load
     from xai.api.model import Model, wrap
-    from xai.api.ready import explainer
     from xai.api.showing import show
     from xai.data.registry import register as register_data
     from xai.explainers.registry import explainer as register_explainer
@@ -32,7 +31,7 @@ _HOMES = {
     "explainers": "comparing",
     "metrics": "comparing",
     "explain": "explaining",
-    "explainer": "ready",
+    "explainer": "explaining",
     "fit": "fitting",
     "load": "loading",
     "Model": "model",

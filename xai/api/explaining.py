@@ -1,21 +1,31 @@
-"""Heat maps of images in memory."""
+"""Heat maps of images in memory; and explainers as objects, which are called by Captum's convention or by Quantus'."""
 
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from xai.api.case import InMemory, case_of, row_of, workplace
-from xai.api.door import one_line
+from xai.api.door import Answers, one_line
 from xai.api.model import Model, check_model
-from xai.api.ready import open_explainer
-from xai.core.errors import check_finite
-from xai.explainers.block import Block
+from xai.api.pixels import as_pixels
+from xai.core.captum_names import captum_names
+from xai.core.errors import UserError, check_finite
+from xai.explainers import block as blocks
+from xai.explainers.block import Block, BlockExplainer, Explainer, Explanation
+from xai.explainers.registry import Row
+from xai.metrics.functional.perturbation import enlarge_map
 from xai.study.blocks import block_generator
+from xai.study.case import Case
 
 seen: Any = WeakTensorKeyDictionary()
 """By maps that `explain` returned, the images as the classifier saw them; forgotten with the maps."""
+_NOISE = 0.5
+"""How far from [0, 1] pixels may be brought by the noise that metrics of robustness add."""
 
 
 def explain(
@@ -67,3 +77,117 @@ def explain(
     check_finite(found, f"the maps of {row.name}", f"outputs and gradients of {model.name} have to be finite")
     seen[found] = pixels
     return found
+
+
+@dataclass(frozen=True, repr=False)
+class Ready:
+    """An explainer of a model.
+
+    Args:
+        name: By which it was asked for.
+        label: What tables call it.
+        made: The explainer.
+        chosen: Makes of all its maps those that were asked for: a stage of a path, an average within patches.
+        model: What it explains.
+        normalised: Whether a call by Quantus' convention gives floats that are normalised as the model does.
+    """
+
+    name: str
+    label: str
+    made: Explainer | BlockExplainer
+    chosen: Callable[[Tensor], Tensor]
+    model: Model
+    normalised: bool = False
+
+    def explain(self, block: Block) -> Explanation:
+        """Maps of a block, and logits where it classifies as well."""
+        found = blocks.explain(self.made, block)
+        return found if found.maps is None else found._replace(maps=self.chosen(found.maps))
+
+    @captum_names
+    def attribute(self, images: Tensor, targets: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Maps [B, h, w] of images [B, 3, H, W] in [0, 1] for the classes `targets` [B], on the images' device.
+
+        Captum's names will do as well: `attribute(inputs, target=3)`.
+
+        Raises:
+            UserError: There are no such classes, or another number of them than of images.
+        """
+        draws = generator or torch.Generator().manual_seed(0)
+        own, chosen = self.model.device, self.model.targets(targets, images)
+        found = self.maps(Block(images.to(own), chosen.to(own), None, None, torch.arange(len(images)), draws))
+        return found.to(images.device)
+
+    def maps(self, block: Block) -> Tensor:
+        """Maps [B, h, w] of a block; UserError: it makes none."""
+        found = self.explain(block).maps
+        if found is None:
+            raise UserError(f"{self.name} classifies and makes no maps: choose an explainer that does")
+        return found
+
+    def __call__(self, model: Any, inputs: Any, targets: Any, **_: Any) -> np.ndarray[Any, Any]:
+        """As Quantus calls an `explain_func`: maps of pixels [B, 1, H, W] of inputs [B, 3, H, W] for classes [B].
+
+        What is explained is the model that this was made for, so metrics that change it cannot be had in this way.
+
+        Raises:
+            UserError: The network that Quantus hands over is this one with other weights.
+        """
+        _check_weights(self, model)
+        own = self.model
+        by = (own.mean, own.std) if self.normalised else None
+        pixels = as_pixels(np.asarray(inputs), own.image_size, normalised=by, margin=_NOISE)
+        maps = self.attribute(pixels, own.targets(np.asarray(targets), pixels)).detach().float()
+        found: np.ndarray[Any, Any] = enlarge_map(maps, tuple(pixels.shape[-2:]))[:, None].numpy()  # type: ignore[arg-type]
+        return found
+
+    def __repr__(self) -> str:
+        return f"{self.name} of {self.model.name}"
+
+
+def _check_weights(made: Ready, given: Any) -> None:
+    own = made.model.source.network if isinstance(made.model.source, Answers) else made.model.source
+    if not isinstance(given, nn.Module) or not isinstance(own, nn.Module):
+        return
+    ours, theirs = own.state_dict(), given.state_dict()
+    if ours.keys() == theirs.keys() and not all(_alike(ours[name], theirs[name]) for name in ours):
+        raise UserError(
+            f"{made!r} was handed this network with other weights, which it does not explain: of random weights "
+            "xai.compare(metrics=['randomisation']) asks"
+        )
+
+
+def _alike(ours: Tensor, theirs: Tensor) -> bool:
+    return ours.dtype != theirs.dtype or torch.equal(ours.cpu(), theirs.cpu())
+
+
+def explainer(model: Model, name: Any = "rise", *, normalised: bool = False, **settings: Any) -> Ready:
+    """An explainer of a model as an object, for what calls explainers itself.
+
+    It has `attribute(images, targets)`, or `attribute(inputs, target=...)` as Captum's have it, of images in [0, 1];
+    and it is an `explain_func` of Quantus.
+
+    Args:
+        model: Of `xai.load` or `xai.wrap`.
+        name: As `xai.explain` takes it.
+        normalised: Whether Quantus will hand over floats that are normalised as the model does.
+        settings: Of the explainer, instead of its own.
+
+    Raises:
+        UserError: There is no such explainer or setting, or it does not fit the model.
+    """
+    check_model(model)
+    row = row_of(name, settings, model.fitted)
+    with workplace(model.device) as runtime:
+        blank = torch.full((1, 3, model.image_size, model.image_size), 0.5)
+        case = case_of(runtime, model, InMemory(model.classes, blank))
+        return replace(open_explainer(row, case, model), normalised=normalised)
+
+
+def open_explainer(row: Row, case: Case, model: Model) -> Ready:
+    """The explainer of a row; UserError: it does not fit the case."""
+    row.entry.check(case, row.params)
+    prepared = row.entry.prepare(case, row.params)
+    made = prepared.build()
+    # What builds an explainer holds all that it was trained with.
+    return Ready(row.name, row.label, made, replace(prepared, build=lambda: made).chosen, model)

@@ -11,8 +11,8 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from xai.api.case import InMemory, case_of, row_of, workplace
+from xai.api.explaining import Ready, open_explainer
 from xai.api.model import Model, check_model
-from xai.api.ready import Ready, open_explainer
 from xai.classifiers.beside import EMBEDDED, CnnBeside, VitBeside, own_network
 from xai.classifiers.networks import ClassifierStages
 from xai.classifiers.params import ClassifierParams, SurrogateParams
