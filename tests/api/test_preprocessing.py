@@ -19,7 +19,7 @@ from torch import Tensor, nn
 import xai
 from tests.api.networks import Plain
 from tests.toolbox import refusal
-from xai.api import clips
+from xai.api import loading
 from xai.data.images import crop_of, side_of
 from xai.models.named import named_settings
 
@@ -137,14 +137,14 @@ def test_settings_are_of_the_library_that_the_weights_are_of(tmp_path: Path) -> 
 @pytest.mark.parametrize("tag", ["openai", "laion400m_e32", None])
 @pytest.mark.parametrize("resized", [("bicubic", "shortest"), ("bilinear", "squash")])
 def test_pixels_are_open_clips(tag: str | None, resized: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(clips, "load_base", lambda params, tensors: None)
-    monkeypatch.setattr(clips, "read_base_weights", lambda params, file: None)
-    monkeypatch.setattr(clips, "class_embeddings", lambda *_: None)
+    monkeypatch.setattr(loading, "load_base", lambda params, tensors: None)
+    monkeypatch.setattr(loading, "read_base_weights", lambda params, file: None)
+    monkeypatch.setattr(loading, "class_embeddings", lambda *_: None)
     published = open_clip.get_pretrained_cfg("ViT-B-32", tag) if tag else {}
     if tag:
         published |= {"interpolation": resized[0], "resize_mode": resized[1]}
         monkeypatch.setattr(open_clip, "get_pretrained_cfg", lambda *_: published)
-    model = clips.load_clip(Path("own.pt"), "ViT-B-32", ["cat", "dog"], "cpu", {"pretrained": tag} if tag else {})
+    model = loading.load_clip(Path("own.pt"), "ViT-B-32", ["cat", "dog"], "cpu", {"pretrained": tag} if tag else {})
     how = {key: published.get(key) for key in ("mean", "std", "interpolation", "resize_mode")}
     theirs = image_transform(224, is_train=False, **how)
     for picture in pictures():

@@ -12,8 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from xai.api.clips import is_clip
-from xai.api.loading import load
+from xai.api.loading import is_clip, load
 from xai.api.model import Model
 from xai.core.common import TrainerParams
 from xai.core.errors import UserError, check_finite
