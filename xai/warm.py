@@ -20,7 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from xai.core import progress, ranges
+from xai.core import progress
+from xai.tasks import early
 from xai.tasks.registry import TASKS
 
 _FOR_JOBS = (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
@@ -43,7 +44,7 @@ def main() -> None:
 
     heard[signal.SIGTERM] = signal.signal(signal.SIGTERM, stop)
     with suppress(OSError):
-        ranges.sources()  # of what is imported now; jobs find this answer
+        early.sources()  # of what is imported now; jobs find this answer
     for module in ("xai.cli", "xai.app", *TASKS.values()):
         import_module(module)
     while not is_stopped and (asked := sys.stdin.readline()):

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from xai.core import ranges
 from xai.core.errors import UserError
 from xai.core.files import cache_folder
 from xai.core.records import path_of, read_record
 from xai.sweeps.report import _recorded
+from xai.tasks import early
 
 TREES = {"task": {"task=train": {"seed": {"type": "int", "ge": 0}}}}
 
@@ -17,8 +17,8 @@ TREES = {"task": {"task=train": {"seed": {"type": "int", "ge": 0}}}}
 @pytest.fixture
 def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    ranges.keep(TREES)
-    assert ranges.kept() == TREES
+    early.keep(TREES)
+    assert early.kept() == TREES
     (found,) = (tmp_path / "xai").iterdir()
     return found
 
@@ -31,7 +31,7 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         lambda file: file.write_bytes(b"\xff" + file.read_bytes()),
         lambda file: file.write_bytes(b""),
         lambda file: file.write_bytes(b"5"),
-        lambda file: file.write_text(f"{ranges._seal('5')}\n5"),
+        lambda file: file.write_text(f"{early._seal('5')}\n5"),
         lambda file: os.truncate(file, 1 << 40),
         lambda file: file.chmod(0o666),
         lambda file: (file.unlink(), os.mkfifo(file)),
@@ -42,21 +42,21 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 )
 def test_what_is_not_as_it_was_written_is_not_read_and_written_anew(file: Path, harm: object) -> None:
     harm(file)  # type: ignore[operator]
-    assert ranges.kept() == {}
-    ranges.keep(TREES)
-    assert ranges.kept() == ({} if file.is_dir() else TREES)
+    assert early.kept() == {}
+    early.keep(TREES)
+    assert early.kept() == ({} if file.is_dir() else TREES)
 
 
 def test_other_sources_have_said_other_things(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ranges, "sources", lambda: "of another version")
-    assert ranges.kept() == {}
+    monkeypatch.setattr(early, "sources", lambda: "of another version")
+    assert early.kept() == {}
 
 
 def test_sources_are_those_of_before_the_classes_are_imported(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
-    monkeypatch.setattr(ranges, "sources", lambda: asked.append("") or "")
+    monkeypatch.setattr(early, "sources", lambda: asked.append("") or "")
     file.unlink()
-    ranges.kept()
+    early.kept()
     assert asked
 
 
@@ -65,8 +65,8 @@ def test_without_a_folder_nothing_is_written(tmp_path: Path, monkeypatch: pytest
     for given, home in (("here", "there"), ("", "there"), ("/dev/null", "/"), ("/proc/x", "/")):
         monkeypatch.setenv("XDG_CACHE_HOME", given)
         monkeypatch.setenv("HOME", home)
-        ranges.keep(TREES)
-        assert ranges.kept() == {}
+        early.keep(TREES)
+        assert early.kept() == {}
     assert not list(tmp_path.iterdir())
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")
     monkeypatch.setenv("HOME", str(tmp_path))
