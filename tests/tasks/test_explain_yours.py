@@ -3,8 +3,6 @@
 import json
 import math
 import re
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,7 @@ from PIL import Image
 from torchvision.transforms.functional import center_crop, normalize, pil_to_tensor, resize
 
 import xai
-from xai import cli
+from tests.cli.shared import Cli
 from xai.core.composing import CONF
 from xai.core.errors import UserError
 from xai.models.families import open_model
@@ -30,25 +28,17 @@ from xai.tasks.picture import explain_picture
 
 TINY = "model.architecture=test_resnet"
 QUICK = ("logger=none", "trainer=cpu", "objective.steps=3", "objective.references=[black]")
-Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    def command(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["xai", *arguments])
-        capsys.readouterr()
-        status = cli.main()
-        said = capsys.readouterr()
-        return status, said.out, said.err
-
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")  # main sets it; this puts it back
     weights(tmp_path / "mine.pt", "test_resnet", 3)
     (tmp_path / "names.txt").write_text("cat\ndog\npotter's wheel\n")
     for number, name in enumerate(("a/one.png", "a/two.png", "b/one.png")):
         draw(tmp_path / "photos" / name, number)
-    return command
+    return Cli(tmp_path, monkeypatch, capsys)
 
 
 def weights(path: Path, architecture: str, classes: int) -> torch.nn.Module:
@@ -67,7 +57,7 @@ def draw(path: Path, seed: int) -> None:
     Image.fromarray(coarse).resize((200, 200), Image.Resampling.BICUBIC).save(path)
 
 
-def explain(run: Run, *arguments: str) -> str:
+def explain(run: Cli, *arguments: str) -> str:
     status, out, err = run("task=explain", *QUICK, "checkpoint=mine.pt", TINY, *arguments)
     assert (status, err) == (0, "")
     return out
@@ -82,7 +72,7 @@ def below(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_a_state_dict_and_a_folder_need_nothing_else(run: Run, tmp_path: Path) -> None:
+def test_a_state_dict_and_a_folder_need_nothing_else(run: Cli, tmp_path: Path) -> None:
     network = weights(tmp_path / "mine.pt", "resnet18", 3)
     before = below(tmp_path / "photos")
     given = ("task=explain", *QUICK, "image=photos", "checkpoint=mine.pt", "model.architecture=resnet18", "refine=0")
@@ -131,7 +121,7 @@ def test_a_state_dict_and_a_folder_need_nothing_else(run: Run, tmp_path: Path) -
         ("[photos/b/one.png,photos/a]", ["b/one", "a/one", "a/two"]),
     ],
 )
-def test_which_pictures_are_meant(run: Run, tmp_path: Path, image: str, names: list[str]) -> None:
+def test_which_pictures_are_meant(run: Cli, tmp_path: Path, image: str, names: list[str]) -> None:
     out = explain(run, f"image={image}", "explainer=saliency", "refine=0")
     found = [Path(line["picture"]).relative_to(tmp_path / "photos").with_suffix("").as_posix() for line in said_here()]
     assert found == names
@@ -142,7 +132,7 @@ def said_here() -> list[dict[str, Any]]:
     return said(Path("outputs/explain"))
 
 
-def test_the_map_asked_for_is_drawn_and_the_refined_one_beside_it(run: Run, tmp_path: Path) -> None:
+def test_the_map_asked_for_is_drawn_and_the_refined_one_beside_it(run: Cli, tmp_path: Path) -> None:
     settings = ("explainer=rise", "explainers.rise.masks=16", "classes=[cat,dog,owl]", "target=dog")
     explain(run, "image=photos/a/one.png", *settings, "refine=1", "refinement.draws=1")
     (line,) = said_here()
@@ -162,7 +152,7 @@ def test_the_map_asked_for_is_drawn_and_the_refined_one_beside_it(run: Run, tmp_
 
 @pytest.mark.parametrize(("typed", "expected"), [((), []), (("trainer.threads=2",), [2])])
 def test_threads_are_as_many_as_are_asked_for(
-    run: Run, monkeypatch: pytest.MonkeyPatch, typed: tuple[str, ...], expected: list[int]
+    run: Cli, monkeypatch: pytest.MonkeyPatch, typed: tuple[str, ...], expected: list[int]
 ) -> None:
     seen: list[int] = []
     monkeypatch.setattr(torch, "set_num_threads", seen.append)
@@ -170,7 +160,7 @@ def test_threads_are_as_many_as_are_asked_for(
     assert seen == expected
 
 
-def test_what_earlier_runs_wrote_stays_and_is_listed(run: Run, tmp_path: Path) -> None:
+def test_what_earlier_runs_wrote_stays_and_is_listed(run: Cli, tmp_path: Path) -> None:
     output = tmp_path / "outputs" / "explain"
     explain(run, "image=photos/a/one.png", "explainer=saliency", "refine=0")
     first = {name: (output / name).read_bytes() for name in said_here()[0]["files"].values()}
@@ -191,7 +181,7 @@ def test_what_earlier_runs_wrote_stays_and_is_listed(run: Run, tmp_path: Path) -
     assert len(said_here()) == 3
 
 
-def test_what_is_done_stays_of_a_run_that_is_stopped(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_done_stays_of_a_run_that_is_stopped(run: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     explain(run, "image=photos/b/one.png", "explainer=saliency", "refine=0")
 
     def until(opened: Any, picture: Path, *given: Any) -> Any:
@@ -207,7 +197,7 @@ def test_what_is_done_stays_of_a_run_that_is_stopped(run: Run, monkeypatch: pyte
     assert all(Path("outputs/explain", name).is_file() for line in said_here() for name in line["files"].values())
 
 
-def test_a_folder_with_somebody_elses_list_is_refused_before_work(run: Run, tmp_path: Path) -> None:
+def test_a_folder_with_somebody_elses_list_is_refused_before_work(run: Cli, tmp_path: Path) -> None:
     own = tmp_path / "outputs" / "explain" / "predictions.json"
     own.parent.mkdir(parents=True)
     own.write_text("mine")
@@ -250,7 +240,7 @@ def test_a_folder_with_somebody_elses_list_is_refused_before_work(run: Run, tmp_
     ],
 )
 def test_what_does_not_fit_is_refused_in_one_line(
-    run: Run, tmp_path: Path, given: list[str], wanted: list[str]
+    run: Cli, tmp_path: Path, given: list[str], wanted: list[str]
 ) -> None:
     (tmp_path / "empty" / "inside").mkdir(parents=True)
     draw(tmp_path / "broken" / "a.png", 0)
@@ -302,7 +292,7 @@ def test_settings_come_from_timm_or_torchvision(architecture: str, size: int, cr
     )
 
 
-def test_many_pictures_are_measured_by_one_reference_and_the_time_is_told(run: Run, tmp_path: Path) -> None:
+def test_many_pictures_are_measured_by_one_reference_and_the_time_is_told(run: Cli, tmp_path: Path) -> None:
     draw(tmp_path / "photos" / "c.png", 5)
     out = explain(run, "image=photos", "explainer=saliency", "objective.references=[black,blur]")
     assert [line["references"] for line in said_here()] == [["mean"]] * 4
@@ -322,7 +312,7 @@ def test_many_pictures_are_measured_by_one_reference_and_the_time_is_told(run: R
 
 
 @pytest.mark.parametrize("explainer", ["rise", "kernel_shap"])
-def test_what_is_said_to_ask_less_can_be_typed(run: Run, monkeypatch: pytest.MonkeyPatch, explainer: str) -> None:
+def test_what_is_said_to_ask_less_can_be_typed(run: Cli, monkeypatch: pytest.MonkeyPatch, explainer: str) -> None:
     told: list[tuple[float, str]] = []
     monkeypatch.setattr("xai.tasks.explain.say_cost", lambda asked, *given: told.append((asked[0].total, given[-1])))
     asked = ("image=photos/a/one.png", f"explainer={explainer}", "refine=0", "areas=[]")
@@ -403,7 +393,7 @@ def test_labelled_pictures_are_cut_as_the_classifier_sees_them(architecture: str
 
 
 @pytest.mark.parametrize("given", [["image=photos", "classes=names.txt"], ["data=pictures", "data.path=photos"]])
-def test_explainers_are_compared_on_the_same(run: Run, tmp_path: Path, given: list[str]) -> None:
+def test_explainers_are_compared_on_the_same(run: Cli, tmp_path: Path, given: list[str]) -> None:
     few = ("rows=[grad_cam,saliency,random]", "metrics=[difference_auc]", "pictures=2", "figures=[]", "logger=none")
     status, out, err = run("task=compare", "checkpoint=mine.pt", TINY, "trainer=cpu", *few, *given)
     assert (status, err) == (0, "")
