@@ -4,13 +4,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import hydra
 import pandas as pd
 import pytest
 import torch
 import yaml
 
-from tests.composed import plain
+from tests.composed import composed, plain
 from xai import app, cli
 from xai.core.errors import UserError
 from xai.core.settings import build
@@ -50,6 +49,12 @@ def written(folder: Path, name: str, **changes: Any) -> Path:
     return folder / "classifier.safetensors"
 
 
+def compared(folder: Path, path: Path, *more: str) -> Path:
+    """The folder of a comparison of two images."""
+    app.run(composed("task=compare", f"checkpoint={path}", "store=store", *FEW, *more), folder / "out")
+    return folder / "out"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "expected"),
@@ -59,10 +64,7 @@ def test_every_explainer_that_fits_gets_every_number(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, expected: list[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    path = written(tmp_path, name)
-    with hydra.initialize_config_dir(str(cli.CONF), version_base="1.3"):
-        config = hydra.compose("config", overrides=["task=compare", f"checkpoint={path}", "store=store", *FEW])
-    app.run(config, tmp_path / "out")
+    compared(tmp_path, written(tmp_path, name))
     scores = pd.read_csv(tmp_path / "out" / "scores.csv")
     # Of weights that are random a map may have nothing positive, and then no mass to be accurate of.
     scores = scores[scores.value.notna() | (scores.metric == "rma")]
@@ -75,15 +77,6 @@ def test_every_explainer_that_fits_gets_every_number(
     assert set(pd.read_csv(tmp_path / "out" / "left_out.csv").explainer) == set(PIXELS)
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert ("shows no attention" in page) == (expected is EVERYWHERE)
-
-
-def compared(folder: Path, path: Path, *more: str) -> Path:
-    """The folder of a comparison of two images by two cheap rows."""
-    with hydra.initialize_config_dir(str(cli.CONF), version_base="1.3"):
-        given = ["task=compare", f"checkpoint={path}", "store=store", *FEW, "rows=[saliency,random]", *more]
-        config = hydra.compose("config", overrides=given)
-    app.run(config, folder / "out")
-    return folder / "out"
 
 
 def test_what_a_row_is_made_from_costs_what_is_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,9 +93,9 @@ def test_another_classifier_judges_grids_are_made_and_rows_are_ranked(
     path = written(tmp_path, "vit_tiny")
     (tmp_path / "other").mkdir()
     judge = written(tmp_path / "other", "cnn_tiny")
-    metrics = "metrics=[transfer,grid_pointing,contrast,randomisation]"
+    typed = ("rows=[saliency,random]", "metrics=[transfer,grid_pointing,contrast,randomisation]")
     views = ("tables=[compare_ranks,compare]", "rank_by=transfer", "pictures=2", "case.images=4", "case.targets=label")
-    out = compared(tmp_path, path, metrics, f"judge={judge}", "reference=saliency", "++metric.transfer.steps=3", *views)
+    out = compared(tmp_path, path, *typed, f"judge={judge}", "reference=saliency", "++metric.transfer.steps=3", *views)
     scores = pd.read_csv(out / "scores.csv")
     asked = set(scores.metric)
     assert {"transfer", "transfer_insertion", "grid_pointing", "contrast", "randomisation"} <= asked
@@ -121,14 +114,14 @@ def test_another_classifier_judges_grids_are_made_and_rows_are_ranked(
         ("reference=salency", "saliency"),
     ):
         with pytest.raises(UserError, match=said):
-            compared(tmp_path, path, metrics, wrong)
+            compared(tmp_path, path, *typed, wrong)
     with pytest.raises(UserError, match="wrong_class is made from itself"):
-        compared(tmp_path, path, metrics, "reference=wrong_class", "++explainers.wrong_class.of=wrong_class")
+        compared(tmp_path, path, *typed, "reference=wrong_class", "++explainers.wrong_class.of=wrong_class")
     small = written(tmp_path / "other", "cnn_tiny", image_size=28)
     with pytest.raises(
         UserError, match="takes images of 28 px, and the classifier of 42 px: they have to see the same"
     ):
-        compared(tmp_path, path, metrics, f"judge={small}")
+        compared(tmp_path, path, *typed, f"judge={small}")
 
 
 GIVEN = {"name": "pictures", "path": "photos", "size": 8}
