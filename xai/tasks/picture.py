@@ -19,7 +19,8 @@ from xai.core.errors import UserError, check_finite
 from xai.core.progress import Stopwatch, console
 from xai.core.settings import unknown
 from xai.data.images import read_image, to_tensor
-from xai.explainers.block import Block, BlockExplainer, Explainer, Explanation, explain
+from xai.explainers.block import Block, BlockExplainer, Explainer, explain
+from xai.explainers.controls.position_prior import SameMap
 from xai.explainers.learned.networks import Salvage, SelfExplaining
 from xai.explainers.learned.refined import RefinedMaps
 from xai.explainers.registry import Row
@@ -290,7 +291,7 @@ def _measured(
         started = time.perf_counter()
         # A soft order reads how large the numbers are, and every explainer has a scale of its own. Only the class that
         # is explained counts: what a training takes the second class from, the label, is not known.
-        refined = RefinedMaps(_Known(first), Refinement(classifier, mean, how.objective, how.refinement), scale=1.0)
+        refined = RefinedMaps(SameMap(first[0]), Refinement(classifier, mean, how.objective, how.refinement), scale=1.0)
         with trainer.autocast():
             path = _map(refined, block)
         made.append((f"{opened.name}, T = {steps}", path[:, -1], time.perf_counter() - started))
@@ -302,16 +303,6 @@ def _measured(
     ]
     watch.lap("areas")
     return found
-
-
-@dataclass(frozen=True)
-class _Known:
-    """A map that is there already, as an explainer."""
-
-    maps: Tensor
-
-    def explain(self, block: Block) -> Explanation:
-        return Explanation(self.maps)
 
 
 def _map(explainer: Explainer | BlockExplainer, block: Block) -> Tensor:
