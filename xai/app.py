@@ -16,14 +16,13 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from xai.core import plugins
-from xai.core.composing import choices, first_keys
+from xai.core.composing import choices, first_keys, stem
 from xai.core.entries import over_removals
 from xai.core.errors import UserError
 from xai.core.folders import run_folder
 from xai.core.overrides import command
 from xai.core.provenance import provenance
 from xai.core.settings import build, shown, unknown
-from xai.explainers.names import stem
 from xai.tasks.registry import Task, choose
 
 _OF_EVERY_TASK = ("checkpoint", "explainers", "metric")

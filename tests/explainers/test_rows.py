@@ -10,11 +10,11 @@ from hydra.core.hydra_config import HydraConfig
 from tests.explainers.context import Context
 from tests.explainers.settings import configured_in
 from tests.toolbox import refusal
-from xai.core.composing import CONF, choices
+from xai.core.composing import CONF, choices, stem
 from xai.core.errors import UserError
 from xai.explainers.posthoc.game_values import KernelShapParams
 from xai.explainers.posthoc.rise import RiseParams
-from xai.explainers.rows import cost_of, every_row, load_row, made_from, open_row, stem
+from xai.explainers.rows import cost_of, every_row, load_row, made_from, open_row
 
 
 def test_a_row_is_an_explainer_with_the_settings_of_its_file() -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from xai.api.model import Model
 from xai.core.common import TrainerParams
-from xai.core.composing import choices
+from xai.core.composing import choices, stem
 from xai.core.errors import UserError, check_finite
 from xai.core.runtime import Runtime
 from xai.core.settings import settings, unknown
@@ -24,7 +24,6 @@ from xai.data.catalogue import OpenData
 from xai.data.registry import Images
 from xai.explainers import registry
 from xai.explainers.block import Block, BlockExplainer, Explainer, Explanation
-from xai.explainers.names import stem
 from xai.explainers.registry import Entry, ExplainerParams, Info, Prepared, Row
 from xai.explainers.rows import load_row, of_no_split, open_row, removing_as_the_model
 from xai.study.case import Case, CaseParams, ExplainedModel

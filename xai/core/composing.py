@@ -28,6 +28,11 @@ CONF = next((found for found in (_PACKAGE / "conf", _PACKAGE.parent / "conf") if
 Source = tuple[str, str]
 """A provider and a path, as Hydra's search path has them."""
 
+POOLED = "_pooled"
+"""What the name of any row of pixels may end in: its maps averaged within patches."""
+BUDGET = re.compile(r"(?P<of>.+)_(?P<number>[1-9][0-9]*)")
+"""What the name of any row that asks about perturbed images may end in: `kernel_shap_64` asks about 64."""
+
 
 def choices(group: str) -> list[str]:
     """All files of a configuration group that this job can see, sorted."""
@@ -39,6 +44,16 @@ def choices(group: str) -> list[str]:
 @cache
 def _listed(sources: tuple[Source, ...], group: str, times: tuple[int, ...]) -> tuple[str, ...]:
     return tuple(sorted(_loader(sources).repository.get_group_options(group, ObjectType.CONFIG)))
+
+
+def stem(name: str) -> str:
+    """The row whose file a name is about: that of its own name, or the one that it is in patches, or of a budget."""
+    if name in choices("explainer"):
+        return name
+    if name.endswith(POOLED):
+        return stem(name.removesuffix(POOLED))
+    budget = BUDGET.fullmatch(name)
+    return stem(budget["of"]) if budget else name
 
 
 def compose_choice(group: str, name: str, asked: str | None = None) -> DictConfig:

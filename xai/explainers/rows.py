@@ -9,12 +9,10 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from xai.core.composing import choices, compose_choice
+from xai.core.composing import BUDGET, POOLED, choices, compose_choice
 from xai.core.errors import UserError
 from xai.core.settings import build, shown, unknown
 from xai.explainers import registry
-from xai.explainers.names import BUDGET, POOLED
-from xai.explainers.names import stem as stem
 from xai.explainers.registry import Context, Row, lineage, passes_of
 
 _NUMBERS = ("coalitions", "evaluation_coalitions", "masks", "samples", "permutations")

@@ -24,11 +24,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import TypeAdapter
 
-from xai.core.composing import choices, compose_choice
+from xai.core.composing import POOLED, choices, compose_choice, stem
 from xai.core.errors import UserError
 from xai.core.files import cache_folder, read_text, write_atomically
 from xai.core.settings import alternatives, unknown, wrong_value
-from xai.explainers.names import POOLED, stem
 
 Tree = dict[str, Any]
 """By the name of a setting: a schema of pydantic's core; a tree, of a group; None where its class alone can tell."""

@@ -15,6 +15,7 @@ from torch import Tensor
 from xai.api.loading import is_clip, load
 from xai.api.model import Model
 from xai.core.common import TrainerParams
+from xai.core.composing import stem
 from xai.core.errors import UserError, check_finite
 from xai.core.progress import Stopwatch, console
 from xai.core.settings import unknown
@@ -24,7 +25,6 @@ from xai.explainers.controls.position_prior import SameMap
 from xai.explainers.learned.networks import Salvage, SelfExplaining
 from xai.explainers.learned.refined import RefinedMaps
 from xai.explainers.registry import Row
-from xai.explainers.rows import stem
 from xai.games import asked_at_once
 from xai.metrics.functional.perturbation import area, enlarge_map, perturbation_curves
 from xai.models import files
