@@ -16,11 +16,12 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
+from omegaconf import OmegaConf
 from torch import Tensor
 
 from tests.metrics.test_registry import everything
 from tests.toolbox import seeded
+from xai.core.composing import choices, compose_choice
 from xai.data.catalogue import open_data
 from xai.data.marked import MarkedSet, MarkParams
 from xai.data.registry import SPLITS, subset
@@ -32,7 +33,6 @@ from xai.shapley.coalitions import SAMPLERS, sample
 from xai.shapley.masks import informed_coalitions, paired_masks, random_masks, uniform_sizes
 
 GOLDEN = Path(__file__).with_suffix(".json")
-DATA = Path(__file__).parents[2] / "conf" / "data"
 ON_DISK = ("root", "folder", "file", "path")
 """Settings of data sets that are read from files of one's own."""
 
@@ -61,7 +61,7 @@ def sums(values: Tensor) -> list[float]:
 
 def packaged() -> dict[str, dict[str, Any]]:
     """The settings of the data sets that come with the framework or its packages, by their files."""
-    found = {path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted(DATA.glob("*.yaml"))}
+    found: dict[str, Any] = {name: OmegaConf.to_container(compose_choice("data", name)) for name in choices("data")}
     # Photographs come with an extra, and a JPEG is decoded as the library of the day has it.
     return {name: own for name, own in found.items() if name != "photos" and not set(ON_DISK) & set(own)}
 
