@@ -224,10 +224,14 @@ def test_pooled_patients_stay_on_one_side(tmp_path: Path) -> None:
     assert sum(map(len, names)) == len(set.union(*names)) == 44
 
 
-def test_a_set_in_one_piece_has_nothing_to_halve(tmp_path: Path) -> None:
+def test_a_set_without_a_test_part_has_nothing_to_halve(tmp_path: Path) -> None:
     folders(tmp_path, dict.fromkeys(WBC_NAMES, 10))
     with pytest.raises(UserError, match="comes in one piece: use splits=official"):
         open_disk_set("wbc", tmp_path, "test", "halved")
+    folders(tmp_path / "NWPU-RESISC45", {"airplane": 3, "airport": 3})
+    (tmp_path / "resisc45-train.txt").write_text("airplane_000.jpg\n")
+    with pytest.raises(UserError, match="data=resisc45 has no test split beside train"):
+        open_disk_set("resisc45", tmp_path, "validation", "halved")
 
 
 def test_pets_fingerprint_changes_with_the_trimaps(tmp_path: Path) -> None:

@@ -85,11 +85,12 @@ def _cut(parts: Sequence[str], read: Callable[[str], DiskSet], split: str, cut: 
             raise UserError("splits=halved needs a test part, and this set comes in one piece: use splits=official")
         whole = read(parts[0]) if len(parts) == 1 else joined([read(part) for part in parts])
         return _part(whole, split, SPLITS, (HELD_OUT, HELD_OUT))
-    if cut == "halved" and split != "train":
-        return _part(read("test"), split, ("test", "validation"), (0.5,))
-    part = "train" if split == "validation" and "validation" not in parts else split
+    is_half = cut == "halved" and split != "train"
+    part = "test" if is_half else "train" if split == "validation" and "validation" not in parts else split
     if part not in parts:
         raise MissingError(f"has no {part} split beside {', '.join(parts)}")
+    if is_half:
+        return _part(read("test"), split, ("test", "validation"), (0.5,))
     if cut == "official" and part == "train" and "validation" not in parts:
         return _part(read("train"), split, ("train", "validation"), (HELD_OUT,))
     return read(part)
