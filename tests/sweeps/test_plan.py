@@ -294,5 +294,10 @@ def test_the_state_of_a_data_set(tmp_path: Path, sweep: Sweeping, capsys: pytest
     assert state("mura", str(tmp_path / "mura")) == "to be asked for"
     (tmp_path / "mura" / "MURA-v1.1").mkdir(parents=True)
     assert state("mura", str(tmp_path / "mura")) == "here"
+    Path("conf/data").mkdir()
+    Path("conf/data/mine.yaml").write_text("name: photos\ncrops: 5\n")
     assert sweep("task=data") == 0
-    assert "The licence's page has the last word." in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "The licence's page has the last word." in out
+    (mine,) = [line.split() for line in out.splitlines() if "mine" in line.split()]
+    assert mine[:5] == ["mine", "here", "0", "0", "35"]

@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from xai.core.composing import choices, compose_choice
-from xai.core.progress import console
+from xai.core.progress import console, print_table
 from xai.core.settings import settings
 from xai.data.facts import FACTS, counts, state
 from xai.tasks.registry import Task
@@ -44,12 +44,10 @@ def run(asked: DataSettings, output: Path) -> None:
         if registered not in FACTS:
             table.add_row(name, "[dim]yours[/]", "", "", "", "", "", "")
             continue
-        said, images = state(registered, root), counts({"name": registered, "splits": node.get("splits", "official")})
-        numbers = [f"{images[split]:,}" for split in images or {}] if images else []
-        facts = FACTS[registered]
-        cells = [*numbers, facts.licence, facts.place, root or ""]
+        facts, said = FACTS[registered], state(registered, root)
+        cells = [*(f"{images:,}" for images in (counts(node) or {}).values()), facts.licence, facts.place, root or ""]
         table.add_row(name, f"[{_COLOURS[said]}]{said}[/]", *map(escape, cells))
-    console.print(table)
+    print_table(table)
     console.print(
         "The licence's page has the last word. Sets go below $XAI_DATA, or data.root=FOLDER; layouts: docs/data.md.",
         highlight=False,
