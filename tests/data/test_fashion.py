@@ -1,5 +1,4 @@
 import gzip
-import struct
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from tests.data.disk_forms import idx
 from tests.toolbox import refusal
 from xai.data.fashion import FashionParams, open_fashion_scattered
 from xai.data.packaged import PackagedSet
@@ -16,10 +16,6 @@ RNG = np.random.default_rng(0)
 LABELS = RNG.permutation(np.arange(300) % 10).astype(np.uint8)
 PIXELS = RNG.integers(0, 256, (300, 28, 28), dtype=np.uint8)
 CLEAN = {"jitter": 0, "ground": 0.0, "ground_spread": 0.0, "texture": 0.0, "noise": 0.0, "object_size": 20}
-
-
-def idx(values: np.ndarray) -> bytes:
-    return struct.pack(f">BBBB{values.ndim}I", 0, 0, 8, values.ndim, *values.shape) + values.tobytes()
 
 
 def write(root: Path, pixels: np.ndarray = PIXELS, labels: np.ndarray = LABELS, packed: bool = True) -> None:

@@ -2,7 +2,6 @@
 
 import gzip
 import pickle
-import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import pytest
 import torch
 from scipy.io import savemat
 
-from tests.data.disk_forms import content, expected, noise, open_disk_set, refusal, train_and_validation
+from tests.data.disk_forms import content, expected, idx, noise, open_disk_set, refusal, train_and_validation
 from tests.toolbox import Trap
 from xai.data import disk_set
 
@@ -53,10 +52,6 @@ def test_a_mat_that_would_grow_is_refused_before_it_does(tmp_path: Path, monkeyp
     monkeypatch.setattr(disk_set, "_MOST_OF_MAT", pixels.nbytes - 1)
     monkeypatch.setattr(disk_set, "loadmat", None)
     assert "unpacks to more than 3,071,999 bytes" in refusal("svhn", tmp_path, "test")
-
-
-def idx(values: np.ndarray) -> bytes:
-    return struct.pack(f">BBBB{values.ndim}I", 0, 0, 8, values.ndim, *values.shape) + values.tobytes()
 
 
 @pytest.mark.parametrize(
