@@ -10,7 +10,6 @@ from PIL import Image
 from torchvision import transforms
 
 from tests.data.disk_forms import folders, noise, picture
-from xai.core.errors import UserError
 from xai.data.augment import Augmentation, augmented
 from xai.data.disk import DiskParams, DiskSource
 
@@ -88,8 +87,3 @@ def test_pictures_are_resized_and_their_centre_is_cut_out(tmp_path: Path, fit: s
     found = opened(tmp_path / "set", size=28, resize=32, fit=fit).images("test", torch.arange(2), 0).pixels
     for image, pixels in zip(found, colours.values(), strict=True):
         torch.testing.assert_close(image, published(Image.fromarray(np.asarray(pixels))), rtol=0, atol=1e-6)
-
-
-def test_nothing_is_cut_out_of_less() -> None:
-    with pytest.raises(UserError, match="resize=8 must be at least size=9"):
-        DiskParams("x", 9, resize=8)

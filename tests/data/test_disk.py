@@ -25,8 +25,8 @@ def root(tmp_path: Path) -> Path:
     return tmp_path / "pets"
 
 
-def opened(root: Path, size: int = 9, fit: str = "crop") -> DiskSource:
-    return DiskSource("folder", DiskParams(str(root), size, fit))
+def opened(root: Path) -> DiskSource:
+    return DiskSource("folder", DiskParams(str(root), 9))
 
 
 def test_pictures_are_the_files_own_in_any_order_and_epoch(root: Path) -> None:
@@ -47,17 +47,6 @@ def test_pictures_are_the_files_own_in_any_order_and_epoch(root: Path) -> None:
         assert sorted(found) == expected
         backwards = source.images(split, torch.tensor([3, 1]), epoch=0).pixels
         assert torch.equal(backwards, images[[3, 1]])
-
-
-def test_squash_shows_all_of_the_picture_and_crop_its_middle(root: Path) -> None:
-    for path in root.rglob("*.png"):
-        pixels = np.zeros((8, 16, 3), dtype=np.uint8)
-        pixels[:, 4:12] = 255
-        Image.fromarray(pixels).save(path)
-    crop, squash = (opened(root, 8, fit).images("test", torch.tensor([0]), 0).pixels for fit in ("crop", "squash"))
-    assert crop.min() == 1
-    assert squash[0, 0, :, 0].max() < 0.2
-    assert squash[0, 0, :, 4].min() > 0.9
 
 
 def test_the_fingerprint_changes_with_the_pictures_and_only_then(root: Path) -> None:
@@ -109,20 +98,9 @@ def test_workers_can_be_sent_the_data_set(root: Path) -> None:
     assert torch.equal(pickle.loads(pickle.dumps(source)).images("train", torch.arange(4), 0).pixels, images)
 
 
-def test_a_missing_folder_is_told_before_any_work(tmp_path: Path) -> None:
-    with pytest.raises(UserError) as caught:
-        registry_open("eurosat", tmp_path / "nowhere")
-    assert str(tmp_path / "nowhere") in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-def registry_open(name: str, root: Path) -> registry.ImageSource:
-    catalogue.fill()
-    return registry.entry(name).open(DiskParams(str(root), 8))
-
-
 def test_the_registry_opens_every_set_under_its_own_name(root: Path) -> None:
-    assert registry_open("folder", root).classes == ("cat", "dog")
+    catalogue.fill()
+    assert registry.entry("folder").open(DiskParams(str(root), 8)).classes == ("cat", "dog")
     packaged = {"digits", "digits_scattered", "glyphs_scattered", "mnist5k", "mnist_scattered"}
     packaged |= {"fashion_scattered", "mnist_pair", "mnist_parity_scattered", "photos", "pictures"}
     assert set(registry.names()) == packaged | set(DISK_SETS)
