@@ -116,18 +116,11 @@ def test_a_loader_gives_the_part_of_its_rank() -> None:
     ]
 
 
-@pytest.mark.parametrize(("length", "batch", "sizes"), [(10, 4, [4, 4, 2]), (3, 8, [3]), (8, 4, [4, 4])])
-def test_evaluation_takes_every_image_in_order(length: int, batch: int, sizes: list[int]) -> None:
-    sampler = EpochSampler(length, batch, None)
-    assert order(sampler, 3) == list(range(length))
-    assert [len(rows) for _, rows in sampler] == sizes
-    assert len(sampler) == len(sizes)
-
-
 def test_evaluation_loaders_give_every_image_of_their_split_once_as_in_epoch_0() -> None:
     validation = ImageDataModule(Numbered(), 6, 3, seed=0).val_dataloader()
     for split, loader in (("validation", validation), ("test", in_order(Numbered(), "test", 6, 3))):
         batches = list(loader)
+        assert len(loader) == len(batches)
         assert [row for batch in batches for row in rows_of(batch)] == list(range(SIZES[split]))
         assert [label for batch in batches for label in batch.labels.tolist()] == [r % 3 for r in range(SIZES[split])]
         assert {epoch for batch in batches for epoch in epochs_of(batch)} == {0}
