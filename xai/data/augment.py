@@ -20,8 +20,8 @@ class Augmentation:
     """How training pictures are varied; the regions of objects are cropped and flipped with them.
 
     Args:
-        crop: The smallest share of the picture's area that is cut out; 1 cuts nothing off. Sides differ by 4 / 3 at
-            most.
+        crop: The smallest share of the picture's area that is cut out, before a side that would be longer than the
+            picture's is cut to it; 1 cuts nothing off. Sides differ by 4 / 3 at most.
         horizontal: How often left and right are swapped.
         vertical: How often top and bottom are.
         jitter: How often colours are changed: brightness, contrast and saturation by a factor of 1 +- what follows, and
