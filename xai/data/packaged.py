@@ -10,7 +10,7 @@ from torch import Tensor
 
 from xai.core.settings import Count, settings
 from xai.data.prompts import DIGITS, PROMPTS
-from xai.data.registry import SPLITS, Images, ImageSource, register
+from xai.data.registry import SPLITS, Images, register
 from xai.data.scatter import ScatterParams, Scene, scatter
 from xai.data.splits import stratified_parts
 
@@ -49,6 +49,7 @@ class PackagedSet:
         params: Where to scatter the objects, or None to leave them centred and as large as they are.
         classes: The class names.
         fingerprint: Of what the machine brings and not a package: it is part of what a result was made from.
+        merged: [C] index into `classes` of each class of `labels`, where several are one; splits are by `labels` alone.
     """
 
     def __init__(
@@ -59,12 +60,13 @@ class PackagedSet:
         params: ScatterParams | None,
         classes: Sequence[str] = DIGITS,
         fingerprint: str | None = None,
+        merged: Tensor | None = None,
     ) -> None:
         self.classes, self.fingerprint = tuple(classes), fingerprint
         self.templates = PROMPTS[prompts]
         self.varies = params is not None
         self._params = params
-        self._pixels, self._labels = pixels, labels
+        self._pixels, self._labels = pixels, labels if merged is None else merged[labels]
         self._rows = split_rows(labels)
         self._scenes = KeptScenes(self._draw)
 
@@ -187,32 +189,8 @@ def mnist_objects(size: int) -> tuple[Tensor, Tensor]:
     return resize(pixels[:, 3:25, 3:25], size), labels
 
 
-class MergedClasses:
-    """A data set whose classes are merged into fewer: the same images, regions and splits under other labels.
-
-    Args:
-        source: The data set, of C classes.
-        classes: The names of the merged classes.
-        templates: Their captions, with `{}` where a class name goes.
-        merged: [C] index into `classes` of each class of `source`.
-    """
-
-    def __init__(
-        self, source: ImageSource, classes: tuple[str, ...], templates: tuple[str, ...], merged: Tensor
-    ) -> None:
-        self.classes, self.templates, self.varies = classes, templates, source.varies
-        self._source, self._merged = source, merged
-
-    def labels(self, split: str) -> Tensor:
-        """Merged class indices [N] of a split."""
-        return self._merged[self._source.labels(split)]
-
-    def images(self, split: str, indices: Tensor, epoch: int) -> Images:
-        """The images of the data set itself."""
-        return self._source.images(split, indices, epoch)
-
-
 @register("mnist_parity_scattered", "mnist_scattered, told apart as even and odd digits: two classes", ScatterParams)
-def open_mnist_parity(params: ScatterParams) -> MergedClasses:
+def open_mnist_parity(params: ScatterParams) -> PackagedSet:
     """The scenes of mnist_scattered, bit by bit, labelled 0 (even) or 1 (odd)."""
-    return MergedClasses(open_mnist_scattered(params), ("even", "odd"), PROMPTS["mnist_parity"], torch.arange(10) % 2)
+    objects, labels = mnist_objects(params.object_size)
+    return PackagedSet(objects, labels, "mnist_parity", params, ("even", "odd"), merged=torch.arange(10) % 2)
