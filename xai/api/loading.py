@@ -137,20 +137,20 @@ def _with_weights(
     faults: list[UserError] = []
     said = size if type(size) is int else None
     of_file = of_weights(architecture, file).get("image_size") if said is None else said
-    for build, side in ((_timm, said), (_torchvision, of_file)):
+    for make, side in ((_timm, said), (_torchvision, of_file)):
         try:
             with torch.device("meta"):
-                network = build(architecture, None, side)
+                network = make(architecture, None, side)
         except Exception as error:  # whatever a hundred builders make of a size
             reason = " ".join(str(error).split())[:120]
             faults.append(UserError(f"architecture={architecture} cannot be built, image_size={size} ({reason})"))
             continue
         if network is None:
             continue
-        given = tensors if build is _timm else as_torchvision_has_them(architecture, tensors)
+        given = tensors if make is _timm else as_torchvision_has_them(architecture, tensors)
         named, head = without_prefix(given, network.state_dict().keys()), _head(network)
         if head in named:
-            network = build(architecture, len(named[head]), side)
+            network = make(architecture, len(named[head]), side)
             assert network is not None
         try:
             load_weights(network, named, what=what, model=architecture)
