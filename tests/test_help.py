@@ -67,6 +67,26 @@ def test_own_files_are_told_of(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert page.starts_from == ["rise"]
 
 
+@pytest.mark.parametrize("group", ["data", "model"])
+def test_own_files_of_what_a_plug_in_brings_are_told_of_without_it(
+    group: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / group).mkdir()
+    (tmp_path / group / "mine.yaml").write_text("# Mine.\nname: stripes\nfamily: textures\nwidth: 8   # so many\n")
+    help.tell(f"{group}=mine", str(tmp_path))
+    out = " ".join(capsys.readouterr().out.split())
+    assert "Mine." in out
+    assert f"{group}.width 8 so many" in out
+
+
+@pytest.mark.parametrize("content", [b"# caf\xe9\n", b"[1]\n", b"a: [1\n"])
+def test_an_own_file_that_holds_no_settings_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "explainer").mkdir()
+    (tmp_path / "explainer" / "mine.yaml").write_bytes(content)
+    with pytest.raises(UserError, match=r"mine\.yaml (cannot be read|must hold settings)"):
+        help.tell("explainer", str(tmp_path))
+
+
 def test_arguments_of_a_docstring() -> None:
     lines = ["One.", "", "Args:", "    a: First,", "        and more.", "    b: Second.", "", "Returns:", "    c: No."]
     assert help.arguments("\n".join(lines)) == [("a", "First, and more."), ("b", "Second.")]

@@ -19,6 +19,7 @@ from rich.table import Table
 
 from xai.core.composing import CONF
 from xai.core.errors import UserError
+from xai.core.files import read_text
 from xai.core.progress import console
 from xai.core.settings import unknown
 
@@ -45,11 +46,12 @@ class Setting(NamedTuple):
 
 
 class Page(NamedTuple):
-    """A file: what its head says, its settings, and the files of the group that it starts from."""
+    """A file: what its head says, its settings, the files of the group that it starts from, and all that it holds."""
 
     about: str
     settings: list[Setting]
     starts_from: list[str]
+    values: Mapping[str, Any]
 
 
 def tell(asked: str, own: str | None = None) -> None:
@@ -105,18 +107,25 @@ def described(group: str, choice: str, files: Mapping[str, Path]) -> tuple[str, 
     for each in page.settings:
         earlier = found.get(each.path)
         found[each.path] = each if each.meaning or earlier is None else each._replace(meaning=earlier.meaning)
-    said = dict(_documented(_schema(group, choice, files[choice])))
+    said = dict(_documented(_schema(group, choice, page.values)))
     said |= _OF_ALL
     return page.about, [each._replace(meaning=each.meaning or said.get(each.path, "")) for each in found.values()]
 
 
 def read(path: Path) -> Page:
-    """A file of conf/, comments included."""
+    """A file of conf/, or of a user's own, comments included; UserError where it holds no settings."""
+    try:
+        text = read_text(path)
+        values = yaml.safe_load(text) or {}
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise UserError(f"{path} cannot be read and must be mended: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{path} must hold settings, lines of the form key: value")
     about: list[str] = []
     settings: list[Setting] = []
     above: list[tuple[int, str]] = []
     skipped: int | None = None
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in text.splitlines():
         if not settings and not above and line.startswith("#"):
             about += [] if "@package" in line else [line.lstrip("# ")]
             continue
@@ -140,7 +149,7 @@ def read(path: Path) -> Page:
         above.append((indent, name))
     parents = {each.path.rpartition(".")[0] for each in settings}
     kept = [each for each in settings if each.path not in parents or each.meaning]
-    return Page(" ".join(about), kept, _starts_from(path))
+    return Page(" ".join(about), kept, _starts_from(values), values)
 
 
 def _without_comment(line: str) -> str:
@@ -150,32 +159,30 @@ def _without_comment(line: str) -> str:
     return (line[: found.start()] if found else line).rstrip()
 
 
-def _starts_from(path: Path) -> list[str]:
-    values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    listed = [each for each in values.get("defaults", []) if isinstance(each, str) and each != "_self_"]
+def _starts_from(values: Mapping[str, Any]) -> list[str]:
+    listed = [each for each in values.get("defaults") or [] if isinstance(each, str) and each != "_self_"]
     return [*listed, *([values["variant_of"]] if "variant_of" in values else [])]
 
 
-def _schema(group: str, choice: str, path: Path) -> Any:
-    """The class that checks the settings of a file; None where there is none of its own."""
-    values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    if group == "explainer":
-        from xai.explainers.rows import load_row
+def _schema(group: str, choice: str, values: Mapping[str, Any]) -> Any:
+    """The class that checks the settings of a file; None where it has none of its own, or a plug-in has it."""
+    try:
+        if group == "explainer":
+            from xai.explainers.rows import load_row
 
-        try:
             return load_row(choice).entry.params
-        except UserError:
-            return None
-    if group == "data":
-        from xai.data import catalogue, registry
+        if group == "data":
+            from xai.data import catalogue, registry
 
-        catalogue.fill()
-        return registry.entry(values.get("name", choice)).params
-    if group == "model":
-        from xai.models.families import family_of
+            catalogue.fill()
+            return registry.entry(values.get("name", choice)).params
+        if group == "model":
+            from xai.models.families import family_of
 
-        import_module("xai.models.spec")
-        return family_of(values).settings
+            import_module("xai.models.spec")
+            return family_of(values).settings
+    except UserError:
+        return None
     if group == "task" and choice in ("explain", "compare", "apply_vector", "supervise"):
         return import_module(f"xai.tasks.{choice}").task({}).settings
     if group in ("trainer", "logger"):
