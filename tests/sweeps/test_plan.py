@@ -33,17 +33,22 @@ RUNS = {runs_of(name): name for name in PAPER}
 EMBEDDED = {runs_of(path.stem): path.stem for path in (CONF / "sweep").glob("*.yaml") if path.stem not in PAPER}
 
 
+def jobs(*typed: str) -> list[Any]:
+    """The settings of each job."""
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        return planned_settings(typed)
+
+
 def planned(*typed: str) -> list[dict[str, float]]:
     """The passes of each stage of each job."""
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        return [{stage.name: stage.passes for stage in stages_of(each)} for each in planned_settings(typed)]
+    return [{stage.name: stage.passes for stage in stages_of(each)} for each in jobs(*typed)]
 
 
-def first_job(sweep: str) -> Any:
+def first_job(sweep: str, *more: str) -> Any:
     """The settings of the first job of a sweep."""
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        (settings,) = planned_settings([axis[0] for axis in axes_of([f"sweep={sweep}"], [], "config")])
-    return settings
+        first = [axis[0] for axis in axes_of([f"sweep={sweep}"], [], "config")]
+    return jobs(*first, *more)[0]
 
 
 def test_there_is_a_paper_scale_sweep_for_every_table_and_figure_of_a_paper() -> None:
@@ -92,22 +97,19 @@ def test_kernel_shap_beside_loss_by_masks_has_more_pairs_than_patches() -> None:
 
 @pytest.mark.parametrize("name", sorted(EMBEDDED.values()))
 def test_every_embedded_sweep_is_planned(name: str) -> None:
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        first = [axis[0] for axis in axes_of([f"sweep={name}"], [], "config")]
-        # `all` of its rows would be opened one by one, which takes longer than all else here.
-        (settings,) = planned_settings([*first, *(["rows=[rise,random]"] if name == "compare" else [])])
-        if name != "compare":  # whose classifier is trained before
-            check_named(settings)
-        stages = stages_of(settings)
+    # `all` of its rows would be opened one by one, which takes longer than all else here.
+    settings = first_job(name, *(["rows=[rise,random]"] if name == "compare" else []))
+    if name != "compare":  # whose classifier is trained before
+        check_named(settings)
+    stages = stages_of(settings)
     assert sum(stage.passes for stage in stages) > 1e3
     assert any(stage.name.startswith("scores: ") for stage in stages)
 
 
 def test_a_job_of_a_sweep_may_ask_for_all_rows() -> None:
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        (settings,) = planned_settings(["sweep=compare", "experiment=compare_photos"])
-        check_named(settings)
-        planned = [stage.name for stage in stages_of(settings)]
+    (settings,) = jobs("sweep=compare", "experiment=compare_photos")
+    check_named(settings)
+    planned = [stage.name for stage in stages_of(settings)]
     assert list(settings.rows) == ["mean_over_classes", "all"]
     assert {"scores: removal", "kernel_shap of the test images"} <= set(planned)
     assert not [name for name in planned if name.startswith("exact_shapley")]
@@ -158,16 +160,10 @@ def test_what_a_decoder_looks_at_a_second_classifier_and_a_second_column_are_par
 
 
 def test_the_papers_own_runs_learn_from_one_column() -> None:
-    ours = {"vectors_beyond"}
-    found = {}
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        for name in ("demo", "mixed_transfer", "vectors_mnist", "vectors_pairs", "vectors_paper", "vectors_budget"):
-            (settings,) = planned_settings([f"experiment={name}"])
-            found[name] = settings.transfer.other_column
-        first = [axis[0] for axis in axes_of(["sweep=vectors_beyond"], [], "config")]
-        (settings,) = planned_settings(first)
-        found["vectors_beyond"] = settings.transfer.other_column
-    assert {name for name, two in found.items() if two} == ours
+    for name in ("demo", "mixed_transfer", "vectors_mnist", "vectors_pairs", "vectors_paper", "vectors_budget"):
+        (settings,) = jobs(f"experiment={name}")
+        assert not settings.transfer.other_column, name
+    assert first_job("vectors_beyond").transfer.other_column
 
 
 def test_a_rate_that_is_measured(sweep: Sweeping, capsys: pytest.CaptureFixture[str]) -> None:
@@ -225,9 +221,8 @@ def test_jobs_of_a_sweep_share_what_is_the_same(sweep: Sweeping, capsys: pytest.
     assert sweep("task=plan", "sweep=salvage_table1", "seed=0", "case.images=50", "rate=1000") == 0
     alone = capsys.readouterr().out
     assert "2 jobs" in alone
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        typed = ["experiment=vectors_paper", "data@source=imagenet", "data=dtd,svhn", "rows=[proposed]"]
-        first, second = (stages_of(each) for each in planned_settings(typed))
+    typed = ["experiment=vectors_paper", "data@source=imagenet", "data=dtd,svhn", "rows=[proposed]"]
+    first, second = map(stages_of, jobs(*typed))
     # Two targets have the source in common.
     mine = {stage.identity for stage in first}
     shared = [stage.name for stage in second if stage.identity in mine]
@@ -262,10 +257,8 @@ def test_several_sweeps_are_planned_together(
 
 def test_a_set_that_is_source_and_target_has_one_classifier(capsys: pytest.CaptureFixture[str]) -> None:
     sets = ("glyphs_scattered", "mnist_scattered")
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        asked = [planned_settings([f"data@source={a}", f"data={b}", "experiment=vectors_pairs",
-                                   "transfer.bound_fit=${transfer.source_fit}"])
-                 for a, b in (sets, sets[::-1])]  # fmt: skip
+    shared = ("experiment=vectors_pairs", "transfer.bound_fit=${transfer.source_fit}")
+    asked = [jobs(f"data@source={a}", f"data={b}", *shared) for a, b in (sets, sets[::-1])]
     unique = {stage.identity: stage for (each,) in asked for stage in stages_of(each)}
     kinds = [stage.kind for stage in unique.values()]
     # Of each set a classifier, its supervision, and what learns from that: as source and as bound of the target.
