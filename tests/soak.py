@@ -15,11 +15,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import hydra
-from omegaconf import OmegaConf
-
+from tests.composed import plain
 from tests.end_to_end.jobs import Job, start
-from xai.core.composing import CONF
 from xai.core.settings import build
 from xai.models import files
 from xai.models.spec import describe
@@ -134,9 +131,8 @@ def begin(folder: Path, *arguments: str) -> Job:
     """Start a job in a folder that holds a classifier to compare explainers on."""
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / FILE).exists():
-        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-            asked = hydra.compose("config", ["task=train", "model.tower.width=16", "model.tower.depth=2"])
-        model = build(VitParams, OmegaConf.to_container(asked.model, resolve=True), "model")
+        asked = plain("task=train", "model.tower.width=16", "model.tower.depth=2")
+        model = build(VitParams, asked["model"], "model")
         classes = [str(digit) for digit in range(10)]
         files.write(folder / FILE, model.build(10, 0), describe(model, "classifier", "digits", classes))
     return start(folder, *arguments)

@@ -4,13 +4,12 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path
 
-import hydra
 import pytest
 import torch
-from omegaconf import OmegaConf
 
 from tests.cli.shared import CLASSES, Cli, Files
-from xai import cli, vectors
+from tests.composed import plain
+from xai import vectors
 from xai.core.entries import forget_removed
 from xai.core.settings import build
 from xai.models import files as network_files
@@ -39,9 +38,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
     folder = tmp_path_factory.mktemp("files")
-    with hydra.initialize_config_dir(str(cli.CONF), version_base="1.3"):
-        config = hydra.compose("config")
-    model = build(ModelParams, OmegaConf.to_container(config.model, resolve=True), "model")
+    model = build(ModelParams, plain()["model"], "model")
     head = torch.randn(64, len(CLASSES), generator=torch.Generator().manual_seed(0))
     network = build_explainer(model, build_clip(model, seed=1), head)
     theta = trainable(network)
