@@ -1,8 +1,9 @@
-"""What the tests of the store share: an artifact, what harms it, and processes that ask for it."""
+"""What the tests of the store share: an artifact, what harms it, and processes that ask for it, or are waited for."""
 
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -51,6 +52,13 @@ def fail_with(number: int, filename: str | None = None) -> Callable[..., None]:
         raise OSError(number, os.strerror(number), filename)
 
     return fail
+
+
+def wait_for(reached: Callable[[], object]) -> None:
+    limit = time.monotonic() + 60
+    while not reached():
+        assert time.monotonic() < limit, "waited in vain"
+        time.sleep(0.005)
 
 
 def start(script: str, *arguments: str) -> subprocess.Popen[str]:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import distributed, nn
 
+from tests.core.artifacts import wait_for
 from xai.core.errors import UserError
 from xai.core.processes import Parcel, Tell, _listen, run_group
 
@@ -101,10 +102,7 @@ def test_processes_die_with_a_parent_that_is_killed() -> None:
         child = int(parent.stdout.readline())
         assert is_alive(child)
         parent.kill()
-    deadline = time.monotonic() + 60
-    while is_alive(child) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not is_alive(child)
+    wait_for(lambda: not is_alive(child))
 
 
 class Net(nn.Module):

@@ -18,6 +18,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from tests.core.artifacts import wait_for
 from xai.core import locks, shards
 from xai.core.errors import Busy
 from xai.core.shards import Shards, place
@@ -80,13 +81,6 @@ def fork(target: Callable[..., object], *arguments: object) -> multiprocessing.p
     return process
 
 
-def until(condition: Callable[[], bool]) -> None:
-    limit = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < limit, "waited in vain"
-        time.sleep(0.002)
-
-
 def test_blocks_come_back_in_their_order_with_the_seconds_they_took(folder: Path, journal: Journal) -> None:
     tensors, seconds = work(folder, journal, pause=0.01).collect()
     assert tensors.keys() == {"attributions"}
@@ -130,11 +124,11 @@ def hang_in(block: int, folder: Path, journal: Journal) -> None:
 
 def test_the_block_of_a_killed_process_is_taken_by_one_that_waits(folder: Path, journal: Journal) -> None:
     holder = fork(hang_in, 2, folder, journal)
-    until(lambda: len(journal.lines()) == 1)
+    wait_for(lambda: len(journal.lines()) == 1)
     orphan = int(journal.lines()[0].split(":")[1])
     try:
         waiting = fork(work, folder, journal)
-        until(lambda: len(journal.lines()) == 1 + 3)
+        wait_for(lambda: len(journal.lines()) == 1 + 3)
         time.sleep(0.1)
         assert waiting.is_alive()
         assert journal.lines()[1:] == ["3", "4", "5"]
@@ -155,7 +149,7 @@ def test_waiting_for_others_is_said_once(
 ) -> None:
     monkeypatch.setattr(shards, "PATIENCE_SECONDS", 0.05)
     slow = fork(work, folder, journal, 0.3)
-    until(lambda: journal.lines() == ["0"])
+    wait_for(lambda: journal.lines() == ["0"])
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
     work(folder, journal)

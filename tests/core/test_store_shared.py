@@ -23,6 +23,7 @@ from tests.core.artifacts import (
     refuse,
     share,
     start,
+    wait_for,
 )
 from xai.core import entries
 from xai.core import store as artifacts
@@ -289,13 +290,6 @@ def finish(process: subprocess.Popen[str]) -> tuple[dict[str, Any], str]:
     out, err = process.communicate(timeout=20)
     assert process.returncode == 0, err
     return json.loads(out), err
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    limit = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < limit, "waited in vain"
-        time.sleep(0.01)
 
 
 def test_of_racing_processes_one_makes_and_the_others_wait(tmp_path: Path) -> None:

@@ -10,8 +10,9 @@ import random
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
+
+from tests.core.artifacts import wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 JOBS = 12
@@ -91,10 +92,9 @@ def test_killed_three_times_at_random_and_started_again(tmp_path: Path) -> None:
     assert start(quiet).wait() == 0
     sweep, goals = start(disturbed), sorted(generator.sample(range(5, steps_of(quiet) // 2), 3))
     for kill, goal in enumerate(goals):
-        deadline = time.monotonic() + 60
-        while not (disturbed / "told.txt").exists() or steps_of(disturbed) < goal or not children(sweep.pid):
-            assert time.monotonic() < deadline
-            time.sleep(0.005)
+        wait_for(
+            lambda goal=goal: (disturbed / "told.txt").exists() and steps_of(disturbed) >= goal and children(sweep.pid)
+        )
         os.kill(sweep.pid if kill == 2 else generator.choice(children(sweep.pid)), signal.SIGKILL)
     assert sweep.wait() == -signal.SIGKILL
     assert start(disturbed).wait() == 0

@@ -20,6 +20,7 @@ from hydra.core.plugins import Plugins
 
 from hydra_plugins import xai_launchers
 from hydra_plugins.xai_launchers import Processes, Ray, Slurm
+from tests.core.artifacts import wait_for
 from tests.sweeps.conftest import Sweeping
 from xai.core.errors import UserError
 from xai.core.launching import Command, cores, own_cores
@@ -251,13 +252,6 @@ def has_children(tasks: Path) -> bool:
     with contextlib.suppress(OSError):  # a thread has ended meanwhile
         return any(path.read_text() for path in tasks.glob("*/children"))
     return False
-
-
-def wait_for(reached: Any) -> None:
-    deadline = time.monotonic() + 60
-    while not reached():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def test_slurm_in_processes_of_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.core.artifacts import wait_for
 from tests.sweeps.conftest import Sweeping
-from tests.sweeps.test_launchers import ROOT, wait_for
+from tests.sweeps.test_launchers import ROOT
 
 SWEEP = """
 import pathlib, sys
