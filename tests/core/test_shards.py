@@ -1,6 +1,5 @@
 """Blocks that processes share: each computed once, whoever is killed, and nothing foreign mixed in."""
 
-import json
 import logging
 import multiprocessing
 import os
@@ -62,7 +61,7 @@ def journal(tmp_path: Path) -> Journal:
     return Journal(tmp_path / "journal")
 
 
-def work(folder: Path, journal: Journal, pause: float = 0.0, origin: str = "origin") -> Shards:
+def work(folder: Path, journal: Journal, pause: float = 0.0) -> Shards:
     """Fill a folder, one line in the journal for each block computed here."""
 
     def compute(block: int) -> dict[str, Tensor]:
@@ -70,7 +69,7 @@ def work(folder: Path, journal: Journal, pause: float = 0.0, origin: str = "orig
         time.sleep(pause)
         return numbers(block)
 
-    found = Shards(folder, origin, ROWS)
+    found = Shards(folder, "origin", ROWS)
     found.fill(compute, lambda done: None)
     return found
 
@@ -246,12 +245,6 @@ def test_a_spoilt_or_foreign_shard_is_computed_anew_with_one_line(
     assert line == f"{folder / '000002.safetensors'} {reason}; it is computed anew"
 
 
-def test_shards_of_another_origin_are_never_used(folder: Path, journal: Journal) -> None:
-    work(folder, journal, origin="before")
-    work(folder, journal, origin="after")
-    assert Counter(journal.lines()) == Counter({str(block): 2 for block in range(len(ROWS))})
-
-
 @pytest.mark.parametrize("moment", ["while computing", "between blocks"])
 def test_when_the_folder_vanishes_there_is_nothing_left_to_do(folder: Path, journal: Journal, moment: str) -> None:
     told = []
@@ -347,11 +340,3 @@ TORCHRUN = {"RANK": "5", "WORLD_SIZE": "16"}
 )
 def test_the_place_among_processes(environment: Mapping[str, str], expected: tuple[int, int]) -> None:
     assert place(environment) == expected
-
-
-def test_a_shard_says_where_it_belongs(folder: Path, journal: Journal) -> None:
-    work(folder, journal)
-    with safetensors.safe_open(folder / "000004.safetensors", "pt") as file:
-        told = json.loads(file.metadata()["xai.shard"])
-    assert told["origin"] == "origin"
-    assert told.keys() == {"origin", "rows", "tensors", "seconds"}
