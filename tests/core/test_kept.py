@@ -10,7 +10,7 @@ import torch
 from pytorch_lightning.loggers import CSVLogger, Logger
 from torch import Tensor
 
-from tests.core.test_training import CPU, KilledError, Moving, network
+from tests.core.test_training import CPU, KilledError, Moving, equal, network
 from tests.methods.tiny_salvage import batch, classifier, copied
 from xai.core.checkpoints import BEST, kept_weights, on_the_way
 from xai.core.errors import UserError
@@ -75,25 +75,21 @@ def trained(
     return module
 
 
-def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
-
-
 def test_the_best_epoch_is_what_is_left_and_the_last_where_that_is_asked_for(tmp_path: Path) -> None:
     module = trained(tmp_path / "best", Fixed())
     best = min(module.losses, key=lambda step: module.losses[step])
     assert len(module.losses) == 6
     assert best < STEPS, "the last epoch is the best: nothing is shown"
-    assert same(copied(module), module.states[best])
+    assert equal(copied(module), module.states[best])
     last = trained(tmp_path / "last", Fixed(), FitParams(6, 5, 3e-2, 0.0, 0.0, 0.0))
-    assert same(copied(last), module.states[STEPS])
+    assert equal(copied(last), module.states[STEPS])
     assert not (tmp_path / "last" / BEST).exists()
 
 
 def test_the_network_on_its_way_is_that_of_the_one_training(tmp_path: Path) -> None:
     module = trained(tmp_path, Fixed())
     for share in SHARES:
-        assert same(kept_weights(tmp_path, on_the_way(share)), module.states[round(share * STEPS)])
+        assert equal(kept_weights(tmp_path, on_the_way(share)), module.states[round(share * STEPS)])
 
 
 def test_curves_have_the_validation_loss_the_rate_and_the_gradient_and_change_nothing(tmp_path: Path) -> None:
@@ -103,9 +99,9 @@ def test_curves_have_the_validation_loss_the_rate_and_the_gradient_and_change_no
     # Killed where curves are drawn, and gone on with where they are not.
     with pytest.raises(KilledError):
         trained(tmp_path / "logged", Fixed(8), last, minutes=0.0, logger=logger)
-    assert same(copied(trained(tmp_path / "logged", Fixed(), last)), copied(expected))
+    assert equal(copied(trained(tmp_path / "logged", Fixed(), last)), copied(expected))
     logger = CSVLogger(tmp_path, name="whole", version="")
-    assert same(copied(trained(tmp_path / "whole", Fixed(), last, logger=logger)), copied(expected))
+    assert equal(copied(trained(tmp_path / "whole", Fixed(), last, logger=logger)), copied(expected))
     found = pd.read_csv(tmp_path / "whole" / "metrics.csv")
     losses = found.dropna(subset="test/validation_loss").set_index("step")["test/validation_loss"]
     # Lightning counts the steps of its logs from 0.
@@ -123,9 +119,9 @@ def test_a_run_that_was_killed_keeps_the_same(tmp_path: Path, deadline: int, min
     with pytest.raises(KilledError):
         trained(tmp_path / "killed", Fixed(deadline), params, minutes)
     found = trained(tmp_path / "killed", Fixed(), params)
-    assert same(copied(found), copied(expected))
+    assert equal(copied(found), copied(expected))
     for name in (BEST, *map(on_the_way, SHARES)):
-        assert same(*(kept_weights(tmp_path / run, name) for run in ("undisturbed", "killed")))
+        assert equal(*(kept_weights(tmp_path / run, name) for run in ("undisturbed", "killed")))
 
 
 @pytest.mark.parametrize("name", [BEST, on_the_way(0.25)])
@@ -147,8 +143,8 @@ def test_kept_weights_that_were_damaged_before_a_resume_start_the_stage_anew(
     elif harm == "folder":
         kept.mkdir()
     found = trained(tmp_path / "killed", Fixed())
-    assert same(copied(found), copied(expected))
-    assert same(*(kept_weights(tmp_path / run, name) for run in ("undisturbed", "killed")))
+    assert equal(copied(found), copied(expected))
+    assert equal(*(kept_weights(tmp_path / run, name) for run in ("undisturbed", "killed")))
     [told] = [record.getMessage() for record in caplog.records if "starts anew" in record.getMessage()]
     assert f"needs {name}, which is missing or damaged" in told
 

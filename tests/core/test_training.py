@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from tests.models.tiny_clip import PARAMS
+from tests.toolbox import seeded
 from xai.core import training
 from xai.core.checkpoints import CheckpointFiles, steps_done
 from xai.core.errors import UserError
@@ -53,16 +54,11 @@ class Moving:
         if epoch == self.deadline and len(self.seen) % 2:
             raise KilledError
         self.seen.append((epoch, indices.tolist()))
-        generator = torch.Generator().manual_seed(epoch)
-        return Images(torch.rand(12, 3, 16, 16, generator=generator)[indices], None)
+        return Images(torch.rand(12, 3, 16, 16, generator=seeded(epoch))[indices], None)
 
 
 def network(seed: int = 1) -> SelfExplainingClip:
-    return build_explainer(PARAMS, build_clip(PARAMS, seed), torch.randn(12, 5, generator=_generator()))
-
-
-def _generator() -> torch.Generator:
-    return torch.Generator().manual_seed(0)
+    return build_explainer(PARAMS, build_clip(PARAMS, seed), torch.randn(12, 5, generator=seeded()))
 
 
 def train(
@@ -74,7 +70,7 @@ def train(
     trainer: TrainerParams = CPU,
 ) -> dict[str, Tensor]:
     model = network(seed)
-    maps = torch.randn(12, 4, 4, generator=_generator()) if supervised else None
+    maps = torch.randn(12, 4, 4, generator=seeded()) if supervised else None
     data = ImageDataModule(source, 16, params.batch_size, seed=3, attributions=maps)
     fit(
         SelfExplainer(model, params, 0.5 if supervised else 1.0, "t"), data, params, trainer, workdir, "training", False
