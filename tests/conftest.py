@@ -7,6 +7,7 @@ import ipaddress
 import logging
 import os
 import socket
+import sys
 import tempfile
 from collections.abc import Iterator
 from typing import Any
@@ -45,13 +46,17 @@ def _is_local(host: object) -> bool:
 
 
 @pytest.fixture(autouse=True)
-def as_loud_as_before() -> Iterator[None]:
-    """A job that a test ran in this process sets how much is logged; the tests after it hear what they would alone."""
+def as_before() -> Iterator[None]:
+    """A job that a test ran in this process sets what is logged, and more; for the tests after it all is as it was."""
     loggers = [logging.getLogger(name) for name in (None, "xai")]
-    levels = [logger.level for logger in loggers]
+    levels, handlers = [logger.level for logger in loggers], list(loggers[0].handlers)
     yield
     for logger, level in zip(loggers, levels, strict=True):
         logger.setLevel(level)
+    loggers[0].handlers[:] = handlers
+    os.environ.pop("HYDRA_FULL_ERROR", None)
+    if "torch" in sys.modules:
+        sys.modules["torch"].use_deterministic_algorithms(False)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,7 +1,6 @@
 """Some hundred commands that cannot be: each gets one line that says what is wrong and what would be right."""
 
 import functools
-import logging
 import math
 import os
 import pickle
@@ -15,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -110,14 +108,12 @@ def _files_are_read_once() -> Iterator[None]:
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where commands are typed; it fails what would begin to work."""
 
     def begin(*_: Any, **__: Any) -> None:
         raise AssertionError("work has begun")
 
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
     (tmp_path / "binary").write_bytes(bytes(range(256)))
     (tmp_path / "empty").write_bytes(b"")
     (tmp_path / "own" / "experiment").mkdir(parents=True)
@@ -131,13 +127,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (tmp_path / "own" / "explainer" / "listed.yaml").write_text("[1]\n")
     os.mkfifo(tmp_path / "own" / "pipe")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
     monkeypatch.setenv("WANDB_MODE", "disabled")
     monkeypatch.setattr(Store, "get", begin)
     entries.verified.clear()  # what tests of before have used is gone with their folders
-    yield tmp_path
-    root.handlers[:], root.level = handlers, level
-    torch.use_deterministic_algorithms(False)
+    return tmp_path
 
 
 def check_line(status: int, err: str, typed: str, folder: Path, wanted: Sequence[str] = ()) -> None:

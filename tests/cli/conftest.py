@@ -1,7 +1,5 @@
 """The command line in this process and in an empty folder; a classifier and a vector."""
 
-import logging
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,18 +19,10 @@ from xai.papers.vectors.base import ModelParams
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Cli]:
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
     forget_removed()  # stores of earlier tests of the process
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")  # main sets it; this puts it back
-    yield Cli(tmp_path, monkeypatch, capsys)
-    for handler in root.handlers:
-        if isinstance(handler, logging.FileHandler):
-            handler.close()
-    root.handlers[:], root.level = handlers, level
-    torch.use_deterministic_algorithms(False)
+    return Cli(tmp_path, monkeypatch, capsys)
 
 
 @pytest.fixture(scope="module")

@@ -197,7 +197,6 @@ def test_an_output_that_cannot_be_written(run: Cli, setting: str) -> None:
 
 def test_an_output_that_is_no_name_at_all(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(sys, "argv", ["xai", "task=explain", "hydra.run.dir="])  # would be the folder one is in
-    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
     assert cli.main() == 2
     assert capsys.readouterr().err == "error: hydra.run.dir is empty: give a folder, or leave it out\n"
 

@@ -38,7 +38,6 @@ def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sweeping:
     Its numbers depend on `surrogate.fit.clip` alone.
     """
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
     Path("conf/sweep").mkdir(parents=True)
     Path("conf/table").mkdir()
     Path("conf/table/toy.yaml").write_text(
