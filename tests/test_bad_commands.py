@@ -150,11 +150,6 @@ def check_line(status: int, err: str, typed: str, folder: Path, wanted: Sequence
     assert {path.name for path in folder.iterdir()} == {"binary", "empty", "own"}, typed
 
 
-def ours() -> dict[str, str]:
-    """The environment in which the package is that of the tree in which this file lies."""
-    return {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
-
-
 def words(typed: str) -> set[str]:
     """What may be named: the pieces of what was typed, as it was typed."""
     found = set()
@@ -179,7 +174,8 @@ def test_a_bad_command(
 def test_a_bad_command_in_a_process_of_its_own(typed: str, folder: Path) -> None:
     run = "import sys; from xai.cli import main; sys.argv[0] = 'run.py'; sys.exit(main())"
     command = [sys.executable, "-c", run, *shlex.split(typed)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=ours())
+    ours = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=ours)
     check_line(done.returncode, done.stderr, typed, folder)
 
 

@@ -220,12 +220,6 @@ def test_a_setting_of_a_row_out_of_range_is_refused_by_its_path(row: str) -> Non
         assert str(caught.value).startswith(f"explainers.{row}.{path}="), path
 
 
-def test_settings_of_a_row_that_do_not_fit_each_other_are_refused() -> None:
-    line = r"^explainers\.ranking\.decoder\.gradient=true .* pixels"
-    with pytest.raises(UserError, match=line):
-        load_row("ranking", {"ranking": {"decoder": {"pixels": 0}}})
-
-
 @pytest.mark.parametrize("schema", GROUPS, ids=lambda schema: schema.__name__)
 def test_a_part_out_of_range_is_refused_by_the_path_of_its_group(schema: type) -> None:
     needed, wrong = GROUPS[schema]

@@ -230,15 +230,6 @@ def test_curvature_risk_against_the_dense_hessian_and_its_eigenvalues() -> None:
     np.testing.assert_allclose(product, hessian @ theta, rtol=1e-9, atol=1e-12)
 
 
-def test_curvature_risk_is_the_second_difference_of_the_loss() -> None:
-    loss, params = network_loss()
-    tau = vectors.random_like(params, torch.Generator().manual_seed(2))
-    step = 1e-3
-    ahead, behind = (float(loss(vectors.apply(params, [(sign * step, tau)]))) for sign in (1, -1))
-    second = (ahead - 2 * float(loss(params)) + behind) / step**2
-    assert vectors.curvature_risk(loss, params, tau) == pytest.approx(second, rel=1e-4)
-
-
 def test_curvature_risk_leaves_parameters_and_outer_no_grad_alone() -> None:
     loss, params = network_loss()
     before = fingerprint(params)

@@ -34,11 +34,6 @@ def test_a_published_vit_that_cannot_be_fetched(run: Cli) -> None:
     assert "model.weights=" in line
 
 
-def test_a_gpu_that_is_not_there(run: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert "trainer=cpu" in run.refused("trainer=gpu")
-
-
 def test_class_names_that_clash(run: Cli) -> None:
     for name in ("Cat", "cat ", "dog"):
         (run.folder / "pictures" / name).mkdir(parents=True)

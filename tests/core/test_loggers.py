@@ -30,12 +30,6 @@ _BLOCK = 1 << 15
 """Bytes of a block of W&B's file."""
 
 
-@pytest.fixture(autouse=True)
-def _offline(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    monkeypatch.setenv("WANDB_SILENT", "true")
-
-
 class Run:
     """What W&B holds while a job runs."""
 
@@ -230,8 +224,6 @@ def heard(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Store, list[R
     folder = tmp_path_factory.mktemp("wandb")
     results, store = written(folder)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("WANDB_MODE", "offline")
-        patch.setenv("WANDB_SILENT", "true")
         patch.setenv("WANDB_X_STATS_SAMPLING_INTERVAL", "0.1")
         logger = build_logger(LoggerParams("wandb", entity="lab", tags=("mine",)), results, "night", CONFIG)
         assert logger
