@@ -37,13 +37,8 @@ COMMANDS = {
         *("rows=[ranking,ranking_t1,rise,random]", "metrics=[perturbation,localisation]"),
     ),
     "compare": (
-        *(
-            "task=compare",
-            *CLUTTERED,
-            f"checkpoint={FILE}",
-            "case.images=24",
-            "rows=[rise,kernel_shap,saliency,random]",
-        ),
+        *("task=compare", *CLUTTERED, f"checkpoint={FILE}", "case.images=24"),
+        "rows=[rise,kernel_shap,saliency,random]",
         *("explainers.rise.masks=40", "explainers.kernel_shap.coalitions=80", "metric.removal.masks=1"),
         "explainers.kernel_shap.evaluation_coalitions=80",
     ),

@@ -97,16 +97,8 @@ def test_what_is_added_is_a_row_and_a_column_of_a_study_and_of_a_comparison(fold
 def test_a_family_of_models_is_trained_explained_and_compared(folder: Path) -> None:
     common = ("--config-dir", "my_conf", "plugins=[ideas.textures,ideas.stripes]", "data=stripes", "trainer=cpu")
     common = (*common, "trainer.threads=1")
-    run(
-        folder,
-        *common,
-        "task=train",
-        "method=classifier",
-        "model=textures_small",
-        "classifier.fit.epochs=1",
-        "classifier.focus=0",
-        path=folder,
-    )
+    quick = ("classifier.fit.epochs=1", "classifier.focus=0")
+    run(folder, *common, "task=train", "method=classifier", "model=textures_small", *quick, path=folder)
     file = folder / "outputs" / "classifier" / "classifier.safetensors"
     few = ("case.images=3", "pictures=0", "metric.removal.masks=1", "explainers.rise.masks=20")
     rows = "rows=[grad_cam,saliency,rise,random]"

@@ -87,10 +87,7 @@ def test_the_site_builds_and_fetches_nothing(tmp_path: Path) -> None:
     pytest.importorskip("mkdocs", reason="the site's packages come with the first `make docs`")
     pytest.importorskip("mkdocstrings_handlers.python")
     pages, site = tmp_path / "outputs" / "docs-pages", tmp_path / "outputs" / "docs-site"
-    for path in (
-        *TOP,
-        *(each for each in (ROOT / "docs").rglob("*") if each.is_file()),
-    ):
+    for path in (*TOP, *(each for each in (ROOT / "docs").rglob("*") if each.is_file())):
         copy = pages / path.relative_to(ROOT)
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_bytes(path.read_bytes())

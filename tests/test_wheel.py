@@ -16,18 +16,8 @@ ROOT = Path(__file__).resolve().parents[1]
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An environment that has the wheel, and sees what it needs in the environment of the tests."""
     folder = tmp_path_factory.mktemp("wheel")
-    build = [
-        sys.executable,
-        "-m",
-        "pip",
-        "wheel",
-        "--no-deps",
-        "--no-build-isolation",
-        "--quiet",
-        "--wheel-dir",
-        str(folder),
-        str(ROOT),
-    ]
+    pip = [sys.executable, "-m", "pip"]
+    build = [*pip, "wheel", "--no-deps", "--no-build-isolation", "--quiet", "--wheel-dir", str(folder), str(ROOT)]
     subprocess.run(build, check=True, timeout=300)
     (wheel,) = folder.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
@@ -37,11 +27,8 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert not [name for name in names if name.startswith(("tests/", "benchmarks/"))]
     venv.create(folder / "env", with_pip=False)
     python = folder / "env" / "bin" / "python"
-    subprocess.run(
-        [sys.executable, "-m", "pip", "--python", str(python), "install", "--no-deps", "--quiet", str(wheel)],
-        check=True,
-        timeout=300,
-    )
+    install = [*pip, "--python", str(python), "install", "--no-deps", "--quiet", str(wheel)]
+    subprocess.run(install, check=True, timeout=300)
     # What it needs is installed beside the tests; this repository is not on the way.
     site = next((folder / "env" / "lib").glob("python*")) / "site-packages"
     others = [path for path in sys.path if path.endswith(("site-packages", "dist-packages"))]
