@@ -13,8 +13,10 @@ from xai.data.catalogue import fill, open_data
 from xai.data.facts import FACTS, counts, state
 from xai.data.registry import SPLITS, names
 from xai.explainers.rows import load_row
+from xai.metrics.registry import columns
 from xai.papers.plans import passes_a_second, stages_of
 from xai.report.figures import open_figure
+from xai.report.layout import read_table
 from xai.study.params import open_rows
 from xai.sweeps.jobs import axes_of
 from xai.sweeps.plan import planned_settings
@@ -104,6 +106,15 @@ def test_every_embedded_sweep_is_planned(name: str) -> None:
     stages = stages_of(settings)
     assert sum(stage.passes for stage in stages) > 1e3
     assert any(stage.name.startswith("scores: ") for stage in stages)
+
+
+@pytest.mark.parametrize(("name", "rows"), [("mixed_budget", 20), ("mixed_transfer", 15), ("mixed_supervision", 5)])
+def test_rows_of_a_mixed_sweep_have_labels_of_their_own_and_its_tables_known_columns(name: str, rows: int) -> None:
+    settings = first_job(name)
+    found = open_rows(settings.rows, settings.explainers)
+    assert len({row.label for row in found}) == len(found) == rows
+    for table in settings.tables:
+        assert set(read_table(CONF / "table" / f"{table}.yaml").columns) <= {*columns(), "passes", "milliseconds"}
 
 
 def test_a_job_of_a_sweep_may_ask_for_all_rows() -> None:

@@ -7,23 +7,15 @@ import socket
 from contextlib import ExitStack
 from pathlib import Path
 
-import hydra
 import pandas as pd
 import pytest
 import yaml
 
 from tests.sweeps.conftest import Sweeping, measured
-from xai.app import check
 from xai.core import locks
-from xai.core.composing import CONF
 from xai.core.folders import MARKER
-from xai.core.overrides import overrides, typed_keys
 from xai.core.records import QUEUED, path_of, recorded
-from xai.metrics.registry import columns
-from xai.report.layout import read_table
-from xai.study.params import StudySettings, open_metrics, open_rows
 from xai.sweeps import status
-from xai.sweeps.jobs import axes_of
 
 RUNS = Path("outputs/toy")
 
@@ -234,16 +226,3 @@ def test_what_is_wrong_is_said_before_any_work(
     assert sweep(*typed) == 2
     assert said in capsys.readouterr().err
     assert not Path("outputs").exists()
-
-
-@pytest.mark.parametrize(("name", "rows"), [("mixed_budget", 20), ("mixed_transfer", 15), ("mixed_supervision", 5)])
-def test_the_first_job_of_each(name: str, rows: int) -> None:
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        first = [axis[0] for axis in axes_of([f"sweep={name}"], [], "config")]
-        _, settings = check(hydra.compose("config", first), typed_keys(overrides(first)))
-    assert isinstance(settings, StudySettings)
-    found = open_rows(settings.rows, settings.explainers)
-    assert len({row.label for row in found}) == len(found) == rows
-    assert open_metrics(settings.metrics, settings.metric)
-    for table in settings.tables:
-        assert set(read_table(CONF / "table" / f"{table}.yaml").columns) <= {*columns(), "passes", "milliseconds"}
