@@ -306,6 +306,21 @@ def test_answers_that_no_image_changes_are_not_taken_for_sigmoids(share: float) 
     torch.testing.assert_close(wrapped(network).predict(images()), torch.full((2, 3), 1 / 3))
 
 
+@pytest.mark.parametrize("sure", [8.0, 30.0, -20.0])
+def test_a_sigmoid_that_is_sure_of_all_noise_is_no_logit(sure: float) -> None:
+    network = Returns(lambda logits: (logits.clamp(-1, 1) + sure).sigmoid(), outputs=1)
+    assert "probabilities=True" in refusal(wrapped, network)
+
+
+def test_shares_that_are_rounded_or_overflow_are_shares() -> None:
+    half = Returns(lambda logits: logits.softmax(1)).bfloat16()
+    rounded = Returns(lambda logits: 0.998 * logits.softmax(1))
+    overflowing = Returns(lambda logits: (logits + torch.where(logits.abs() > 2, torch.nan, 0.0)).softmax(1))
+    for network in (half, rounded, overflowing):
+        assert "probabilities=True" in refusal(wrapped, network)
+    assert wrapped(half, probabilities=True).predict(images()).shape == (2, 3)
+
+
 def test_a_network_without_gradients_says_so() -> None:
     class Frozen(Plain):
         def forward(self, pixels: Tensor) -> Any:

@@ -178,7 +178,8 @@ def _check_answers(answers: Answers, images: Tensor, found: Tensor) -> None:
     """Refuse answers that could not be explained, or are not what the user says they are."""
     check_finite(found, "the network's answers to images of noise", "give one with finite outputs")
     shares = bool(((found >= 0) & (found <= 1)).all())
-    whole = found.shape[1] == 1 or torch.allclose(found.sum(1), torch.ones_like(found[:, 0]), atol=1e-3)
+    # In bfloat16 each share is rounded by up to a five-hundredth.
+    whole = found.shape[1] == 1 or torch.allclose(found.sum(1), torch.ones_like(found[:, 0]), atol=5e-3)
     if answers.probabilities and not (shares and whole):
         low, high = float(found.min()), float(found.max())
         raise UserError(
@@ -207,12 +208,14 @@ def _stays_within(answers: Answers, images: Tensor, found: Tensor, *, constant: 
     """Whether answers between 0 and 1 are no logits, which may lie there by chance.
 
     Those of images a hundred times as bright do not; but where no image changes anything, as before a training, that
-    says nothing, and it is so if `constant` says so.
+    says nothing, and it is so if `constant` says so, or if something is as sure as a sigmoid can be. One that is sure
+    of all noise still differs in its last digits.
     """
     bright = answers.outputs(100 * images)
-    if _alike(bright, found) and _alike(found, found[:1].expand_as(found)):
-        return constant
-    return bool(((bright >= 0) & (bright <= 1)).all())
+    if torch.equal(bright, found) and torch.equal(found, found[:1].expand_as(found)):
+        return constant or bool((found > 0.98).any())
+    # What is too bright for half precision is NaN, and no sign of logits.
+    return not bool(((bright < 0) | (bright > 1)).any())
 
 
 def _alike(found: Tensor, expected: Tensor, scale: float | None = None) -> bool:
