@@ -347,6 +347,17 @@ def test_a_picture_is_as_upright_as_its_file(tmp_path: Any) -> None:
     assert torch.equal(model.pixels(Image.open(tmp_path / "turned.png")), model.pixels(tmp_path / "turned.png"))
 
 
+def test_a_picture_that_cannot_be_read_any_more_is_told_so(tmp_path: Any) -> None:
+    path = tmp_path / "cut.jpg"
+    Image.effect_noise((80, 80), 50).save(path)
+    with Image.open(path) as closed:
+        pass
+    path.write_bytes(path.read_bytes()[:1000])
+    with Image.open(path) as cut:
+        for picture in (cut, closed):
+            assert "cut.jpg cannot be read" in refusal(wrapped(Plain()).pixels, [picture])
+
+
 def test_floats_may_have_their_channels_last() -> None:
     model, last = wrapped(Plain()), images().permute(0, 2, 3, 1)
     assert torch.equal(model.pixels(last.numpy()), images())

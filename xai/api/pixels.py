@@ -87,10 +87,18 @@ def _picture(image: str | Path | Image.Image, size: int, crop: float, fit: str, 
 
 
 def _rgb(image: Image.Image) -> Image.Image:
+    file = getattr(image, "filename", "")
+    what = f"the picture {file}" if file else "a picture"
     try:
+        image.load()  # a file is read only now, and may be cut short, or closed by now
         return upright_rgb(image)
+    except UserError:
+        raise
     except ValueError as error:
-        raise UserError(f"a picture of mode {image.mode} cannot be read ({error}): convert it to RGB") from None
+        raise UserError(f"{what} of mode {image.mode} cannot be read ({error}): convert it to RGB") from None
+    except Exception as error:  # decoders meet broken bytes with whatever error comes first
+        why = " ".join(str(error).split())[:160] or "is its file closed?"
+        raise UserError(f"{what} cannot be read ({why}): give a whole one, open, or its path") from None
 
 
 def _tensor(
