@@ -3,8 +3,11 @@
 What a CLIP of open_clip tells apart is what its text tower says of the names of the classes.
 """
 
+import json
+import os
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +74,11 @@ def load(
     Raises:
         UserError: There is no such file or architecture, or they do not fit each other; in one line.
     """
+    if path is not None and not isinstance(path, (str, os.PathLike)):
+        raise UserError(
+            f"xai.load reads a file, and was given a {type(path).__name__}: a network goes to xai.wrap(network, ...), "
+            "weights are loaded into one first"
+        )
     if path is not None:
         path = Path(path).expanduser()
         if files.read_spec(path) is not None:
@@ -233,10 +241,13 @@ def _class_names(classes: Sequence[str] | str | Path | None) -> Sequence[str] | 
     if classes is None or not isinstance(classes, (str, Path)):
         return classes
     try:
-        lines = read_text(Path(classes).expanduser()).splitlines()
+        text = read_text(Path(classes).expanduser())
     except (OSError, ValueError) as error:
         raise UserError(f"classes={classes} cannot be read ({error}): give a list, or a text file of names") from None
-    return tuple(line.strip() for line in lines if line.strip())
+    with suppress(ValueError, RecursionError):
+        if isinstance(json.loads(text), (list, dict)):  # whose brackets and commas would be of the names
+            raise UserError(f"classes={classes} is JSON: give a text file with a name a line, as the outputs are")
+    return tuple(line.strip() for line in text.splitlines() if line.strip())
 
 
 def is_clip(architecture: str) -> bool:
