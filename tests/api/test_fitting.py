@@ -118,6 +118,14 @@ def test_a_network_of_its_own_may_be_asked_for_and_start_from_weights_of_timm(mo
     assert [(each.pretrained, each.image_size, each.patch_size) for each in asked] == [(True, SIZE, 16)]
 
 
+def test_a_variant_is_trained_as_the_explainer_that_it_varies(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("xai.api.fitting.open_explainer", lambda row, case, model: row)
+    row: Any = xai.fit("salvage_kl", xai.wrap(vit(), image_size=SIZE), images(2))
+    found = row.params
+    assert (found.masks, found.decoder, found.heads, found.fit.epochs) == (32, "mask_transformer", 3, 50)
+    assert found.divergence == "kullback_leibler"
+
+
 @pytest.mark.parametrize(
     ("name", "how", "said"),
     [

@@ -102,7 +102,7 @@ def fit(
         raise UserError(f"{model.name} is asked as it is, there is no surrogate to fine-tune: leave surrogate= out")
     shape = _beside(model, network, wanted) if beside else own[0]  # type: ignore[arg-type, index]
     large = _training(shape)
-    row = row_of(explainer, {**large.get("explainers", {}).get(explainer, {}), **settings}, {})
+    row = row_of(explainer, {**large.get("explainers", {}).get(entry.name, {}), **settings}, {})
     with workplace(model.device) as runtime:
         if beside:
             networks = _asking(model, shape, runtime, source, seed)
