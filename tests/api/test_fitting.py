@@ -145,6 +145,13 @@ def test_a_network_that_does_not_fit_is_refused(name: str, how: Any, said: str) 
         xai.fit(name, model, images(2), **how)
 
 
+def test_nothing_is_trained_on_the_images_that_are_explained() -> None:
+    model = xai.wrap(Plain(), mean=MEAN, std=STD, image_size=SIZE, grid=(4, 4))
+    for call in (xai.explain, lambda *given, **how: xai.compare(*given[:2], explainers={given[2]: how})):
+        with pytest.raises(UserError, match=r"salvage is trained first: use xai\.fit\('salvage'"):
+            call(model, images(2), "salvage", network="vit_tiny")
+
+
 def test_layers_of_another_precision_are_looked_at_in_it() -> None:
     network = timm.create_model("test_resnet", num_classes=3).double()
     assert _own(xai.wrap(network, image_size=SIZE)) is not None

@@ -127,7 +127,7 @@ def row_of(explainer: Any, settings: Mapping[str, Any], fitted: Mapping[str, Any
         fitted: Explainers that were trained for the model, by name.
 
     Raises:
-        UserError: There is no such explainer, or no such setting.
+        UserError: There is no such explainer, or no such setting; or it has to be trained.
     """
     if isinstance(explainer, str) and explainer in fitted:
         explainer = fitted[explainer]
@@ -142,6 +142,9 @@ def row_of(explainer: Any, settings: Mapping[str, Any], fitted: Mapping[str, Any
     else:
         known = {*choices("explainer"), *registry.names(), *fitted}
         raise UserError(unknown(f"explainer {explainer!r}", explainer, known, "explainer", "choose from"))
+    if row.entry.info.kind == "trained" and settings.get("network"):  # it would learn from what it explains, every time
+        how = f"use xai.fit({explainer!r}, model, images, network=...), and name it then"
+        raise UserError(f"{explainer} is trained first: {how}")
     return of_no_split(removing_as_the_model(row, settings), settings)
 
 
