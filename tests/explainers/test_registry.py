@@ -117,6 +117,14 @@ def test_a_name_that_is_taken_is_refused_with_both_modules() -> None:
         explainer("flat", label="Flat", about="the same everywhere")(Flat)
 
 
+@pytest.mark.usefixtures("empty")
+def test_a_cell_of_a_notebook_may_be_run_again() -> None:
+    for _ in range(2):
+        cell = type("Flat", (), {"__module__": "__main__"})
+        explainer("flat", label="Flat", about="the same everywhere")(cell)
+        assert entry("flat").of_classifier is cell
+
+
 def test_what_nobody_has_heard_of_is_not_needed() -> None:
     with pytest.raises(ValueError, match="flat needs magic: known are"):
         explainer("flat", label="Flat", about="the same everywhere", needs={"magic"})

@@ -163,6 +163,9 @@ def test_a_metric_of_ones_own_is_one_function(monkeypatch: pytest.MonkeyPatch) -
     ):
         with pytest.raises(ValueError, match=message):
             registry.metric(name, columns=columns, needs=needs)(largest)
+    largest.__module__ = "__main__"  # a cell of a notebook, which is run twice
+    for _ in range(2):
+        registry.metric("cell", columns=[Column("cell", "", "")], needs={"maps"})(largest)
     registry.metric("promise", columns=[Column("kept", "", "")], needs={"maps"})(lambda block, params: {})
     with pytest.raises(ValueError, match="has declared"):
         values("promise")

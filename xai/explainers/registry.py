@@ -279,7 +279,8 @@ def explainer(
 
     def add(made: Made) -> Made:
         taken = _ENTRIES.get(name)
-        if taken is not None:
+        # A cell of a notebook is run again.
+        if taken is not None and not taken.made_by == made.__module__ == "__main__":
             raise UserError(
                 f"the name {name} is taken: {taken.made_by} and {made.__module__} both register an explainer of that "
                 "name, give one of them another"

@@ -195,9 +195,12 @@ def metric(
         asked = entry.needs.union(*(column.needs for column in filled))
         if not asked <= set(NEEDS):
             raise ValueError(f"metric {name} needs {sorted(asked - set(NEEDS))}: known are {', '.join(NEEDS)}")
-        taken = {column.name for other in _ENTRIES.values() for column in other.columns_of(other.params())}
+        others = dict(_ENTRIES)
+        if name in others and others[name].compute.__module__ == function.__module__ == "__main__":
+            del others[name]  # a cell of a notebook is run again
+        taken = {column.name for other in others.values() for column in other.columns_of(other.params())}
         clash = sorted(taken & {column.name for column in filled})
-        if name in _ENTRIES or clash:
+        if name in others or clash:
             raise ValueError(f"metric {name} is registered already{f', and so is {clash[0]}' if clash else ''}")
         _ENTRIES[name] = entry
         plugins.registered()
