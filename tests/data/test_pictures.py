@@ -78,6 +78,8 @@ def test_what_cannot_be_explained_is_refused(folder: Path, tmp_path: Path) -> No
         check_images(data, CaseParams("test", None, 1, "label"))
     with pytest.raises(UserError, match="validation split of data=pictures has no images"):
         check_images(data, CaseParams("validation", None, 1, "predicted"))
+    with pytest.raises(UserError, match=r"data\.path is empty: give a file, a folder or a glob"):
+        opened("")
     (tmp_path / "names.txt").write_text("tabby cat\n\npug\n")
     assert opened(folder / "a.JPG", classes=str(tmp_path / "names.txt")).source.classes == ("tabby cat", "pug")
 

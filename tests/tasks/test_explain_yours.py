@@ -213,6 +213,7 @@ def test_a_folder_with_somebody_elses_list_is_refused_before_work(run: Cli, tmp_
         (["image=[photos,empty]"], ["image=empty leads to no picture"]),
         (["image='*.jpg'"], ["image=*.jpg leads to no picture"]),
         (["image=[]"], ["image is an empty list"]),
+        (["image="], ["image is empty: give a file"]),
         (["image=photo"], ["photo does not exist", "did you mean photos"]),
         (["image=broken"], ["2 of 3 pictures cannot be read", "c.png", "d.jpg"]),
         (["image=names.txt"], ["names.txt is not a picture"]),

@@ -125,6 +125,8 @@ def find_pictures(asked: str | Sequence[str], setting: str) -> list[Path]:
     """
     found: dict[Path, Path] = {}
     for each in [asked] if isinstance(asked, str) else asked:
+        if not each.strip():  # a variable of the shell that is not set, and not the folder one is in
+            raise UserError(f"{setting} is empty: give a file, a folder or a glob of pictures")
         path = Path(each).expanduser()
         if path.is_dir():
             paths, what = pictures_in(path), f"there is none in this folder ({path.resolve()}) nor below it"
