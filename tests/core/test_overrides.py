@@ -48,6 +48,8 @@ def test_how_a_named_network_sees_photographs_is_added_to_a_model_that_says_noth
 def test_the_name_of_a_class_is_text_whatever_it_looks_like(name: str) -> None:
     assert read(f"target={name}") == name
     assert read("target=null") is None
+    assert read("image=[2023, true,a (1).png]") == read("image=['2023','true','a (1).png']")
+    assert read("classes=[0,null,cat]") == ["0", "null", "cat"]
 
 
 @pytest.mark.parametrize("key", ["checkpoint", "store", "classes", "hydra.run.dir"])

@@ -229,7 +229,11 @@ def _readable(text: str, parser: OverridesParser, many: bool) -> str:
             raise UserError(f"{text} has no value: a sweep needs one at least")
         return found
     # A name such as 1 or true is text all the same.
-    is_other = key in _TEXT and not isinstance(parsed.value(), str | list | dict | None)
+    read, parts = parsed.value(), [part.strip() for part in found.partition("=")[2][1:-1].split(",")]
+    if key in _TEXT and isinstance(read, list) and len(read) == len(parts):
+        texts = [part if isinstance(each, str) else quoted(part) for each, part in zip(read, parts, strict=True)]
+        return found if texts == parts else f"{key}=[{','.join(texts)}]"
+    is_other = key in _TEXT and not isinstance(read, str | list | dict | None)
     return f"{key}={quoted(value)}" if is_other else found
 
 
