@@ -39,6 +39,11 @@ def test_a_file_with_a_comma_in_its_name_is_one(tmp_path: Path, monkeypatch: pyt
         read("image=a,c.jpg")
 
 
+def test_no_list_of_files_is_offered_where_one_is_chosen() -> None:
+    with pytest.raises(UserError, match=r"explainer=rise,grad_cam has several values: .* add -m$"):
+        read("explainer=rise,grad_cam")
+
+
 @pytest.mark.parametrize("typed", ["model.crop=0.9", "model.fit=squash", "model.interpolation=bilinear"])
 def test_how_a_named_network_sees_photographs_is_added_to_a_model_that_says_nothing_of_it(typed: str) -> None:
     assert overrides([typed]) == [f"++{typed}"]

@@ -219,7 +219,7 @@ def _readable(text: str, parser: OverridesParser, many: bool) -> str:
         if not many:
             raise UserError(
                 f"{text} has several values: for a run with each of them add -m"
-                + (f", a list is {key}=[{value}]" if "," in value and "(" not in value else "")
+                + (f", a list is {key}=[{value}]" if "," in value and "(" not in value and not _is_common(key) else "")
             )
         try:
             is_empty = not any(True for _ in parsed.sweep_iterator())
@@ -242,8 +242,7 @@ def _check_group(text: str, key: str, parsed: Override) -> None:
     group = key.lstrip("+").partition("@")[0]
     if "=" not in text or not (CONF / group).is_dir() or not group:
         return
-    chosen = list(parsed.sweep_iterator()) if parsed.is_sweep_override() else [parsed.value()]
-    names = [name for each in chosen for name in (each if isinstance(each, list) else [each])]
+    names = list(parsed.sweep_iterator()) if parsed.is_sweep_override() else [parsed.value()]
     if not all(isinstance(name, str) and name and not re.search(r"^[./]|//|/\.", name) for name in names):
         raise UserError(f"{text} is no {group}: choose from {', '.join(choices(group))}")
 
