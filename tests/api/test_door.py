@@ -64,6 +64,13 @@ def test_one_logit_is_a_binary_classifier_whose_second_class_is_the_positive_one
     torch.testing.assert_close(shapley["no"], -shapley["yes"], atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize(("form", "more"), [(torch.sigmoid, {"probabilities": True}), (torch.clone, {})])
+def test_one_of_several_labels_is_a_binary_classifier(form: Any, more: Any) -> None:
+    expected = Plain().eval()(normalised(images())).sigmoid()[:, 2]
+    model = wrapped(Returns(form), output=lambda found: found[:, [2]], **more)
+    torch.testing.assert_close(model.predict(images())[:, 1], expected)
+
+
 def test_a_network_of_grey_images_gets_the_luminance() -> None:
     model = wrapped(Plain(channels=1), channels=1, mean=0.0 * torch.ones(3), std=(1, 1, 1))
     grey = (images() * torch.tensor([0.299, 0.587, 0.114]).reshape(3, 1, 1)).sum(1, keepdim=True)
@@ -110,7 +117,8 @@ def test_a_transformer_is_looked_at_where_it_is() -> None:
         ("a network", {}, "Module"),
         (Returns(lambda logits: logits.sigmoid(), outputs=1), {}, "probabilities=True"),
         (Returns(lambda logits: logits.sigmoid()), {}, "several labels"),
-        (Plain(), {"probabilities": True}, "that are none"),
+        (Plain(), {"probabilities": True}, "that are none: leave it out"),
+        (Returns(lambda logits: logits.sigmoid()), {"probabilities": True}, "none of one choice: of several labels"),
         (Plain(), {"mean": (124, 116, 104), "std": (58, 57, 57)}, "divide both by 255"),
         (Plain(), {"mean": "imagenet"}, "mean='imagenet'"),
         (Plain(), {"crop": 0}, "crop=0"),
@@ -309,7 +317,7 @@ def test_answers_that_no_image_changes_are_not_taken_for_sigmoids(share: float) 
 @pytest.mark.parametrize("sure", [8.0, 30.0, -20.0])
 def test_a_sigmoid_that_is_sure_of_all_noise_is_no_logit(sure: float) -> None:
     network = Returns(lambda logits: (logits.clamp(-1, 1) + sure).sigmoid(), outputs=1)
-    assert "probabilities=True" in refusal(wrapped, network)
+    assert "the network returns probabilities" in refusal(wrapped, network)
 
 
 def test_shares_that_are_rounded_or_overflow_are_shares() -> None:
@@ -317,7 +325,7 @@ def test_shares_that_are_rounded_or_overflow_are_shares() -> None:
     rounded = Returns(lambda logits: 0.998 * logits.softmax(1))
     overflowing = Returns(lambda logits: (logits + torch.where(logits.abs() > 2, torch.nan, 0.0)).softmax(1))
     for network in (half, rounded, overflowing):
-        assert "probabilities=True" in refusal(wrapped, network)
+        assert "the network returns probabilities" in refusal(wrapped, network)
     assert wrapped(half, probabilities=True).predict(images()).shape == (2, 3)
 
 

@@ -182,16 +182,18 @@ def _check_answers(answers: Answers, images: Tensor, found: Tensor) -> None:
     whole = found.shape[1] == 1 or torch.allclose(found.sum(1), torch.ones_like(found[:, 0]), atol=5e-3)
     if answers.probabilities and not (shares and whole):
         low, high = float(found.min()), float(found.max())
+        several = " of one choice: of several labels explain one at a time, output=lambda found: found[:, [0]]"
         raise UserError(
-            f"probabilities=True, and the network returns numbers from {low:.3g} to {high:.3g} that are "
-            "none: leave it out"
+            f"probabilities=True, and the network returns numbers from {low:.3g} to {high:.3g} that are none"
+            + (several if shares else ": leave it out")
         )
     sums = whole and found.shape[1] > 1
     if answers.probabilities is None and shares and _stays_within(answers, images, found, constant=sums):
         if not whole:
             raise UserError(
-                "the network returns numbers between 0 and 1 that do not add up to 1 (sigmoids of several labels?): "
-                "give the one without its sigmoid, or say probabilities=False where they are logits"
+                "the network returns numbers between 0 and 1 that do not add up to 1: of sigmoids of several labels "
+                "explain one at a time, probabilities=True, output=lambda found: found[:, [0]]; say "
+                "probabilities=False where they are logits"
             )
         raise UserError(
             "the network returns probabilities: give the one without its softmax (or sigmoid), or say "
