@@ -176,6 +176,7 @@ def test_what_earlier_runs_wrote_stays_and_is_listed(run: Cli, tmp_path: Path) -
         ("a", "grad_cam"),
     ]
     assert all((output / name).is_file() for line in lines for name in line["files"].values())
+    assert {line["classifier"] for line in lines} == {str((tmp_path / "mine.pt").resolve())}
     out = explain(run, "image=photos/a/one.png", "explainer=saliency", "refine=0")
     assert "1 maps of the same name are replaced; 2 heat maps of earlier runs stay" in out
     assert len(said_here()) == 3

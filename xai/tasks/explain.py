@@ -119,7 +119,9 @@ def run(asked: ExplainSettings, output: Path) -> None:
     watch.lap("opening the classifier")
     _say_cost(opened, how, len(pictures), asked.model, asked.trainer.device)
     name = opened.name or "own"
-    writer = Writer(output, name, _said(row) if opened.name == row.name else {}, references, pictures)
+    said = _said(row) if opened.name == row.name else {}
+    classifier = asked.model.name if checkpoint is None else str(checkpoint.resolve())
+    writer = Writer(output, name, said, references, pictures, classifier)
     try:
         for picture in pictures:
             writer.add(picture, explain_picture(opened, picture, target, asked.trainer, how, watch))
@@ -175,6 +177,7 @@ class Writer:
         settings: Of it.
         references: By which maps are measured.
         pictures: All that will come.
+        classifier: Its file, or its name where it has none: runs of several classifiers may share the folder.
     """
 
     def __init__(
@@ -184,7 +187,9 @@ class Writer:
         settings: Mapping[str, Any],
         references: Sequence[str],
         pictures: Sequence[Path],
+        classifier: str = "",
     ) -> None:
+        self._classifier = classifier
         self._output, self._explainer, self._settings, self._references = output, explainer, settings, list(references)
         self._final = final_folder(output)
         self._before = _read(self._final / PREDICTIONS)
@@ -215,7 +220,8 @@ class Writer:
         how = {"explainer": self._explainer, "settings": self._settings, "refined": list(maps)[1:]}
         top = [list(each) for each in found.top]
         by = {"references": self._references} if areas else {}
-        line = {"picture": place, "stem": stem, **said, "top": top, **how, "areas": areas, **by, "files": files}
+        of = {"picture": place, "stem": stem, "classifier": self._classifier}
+        line = {**of, **said, "top": top, **how, "areas": areas, **by, "files": files}
         self._lines.append(line)
         self._found.append(found)
         words = f"predicted: {found.predicted}; explained: {found.target} (probability {found.probability:.3f})"
