@@ -286,7 +286,9 @@ def explain_hydra(error: Exception) -> str:
     missing = re.search(r"Could not find '([^'@]+)/([^'/]+)'", text)
     if missing:
         group, choice = missing.groups()
-        return unknown(f"{group}={choice}", choice, choices(group), group, "choose from:")
+        line = unknown(f"{group}={choice}", choice, choices(group), group, "choose from:")
+        more = "; task=explain and task=compare take any network of timm or torchvision by model.architecture=NAME"
+        return line + more if group == "model" else line
     if ambiguous := re.search(r"Ambiguous value for argument '([^=']+)=(.*)'", text):
         name, values = ambiguous.groups()
         return f"{name}={values} has a comma: for a run with each value add -m, a list is {name}=[{values}]"
