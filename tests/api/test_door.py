@@ -316,7 +316,7 @@ def test_answers_that_no_image_changes_are_not_taken_for_sigmoids(share: float) 
 
 @pytest.mark.parametrize("sure", [8.0, 30.0, -20.0])
 def test_a_sigmoid_that_is_sure_of_all_noise_is_no_logit(sure: float) -> None:
-    network = Returns(lambda logits: (logits.clamp(-1, 1) + sure).sigmoid(), outputs=1)
+    network = Returns(lambda logits: (logits.clamp(-2, 2) + sure).sigmoid(), outputs=1)
     assert "the network returns probabilities" in refusal(wrapped, network)
 
 
