@@ -152,14 +152,12 @@ def test_a_picture_is_cut_as_the_network_was_evaluated(tmp_path: Path) -> None:
         ({"architecture": "resnet18", "classes": {"a", "b", "c"}}, "is a set: give a list"),
         ({"architecture": "resnet18", "classes": {"a": 2, "b": 0, "c": 1}}, "is a dict: give a list"),
         ({"architecture": "resnet18", "classes": "nowhere.txt"}, "nowhere.txt"),
-        ({"architecture": "resnet18", "classes": "names.json"}, "names.json is JSON"),
     ],
 )
 def test_a_file_and_an_architecture_that_do_not_fit_are_refused(
     settings: Any, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "names.json").write_text('["a",\n"b",\n"c"]\n')
     torch.save(timm.create_model("resnet18", num_classes=3).state_dict(), tmp_path / "mine.pt")
     with pytest.raises(UserError, match=said):
         xai.load(tmp_path / "mine.pt", **settings)

@@ -3,11 +3,9 @@
 What a CLIP of open_clip tells apart is what its text tower says of the names of the classes.
 """
 
-import json
 import os
 import re
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +18,8 @@ from torch import Tensor, nn
 
 from xai.api.model import Model, check_resizing, class_names, open_device, wrap
 from xai.core.errors import UserError
-from xai.core.files import read_text
 from xai.core.settings import build
+from xai.data.class_names import read_class_names
 from xai.data.images import crop_of
 from xai.data.prompts import DEFAULT_PROMPTS
 from xai.models import files
@@ -66,7 +64,8 @@ def load(
             `architecture`, from an installed package where one ships them.
         architecture: A name of timm or torchvision, such as `resnet18`; or of open_clip, such as `ViT-B-32`, which
             tells the `classes` apart that it is given, see `xai.api.loading.load_clip`.
-        classes: Names of the classes, or a text file with one a line; None numbers them.
+        classes: Names of the classes, or a file of them: text with one a line, or JSON, see
+            `xai.data.class_names.read_class_names`; None numbers them.
         device: Where it computes.
         settings: Those of `xai.wrap`, where timm's own for the architecture are not right: `mean`, `std`,
             `image_size`, `crop`, `grid`, `removal`, ...
@@ -88,7 +87,7 @@ def load(
             read_weights(path, what="checkpoint")  # which says what is missing or damaged
         what = "give a path, or architecture=" if path is None else f"{path} says nothing of itself: give architecture="
         raise UserError(f"{what}<a name of timm, torchvision or open_clip, such as resnet18>")
-    names = _class_names(classes)
+    names = read_class_names(classes) if isinstance(classes, (str, Path)) else classes
     if is_clip(architecture):
         return load_clip(path, architecture, names, device, settings)
     if not is_known(architecture):
@@ -235,19 +234,6 @@ def _head(network: nn.Module) -> str:
         return f"{named}.weight"
     linear = [name for name, module in network.named_modules() if isinstance(module, (nn.Linear, nn.Conv2d))]
     return f"{linear[-1]}.weight"
-
-
-def _class_names(classes: Sequence[str] | str | Path | None) -> Sequence[str] | None:
-    if classes is None or not isinstance(classes, (str, Path)):
-        return classes
-    try:
-        text = read_text(Path(classes).expanduser())
-    except (OSError, ValueError) as error:
-        raise UserError(f"classes={classes} cannot be read ({error}): give a list, or a text file of names") from None
-    with suppress(ValueError, RecursionError):
-        if isinstance(json.loads(text), (list, dict)):  # whose brackets and commas would be of the names
-            raise UserError(f"classes={classes} is JSON: give a text file with a name a line, as the outputs are")
-    return tuple(line.strip() for line in text.splitlines() if line.strip())
 
 
 def is_clip(architecture: str) -> bool:

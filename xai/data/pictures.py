@@ -13,8 +13,8 @@ from torch import Tensor
 from xai.core.errors import UserError
 from xai.core.files import check_file
 from xai.core.settings import Side, settings
+from xai.data.class_names import read_class_names
 from xai.data.contents import hashes
-from xai.data.disk_set import read_lines
 from xai.data.folder import are_pictures, pictures_in
 from xai.data.images import read_image, side_of, to_tensor
 from xai.data.prompts import DEFAULT_PROMPTS
@@ -48,7 +48,7 @@ class UnlabelledSet:
     """Images whose classes nobody knows: all of them are the test split, and the other splits are empty.
 
     Args:
-        classes: Names of the classifier's classes, or a text file with one a line.
+        classes: Names of the classifier's classes, or a file of them (`read_class_names`).
 
     Attributes:
         count: How many images there are; a subclass says it.
@@ -65,7 +65,7 @@ class UnlabelledSet:
     def __init__(self, classes: str | tuple[str, ...] | None) -> None:
         if classes is None:
             raise UserError("data.classes is not set, and no checkpoint says it: give names, or a file with one a line")
-        self.classes = tuple(read_lines(Path(classes).expanduser())) if isinstance(classes, str) else classes
+        self.classes = read_class_names(classes) if isinstance(classes, str) else classes
 
     def labels(self, split: str) -> Tensor:
         """As many zeros as there are images."""
