@@ -43,6 +43,14 @@ def test_a_run_takes_the_place_of_the_last_and_leaves_the_rest(tmp_path: Path) -
     assert visible(final) == {"scores.csv": "3", "notes.txt": "mine"}
 
 
+def test_of_sheets_no_number_of_an_earlier_run_stays(tmp_path: Path) -> None:
+    sheets = [f"sheet_{number}.rise.png" for number in (1, 2, 3)]
+    run(tmp_path, 0, *sheets, "sheet_2.grad_cam.png", "photo_2.rise.png", adds=True)
+    run(tmp_path, 1, sheets[0], "photo_1.rise.png", adds=True)
+    kept = {"sheet_2.grad_cam.png": "0", "photo_2.rise.png": "0"}
+    assert visible(tmp_path) == {sheets[0]: "1", "photo_1.rise.png": "1", **kept}
+
+
 def test_two_runs_at_once_do_not_see_each_other_and_the_last_one_stays_whole(tmp_path: Path) -> None:
     with run_folder(tmp_path) as first:
         write(first, 0, "scores.csv", ".hydra/config.yaml", "only0")

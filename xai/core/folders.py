@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +22,9 @@ MARKER = ".xai.json"
 _USUAL = (".hydra", "run.log", "report.html", "scores.csv", "figures", "predictions.json")
 """Names that most runs write."""
 
+_SHEET = re.compile(r"sheet_\d+\.")
+"""Of these, which stand for several files, those of an earlier run go together, however many they were."""
+
 _PICTURES = PICTURES | UNREAD_PICTURES - {".npy", ".pdf", ".svg", ".eps"}  # what a project keeps beside its results
 _LOCK, _ASIDE = ".xai.lock", ".xai-run-"
 _ADVICE = "choose another folder with name=..."
@@ -36,7 +40,7 @@ def run_folder(final: Path, *, adds: bool = False) -> Iterator[Path]:
 
     Args:
         final: Where the run belongs.
-        adds: Whether what earlier runs wrote under other names stays.
+        adds: Whether what earlier runs wrote under other names stays; sheets of one name go together.
 
     Raises:
         UserError: The folder cannot be written, or holds what no run has written.
@@ -181,7 +185,8 @@ def _publish(aside: Path, final: Path, adds: bool) -> None:
     before = _written(final)
     if foreign := [name for name in new if name not in before and os.path.lexists(final / name)]:
         _refuse(final / foreign[0])
-    old = [name for name in before if not adds or name in new]
+    sheets = {_SHEET.sub("sheet.", name) for name in new if _SHEET.match(name)}
+    old = [name for name in before if not adds or name in new or _SHEET.sub("sheet.", name) in sheets]
     kept = [name for name in before if name not in old]
     # Nothing of two runs ever stands side by side: the old goes first, and a kill here leaves less, never a mixture.
     _mark(final, [*before, *new])
