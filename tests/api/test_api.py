@@ -234,7 +234,7 @@ def test_an_explainer_that_does_not_fit_says_why(model: Any) -> None:
     assert not listed.loc["attention_rollout", "fits"]
     assert "attention" in listed.loc["attention_rollout", "why_not"]
     assert "rise" in xai.explainers().index
-    assert listed["level"][["rise", "rise_smooth_pixels"]].tolist() == ["patch", "pixel"]
+    assert listed["level"][["rise", "guided_backprop"]].tolist() == ["patch", "either"]
 
 
 def test_a_comparison_has_a_line_for_explainer_metric_and_image(model: Any) -> None:

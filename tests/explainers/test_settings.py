@@ -8,7 +8,7 @@ import pytest
 from tests.explainers.settings import configured
 from xai.core.errors import UserError
 
-OUTPUT = "is unknown: use logit or probability"
+OUTPUT = "is unknown: use logit, probability or centred_logit"
 BASELINE = "is unknown: use black, mean, blur, or a grey level between 0 and 1"
 
 FAULTS: list[tuple[str, dict[str, Any], str]] = [

@@ -192,8 +192,8 @@ def explainers(model: Model | None = None) -> pd.DataFrame:
         model: Of `xai.load` or `xai.wrap`; None asks for no model.
 
     Returns:
-        One line for each, by name: label, kind, about, class_specific, level (`patch` or `pixel`, as settings stand;
-        empty where it has none of its own), and with a model `fits` and `why_not`.
+        One line for each, by name: label, kind, about, class_specific, level (`patch`, `pixel`, or `either`, by its
+        setting `resolution`; empty where settings are needed), and with a model `fits` and `why_not`.
     """
     if model is not None:
         check_model(model)
@@ -216,6 +216,7 @@ def explainers(model: Model | None = None) -> pd.DataFrame:
             else:
                 row = row_of(name, {}, model.fitted if model else {})
                 info, level = row.entry.info, "pixel" if row.params.of_pixels else "patch"
+                level = "either" if hasattr(row.params, "resolution") else level
                 reason = None if case is None else refusal(row.entry, row.params, case)
                 reason = reason or next((absent[need] for need in sorted(info.needs) if need in absent), None)
             line = {"name": name, "label": info.label, "kind": info.kind, "about": info.about}
