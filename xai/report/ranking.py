@@ -88,7 +88,7 @@ def soft_deletion(found: Gallery, params: ObjectiveParams, mean: Tensor, tempera
         scores = apply_axes(cells[0], map_, cells[1]).flatten(1)
         noise = scores.new_zeros(1, grid**2, grid**2)
         masks = order_masks(scores, noise, torch.tensor(_REMOVED), temperature, params.iterations)
-        masks = enlarge(masks.unflatten(2, (grid, grid)), height, width, params.sigma)
+        masks = enlarge(masks.clamp(0, 1).unflatten(2, (grid, grid)), height, width, params.sigma).clamp(0, 1)
         reference = reference_image(image, Removal("pixels", name), params.mean_of(mean))
         for axes, pixels, share in zip(line, pixels_of(perturb(image, reference, masks)[0]), _REMOVED, strict=True):
             draw_picture(axes, pixels)
