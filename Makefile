@@ -19,7 +19,7 @@ LAUNCHED = $(if $(filter paper,$(SCALE))$(findstring launcher=,$(ARGS)),,$(strip
 SWEEP = $(BIN)/python run.py $(if $(PLANNED),,-m $(if $(LAUNCHED),$(LAUNCHED) ))sweep=
 SCALED = $(if $(filter paper,$(SCALE)),_paper)
 SWEEPS := vectors_table1 vectors_table2 vectors_figure2 vectors_figure3 vectors_figure5 salvage_table1 salvage_table2 \
-	salvage_table3 salvage_table4 salvage_figures ranking_table ranking_figures ranking_figure6
+	salvage_table3 salvage_table4 salvage_figures ranking_figure6 ranking_table ranking_figures
 ALL = $(addsuffix $(SCALED),$(SWEEPS))
 comma := ,
 space := $(subst ,, )
