@@ -197,7 +197,8 @@ def report_errors(job: Callable[[], None]) -> int:
         return _fail(f"{why}; choose another folder with name=... or store=...")
     except KeyboardInterrupt as stop:
         with suppress(OSError):  # of a terminal that is gone
-            print("\nstopped; the same command goes on from here", file=sys.stderr)
+            said = getattr(stop, "__notes__", ["the same command goes on from here"])
+            print(f"\nstopped; {said[-1]}", file=sys.stderr)
         return 128 + (stop.args[0] if isinstance(stop, _Terminated) else signal.SIGINT)
     except (MemoryError, RuntimeError) as error:
         if not isinstance(error, MemoryError) and not re.search(_NO_MEMORY, str(error)):

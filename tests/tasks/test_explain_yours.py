@@ -192,8 +192,9 @@ def test_what_is_done_stays_of_a_run_that_is_stopped(run: Cli, monkeypatch: pyte
 
     monkeypatch.setattr("xai.tasks.explain.explain_picture", until)
     asked = ("image=photos/a", "explainer=saliency", "refine=0")
-    status, out, _err = run("task=explain", *QUICK, "checkpoint=mine.pt", TINY, *asked)
+    status, out, err = run("task=explain", *QUICK, "checkpoint=mine.pt", TINY, *asked)
     assert (status, "1 of 2 pictures are done, their maps stay: outputs/explain" in out) == (130, True)
+    assert err.strip() == "stopped; the same command begins with the first picture again"
     assert [Path(line["picture"]).parent.name for line in said_here()] == ["b", "a"]
     assert all(Path("outputs/explain", name).is_file() for line in said_here() for name in line["files"].values())
 

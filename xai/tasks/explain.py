@@ -126,8 +126,9 @@ def run(asked: ExplainSettings, output: Path) -> None:
         for picture in pictures:
             writer.add(picture, explain_picture(opened, picture, target, asked.trainer, how, watch))
             watch.lap("drawing and writing")
-    except BaseException:
+    except BaseException as end:
         writer.leave()
+        end.add_note("the same command begins with the first picture again")
         raise
     writer.end()
     watch.lap("drawing and writing")
