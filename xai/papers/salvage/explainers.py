@@ -112,17 +112,18 @@ def networks_of(context: Context, params: LearnedSettings | FastShapSettings) ->
         UserError: The classifier is of another family and the row has no network of its own, or that does not fit: its
             width has not as many heads, or it gives no intermediate features.
     """
-    fast = isinstance(params, FastShapSettings)
-    kinds: Any = (CnnStages, CnnBeside) if fast else (VitStages, VitBeside)
-    start, instead = (
-        ("a convolutional network", "vit_shapley for a vision transformer, or network=cnn_tiny")
-        if fast
-        else ("a vision transformer", "model=vit_tiny, or network=vit_tiny")
-    )
+    around: Any
+    trained: Any
+    if isinstance(params, FastShapSettings):
+        around, trained, start = CnnStages, CnnBeside, "a convolutional network"
+        instead = "vit_shapley for a vision transformer, or network=cnn_tiny"
+    else:
+        around, trained, start = VitStages, VitBeside, "a vision transformer"
+        instead = "model=vit_tiny, or network=vit_tiny"
     networks: VitStages | CnnStages = (
-        _around(context, kinds[0], f"it starts from {start}", f"use {instead} to train one beside it")
+        _around(context, around, f"it starts from {start}", f"use {instead} to train one beside it")
         if params.network is None
-        else beside(kinds[1], context, params.network, params.fit)
+        else beside(trained, context, params.network, params.fit)
     )
     # Neither memory nor time goes into weights that nobody looks at.
     with torch.device("meta"):
