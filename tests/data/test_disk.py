@@ -102,7 +102,7 @@ def test_the_registry_opens_every_set_under_its_own_name(root: Path) -> None:
     catalogue.fill()
     assert registry.entry("folder").open(DiskParams(str(root), 8)).classes == ("cat", "dog")
     packaged = {"digits", "digits_scattered", "glyphs_scattered", "mnist5k", "mnist_scattered"}
-    packaged |= {"fashion_scattered", "mnist_pair", "mnist_parity_scattered", "photos", "pictures"}
+    packaged |= {"fashion_scattered", "mnist_copies", "mnist_pair", "mnist_parity_scattered", "photos", "pictures"}
     assert set(registry.names()) == packaged | set(DISK_SETS)
     assert registry.names() == sorted(registry.names())
     with pytest.raises(UserError, match=r"data=mnist_scatter is not a known data set: did you mean mnist_scattered\?"):

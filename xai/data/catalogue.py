@@ -18,6 +18,7 @@ from xai.data.registry import ImageSource
 
 def fill() -> None:
     """Register every data set that comes with the framework."""
+    import xai.data.copies
     import xai.data.disk
     import xai.data.fashion
     import xai.data.packaged

