@@ -9,13 +9,12 @@ from torch import Tensor
 from tests.explainers.networks import TARGETS as FOUR_TARGETS
 from tests.explainers.networks import cnn
 from tests.explainers.settings import configured, explainer, small_clip, small_pictures
-from tests.shapley.tables import all_rows, codes
+from tests.shapley.tables import codes
 from tests.toolbox import seeded
 from xai.explainers.posthoc.rise import RiseParams, draw, rise, smooth_masks
 from xai.models.maskable import Removal
 
 TARGETS = torch.tensor([4, 0])
-EVERY = all_rows(9)
 
 
 def table_game(games: int = 2, seed: int = 0) -> Tensor:
@@ -29,12 +28,6 @@ def drawn(masks: int, keep_probability: float, seed: int) -> Tensor:
 
 def answers(table: Tensor, masks: Tensor) -> Tensor:
     return table[:, codes(masks)]
-
-
-def expectation(table: Tensor, keep_probability: float) -> Tensor:
-    """E[v(S) | i in S] by all 512 coalitions: [B, 9]."""
-    chance = torch.where(EVERY, keep_probability, 1 - keep_probability).double().prod(1)
-    return torch.stack([(table * chance)[:, EVERY[:, i]].sum(1) / chance[EVERY[:, i]].sum() for i in range(9)], 1)
 
 
 @pytest.mark.parametrize("keep_probability", [0.3, 0.5])
@@ -52,39 +45,6 @@ def test_it_is_equation_6_of_the_paper_term_by_term(keep_probability: float) -> 
     values = answers(table, masks)
     torch.testing.assert_close(rise(values, masks, keep_probability), torch.tensor(expected, dtype=torch.float64))
     torch.testing.assert_close(rise(values, masks), torch.tensor(counted, dtype=torch.float64))
-
-
-@pytest.mark.parametrize("normalise", [False, True])
-@pytest.mark.parametrize("keep_probability", [0.3, 0.5])
-def test_its_mean_over_designs_is_the_expectation_given_the_patch(normalise: bool, keep_probability: float) -> None:
-    table, designs = table_game(), 2000
-    found = []
-    for seed in range(designs):
-        masks = drawn(60, keep_probability, seed)
-        found.append(rise(answers(table, masks), masks, None if normalise else keep_probability))
-    estimates = torch.stack(found)
-    error = (estimates.mean(0) - expectation(table, keep_probability)) / (estimates.std(0) / designs**0.5)
-    # 18 standard normal numbers: one of them beyond 4 has a chance of 1 in 900.
-    assert error.abs().max() < 4
-    assert error.square().mean() < 2.5
-
-
-def test_counting_is_less_noisy_than_expecting() -> None:
-    table, truth = table_game(), expectation(table_game(), 0.5)
-    spread = {}
-    for p in (0.5, None):
-        found = torch.stack([rise(answers(table, m), m, p) for m in (drawn(60, 0.5, seed) for seed in range(300))])
-        spread[p] = (found - truth).square().mean()
-    assert spread[None] < 0.5 * spread[0.5]
-
-
-def test_an_additive_game_has_its_patches_in_order() -> None:
-    worth = torch.tensor([0.3, -0.2, 0.0, 0.9, 0.5, -0.6, 0.1, 0.7, -0.4], dtype=torch.float64)
-    masks = drawn(4000, 0.5, seed=0)
-    values = (masks.double() @ worth)[None]
-    assert torch.equal(rise(values, masks)[0].argsort(), worth.argsort())
-    # E[v | i in S] = p sum(w) + (1 - p) w_i
-    torch.testing.assert_close(rise(values, masks)[0], 0.5 * worth.sum() + 0.5 * worth, rtol=0, atol=0.06)
 
 
 def test_counting_shifts_with_the_value_and_a_patch_never_shown_gets_the_mean() -> None:
