@@ -55,30 +55,6 @@ def test_the_noise_is_that_of_the_generator_and_goes_on_with_it() -> None:
     torch.testing.assert_close(ours.attribute(case.images, TARGETS, torch.Generator().manual_seed(5)), first)
 
 
-def test_many_copies_find_the_gradient_of_a_smooth_function() -> None:
-    """Of a sum of squares the mean gradient is that of the image, and its variance that of the noise times 4."""
-
-    class Squares(torch.nn.Module):
-        grid = (1, 1)
-
-        def forward(self, pixels: Tensor) -> Tensor:
-            return pixels.square().sum((1, 2, 3))[:, None].expand(-1, 5)
-
-    picture = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    spread = 0.15 * float(picture.max() - picture.min())
-    found = {
-        statistic: float(
-            explainer("smoothgrad", Squares(), samples=2000, statistic=statistic).attribute(picture, TARGETS[:1])
-        )
-        for statistic in CAPTUM
-    }
-    largest = 2 * picture.amax(1)
-    assert found["mean"] == pytest.approx(float(largest.mean()), rel=0.01)
-    # The largest of three estimates is a little more than what they estimate.
-    assert found["variance"] == pytest.approx(4 * spread**2, rel=0.05)
-    assert found["square"] == pytest.approx(float(largest.square().mean()) + 4 * spread**2, rel=0.02)
-
-
 def test_the_rows_are_the_papers() -> None:
     assert {name: load_row(name).params.statistic for name in ("smoothgrad", "smoothgrad_squared", "vargrad")} == {  # type: ignore[attr-defined]
         "smoothgrad": "mean",
