@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.explainers.networks import TARGETS, cnn
+from tests.explainers.networks import TARGETS
 from tests.explainers.own_passes import READ, Own, head, own
 from tests.explainers.settings import explainer
 from tests.models.tiny_vit import maskable, network, pictures
@@ -89,11 +89,6 @@ def test_a_network_with_a_hook_is_not_explained_by_another_networks_attention() 
     with pytest.warns(UserWarning, match="its blocks are called as they are"):
         line = refusal(explainer("chefer", maskable(built)).attribute, pictures(built, 4), TARGETS)
     assert line.startswith("this network's own logits are not those of its blocks")
-
-
-@pytest.mark.parametrize("name", [*MINE, "attention_last", "attention_rollout"])
-def test_what_is_no_transformer_is_refused_before_anything_is_explained(name: str) -> None:
-    assert refusal(explainer, name, cnn().model).startswith("this classifier shows no attention: use a CLIP or")
 
 
 @pytest.mark.parametrize("name", MINE)

@@ -7,7 +7,7 @@ from torch import Tensor
 from tests.models import tiny_clip
 from tests.models.tiny_vit import FAMILIES, MEAN, STD, maskable, network, normalised, pictures, small_cnn
 from tests.toolbox import refusal
-from xai.models.attention import attentions, patch_map, transformer
+from xai.models.attention import attentions, transformer
 from xai.models.clip import SelfExplainingClip
 from xai.models.maskable import PaintedClassifier, Removal, of_ours
 
@@ -72,31 +72,6 @@ def test_the_tokens_read_are_those_that_the_logits_depend_on(built: Any) -> None
     expected = torch.zeros(kept[0].shape[1], dtype=torch.bool)
     expected[transformer(maskable(built)).read] = True
     assert (gradient.abs().amax((0, 2)) > 0).tolist() == expected.tolist()
-
-
-def test_a_clip_reads_its_class_token() -> None:
-    assert torch.arange(17)[transformer(tiny_clip.classifier()).read].tolist() == [0]
-
-
-def test_a_patch_map_is_the_mean_over_the_tokens_read_and_leaves_other_tokens_out() -> None:
-    generator = torch.Generator().manual_seed(0)
-    for family, prefix, read in (
-        ("class_token", 1, [0]),
-        ("registers", 5, [0]),
-        ("distilled", 2, [0, 1]),
-        ("average", 1, range(1, 17)),
-        ("average_past_registers", 2, range(2, 18)),
-        ("average_with_prefix", 3, range(19)),
-        ("oblong", 1, [0]),
-    ):
-        model = maskable(network(**FAMILIES[family]))
-        weights = torch.rand(2, prefix + 16, prefix + 16, generator=generator, dtype=torch.float64)
-        found = patch_map(model, weights)
-        assert found.shape == (2, *model.grid)
-        for image in range(2):
-            for patch in range(16):
-                expected = sum(float(weights[image, row, prefix + patch]) for row in read) / len(read)
-                assert float(found[image].flatten()[patch]) == pytest.approx(expected, rel=1e-12)
 
 
 def test_a_layer_runs_when_it_is_asked_for_and_the_last_one_not_to_its_end() -> None:
