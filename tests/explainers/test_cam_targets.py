@@ -5,8 +5,6 @@ from typing import Any
 import pytest
 import torch
 import torchvision
-from pytorch_grad_cam import GradCAM
-from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.resnet import BasicBlock, ResNet
 from timm.models.vision_transformer import VisionTransformer
@@ -225,20 +223,6 @@ def test_a_network_without_cells_is_refused_in_one_line() -> None:
 def test_where_the_last_stage_has_one_cell_the_stage_before_it_is_taken() -> None:
     network, _ = resnet()
     assert last_layer_with_cells(network, network, noise(1, 32, 32)) is network.layer3
-
-
-@pytest.mark.parametrize("build", [resnet, vgg])
-def test_grad_cam_of_a_painted_network_is_the_librarys_averaged_within_patches(build: Build) -> None:
-    network, stage = build()
-    model = PaintedClassifier(network, (4, 4), MEAN, STD).double()
-    images = noise(4)
-    with GradCAM(network, [stage]) as cam:
-        normalised = (images - torch.tensor(MEAN).reshape(3, 1, 1)) / torch.tensor(STD).reshape(3, 1, 1)
-        pixels = torch.from_numpy(cam(normalised, [ClassifierOutputTarget(target) for target in TARGETS.tolist()]))
-    assert pixels.flatten(1).std(1).gt(0.01).all()
-    expected = pixels.reshape(4, 4, 16, 4, 16).mean((2, 4))
-    found = explainer("grad_cam", model).attribute(images, TARGETS)
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_a_network_that_goes_on_in_place_is_explained_by_what_its_layer_returned() -> None:

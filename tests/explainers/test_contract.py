@@ -92,11 +92,6 @@ def hooks(model: nn.Module) -> int:
     return sum(len(getattr(part, kind) or ()) for part in model.modules() for kind in HOOKS)
 
 
-@EACH
-def test_it_fits_some_family(name: str) -> None:
-    assert FAMILIES[name]
-
-
 @PAIRS
 def test_a_finite_map_on_the_patch_grid_for_each_image(name: str, family: str) -> None:
     found = maps(name, family)
