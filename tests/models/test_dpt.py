@@ -250,16 +250,6 @@ def test_another_class_has_another_map(conditioning: str) -> None:
     assert (first - second).abs().mean() > 1e-3 * first.std()
 
 
-def test_the_product_is_zero_where_the_features_are_and_concatenation_is_not() -> None:
-    made = decoder(replace(TINY, conditioning="product"))
-    nothing = [torch.zeros_like(level) for level in levels()]
-    expected = made(nothing, torch.tensor([1, 2]), picture())
-    for readout in made.readouts:
-        readout.match.weight.mul_(-3)
-    torch.testing.assert_close(made(nothing, torch.tensor([1, 2]), picture()), expected)
-    assert not torch.allclose(made(nothing, torch.tensor([2, 2]), picture()), expected)
-
-
 @pytest.mark.parametrize("norm", get_args(Norm))
 def test_only_batch_norm_in_training_mixes_the_images_of_a_batch(norm: str) -> None:
     made, targets = decoder(replace(TINY, norm=norm, dropout=0.0)), torch.tensor([0, 1])
@@ -281,14 +271,6 @@ def test_dropout_takes_whole_channels_and_only_in_training() -> None:
     assert 0.3 < float(gone[1].mean()) < 0.7
 
 
-@pytest.mark.parametrize("pixels", [0, 2])
-def test_only_a_stem_sees_the_image(pixels: int) -> None:
-    made, targets, other = decoder(replace(TINY, pixels=pixels)), torch.tensor([0, 1]), picture()
-    other[:, :, 3, 4] = 1 - other[:, :, 3, 4]
-    moved = made(levels(), targets, other) != made(levels(), targets, picture())
-    assert moved[:, 3, 4].all() == moved.any() == bool(pixels)
-
-
 def test_maps_are_single_precision_also_where_the_network_is_not() -> None:
     made, targets = decoder(), torch.tensor([0, 1])
     exact = made(levels(), targets, picture())
@@ -297,12 +279,6 @@ def test_maps_are_single_precision_also_where_the_network_is_not() -> None:
         within = made(levels(), targets, picture())
     assert exact.dtype == torch.float32
     assert torch.equal(within, exact)
-
-
-def test_the_scale_multiplies_the_map() -> None:
-    targets = torch.tensor([0, 1])
-    plain, scaled = (decoder(replace(TINY, scale=scale))(levels(), targets, picture()) for scale in (1.0, 8.0))
-    torch.testing.assert_close(scaled, 8 * plain)
 
 
 @pytest.mark.parametrize(("look", "sums"), [(True, (6,)), ("path", (3, 7, 11))])
@@ -346,16 +322,3 @@ def test_a_skip_without_what_it_adds_is_refused() -> None:
 def test_every_level_needs_its_factor() -> None:
     told = refusal(DptDecoder, TINY, [6, 6], CLASSES)
     assert told == "decoder.resize has 3 factors for 2 feature levels: give one a level"
-
-
-def test_learned_steps_draw_within_patches_where_bilinear_ones_cannot() -> None:
-    """All patches alike: away from the border, what is drawn repeats itself from patch to patch."""
-    patches = torch.ones(2, 6, 24, 24) * torch.randn(1, 6, 1, 1, generator=torch.Generator().manual_seed(1))
-    within = {}
-    for resampling in ("bilinear", "learned"):
-        params = replace(TINY, resampling=resampling, resize=(4, 2, 1, 0.5))
-        made = decoder(params, [(6, (24, 24))] * 4)
-        drawn = made([patches] * 4, torch.tensor([0, 1]), torch.zeros(2, 3, 96, 96))[:, 40:56, 40:56]
-        torch.testing.assert_close(drawn[:, :8], drawn[:, 8:], rtol=0, atol=1e-4)
-        within[resampling] = float(drawn.std((1, 2)).min())
-    assert within["learned"] > 0.003 > 3e-4 > within["bilinear"]
