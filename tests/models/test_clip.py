@@ -9,7 +9,6 @@ from tests.models.tiny_vit import painted_over
 from tests.toolbox import refusal
 from xai.models.clip import SelfExplainingClip, class_embeddings, load_parameters, trainable
 from xai.models.factory import build_clip, build_tokenizer
-from xai.models.families import seeded
 from xai.models.maskable import Removal, reference_image
 
 EXACT = {"rtol": 1e-10, "atol": 1e-10}
@@ -99,19 +98,6 @@ def test_a_reference_of_ones_own_is_what_shows(shape: tuple[int, ...]) -> None:
     )
     painted = painted_over(images, behind, keep, (4, 4))
     torch.testing.assert_close(model(images, keep), model.explain(painted).logits, **EXACT)
-
-
-def test_a_tower_with_layer_scale_drops_tokens_too() -> None:
-    settings = {"layers": 3, "width": 16, "head_width": 8, "patch_size": 4, "image_size": 16, "ls_init_value": 0.5}
-    text = CLIPTextCfg(context_length=4, vocab_size=9, width=8, heads=1, layers=1)
-    with seeded(0):
-        visual = CLIP(12, CLIPVisionCfg(**settings), text).visual  # type: ignore[arg-type]
-        for value in visual.parameters():
-            value.data = value.data + 0.2 * torch.randn(value.shape)
-    head = classifier().head.float()
-    model = SelfExplainingClip(visual, head, 10.0, PARAMS.mean, PARAMS.std, Removal("tokens")).double().eval()
-    images, keep = pictures(12), coalitions(12)
-    torch.testing.assert_close(model(images, keep), masked_out(model, images, keep), **EXACT)
 
 
 def test_gradients_are_those_of_the_masked_tower() -> None:

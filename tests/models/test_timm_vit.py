@@ -65,13 +65,6 @@ def test_with_every_patch_it_is_the_plain_network(built: Any, kind: str) -> None
     assert expected.std() > 0.1
 
 
-def test_an_image_that_nobody_sees_says_nothing_about_itself(built: Any) -> None:
-    model, images = maskable(built, TOKENS), pictures(built, 4)
-    unseen = model(images, torch.zeros(4, PLAYERS, dtype=torch.bool))
-    assert unseen.isfinite().all()
-    torch.testing.assert_close(unseen, unseen[:1].expand_as(unseen), **EXACT)
-
-
 @pytest.mark.parametrize("reference", ["mean", "blur"])
 def test_removing_pixels_equals_the_plain_network_on_painted_images(built: Any, reference: str) -> None:
     removal, images, keep = Removal("pixels", reference), pictures(built, 12), ragged()
