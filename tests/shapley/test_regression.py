@@ -1,48 +1,19 @@
-import itertools
-import math
-from fractions import Fraction
-
 import numpy as np
 import pytest
 import shap
 import torch
 from torch import Tensor
 
-from tests.shapley.tables import (
-    all_rows,
-    codes,
-    random_table,
-    shapley_by_dividends,
-    shapley_by_permutations,
-    smooth_table,
-)
+from tests.shapley.tables import codes, random_table, shapley_by_dividends, smooth_table
 from xai.shapley.coalitions import SAMPLERS, paired, sample
 from xai.shapley.design import Design
 from xai.shapley.distinct import all_coalitions
 from xai.shapley.regression import SOLVERS, Regression
 
 
-def proportional_design(players: int) -> Design:
-    """Every coalition but the empty and the full, repeated in proportion to its kernel weight, exactly."""
-    weight = {s: Fraction(players - 1, math.comb(players, s) * s * (players - s)) for s in range(1, players)}
-    unit = math.lcm(*(w.denominator for w in weight.values()))
-    copies = {s: int(w * unit) for s, w in weight.items()}
-    shrink = math.gcd(*copies.values())
-    rows = [row.repeat(copies[int(row.sum())] // shrink, 1) for row in all_rows(players)[1:-1]]
-    return Design.drawn(torch.cat(rows))
-
-
 def solve(table: Tensor, design: Design, solver: str = "least_squares") -> Tensor:
     values = table[:, codes(design.coalitions)]
     return Regression(design, values, table[:, 0], table[:, -1], solver=solver).values()
-
-
-@pytest.mark.parametrize("solver", SOLVERS)
-@pytest.mark.parametrize("players", [2, 4, 5, 6, 7])
-def test_a_design_in_proportion_to_the_kernel_gives_the_shapley_values(players: int, solver: str) -> None:
-    table = random_table(players)
-    phi = solve(table, proportional_design(players), solver)
-    torch.testing.assert_close(phi, shapley_by_permutations(table), rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
@@ -72,26 +43,6 @@ def test_the_coalitions_and_weights_of_the_shap_package_give_its_values(players:
     design = Design(torch.from_numpy(explainer.maskMatrix[:used] > 0.5), weights, torch.zeros(used), paired=False)
     assert len(weights.unique()) > 1
     np.testing.assert_allclose(solve(table, design).numpy(), expected, rtol=1e-8, atol=1e-10)
-
-
-def test_additive_games_are_recovered_exactly_from_few_coalitions() -> None:
-    players = 9
-    worth = torch.randn(4, players, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    offset = torch.tensor([0.0, 1.0, -3.0, 100.0], dtype=torch.float64)
-    table = offset[:, None] + worth @ all_rows(players).double().T
-    for name in SAMPLERS:
-        design = sample(name, players, 40, torch.Generator().manual_seed(0))
-        assert torch.linalg.matrix_rank(design.coalitions.double()) == players
-        torch.testing.assert_close(solve(table, design), worth, rtol=1e-9, atol=1e-10)
-
-
-@pytest.mark.parametrize("name", sorted(set(SAMPLERS) - {"shapley_kernel"}))
-def test_pairs_recover_games_of_pairwise_interactions_exactly(name: str) -> None:
-    """The difference of a pair is additive where no three players interact."""
-    generator, z = torch.Generator().manual_seed(1), all_rows(9).double()
-    table = torch.einsum("sm,bmn,sn->bs", z, torch.randn(3, 9, 9, generator=generator).double(), z)
-    design = sample(name, 9, 40, torch.Generator().manual_seed(0))
-    torch.testing.assert_close(solve(table, design), shapley_by_dividends(table), rtol=1e-9, atol=1e-10)
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
@@ -138,33 +89,6 @@ def test_the_solution_is_the_constrained_weighted_least_squares_one(name: str) -
             torch.testing.assert_close(phi[game, :, c], expected, rtol=1e-9, atol=1e-9)
             alone = Regression(design, values[..., c], empty[:, c], full[:, c]).values()
             torch.testing.assert_close(alone, phi[..., c])
-
-
-@pytest.mark.parametrize("name", SAMPLERS)
-def test_the_unbiased_solution_is_right_in_the_mean(name: str) -> None:
-    """With twelve coalitions of seven players."""
-    table, designs = smooth_table(7), 1500
-    draws = [sample(name, 7, 12, torch.Generator().manual_seed(seed)) for seed in range(designs)]
-    phi = torch.stack([solve(table, design, "unbiased") for design in draws])
-    deviations = (phi.mean(0) - shapley_by_permutations(table)) / (phi.std(0) / designs**0.5)
-    assert deviations.abs().max() < 4
-
-
-@pytest.mark.parametrize("solver", SOLVERS)
-@pytest.mark.parametrize("name", SAMPLERS)
-def test_the_error_shrinks_at_least_as_one_over_the_root_of_the_number_of_coalitions(name: str, solver: str) -> None:
-    players = 10
-    table = random_table(players, games=8)
-    exact, errors = shapley_by_dividends(table), []
-    for coalitions in (40, 160, 640):
-        draws = [
-            solve(table, sample(name, players, coalitions, torch.Generator().manual_seed(seed)), solver)
-            for seed in range(12)
-        ]
-        errors.append(float(torch.stack([(draw - exact).square().mean() for draw in draws]).mean().sqrt()))
-    for larger, smaller in itertools.pairwise(errors):
-        repeats = name in ("shapley_kernel", "paired")
-        assert 1.5 < larger / smaller < (3 if repeats else 5)
 
 
 def test_values_keep_their_type() -> None:
