@@ -1,4 +1,4 @@
-"""Shapley distributions against loops in float64 and scipy, and what can and cannot be known of phi."""
+"""Shapley distributions against loops in float64 and scipy, and what a fit of them finds."""
 
 import itertools
 import math
@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from tests.shapley.tables import TableGame, all_rows, shapley_by_permutations
-from xai.models.maskable import class_logits
 from xai.shapley.distribution import (
     DIVERGENCES,
     distribution_loss,
@@ -59,15 +58,6 @@ def test_u_is_equation_4_with_a_softmax(temperature: float) -> None:
     torch.testing.assert_close(found, equation_4(present, absent, keep, temperature), rtol=1e-12, atol=1e-14)
 
 
-def test_u_of_two_symmetric_columns_is_equation_4_with_a_sigmoid() -> None:
-    present, absent, keep = draw(2, PLAYERS, 1), draw(2, PLAYERS, 1, seed=1), coalitions(2, 6)
-    found = shapley_distribution(class_logits(present), class_logits(absent), keep).exp()
-    for image, row in itertools.product(range(2), range(6)):
-        terms = [float((present if keep[image, row, m] else absent)[image, m, 0]) for m in range(PLAYERS)]
-        sigmoid = 1 / (1 + math.exp(-sum(terms)))
-        assert found[image, row].tolist() == pytest.approx([1 - sigmoid, sigmoid], rel=1e-12)
-
-
 @pytest.mark.parametrize("sharpness", [0.1, 1.0, 8.0])
 def test_jensen_shannon_is_scipys(sharpness: float) -> None:
     log_u, log_v = (sharpness * draw(50, 5, seed=seed) for seed in (2, 3))
@@ -108,19 +98,6 @@ def test_the_loss_is_the_mean_divergence_over_images_and_coalitions(name: str) -
 
 
 @pytest.mark.parametrize("name", DIVERGENCES)
-def test_gradients_are_those_of_finite_differences(name: str) -> None:
-    present, absent = draw(2, PLAYERS, 3).requires_grad_(), draw(2, PLAYERS, 3, seed=1).requires_grad_()
-    keep, log_v = coalitions(2, 5), draw(2, 5, 3, seed=2).log_softmax(-1)
-
-    def loss(plus: Tensor, minus: Tensor) -> Tensor:
-        return distribution_loss(plus, minus, keep, log_v, 0.7, name)
-
-    assert torch.autograd.gradcheck(loss, (present, absent))
-    gradient = torch.autograd.grad(loss(present, absent), (present, absent))
-    assert all(part.abs().max() > 1e-3 for part in gradient)
-
-
-@pytest.mark.parametrize("name", DIVERGENCES)
 @pytest.mark.parametrize("dtype", [torch.float32, *HALVES])
 @pytest.mark.parametrize("size", [1e-4, 30.0, 1e4])
 def test_neither_loss_nor_gradient_is_ever_nan(name: str, dtype: torch.dtype, size: float) -> None:
@@ -136,12 +113,6 @@ def test_neither_loss_nor_gradient_is_ever_nan(name: str, dtype: torch.dtype, si
     assert all(gradient.isfinite().all() for gradient in gradients)
     if name == "jensen_shannon":
         assert loss <= math.log(2) * (1 + 1e-6)
-
-
-def test_distributions_that_share_no_class_are_log_2_apart() -> None:
-    sure = torch.tensor([[1e4, -1e4], [-1e4, 1e4]]).log_softmax(-1)
-    assert jensen_shannon(sure[:1], sure[1:]).item() == pytest.approx(math.log(2))
-    assert sure.exp().min() == 0
 
 
 @pytest.mark.parametrize("dtype", HALVES)
@@ -215,31 +186,6 @@ def test_the_optimum_for_an_additive_game_is_its_evidence_and_orders_patches_as_
     assert len({tuple(column.argsort().tolist()) for column in exact.T}) == 3
 
 
-def test_of_phi_minus_alone_only_the_sum_can_be_known() -> None:
-    present, absent, offset = draw(1, PLAYERS, 3), draw(1, PLAYERS, 3, seed=1), draw(3, seed=2)
-    moved_present, moved_absent = present.clone(), absent.clone()
-    for part in (moved_present, moved_absent):
-        part[:, 0] += offset
-        part[:, 2] -= offset
-    u, moved = shapley_distribution(present, absent, EVERY), shapley_distribution(moved_present, moved_absent, EVERY)
-    torch.testing.assert_close(moved, u, rtol=1e-12, atol=1e-12)
-    torch.testing.assert_close(moved_present - moved_absent, present - absent, rtol=1e-12, atol=1e-12)
-    torch.testing.assert_close(moved_present.sum(1), present.sum(1), rtol=1e-12, atol=1e-12)
-    # The attributions have to stay as they were: phi- alone cannot be moved.
-    assert (shapley_distribution(present, moved_absent, EVERY) - u).abs().max() > 0.1
-
-
-def test_one_number_more_for_every_class_of_a_patch_changes_its_attributions_but_no_prediction() -> None:
-    present, absent = draw(1, PLAYERS, 3), draw(1, PLAYERS, 3, seed=1)
-    shifted = present + torch.tensor([5.0, 0.0, -3.0, 1.0]).double()[None, :, None]
-    u, same = shapley_distribution(present, absent, EVERY), shapley_distribution(shifted, absent, EVERY)
-    torch.testing.assert_close(same, u, rtol=1e-12, atol=1e-12)
-    phi, changed = (present - absent)[0], (shifted - absent)[0]
-    assert not torch.equal(phi.argsort(0), changed.argsort(0))
-    # What is left when it is taken off: a patch's evidence for a class against its evidence for all of them.
-    torch.testing.assert_close(changed - changed.mean(1, keepdim=True), phi - phi.mean(1, keepdim=True))
-
-
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
 def test_shapley_values_of_u_over_all_orders_are_those_of_the_table_of_u(temperature: float) -> None:
     present, absent = draw(2, PLAYERS, 3), draw(2, PLAYERS, 3, seed=1)
@@ -247,24 +193,6 @@ def test_shapley_values_of_u_over_all_orders_are_those_of_the_table_of_u(tempera
     u = equation_4(present, absent, EVERY.expand(2, -1, -1), temperature)
     expected = torch.stack([shapley_by_permutations(u[..., target]) for target in range(3)], dim=2)
     torch.testing.assert_close(distribution_values(present, absent, orders, temperature), expected, rtol=0, atol=1e-12)
-
-
-def test_antithetic_orders_are_permutations_and_their_reverses_and_take_variance_out() -> None:
-    present, absent = draw(2, 8, 3), draw(2, 8, 3, seed=1)
-    exact = exact_shapley(TableGame(shapley_distribution(present, absent, all_rows(8)[None].expand(2, -1, -1)).exp()))
-    errors = {"pairs": 0.0, "alone": 0.0}
-    for seed in range(20):
-        orders = antithetic_orders(8, 8, torch.Generator().manual_seed(seed))
-        assert torch.equal(orders.sort(1).values, torch.arange(8).expand(16, -1))
-        assert torch.equal(orders[1::2], orders[::2].flip(1))
-        alone = torch.stack(
-            [torch.randperm(8, generator=torch.Generator().manual_seed(16 * seed + k)) for k in range(16)]
-        )
-        for name, some in {"pairs": orders, "alone": alone}.items():
-            values = distribution_values(present, absent, some)
-            torch.testing.assert_close(values.sum(1), exact.sum(1))
-            errors[name] += float((values - exact).square().sum())
-    assert errors["pairs"] < 0.9 * errors["alone"]
 
 
 def test_shapley_values_of_u_are_the_same_however_few_orders_are_held_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
