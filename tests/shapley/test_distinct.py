@@ -1,9 +1,7 @@
 import math
 from collections import Counter
 
-import numpy as np
 import pytest
-import shap
 import torch
 from torch import Tensor
 
@@ -141,19 +139,3 @@ def test_a_budget_for_every_coalition_takes_each_once_with_its_kernel_weight(
     again = all_coalitions(players)
     assert torch.equal(again.coalitions, design.coalitions)
     assert torch.equal(again.weights, design.weights)
-
-
-def test_the_weights_of_every_coalition_are_those_of_the_shap_package() -> None:
-    explainer = shap.KernelExplainer(lambda rows: rows.sum(1), np.zeros((1, 7)), silent=True)
-    explainer.shap_values(np.ones((1, 7)), nsamples=2**7, l1_reg=False)
-    used = explainer.nsamplesAdded
-    theirs = dict(
-        zip(
-            codes(torch.from_numpy(explainer.maskMatrix[:used] > 0.5)).tolist(),
-            explainer.kernelWeights[:used],
-            strict=True,
-        )
-    )
-    design = all_coalitions(7)
-    expected = torch.tensor([theirs[code] for code in codes(design.coalitions).tolist()], dtype=torch.float64)
-    torch.testing.assert_close(design.weights, expected / expected.sum(), rtol=1e-9, atol=0)

@@ -1,11 +1,7 @@
 import pytest
 import torch
-from torch import Tensor
 
-from tests.models.tiny_clip import classifier, pictures
 from tests.shapley.tables import TableGame, codes, random_table, shapley_by_dividends, shapley_by_permutations
-from xai.games import PatchGame
-from xai.models.maskable import Removal
 from xai.shapley.exact import exact_shapley
 
 
@@ -45,23 +41,6 @@ def test_single_precision_values_are_added_up_in_double() -> None:
     assert phi.dtype == torch.float32
     expected = shapley_by_dividends(table.float().double()).float()
     torch.testing.assert_close(phi, expected, rtol=1e-6, atol=1e-7)
-
-
-def test_exact_values_of_a_classifier() -> None:
-    """Of all 65,536 coalitions of 16 patches, from the values the game gave."""
-    game = PatchGame(classifier(Removal("tokens")), pictures(1), torch.tensor([2]), output="logit")
-    table, value = torch.zeros(1, 2**16, dtype=torch.float64), game.value
-
-    def noted(coalitions: Tensor) -> Tensor:
-        values = value(coalitions)
-        table[:, codes(coalitions)] = values.double()
-        return values
-
-    game.value = noted
-    phi = exact_shapley(game)
-    assert phi.shape == (1, 16)
-    assert table.all()
-    torch.testing.assert_close(phi.double(), shapley_by_dividends(table), rtol=1e-4, atol=1e-6)
 
 
 def test_games_that_are_too_large_are_refused() -> None:

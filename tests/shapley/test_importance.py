@@ -10,7 +10,6 @@ from tests.toolbox import seeded
 from xai.methods.vit_shapley import efficient, fast_shap_loss
 from xai.sampling import SMALLEST_WEIGHT, importance_weights
 from xai.shapley.importance import draw_chances, informed_chances, kernel_chances, kernel_weights
-from xai.shapley.masks import informed_coalitions, uniform_sizes
 
 PHI = [0.7, -0.2, 0.1, 0.4, 0.35]
 PLAYERS = len(PHI)
@@ -88,14 +87,6 @@ def test_weighed_informed_masks_have_the_shapley_values_as_their_fixed_point_and
     weighed = fitted(table, drawn * kernel_weights(phi, keep, informed), rows)
     torch.testing.assert_close(weighed, exact, rtol=0, atol=1e-6)
     assert (fitted(table, drawn, rows) - exact).abs().max() > 0.02
-
-
-def test_the_sampler_draws_with_these_chances() -> None:
-    phi, draws = torch.tensor([PHI]), 40_000
-    drawn = codes(informed_coalitions(phi, uniform_sizes(PLAYERS, draws, seeded()), seeded(1))[0])
-    shares = drawn.bincount(minlength=len(ROWS))[1:] / draws
-    expected = informed_chances(phi, ROWS[None, 1:])[0].exp().float()
-    assert (shares - expected).abs().max() < 5 * (expected * (1 - expected) / draws).sqrt().max()
 
 
 def test_a_map_that_says_nothing_is_drawn_evenly() -> None:
