@@ -66,11 +66,6 @@ def test_a_split_folder_with_nothing_in_it(tmp_path: Path) -> None:
     assert sizes("folder", tmp_path, "pooled") == [34, 3, 3]
 
 
-def test_a_class_called_train_is_a_class(tmp_path: Path) -> None:
-    folders(tmp_path, {"train": 5, "boat": 5})
-    assert open_disk_set("folder", tmp_path, "train").classes == ("boat", "train")
-
-
 def test_folder_ignores_what_is_no_picture_and_follows_links(tmp_path: Path) -> None:
     root = tmp_path / "set"
     folders(root, {"a": 3, "b/inner": 3})

@@ -66,15 +66,6 @@ def test_the_object_of_a_row_is_a_digit_of_its_class_and_split(split: str) -> No
     assert torch.equal(place[::2].sort().values, rows[split])
 
 
-def test_the_region_of_a_row_is_the_bounding_box_of_its_object() -> None:
-    _, regions, cells = everything(clean(), "validation")
-    for region, ink in zip(regions[cells].reshape(-1, 21, 21), objects_asked_for(clean(), "validation"), strict=True):
-        rows, columns = (ink > 0.25).nonzero(as_tuple=True)
-        expected = torch.zeros(21, 21, dtype=torch.bool)
-        expected[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1] = True
-        assert torch.equal(region, expected)
-
-
 def test_pairs_stay_and_places_change_from_epoch_to_epoch() -> None:
     source, again = open_mnist_pair(PairParams()), open_mnist_pair(PairParams())
     assert source.varies

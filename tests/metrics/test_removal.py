@@ -8,15 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.models import tiny_vit
 from tests.orders import coalition_probabilities, min_max
 from tests.shapley.tables import TableGame, all_rows, codes, random_table
 from tests.toolbox import randn, seeded
 from xai.core.errors import UserError
-from xai.games import PatchGame
 from xai.metrics import functional as F
 from xai.metrics.functional import removal
-from xai.models.maskable import Removal
 from xai.sampling import generator_on
 
 
@@ -134,31 +131,6 @@ def test_scores_are_the_means_and_equations_7_and_8() -> None:
     found = {name: value.tolist() for name, value in F.scores(curves).items()}
     assert found == {"lif": [3.5], "mif": [2.5], "srg": [1], "r_lif": [6.5], "r_mif": [0.5], "r_srg": [6]}
     assert list(found) == ["lif", "mif", "srg", "r_lif", "r_mif", "r_srg"]
-
-
-def test_the_engine_answers_as_full_passes_under_a_mask() -> None:
-    network = tiny_vit.network(**tiny_vit.FAMILIES["registers"])
-    images, targets, phi = tiny_vit.pictures(network, 2), torch.tensor([3, 1]), randn(2, 16)
-
-    def full_passes(coalitions: Tensor) -> Tensor:
-        rows = coalitions.flatten(0, 1)
-        owner = torch.arange(2).repeat_interleave(coalitions.shape[1])
-        logits = tiny_vit.masked_out(network, images[owner], rows)
-        return logits.softmax(-1)[torch.arange(len(rows)), targets[owner]].unflatten(0, (2, -1))
-
-    def one(image: int) -> Callable[[set[int]], float]:
-        rows = lambda present: torch.tensor([[[patch in present for patch in range(16)]]]).expand(2, -1, -1)  # noqa: E731
-        return lambda present: full_passes(rows(present))[image, 0].item()
-
-    with torch.no_grad():
-        game = PatchGame(tiny_vit.maskable(network, Removal("tokens")), images, targets)
-        engine = F.removal_curves(game.value, phi, 3, seeded())
-        reference = F.removal_curves(full_passes, phi, 3, seeded())
-        lif = [algorithm_1(one(image), phi[image].tolist(), "LIF") for image in range(2)]
-    for curve, expected in zip(engine, reference, strict=True):
-        torch.testing.assert_close(curve, expected, rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(engine.lif, torch.tensor(lif, dtype=torch.float64), rtol=1e-5, atol=1e-6)
-    assert engine.lif.std(1).min() > 0.01
 
 
 def asked_of(game: TableGame) -> list[Counter[int]]:
