@@ -131,9 +131,8 @@ def over_designs(table: Tensor, name: str, coalitions: int, solver: str, designs
 
 @pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("name", SAMPLERS)
-@pytest.mark.parametrize("make", [random_table, smooth_table])
-def test_the_standard_error_is_the_spread_over_designs(name: str, solver: str, make: type) -> None:
-    values, error = over_designs(make(9, games=6), name, 120, solver)
+def test_the_standard_error_is_the_spread_over_designs(name: str, solver: str) -> None:
+    values, error = over_designs(random_table(9, games=6), name, 120, solver)
     ratio = error.mean(0) / values.std(0)
     assert float(ratio.mean()) == pytest.approx(1, abs=0.06)
     assert ratio.min() > 0.8
