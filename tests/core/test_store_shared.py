@@ -60,16 +60,6 @@ def test_whoever_asks_for_scratch_leaves_the_work_of_others_alone(store: Store) 
     assert (scratch.parent / "spec.json").read_bytes() == started
 
 
-@pytest.mark.parametrize("left", [None, "not json", "[]", json.dumps({"identity": {}, "seconds": 1, "started": 1})])
-def test_scratch_of_unknown_origin_is_emptied(store: Store, left: str | None) -> None:
-    scratch = share(store)
-    (scratch / "shard0").write_text("who knows")
-    (scratch.parent / "spec.json").unlink() if left is None else (scratch.parent / "spec.json").write_text(left)
-    assert share(store) == scratch
-    assert names_below(scratch.parent) == {"spec.json"}
-    assert store.get("classifier", SPEC, make_files).file("weights.bin")
-
-
 def test_no_scratch_where_the_artifact_lacks_only_its_name(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     scratch = share(store)
     (scratch / "shard0").write_text("mine")
