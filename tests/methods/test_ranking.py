@@ -18,7 +18,6 @@ from tests.methods.tiny_salvage import PARAMS, batch, classifier, copied, same, 
 from tests.ranking.toys import MEAN, published_step
 from tests.ranking.toys import PARAMS as OBJECTIVE
 from xai.core.batch_norm import SharedBatchNorm
-from xai.core.errors import UserError
 from xai.core.optimisation import FitParams
 from xai.core.training import TrainerParams, fit
 from xai.data.module import Batch, ImageDataModule
@@ -213,15 +212,6 @@ def test_a_convolutional_classifier_is_explained_through_its_own_stages() -> Non
 def test_steps_in_mixed_precision_are_finite() -> None:
     losses, _ = train(learner(), [batch()] * 2, precision="bf16-mixed")
     assert all(math.isfinite(loss) for loss in losses)
-
-
-def test_a_grid_finer_than_the_image_and_pixels_that_are_no_numbers_are_refused() -> None:
-    with pytest.raises(UserError, match=r"^a grid of 9 x 9 cells does not fit an image of 8 x 8 px: use 2 to 8 cells"):
-        at_step(learner(replace(FLAT, grid_max=9)), 0).training_step(batch(), 0)
-    given = batch()
-    given.pixels[1, 0, 0, 0] = torch.nan
-    with pytest.raises(UserError, match=r"^the batch's maps of rows \d.* hold NaN or infinity: nothing to rank$"):
-        at_step(learner(), 0).training_step(given, 0)
 
 
 class Brightest(MaskableClassifier):
