@@ -13,7 +13,6 @@ from tests.classifiers.ranked import DECODER, OBJECTIVE, RANKING, networks
 from tests.classifiers.studying import MODEL, Trained
 from tests.toolbox import refusal
 from xai.core.errors import UserError
-from xai.core.optimisation import FitParams
 from xai.models import files
 from xai.models.dense import DenseExplainer
 from xai.models.families import seeded
@@ -198,13 +197,3 @@ def test_weights_that_cannot_be_fetched_are_refused_in_one_line(
     with pytest.raises(UserError, match=r"^ranking.backbone.architecture=test_resnet cannot be fetched .*$"):
         _ = networks(tmp_path, params).trained
     assert "Ranking" not in trained.names
-
-
-def test_it_trains_for_real(tmp_path: Path) -> None:
-    fit = FitParams(epochs=1, batch_size=6, learning_rate=1e-2, weight_decay=0.0, warmup=0.1, clip=1.0)
-    params = replace(RANKING, fit=fit, decoder=replace(DECODER, gradient=True))
-    made = networks(tmp_path, params)
-    made.stages.classifier_params = replace(made.stages.classifier_params, fit=fit)  # type: ignore[attr-defined]
-    found, before = made.explainer(), made.untrained(made.stages.network("classifier"))
-    assert not same(found.decoder, before.decoder)
-    assert found.attribute(pictures(), TARGETS).isfinite().all()

@@ -18,7 +18,6 @@ from tests.methods.tiny_salvage import (
     explainer,
     train,
 )
-from tests.shapley.tables import codes
 from xai.methods.salvage import Salvage, log_predictions
 from xai.models.explainer import SalvageNetwork, ShapleyParts
 from xai.shapley.masks import Sampling
@@ -132,18 +131,6 @@ def test_informed_masks_follow_the_current_map_of_the_true_class() -> None:
         # Its weight is 1 in the first half and 0 in the second; all others have 0 in the first and 1 in the second.
         assert keep[image, important, image].all()
         assert not keep[image, ~important & smaller, image].any()
-
-
-@pytest.mark.parametrize("sampling", get_args(Sampling))
-def test_an_untrained_explainer_draws_patches_evenly(sampling: str) -> None:
-    learner, given = salvage(sampling, masks=64), batch(60)
-    parts = learner.network.parts(given.pixels)
-    seen = torch.zeros(16, dtype=torch.long)
-    for step in range(20):
-        seen += codes(at_step(learner, step)._coalitions(parts, given.labels, step)).flatten().bincount(minlength=16)
-    rows = torch.arange(16)[:, None] >> torch.arange(PLAYERS) & 1
-    for size in (1, 2, 3):
-        assert scipy.stats.chisquare(seen[rows.sum(1) == size]).pvalue > 0.001
 
 
 def test_which_patches_come_first_does_not_depend_on_how_many() -> None:

@@ -369,9 +369,3 @@ def test_what_others_make_is_come_back_to_when_the_rest_is_done(tmp_path: Path) 
     assert together(tasks, runtime(tmp_path).store.impatient) == ["A", "B", "C"]
     assert order[:3] == ["a", "b", "c"]
     assert sorted(order[3:]) == ["a", "a", "c"]
-
-
-def test_two_stores_that_were_filled_alike_hold_the_same_bytes(tmp_path: Path) -> None:
-    for folder in ("one", "two"):
-        study(tmp_path / folder, ["rise", "random"], ["removal", "localisation"]).run()
-    assert stored(tmp_path / "one") == stored(tmp_path / "two")
