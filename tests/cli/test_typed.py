@@ -1,17 +1,13 @@
 """What a person can type wrongly: one line, exit status 2, and nothing made."""
 
-import errno
-import os
 import signal
 import sys
 from dataclasses import asdict
-from typing import Any
 
 import pytest
 import torch
-from PIL import Image
 
-from tests.cli.shared import SMOKE, Cli, colours
+from tests.cli.shared import SMOKE, Cli
 from tests.composed import plain
 from xai import cli
 from xai.app import settings_of
@@ -25,32 +21,6 @@ from xai.papers.vectors.base import ModelParams
 from xai.tasks.registry import TASKS, choose
 
 # Names, numbers and types.
-
-
-def test_a_published_vit_that_cannot_be_fetched(run: Cli) -> None:
-    chosen = ("model=vit_b14_dinov2", "model.architecture=vit_tiny_patch16_224", "model.patch_size=16")
-    line = run.refused("task=train", *chosen, "model.pretrained=true")
-    assert "could not be fetched" in line
-    assert "model.weights=" in line
-
-
-def test_class_names_that_clash(run: Cli) -> None:
-    for name in ("Cat", "cat ", "dog"):
-        (run.folder / "pictures" / name).mkdir(parents=True)
-        Image.new("RGB", (8, 8)).save(run.folder / "pictures" / name / "1.png")
-    line = run.refused("data=folder", "data.root=pictures")
-    assert "'Cat'" in line
-    assert "'cat'" in line
-    assert "clash" in line
-
-
-def test_pictures_without_regions(run: Cli) -> None:
-    for number, name in enumerate("ab" * 10):
-        (run.folder / "pictures" / name).mkdir(parents=True, exist_ok=True)
-        colours().save(run.folder / "pictures" / name / f"{number}.png")
-    study = ("study=salvage", "data=folder", "data.root=pictures", "case.images=null")
-    line = run.refused(*study)
-    assert line.startswith("classifier.focus=0.6 needs the regions of the objects, and data=folder has none")
 
 
 def test_help_explains_itself(run: Cli) -> None:
@@ -194,24 +164,3 @@ def test_an_output_that_is_no_name_at_all(monkeypatch: pytest.MonkeyPatch, capsy
     monkeypatch.setattr(sys, "argv", ["xai", "task=explain", "hydra.run.dir="])  # would be the folder one is in
     assert cli.main() == 2
     assert capsys.readouterr().err == "error: hydra.run.dir is empty: give a folder, or leave it out\n"
-
-
-def test_a_full_disk_at_the_first_file(run: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(descriptor: int) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr("xai.core.store.os.fsync", full)
-    line = run.refused(*SMOKE)
-    assert "disk is full" in line
-    assert "outputs/smoke" in line
-
-
-def test_a_full_disk_at_the_weights(run: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: Any, **__: Any) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr("xai.models.weights.save_file", full)
-    small = ("model.pretraining.steps=50", "model.pretraining.focused_steps=50", "model.pretraining.batch_size=1")
-    line = run.refused(*SMOKE, *small)
-    assert "No space left on device" in line
-    assert "store/base/" in line
