@@ -68,9 +68,9 @@ class Files:
         return self.folder / "vector.safetensors"
 
 
-def heat_map_of(run: Cli, name: str = "photo") -> Path:
-    """The one heat map of a picture."""
-    (found,) = (run.folder / "outputs" / "explain").glob(f"{name}.*.png")
+def heat_map_of(run: Cli) -> Path:
+    """The one heat map of the picture called photo."""
+    (found,) = (run.folder / "outputs" / "explain").glob("photo.*.png")
     return found
 
 
