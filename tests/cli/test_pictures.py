@@ -85,11 +85,3 @@ def test_a_cnn_is_explained_by_an_explainer_and_refined(run: Cli) -> None:
     assert all(words in out for words in ("explained: seven", "deletion", "insertion", "grad_cam", "grad_cam, T = 1"))
     with Image.open(heat_map_of(run)) as heat_map:
         assert len(heat_map.convert("RGB").getcolors(2**24) or []) > 1
-
-
-def test_a_heat_map_that_cannot_be_written(run: Cli, files: Files) -> None:
-    colours().save(run.folder / "photo.png")
-    (run.folder / "outputs").mkdir()
-    (run.folder / "outputs" / "explain").write_text("in the way")
-    line = run.refused("task=explain", "image=photo.png", f"checkpoint={files.checkpoint}")
-    assert "outputs/explain" in line

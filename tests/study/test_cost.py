@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from tests.explainers.context import Context
-from xai.core.errors import UserError
 from xai.explainers.rows import load_row, open_row
 from xai.games import asked_at_once
 from xai.study import cost
@@ -40,11 +39,6 @@ def test_at_paper_scale_it_is_65_787_passes_an_image_for_each_row() -> None:
     )
     assert cost_line([removal._replace(an_image=2.0, times=617)]).startswith("to ask: 1,234 forward passes (removal")
     assert asked_of(study(10, 128), 256)[1].times == 20
-
-
-def test_a_wrong_metric_is_refused_before() -> None:
-    with pytest.raises(UserError, match="masks"):
-        study(None, -1)
 
 
 def test_a_metric_that_explains_again_costs_a_map_for_every_variation_once() -> None:
