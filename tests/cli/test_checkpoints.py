@@ -4,12 +4,10 @@ import json
 import pickle
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from PIL import Image
 
 from tests.cli.shared import CLASSES, Cli, Files, bare_pickle, colours, heat_map_of
@@ -19,7 +17,6 @@ from xai.core.settings import build
 from xai.models import files as network_files
 from xai.models.clip import trainable
 from xai.models.cnn import CnnParams
-from xai.models.factory import build_clip, build_explainer
 from xai.models.spec import describe, shape_of
 from xai.models.vit import VitParams
 from xai.models.weights import write_weights
@@ -27,37 +24,20 @@ from xai.models.weights import write_weights
 # Checkpoints and vectors.
 
 
-def foreign(files: Files, folder: Path) -> Path:
-    write_weights(folder / "resnet.safetensors", {"layer1.weight": torch.ones(2)}, {})
-    return folder / "resnet.safetensors"
-
-
-def other_architecture(files: Files, folder: Path) -> Path:
-    assert files.model.towers is not None
-    model = replace(files.model, towers=replace(files.model.towers, layers=1))
-    network = build_explainer(model, build_clip(model), files.network.head)
-    network_files.write(folder / "other.safetensors", network, files.spec)
-    return folder / "other.safetensors"
-
-
-BAD_CHECKPOINTS: list[tuple[Callable[[Files, Path], Path], Any]] = [
-    (lambda files, folder: folder / "missing.safetensors", "does not exist"),
-    (lambda files, folder: folder, "is a folder"),
-    (foreign, {"explain": "says nothing of itself", "apply_vector": "no visual tower"}),
-    (other_architecture, "does not fit model=clip_tiny"),
-    (bare_pickle, "nothing was executed"),
-    (lambda files, folder: files.vector, "explainability vector, not a classifier"),
-]
-
-
 @pytest.mark.parametrize("task", ["explain", "apply_vector"])
-@pytest.mark.parametrize(("prepare", "wanted"), BAD_CHECKPOINTS)
-def test_a_bad_checkpoint(run: Cli, files: Files, task: str, prepare: Callable[..., Path], wanted: Any) -> None:
+@pytest.mark.parametrize(
+    ("prepare", "wanted"),
+    [
+        (bare_pickle, "nothing was executed"),
+        (lambda files, folder: files.vector, "explainability vector, not a classifier"),
+    ],
+)
+def test_a_bad_checkpoint(run: Cli, files: Files, task: str, prepare: Callable[..., Path], wanted: str) -> None:
     Image.new("RGB", (50, 50)).save(run.folder / "photo.png")
     path = prepare(files, run.folder)
     given = {"explain": "image=photo.png", "apply_vector": f"vector={files.vector}"}[task]
     line = run.refused(f"task={task}", given, f"checkpoint={path}")
-    assert (wanted[task] if isinstance(wanted, dict) else wanted) in line
+    assert wanted in line
     assert str(path) in line
     assert not (run.folder / "marker").exists()
     assert not list(run.folder.glob("outputs/**/*.png"))
@@ -84,16 +64,13 @@ def vector_with(files: Files, folder: Path, **changes: Any) -> Path:
     return path
 
 
-BAD_VECTORS: list[tuple[Callable[[Files, Path], Path], str]] = [
-    (lambda files, folder: vector_with(files, folder, architecture="a" * 16, model="clip_huge"), "clip_huge"),
-    (lambda files, folder: vector_with(files, folder, base="c" * 20), "c" * 20),
-    (lambda files, folder: vector_with(files, folder, format_version=99), "99"),
-    (lambda files, folder: files.checkpoint, "not an explainability vector"),
-    (bare_pickle, "nothing was executed"),
-]
-
-
-@pytest.mark.parametrize(("prepare", "wanted"), BAD_VECTORS)
+@pytest.mark.parametrize(
+    ("prepare", "wanted"),
+    [
+        (lambda files, folder: vector_with(files, folder, base="c" * 20), "c" * 20),
+        (bare_pickle, "nothing was executed"),
+    ],
+)
 def test_a_bad_vector(run: Cli, files: Files, prepare: Callable[..., Path], wanted: str) -> None:
     path = prepare(files, run.folder)
     line = run.refused("task=apply_vector", f"vector={path}", f"checkpoint={files.checkpoint}")
@@ -108,31 +85,6 @@ def test_a_classifier_of_other_classes(run: Cli, files: Files) -> None:
     line = run.refused("task=apply_vector", f"vector={files.vector}", "checkpoint=ab.safetensors")
     assert "a, b, c" in line
     assert "mnist_scattered" in line
-
-
-def vit(folder: Path, **changes: Any) -> Path:
-    """A ViT of the default model with random weights, with what it says of itself changed."""
-    model = build(VitParams, plain("task=train")["model"], "model")
-    spec = describe(model, "classifier", "mnist_scattered", tuple("0123456789")).model_copy(update=changes)
-    network_files.write(folder / "vit.safetensors", model.build(10, 0), spec)
-    return folder / "vit.safetensors"
-
-
-BAD_VITS: list[tuple[Callable[[Path], Path], str]] = [
-    (lambda folder: vit(folder, classes=("a", "b")), "is a classifier of 2 classes of mnist_scattered"),
-    (lambda folder: bare_pickle(None, folder), "nothing was executed"),  # type: ignore[arg-type]
-]
-
-
-@pytest.mark.parametrize("asked", ["task=train", "study=salvage"])
-@pytest.mark.parametrize(("prepare", "wanted"), BAD_VITS)
-def test_a_bad_classifier_to_explain(run: Cli, asked: str, prepare: Callable[[Path], Path], wanted: str) -> None:
-    path = prepare(run.folder)
-    line = run.refused(asked, f"checkpoint={path}")
-    assert wanted in line
-    assert str(path) in line
-    assert not (run.folder / "marker").exists()
-    assert not list(run.folder.glob("outputs/**/*.safetensors"))
 
 
 def test_a_clip_is_no_classifier_to_explain(run: Cli, files: Files) -> None:
