@@ -39,18 +39,20 @@ class Reversed(Shades):
     classes = Shades.classes[::-1]
 
 
-@pytest.fixture
-def journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    register(monkeypatch, tmp_path / "journal")
-    return tmp_path / "journal"
-
-
 def classifier(path: Path, seed: int = 0, model: ModelParams = MODEL) -> Path:
     """A classifier file of the data set, with random weights."""
     head = torch.randn(12, 4, generator=torch.Generator().manual_seed(seed))
     spec = describe(model, "classifier", DATA.name, DATA.source.classes, base="b")
     networks.write(path, build_explainer(model, build_clip(model, seed), head), spec)
     return path
+
+
+@pytest.fixture
+def journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What the explainer called `drawn` writes down; beside it a classifier to explain."""
+    register(monkeypatch, tmp_path / "journal")
+    classifier(tmp_path / "classifier.safetensors")
+    return tmp_path / "journal"
 
 
 def job(folder: Path, data: OpenData = DATA, drawn: Row | None = None, **changes: Any) -> Supervise:
@@ -90,7 +92,6 @@ def content(folder: Path) -> dict[str, bytes]:
 
 
 def test_the_folder_holds_the_attributions_and_what_they_are(tmp_path: Path, journal: Path) -> None:
-    classifier(tmp_path / "classifier.safetensors")
     assert run(tmp_path) == (9, 4, 4)
     (artifact,) = (tmp_path / "store" / "maps").iterdir()
     files = content(tmp_path)
@@ -110,7 +111,6 @@ def test_the_folder_holds_the_attributions_and_what_they_are(tmp_path: Path, jou
 
 
 def test_a_second_run_reads(tmp_path: Path, journal: Path) -> None:
-    classifier(tmp_path / "classifier.safetensors")
     run(tmp_path)
     files, begun = content(tmp_path), journal.read_text()
     (tmp_path / "out" / OUTPUT[1]).unlink()
@@ -120,7 +120,6 @@ def test_a_second_run_reads(tmp_path: Path, journal: Path) -> None:
 
 
 def test_what_a_user_does_to_the_folder_leaves_the_store_whole(tmp_path: Path, journal: Path) -> None:
-    classifier(tmp_path / "classifier.safetensors")
     run(tmp_path)
     file = tmp_path / "out" / OUTPUT[1]
     with open(file, "r+b") as open_file:
@@ -174,7 +173,6 @@ BRIGHTER = replace(MODEL, mean=(0.5, 0.5, 0.5))
 def test_a_folder_made_from_something_else_is_refused_before_any_work(
     tmp_path: Path, journal: Path, changes: dict[str, Any], message: str
 ) -> None:
-    classifier(tmp_path / "classifier.safetensors")
     run(tmp_path)
     files, begun = content(tmp_path), journal.read_text()
     store = sorted((tmp_path / "store").rglob("*"))
@@ -191,7 +189,6 @@ def test_a_folder_made_from_something_else_is_refused_before_any_work(
 
 
 def test_another_classifier_under_the_same_name_is_refused(tmp_path: Path, journal: Path) -> None:
-    classifier(tmp_path / "classifier.safetensors", 0)
     run(tmp_path)
     classifier(tmp_path / "classifier.safetensors", 1)
     with pytest.raises(UserError, match=r"holds attributions with classifier\.checkpoint="):
@@ -203,7 +200,6 @@ def test_another_classifier_under_the_same_name_is_refused(tmp_path: Path, journ
 
 
 def test_other_base_weights_behind_the_same_settings_are_refused(tmp_path: Path, journal: Path) -> None:
-    classifier(tmp_path / "classifier.safetensors")
     run(tmp_path)
     about = json.loads(content(tmp_path)[OUTPUT[0]])
     (tmp_path / "out" / OUTPUT[0]).write_text(json.dumps(about | {"key": "0" * 20}))
@@ -217,8 +213,6 @@ def test_other_base_weights_behind_the_same_settings_are_refused(tmp_path: Path,
 def test_a_folder_that_another_run_has_taken_meanwhile_is_left_to_it(
     tmp_path: Path, journal: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    classifier(tmp_path / "classifier.safetensors")
-
     def overtaken(case: Case, asked: Row) -> Maps:
         monkeypatch.setattr(supervise, "explain", explain)
         run(tmp_path, seed=4)
@@ -233,7 +227,6 @@ def test_a_folder_that_another_run_has_taken_meanwhile_is_left_to_it(
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"made_from": 3, "key": "k"}', '{"made_from": {}}'])
 def test_a_folder_that_does_not_say_what_it_holds_is_refused(tmp_path: Path, journal: Path, text: str) -> None:
-    classifier(tmp_path / "classifier.safetensors")
     run(tmp_path)
     (tmp_path / "out" / OUTPUT[0]).write_text(text)
     with pytest.raises(
@@ -253,7 +246,6 @@ def test_a_folder_that_does_not_say_what_it_holds_is_refused(tmp_path: Path, jou
 def test_what_cannot_be_explained_is_refused(
     tmp_path: Path, journal: Path, changes: dict[str, Any], message: str
 ) -> None:
-    classifier(tmp_path / "classifier.safetensors")
     with pytest.raises(UserError, match=message):
         run(tmp_path, **changes)
     assert content(tmp_path) == {}
@@ -267,7 +259,6 @@ def test_a_file_that_says_nothing_of_itself_is_refused(tmp_path: Path, journal: 
 
 
 def test_models_that_differ_beyond_their_tensors_do_not_share_attributions(tmp_path: Path, journal: Path) -> None:
-    classifier(tmp_path / "classifier.safetensors")
     run(tmp_path)
     before = journal.read_text()
     (tmp_path / "out" / OUTPUT[0]).unlink()
