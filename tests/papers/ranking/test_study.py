@@ -12,6 +12,7 @@ from xai.explainers.registry import refusal
 from xai.explainers.rows import load_row
 from xai.papers.ranking.explainers import RankingSettings, RefinedSettings
 from xai.papers.ranking.mark import mass_on_mark
+from xai.papers.ranking.shortcut import Shortcut
 from xai.papers.ranking.study import RankingStudy, StudyWithShortcut, open_study, over_path_steps, over_steps
 from xai.ranking.objective import ObjectiveParams
 from xai.report.pictures import Gallery
@@ -28,6 +29,12 @@ RANKING = (
 @pytest.fixture
 def trained(monkeypatch: pytest.MonkeyPatch) -> Trained:
     return train_in_no_time(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> Shortcut:
+    """A classifier that has learned a mark, and the maps that look for it: trained once for all who draw them."""
+    return shortcut(tmp_path_factory.mktemp("shortcut"))
 
 
 def opened(folder: Path, *overrides: str) -> StudyWithShortcut:
@@ -141,8 +148,7 @@ def test_every_row_of_pixels_stands_in_the_table_averaged_in_patches_too(experim
     assert [name for name in of_pixels if f"{name}_pooled" not in names] == []
 
 
-def test_the_mark_is_outlined_and_each_map_says_how_much_of_it_lies_there(tmp_path: Path) -> None:
-    found = shortcut(tmp_path)
+def test_the_mark_is_outlined_and_each_map_says_how_much_of_it_lies_there(found: Shortcut) -> None:
     case, rows = found.studies[0].cases[0][0], found.rows
     shown = marked(found, 3)
     assert list(shown.maps) == ["T = 0", "T = 3"]
@@ -157,8 +163,7 @@ def test_the_mark_is_outlined_and_each_map_says_how_much_of_it_lies_there(tmp_pa
     assert shown.notes["T = 3"] == [f"{share:.0%}" for share in shares]
 
 
-def test_a_study_has_a_sheet_for_steps_and_one_for_the_mark(tmp_path: Path) -> None:
-    found = shortcut(tmp_path)
+def test_a_study_has_a_sheet_for_steps_and_one_for_the_mark(found: Shortcut) -> None:
     study = StudyWithShortcut(found.rows, [(found.case, [])], dict(found.case.others), shortcut=found)
     figure2, figure4, figure5 = pictures_of_steps(study, 2)
     assert figure2.caption.startswith("Figure 2.")
@@ -183,5 +188,5 @@ def test_soft_masks_take_away_what_the_map_has_first_until_the_reference_is_all_
     assert min(quarter[4:].min(), quarter[:, 4:].min()) >= 203
 
 
-def test_no_pictures_are_drawn_where_none_are_wanted(tmp_path: Path) -> None:
-    assert marked(shortcut(tmp_path), 0) is None
+def test_no_pictures_are_drawn_where_none_are_wanted(found: Shortcut) -> None:
+    assert marked(found, 0) is None
