@@ -16,7 +16,7 @@ from safetensors.numpy import load_file
 
 from tests.composed import composed, plain, settings_of
 from tests.end_to_end.jobs import run
-from tests.end_to_end.runs import STAGES, artifacts
+from tests.end_to_end.runs import STAGES, UNDRAWN, artifacts
 from tests.models.test_dpt import PAPER
 from xai.core.composing import CONF
 from xai.core.optimisation import FitParams
@@ -254,7 +254,7 @@ def test_one_step_of_every_stage(tmp_path: Path) -> None:
             "transfer.bound_coalitions=4",
             "transfer.alpha=0.8",
             "transfer.lambda2_grid=[0.7]",
-            "pictures=1",
+            *UNDRAWN,
         )
         check(tmp_path / "outputs" / "store", tmp_path / "outputs" / "vectors_paper")
     finally:
