@@ -1,4 +1,4 @@
-"""`study=salvage` end to end, in seconds: what is there, what is re-used, what survives a kill."""
+"""`study=salvage` end to end, in seconds: what is there, and that a classifier of a file is the one it is."""
 
 from pathlib import Path
 
@@ -8,16 +8,14 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file
 
-from tests.end_to_end.jobs import run, start
-from tests.end_to_end.runs import UNDRAWN, Run, artifacts, check_undrawn, link_store, times
+from tests.end_to_end.jobs import run
+from tests.end_to_end.runs import Run, artifacts
 
 LEARNED = ("salvage", "vit_shapley")
 CLASSIFIERS = ("classifier", "surrogate")
 MAPS_ONLY = ("rise", "attention_rollout", "saliency", "random", "position_prior", "object_mask")
 ROWS = (*CLASSIFIERS, *LEARNED, *MAPS_ONLY)
-NETWORKS = (*CLASSIFIERS, *LEARNED)
 STUDY = ("experiment=salvage_smoke", "data=digits_cluttered", f"rows=[{','.join(ROWS)}]", "name=smoke")
-KINDS = (*NETWORKS, "logits", "maps", "scores")
 
 
 @pytest.fixture(scope="module")
@@ -45,16 +43,6 @@ def test_every_file_is_there(study: Run) -> None:
             image.verify()
 
 
-def test_a_second_start_only_reads(study: Run, tmp_path: Path) -> None:
-    store = link_store(study.store, tmp_path, KINDS)
-    before = times(store)
-    again = run(tmp_path, *STUDY, "figures=[]")
-    assert again.made == 0
-    assert times(store) == before
-    ours, theirs = (folder / "scores.csv" for folder in (study.output, tmp_path / "outputs" / "smoke"))
-    assert ours.read_bytes() == theirs.read_bytes()
-
-
 def test_a_classifier_of_a_file_is_explained_like_the_one_it_is(study: Run, tmp_path: Path) -> None:
     (made,) = artifacts(study.store, "classifier")
     file = made / "classifier.safetensors"
@@ -66,17 +54,3 @@ def test_a_classifier_of_a_file_is_explained_like_the_one_it_is(study: Run, tmp_
         found, wanted = (load_file(folder / f"{kind}.safetensors") for folder in (ours, theirs))
         assert found.keys() == wanted.keys()
         assert all(np.array_equal(value, wanted[name]) for name, value in found.items())
-
-
-def test_killed_in_the_training_of_an_explainer_and_started_again(study: Run, tmp_path: Path) -> None:
-    store = link_store(study.store, tmp_path, CLASSIFIERS)
-
-    def reached() -> bool:
-        return any((folder / "checkpoint.ckpt").exists() for folder in (store / "salvage").glob("*.partial"))
-
-    assert start(tmp_path, *STUDY, *UNDRAWN).kill_when(reached), "the job ended before it could be killed"
-    assert reached(), "the kill left nothing half made"
-    ended = run(tmp_path, *STUDY, *UNDRAWN)
-    assert ended.made > 0
-    assert not list(store.glob("*/*.partial"))
-    check_undrawn(store, study.store)
