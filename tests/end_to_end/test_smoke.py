@@ -17,7 +17,6 @@ from safetensors.numpy import load_file
 
 from tests.end_to_end.jobs import ROOT, run, start
 from tests.end_to_end.runs import UNDRAWN, Run, artifacts, check_undrawn, link_store, measured, times
-from xai.papers.vectors.choice import choose
 
 MODELS = ("zero_shot", "ft_source", "ft_source_x", "ft_target", "proposed", "ft_target_x")
 CONTROLS = ("random_vector", "other_class", "class_mean", "source_prior", "brightness", "constant")
@@ -89,27 +88,6 @@ def test_metrics_follow_from_the_maps(smoke: Run, row: str) -> None:
     assert found == pytest.approx(said, rel=1e-9, abs=1e-12, nan_ok=True)
 
 
-def test_equation_8_by_hand(smoke: Run) -> None:
-    (base_folder,) = artifacts(smoke.store, "base")
-    both_towers = load_file(base_folder / "base.safetensors")
-    base = {name: value for name, value in both_towers.items() if name.startswith("visual.")}
-    target = load_file(classifier_of(smoke.store, "classifier", "mnist_scattered"))
-    plain = load_file(classifier_of(smoke.store, "classifier", "digits_scattered"))
-    explained = load_file(classifier_of(smoke.store, "explainer", "digits_scattered"))
-    vector, model = load_file(smoke.output / VECTOR), load_file(smoke.output / "model.safetensors")
-    assert vector.keys() == base.keys() == model.keys() - {"head", "logit_scale"}
-    moved = 0
-    for name, start_value in base.items():
-        wide = [part[name].astype(np.float64) for part in (target, plain, explained)]
-        np.testing.assert_array_equal(vector[name], (wide[2] - wide[1]).astype(np.float32))
-        tau = vector[name].astype(np.float64)
-        by_hand = start_value + 1.0 * (wide[0] - start_value.astype(np.float64)) + chosen(smoke) * tau
-        np.testing.assert_array_equal(model[name], by_hand.astype(np.float32))
-        moved += int((model[name] != target[name]).sum())
-    assert moved > 1000
-    np.testing.assert_array_equal(model["head"], target["head"])
-
-
 def test_files_to_hold_are_those_of_the_store(smoke: Run) -> None:
     (vector,) = artifacts(smoke.store, "vector")
     assert (smoke.output / VECTOR).read_bytes() == (vector / VECTOR).read_bytes()
@@ -126,19 +104,6 @@ def test_the_folder_shows_what_the_terminal_does(smoke: Run) -> None:
     said = re.sub(r"\s+", " ", smoke.ended.out)
     assert "the explanation error (E-RMSE)" in said
     assert f"λ2 = {chosen(smoke):g} (chosen)" in (smoke.output / "sweep.md").read_text()
-
-
-def test_lambda2_is_chosen_by_what_is_kept(smoke: Run) -> None:
-    lines = frame(smoke.output).query("split == 'validation'")
-    tables = {
-        metric: lines.query("metric == @metric").pivot(index="image", columns="explainer", values="value")
-        for metric in ("e_rmse", "accuracy")
-    }
-    names = ["proposed@lambda2=0.4", "proposed@lambda2=0.8"]
-    assert sorted(tables["accuracy"]) == ["ft_target@validation", *names]
-    error, right = (tables[metric][names].to_numpy() for metric in tables)
-    before = tables["accuracy"]["ft_target@validation"].to_numpy()
-    assert choose([(0.8, 0.4), (0.8, 0.8)], error**2, right, before, 0.02).lambda2 == chosen(smoke)
 
 
 def test_a_second_start_only_reads(smoke: Run, tmp_path: Path) -> None:
