@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
 from safetensors.numpy import load_file
 
 from tests.end_to_end.jobs import ROOT, run, start
@@ -116,20 +115,6 @@ def test_a_second_start_only_reads(smoke: Run, tmp_path: Path) -> None:
         assert (tmp_path / "outputs" / "smoke" / name).read_bytes() == (smoke.output / name).read_bytes()
 
 
-def test_another_lambda2_makes_maps_and_scores_only(smoke: Run, tmp_path: Path) -> None:
-    store = link_store(smoke.store, tmp_path)
-    before = set(artifacts(store))
-    ended = run(tmp_path, "experiment=smoke", "transfer.lambda2=0.6", "pictures=0", "figures=[]")
-    new = set(artifacts(store)) - before
-    assert ended.made == len(new)
-    assert {path.parent.name for path in new} == {"maps", "scores"}
-    # Of both classes: proposed, random_vector, other_class, class_mean.
-    assert len([path for path in new if path.parent.name == "maps"]) == 8
-    lines = frame(tmp_path / "outputs" / "smoke")
-    assert set(lines.loc[lines["explainer"] == "proposed", "lambda2"]) == {0.6}
-    assert "as asked for" in (tmp_path / "outputs" / "smoke" / "report.html").read_text()
-
-
 def test_two_jobs_at_once_make_everything_once(smoke: Run, tmp_path: Path) -> None:
     jobs = [start(tmp_path, "experiment=smoke", *UNDRAWN, f"name={name}") for name in ("one", "two")]
     ended = [job.wait() for job in jobs]
@@ -187,23 +172,6 @@ def test_apply_vector_with_less_of_the_task_vector(smoke: Run, tmp_path: Path) -
     for name, tau in load_file(smoke.output / VECTOR).items():
         by_hand = 0.25 * base[name].astype(np.float64) + 0.75 * target[name] + 0.5 * tau.astype(np.float64)
         np.testing.assert_allclose(model[name], by_hand, rtol=1e-6, atol=1e-9)
-
-
-def test_the_transferred_model_explains_a_picture(smoke: Run, tmp_path: Path) -> None:
-    picture = tmp_path / "seven.photo.png"
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 90, 3), np.uint8)).save(picture)
-    arguments = (
-        "experiment=smoke",
-        "task=explain",
-        f"checkpoint={smoke.output / 'model.safetensors'}",
-    )
-    ended = run(tmp_path, *arguments, f"image={picture}", "target=7")
-    assert "explained: 7" in ended.out
-    (drawn,) = (tmp_path / "outputs").rglob("seven.photo.*.png")
-    with Image.open(drawn) as map_:
-        map_.load()
-        assert map_.format == "PNG"
-        assert min(map_.size) >= 42
 
 
 def test_tuning_lambda_trains_nothing(smoke: Run, tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ from xai.papers.vectors.explainers import OtherClass
 from xai.papers.vectors.fine_tuning import parameters
 from xai.papers.vectors.study import TransferStudy, VectorsStudy, open_study
 from xai.papers.vectors.transfer import with_coalitions
-from xai.report.vectors import sweep_tables, told
+from xai.report.vectors import reason, sweep_tables, told
 from xai.study.blocks import read_blocks
 from xai.study.case import CaseParams
 from xai.study.frame import Frames
@@ -228,6 +228,7 @@ def test_another_lambda2_trains_nothing(
     lines = other.run().scores
     assert set(lines.loc[lines["explainer"].isin(["proposed", "random_vector"]), "lambda2"]) == {0.6}
     assert other.choice == Choice(0.1, 0.6)
+    assert reason(other.choice) == "as asked for"
     assert {artifact.kind for artifact in other.transfer.runtime.store.made} == {"maps", "scores", "diagnostics"}
 
 
