@@ -1,4 +1,4 @@
-"""`task=supervise` as people start it: one process or several, killed again and again, in a folder that is taken."""
+"""`task=supervise` as people start it: to its end, and killed again and again."""
 
 import json
 import random
@@ -86,30 +86,6 @@ def test_killed_five_times_it_ends_with_the_same_bytes(whole: Whole, tmp_path: P
     run(tmp_path, *whole.task)
     assert (tmp_path / "outputs" / "smoke" / MAPS).read_bytes() == whole.maps
     assert not list(store.glob("*/*.partial"))
-
-
-def test_two_processes_share_the_work_and_the_result(whole: Whole, tmp_path: Path) -> None:
-    store = whole.link(tmp_path)
-    jobs = [start(tmp_path, *whole.task, f"name={name}") for name in ("one", "two")]
-    ended = [job.wait() for job in jobs]
-    assert [job.status for job in ended] == [0, 0], ended
-    assert sorted(job.made for job in ended) == [0, 1]
-    expected = whole.maps
-    assert [(tmp_path / "outputs" / name / MAPS).read_bytes() for name in ("one", "two")] == [expected, expected]
-    assert [len(artifacts(store, kind)) for kind in ("maps", "classifier")] == [1, 1]
-
-
-def test_a_folder_of_other_attributions_is_refused_in_one_line(whole: Whole, tmp_path: Path) -> None:
-    output = tmp_path / "outputs" / "smoke"
-    output.mkdir(parents=True)
-    for name in (MAPS, "supervision.json"):
-        (output / name).write_bytes((whole.output / name).read_bytes())
-    ended = start(tmp_path, *whole.task, "++explainers.kernel_shap_few.coalitions=32").wait()
-    assert (ended.status, ended.err.count("\n")) == (2, 1)
-    said = "error: outputs/smoke holds attributions with explainers.kernel_shap_few.coalitions=64, this run asks "
-    assert ended.err.startswith(said)
-    assert (output / MAPS).read_bytes() == whole.maps
-    assert not list((tmp_path / "outputs" / "store").glob("[a-z]*"))
 
 
 def test_a_transfer_may_be_supervised_by_grad_cam(smoke: Run, tmp_path: Path) -> None:
