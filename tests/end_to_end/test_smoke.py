@@ -15,7 +15,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from tests.end_to_end.jobs import ROOT, run, start
-from tests.end_to_end.runs import UNDRAWN, Run, artifacts, check_undrawn, link_store, measured, times
+from tests.end_to_end.runs import UNDRAWN, Run, artifacts, check_undrawn, link_store, times
 
 MODELS = ("zero_shot", "ft_source", "ft_source_x", "ft_target", "proposed", "ft_target_x")
 CONTROLS = ("random_vector", "other_class", "class_mean", "source_prior", "brightness", "constant")
@@ -123,28 +123,6 @@ def test_two_jobs_at_once_make_everything_once(smoke: Run, tmp_path: Path) -> No
     assert sum(job.made for job in ended) == len(artifacts(store))
     check_undrawn(store, smoke.store)
     assert not list(store.glob("*/*.partial"))
-
-
-def test_damaged_entries_are_found_out_and_made_anew(smoke: Run, tmp_path: Path) -> None:
-    store = link_store(smoke.store, tmp_path)
-    weights = classifier_of(store, "classifier", "mnist_scattered")
-    header = classifier_of(store, "classifier", "digits_scattered")
-    cut = classifier_of(store, "explainer", "digits_scattered")
-    whole = {file: file.read_bytes() for file in (weights, header, cut)}
-    damaged = {file: bytearray(content) for file, content in whole.items()}
-    damaged[weights][-1000] ^= 1
-    damaged[header][20] ^= 1
-    del damaged[cut][-100:]
-    for file, content in damaged.items():
-        file.unlink()  # the smoke run's file is the same one
-        file.write_bytes(content)
-    ended = run(tmp_path, "experiment=smoke", *UNDRAWN)
-    assert ended.made == 3
-    for file in whole:
-        assert f"store entry {file.parent} is damaged" in ended.err
-        assert file.read_bytes() == whole[file]
-        assert (file.parent.with_name(f"{file.parent.name}.damaged-1") / file.name).read_bytes() == damaged[file]
-    assert measured(store) == measured(smoke.store)
 
 
 def test_apply_vector_gives_the_transferred_model_bit_for_bit(smoke: Run, tmp_path: Path) -> None:
