@@ -220,6 +220,20 @@ def test_a_network_without_cells_is_refused_in_one_line() -> None:
     assert not any(module._forward_hooks for module in flat.modules())
 
 
+class Unwatched(nn.Identity):
+    """Like a scripted module, it takes no hooks."""
+
+    def register_forward_hook(self, *_: Any, **__: Any) -> Any:
+        raise RuntimeError("register_forward_hook is not supported on ScriptModules")
+
+
+def test_a_part_that_nobody_can_watch_leaves_no_hooks_on_the_others() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 8, 8), Unwatched())
+    with pytest.raises(RuntimeError, match="not supported"):
+        last_layer_with_cells(network, network, torch.zeros(1, 3, 16, 16))
+    assert not any(module._forward_hooks for module in network.modules())
+
+
 def test_where_the_last_stage_has_one_cell_the_stage_before_it_is_taken() -> None:
     network, _ = resnet()
     assert last_layer_with_cells(network, network, noise(1, 32, 32)) is network.layer3

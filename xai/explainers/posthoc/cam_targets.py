@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial, singledispatch
 from typing import NamedTuple
 
@@ -122,13 +123,10 @@ def last_layer_with_cells(network: nn.Module, run: nn.Module, image: Tensor) -> 
         if isinstance(output, Tensor):
             returned.append((module, output.shape))
 
-    hooks = [module.register_forward_hook(watch) for module in network.modules()]
-    try:
-        with torch.no_grad():
-            run(image)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with ExitStack() as watched, torch.no_grad():
+        for module in network.modules():
+            watched.enter_context(module.register_forward_hook(watch))
+        run(image)
     name, (height, width) = type(network).__name__, image.shape[-2:]
     tokens = False
     for module, shape in reversed(returned):
