@@ -306,6 +306,8 @@ class TransformerClassifier(MaskableClassifier):
             return
         self.packs = False
         if not _agree(self.forward(image), expected):
+            # Whoever asks again is refused again.
+            self._compared, self.packs = False, True
             raise UserError(
                 "this network's own logits are not what its blocks and its head give: explain it as a whole, with "
                 "removal.kind=pixels (PaintedClassifier)"
