@@ -93,6 +93,24 @@ def test_full_grad_is_the_librarys_image_by_image() -> None:
     check_patches(case, maps.double(), expected, "mean", 1e-5, 1e-5)
 
 
+class TwoHeads(nn.Module):
+    """What its second head says is nobody's business."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.other = small_cnn(), nn.Conv2d(3, 2, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.other(images)
+        return self.one(images)
+
+
+def test_the_biases_of_another_head_are_no_part_of_the_answer() -> None:
+    networks = (small_cnn(), TwoHeads())
+    alone, beside = (explainer("full_grad", painted(each)).attribute(pictures(), TARGETS[:2]) for each in networks)
+    torch.testing.assert_close(beside, alone)
+
+
 class Fused(nn.Module):
     """A norm with its activation in it, a rectifier in place, a gate, and a convolution that runs twice."""
 

@@ -108,7 +108,7 @@ class PixelGradients:
         return self(points.flatten(0, 1), targets.repeat(len(points))).unflatten(0, (len(points), -1))
 
     def within(self, images: Tensor, targets: Tensor, kept: Callable[[], Iterable[Tensor]]) -> list[Tensor]:
-        """Gradients with respect to the pixels, and to tensors on the way from them to the answer.
+        """Gradients with respect to the pixels, and to tensors that the forward pass makes of them.
 
         Args:
             images: [B, 3, H, W].
@@ -123,7 +123,9 @@ class PixelGradients:
             # What was made in inference mode can be part of a graph as a copy only.
             pixels, columns = images.detach().clone().requires_grad_(), targets.clone()[:, None]
             values = read_out(at_least_float32(self._network(pixels)), self._output)
-            gradients = torch.autograd.grad(values.gather(1, columns).sum(), [pixels, *kept()])
+            total, more = values.gather(1, columns).sum(), list(kept())
+            # Of what is on no way to the answer, as what another head has made, the gradient is 0.
+            gradients = torch.autograd.grad(total, [pixels, *more], materialize_grads=bool(more))
         return [at_least_float32(gradient) for gradient in gradients]
 
 
