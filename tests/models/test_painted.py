@@ -42,6 +42,13 @@ def test_a_reference_of_ones_own_is_what_shows(shape: tuple[int, ...]) -> None:
     torch.testing.assert_close(painted(Removal("pixels", "black"), behind)(images(), keep), expected, **EXACT)
 
 
+def test_a_network_with_a_single_logit_is_binary() -> None:
+    with seeded(0):
+        network = nn.Sequential(nn.Flatten(), nn.Linear(720, 1)).double().requires_grad_(False)
+    found = PaintedClassifier(network, GRID, MEAN, STD)(images()).softmax(1)
+    torch.testing.assert_close(found[:, 1:], network(normalised(images())).sigmoid(), **EXACT)
+
+
 class Watching(nn.Module):
     """Says how the images lie in memory that it is given."""
 

@@ -15,7 +15,7 @@ from xai.api.door import Answers, Output, admit
 from xai.api.pixels import as_pixels
 from xai.core.errors import UserError, check_finite
 from xai.models.families import divided
-from xai.models.maskable import MaskableClassifier, PaintedClassifier, Removal, class_logits
+from xai.models.maskable import MaskableClassifier, PaintedClassifier, Removal
 from xai.models.named import default_cells, of_config
 from xai.models.timm_vit import MaskableVit
 
@@ -232,16 +232,9 @@ def _maker(
             return MaskableVit(network, mean, std, wanted)
         if wanted.kind == "tokens":
             wanted = Removal("pixels", "mean")
-        return _Painted(answers, cells, mean, std, wanted)
+        return PaintedClassifier(answers, cells, mean, std, wanted)
 
     return make
-
-
-class _Painted(PaintedClassifier):
-    """A painted classifier whose network may be binary."""
-
-    def decode(self, encoded: Any, rows: Any) -> Tensor:
-        return class_logits(super().decode(encoded, rows))
 
 
 def _drops_tokens(network: nn.Module, mean: tuple[float, ...], std: tuple[float, ...], size: int) -> bool:

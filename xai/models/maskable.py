@@ -246,7 +246,8 @@ class PaintedClassifier(MaskableClassifier):
     """A network, a CNN for example, that answers for images with patches painted over; it is put into evaluation mode.
 
     Args:
-        network: Normalised images [B, 3, H, W] to logits [B, C].
+        network: Normalised images [B, 3, H, W] to logits [B, C]; one of a single output is a binary classifier, see
+            `class_logits`.
         grid: Patches down and across; they must divide the image's sides.
         mean: Channel means of the network's input normalisation.
         std: Channel deviations of it.
@@ -300,7 +301,7 @@ class PaintedClassifier(MaskableClassifier):
         visible = rows.keep.unflatten(1, self.grid)[:, None]
         visible = visible.repeat_interleave(height // self.grid[0], 2).repeat_interleave(width // self.grid[1], 3)
         painted = torch.where(visible, images[rows.owner], reference[rows.owner])
-        return self.network(painted.contiguous(memory_format=self._format))
+        return class_logits(self.network(painted.contiguous(memory_format=self._format)))
 
     def cost(self, kept: int) -> int:
         """The image's share of tokens; a painted image costs the same however much of it is left."""
