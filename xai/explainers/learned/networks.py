@@ -102,10 +102,7 @@ class _Unforeseen:
         """[B, S] of coalitions [S, M]."""
         keep = coalitions.to(self._targets.device).expand(len(self._targets), -1, -1)
         u = shapley_distribution(*self._parts, keep, self._temperature).exp()
-        return (
-            self._game.value(coalitions)
-            - u.gather(2, self._targets[:, None, None].expand(-1, keep.shape[1], 1))[..., 0]
-        )
+        return self._game.value(coalitions) - column(u, self._targets)
 
 
 class VitShapleyExplainer(ExplainingClassifier):

@@ -12,6 +12,7 @@ from xai.explainers.block import OfClassifier
 from xai.explainers.params import GameParams
 from xai.explainers.registry import explainer
 from xai.games import PatchGame, read_out
+from xai.models.explainer import column
 
 
 @settings
@@ -50,7 +51,6 @@ class Submodular(OfClassifier[SubmodularParams]):
         params, grid = self.params, self.classifier.grid
         game = PatchGame(self.classifier, images, output="logit")
         players, device = game.players, game.device
-        columns = targets.to(device)[:, None, None]
 
         def logits_of(coalitions: Tensor) -> Tensor:
             logits = game.value(coalitions).double()
@@ -59,9 +59,7 @@ class Submodular(OfClassifier[SubmodularParams]):
             return logits
 
         def asked(coalitions: Tensor) -> Tensor:
-            logits = logits_of(coalitions)
-            values = read_out(logits, params.output)
-            return values.gather(2, columns.expand(-1, values.shape[1], 1))[..., 0]
+            return column(read_out(logits_of(coalitions), params.output), targets.to(device))
 
         distance = angles(logits_of(torch.eye(players, dtype=torch.bool)))
         chosen = torch.zeros(len(images), players, dtype=torch.bool, device=device)

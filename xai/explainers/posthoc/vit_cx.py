@@ -11,13 +11,13 @@ from torch import Tensor
 from xai.core.settings import Count, NonNegative, settings
 from xai.explainers.block import source
 from xai.explainers.params import MapParams, OutputParams
-from xai.explainers.posthoc.baselines import settle_baseline
+from xai.explainers.posthoc.baselines import Baseline, settle_baseline
 from xai.explainers.posthoc.cam_targets import cam_target
 from xai.explainers.posthoc.gradients import by_patch, images_at_once, in_parts
 from xai.explainers.posthoc.traced import OfTransformer
 from xai.explainers.registry import explainer
 from xai.games import read_out
-from xai.models.maskable import MaskableClassifier, Removal, exact, reference_image
+from xai.models.maskable import MaskableClassifier, exact
 from xai.rounding import at_least_float32, is_constant
 
 
@@ -42,11 +42,6 @@ class VitCxParams(MapParams, OutputParams):
         """Refuse what no image can be hidden behind."""
         settle_baseline(self, "reference")
 
-    @property
-    def hiding(self) -> Removal:
-        """The reference, as other explainers know it."""
-        return Removal("pixels", self.reference)
-
 
 @explainer(
     "vit_cx",
@@ -66,7 +61,7 @@ class VitCx(OfTransformer[VitCxParams]):
 
     def __init__(self, classifier: MaskableClassifier, params: VitCxParams) -> None:
         super().__init__(classifier, params)
-        self._target = cam_target(classifier)
+        self._target, self._behind = cam_target(classifier), Baseline(classifier, params.reference)
 
     @torch.no_grad()
     def attribute(self, images: Tensor, targets: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -99,12 +94,11 @@ class VitCx(OfTransformer[VitCxParams]):
         self, images: Tensor, targets: Tensor, whole: Tensor, noise: Tensor, masks: Tensor, owner: Tensor
     ) -> Tensor:
         """Causal impacts [n] of masks [n, H, W] on the images `owner` [n]; see `causal_impact`."""
-        normalisation, target = self.classifier.normalisation, targets[owner]
-        own, opaque = images[owner], 1 - masks[:, None]
-        behind = reference_image(own, self.params.hiding, normalisation.mean.flatten())
+        own, target, opaque = images[owner], targets[owner], 1 - masks[:, None]
+        shown = own + opaque * (self._behind(own) - own)
         # In pixels; the deviation of the network's normalisation makes noise of its units.
-        drawn = normalisation.std * self.params.noise * noise * opaque
-        masked = self._answers(self.classifier((own + opaque * (behind - own) + drawn).to(images.dtype)), target)
+        drawn = self.classifier.normalisation.std * self.params.noise * noise * opaque
+        masked = self._answers(self.classifier((shown + drawn).to(images.dtype)), target)
         noisy = self._answers(self.classifier((own + drawn).to(images.dtype)), target)
         return causal_impact(masked, noisy, whole[owner])
 
