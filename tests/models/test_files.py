@@ -69,7 +69,7 @@ def made(kind: str) -> tuple[Spec, nn.Module | Mapping[str, nn.Module], Callable
     if kind == "salvage":
         salvage = random(SalvageNetwork(vit, LinearDecoder(8, 6, 1, 2), VIT.mean, VIT.std))
         spec = describe(VIT, kind, "x", CLASSES, decoder=DECODER)
-        return spec, salvage, lambda net: net.attribute(IMAGES, TARGETS), salvage
+        return spec, salvage, lambda net: net(IMAGES), salvage
     if kind == "vit_shapley":
         shapley = random(ShapleyNetwork(vit, MaskTransformer(8, 3, 1, 2), VIT.mean, VIT.std))
         spec = describe(VIT, kind, "x", CLASSES, decoder={**DECODER, "kind": "mask_transformer"})

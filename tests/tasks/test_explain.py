@@ -21,6 +21,7 @@ from xai.core.progress import Stopwatch
 from xai.core.settings import build
 from xai.core.training import TrainerParams
 from xai.data.images import read_image, to_tensor
+from xai.explainers.learned.networks import Salvage
 from xai.explainers.posthoc.one_gradient import Saliency
 from xai.explainers.posthoc.rise import Rise
 from xai.explainers.rows import open_row
@@ -80,7 +81,7 @@ def test_the_map_and_the_prediction_are_those_of_the_network(tmp_path: Path, pho
     with torch.no_grad():
         logits = network.classify(pixels)[0]
         column = int(logits.argmax()) if target is None else CLASSES.index(target)
-        expected = network.attribute(pixels, torch.tensor([column]))[0]
+        expected = Salvage(network).attribute(pixels, torch.tensor([column]))[0]
     assert (found.predicted, found.target) == (CLASSES[int(logits.argmax())], CLASSES[column])
     torch.testing.assert_close(found.attributions, expected)
     assert found.probability == pytest.approx(float(logits.softmax(0)[column]))

@@ -11,7 +11,6 @@ import torch
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
-from xai.core.captum_names import captum_names
 from xai.core.errors import UserError
 from xai.models.maskable import Normalisation, Removal, check_size, class_logits, exact
 
@@ -151,12 +150,6 @@ class SalvageNetwork(ExplainerNetwork):
         present, absent = self(images).float().chunk(2, dim=-1)
         return ShapleyParts(class_logits(present), class_logits(absent))
 
-    @captum_names
-    def attribute(self, images: Tensor, targets: Tensor) -> Tensor:
-        """Phi = phi+ - phi- of the classes `targets` [B]: [B, h, w], of images [B, 3, H, W]."""
-        present, absent = self.parts(images)
-        return column(present - absent, targets).reshape(-1, *self.grid)
-
     def classify(self, images: Tensor) -> Tensor:
         """Equation 6 before its sigma: logits [B, C], the sum of phi+ over all patches by the temperature."""
         return self.parts(images).present.sum(1) / self.temperature
@@ -188,10 +181,6 @@ class ShapleyNetwork(ExplainerNetwork):
     def values(self, images: Tensor) -> Tensor:
         """Phi [B, M, C] of images [B, 3, H, W] in [0, 1], in float32, not normalised."""
         return class_logits(self(images).float())
-
-    def classify(self, images: Tensor) -> Tensor:
-        """The raw sum of phi over all patches [B, C]: what Table 4 of SALVAGE judges."""
-        return self.values(images).sum(1)
 
 
 def column(values: Tensor, targets: Tensor) -> Tensor:
