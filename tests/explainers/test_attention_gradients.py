@@ -83,11 +83,12 @@ def test_a_trace_is_the_networks_own_pass(case: Own) -> None:
         torch.testing.assert_close(mine, theirs.detach(), rtol=1e-10, atol=1e-10)
 
 
-def test_a_network_with_a_hook_is_not_explained_by_another_networks_attention() -> None:
+@pytest.mark.parametrize("name", ["chefer", "attn_lrp", "attention_rollout", "attention_flow"])
+def test_a_network_with_a_hook_is_not_explained_by_another_networks_attention(name: str) -> None:
     built = network().requires_grad_(False)
     built.blocks[0].register_forward_hook(lambda m, inputs, output: 2 * output)
     with pytest.warns(UserWarning, match="its blocks are called as they are"):
-        line = refusal(explainer("chefer", maskable(built)).attribute, pictures(built, 4), TARGETS)
+        line = refusal(explainer(name, maskable(built)).attribute, pictures(built, 4), TARGETS)
     assert line.startswith("this network's own logits are not those of its blocks")
 
 

@@ -51,7 +51,7 @@ def attentions(classifier: MaskableClassifier, images: Tensor) -> Iterator[Tenso
         distillation and register tokens where there are any, then the M patches.
 
     Raises:
-        UserError: For a classifier without attention, or images of another size than it takes.
+        UserError: As `embedded`.
     """
     layers = packed.layers(transformer(classifier).blocks)
     tokens, inputs = embedded(classifier, images)
@@ -65,9 +65,20 @@ def attentions(classifier: MaskableClassifier, images: Tensor) -> Iterator[Tenso
 
 
 def embedded(classifier: MaskableClassifier, images: Tensor) -> tuple[Tensor, Tensor]:
-    """What enters the first layer: tokens [B, L, D], and its queries, keys and values [B, L, 3 D]."""
+    """What enters the first layer: tokens [B, L, D], and its queries, keys and values [B, L, 3 D].
+
+    Raises:
+        UserError: For a classifier without attention, images of another size than it takes, or a network whose own
+            logits are not those of its blocks and its head, as where somebody has set a hook on a block.
+    """
+    model = transformer(classifier)
     # The first of the versions is the image; another would be what removed patches show.
-    tokens, inputs = (version[:, 0] for version in classifier.encode(images))
+    tokens, inputs = (version[:, 0] for version in model.encode(images))
+    if not model.packs:
+        raise UserError(
+            "this network's own logits are not those of its blocks (a hook or a changed block?), so its attention "
+            "would be another network's: use an explainer that needs no attention, such as saliency"
+        )
     return tokens, inputs
 
 
@@ -82,16 +93,10 @@ def trace(classifier: MaskableClassifier, images: Tensor) -> Trace:
         images: [B, 3, H, W] in [0, 1].
 
     Raises:
-        UserError: For a classifier without attention, images of another size than it takes, or a network whose own
-            logits are not those of its blocks and its head, as where somebody has set a hook on a block.
+        UserError: As `embedded`.
     """
     model = transformer(classifier)
     tokens, inputs = embedded(model, images)
-    if not model.packs:
-        raise UserError(
-            "this network's own logits are not those of its blocks (a hook or a changed block?), so gradients of its "
-            "attention would be another network's: use an explainer that needs no attention, such as saliency"
-        )
     attention, after = [], []
     for number, layer in enumerate(packed.layers(model.blocks)):
         if number:
