@@ -84,6 +84,9 @@ def test_round_trip_keeps_types_shapes_values_and_metadata(tmp_path: Path) -> No
         lambda t: {"net": t, "step": torch.tensor(3), "optimizer": {"state": {0: {"exp_avg": torch.zeros(2)}}}},
         lambda t: {"params": {"weights": t}, "args": {"lr": 0.1}},
         lambda t: {"ema": t, "net": {"stale": torch.zeros(1)}},
+        lambda t: {"ema": {}, "model": t},
+        lambda t: {"model_ema": {"decay": 0.999, "updates": 5}, "state_dict": t},
+        lambda t: {"model": {"name": "resnet18", "head": {"classes": 2}}, "weights": t},
         lambda t: {name: nn.Parameter(value, requires_grad=value.is_floating_point()) for name, value in t.items()},
     ],
 )
@@ -314,6 +317,7 @@ def test_a_truncated_file_is_refused(tmp_path: Path, form: str, kept: float) -> 
         (torch.ones(1), "holds a Tensor"),
         ({}, "holds no tensors"),
         ({"state_dict": {}}, "holds no tensors"),
+        ({"ema": {"decay": 0.999, "shadow": [torch.ones(1)]}, "model": {"a": torch.ones(1)}}, "float under decay"),
         ({"a": torch.eye(2).to_sparse()}, "sparse"),
         ({"a": torch.ones(2, device="meta")}, "empty-shell"),
         ({"a\x1b[31m\n": "red"}, "'a\\x1b[31m\\n'"),

@@ -307,15 +307,17 @@ def _tensors_of(loaded: Any, label: str) -> dict[str, Tensor]:
     for _ in range(_DEEPEST_WRAPPER):
         if not isinstance(loaded, Mapping):
             break
-        inner = next((loaded[key] for key in _WRAPPERS if isinstance(loaded.get(key), Mapping)), None)
+        wrapped = [loaded[key] for key in _WRAPPERS if isinstance(loaded.get(key), Mapping)]
+        # What is left empty, or says how a network is built, stands before no weights.
+        inner = next((each for each in wrapped if _has_tensors(each)), None)
         if inner is None:
             held = [key for key, value in loaded.items() if _holds_tensors(value)]
-            if not held:
+            if not held and not wrapped:
                 break
             if len(held) > 1:
                 few = _few([str(key) for key in held])
                 raise UserError(f"{label} holds several sets of weights ({few}): save one of them by itself")
-            inner = loaded[held[0]]
+            inner = loaded[held[0]] if held else wrapped[0]
         loaded = inner
     if not isinstance(loaded, Mapping):
         raise UserError(f"{label} holds a {type(loaded).__name__}: weights are a mapping of names to tensors")
@@ -339,6 +341,12 @@ def _holds_tensors(value: Any, deepest: int = _DEEPEST_WRAPPER) -> bool:
     return all(isinstance(each, Tensor) for each in value.values()) or any(
         _holds_tensors(each, deepest - 1) for each in value.values()
     )
+
+
+def _has_tensors(value: Any, deepest: int = _DEEPEST_WRAPPER) -> bool:
+    """Whether there is a tensor anywhere in something, also where it makes no network's state."""
+    parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else ()
+    return isinstance(value, Tensor) or (deepest > 0 and any(_has_tensors(each, deepest - 1) for each in parts))
 
 
 def _check_storage(tensors: Mapping[str, Tensor], label: str) -> None:
