@@ -38,6 +38,16 @@ def test_ours_are_called_by_captums_names(model: Any, name: str) -> None:
             made.attribute(images(), target)
 
 
+def test_images_that_are_normalised_are_so_where_it_is_said(model: Any) -> None:
+    made, given = xai.explainer(model, "saliency_pixels"), normalised(images())
+    found = made.attribute(inputs=given, target=TARGETS, normalised=True)
+    torch.testing.assert_close(found, made.attribute(images(), TARGETS), rtol=1e-3, atol=1e-6)
+    with pytest.raises(UserError, match="say normalised=True"):
+        made.attribute(inputs=given, target=TARGETS)
+    whole = (255 * images()).round().to(torch.uint8)
+    torch.testing.assert_close(made.attribute(whole, TARGETS), made.attribute(whole / 255, TARGETS))
+
+
 @pytest.mark.parametrize("name", ["cpu", "cuda:1", "mps", "xpu:0"])
 def test_what_is_asked_is_done_on_the_models_device(name: str) -> None:
     with workplace(torch.device(name)) as runtime:

@@ -105,17 +105,28 @@ class Ready:
         return found if found.maps is None else found._replace(maps=self.chosen(found.maps))
 
     @captum_names
-    def attribute(self, images: Tensor, targets: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def attribute(
+        self,
+        images: Tensor,
+        targets: Tensor,
+        generator: torch.Generator | None = None,
+        *,
+        normalised: bool = False,
+    ) -> Tensor:
         """Maps [B, h, w] of images [B, 3, H, W] in [0, 1] for the classes `targets` [B], on the images' device.
 
-        Captum's names will do as well: `attribute(inputs, target=3)`.
+        Captum's names will do as well: `attribute(inputs, target=3)`. `normalised` says that the images have been
+        normalised as the model does, which is undone. Noise may bring pixels out of [0, 1], as metrics add it.
 
         Raises:
-            UserError: There are no such classes, or another number of them than of images.
+            UserError: They are no such images, or there are no such classes, or another number of them.
         """
-        draws = generator or torch.Generator().manual_seed(0)
-        own, chosen = self.model.device, self.model.targets(targets, images)
-        found = self.maps(Block(images.to(own), chosen.to(own), None, None, torch.arange(len(images)), draws))
+        own = self.model
+        by = (own.mean, own.std) if normalised else None
+        pixels = as_pixels(images, own.image_size, normalised=by, margin=_NOISE)
+        draws, chosen = generator or torch.Generator().manual_seed(0), own.targets(targets, pixels)
+        rows = torch.arange(len(pixels))
+        found = self.maps(Block(pixels.to(own.device), chosen.to(own.device), None, None, rows, draws))
         return found.to(images.device)
 
     def maps(self, block: Block) -> Tensor:
