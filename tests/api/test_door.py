@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import timm
 import torch
 from PIL import Image
 from torch import Tensor, nn
@@ -139,10 +140,20 @@ def test_a_transformer_is_looked_at_where_it_is() -> None:
         (Plain(), {"classes": [["a"], ["b"], ["c"]]}, "no text"),
         (Plain(outputs=1), {"classes": ["sick"]}, "1 classes for a network of 1 outputs: give 2 names, of the class"),
         (Plain(), {"output": lambda logits: logits.scores}, "output=the function finds no part"),
+        (timm.create_model("test_resnet", num_classes=0), {}, "ResNet has no head, and features are no logits"),
     ],
 )
 def test_what_cannot_be_explained_is_refused_in_a_line(network: Any, settings: dict[str, Any], said: str) -> None:
     assert said in refusal(lambda: wrapped(network, **settings))
+
+
+def test_features_are_logits_where_a_function_or_a_new_head_makes_them_so() -> None:
+    network: Any = timm.create_model("test_resnet", num_classes=0).eval()
+    model = wrapped(network, output=lambda features: -1 - features[:, :3])
+    expected = (-network(normalised(images()))[:, :3]).softmax(1)
+    torch.testing.assert_close(model.predict(images()), expected, atol=1e-5, rtol=1e-4)
+    network.fc = nn.Linear(network.num_features, 2)
+    assert len(wrapped(network, probabilities=False).classes) == 2
 
 
 def test_the_fast_pass_of_a_transformer_is_taken_only_where_it_is_the_networks_own() -> None:

@@ -187,6 +187,8 @@ def wrap(
     if not isinstance(share, (int, float)) or not 0.01 < share <= 1.5:
         raise UserError(f"crop={share} is the share of a picture's short side that is seen: above 0.01, at most 1.5")
     check_resizing(seen["fit"], seen["interpolation"])
+    if output is None:
+        _check_head(network)
     answers = admit(network, size, output, channels, probabilities)
     with torch.no_grad():
         outputs = answers(torch.zeros(1, 3, size, size)).shape[1]
@@ -198,6 +200,16 @@ def wrap(
     source = answers.network if alone else answers
     how = {"fit": seen["fit"], "interpolation": seen["interpolation"]}
     return Model(label, names, size, mean, std, float(share), make, open_device(device), source=source, **how)
+
+
+def _check_head(network: Any) -> None:
+    """Refuse a network of timm that has no head: its features would pass for logits."""
+    head = getattr(network, "get_classifier", None) if getattr(network, "pretrained_cfg", None) else None
+    if callable(head) and isinstance(head(), nn.Identity):
+        raise UserError(
+            f"{type(network).__name__} has no head, and features are no logits: give the network of timm with its head "
+            "(num_classes above 0), or output=<function> that makes logits of features"
+        )
 
 
 def _maker(
