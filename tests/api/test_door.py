@@ -280,6 +280,16 @@ def test_a_compiled_network_is_a_network(form: Any) -> None:
     torch.testing.assert_close(found, wrapped(Plain()).predict(images()))
 
 
+def test_a_network_that_has_no_evaluation_mode_is_refused() -> None:
+    class Exported(Plain):
+        """As torch.export gives a network back."""
+
+        def train(self, mode: bool = True) -> Any:
+            raise NotImplementedError("Calling train() is not supported yet.")
+
+    assert "evaluation mode (NotImplementedError: Calling train()" in refusal(wrapped, Exported())
+
+
 def test_a_network_that_writes_into_its_images_spoils_nobodys() -> None:
     class Halves(Plain):
         def forward(self, given: Tensor) -> Any:

@@ -156,10 +156,17 @@ def _frozen(network: nn.Module) -> nn.Module:
 
 @contextmanager
 def _evaluating(network: nn.Module) -> Iterator[None]:
-    """Evaluation mode for a moment, part by part as it was afterwards."""
+    """Evaluation mode for a moment, part by part as it was afterwards; UserError: it has none, as what is exported."""
     modes = [(module, module.training) for module in network.modules()]
-    network.eval()
     try:
+        try:
+            network.eval()
+        except Exception as error:  # whatever a stranger's module makes of it
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
+            raise UserError(
+                f"the network cannot be put into evaluation mode ({reason}): give the one that it was exported from, "
+                "with the weights in it"
+            ) from error
         yield
     finally:
         for module, mode in modes:
