@@ -341,6 +341,8 @@ def test_maps_are_shown_over_what_they_are_of(model: Any) -> None:
     assert isinstance(xai.show(pictures, {"one": maps / 2}, model=model), matplotlib.figure.Figure)
     with pytest.raises(UserError, match="model="):
         xai.show(pictures, maps / 2)
+    with pytest.raises(UserError, match="the images are normalised: say model="):
+        xai.show(2 * images() - 1, torch.rand(2, 4, 4), normalised=True)
 
 
 @pytest.mark.parametrize(("name", "more"), [("salvage", {}), ("vit_shapley", {"heads": 3})])

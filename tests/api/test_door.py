@@ -408,6 +408,7 @@ def test_a_folder_and_a_glob_are_pictures(tmp_path: Any) -> None:
         lambda *given: xai.fit("salvage", *given),
         xai.explainer,
         lambda network, _: xai.explainers(network),
+        lambda network, given: xai.show(given, torch.rand(2, 4, 4), model=network),
     ],
 )
 def test_a_network_is_no_model(call: Any) -> None:

@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from xai.api.explaining import seen
-from xai.api.model import Model
+from xai.api.model import Model, check_model
 from xai.api.pixels import as_pixels, to_torch
 from xai.core.errors import UserError, check_finite
 from xai.report.pictures import Gallery, sheets
@@ -39,6 +39,8 @@ def show(
     Raises:
         UserError: Images and maps do not belong together.
     """
+    if model is not None:
+        check_model(model)
     named = dict(maps) if isinstance(maps, Mapping) else {"map": maps}
     if not named:
         raise UserError("there are no maps: give at least one")
@@ -48,6 +50,8 @@ def show(
         pixels = known[0]
     elif model is not None:
         pixels = model.pixels(images, normalised=normalised)
+    elif normalised:
+        raise UserError("the images are normalised: say model=, which says with what, or give them in [0, 1]")
     elif _is_picture(images):
         raise UserError("the images are pictures and the maps were changed since: say model=, which says what it sees")
     else:
