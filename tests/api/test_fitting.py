@@ -4,6 +4,7 @@ import copy
 import itertools
 import math
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +16,9 @@ import xai
 from tests.api.networks import MEAN, SIZE, STD, Plain, images, vit
 from xai.api.fitting import _own
 from xai.core.errors import UserError
-from xai.models.vit import VitParams
+from xai.models import files
+from xai.models.spec import describe
+from xai.models.vit import SmallVit, VitParams
 
 SHORT = {"epochs": None, "batch_size": 16, "learning_rate": 3e-3, "weight_decay": 0.0, "warmup": 0.1, "clip": 1.0}
 MORE: dict[str, Any] = {"salvage": {}, "vit_shapley": {}, "fast_shap": {"width": 16}}
@@ -116,6 +119,22 @@ def test_a_network_of_its_own_may_be_asked_for_and_start_from_weights_of_timm(mo
     monkeypatch.setattr(VitParams, "start", lambda params, *given: asked.append(params) or params.build(*given))
     xai.fit("salvage", transformer, images(4), network="test_vit", masks=2, fit=frozen)
     assert [(each.pretrained, each.image_size, each.patch_size) for each in asked] == [(True, SIZE, 16)]
+
+
+def test_it_is_trained_for_what_was_loaded_though_its_file_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def answers(row: Any, case: Any, model: Any) -> Any:
+        return case.model.networks.network("classifier")(images()).softmax(1)
+
+    monkeypatch.setattr("xai.api.fitting.open_explainer", answers)
+    tower = SmallVit(width=16, depth=1, heads=2, mlp_ratio=2.0, registers=0, position_scale=1.0)
+    params = VitParams(name="small", image_size=SIZE, patch_size=16, mean=MEAN, std=STD, tower=tower)
+    files.write(tmp_path / "ours", params.build(2), describe(params, "classifier", "pets", ("cat", "dog")))
+    model = xai.load(tmp_path / "ours")
+    (tmp_path / "ours").unlink()
+    found: Any = xai.fit("salvage", model, images(2))
+    torch.testing.assert_close(found, model.predict(images()))
 
 
 def test_a_variant_is_trained_as_the_explainer_that_it_varies(monkeypatch: pytest.MonkeyPatch) -> None:

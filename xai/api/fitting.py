@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import timm
@@ -131,7 +130,7 @@ def _beside(model: Model, network: str | None, wanted: type[NetworkParams]) -> N
 
 def _networks(
     model: Model,
-    network: nn.Module | None,
+    network: nn.Module,
     shape: NetworkParams,
     runtime: Runtime,
     source: InMemory,
@@ -139,25 +138,24 @@ def _networks(
     surrogate: SurrogateParams,
 ) -> ClassifierStages:
     """What trains explainers that start from the model's layers; the classifier itself is a file by now."""
-    path = model.source
-    if network is not None:
-        path = runtime.store.root / _FILE
-        files.write(path, network, describe(shape, "classifier", "images", model.classes))
+    path = runtime.store.root / _FILE
+    files.write(path, network, describe(shape, "classifier", "images", model.classes))
     how = build(FitParams, shipped("method/classifier")["classifier"]["fit"], "classifier.fit")
     classifier = ClassifierParams(focus=0.0, fit=how, checkpoint=str(path))
     return classifier_stages(runtime, shape, source.opened, classifier, surrogate, seed)
 
 
-def _own(model: Model) -> tuple[NetworkParams, nn.Module | None] | None:
+def _own(model: Model) -> tuple[NetworkParams, nn.Module] | None:
     """The settings of a model whose layers are known, by what its file or its network says of itself, and its network.
 
     None where nobody knows them: what starts from layers finds them by the architecture's name, and is kept in a file
     that it is built from again.
     """
-    if isinstance(model.source, Path):
-        spec = files.read_spec(model.source)
-        assert spec is not None
-        return (spec.model, None) if isinstance(spec.model, NetworkParams) else None
+    if isinstance(model.source, tuple):  # a file of ours, as it was read: it may be another one, or gone, by now
+        spec, tensors = model.source
+        if not isinstance(spec.model, NetworkParams):
+            return None
+        return spec.model, files.filled(spec, tensors, model.name).parts["classifier." if spec.ranking else ""]
     network = _of_timm(model)
     if network is None:
         return None

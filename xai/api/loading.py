@@ -128,7 +128,7 @@ def _of_ours(path: Path, device: str | torch.device, settings: Mapping[str, Any]
         crop_of(shape.image_size, spec.side),
         make,
         open_device(device),
-        source=path,
+        source=(spec, tensors),
         fit=spec.fit,
         interpolation=spec.interpolation,
     )
