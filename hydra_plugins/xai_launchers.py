@@ -38,7 +38,7 @@ from xai.core.launching import (
 )
 from xai.core.overrides import OUTPUTS, alone
 from xai.core.progress import console
-from xai.core.records import QUEUED, path_of
+from xai.core.records import QUEUED, path_of, read_record, record_end
 from xai.core.slots import Slots
 
 _CARRIED = re.compile("PYTHONPATH$|WANDB_|MLFLOW_")
@@ -60,9 +60,12 @@ class _Commands(Launcher):
         # Python looks beside this package wherever a job is started.
         here = str(Path(__file__).resolve().parents[1])
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")]))
-        statuses = self.run([self._command(list(overrides)) for overrides in job_overrides])
+        commands = [self._command(list(overrides)) for overrides in job_overrides]
+        before = [read_record(each.place / each.run) for each in commands]
         returns = []
-        for overrides, status in zip(job_overrides, statuses, strict=True):
+        for overrides, command, record, status in zip(job_overrides, commands, before, self.run(commands), strict=True):
+            # A job that a cluster has lost before it began has said nothing, and what an earlier one said is not of it.
+            record_end(command.place / command.run, record, status)
             returned = JobReturn(overrides=overrides, status=JobStatus.COMPLETED)
             returned.return_value = status
             returns.append(returned)

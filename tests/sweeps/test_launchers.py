@@ -74,6 +74,18 @@ def test_a_job_is_what_is_typed_for_it_alone(
     assert (command.run, command.place) == (Path(folder), Path.cwd())
 
 
+def test_a_job_that_a_cluster_loses_is_not_told_by_the_record_of_an_earlier_one(
+    sweep: Sweeping, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with recorded(Path("outputs/toy/seed=3")):
+        pass
+    Plugins.instance()
+    monkeypatch.setattr(xai_launchers.Processes, "run", lambda self, found: [1] * len(found))
+    monkeypatch.setenv("PYTHONPATH", "")
+    assert sweep("-m", "sweep=toy", "seed=3", "launcher=processes", "hydra.launcher.jobs=1") == 1
+    assert "it ended with status 1 before it began to work" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed"])
 def test_the_gpus_of_a_cluster_need_not_be_where_it_is_asked(
     sweep: Sweeping, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], precision: str
