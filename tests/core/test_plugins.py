@@ -102,14 +102,15 @@ def test_a_data_set_or_a_figure_of_a_name_that_is_taken_is_refused() -> None:
 
 
 def test_the_code_of_a_plug_in_is_a_part_of_its_keys(folder: Path) -> None:
-    plugins.code_of.cache_clear()
     plugins.load(["their_toy"])
     before = plugins.code_of("their_toy")
     assert before == {"code": fingerprint_file(folder / "their_toy.py")[:20]}
     entry = replace(registry.entry("toy"), of_context=lambda *_: registry.Prepared({"toy": 1}, list))
     assert entry.prepare(None, None).made_from == {"toy": 1, **before}  # type: ignore[arg-type]
     (folder / "their_toy.py").write_text(TOY.format(name="toy") + "# another\n")
-    plugins.code_of.cache_clear()
+    assert plugins.code_of("their_toy") == before  # which this process has imported
+    del sys.modules["their_toy"], registry._ENTRIES["toy"]
+    plugins.load(["their_toy"])
     assert plugins.code_of("their_toy") != before
     assert plugins.code_of("xai.explainers.posthoc.rise") == plugins.code_of("sys") == {}
 

@@ -16,6 +16,8 @@ GROUP = "xai.plugins"
 _installed_loaded = False
 _registering: list[str] = []
 """Modules of others, one for each thing that they have registered."""
+_codes: dict[str, dict[str, str]] = {}
+"""By module, what `code_of` says of it."""
 
 
 def registered() -> str:
@@ -23,6 +25,7 @@ def registered() -> str:
     module = str(sys._getframe(2).f_globals.get("__name__"))
     if module.partition(".")[0] != "xai":
         _registering.append(module)
+        _codes[module] = _code(module)  # now: what is edited later is not what this process runs
     return module
 
 
@@ -50,13 +53,18 @@ def load(names: Iterable[str] = ()) -> None:
         _import(name, f"plugins: {name}", "mend it, or leave it out")
 
 
-@functools.cache
 def code_of(module: str) -> dict[str, str]:
     """What a key of the store says of the code of a plug-in: the hash of its file, so that an edit makes anew.
 
-    The code of the framework, which has revisions, and what stands in no file have none; what a plug-in imports is not
-    looked at.
+    It is the file as it was when the plug-in registered something. The code of the framework, which has revisions, and
+    what stands in no file have none; what a plug-in imports is not looked at.
     """
+    if module not in _codes:
+        _codes[module] = _code(module)
+    return _codes[module]
+
+
+def _code(module: str) -> dict[str, str]:
     file = getattr(sys.modules.get(module), "__file__", None)
     is_own = module.partition(".")[0] in ("xai", "__main__") or file is None or not Path(file).is_file()
     return {} if is_own else {"code": fingerprint_file(Path(str(file)))[:20]}
