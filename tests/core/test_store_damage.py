@@ -172,6 +172,17 @@ def test_a_full_disk_while_sealing_leaves_no_final_name(
     assert store.get("classifier", SPEC, make_files).file("weights.bin").read_bytes() == WEIGHTS
 
 
+def test_what_cannot_be_removed_is_left_and_stops_nobody(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.scratch("classifier", SPEC)
+
+    def make(workdir: Path) -> None:
+        make_files(workdir)
+        # On NFS: another process is reading in the scratch folder.
+        monkeypatch.setattr("xai.core.store.remove", fail_with(errno.ENOTEMPTY))
+
+    assert store.get("classifier", SPEC, make).file("weights.bin").read_bytes() == WEIGHTS
+
+
 @pytest.mark.parametrize("number", [errno.EDQUOT, errno.EACCES, errno.EROFS, errno.ENOTDIR])
 def test_trouble_with_the_store_names_its_folder(store: Store, number: int) -> None:
     with pytest.raises(UserError, match=r"cannot use the folder .*; nothing half-made"):

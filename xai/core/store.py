@@ -239,7 +239,9 @@ def _sealed(wanted: Wanted, make: Callable[[Path], float | None], title: str, be
         os.rename(workdir / SCRATCH, workdir / f"{TEMPORARY}{SCRATCH}")
     for path in sorted(workdir.rglob("*")):
         if _is_disposable(path.relative_to(workdir)):
-            remove(path)
+            # NFS keeps what another process of this machine has open, and its folder with it; nobody looks there.
+            with suppress(OSError):
+                remove(path)
     os.rename(workdir, final)
     flush(final.parent)
     flush(final.parent.parent)
