@@ -20,7 +20,7 @@ from xai.core.composing import choices, first_keys, stem
 from xai.core.entries import over_removals
 from xai.core.errors import UserError
 from xai.core.folders import run_folder
-from xai.core.overrides import command
+from xai.core.overrides import command, settings_hash
 from xai.core.provenance import provenance
 from xai.core.settings import build, shown, unknown
 from xai.tasks.registry import Task, choose
@@ -88,11 +88,11 @@ def check(
 def _record(config: DictConfig, folder: Path) -> None:
     """What the run was asked for, as Hydra writes it; not by Hydra, which knows nothing of the last good run.
 
-    And beside it what made it: the command, the commit, the versions.
+    And beside it what made it: the command, the commit, the versions, and a hash that tells its settings from others.
     """
     folder.mkdir()
     (folder / "config.yaml").write_text(OmegaConf.to_yaml(config), encoding="utf-8")
-    made = {"command": command(), **provenance()}
+    made = {"command": command(), "settings": settings_hash(config), **provenance()}
     (folder / "made.yaml").write_text(OmegaConf.to_yaml(made), encoding="utf-8")
     if HydraConfig.initialized():
         job = HydraConfig.get()

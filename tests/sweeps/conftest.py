@@ -15,6 +15,7 @@ from tests.report.study_frames import scores
 from xai import cli
 from xai.core.errors import UserError
 from xai.core.folders import MARKER
+from xai.core.overrides import settings_hash
 from xai.study.frame import Frames, write_frames
 
 FAILING = {"UserError": UserError("it is\nwrong"), "bug": ZeroDivisionError("division"), "stop": KeyboardInterrupt()}
@@ -51,7 +52,8 @@ def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sweeping:
         def job(config: Any, folder: Path, keys: object) -> None:
             if config.seed in (fails or {}):
                 raise FAILING[(fails or {})[config.seed]]
-            (folder / ".hydra").mkdir(parents=True)
+            (folder / ".hydra").mkdir(parents=True, exist_ok=True)
+            (folder / ".hydra" / "made.yaml").write_text(f"settings: '{settings_hash(config)}'")
             (folder / ".hydra" / "overrides.yaml").write_text(OmegaConf.to_yaml(HydraConfig.get().overrides.task))
             measured(folder, config.seed, 0.5 + 0.1 * (config.surrogate.fit.clip or 0))
 

@@ -159,6 +159,20 @@ def test_a_report_at_any_time_reads_what_there_is(sweep: Sweeping, capsys: pytes
     assert yaml.safe_load((RUNS / "results" / "about.yaml").read_text())["seeds"] == [7]
 
 
+def test_runs_at_settings_that_a_sweep_no_longer_has_are_named(
+    sweep: Sweeping, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sweep("-m", "sweep=toy") == 0
+    assert sweep("task=report", "sweep=toy") == 0
+    assert "no longer has" not in capsys.readouterr().out
+    file = Path("conf/sweep/toy.yaml")
+    file.write_text(file.read_text().replace("logger: none", "logger: none, surrogate.fit.clip: 1"))
+    assert sweep("-m", "sweep=toy", fails={1: "stop"}) == 130
+    assert sweep("task=report", "sweep=toy") == 0
+    told = "2 of 3 runs were made at settings that the sweep no longer has (seed=1, seed=2): start it again."
+    assert told in " ".join(capsys.readouterr().out.split())
+
+
 def test_a_sweep_without_a_file_has_a_joint_table_too(sweep: Sweeping, capsys: pytest.CaptureFixture[str]) -> None:
     assert sweep("-m", "study=salvage", "seed=0,1", "name=mine", "tables=[toy]", "figures=[]", "claims=[]") == 0
     planned = json.loads(Path("outputs/mine/jobs/sweep.json").read_text())

@@ -1,5 +1,6 @@
 """What is typed on the command line, as Hydra is to have it, and what the runs of a sweep are called by."""
 
+import json
 import os
 import re
 import shlex
@@ -8,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, ValueType
@@ -119,6 +121,13 @@ def label(given: Iterable[str], axes: Mapping[str, object], shared: Sequence[str
         named += [f"rest={short_hash(','.join(rest))}"] * bool(rest)
     plain = "".join(each if each.isprintable() and each != "/" else "-" for each in ",".join(named))
     return short_name(plain, _MOST_BYTES) or "run"
+
+
+def settings_hash(config: DictConfig) -> str:
+    """Tells jobs apart whose numbers may differ: a hash of a whole configuration, as its files and the user have it."""
+    whole: Any = OmegaConf.to_container(config, resolve=False)
+    plain = json.loads(json.dumps({key: whole[key] for key in whole if key not in _UNNAMED | {"hydra"}}, default=str))
+    return short_hash(json.dumps(plain, sort_keys=True))
 
 
 def apart(labels: Sequence[str]) -> list[str]:

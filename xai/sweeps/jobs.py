@@ -23,7 +23,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from xai.core.errors import UserError
 from xai.core.files import read_text, short_name, write_atomically
-from xai.core.overrides import MOST_JOBS, OUTPUTS, alone, command, overrides
+from xai.core.overrides import MOST_JOBS, OUTPUTS, alone, command, overrides, settings_hash
 from xai.core.records import FOLDER
 
 PLAN = "sweep.json"
@@ -38,11 +38,13 @@ class Job:
         folder: Where it belongs.
         overrides: What it would be alone, but for its name.
         config: What Hydra makes of them, with its own part; None where only its folder is known.
+        settings: Their hash; empty where nobody knows.
     """
 
     folder: Path
     overrides: Sequence[str]
     config: DictConfig | None = None
+    settings: str = ""
 
     @property
     def command(self) -> str:
@@ -65,7 +67,8 @@ def jobs_of(typed: Sequence[str], own: Sequence[str] = (), config_name: str = "c
     """
     for chosen in product(*axes_of(typed, own, config_name)):
         with composed([*chosen, *own], config_name) as config:
-            yield Job(Path(str(config.hydra.sweep.dir)) / str(config.hydra.sweep.subdir), chosen, config)
+            folder = Path(str(config.hydra.sweep.dir)) / str(config.hydra.sweep.subdir)
+            yield Job(folder, chosen, config, settings_hash(config))
 
 
 def axes_of(typed: Sequence[str], own: Sequence[str], config_name: str) -> list[list[str]]:
@@ -120,7 +123,7 @@ def without_hydra(config: DictConfig) -> DictConfig:
 
 def write_plan(folder: Path, jobs: Sequence[Job], command: str) -> None:
     """Leave in the folder of a sweep which jobs it is for."""
-    listed = [{"folder": str(job.folder), "overrides": list(job.overrides)} for job in jobs]
+    listed = [{"folder": str(job.folder), "overrides": list(job.overrides), "settings": job.settings} for job in jobs]
     (folder / FOLDER).mkdir(parents=True, exist_ok=True)
     text = json.dumps({"command": command, "jobs": listed}, indent=1)
     write_atomically(folder / FOLDER / PLAN, f"{text}\n".encode())
@@ -133,7 +136,10 @@ def read_plan(folder: Path) -> tuple[str, list[Job]] | None:
         return None
     try:
         found: Mapping[str, Any] = json.loads(read_text(path))
-        return str(found["command"]), [Job(Path(each["folder"]), list(each["overrides"])) for each in found["jobs"]]
+        return str(found["command"]), [
+            Job(Path(each["folder"]), list(each["overrides"]), settings=str(each.get("settings", "")))
+            for each in found["jobs"]
+        ]
     except (ValueError, TypeError, KeyError, RecursionError):
         raise UserError(f"{path} does not list jobs: remove it, and start the sweep again") from None
 

@@ -50,13 +50,15 @@ def task(values: Mapping[str, Any]) -> Task:
 def run(asked: ReportSettings, output: Path) -> None:
     """Show together what there is."""
     folder = OUTPUTS / asked.name
+    jobs: list[Job] = []
     if asked.runs is None:
-        folders, typed = [job.folder for job in asked_jobs(folder)], (read_plan(folder) or ("",))[0]
+        jobs, typed = asked_jobs(folder), (read_plan(folder) or ("",))[0]
+        folders = [job.folder for job in jobs]
     else:
         patterns = [asked.runs] if isinstance(asked.runs, str) else list(asked.runs)
         folders = [Path(found) for pattern in patterns for found in sorted(glob.glob(pattern)) if Path(found).is_dir()]
         typed = ""
-    show(asked.sweep, folders, output, asked.name, typed or command())
+    show(asked.sweep, folders, output, asked.name, typed or command(), _settings_of(jobs))
 
 
 def report(jobs: Sequence[Job], sweep: Sweep, folder: Path, typed: str) -> None:
@@ -65,10 +67,12 @@ def report(jobs: Sequence[Job], sweep: Sweep, folder: Path, typed: str) -> None:
         return
     name = folder.relative_to(OUTPUTS) if folder.is_relative_to(OUTPUTS) else folder
     with run_folder(folder, adds=True) as output:
-        show(sweep, [job.folder for job in jobs], output, name.as_posix(), typed)
+        show(sweep, [job.folder for job in jobs], output, name.as_posix(), typed, _settings_of(jobs))
 
 
-def show(sweep: Sweep, folders: Sequence[Path], output: Path, name: str, typed: str) -> Path:
+def show(
+    sweep: Sweep, folders: Sequence[Path], output: Path, name: str, typed: str, asked_for: Mapping[Path, str]
+) -> Path:
     """Print the joint tables, verdicts and figures of some runs, and write them and a page into a folder.
 
     Args:
@@ -77,6 +81,7 @@ def show(sweep: Sweep, folders: Sequence[Path], output: Path, name: str, typed: 
         output: The folder.
         name: What it is called where the sweep has no title.
         typed: The command that made the runs.
+        asked_for: Hashes of the settings that the runs are to have now, by folder, as far as they are known.
 
     Returns:
         The page.
@@ -98,7 +103,8 @@ def show(sweep: Sweep, folders: Sequence[Path], output: Path, name: str, typed: 
     frames = join_runs(list(zip(asked, map(read_frames, there), strict=True)))
     missing = [f"{folder.name}: no results yet" for folder in folders if folder not in there]
     found = views(frames, sweep.tables, sweep.claims, sweep.figures, {})
-    found = replace(found, summary=[sweep.about] if sweep.about else [], missing=[*found.missing, *missing])
+    summary = [*([sweep.about] if sweep.about else []), *_outdated(there, asked_for)]
+    found = replace(found, summary=summary, missing=[*found.missing, *missing])
     seeds = sorted(int(seed) for seed in frames.scores["seed"].unique())
     origin = Origin.here(typed, len(there), seeds, _commits(there))
     more = {each: tables_of(frames, each, {}) for each in sweep.documented if has_any_of(frames, each)}
@@ -112,8 +118,27 @@ def show(sweep: Sweep, folders: Sequence[Path], output: Path, name: str, typed: 
 
 def _commits(folders: Sequence[Path]) -> list[str]:
     """Of the repository when each run was made, where that is kept."""
-    made = [_recorded(folder / ".hydra" / "made.yaml", dict) for folder in folders]
-    return [str(each["commit"]) for each in made if each.get("commit")]
+    return [str(made["commit"]) for made in map(_made, folders) if made.get("commit")]
+
+
+def _settings_of(jobs: Sequence[Job]) -> dict[Path, str]:
+    return {job.folder: job.settings for job in jobs}
+
+
+def _outdated(folders: Sequence[Path], asked_for: Mapping[Path, str]) -> list[str]:
+    """A sentence on the runs whose numbers are of other settings than they are to have now, if there are any."""
+    pairs = {folder.name: {str(_made(folder).get("settings", "")), asked_for.get(folder, "")} for folder in folders}
+    names = [name for name, pair in pairs.items() if len(pair - {""}) > 1]
+    if not names:
+        return []
+    few = ", ".join(names[:3]) + f" and {len(names) - 3} more" * (len(names) > 3)
+    are = "was made at settings" if len(names) == 1 else "were made at settings"
+    return [f"{len(names)} of {len(folders)} runs {are} that the sweep no longer has ({few}): start it again."]
+
+
+def _made(folder: Path) -> dict[str, Any]:
+    """What made a run; empty where that was not recorded."""
+    return _recorded(folder / ".hydra" / "made.yaml", dict)
 
 
 def _has_frames(folder: Path) -> bool:
