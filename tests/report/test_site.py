@@ -103,6 +103,18 @@ def test_a_number_names_its_artifacts_commit_and_command(site: Built) -> None:
     assert data["runs"]["<b>run"]["commit"] == "c0ffee" * 6
 
 
+def test_what_a_paper_printed_comes_from_no_artifact(tmp_path: Path) -> None:
+    folder = tmp_path / "outputs" / "run"
+    write_run(folder, 0, "maps")
+    (folder / ".hydra" / "config.yaml").write_text(json.dumps({"study": "salvage", "tables": ["salvage_table1"]}))
+    (tmp_path / "site").mkdir()
+    (found,) = find(tmp_path / "outputs", tmp_path / "site")
+    page = Site(tmp_path / "site", tmp_path / "site", Lineage([])).page(found)
+    measured, printed, everything = (set(table.columns) for table in page.tables)
+    assert set(page.data["columns"]) == measured | everything
+    assert printed.isdisjoint(page.data["columns"])
+
+
 def test_a_sweep_over_settings_has_its_rows_apart(tmp_path: Path) -> None:
     names = [f"clip={clip}" for clip in (1, 2)]
     for number, name in enumerate(names):

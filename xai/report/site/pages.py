@@ -208,7 +208,9 @@ class Site:
                 key = str(line["maps"])
                 rows[str(line["explainer"])]["maps"].append([each.name, str(line["case"]), key])
                 keys += [key, *self._lineage.scores_of(key).values()]
-        shown = dict.fromkeys(column.name for table in tables for column in table.columns)
+        # What a paper printed comes from no run, and a click on it leads nowhere.
+        own_tables = [table for table in tables if not table.is_published]
+        shown = dict.fromkeys(column.name for table in own_tables for column in table.columns)
         return {
             "runs": runs,
             "rows": rows,

@@ -121,7 +121,7 @@ for (const table of document.querySelectorAll(".details table")) {
   for (const cell of table.querySelectorAll("tbody tr[data-row] td")) {
     const column = heads[cell.cellIndex]?.dataset.column;
     const row = cell.parentElement.dataset.row;
-    if (!column || !data.rows?.[row] || cell.textContent.trim() === "–") continue;
+    if (!data.columns?.[column] || !data.rows?.[row] || cell.textContent.trim() === "–") continue;
     cell.classList.add("number");
     cell.tabIndex = 0;
     cell.addEventListener("click", () => explain(row, column, cell));
@@ -130,12 +130,12 @@ for (const table of document.querySelectorAll(".details table")) {
 }
 
 function explain(row, column, cell) {
-  const about = data.columns[column] ?? { label: column };
+  const about = data.columns[column];
   const body = byId("detail-body");
   body.replaceChildren(
     element("h2", { id: "detail-title", textContent: `${data.rows[row].label}: ${about.label}` }),
     element("p", { className: "big", textContent: cell.textContent.replace(/\s+/g, " ").trim() }),
-    element("p", { className: "hint", textContent: about.about ?? "" }),
+    element("p", { className: "hint", textContent: about.about }),
   );
   if (data.chunks?.[column]) body.append(...distribution(row, column, about));
   body.append(element("h3", { textContent: "Where it comes from" }));
