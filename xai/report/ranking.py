@@ -61,10 +61,10 @@ def pictures_of_steps(study: StudyWithShortcut, count: int) -> Iterator[Picture]
     refined = [row for row in study.measured_rows if _OF_RANKING.fullmatch(row.name)]
     steps = of_study(study, _by_steps(refined), count, second=False) if len(refined) > 1 else None
     if steps is not None:
-        yield _sheet(steps, _STEPS)
+        yield from _sheets(steps, _STEPS)
     mark = marked(study.shortcut, count) if study.shortcut is not None else None
     if mark is not None:
-        yield _sheet(mark, _MARK)
+        yield from _sheets(mark, _MARK)
 
 
 def soft_deletion(found: Gallery, params: ObjectiveParams, mean: Tensor, temperature: float) -> Figure:
@@ -113,6 +113,7 @@ def _by_steps(rows: Sequence[Row]) -> list[Row]:
     return [replace(row, label=f"T = {step}") for step, row in sorted(named, key=lambda pair: pair[0])]
 
 
-def _sheet(found: Gallery, caption: str) -> Picture:
-    (figure,) = sheets(found)
-    return Picture.of(figure, f"{len(found.images)} images with their maps at {', '.join(found.maps)}.", caption, 560)
+def _sheets(found: Gallery, caption: str) -> Iterator[Picture]:
+    alt = f"{len(found.images)} images with their maps at {', '.join(found.maps)}."
+    for figure in sheets(found):
+        yield Picture.of(figure, alt, caption, 560)

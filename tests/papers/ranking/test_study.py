@@ -16,7 +16,7 @@ from xai.papers.ranking.shortcut import Shortcut
 from xai.papers.ranking.study import RankingStudy, StudyWithShortcut, open_study, over_path_steps, over_steps
 from xai.ranking.objective import ObjectiveParams
 from xai.report.pictures import Gallery
-from xai.report.ranking import marked, pictures_of_steps, soft_deletion
+from xai.report.ranking import _sheets, marked, pictures_of_steps, soft_deletion
 from xai.study.maps import explain
 
 SMALL = ["model.tower={width:8,depth:1,heads:2,registers:1}", "case.images=4", "trainer=cpu", "logger=none"]
@@ -186,6 +186,12 @@ def test_soft_masks_take_away_what_the_map_has_first_until_the_reference_is_all_
     quarter = panels[2]
     assert quarter[:4, :4].max() <= 1
     assert min(quarter[4:].min(), quarter[:, 4:].min()) >= 203
+
+
+def test_more_steps_than_fit_on_a_sheet_are_put_on_further_ones() -> None:
+    maps = {f"T = {step}": torch.rand(1, 8, 8) for step in range(13)}
+    drawn = list(_sheets(Gallery(torch.rand(1, 3, 8, 8), maps, ["one"]), "Figure 5."))
+    assert [picture.caption for picture in drawn] == ["Figure 5."] * 2
 
 
 def test_no_pictures_are_drawn_where_none_are_wanted(found: Shortcut) -> None:
