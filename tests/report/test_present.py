@@ -29,6 +29,21 @@ def test_a_claim_compares_a_row_at_other_settings_where_it_is_named() -> None:
     assert not unnamed[["above", "below"]].stack().str.contains("@").any()
 
 
+def test_a_claim_is_judged_on_the_images_that_are_reported_alone() -> None:
+    errors = {"proposed@lambda2=0.4": 1.2, "proposed@lambda2=0.8": 0.8}
+    reported = scores({row: {"e_rmse": value} for row, value in errors.items()})
+    chosen_by = scores(
+        {row: {"e_rmse": 2 - value} for row, value in errors.items()}, split="validation", case="validation"
+    )
+    nothing = frames([])
+    alone, both = (
+        verdicts(Frames(lines, nothing.curves, nothing.costs, nothing.left_out), ["vectors_figure3"])
+        for lines in (reported, pd.concat([reported, chosen_by], ignore_index=True))
+    )
+    pd.testing.assert_frame_equal(both, alone)
+    assert alone["verdict"].tolist() == ["holds", "not measured"]
+
+
 def test_a_table_shows_a_row_at_other_settings_where_it_is_named() -> None:
     srg = {"salvage": 0.66, "salvage@0.25": 0.56, "salvage@0.75": 0.65, "vit_shapley": 0.68}
     nothing = frames([])

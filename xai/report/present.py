@@ -320,12 +320,14 @@ def tables_of(frames: Frames, name: str, unfit: Mapping[str, str]) -> list[Table
 
 
 def verdicts(frames: Frames, names: Sequence[str]) -> pd.DataFrame:
-    """What the claims of some files of conf/claim come to."""
+    """What the claims of some files of conf/claim come to, on the images that are reported."""
     columns = metrics.columns()
     asked = [read_claims(config_file("claim", name)) for name in names]
+    # A row at other settings may have been measured on those that something was chosen by, too.
+    scores = Source(of_main(frames.scores)).reported().scores
     return table_of(
-        [found for each in asked for found in judge(usual(frames.scores, each.names()), each, columns)],
-        [line for each in asked for line in judge_pairs(of_main(frames.scores), each, columns)],
+        [found for each in asked for found in judge(usual(scores, each.names()), each, columns)],
+        [line for each in asked for line in judge_pairs(scores, each, columns)],
     )
 
 
