@@ -16,3 +16,5 @@ def test_maps_of_the_second_class_are_made_where_no_metric_had_them(tmp_path: Pa
     (picture,) = pictures_of(measured, 2)
     assert picture.png
     assert made(measured).count("maps") == before + more
+    # What the classifier says of the images of pictures is known from what it says of all.
+    assert [artifact.kind for artifact in measured.cases[0][0].runtime.store.made].count("logits") == 1

@@ -27,6 +27,7 @@ def gallery(case: Case, rows: Sequence[Row], count: int, second: bool = True, me
     right = case.logits.argmax(1) == case.labels if case.is_labelled else torch.ones(len(case.rows), dtype=torch.bool)
     chosen = chosen_images(right, count)
     few = replace(case, only=tuple(case.rows[chosen].tolist()))
+    few.__dict__["logits"] = case.logits[chosen]  # the classifier is not asked again
     names = case.model.classes
     maps, others = {}, {}
     for row in explaining:
