@@ -285,6 +285,13 @@ def test_a_metric_that_cannot_be_had_is_left_out_with_its_reason(
     assert "peak" in set(found.scores.metric)
 
 
+def test_where_no_metric_can_be_had_it_says_why(tmp_path: Path) -> None:
+    asked = study(tmp_path, ["random", "noted"], ["localisation"], data=BORDERLESS)
+    why = "localisation is left out: the data set has no regions of objects"
+    with pytest.raises(UserError, match=f"^nothing could be measured: {why}$"):
+        asked.run()
+
+
 def test_maps_that_are_not_finite_are_refused_by_their_rows_and_nothing_is_kept(tmp_path: Path) -> None:
     broken = study(tmp_path, ["noted"], block=6, changes={"noted": {"broken": [2, 5, 7]}})
     with pytest.raises(UserError) as caught:

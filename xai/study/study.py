@@ -66,7 +66,7 @@ class Study:
         What another process is making meanwhile is come back to when nothing else is left.
 
         Raises:
-            UserError: No row fits; or `strict`, and one does not.
+            UserError: No row fits, or no metric of any; or `strict`, and a row does not fit.
         """
         self._leave_out()
         start = time.perf_counter()
@@ -78,7 +78,10 @@ class Study:
             case = self.cases[0][0]
             what = f"{len(self.measured_rows)} rows on {len(case.rows)} images of {case.data.name} {case.split}"
             console.print(f"  [green]measured[/] {escape(what)} [dim]({seconds:.0f} s)[/]", highlight=False)
-        return frames(found)
+        measured = frames(found)
+        if measured.scores.empty and len(measured.left_out):
+            raise UserError(f"nothing could be measured: {'; '.join(measured.left_out['reason'].unique())}")
+        return measured
 
     @property
     def measured_rows(self) -> list[Row]:
