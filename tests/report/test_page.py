@@ -75,6 +75,14 @@ def full_page() -> Page:
     return Page("Explainers <compared>", about, summary, parts, "xai task=compare", {"versions": "torch 2"})
 
 
+def test_rows_that_are_held_against_the_same_one_have_a_line_each():
+    claims = [Claim(["srg"], ["salvage", "grad_cam"], ["rise"], "ours", heading="Ours less others")]
+    claims.append(Claim(["srg"], ["salvage"], ["random"], "ours", heading="Ours less others"))
+    (sheet,) = claim_sheets(table_of(judge(study().scores, Claims(claims), COLUMNS)), COLUMNS)
+    said = {line.names[0]: line.entries[0].text for line in sheet.parts[0].lines}
+    assert said == {"salvage less rise": "+11.0 ✓", "grad_cam less rise": "-11.0 ✗", "random": "+52.0 ✓"}
+
+
 def test_a_page_is_one_well_formed_file_without_requests(tmp_path):
     path = write_page(tmp_path / "new" / "report.html", full_page())
     reader, text = read(path), path.read_text()

@@ -254,14 +254,16 @@ def _entry(cell: Cell, digits: int, spread: str) -> Entry:
 
 def _grid(title: str, claims: pd.DataFrame, columns: Mapping[str, Column]) -> Sheet:
     shown = {name: column_of(name, columns) for name in claims["metric"].unique()}
-    of = {(each["below"], each["metric"]): each for each in claims.to_dict("records")}
+    of = {(each["above"], each["below"], each["metric"]): each for each in claims.to_dict("records")}
     # What was not measured at all is named below, once.
-    there = claims[claims["verdict"] != NOT_MEASURED]
-    labels = dict(zip(there["below"], there["label"], strict=True))
-    lines = (
-        Line((label,), tuple(_claim_entry(of.get((row, name)), column) for name, column in shown.items()), row)
-        for row, label in labels.items()
-    )
+    there = claims[claims["verdict"] != NOT_MEASURED].drop_duplicates(["above", "below"])
+    lines = []
+    for (above, below, label), several in zip(
+        there[["above", "below", "label"]].itertuples(index=False), there["below"].duplicated(keep=False), strict=True
+    ):
+        entries = (_claim_entry(of.get((above, below, name)), column) for name, column in shown.items())
+        # A row that several are held against has a line for each of them.
+        lines.append(Line((f"{above} less {label}" if several else label,), tuple(entries), below))
     head = (("", ""), *((f"{column.label} {arrow(column)}".strip(), column.about) for column in shown.values()))
     return Sheet(title, head, 1, (Part("", tuple(lines)),))
 
