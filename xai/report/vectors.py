@@ -90,9 +90,9 @@ def told(study: TransferStudy, frames: Frames, output: Path) -> Told:
     transfer, choice = study.transfer, study.choice
     assert choice is not None
     transfer.hand_over(output, choice.lambda2)
-    theory = study.diagnostics()
     made = {"α and λ2": f"{choice.alpha:g} and {choice.lambda2:g}, {reason(choice)}"}
-    made |= {_THEORY[name]: f"{value:.3g}" for name, value in theory.items()}
+    theory = frames.scores[frames.scores["metric"].isin(_THEORY)]
+    made |= {_THEORY[name]: f"{value:.3g}" for name, value in zip(theory["metric"], theory["value"], strict=True)}
     assert study.reference is not None
     rows = replace(source_of(frames), scores=usual(frames.scores))
     summary = transferred(rows, _DOUBTS, study.reference.label)

@@ -80,17 +80,13 @@ class TransferStudy(Study):
         self.tell()
         return join([super().run(), *choosing, self._theory()])
 
-    def diagnostics(self) -> dict[str, float]:
-        """`Transfer.diagnostics`, with the bound where it is a row."""
-        return self.transfer.diagnostics(bound=any(row.name == "ft_target_x" for row in self.rows))
-
     def _theory(self) -> Frames:
         """What is known of the transfer before its maps are looked at, as lines of the row that is transferred."""
         case = self.cases[0][0]
         row = next((row for row in self.rows if row.name == "proposed"), None)
         if row is None:
             return frames([])
-        found = self.diagnostics()
+        found = self.transfer.diagnostics(bound=any(row.name == "ft_target_x" for row in self.rows))
         columns = {name: torch.tensor([value], dtype=torch.float64) for name, value in found.items()}
         return frames([Measurement(case, row, explain(case, row), {"theory": Scores(case.rows, columns, {}, {})})])
 
