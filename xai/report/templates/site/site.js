@@ -106,11 +106,8 @@ for (const box of document.querySelectorAll("[data-verdicts]"))
     const wanted = new Set([...box.querySelectorAll(":checked")].map((each) => each.value));
     for (const row of document.querySelectorAll(".verdicts tbody tr")) {
       const verdicts = [...row.cells].filter((cell) => ["holds", "does-not-hold", "undecided", "not-measured"].includes(cell.className));
-      verdicts.forEach((cell) => cell.classList.toggle("dim", false));
-      const shown = verdicts.filter((cell) => wanted.has(cell.className));
-      verdicts.filter((cell) => !shown.includes(cell)).forEach((cell) => cell.style.setProperty("opacity", ".15"));
-      shown.forEach((cell) => cell.style.removeProperty("opacity"));
-      row.hidden = verdicts.length > 0 && shown.length === 0;
+      for (const cell of verdicts) cell.style.opacity = wanted.has(cell.className) ? "" : ".15";
+      row.hidden = verdicts.length > 0 && !verdicts.some((cell) => wanted.has(cell.className));
     }
   });
 
