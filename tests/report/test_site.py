@@ -115,6 +115,20 @@ def test_what_a_paper_printed_comes_from_no_artifact(tmp_path: Path) -> None:
     assert printed.isdisjoint(page.data["columns"])
 
 
+def test_claims_that_were_not_measured_are_told_of_and_links_to_them_lead_somewhere(tmp_path: Path) -> None:
+    folder = tmp_path / "outputs" / "run"
+    write_run(folder, 0, "maps")
+    claims = pd.read_csv(folder / "claims.csv", dtype=str).assign(heading="Ours", verdict="not measured", why="no row")
+    claims.to_csv(folder / "claims.csv", index=False)
+    (tmp_path / "site").mkdir()
+    site = Site(tmp_path / "site", tmp_path / "site", Lineage([]))
+    site.write([site.page(found) for found in find(tmp_path / "outputs", tmp_path / "site")])
+    shown = read(tmp_path / "site" / "run.html")
+    assert "#claims" in shown.links
+    assert "claims" in shown.ids
+    assert "Of 2 comparisons" in shown.text
+
+
 def test_a_sweep_over_settings_has_its_rows_apart(tmp_path: Path) -> None:
     names = [f"clip={clip}" for clip in (1, 2)]
     for number, name in enumerate(names):
