@@ -21,6 +21,7 @@ SCALED = $(if $(filter paper,$(SCALE)),_paper)
 SWEEPS := vectors_table1 vectors_table2 vectors_figure2 vectors_figure3 vectors_figure5 salvage_table1 salvage_table2 \
 	salvage_table3 salvage_table4 salvage_figures ranking_figure6 ranking_table ranking_figures
 ALL = $(addsuffix $(SCALED),$(SWEEPS))
+PICTURES = $(BIN)/python run.py experiment=salvage_pictures$(SCALED)
 comma := ,
 space := $(subst ,, )
 
@@ -58,7 +59,7 @@ compare: $(STAMP)  ## every explainer that fits, by every metric: digits with a 
 ##@ The papers' tables and figures (launchers, clusters: docs/cluster.md)
 
 tables: $(STAMP) $(if $(PLANNED),plan)  ## all of them, one after the other; what they share is made once: docs/results.md
-	$(if $(PLANNED),,@$(SWEEP)$(subst $(space),$(comma),$(ALL)) $(ARGS) || failed=1; \
+	$(if $(PLANNED),,@$(SWEEP)$(subst $(space),$(comma),$(ALL)) $(ARGS) || failed=1; $(if $(SCALED),,$(PICTURES) logger=none || failed=1;) \
 	$(if $(SCALED),,$(BIN)/python -m docs.tables $(ALL) || failed=1;) exit $${failed:-0})
 
 plan: $(STAMP)  ## what all of them need: stages, forward passes, bytes, hours (ARGS=rate=3000 or rate=measured)
@@ -101,7 +102,7 @@ salvage-figures: $(STAMP)  ## SALVAGE, Figures 2, 3, 4, 6 and 7
 	$(SWEEP)salvage_figures$(SCALED) $(ARGS)
 
 salvage-pictures: $(STAMP)  ## SALVAGE, Figures 1, 5, 8 and 9: chosen images under all methods, and what its own u(N) has wrong
-	$(BIN)/python run.py experiment=salvage_pictures$(SCALED) $(ARGS)
+	$(PICTURES) $(ARGS)
 
 rank-table: $(STAMP)  ## Learn to Rank: deletion and insertion against rivals and controls; Figures 1, 2, 4, 5 and 7 to 9 on its pages
 	$(SWEEP)ranking_table$(SCALED) $(ARGS)

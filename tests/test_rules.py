@@ -106,6 +106,7 @@ def test_make_plans_tables_where_it_is_asked_to() -> None:
     assert pictures.split() == [".venv/bin/python", "run.py", "experiment=salvage_pictures_paper"]
     (whole,) = said("tables", "LAUNCHER=")
     assert "run.py -m sweep=vectors_table1,vectors_table2,vectors_figure2," in whole
+    assert "run.py experiment=salvage_pictures logger=none" in whole
     # Without a GPU a job a core, unless another launcher is typed, or what runs is of the papers' size.
     given = "LAUNCHER=launcher=processes hydra.launcher.jobs=2"
     (two,) = said("tables", given)
