@@ -19,7 +19,7 @@ LAUNCHED = $(if $(filter paper,$(SCALE))$(findstring launcher=,$(ARGS)),,$(strip
 SWEEP = $(BIN)/python run.py $(if $(PLANNED),,-m $(if $(LAUNCHED),$(LAUNCHED) ))sweep=
 SCALED = $(if $(filter paper,$(SCALE)),_paper)
 SWEEPS := vectors_table1 vectors_table2 vectors_figure2 vectors_figure3 vectors_figure5 salvage_table1 salvage_table2 \
-	salvage_table3 salvage_table4 salvage_figures ranking_figure6 ranking_table ranking_figures
+	salvage_table3 salvage_table4 salvage_figures ranking_figure6 ranking_figure3b ranking_table ranking_figures
 ALL = $(addsuffix $(SCALED),$(SWEEPS))
 PICTURES = $(BIN)/python run.py experiment=salvage_pictures$(SCALED)
 comma := ,
@@ -30,7 +30,7 @@ PYTHON = $(XAI_PYTHON)
 XAI_TEST_WORKERS ?= $(shell test "$$(getconf _NPROCESSORS_ONLN)" -ge 2 && echo 2 || echo 0)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo tables plan vectors-table1 vectors-figure2 vectors-figure3 vectors-figure5 vectors-tuned salvage-tuned salvage-table1 salvage-table2 salvage-table3 salvage-table4 salvage-figures salvage-pictures rank-table rank-figures rank-figure6 mixed-budget mixed-transfer mixed-supervision vectors-two-objects vectors-pretrained vectors-beyond salvage-beyond salvage-two-by-two rank-beyond compare bench bench-estimators docs docs-tables test soak lint format clean distclean vectors-table2 site
+.PHONY: help install demo tables plan vectors-table1 vectors-figure2 vectors-figure3 vectors-figure5 vectors-tuned salvage-tuned salvage-table1 salvage-table2 salvage-table3 salvage-table4 salvage-figures salvage-pictures rank-table rank-figures rank-figure3b rank-figure6 mixed-budget mixed-transfer mixed-supervision vectors-two-objects vectors-pretrained vectors-beyond salvage-beyond salvage-two-by-two rank-beyond compare bench bench-estimators docs docs-tables test soak lint format clean distclean vectors-table2 site
 
 help:  ## this list
 	@awk 'BEGIN { FS = ":.*## " } \
@@ -107,8 +107,11 @@ salvage-pictures: $(STAMP)  ## SALVAGE, Figures 1, 5, 8 and 9: chosen images und
 rank-table: $(STAMP)  ## Learn to Rank: deletion and insertion against rivals and controls; Figures 1, 2, 4, 5 and 7 to 9 on its pages
 	$(SWEEP)ranking_table$(SCALED) $(ARGS)
 
-rank-figures: $(STAMP)  ## Learn to Rank, Figures 3a, 5 and 6 (with ARGS="path_steps=[3,8,16]" 3b; SCALE=paper: 3 and 6)
+rank-figures: $(STAMP)  ## Learn to Rank, Figures 3a, 5 and 6 (SCALE=paper: 3a and 6)
 	$(SWEEP)ranking_figures$(SCALED) $(ARGS)
+
+rank-figure3b: $(STAMP)  ## Learn to Rank, Figure 3b: trainings with other numbers of points on a path
+	$(SWEEP)ranking_figure3b$(SCALED) $(ARGS)
 
 rank-figure6: $(STAMP)  ## Learn to Rank, Figure 6 before a second classifier: a CNN (SCALE=paper: ViT-B/32)
 	$(SWEEP)ranking_figure6$(SCALED) $(ARGS)
