@@ -12,6 +12,7 @@ from xai.core.files import fingerprint_file
 from xai.data import registry as data
 from xai.data.catalogue import fill
 from xai.explainers import registry
+from xai.metrics.variations import Noise
 from xai.report.figures import registry as figures
 
 TOY = """
@@ -113,6 +114,14 @@ def test_the_code_of_a_plug_in_is_a_part_of_its_keys(folder: Path) -> None:
     plugins.load(["their_toy"])
     assert plugins.code_of("their_toy") != before
     assert plugins.code_of("xai.explainers.posthoc.rise") == plugins.code_of("sys") == {}
+
+
+def test_a_variation_of_ones_own_is_told_by_its_code_and_not_by_its_name_alone(folder: Path) -> None:
+    plugins.code_of.cache_clear()
+    plugins.load(["their_toy"])
+    theirs = type("Noise", (Noise,), {"__module__": "their_toy"})
+    assert Noise(0.1).spec == {"kind": "Noise", "radius": 0.1, "draw": 0}
+    assert theirs(0.1).spec == {**Noise(0.1).spec, **plugins.code_of("their_toy")} != Noise(0.1).spec
 
 
 def test_a_data_set_is_told_by_who_registers_it_also_where_a_partial_function_opens_it(

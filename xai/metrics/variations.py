@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from xai.core import plugins
 from xai.core.errors import UserError
 
 N = TypeVar("N", bound=nn.Module)
@@ -38,8 +39,8 @@ class Variation:
 
     @property
     def spec(self) -> dict[str, Any]:
-        """What determines it."""
-        return {"kind": type(self).__name__, **asdict(self)}
+        """What determines it; of one's own also its code."""
+        return {"kind": type(self).__name__, **asdict(self), **plugins.code_of(type(self).__module__)}
 
 
 @dataclass(frozen=True)
