@@ -12,6 +12,7 @@ from xai.core.files import fingerprint_file
 from xai.data import registry as data
 from xai.data.catalogue import fill
 from xai.explainers import registry
+from xai.metrics import registry as metrics
 from xai.metrics.variations import Noise
 from xai.report.figures import registry as figures
 
@@ -23,7 +24,15 @@ class Toy:
     pass
 """
 
-THEIRS = [f"their_{name}" for name in ("toy", "thief", "broken", "empty", "importer", "leaver")]
+METRIC = """
+from xai.metrics.registry import Column, metric
+
+@metric("theirs", columns=[Column("their_column", "Theirs", "for tests")], needs={"maps"})
+def theirs(block, params):
+    return {}
+"""
+
+THEIRS = [f"their_{name}" for name in ("toy", "thief", "broken", "empty", "importer", "leaver", "metric")]
 
 
 @pytest.fixture
@@ -50,6 +59,18 @@ def test_an_installed_package_registers_by_its_entry_point(folder: Path, monkeyp
     monkeypatch.setattr(plugins, "entry_points", lambda group: [EntryPoint("toys", "their_toy", group)])
     monkeypatch.setattr(registry, "_filled", False)
     assert "toy" in registry.names()
+
+
+def test_a_metric_of_an_installed_package_is_there_without_a_look_at_explainers(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metrics.names()
+    monkeypatch.setattr(metrics, "_ENTRIES", dict(metrics._ENTRIES))
+    (folder / "their_metric.py").write_text(METRIC)
+    monkeypatch.setattr(plugins, "entry_points", lambda group: [EntryPoint("theirs", "their_metric", group)])
+    monkeypatch.setattr(plugins, "_installed_loaded", False)
+    assert "their_column" in metrics.columns()
+    assert metrics.entry("theirs").compute.__module__ == "their_metric"
 
 
 @pytest.mark.parametrize(

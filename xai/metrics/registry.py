@@ -212,6 +212,7 @@ def metric(
 def names() -> list[str]:
     """All metrics: the project's own by family, whichever was imported first, and then those of plugins."""
     _fill()
+    plugins.load()
     order = {module: place for place, module in enumerate(_MODULES)}
     return sorted(_ENTRIES, key=lambda name: order.get(_ENTRIES[name].compute.__module__, len(order)))
 
@@ -219,6 +220,7 @@ def names() -> list[str]:
 def entry(name: str) -> Metric:
     """Look a metric up by name; an unknown name is a `UserError` that suggests the nearest."""
     _fill()
+    plugins.load()
     if name not in _ENTRIES:
         raise UserError(unknown(f"metric={name}", name, _ENTRIES, "metric", "choose from"))
     return _ENTRIES[name]
