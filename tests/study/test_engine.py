@@ -242,8 +242,15 @@ def test_what_cannot_be_asked_is_refused_before_any_work(tmp_path: Path) -> None
         study(tmp_path, ["noted", "noted"])
     with pytest.raises(UserError, match="rows is empty"):
         open_rows([], {})
-    with pytest.raises(UserError, match="metric=remuval is not a known metric: did you mean removal"):
+    with pytest.raises(UserError, match=r"^metric\.remuval is not a known metric: did you mean removal"):
         open_metrics(["removal"], {"remuval": {}})
+    with pytest.raises(UserError, match=r"^quick\.metric\.removal\.masks=-1 must be at least 0"):
+        open_metrics([], {"removal": {"masks": -1}}, "quick.")
+    for name in ("removel", "srgg"):
+        with pytest.raises(UserError, match=rf"^metrics={name} is not a known metric: did you mean (removal|srg)\?"):
+            open_metrics([name], {})
+    with pytest.raises(UserError, match=r"^rows=rize is not a known explainer: did you mean rise\?"):
+        open_rows(["rize_16"], {})
     assert [each.metric.name for each in open_metrics(["srg", "removal", "rma"], {})] == ["removal", "localisation"]
 
 

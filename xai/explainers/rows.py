@@ -70,9 +70,10 @@ def _file(name: str, asked: str) -> DictConfig:
         return compose_choice("explainer", name, asked)
     if name.endswith(POOLED):
         of = name.removesuffix(POOLED)
-        return OmegaConf.create({"name": "pooled", "label": f"{load_row(of).label}, pooled", "of": of})
+        label = f"{load_row(of, asked=asked).label}, pooled"
+        return OmegaConf.create({"name": "pooled", "label": label, "of": of})
     if budget := BUDGET.fullmatch(name):
-        return _of_budget(budget["of"], int(budget["number"]))
+        return _of_budget(budget["of"], int(budget["number"]), asked)
     return compose_choice("explainer", name, asked)
 
 
@@ -88,13 +89,13 @@ def _numbers_of(row: Row) -> list[str]:
     return [each.name for each in fields(row.params) if asks and each.name in _NUMBERS]
 
 
-def _of_budget(of: str, number: int) -> DictConfig:
+def _of_budget(of: str, number: int, asked: str) -> DictConfig:
     """The settings of a row that asks about another number of perturbed images.
 
     Raises:
         UserError: It asks about none, or not at test time.
     """
-    row = load_row(of)
+    row = load_row(of, asked=asked)
     numbers = _numbers_of(row)
     if not numbers:
         raise UserError(

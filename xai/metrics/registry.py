@@ -157,9 +157,9 @@ class Metric:
     again: Callable[[Any], Sequence[Variation]] | None = None
     revision: int = 0
 
-    def settings(self, values: Mapping[str, Any] | None = None) -> Any:
-        """Its settings from plain values; a UserError names what is not one."""
-        return build(self.params, values or {}, f"metric.{self.name}")
+    def settings(self, values: Mapping[str, Any] | None = None, above: str = "") -> Any:
+        """Its settings from plain values, which stand in `<above>metric.<name>`; a UserError names what is not one."""
+        return build(self.params, values or {}, f"{above}metric.{self.name}")
 
 
 _ENTRIES: dict[str, Metric] = {}

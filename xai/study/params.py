@@ -7,7 +7,7 @@ from pydantic import Field
 
 from xai.core.common import Common
 from xai.core.errors import UserError
-from xai.core.settings import Distinct, Whole, settings
+from xai.core.settings import Distinct, Whole, settings, unknown
 from xai.explainers.registry import Row
 from xai.explainers.rows import load_row
 from xai.metrics import registry as metrics
@@ -59,24 +59,35 @@ def open_rows(names: Sequence[str], explainers: Mapping[str, Any]) -> list[Row]:
     """
     if not names:
         raise UserError("rows is empty: name at least one explainer")
-    return [load_row(name, explainers) for name in names]
+    return [load_row(name, explainers, asked="rows") for name in names]
 
 
-def open_metrics(names: Sequence[str], given: Mapping[str, Any]) -> list[Chosen]:
+def open_metrics(names: Sequence[str], given: Mapping[str, Any], above: str = "") -> list[Chosen]:
     """Metrics with the settings of `metric.<name>`.
 
     By its own name a metric gives all of its columns; by the name of a column it gives those that need no maps of a
     second class.
 
+    Args:
+        names: Of metrics or columns.
+        given: By metric, its settings.
+        above: What the user typed before `metrics` and `metric`.
+
     Raises:
         UserError: An unknown metric, or a wrong setting of one.
     """
+    known, families = metrics.names(), metrics.families()
     for name, values in given.items():
-        metrics.entry(name).settings(values)
+        if name not in known:
+            raise UserError(unknown(f"{above}metric.{name}", str(name), known, "metric", "choose from"))
+        metrics.entry(name).settings(values, above)
     wanted: dict[str, bool] = {}
     for name in names:
-        whole = name in metrics.names()
-        metric = name if whole else metrics.metric_of(name).name
+        if name not in known and name not in families:
+            every = {*known, *families}
+            raise UserError(unknown(f"{above}metrics={name}", str(name), every, "metric", "choose from"))
+        whole = name in known
+        metric = name if whole else families[name]
         wanted[metric] = wanted.get(metric, False) or whole
     entries = {name: metrics.entry(name) for name in wanted}
     return [Chosen(each, each.settings(given.get(name)), wanted[name]) for name, each in entries.items()]

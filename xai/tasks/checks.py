@@ -8,10 +8,11 @@ from typing import Any
 
 from xai.core.errors import UserError
 from xai.core.folders import holds_pictures
+from xai.core.settings import unknown
 from xai.data.catalogue import check_data
 from xai.explainers.registry import Row
 from xai.explainers.rows import ALL, load_row
-from xai.metrics.registry import columns, metric_of
+from xai.metrics.registry import columns
 from xai.models.families import NetworkParams
 from xai.models.weights import check_file
 from xai.papers.ranking.networks import check_levels
@@ -50,8 +51,9 @@ def check_named(settings: Any) -> None:
 
 
 def _check_rank(column: str) -> None:
-    metric_of(column)
-    if columns()[column].better is None:
+    if column not in (known := columns()):
+        raise UserError(unknown(f"rank_by={column}", column, known, "column", "choose from"))
+    if known[column].better is None:
         raise UserError(f"rank_by={column} is better neither way: name a column that is")
 
 

@@ -128,12 +128,12 @@ def _squares(model: Geometry, checkpoint: str | None) -> dict[str, Any]:
 
 def _check_quick(quick: Quick) -> None:
     """Refuse what only a quick comparison would read, whether this is one or not."""
-    for row in (*quick.rows, *quick.explainers):
-        load_row(row, quick.explainers, where="quick.explainers")
+    for asked, rows in (("quick.rows", quick.rows), ("quick.explainers", quick.explainers)):
+        for row in rows:
+            load_row(row, quick.explainers, "quick.explainers", asked)
     for figure in quick.figures:
         open_figure(figure)
-    open_metrics(quick.metrics, {})
-    open_metrics(list(quick.metric), quick.metric)
+    open_metrics(quick.metrics, quick.metric, "quick.")
 
 
 def run(asked: CompareSettings, output: Path) -> None:
