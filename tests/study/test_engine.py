@@ -213,8 +213,16 @@ def test_without_labels_the_other_class_is_the_second_most_likely(tmp_path: Path
         study(tmp_path, ["noted"], data=data, targets="wrong")
     metrics = ["classification", "classification_quality"]
     left_out = study(tmp_path, ["classifier"], metrics, data=data, targets="predicted").run().left_out
-    (reason,) = left_out.reason
-    assert reason == "classification_quality is left out: the images have no labels"
+    names = ["accuracy", "classifier_accuracy", "classification_quality"]
+    assert left_out.metric.tolist() == names
+    assert left_out.reason.tolist() == [f"{name} is left out: the images have no labels" for name in names]
+    # What was not asked for is not missing.
+    whole, column = (
+        study(tmp_path, ["noted"], [metric], data=data, targets="predicted").run().left_out
+        for metric in ("perturbation", "deletion_auc")
+    )
+    assert "deletion_auc_true" in set(whole.metric)
+    assert column.empty
 
 
 def test_a_subset_is_drawn_with_the_seed_and_images_keep_their_numbers(tmp_path: Path) -> None:

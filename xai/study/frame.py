@@ -47,7 +47,8 @@ class Frames:
             mean over images.
         costs: One line for explainer: passes and milliseconds an image, the seconds its training took, where its maps
             lie: the key of their artifact, and which stage of a path they are.
-        left_out: One line for each metric that a row cannot have: explainer, metric, reason.
+        left_out: One line for each metric that a row cannot have, or for the columns of it that it cannot: explainer,
+            metric, reason.
     """
 
     scores: pd.DataFrame

@@ -66,6 +66,20 @@ class Scores:
 
 def missing(case: Case, row: Row, maps: Maps, chosen: Chosen, reference_row: Row | None) -> str | None:
     """Why a metric cannot be had of a row, in a line; None where it can. The reference row's maps are the truth."""
+    available = _available(case, row, maps, chosen, reference_row)
+    return registry.missing(chosen.metric, available, "patch" if is_of_patches(case, maps) else "pixel")
+
+
+def columns_missing(case: Case, row: Row, maps: Maps, chosen: Chosen, reference_row: Row | None) -> dict[str, str]:
+    """Why columns of a metric that can be had cannot, by their names; those that nobody has asked for are not told."""
+    available = _available(case, row, maps, chosen, reference_row)
+    columns = chosen.metric.columns_of(chosen.params)
+    asked = [column for column in columns if chosen.whole or "second" not in column.needs]
+    return {column.name: why for column in asked if (why := registry.missing(column, available))}
+
+
+def _available(case: Case, row: Row, maps: Maps, chosen: Chosen, reference_row: Row | None) -> set[str]:
+    """What a metric may need and has, of the case and the row."""
     available = _at_hand(case, reference_row)
     if maps.attributions is not None:
         available |= {"maps", "second"}
@@ -73,7 +87,7 @@ def missing(case: Case, row: Row, maps: Maps, chosen: Chosen, reference_row: Row
             available.add("again")
     if maps.logits is not None:
         available.add("logits")
-    return registry.missing(chosen.metric, available, "patch" if is_of_patches(case, maps) else "pixel")
+    return available
 
 
 def wants_second(case: Case, chosen: Sequence[Chosen], reference_row: Row | None) -> bool:

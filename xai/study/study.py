@@ -16,7 +16,7 @@ from xai.explainers.registry import Row, refusal
 from xai.study.case import Case
 from xai.study.frame import Frames, Measurement, frames
 from xai.study.maps import explain
-from xai.study.scores import Chosen, missing, score, wants_second
+from xai.study.scores import Chosen, columns_missing, missing, score, wants_second
 
 log = logging.getLogger(__name__)
 
@@ -119,11 +119,13 @@ class Study:
 
         def measure() -> Measurement:
             second = case.second if wants_second(case, chosen, self.reference) else None
-            maps, scores, left_out = explain(case, row, second), {}, {}
+            maps, scores = explain(case, row, second), {}
+            left_out: dict[str, str] = {}
             for each in chosen:
                 reason = missing(case, row, maps, each, self.reference)
                 if reason is None:
                     scores[each.metric.name] = score(case, row, maps, each, self.reference)
+                    left_out |= columns_missing(case, row, maps, each, self.reference)
                 else:
                     left_out[each.metric.name] = reason
             return Measurement(case, row, maps, scores, left_out)
