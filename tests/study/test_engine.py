@@ -260,6 +260,8 @@ def test_what_cannot_be_asked_is_refused_before_any_work(tmp_path: Path) -> None
     with pytest.raises(UserError, match=r"^rows=rize is not a known explainer: did you mean rise\?"):
         open_rows(["rize_16"], {})
     assert [each.metric.name for each in open_metrics(["srg", "removal", "rma"], {})] == ["removal", "localisation"]
+    by_name = {name: open_metrics([name], {}) for name in ("perturbation", "deletion_auc", "deletion_auc_true")}
+    assert [each.whole for (each,) in by_name.values()] == [True, False, True]
 
 
 # What does not fit.

@@ -66,7 +66,7 @@ def open_metrics(names: Sequence[str], given: Mapping[str, Any], above: str = ""
     """Metrics with the settings of `metric.<name>`.
 
     By its own name a metric gives all of its columns; by the name of a column it gives those that need no maps of a
-    second class.
+    second class, unless that one does.
 
     Args:
         names: Of metrics or columns.
@@ -76,7 +76,7 @@ def open_metrics(names: Sequence[str], given: Mapping[str, Any], above: str = ""
     Raises:
         UserError: An unknown metric, or a wrong setting of one.
     """
-    known, families = metrics.names(), metrics.families()
+    known, families, columns = metrics.names(), metrics.families(), metrics.columns()
     for name, values in given.items():
         if name not in known:
             raise UserError(unknown(f"{above}metric.{name}", str(name), known, "metric", "choose from"))
@@ -86,8 +86,8 @@ def open_metrics(names: Sequence[str], given: Mapping[str, Any], above: str = ""
         if name not in known and name not in families:
             every = {*known, *families}
             raise UserError(unknown(f"{above}metrics={name}", str(name), every, "metric", "choose from"))
-        whole = name in known
-        metric = name if whole else families[name]
+        whole = name in known or "second" in columns[name].needs
+        metric = name if name in known else families[name]
         wanted[metric] = wanted.get(metric, False) or whole
     entries = {name: metrics.entry(name) for name in wanted}
     return [Chosen(each, each.settings(given.get(name)), wanted[name]) for name, each in entries.items()]
