@@ -69,8 +69,9 @@ def test_the_class_that_is_asked_for(run: Cli, files: Files) -> None:
 def test_a_classifier_that_explains_itself_is_explained_by_what_is_named(run: Cli, files: Files) -> None:
     colours().save(run.folder / "photo.png")
     given = ("image=photo.png", f"checkpoint={files.checkpoint}", "logger=none", "refine=0", "areas=[]")
-    for named, made in (((), "own"), (("explainer=saliency",), "saliency"), (("outside=true",), "grad_cam")):
-        assert run("task=explain", *given, *named, f"name={made}")[0] == 0
+    ways = {"": "own", "explainer=saliency": "saliency", "row=edges": "edges", "outside=true": "grad_cam"}
+    for named, made in ways.items():
+        assert run("task=explain", *given, *filter(None, [named]), f"name={made}")[0] == 0
         assert [path.name.split(".")[1] for path in (run.folder / "outputs" / made).glob("photo.*.npy")] == [made]
 
 

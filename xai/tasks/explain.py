@@ -89,7 +89,8 @@ def task(values: Mapping[str, Any]) -> Task:
 
 def _settle(values: dict[str, Any], typed: Sequence[str]) -> dict[str, Any]:
     """Whoever names an explainer wants it, also for a classifier that explains itself."""
-    return {**values, "outside": "explainer" in typed if values["outside"] is None else values["outside"]}
+    named = bool({"explainer", "row"} & set(typed))
+    return {**values, "outside": named if values["outside"] is None else values["outside"]}
 
 
 def run(asked: ExplainSettings, output: Path) -> None:
