@@ -22,6 +22,9 @@ from xai.api.fitting import _of_timm
 from xai.api.loading import _torchvision, as_torchvision_has_them
 from xai.core.composing import shipped
 from xai.core.errors import UserError
+from xai.explainers import registry
+from xai.explainers.params import GameParams
+from xai.explainers.registry import ExplainerParams
 from xai.models import files
 from xai.models.spec import describe
 from xai.models.vit import SmallVit, VitParams
@@ -233,6 +236,28 @@ def test_an_explainer_that_does_not_fit_says_why(model: Any) -> None:
     assert "attention" in listed.loc["attention_rollout", "why_not"]
     assert "rise" in xai.explainers().index
     assert listed["level"][["rise", "guided_backprop"]].tolist() == ["patch", "either"]
+
+
+def test_an_explainer_of_ones_own_fits_where_its_settings_have_defaults(
+    model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry.names()
+    monkeypatch.setattr(registry, "_ENTRIES", dict(registry._ENTRIES))
+    for name, params in (("mine", ExplainerParams), ("asking", GameParams)):
+
+        @xai.register_explainer(name, label=name, about="for tests", params=params)
+        class Mine:
+            def __init__(self, classifier: Any, params: Any) -> None:
+                pass
+
+            def attribute(self, pixels: Tensor, targets: Tensor, generator: Any = None) -> Tensor:
+                return pixels.mean(1)
+
+    listed = xai.explainers(model).loc[["mine", "asking"]]
+    assert listed.fits.tolist() == [True, False]
+    assert listed.level.tolist() == ["patch", ""]
+    assert "settings are needed" in listed.why_not["asking"]
+    assert set(xai.compare(model, images(), explainers=["mine"], metrics=["deletion"]).explainer) == {"mine"}
 
 
 def test_a_comparison_has_a_line_for_explainer_metric_and_image(model: Any) -> None:

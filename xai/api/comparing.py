@@ -209,12 +209,10 @@ def explainers(model: Model | None = None) -> pd.DataFrame:
         for name in names:
             reason: str | None
             level = ""
-            fitted = model is not None and name in model.fitted
-            if not fitted and name not in choices("explainer"):
-                # It has settings without defaults: a row of a study gives them.
+            row = _alone(name, model.fitted if model else {})
+            if row is None:
                 info, reason = explainer_registry.entry(name).info, "it is a row of a study: settings are needed"
             else:
-                row = row_of(name, {}, model.fitted if model else {})
                 info, level = row.entry.info, "pixel" if row.params.of_pixels else "patch"
                 level = "either" if hasattr(row.params, "resolution") else level
                 reason = None if case is None else refusal(row.entry, row.params, case)
@@ -223,6 +221,16 @@ def explainers(model: Model | None = None) -> pd.DataFrame:
             line |= {"class_specific": info.class_specific, "level": level}
             lines.append(line if model is None else {**line, "fits": reason is None, "why_not": reason or ""})
     return pd.DataFrame(lines).set_index("name")
+
+
+def _alone(name: str, fitted: Mapping[str, Any]) -> Row | None:
+    """The row of an explainer by its name alone; None where a row of a study gives settings that have no defaults."""
+    try:
+        return row_of(name, {}, fitted)
+    except UserError:
+        if name in fitted or name in choices("explainer"):
+            raise
+        return None
 
 
 def metrics() -> pd.DataFrame:
