@@ -123,6 +123,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name, content in SWEEPS.items():
         (tmp_path / "own" / "sweep" / f"{name}.yaml").write_bytes(content)
     (tmp_path / "own" / "package.yaml").write_text("defaults: [config, _self_]\nhydra: {searchpath: ['pkg://xml']}\n")
+    (tmp_path / "own" / "data").mkdir()
+    (tmp_path / "own" / "data" / "mine.yaml").write_text("name: mine\nstripes: 3\n")
     (tmp_path / "own" / "explainer").mkdir()
     (tmp_path / "own" / "explainer" / "listed.yaml").write_text("[1]\n")
     os.mkfifo(tmp_path / "own" / "pipe")

@@ -28,7 +28,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from xai.core.common import check_common, for_elsewhere
-from xai.core.composing import CONF, choices, may_be_elsewhere
+from xai.core.composing import CONF, choices, look_in, may_be_elsewhere, searchpath
 from xai.core.errors import UserError, visible
 from xai.core.folders import no_folder
 from xai.core.guard import guarded_loader, guarded_reader
@@ -52,6 +52,7 @@ def main() -> int:
         HydraConfig.instance().cfg = None  # of an earlier job of this process, which saw other files
         sys.argv[1:] = typed = ["watch=10" if each == "--watch" else each for each in sys.argv[1:]]
         given = _given(typed)
+        look_in(given.config_dir)
         if given.help and len(given.overrides) == 1 and not given.resolve:
             from xai.help import tell
 
@@ -73,7 +74,10 @@ def main() -> int:
         sys.argv[1:] = [*flags, *settings]  # flags first: argparse does not find settings on both sides of one
         run()
 
-    return report_errors(work)
+    try:
+        return report_errors(work)
+    finally:
+        look_in(None)
 
 
 def _sweep(run: Callable[[], Any], given: argparse.Namespace, flags: Sequence[str], settings: list[str]) -> None:
@@ -82,7 +86,6 @@ def _sweep(run: Callable[[], Any], given: argparse.Namespace, flags: Sequence[st
 
     typed = command()
     sys.argv[1:] = [*flags, *map(as_axis, settings)]
-    own = [f"hydra.searchpath=[file://{Path(given.config_dir).absolute()}]"] if given.config_dir else []
 
     def checked(job: Sequence[str], config: DictConfig) -> None:
         choices = HydraConfig.get().runtime.choices
@@ -96,7 +99,7 @@ def _sweep(run: Callable[[], Any], given: argparse.Namespace, flags: Sequence[st
 
     # Which combinations another sweeper makes, it alone knows.
     is_known = not any(each.startswith("hydra/sweeper=") for each in settings)
-    with started(settings, own, given.config_name or "config", typed, checked if is_known else None) as jobs:
+    with started(settings, searchpath(), given.config_name or "config", typed, checked if is_known else None) as jobs:
         run()
     sys.exit(end(jobs, typed))
 
@@ -346,9 +349,10 @@ def _followed(path: str) -> str | None:
 
 
 def _typed_groups() -> tuple[str, ...]:
-    """What was typed that chooses files."""
+    """What was typed that chooses files, and where they are looked for."""
     pairs = (each.partition("=") for each in sys.argv[1:])
-    return tuple(f"{key}={value}" for key, _, value in pairs if value and key and (CONF / key.split("@")[0]).is_dir())
+    chosen = (f"{key}={value}" for key, _, value in pairs if value and key and (CONF / key.split("@")[0]).is_dir())
+    return (*chosen, *searchpath())
 
 
 @functools.cache

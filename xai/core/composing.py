@@ -34,6 +34,20 @@ BUDGET = re.compile(r"(?P<of>.+)_(?P<number>[1-9][0-9]*)")
 """What the name of any row that asks about perturbed images may end in: `kernel_shap_64` asks about 64."""
 
 
+_own: list[Path] = []
+"""The folder that --config-dir names, where Hydra looks as well."""
+
+
+def look_in(folder: str | None) -> None:
+    """Look in a folder of the user's own as well, also where no job says so; None: no longer."""
+    _own[:] = [Path(folder).absolute()] if folder else []
+
+
+def searchpath() -> list[str]:
+    """The same, as an override of a configuration that is composed."""
+    return [f"hydra.searchpath=[file://{folder}]" for folder in _own]
+
+
 def choices(group: str) -> list[str]:
     """All files of a configuration group that this job can see, sorted."""
     # A folder's time changes with its files; listed anew for every row, it was a third of all that task=plan does.
@@ -115,7 +129,7 @@ def _sources() -> tuple[Source, ...]:
     if GlobalHydra.instance().is_initialized():
         path = GlobalHydra.instance().config_loader().get_search_path().get_path()
         return tuple((found.provider or "", found.path or "") for found in path)
-    return (("main", f"file://{CONF}"), ("schema", "structured://"))
+    return (("main", f"file://{CONF}"), *(("own", f"file://{folder}") for folder in _own), ("schema", "structured://"))
 
 
 @cache
