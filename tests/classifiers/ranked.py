@@ -1,10 +1,10 @@
-"""What the tests of Learn to Rank's stages share: the bench's ViT, an explainer of it, six test images."""
+"""What the tests of Learn to Rank's stages share: the tiny ViT, an explainer of it, six test images."""
 
 from pathlib import Path
 from typing import Any
 
-from tests.classifiers.bench import FIT
 from tests.classifiers.studying import stages
+from tests.classifiers.tiny import FIT
 from xai.methods.ranking import RankingLoss
 from xai.models.dpt import DecoderParams
 from xai.papers.ranking.networks import RankingStages

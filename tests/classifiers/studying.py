@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.classifiers.bench import DATA, FIT, runtime
+from tests.classifiers.tiny import DATA, FIT, runtime
 from xai.classifiers.params import ClassifierParams, SalvageParams, SurrogateParams, VitShapleyParams
 from xai.classifiers.vit import VitStages
 from xai.data.catalogue import OpenData
@@ -51,7 +51,7 @@ def train_in_no_time(monkeypatch: pytest.MonkeyPatch) -> Trained:
 
 
 class Photographs(type(DATA.source)):  # type: ignore[misc]
-    """The bench's images, told apart as ImageNet's classes."""
+    """The tiny images, told apart as ImageNet's classes."""
 
     classes = published_classes()
 

@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.classifiers.bench import DATA, MODEL, Shades, runtime
 from tests.classifiers.studying import MODEL as VIT
+from tests.classifiers.tiny import DATA, MODEL, Shades, runtime
 from xai.classifiers.clip import clip_of_file
 from xai.core.errors import UserError
 from xai.data.catalogue import OpenData

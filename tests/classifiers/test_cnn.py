@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from tests.classifiers.bench import DATA, FIT, runtime
 from tests.classifiers.studying import CLASSIFIER, PHOTOGRAPHS, STEP, Trained
+from tests.classifiers.tiny import DATA, FIT, runtime
 from xai.classifiers.networks import ClassifierStages
 from xai.classifiers.params import ClassifierParams
 from xai.core.errors import UserError

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.classifiers.bench import DATA
 from tests.classifiers.ranked import DECODER, RANKING, networks
 from tests.classifiers.studying import Trained
+from tests.classifiers.tiny import DATA
 from xai.core.errors import UserError
 from xai.models.maskable import Removal, reference_image
 from xai.papers.ranking.correction import largest_as_good

@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from tests.classifiers.bench import DATA, FIT, runtime
 from tests.classifiers.studying import CLASSIFIER, STEP, SURROGATE, Trained
 from tests.classifiers.test_cnn import CLASSES, MODEL, TEST
+from tests.classifiers.tiny import DATA, FIT, runtime
 from tests.toolbox import refusal, seeded
 from xai.classifiers.cnn import CnnStages
 from xai.classifiers.params import FastShapParams

@@ -8,9 +8,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from tests.classifiers.bench import DATA
 from tests.classifiers.ranked import DECODER, OBJECTIVE, RANKING, networks
 from tests.classifiers.studying import MODEL, Trained
+from tests.classifiers.tiny import DATA
 from tests.toolbox import refusal
 from xai.core.errors import UserError
 from xai.models import files

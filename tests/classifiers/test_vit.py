@@ -8,7 +8,6 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from tests.classifiers.bench import DATA, FIT, runtime
 from tests.classifiers.studying import (
     CLASSIFIER,
     MODEL,
@@ -21,6 +20,7 @@ from tests.classifiers.studying import (
     stages,
     train_in_no_time,
 )
+from tests.classifiers.tiny import DATA, FIT, runtime
 from tests.study.shades import BORDERLESS
 from tests.toolbox import refusal
 from xai.classifiers.networks import ClassifierStages
@@ -167,8 +167,8 @@ def test_networks_of_before_masks_could_be_chosen_keep_their_keys(tmp_path: Path
 
 
 def test_another_precision_makes_other_networks(tmp_path: Path, trained: Trained) -> None:
-    bench = runtime(tmp_path)
-    half = replace(bench, trainer=replace(bench.trainer, precision="bf16-mixed"))
+    own_runtime = runtime(tmp_path)
+    half = replace(own_runtime, trainer=replace(own_runtime.trainer, precision="bf16-mixed"))
     assert stages(tmp_path).classifier.key != stages(tmp_path, runtime=half).classifier.key
 
 

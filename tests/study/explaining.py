@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.classifiers.bench import DATA, runtime
+from tests.classifiers.tiny import DATA, runtime
 from xai.data.catalogue import OpenData
 from xai.explainers import registry
 from xai.explainers.registry import Entry, ExplainerParams, Info, Row

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.classifiers.bench import DATA
+from tests.classifiers.tiny import DATA
 from tests.study.explaining import Silent, case, drawn, register, row
 from xai.core.store import Artifact, Store
 from xai.data.catalogue import OpenData

@@ -5,7 +5,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from tests.classifiers.bench import DATA, MODEL, base, runtime
+from tests.classifiers.tiny import DATA, MODEL, base, runtime
 from xai import vectors
 from xai.core.common import LoggerParams
 from xai.core.errors import UserError
@@ -24,10 +24,10 @@ class Folder:
     """A classifier, the same as a stranger's file, and a vector."""
 
     def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.root, self.bench = root, runtime(root)
-        theta_base = base(self.bench)
+        self.root, self.own_runtime = root, runtime(root)
+        theta_base = base(self.own_runtime)
         monkeypatch.setattr(base_stage, "base_weights", lambda *_: theta_base.artifact)
-        network = Domain(self.bench, MODEL, theta_base, DATA).assemble(None)
+        network = Domain(self.own_runtime, MODEL, theta_base, DATA).assemble(None)
         self.theta = trainable(network)
         architecture = architecture_hash(self.theta)
         self.spec = describe(MODEL, "classifier", DATA.name, DATA.source.classes, base=TAG)
@@ -46,9 +46,9 @@ class Folder:
         folder = self.root / output
         folder.mkdir()
         how, vector = ApplyParams(1.0, 0.5, again), str(self.root / "vector.safetensors")
-        common = ("apply_vector", output, 0, str(self.root), self.bench.trainer, LoggerParams("none"), ())
+        common = ("apply_vector", output, 0, str(self.root), self.own_runtime.trainer, LoggerParams("none"), ())
         asked = ApplySettings(*common, MODEL, None, vector, str(checkpoint), how)
-        return apply_vector(asked, self.bench, DATA, folder)
+        return apply_vector(asked, self.own_runtime, DATA, folder)
 
 
 @pytest.fixture

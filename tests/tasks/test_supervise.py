@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.classifiers.bench import DATA, FIT, MODEL, Shades, runtime
+from tests.classifiers.tiny import DATA, FIT, MODEL, Shades, runtime
 from tests.papers.vectors.test_transfer import PARAMS
 from tests.study.explaining import register, row
 from xai.core.errors import UserError
@@ -135,10 +135,10 @@ def test_without_a_checkpoint_the_classifier_is_the_one_that_a_transfer_fine_tun
     settings = {"coalitions": 40, "evaluation_coalitions": 40, "output": "logit", "removal": removal}
     params = open_row("kernel_shap", settings)
     run(tmp_path, checkpoint=None, drawn=params)
-    bench = runtime(tmp_path)
-    theta = base_stage.load(MODEL, base_stage.base_weights(bench, MODEL, 3))
-    found = Domain(bench, MODEL, theta, DATA).fine_tune(FIT, 3, images=8)
-    assert bench.store.made == []
+    own_runtime = runtime(tmp_path)
+    theta = base_stage.load(MODEL, base_stage.base_weights(own_runtime, MODEL, 3))
+    found = Domain(own_runtime, MODEL, theta, DATA).fine_tune(FIT, 3, images=8)
+    assert own_runtime.store.made == []
     assert json.loads(content(tmp_path)[OUTPUT[0]])["classifier"] == found.key
     with pytest.raises(UserError, match=r"classifier\.fit\.epochs=2, this run asks for 3: choose"):
         run(tmp_path, checkpoint=None, drawn=params, transfer=fitted_for(3))

@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tests.classifiers.bench import DATA, FIT
 from tests.classifiers.studying import CLASSIFIER, MODEL, STEP, stages
+from tests.classifiers.tiny import DATA, FIT
 from xai.classifiers.networks import explained
 from xai.core.errors import UserError
 from xai.core.optimisation import FitParams

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.classifiers.bench import MODEL, runtime
+from tests.classifiers.tiny import MODEL, runtime
 from xai.papers.vectors import base
 
 

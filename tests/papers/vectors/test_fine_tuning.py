@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tests.classifiers.bench import DATA, FIT, MODEL, base, explained, runtime
+from tests.classifiers.tiny import DATA, FIT, MODEL, base, explained, runtime
 from xai.core.errors import UserError
 from xai.data.registry import subset
 from xai.models import files
@@ -40,23 +40,23 @@ def test_more_images_than_there_are_or_none_are_refused(images: int) -> None:
 
 
 def test_the_head_is_made_of_the_data_sets_words(tmp_path: Path) -> None:
-    bench = runtime(tmp_path)
-    theta = base(bench)
-    artifact, head = base_stage.head(bench, MODEL, theta, DATA)
+    own_runtime = runtime(tmp_path)
+    theta = base(own_runtime)
+    artifact, head = base_stage.head(own_runtime, MODEL, theta, DATA)
     expected = class_embeddings(theta.clip, build_tokenizer(MODEL), DATA.source.classes, DATA.source.templates)
     torch.testing.assert_close(head, expected)
-    assert base_stage.head(bench, MODEL, theta, DATA)[0].key == artifact.key
+    assert base_stage.head(own_runtime, MODEL, theta, DATA)[0].key == artifact.key
     # Of two data sets with the same classes the first one asked makes it.
     content = artifact.file("head.safetensors").read_bytes()
     shutil.rmtree(artifact.path)
-    other = base_stage.head(bench, MODEL, theta, replace(DATA, name="another"))[0]
+    other = base_stage.head(own_runtime, MODEL, theta, replace(DATA, name="another"))[0]
     assert other.file("head.safetensors").read_bytes() == content
 
 
 def test_fine_tuning_starts_from_the_base_and_leaves_it_as_it_was(tmp_path: Path) -> None:
-    bench = runtime(tmp_path)
-    theta = base(bench)
-    domain = Domain(bench, MODEL, theta, DATA)
+    own_runtime = runtime(tmp_path)
+    theta = base(own_runtime)
+    domain = Domain(own_runtime, MODEL, theta, DATA)
     before = {name: value.clone() for name, value in theta.clip.state_dict().items()}
     hardly = domain.fine_tune(replace(FIT, learning_rate=1e-12), 0)
     properly = domain.fine_tune(replace(FIT, epochs=20), 0)
@@ -75,8 +75,8 @@ def test_fine_tuning_starts_from_the_base_and_leaves_it_as_it_was(tmp_path: Path
 
 
 def test_what_is_asked_for_again_is_read_and_what_differs_is_made(tmp_path: Path) -> None:
-    bench = runtime(tmp_path)
-    domain = Domain(bench, MODEL, base(bench), DATA)
+    own_runtime = runtime(tmp_path)
+    domain = Domain(own_runtime, MODEL, base(own_runtime), DATA)
     first = domain.fine_tune(FIT, 0)
     assert domain.fine_tune(FIT, 0).key == first.key
     others = [
@@ -91,10 +91,10 @@ def test_what_is_asked_for_again_is_read_and_what_differs_is_made(tmp_path: Path
 
 
 def test_explained_classifiers_learn_from_the_supervision_of_their_very_images(tmp_path: Path) -> None:
-    bench = runtime(tmp_path)
-    domain = Domain(bench, MODEL, base(bench), DATA)
+    own_runtime = runtime(tmp_path)
+    domain = Domain(own_runtime, MODEL, base(own_runtime), DATA)
     rows = subset(DATA.source, "train", 6, 0)
-    taught = explained(bench, "train", rows)
+    taught = explained(own_runtime, "train", rows)
     long = replace(FIT, epochs=60, batch_size=6)
     star = domain.fine_tune(long, 0, images=6, alpha=0.1, supervision=taught)
     model = files.load_classifier(star.file("classifier.safetensors"))
@@ -122,26 +122,27 @@ def test_explained_classifiers_learn_from_the_supervision_of_their_very_images(t
 def test_supervision_of_other_images_classes_or_patches_is_refused(
     tmp_path: Path, images: int, spoil: dict[str, Tensor], message: str
 ) -> None:
-    bench = runtime(tmp_path)
-    tensors = load_file(explained(bench, "train", subset(DATA.source, "train", 6, 0)).file("maps.safetensors"))
+    own_runtime = runtime(tmp_path)
+    tensors = load_file(explained(own_runtime, "train", subset(DATA.source, "train", 6, 0)).file("maps.safetensors"))
 
     def make(work: Path) -> None:
         write_weights(work / "maps.safetensors", tensors | spoil, {})
 
-    taught = bench.store.get("maps", {"spoilt": True}, make)
+    taught = own_runtime.store.get("maps", {"spoilt": True}, make)
+    domain = Domain(own_runtime, MODEL, base(own_runtime), DATA)
     with pytest.raises(UserError, match=message) as caught:
-        Domain(bench, MODEL, base(bench), DATA).fine_tune(FIT, 0, images=images, alpha=0.5, supervision=taught)
+        domain.fine_tune(FIT, 0, images=images, alpha=0.5, supervision=taught)
     assert str(taught.path) in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_assembling_puts_parameters_and_words_together(tmp_path: Path) -> None:
-    bench = runtime(tmp_path)
-    theta = base(bench)
-    domain = Domain(bench, MODEL, theta, DATA)
+    own_runtime = runtime(tmp_path)
+    theta = base(own_runtime)
+    domain = Domain(own_runtime, MODEL, theta, DATA)
     zero = domain.assemble(None, Removal("tokens"))
     tower = theta.clip.encode_image(zero.normalisation(IMAGES), normalize=True)
-    expected = theta.clip.logit_scale.exp() * tower @ base_stage.head(bench, MODEL, theta, DATA)[1]
+    expected = theta.clip.logit_scale.exp() * tower @ base_stage.head(own_runtime, MODEL, theta, DATA)[1]
     torch.testing.assert_close(zero(IMAGES), expected)
     assert zero.removal == Removal("tokens")
     assert not zero.training

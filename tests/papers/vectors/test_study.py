@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.classifiers.bench import DATA, MODEL, Shades, runtime
+from tests.classifiers.tiny import DATA, MODEL, Shades, runtime
 from tests.papers.vectors.test_transfer import PARAMS
 from tests.study.shades import SIZES
 from tests.study.test_mosaic import Pairs

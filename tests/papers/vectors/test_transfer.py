@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.func import functional_call
 
-from tests.classifiers.bench import FIT, MODEL
+from tests.classifiers.tiny import FIT, MODEL
 from tests.models.tiny_clip import classifier, pictures
 from xai import vectors
 from xai.core.errors import UserError

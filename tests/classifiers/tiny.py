@@ -27,15 +27,15 @@ MODEL = ModelParams(
 FIT = FitParams(epochs=2, batch_size=5, learning_rate=1e-2, weight_decay=0.0, warmup=0.1, clip=1.0)
 
 
-def base(bench: Runtime) -> Base:
+def base(own_runtime: Runtime) -> Base:
     """Random base weights."""
     state = build_clip(MODEL, 4).state_dict()
     spec = {"random": True}
-    artifact = bench.store.get("base", spec, lambda work: write_weights(work / "base.safetensors", state, {}))
+    artifact = own_runtime.store.get("base", spec, lambda work: write_weights(work / "base.safetensors", state, {}))
     return base_stage.load(MODEL, artifact)
 
 
-def explained(bench: Runtime, split: str, rows: Tensor, seed: int = 0) -> Artifact:
+def explained(own_runtime: Runtime, split: str, rows: Tensor, seed: int = 0) -> Artifact:
     """Maps of the true classes that were drawn, not computed."""
     maps = torch.randn(len(rows), 4, 4, generator=torch.Generator().manual_seed(seed))
     tensors = {"rows": rows, "targets": DATA.source.labels(split)[rows], "attributions": maps}
@@ -44,4 +44,4 @@ def explained(bench: Runtime, split: str, rows: Tensor, seed: int = 0) -> Artifa
     def make(work: Path) -> None:
         write_weights(work / "maps.safetensors", tensors, {})
 
-    return bench.store.get("maps", spec, make)
+    return own_runtime.store.get("maps", spec, make)
