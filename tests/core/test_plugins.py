@@ -138,7 +138,6 @@ def test_the_code_of_a_plug_in_is_a_part_of_its_keys(folder: Path) -> None:
 
 
 def test_a_variation_of_ones_own_is_told_by_its_code_and_not_by_its_name_alone(folder: Path) -> None:
-    plugins.code_of.cache_clear()
     plugins.load(["their_toy"])
     theirs = type("Noise", (Noise,), {"__module__": "their_toy"})
     assert Noise(0.1).spec == {"kind": "Noise", "radius": 0.1, "draw": 0}
