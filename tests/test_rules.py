@@ -99,7 +99,7 @@ def test_make_plans_tables_where_it_is_asked_to() -> None:
     (all_of_them,) = said("tables", "SCALE=paper", "ARGS=task=plan rate=3000")
     assert all_of_them.startswith(".venv/bin/python run.py task=plan 'sweeps=[vectors_table1_paper,")
     assert all_of_them.endswith("_paper]' rate=3000")
-    assert len(set(re.findall(r"\w+_paper", all_of_them))) == 14
+    assert len(set(re.findall(r"\w+_paper", all_of_them))) == 15
     (one,) = said("rank-table", "SCALE=paper", "ARGS=task=plan")
     assert one == ".venv/bin/python run.py sweep=ranking_table_paper task=plan"
     (pictures,) = said("salvage-pictures", "SCALE=paper")
