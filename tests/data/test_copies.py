@@ -14,7 +14,8 @@ def found(source: CopiesSet, split: str, epoch: int = 0) -> tuple[torch.Tensor, 
     """What lies in each of the four cells of each image, [N, 4, 20, 20], and where it is in the package, [N, 4]."""
     pixels = source.images(split, torch.arange(len(source.labels(split))), epoch).pixels[:, 0]
     cells = pixels.unfold(1, 21, 21).unfold(2, 21, 21).flatten(1, 2)[..., :20, :20]
-    return cells, torch.cdist(cells.flatten(2), mnist_objects(20)[0].flatten(1)).argmin(2)
+    place = torch.cdist(cells.flatten(0, 1).flatten(1), mnist_objects(20)[0].flatten(1)).argmin(1)
+    return cells, place.unflatten(0, (-1, 4))
 
 
 def test_an_image_shows_different_digits_of_its_class_and_split() -> None:
