@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from xai.core.settings import Count, FieldError, settings
-from xai.data.packaged import PackagedSet, mnist_objects, split_rows
+from xai.data.packaged import PackagedSet, mnist_objects
 from xai.data.registry import SPLITS, register
 from xai.data.scatter import ScatterParams, Scene, scatter_groups
 
@@ -42,20 +42,19 @@ class CopiesSet(PackagedSet):
     Args:
         objects: [N, s, s] in [0, 1], ink is 1, with s = `params.object_size`.
         labels: [N] class indices; a split has `params.copies` objects of each class or more.
-        prompts: Name of the prompt templates.
         params: The layout.
     """
 
-    def __init__(self, objects: Tensor, labels: Tensor, prompts: str, params: CopiesParams) -> None:
-        super().__init__(objects, labels, prompts, params)
-        self._objects, self._layout = objects, params
+    def __init__(self, objects: Tensor, labels: Tensor, params: CopiesParams) -> None:
+        super().__init__(objects, labels, "mnist", params)
         self._groups = {
             split: _groups(rows, labels[rows], params.copies, torch.Generator().manual_seed(SPLITS.index(split)))
-            for split, rows in split_rows(labels).items()
+            for split, rows in self._rows.items()
         }
 
     def _draw(self, split: str, generator: torch.Generator) -> Scene:
-        scene = scatter_groups(self._objects[self._groups[split]], self._layout, generator)
+        assert self._params is not None
+        scene = scatter_groups(self._pixels[self._groups[split]], self._params, generator)
         return scene._replace(regions=scene.regions.any(1))
 
 
@@ -72,4 +71,4 @@ def _groups(rows: Tensor, labels: Tensor, k: int, generator: torch.Generator) ->
 @register("mnist_copies", "the same digit several times in one image, each in another hand", CopiesParams)
 def open_mnist_copies(params: CopiesParams) -> CopiesSet:
     """The digits of mnist_scattered, in groups of one class."""
-    return CopiesSet(*mnist_objects(params.object_size), "mnist", params)
+    return CopiesSet(*mnist_objects(params.object_size), params)
