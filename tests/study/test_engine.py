@@ -92,6 +92,21 @@ def test_maps_of_the_second_class_are_made_with_those_of_the_first_and_are_what_
     }
 
 
+def test_references_of_both_classes_come_from_the_passes_of_one(tmp_path: Path) -> None:
+    both, alone = (
+        study(tmp_path / each, ["brightness"], ["agreement_with_reference", "contrast"]) for each in ("both", "alone")
+    )
+    both.reference = alone.reference = rows(["rise"])[0]
+    assert len(both.cases[0][0].logits) == len(alone.cases[0][0].logits)
+    asked.clear()
+    explain(alone.cases[0][0], alone.reference)
+    passes = sum(asked)
+    asked.clear()
+    both.run()
+    assert sum(asked) == passes > 0
+    assert made(both).count("maps") == 4
+
+
 def test_of_the_second_class_no_map_is_made_that_no_metric_can_look_at(tmp_path: Path) -> None:
     # Contrast needs a reference, and there is none.
     both = study(tmp_path, ["rise"], ["contrast", "localisation"])

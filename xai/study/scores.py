@@ -90,11 +90,11 @@ def _available(case: Case, row: Row, maps: Maps, chosen: Chosen, reference_row: 
     return available
 
 
-def wants_second(case: Case, chosen: Sequence[Chosen], reference_row: Row | None) -> bool:
+def wants_second(case: Case, chosen: Sequence[Chosen], reference_row: Row | None, what: str = "second") -> bool:
     """Whether a metric of these looks at maps of the second class, and has all else that it needs of the case."""
     of_rows = {"maps", "second", "again", "logits"}
     at_hand = _at_hand(case, reference_row) | of_rows
-    return any("second" in each.needs and each.metric.needs <= at_hand for each in chosen)
+    return any(what in each.needs and each.metric.needs <= at_hand for each in chosen)
 
 
 def _at_hand(case: Case, reference_row: Row | None) -> set[str]:
@@ -116,7 +116,7 @@ def score(case: Case, row: Row, maps: Maps, chosen: Chosen, reference_row: Row |
     if "second" in needs:
         found["second"] = explain(case.second, row)
     if "reference" in needs and reference_row is not None:
-        found["reference"] = explain(case, reference_row, case.second if "second" in needs else None)
+        found["reference"] = explain(case, reference_row)
         if "second" in needs:
             found["reference_second"] = explain(case.second, reference_row)
     again = [explain(case.varied(each), row) for each in chosen.again]

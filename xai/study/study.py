@@ -120,6 +120,8 @@ class Study:
         def measure() -> Measurement:
             second = case.second if wants_second(case, chosen, self.reference) else None
             maps, scores = explain(case, row, second), {}
+            if self.reference is not None and wants_second(case, chosen, self.reference, "reference_second"):
+                explain(case, self.reference, case.second)  # the references of both classes from the same passes
             left_out: dict[str, str] = {}
             for each in chosen:
                 reason = missing(case, row, maps, each, self.reference)
