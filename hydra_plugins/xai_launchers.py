@@ -39,7 +39,7 @@ from xai.core.launching import (
 from xai.core.overrides import OUTPUTS, alone
 from xai.core.progress import console
 from xai.core.records import QUEUED, path_of, read_record, record_end
-from xai.core.slots import Slots
+from xai.core.slots import SHARED, Slots
 
 _CARRIED = re.compile("PYTHONPATH$|WANDB_|MLFLOW_")
 """Of the environment, what a job on another machine works by."""
@@ -144,7 +144,8 @@ class Processes(_Commands):
                 f"{jobs or 1} jobs with {self._gpus} GPU(s) each need more than the {len(devices)} that are visible: "
                 "lower hydra.launcher.jobs or hydra.launcher.gpus, or use launcher=processes"
             )
-        jobs = min(jobs, most)
+        if SHARED not in os.environ:  # other sweeps have jobs for the slots that this one leaves
+            jobs = min(jobs, most)
         shared = threads(max(1, cores() // jobs))
         mine = [devices[self._gpus * slot : self._gpus * (slot + 1)] for slot in range(jobs)]
         return [{**shared, "CUDA_VISIBLE_DEVICES": ",".join(each)} for each in mine]
