@@ -123,7 +123,7 @@ class Processes(_Commands):
 
         allow_commands()
         if commands:
-            several = f"{len(commands)} job{'s' * (len(commands) > 1)}, {len(found)} at a time"
+            several = f"{len(commands)} job{'s' * (len(commands) > 1)}, {min(len(found), len(commands))} at a time"
             where = path_of(commands[0].run, "").parent
             console.print(f"  {several}; what they say: {escape(str(where))}", highlight=False, soft_wrap=True)
         with ThreadPoolExecutor(len(found)) as pool:
