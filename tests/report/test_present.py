@@ -7,7 +7,7 @@ from tests.report.study_frames import scores
 from xai.core.errors import UserError
 from xai.metrics import registry as metrics
 from xai.report.present import check_views, has_any_of, of_main, tables_of, verdicts
-from xai.study.frame import Frames, frames, join_runs
+from xai.study.frame import Frames, frames, join_runs, settings_apart
 
 
 def test_a_claim_compares_a_row_at_other_settings_where_it_is_named() -> None:
@@ -108,7 +108,7 @@ def one_of_a_sweep(data: str, level: float, homes: bool) -> Frames:
 
 
 def test_what_was_asked_of_a_probe_is_told_of_its_own_data_set_where_a_sweep_has_several() -> None:
-    runs = [(f"data={name}", one_of_a_sweep(name, level, True)) for name, level in (("digits", 0.2), ("mnist", 0.7))]
+    runs = [([f"data={name}"], one_of_a_sweep(name, level, True)) for name, level in (("digits", 0.2), ("mnist", 0.7))]
     told = of_main(join_runs(runs).scores)
     means = told.groupby(["data", "explainer", "metric"])["value"].mean()
     for metric in ("e_rmse", "grid_pointing"):
@@ -120,3 +120,30 @@ def test_frames_that_do_not_say_where_a_probe_belongs_are_told_of_the_main_data_
     told = of_main(one_of_a_sweep("digits", 0.2, False).scores)
     assert set(told["data"]) == {"digits"}
     pd.testing.assert_frame_equal(of_main(told), told)
+
+
+def of_runs(*asked: list[str]) -> list[str]:
+    """The rows of runs of one explainer, which were asked for this, joined."""
+    runs = []
+    for settings in asked:
+        (seed,) = (int(each.removeprefix("seed=")) for each in settings if each.startswith("seed="))
+        nothing, measured = frames([]), scores({"proposed": {"srg": 0.5 + 0.1 * seed}}, seeds=(seed,))
+        runs.append(Frames(measured, nothing.curves, nothing.costs, nothing.left_out))
+    joined = join_runs(list(zip(settings_apart(asked), runs, strict=True)))
+    return sorted(joined.scores["explainer"].unique())
+
+
+def test_seeds_of_other_settings_are_not_seeds_of_one_row() -> None:
+    low, high = (f"++transfer.alpha={alpha}" for alpha in (0.3, 0.6))
+    apart = [f"proposed at {each}" for each in (low, high)]
+    assert of_runs(["study=vectors", "seed=0", low], ["study=vectors", "seed=1", high]) == apart
+    assert of_runs(["seed=0"], ["seed=1", high]) == ["proposed", apart[1]]
+    # Seeds of one setting are one row, as is what came out the same at a seed of both.
+    assert of_runs(["seed=0", low], ["seed=1", low], ["seed=2", high]) == apart
+    assert of_runs(["seed=0", low], ["seed=0", high], ["seed=1", high]) == ["proposed"]
+
+
+def test_runs_that_differ_in_what_changes_no_number_are_seeds_of_one_row() -> None:
+    assert of_runs(["seed=0", "logger=csv", "trainer.devices=2"], ["seed=1", "rows=[proposed]", "gallery=0"]) == [
+        "proposed"
+    ]

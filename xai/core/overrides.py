@@ -42,7 +42,7 @@ OUTPUTS = Path("outputs")
 """Where a `name` is a folder."""
 MOST_JOBS = 10_000
 """Of one command."""
-_UNNAMED = {"logger", "trainer", "launcher", "store", "sweep", "name"}
+UNNAMED = {"logger", "trainer", "launcher", "store", "sweep", "name"}
 """What makes no difference to the numbers of a run, or names it already."""
 _MOST_BYTES, _MOST_BYTES_OF_ONE = 150, 60
 """Of what a run is called, and of one setting in it: the file system takes 255, of which locks and logs need some."""
@@ -112,7 +112,7 @@ def label(given: Iterable[str], axes: Mapping[str, object], shared: Sequence[str
         axes: Of the sweep file.
         shared: Keys of what all runs have.
     """
-    left = _UNNAMED | {key for key, values in axes.items() if not is_swept(f"{key}={values}")}
+    left = UNNAMED | {key for key, values in axes.items() if not is_swept(f"{key}={values}")}
     left |= set() if "experiment" in axes else {"experiment"}
     named = [each for each in sorted(each.lstrip("+") for each in given) if each.partition("=")[0] not in left]
     if len(os.fsencode(",".join(named))) > _MOST_BYTES:
@@ -126,7 +126,7 @@ def label(given: Iterable[str], axes: Mapping[str, object], shared: Sequence[str
 def settings_hash(config: DictConfig) -> str:
     """Tells jobs apart whose numbers may differ: a hash of a whole configuration, as its files and the user have it."""
     whole: Any = OmegaConf.to_container(config, resolve=False)
-    plain = json.loads(json.dumps({key: whole[key] for key in whole if key not in _UNNAMED | {"hydra"}}, default=str))
+    plain = json.loads(json.dumps({key: whole[key] for key in whole if key not in UNNAMED | {"hydra"}}, default=str))
     return short_hash(json.dumps(plain, sort_keys=True))
 
 

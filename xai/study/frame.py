@@ -1,7 +1,9 @@
 """The frames: everything that a study measured, one line for explainer x metric x image. Views are made of them."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import torch
 
 from xai.core.csv_files import read_csv, write_csv
 from xai.core.errors import UserError
+from xai.core.overrides import UNNAMED
 from xai.explainers.registry import Row, passes_of
 from xai.study.case import Case
 from xai.study.maps import Maps
@@ -79,46 +82,85 @@ AT = " at "
 _RUN = ["case", "explainer", "model", "data", "source", "seed", "split", "home"]
 
 
-def settings_apart(asked: Sequence[Sequence[object]]) -> list[str]:
-    """What each of some runs was asked for and not all of them were, but for its seed, as `key=value key=value`."""
+_SHOWN = frozenset({"rows", "metrics", "tables", "claims", "figures", "pictures", "gallery", "plugins"})
+"""Settings that say what a run measures and shows; a number that two runs have does not depend on them."""
+
+
+def settings_apart(asked: Sequence[Sequence[object]]) -> list[list[str]]:
+    """What each of some runs was asked for and not all of them were, but for its seed, each as `key=value`."""
     listed = [list(map(str, each)) for each in asked]
     shared = set.intersection(*map(set, listed))
-    return [
-        " ".join(each for each in one if each not in shared and not each.startswith(("seed=", "name=")))
-        for one in listed
-    ]
+    return [[each for each in one if each not in shared and not each.startswith(("seed=", "name="))] for one in listed]
 
 
-def join_runs(runs: Sequence[tuple[str, Frames]]) -> Frames:
+def join_runs(runs: Sequence[tuple[Sequence[str], Frames]]) -> Frames:
     """The frames of several runs as one; arguments as of `told_apart`."""
     return join(told_apart(runs))
 
 
-def told_apart(runs: Sequence[tuple[str, Frames]]) -> list[Frames]:
-    """The frames of several runs, where rows of one name and seed may have been measured at other settings.
+def told_apart(runs: Sequence[tuple[Sequence[str], Frames]]) -> list[Frames]:
+    """The frames of several runs, where rows of one name may have been measured at other settings.
 
     Args:
         runs: The settings of each that others do not share (`settings_apart`), and its frames. Rows of which two runs
-            say something else are told apart by them, `proposed at transfer.alpha=0.6`; what comes out the same in all
-            runs stays one row.
+            say something else at the same seed are told apart by them, `proposed at transfer.alpha=0.6`, and so are
+            those that were measured at other settings and at no seed of both, as nothing says that they are the same.
+            What comes out the same in all runs stays one row, and so do the seeds of the same settings.
     """
+    contradicted = _contradicted(runs)
+    unknown = _without_common_seed(runs) - contradicted
+    told = []
+    for settings, frames in runs:
+        parts = [getattr(frames, name) for name in NAMES]
+        for rows, text in ((contradicted, " ".join(settings)), (unknown, _of_numbers(settings))):
+            parts = [_named(part, rows, text) for part in parts]
+        told.append(Frames(*parts))
+    return told
+
+
+def _contradicted(runs: Sequence[tuple[Sequence[str], Frames]]) -> set[str]:
+    """Rows of which two runs say something else of the same image at the same seed."""
     scores = _joined(frames.scores for _, frames in runs)
+    if not len(scores):
+        return set()
     what = [name for name in (*_RUN, "metric", "image") if name in scores]
-    apart = set()
-    if len(scores):
-        answers = scores.drop_duplicates([*what, "value"])
-        apart = set(answers.loc[answers.duplicated(what, keep=False), "explainer"])
+    answers = scores.drop_duplicates([*what, "value"])
+    return set(answers.loc[answers.duplicated(what, keep=False), "explainer"])
 
-    def told(frame: pd.DataFrame, settings: str) -> pd.DataFrame:
-        if not settings or not len(frame):
-            return frame
-        mine = frame["explainer"].isin(apart)
-        return frame.assign(
-            explainer=frame["explainer"].where(~mine, frame["explainer"] + AT + settings),
-            label=frame["label"].where(~mine, frame["label"] + ", " + settings),
-        )
 
-    return [Frames(*(told(getattr(frames, name), settings) for name in NAMES)) for settings, frames in runs]
+def _without_common_seed(runs: Sequence[tuple[Sequence[str], Frames]]) -> set[str]:
+    """Rows that were measured at two settings, and at no seed at both."""
+    if len({_of_numbers(settings) for settings, _ in runs}) < 2:
+        return set()
+    seeds: dict[tuple[str, ...], dict[str, set[str]]] = {}
+    for settings, frames in runs:
+        what = [name for name in (*_RUN, "metric") if name in frames.scores]
+        for line in frames.scores[what].drop_duplicates().to_dict("records"):
+            seed = str(line.pop("seed"))
+            measured = seeds.setdefault((str(line["explainer"]), *map(str, line.values())), {})
+            measured.setdefault(_of_numbers(settings), set()).add(seed)
+    return {
+        what[0]
+        for what, measured in seeds.items()
+        if any(one.isdisjoint(other) for one, other in combinations(measured.values(), 2))
+    }
+
+
+def _of_numbers(settings: Sequence[str]) -> str:
+    """Those of some settings that numbers may depend on, in their order."""
+    keys = (re.split(r"[.=]", each.lstrip("+~"), maxsplit=1)[0] for each in settings)
+    return " ".join(each for each, key in zip(settings, keys, strict=True) if key not in UNNAMED | _SHOWN)
+
+
+def _named(frame: pd.DataFrame, rows: set[str], settings: str) -> pd.DataFrame:
+    """A frame, some rows of which are called by the settings that they were measured at as well."""
+    if not settings or not len(frame):
+        return frame
+    mine = frame["explainer"].isin(rows)
+    return frame.assign(
+        explainer=frame["explainer"].where(~mine, frame["explainer"] + AT + settings),
+        label=frame["label"].where(~mine, frame["label"] + ", " + settings),
+    )
 
 
 def own_name(row: str) -> str:
