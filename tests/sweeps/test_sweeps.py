@@ -159,6 +159,25 @@ def test_a_report_at_any_time_reads_what_there_is(sweep: Sweeping, capsys: pytes
     assert yaml.safe_load((RUNS / "results" / "about.yaml").read_text())["seeds"] == [7]
 
 
+def test_columns_of_plug_ins_are_named_and_nothing_is_imported_that_a_folder_names(
+    sweep: Sweeping, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(Path.cwd()))
+    Path("of_a_stranger.py").write_text("from pathlib import Path\nPath('was_run').touch()\n")
+    folder = RUNS / "seed=0"
+    measured(folder, 0)
+    (folder / ".hydra").mkdir()
+    (folder / ".hydra" / "config.yaml").write_text("plugins: [of_a_stranger, json, 'no module']\n")
+    assert sweep("task=report", "sweep=toy") == 0
+    assert "plug-ins" not in capsys.readouterr().out
+    scores = pd.read_csv(folder / "scores.csv")
+    pd.concat([scores, scores.assign(metric="notability")]).to_csv(folder / "scores.csv", index=False)
+    assert sweep("task=report", "sweep=toy") == 0
+    told = "No metric here has the column notability, and the runs had plug-ins: add plugins=[of_a_stranger] for labels"
+    assert told in " ".join(capsys.readouterr().out.split())
+    assert not Path("was_run").exists()
+
+
 def test_runs_at_settings_that_a_sweep_no_longer_has_are_named(
     sweep: Sweeping, capsys: pytest.CaptureFixture[str]
 ) -> None:

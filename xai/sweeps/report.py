@@ -4,7 +4,8 @@ Nothing is computed. After the last job of -m, and at any time by `task=report s
 """
 
 import glob
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,7 +13,7 @@ from typing import Any, TypeVar
 import yaml
 
 from xai.core.common import Sweep
-from xai.core.errors import UserError
+from xai.core.errors import UserError, visible
 from xai.core.files import read_text
 from xai.core.folders import run_folder, shown
 from xai.core.overrides import OUTPUTS, command
@@ -103,7 +104,8 @@ def show(
     frames = join_runs(list(zip(asked, map(read_frames, there), strict=True)))
     missing = [f"{folder.name}: no results yet" for folder in folders if folder not in there]
     found = views(frames, sweep.tables, sweep.claims, sweep.figures, {})
-    summary = [*([sweep.about] if sweep.about else []), *_outdated(there, asked_for)]
+    unlabelled = _unlabelled(map(str, frames.scores["metric"].unique()), there)
+    summary = [*([sweep.about] if sweep.about else []), *_outdated(there, asked_for), *unlabelled]
     found = replace(found, summary=summary, missing=[*found.missing, *missing])
     seeds = sorted(int(seed) for seed in frames.scores["seed"].unique())
     origin = Origin.here(typed, len(there), seeds, _commits(there))
@@ -134,6 +136,28 @@ def _outdated(folders: Sequence[Path], asked_for: Mapping[Path, str]) -> list[st
     few = ", ".join(names[:3]) + f" and {len(names) - 3} more" * (len(names) > 3)
     are = "was made at settings" if len(names) == 1 else "were made at settings"
     return [f"{len(names)} of {len(folders)} runs {are} that the sweep no longer has ({few}): start it again."]
+
+
+def _unlabelled(columns: Iterable[str], folders: Sequence[Path]) -> list[str]:
+    """A sentence on columns that no metric here has, where the runs had plug-ins that this process has not.
+
+    What a folder names is not imported unasked: whoever wrote it may be anybody, and an import runs code.
+    """
+    from xai.metrics import registry as metrics
+
+    known = metrics.columns()
+    unknown = [visible(name) for name in columns if name not in known]
+    if not unknown:
+        return []
+    recorded = (_recorded(folder / ".hydra" / "config.yaml", dict).get("plugins") for folder in folders)
+    listed = [str(name) for names in recorded if isinstance(names, list) for name in names]
+    modules = [name for name in dict.fromkeys(listed) if all(part.isidentifier() for part in name.split("."))]
+    absent = ",".join(name for name in modules if name not in sys.modules)
+    if not absent:
+        return []
+    few = ", ".join(unknown[:3]) + f" and {len(unknown) - 3} more" * (len(unknown) > 3)
+    what = f"the column{'s' * (len(unknown) > 1)} {few}"
+    return [f"No metric here has {what}, and the runs had plug-ins: add plugins=[{absent}] for labels and directions."]
 
 
 def _made(folder: Path) -> dict[str, Any]:
