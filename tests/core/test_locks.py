@@ -66,6 +66,30 @@ def test_a_held_lock_says_who_holds_it_and_one_that_is_free_nothing(tmp_path: Pa
     assert locks.holder(path) == r"process 1 on a\x1b[31m, since b: c d"
 
 
+def test_a_look_writes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "a.lock"
+    assert not locks.is_held(path)
+    assert not path.exists()
+    held = locks.acquire(path)
+    assert held is not None
+    said = path.read_text()
+    assert locks.is_held(path)
+    assert path.read_text() == said
+    locks.release(held)
+    path.write_text("of one that was killed")
+    assert not locks.is_held(path)
+    assert path.read_text() == "of one that was killed"
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_nobody_holds_what_is_no_file_and_a_look_leaves_it_there(tmp_path: Path, odd: str) -> None:
+    path = tmp_path / "a.lock"
+    ODD[odd](path)
+    assert not locks.is_held(path)
+    assert os.path.lexists(path)
+    assert not list(tmp_path.glob("a.lock.odd-*"))
+
+
 def test_who_waits_is_told_once_and_takes_what_a_killed_process_held(tmp_path: Path) -> None:
     path, told = tmp_path / "a.lock", []  # type: ignore[var-annotated]
 

@@ -1,5 +1,6 @@
 """A sweep: its jobs, what happens where one fails, what is known of it, and what it comes to together."""
 
+import errno
 import json
 import os
 import re
@@ -77,6 +78,24 @@ def test_every_state_is_told(sweep: Sweeping, capsys: pytest.CaptureFixture[str]
     assert "since" in told
     assert re.search(r"on the disk: store [\d,]+ MB, runs [\d,]+ MB", told)
     assert not (RUNS / ".hydra").exists()
+
+
+def test_the_state_is_told_where_the_folder_may_only_be_read(
+    sweep: Sweeping, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = os.open
+
+    def read_only(path: str | Path, flags: int, *more: int, **named: int) -> int:
+        if Path(path).parent.name == "jobs" and flags & (os.O_WRONLY | os.O_RDWR):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return opened(path, flags, *more, **named)
+
+    with recorded(RUNS / "seed=0"):
+        pass
+    with recorded(RUNS / "seed=1"), monkeypatch.context() as patch:
+        patch.setattr(os, "open", read_only)
+        assert sweep("task=status", "sweep=toy") == 0
+    assert "3 jobs: 1 done, 1 running, 1 missing" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_job_that_is_repeated_alone_is_done_when_it_has_ended(

@@ -148,7 +148,4 @@ def read_record(run: Path) -> Record | None:
 
 def is_running(path: Path) -> bool:
     """Whether some process holds a lock; looking takes nothing from anybody."""
-    if not path.is_file():
-        return False
-    with locks.claimed(path) as is_free:
-        return not is_free
+    return locks.is_held(path)

@@ -188,10 +188,10 @@ def tally(states: Sequence[State]) -> str:
 
 
 def _bytes(folder: Path) -> int:
-    """Of all files below a folder; what is removed meanwhile counts nothing."""
+    """Of all files below a folder; what is removed meanwhile, or may not be looked at, counts nothing."""
     total = 0
     for place, _, names in os.walk(folder):
         for name in names:
-            with suppress(FileNotFoundError):
+            with suppress(OSError):
                 total += os.lstat(os.path.join(place, name)).st_size
     return total
