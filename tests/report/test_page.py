@@ -99,7 +99,7 @@ def test_a_page_says_all_it_was_given(tmp_path):
     said = " ".join(read(write_page(tmp_path / "a.html", full_page())).text.split())
     for part in (
         "Explainers <compared>", "Trust salvage", "salvage is ahead of rise in SRG", "+11.0",
-        "Of 2 comparisons: 1 hold",
+        "Of 2 comparisons: 1 holds, 0 do not hold",
         "Not measured: there is no row vit_cx", "A claim holds where", "salvage_figure7: no row was measured",
         "kernel shap", "1,500", "a backward pass counts as two", "xai task=compare", "torch 2",
     ):  # fmt: skip
@@ -188,7 +188,7 @@ def test_the_terminal_shows_the_first_table_and_the_tally_and_a_sweep_all(capsys
     shown = Shown(tables, claims, missing=["a row was left out"], summary=["It holds."])
     say(shown)
     said = " ".join(capsys.readouterr().out.split())
-    for part in ("One ·", "Claims: Of 1 comparisons: 1 hold", "On the page: 1 more tables.", "left out", "- It holds."):
+    for part in ("One ·", "Claims: Of 1 comparison: 1 holds", "On the page: 1 more table.", "left out", "- It holds."):
         assert part in said
     for part in ("Two ·", "A claim holds where", "is ahead of"):
         assert part not in said

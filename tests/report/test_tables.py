@@ -250,7 +250,7 @@ def test_claims_are_a_grid_or_a_line_each():
     assert grid.parts[0].lines[0].entries[0].text.startswith(f"+{100 * findings['difference'][0]:.1f}")
     assert [line.entries[1].text for line in others.parts[0].lines] == ["not measured –", "does not hold ✗"]
     notes = claim_notes(findings)
-    assert notes[0] == "Of 6 comparisons: 2 hold, 1 do not hold, 0 undecided, 3 not measured."
+    assert notes[0] == "Of 6 comparisons: 2 hold, 1 does not hold, 0 undecided, 3 not measured."
     assert "Not measured: there is no row vit_cx." in notes
     assert 'class="does-not-hold"' in as_html(others)
     assert "| Claim | Paper | Difference [95 %] | Verdict |\n| --- | --- | ---: | ---: |" in as_markdown(others)

@@ -96,7 +96,7 @@ def test_the_gpus_of_a_cluster_need_not_be_where_it_is_asked(
     monkeypatch.setenv("PYTHONPATH", "")
     asked = ("-m", "sweep=toy", "seed=3", "trainer=gpu", f"trainer.precision={precision}")
     assert sweep(*asked, "launcher=slurm") == 1
-    assert "1 jobs: 1 missing" in capsys.readouterr().out
+    assert "1 job: 1 missing" in capsys.readouterr().out
     assert sweep(*asked) == 2
     assert "needs a GPU" in capsys.readouterr().err
 

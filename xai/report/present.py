@@ -189,8 +189,12 @@ def say(shown: Shown) -> None:
     measured = [[each for each in tables if not each.is_published] for tables in shown.tables.values()]
     measured = [tables for tables in measured if tables]
     tally = [f"Claims: {note}" for note in sheets.claim_notes(shown.claims)[:1]]
-    there = {"more tables": len(measured) - 1, "figures": len(shown.figures), "sheets of maps": len(shown.pictures)}
-    listed = ", ".join(f"{count} {what}" for what, count in there.items() if count > 0)
+    there = {
+        ("more table", "more tables"): len(measured) - 1,
+        ("figure", "figures"): len(shown.figures),
+        ("sheet of maps", "sheets of maps"): len(shown.pictures),
+    }
+    listed = ", ".join(f"{count} {what[count != 1]}" for what, count in there.items() if count > 0)
     _print(
         [sheets.sheet_of(table) for table in (measured or [[]])[0]], tally + [f"On the page: {listed}."] * bool(listed)
     )

@@ -49,9 +49,10 @@ class Origin:
 
     def __str__(self) -> str:
         """One line of Markdown."""
-        seeds = ", ".join(map(str, self.seeds))
+        seeds = f"seed{'s' * (len(self.seeds) != 1)} {', '.join(map(str, self.seeds))}"
+        runs = f"{self.runs} run{'s' * (self.runs != 1)}"
         version = f"version {self.version}" + f", commit {self.commit}" * bool(self.commit)
-        return f"`{self.command}`: {self.runs} runs, seeds {seeds}; {version}, {self.machine}, {self.date}."
+        return f"`{self.command}`: {runs}, {seeds}; {version}, {self.machine}, {self.date}."
 
 
 def machine() -> str:

@@ -20,7 +20,13 @@ from xai.study.columns import COSTS, Column, arrow, column_of, number, points
 
 SIGNS = {HOLDS: "✓", FAILS: "✗", UNDECIDED: "?", NOT_MEASURED: "–"}
 _LEGEND = ", ".join(f"{sign} {verdict}" for verdict, sign in SIGNS.items()) + "."
-_TALLY = {HOLDS: "hold", FAILS: "do not hold", UNDECIDED: "undecided", NOT_MEASURED: "not measured"}
+_TALLY = {
+    HOLDS: ("holds", "hold"),
+    FAILS: ("does not hold", "do not hold"),
+    UNDECIDED: ("undecided", "undecided"),
+    NOT_MEASURED: ("not measured", "not measured"),
+}
+"""What is said of one comparison with a verdict, and of several."""
 _COSTS_NOTE = (
     "Passes are those of the explained classifier or the explainer, forward; a backward pass counts as two. Training "
     "is not in the time of an image, and the time is that of the device on which it was made."
@@ -117,12 +123,13 @@ def claim_notes(claims: pd.DataFrame) -> list[str]:
     """How many claims came out which way, what keeps them open, and how a verdict is reached; nothing of no claims."""
     if claims.empty:
         return []
-    counts = [f"{(claims['verdict'] == verdict).sum()} {text}" for verdict, text in _TALLY.items()]
+    counts = {verdict: int((claims["verdict"] == verdict).sum()) for verdict in _TALLY}
+    tally = ", ".join(f"{count} {_TALLY[verdict][count != 1]}" for verdict, count in counts.items())
     told = [
         f"{str(verdict).capitalize()}: {why} {', '.join(lacks.unique())}".strip() + "."
         for (verdict, why), lacks in claims[claims["why"] != ""].groupby(["verdict", "why"], sort=False)["lacks"]
     ]
-    return [f"Of {len(claims)} comparisons: {', '.join(counts)}.", _LEGEND, *told, RULE]
+    return [f"Of {len(claims)} comparison{'s' * (len(claims) != 1)}: {tally}.", _LEGEND, *told, RULE]
 
 
 def cost_sheets(costs: pd.DataFrame) -> list[Sheet]:

@@ -112,7 +112,7 @@ def show(
     more = {each: tables_of(frames, each, {}) for each in sweep.documented if has_any_of(frames, each)}
     write_results(output / "results", replace(found, tables={**found.tables, **more}), origin)
     runs = {folder.name: str(folder) for folder in there}
-    about = f"{len(there)} runs" + f" of {len(folders)}" * bool(missing)
+    about = f"{len(there)} run{'s' * (len(there) != 1)}" + f" of {len(folders)}" * bool(missing)
     page = hand_over(found, frames, output, sweep.title or name, about, runs, whole=True)
     console.print(f"report: [bold]{shown(page)}[/]", highlight=False, soft_wrap=True)
     return page

@@ -184,7 +184,8 @@ def tally(states: Sequence[State]) -> str:
     """How many are in which state."""
     kinds = ("done", "running", "waiting", "failed", "killed", "missing")
     counts = {kind: sum(state.state == kind for state in states) for kind in kinds}
-    return f"{len(states)} jobs: " + ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
+    listed = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
+    return f"{len(states)} job{'s' * (len(states) != 1)}: {listed}"
 
 
 def _bytes(folder: Path) -> int:
