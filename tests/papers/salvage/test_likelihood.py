@@ -33,6 +33,12 @@ def test_the_spread_is_that_of_single_masks_and_not_of_their_mean() -> None:
     torch.testing.assert_close(found["imbalance_random"], expected, atol=0.03, rtol=0)
 
 
+def test_all_that_is_read_in_percent_has_one_digit_after_the_point() -> None:
+    digits = {name: column.digits for name, column in registry.columns().items() if column.unit == "%"}
+    assert {"imbalance_informed", "spread_random", "srg"} <= set(digits)
+    assert set(digits.values()) == {1}
+
+
 @pytest.mark.parametrize("masks", [1, 3])
 def test_a_number_of_masks_that_has_no_halves_is_refused(masks: int) -> None:
     told = refusal(registry.entry("mask_likelihood").settings, {"masks": masks})

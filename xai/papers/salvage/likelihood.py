@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from xai.core.settings import EvenCount, settings
-from xai.metrics.registry import Column, Measured, given, metric
+from xai.metrics.registry import Measured, given, metric, percent
 from xai.shapley.masks import informed_coalitions, random_masks
 
 
@@ -22,21 +22,21 @@ class LikelihoodParams:
 @metric(
     "mask_likelihood",
     columns=[
-        Column("spread_random", "Spread, random masks", "mean |p - 1/2| over masks drawn at random", None, "%"),
-        Column("spread_informed", "Spread, informed masks", "mean |p - 1/2| over masks drawn by the map", "lower", "%"),
-        Column(
+        percent("spread_random", "Spread, random masks", "mean |p - 1/2| over masks drawn at random", better=None),
+        percent(
+            "spread_informed", "Spread, informed masks", "mean |p - 1/2| over masks drawn by the map", better="lower"
+        ),
+        percent(
             "imbalance_random",
             "Imbalance, random masks",
             "|mean p - 1/2| over an image's random masks of a size, mean over sizes",
-            None,
-            "%",
+            better=None,
         ),
-        Column(
+        percent(
             "imbalance_informed",
             "Imbalance, informed masks",
             "|mean p - 1/2| over an image's masks of a size, drawn by the map, mean over sizes",
-            "lower",
-            "%",
+            better="lower",
         ),
     ],
     needs={"maps", "game"},
