@@ -103,6 +103,7 @@ def test_the_numbers_of_salvage(data: str, epochs: int, binary: bool, splits: st
     assert (salvage.divergence, salvage.decoder) == ("jensen_shannon", "mask_transformer")
     (removal,) = (each for each in open_metrics(settings.metrics, settings.metric) if each.metric.name == "removal")
     assert (settings.case.split, settings.case.images, removal.params.masks) == ("test", None, 128)
+    assert {"random", "brightness", "position_prior"} <= set(settings.rows)
     assert ("object_mask" in settings.rows) == (data == "pet")
     assert set(settings.lengths) <= set(salvage.snapshots) == set(shapley.snapshots)
     assert {stage.fit.keep for stage in stages} == {"best"}
@@ -183,6 +184,8 @@ def test_the_numbers_of_learn_to_rank() -> None:
     )
     assert settings.data["fit"] == "squash"
     assert settings.case.images is None
+    assert {"flat_t1", "flat_t3", "flat_t5", "random", "brightness", "position_prior"} <= set(settings.rows)
+    assert "object_mask" not in settings.rows  # ImageNet's folders know no regions
 
 
 def test_the_explainer_of_learn_to_rank_at_its_size() -> None:
