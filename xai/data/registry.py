@@ -30,25 +30,20 @@ class ImageSource(Protocol):
     @property
     def classes(self) -> Sequence[str]:
         """The C class names."""
-        ...
 
     @property
     def templates(self) -> Sequence[str]:
         """Captions with `{}` where a class name goes."""
-        ...
 
     @property
     def varies(self) -> bool:
         """Whether an image differs from epoch to epoch (a new place, a new ground)."""
-        ...
 
     def labels(self, split: str) -> Tensor:
         """Class indices [N] of a split."""
-        ...
 
     def images(self, split: str, indices: Tensor, epoch: int) -> Images:
         """The images at `indices` [B] of a split as they look in an epoch."""
-        ...
 
 
 @dataclass(frozen=True)

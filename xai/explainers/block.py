@@ -60,7 +60,6 @@ class Explainer(Protocol):
             [B, h, w] on the classifier's patch grid, or of pixels, [B, H, W], where the settings ask for them
             (`ExplainerParams.of_pixels`); higher is more evidence for the target.
         """
-        ...
 
 
 @runtime_checkable
@@ -69,7 +68,6 @@ class BlockExplainer(Protocol):
 
     def explain(self, block: Block) -> Explanation:
         """Explain the images of a block."""
-        ...
 
 
 @runtime_checkable
@@ -89,7 +87,6 @@ class ManyClassExplainer(Protocol):
         Yields:
             Maps [B, h, w], K times. What all classes share is computed for the first.
         """
-        ...
 
 
 class OfClassifier(Generic[P]):

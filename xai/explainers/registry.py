@@ -117,53 +117,42 @@ class Context(Protocol):
     @property
     def runtime(self) -> "Runtime":
         """Where to work."""
-        ...
 
     @property
     def model(self) -> Any:
         """The model that is explained, as the case has it."""
-        ...
 
     @property
     def data(self) -> "OpenData":
         """The data set."""
-        ...
 
     @property
     def learned_from(self) -> "OpenData":
         """The data set whose images explainers learn from: the same, but for a probe."""
-        ...
 
     @property
     def learned_in(self) -> Mapping[str, Any]:
         """What tells where a prior is learned, if that is elsewhere: a part of keys."""
-        ...
 
     @property
     def split(self) -> str:
         """Which split is explained."""
-        ...
 
     @property
     def seed(self) -> int:
         """Of all that is drawn."""
-        ...
 
     def network(self, removal: Removal | None = None) -> MaskableClassifier:
         """The classifier on its device, frozen and in evaluation mode; None removes patches as the case does."""
-        ...
 
     def blank(self, removal: Removal | None = None) -> MaskableClassifier:
         """A classifier of the same build, with weights that may mean nothing: what can be had before any training."""
-        ...
 
     def row(self, name: str) -> "Row":
         """Another row, with the settings it has here."""
-        ...
 
     def maps_of(self, name: str, split: str, images: int | None) -> Tensor:
         """Maps [N, h, w] or [N, H, W] by another row, of the first `images` images of a split; None takes all."""
-        ...
 
 
 @dataclass(frozen=True)
