@@ -2,7 +2,7 @@
 
 import functools
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -67,8 +67,8 @@ class PackagedSet:
         self.varies = params is not None
         self._params = params
         self._pixels, self._labels = pixels, labels if merged is None else merged[labels]
-        self._rows = split_rows(labels)
-        self._scenes = KeptScenes(self._draw)
+        self._rows = dict(zip(SPLITS, stratified_parts(labels, _HELD_OUT), strict=True))
+        self._kept: dict[tuple[str, int], Scene] = {}
 
     def labels(self, split: str) -> Tensor:
         """Class indices [N] of a split."""
@@ -81,24 +81,8 @@ class PackagedSet:
         scenes = self._scenes(split, epoch)
         return Images(rgb(scenes.images[indices]), scenes.regions[indices])
 
-    def _draw(self, split: str, generator: torch.Generator) -> Scene:
-        assert self._params is not None
-        return scatter(self._pixels[self._rows[split]], self._params, generator)
-
-
-class KeptScenes:
-    """All scenes of a split in an epoch; the last few are kept, in a plain dict, which can be sent to workers.
-
-    Args:
-        draw: Draws the scenes of a split; all randomness is the generator's, which split and epoch alone determine.
-    """
-
-    def __init__(self, draw: Callable[[str, torch.Generator], Scene]) -> None:
-        self._draw = draw
-        self._kept: dict[tuple[str, int], Scene] = {}
-
-    def __call__(self, split: str, epoch: int) -> Scene:
-        """The scenes of `split` as they look in `epoch`."""
+    def _scenes(self, split: str, epoch: int) -> Scene:
+        """All scenes of a split in an epoch; the last few are kept, in a plain dict, which can be sent to workers."""
         if (split, epoch) not in self._kept:
             if len(self._kept) == _KEPT_EPOCHS:
                 del self._kept[next(iter(self._kept))]
@@ -106,10 +90,10 @@ class KeptScenes:
             self._kept[split, epoch] = self._draw(split, generator)
         return self._kept[split, epoch]
 
-
-def split_rows(labels: Tensor) -> dict[str, Tensor]:
-    """Row numbers of each split of images with class indices `labels` [N]: 80, 8 and 12 % of every class."""
-    return dict(zip(SPLITS, stratified_parts(labels, _HELD_OUT), strict=True))
+    def _draw(self, split: str, generator: torch.Generator) -> Scene:
+        """The scenes of a split; all randomness is the generator's, which split and epoch alone determine."""
+        assert self._params is not None
+        return scatter(self._pixels[self._rows[split]], self._params, generator)
 
 
 def rgb(grey: Tensor) -> Tensor:

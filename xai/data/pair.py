@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from xai.core.settings import FieldError, settings
-from xai.data.packaged import KeptScenes, mnist_objects, rgb, split_rows
-from xai.data.prompts import DIGITS, PROMPTS
+from xai.data.packaged import PackagedSet, mnist_objects, rgb
 from xai.data.registry import SPLITS, Images, register
 from xai.data.scatter import ScatterParams, Scene, cell_masks, scatter_groups
 
@@ -26,7 +25,7 @@ class PairParams(ScatterParams):
             raise FieldError("cells", "leaves no room for the second object of a pair: use 2 or more")
 
 
-class PairSet:
+class PairSet(PackagedSet):
     """Scenes of two objects: each object of a split is the first of one pair, with a partner of another class.
 
     Who is paired with whom is fixed, and both are of the same split; where they lie differs from epoch to epoch. Pairs
@@ -38,17 +37,12 @@ class PairSet:
         params: The layout.
     """
 
-    varies = True
-
     def __init__(self, objects: Tensor, labels: Tensor, params: PairParams) -> None:
-        self.classes = DIGITS
-        self.templates = PROMPTS["mnist_pair"]
-        self._objects, self._labels, self._params = objects, labels, params
+        super().__init__(objects, labels, "mnist_pair", params)
         self._pairs = {
             split: _pairs(rows, labels[rows], torch.Generator().manual_seed(SPLITS.index(split)))
-            for split, rows in split_rows(labels).items()
+            for split, rows in self._rows.items()
         }
-        self._scenes = KeptScenes(self._draw)
 
     def labels(self, split: str) -> Tensor:
         """Class asked for in each row of a split, [2 N]."""
@@ -66,11 +60,13 @@ class PairSet:
         The game (Böhle et al., "Convolutional Dynamic Alignment Networks for Interpretable Classifications", CVPR 2021)
         takes the share of positive attribution that falls into it.
         """
+        assert self._params is not None
         corners = self._scenes(split, epoch).corners[indices // 2, indices % 2]
         return cell_masks(corners, self._params)
 
     def _draw(self, split: str, generator: torch.Generator) -> Scene:
-        return scatter_groups(self._objects[self._pairs[split]], self._params, generator)
+        assert self._params is not None
+        return scatter_groups(self._pixels[self._pairs[split]], self._params, generator)
 
 
 def _pairs(rows: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
