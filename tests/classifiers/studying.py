@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from tests.classifiers.tiny import DATA, FIT, runtime
+from xai.classifiers.learned import VitStages
 from xai.classifiers.params import ClassifierParams, SalvageParams, SurrogateParams, VitShapleyParams
-from xai.classifiers.vit import VitStages
 from xai.data.catalogue import OpenData
 from xai.models.families import published_classes
 from xai.models.vit import SmallVit, VitParams

@@ -14,7 +14,7 @@ from tests.classifiers.studying import CLASSIFIER, STEP, SURROGATE, Trained
 from tests.classifiers.test_cnn import CLASSES, MODEL, TEST
 from tests.classifiers.tiny import DATA, FIT, runtime
 from tests.toolbox import refusal, seeded
-from xai.classifiers.cnn import CnnStages
+from xai.classifiers.learned import CnnStages
 from xai.classifiers.params import FastShapParams
 from xai.explainers.learned.networks import VitShapleyExplainer
 from xai.explainers.registry import entry

@@ -23,9 +23,9 @@ from tests.classifiers.studying import (
 from tests.classifiers.tiny import DATA, FIT, runtime
 from tests.study.shades import BORDERLESS
 from tests.toolbox import refusal
+from xai.classifiers.learned import VitStages
 from xai.classifiers.networks import ClassifierStages
 from xai.classifiers.params import ClassifierParams
-from xai.classifiers.vit import VitStages
 from xai.core.errors import UserError
 from xai.data.catalogue import OpenData
 from xai.methods.salvage import Salvage, log_predictions

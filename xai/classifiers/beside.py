@@ -9,10 +9,8 @@ from typing import Any, ClassVar, TypeVar
 import timm
 import torch
 
-from xai.classifiers.cnn import CnnStages
-from xai.classifiers.learned import LearningStages
+from xai.classifiers.learned import CnnStages, LearningStages, VitStages
 from xai.classifiers.params import ClassifierParams
-from xai.classifiers.vit import VitStages
 from xai.core.entries import canonical
 from xai.core.errors import UserError
 from xai.core.optimisation import FitParams

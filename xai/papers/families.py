@@ -6,10 +6,9 @@ from typing import Annotated, Any
 
 from pydantic import PlainValidator
 
-from xai.classifiers.cnn import CnnStages
+from xai.classifiers.learned import CnnStages, VitStages
 from xai.classifiers.networks import ClassifierStages
 from xai.classifiers.params import ClassifierParams, SurrogateParams
-from xai.classifiers.vit import VitStages
 from xai.core.errors import UserError
 from xai.core.runtime import Runtime
 from xai.data.catalogue import OpenData

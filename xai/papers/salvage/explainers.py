@@ -8,10 +8,8 @@ from typing import Any, ClassVar, Literal, TypeVar, get_args
 import torch
 
 from xai.classifiers.beside import CnnBeside, VitBeside, beside
-from xai.classifiers.cnn import CnnStages
-from xai.classifiers.learned import LearnedParams
+from xai.classifiers.learned import CnnStages, LearnedParams, VitStages
 from xai.classifiers.params import ExplainerFit, FastShapParams, Portion, SalvageParams, VitShapleyParams
-from xai.classifiers.vit import VitStages
 from xai.core.errors import UserError
 from xai.core.settings import Count, EvenCount, FieldError, settings
 from xai.explainers.learned.networks import Classifies, Salvage, SalvageAdjusted, VitShapleyExplainer

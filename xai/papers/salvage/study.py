@@ -6,9 +6,9 @@ from typing import Annotated, Any, Literal
 
 import torch
 
+from xai.classifiers.learned import VitStages
 from xai.classifiers.networks import explained
 from xai.classifiers.params import ClassifierParams, Portion, SurrogateParams
-from xai.classifiers.vit import VitStages
 from xai.core.errors import UserError
 from xai.core.runtime import Runtime
 from xai.core.settings import Count, Distinct, EvenCount, Whole, settings
