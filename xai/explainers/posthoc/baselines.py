@@ -1,5 +1,7 @@
 """The image that says nothing, from which explainers by gradients measure an image."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -38,31 +40,21 @@ def settle_baseline(params: Any, field: str = "baseline") -> None:
     object.__setattr__(params, field, reference)
 
 
-class Baseline:
-    """Makes the baselines of images.
-
-    Args:
-        classifier: What is explained.
-        baseline: As in `BaselineParams`.
+def baseline_of(classifier: MaskableClassifier, baseline: str | float) -> Callable[[Tensor], Tensor]:
+    """What makes the baselines [B or 1, 3, H, W] of images [B, 3, H, W]; `baseline` is as in `BaselineParams`.
 
     Raises:
         UserError: For the mean, where the classifier's normalisation is not known.
     """
-
-    def __init__(self, classifier: MaskableClassifier, baseline: str | float) -> None:
-        self._removal, self._mean = Removal("pixels", baseline), torch.zeros(3)
-        normalisation = getattr(classifier, "normalisation", None)
-        if isinstance(normalisation, Normalisation):
-            self._mean = normalisation.mean.flatten()
-        elif baseline == "mean":
-            raise UserError(
-                f"baseline=mean: a {type(classifier).__name__} does not say what it normalises with, use "
-                "black, blur or a grey level"
-            )
-
-    def __call__(self, images: Tensor) -> Tensor:
-        """Baselines [B or 1, 3, H, W] of images [B, 3, H, W]."""
-        return reference_image(images, self._removal, self._mean)
+    mean, normalisation = torch.zeros(3), getattr(classifier, "normalisation", None)
+    if isinstance(normalisation, Normalisation):
+        mean = normalisation.mean.flatten()
+    elif baseline == "mean":
+        raise UserError(
+            f"baseline=mean: a {type(classifier).__name__} does not say what it normalises with, use "
+            "black, blur or a grey level"
+        )
+    return partial(reference_image, removal=Removal("pixels", baseline), mean=mean)
 
 
 P = TypeVar("P", bound=BaselineParams)
@@ -77,4 +69,4 @@ class BaselineExplainer(PixelExplainer[P]):
 
     def __init__(self, classifier: MaskableClassifier, params: P) -> None:
         super().__init__(classifier, params)
-        self.baseline = Baseline(classifier, params.baseline)
+        self.baseline = baseline_of(classifier, params.baseline)

@@ -12,7 +12,7 @@ from torch import Tensor
 from xai.core.settings import Count, Several, settings
 from xai.explainers.block import OfClassifier, check_targets, source
 from xai.explainers.params import GameParams, MapParams, OutputParams
-from xai.explainers.posthoc.baselines import Baseline, settle_baseline
+from xai.explainers.posthoc.baselines import baseline_of, settle_baseline
 from xai.explainers.posthoc.game_values import OfGame
 from xai.explainers.posthoc.gradients import images_at_once
 from xai.explainers.registry import explainer
@@ -125,7 +125,7 @@ class RiseSmooth(OfClassifier[RiseSmoothParams]):
 
     def __init__(self, classifier: MaskableClassifier, params: RiseSmoothParams) -> None:
         super().__init__(classifier, params)
-        self._baseline = Baseline(classifier, params.baseline)
+        self._baseline = baseline_of(classifier, params.baseline)
 
     @torch.no_grad()
     def attribute(self, images: Tensor, targets: Tensor, generator: torch.Generator | None = None) -> Tensor:

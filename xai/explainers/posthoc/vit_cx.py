@@ -11,7 +11,7 @@ from torch import Tensor
 from xai.core.settings import Count, NonNegative, settings
 from xai.explainers.block import source
 from xai.explainers.params import MapParams, OutputParams
-from xai.explainers.posthoc.baselines import Baseline, settle_baseline
+from xai.explainers.posthoc.baselines import baseline_of, settle_baseline
 from xai.explainers.posthoc.cam_targets import cam_target
 from xai.explainers.posthoc.gradients import by_patch, images_at_once, in_parts
 from xai.explainers.posthoc.traced import OfTransformer
@@ -61,7 +61,7 @@ class VitCx(OfTransformer[VitCxParams]):
 
     def __init__(self, classifier: MaskableClassifier, params: VitCxParams) -> None:
         super().__init__(classifier, params)
-        self._target, self._behind = cam_target(classifier), Baseline(classifier, params.reference)
+        self._target, self._behind = cam_target(classifier), baseline_of(classifier, params.reference)
 
     @torch.no_grad()
     def attribute(self, images: Tensor, targets: Tensor, generator: torch.Generator | None = None) -> Tensor:
