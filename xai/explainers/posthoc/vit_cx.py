@@ -93,14 +93,18 @@ class VitCx(OfTransformer[VitCxParams]):
     def _effects(
         self, images: Tensor, targets: Tensor, whole: Tensor, noise: Tensor, masks: Tensor, owner: Tensor
     ) -> Tensor:
-        """Causal impacts [n] of masks [n, H, W] on the images `owner` [n]; see `causal_impact`."""
+        """Causal impacts [n] of masks M [n, H, W] on the images `owner` [n], free of what the noise alone does.
+
+        f(X M + Z (1 - M)) - [f(X + Z (1 - M)) - f(X)] (the paper's section on it): the answer to what the mask shows,
+        less what noise of the same place would have changed about the whole image.
+        """
         own, target, opaque = images[owner], targets[owner], 1 - masks[:, None]
         shown = own + opaque * (self._behind(own) - own)
         # In pixels; the deviation of the network's normalisation makes noise of its units.
         drawn = self.classifier.normalisation.std * self.params.noise * noise * opaque
         masked = self._answers(self.classifier((shown + drawn).to(images.dtype)), target)
         noisy = self._answers(self.classifier((own + drawn).to(images.dtype)), target)
-        return causal_impact(masked, noisy, whole[owner])
+        return masked - noisy + whole[owner]
 
     def _features(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Logits [B, C], and the features [B, D, h, w] that masks are made of."""
@@ -114,23 +118,6 @@ class VitCx(OfTransformer[VitCxParams]):
     def _answers(self, logits: Tensor, targets: Tensor) -> Tensor:
         values = read_out(at_least_float32(logits), self.params.output)
         return values.gather(1, targets[:, None])[:, 0]
-
-
-def causal_impact(masked: Tensor, noisy: Tensor, whole: Tensor) -> Tensor:
-    """The causal impact score of a mask M (the paper's section on it), free of what the noise alone does.
-
-    f(X M + Z (1 - M)) - [f(X + Z (1 - M)) - f(X)]: the answer to what the mask shows, less what noise of the same place
-    would have changed about the whole image.
-
-    Args:
-        masked: f(X M + Z (1 - M)) [n].
-        noisy: f(X + Z (1 - M)) [n].
-        whole: f(X) [n].
-
-    Returns:
-        [n].
-    """
-    return masked - noisy + whole
 
 
 def saliency(scores: Tensor, masks: Tensor) -> Tensor:
