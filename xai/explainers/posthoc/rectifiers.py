@@ -30,27 +30,22 @@ class Rectified:
     name: str
 
     def __init__(self, classifier: MaskableClassifier, params: Any) -> None:
-        check_rectified(classifier, self.name)
+        network = type(getattr(classifier, "network", classifier)).__name__
+        parts = list(classifier.modules())
+        others = sorted({type(part).__name__ for part in parts if isinstance(part, _CURVED)})
+        reason = None
+        if isinstance(classifier, TransformerClassifier):
+            reason = f"{network} is a transformer"
+        elif others:
+            reason = f"{network} has {', '.join(others)}"
+        elif not any(isinstance(part, _RECTIFIERS) for part in parts):
+            reason = f"{network} has no layer nn.ReLU or nn.ReLU6"
+        if reason is not None:
+            raise UserError(
+                f"{self.name} is for convolutional networks whose activations are all ReLU, and {reason}: use "
+                "smoothgrad or integrated_gradients"
+            )
         super().__init__(classifier, params)  # type: ignore[call-arg]
-
-
-def check_rectified(classifier: MaskableClassifier, name: str) -> None:
-    """Refuse what is not made of rectifiers; `name` is that of the explainer, for the message."""
-    network = type(getattr(classifier, "network", classifier)).__name__
-    parts = list(classifier.modules())
-    others = sorted({type(part).__name__ for part in parts if isinstance(part, _CURVED)})
-    if isinstance(classifier, TransformerClassifier):
-        reason = f"{network} is a transformer"
-    elif others:
-        reason = f"{network} has {', '.join(others)}"
-    elif not any(isinstance(part, _RECTIFIERS) for part in parts):
-        reason = f"{network} has no layer nn.ReLU or nn.ReLU6"
-    else:
-        return
-    raise UserError(
-        f"{name} is for convolutional networks whose activations are all ReLU, and {reason}: use smoothgrad or "
-        "integrated_gradients"
-    )
 
 
 class Guided(TorchFunctionMode):
