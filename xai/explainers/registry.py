@@ -209,8 +209,10 @@ class Entry:
 
     def check(self, context: Context, params: ExplainerParams) -> None:
         """Refuse what does not fit, before any work."""
-        if "regions" in self.info.needs and _regions(context) is None:
-            raise UserError(f"{self.name} needs the regions of the objects, which data={context.data.name} has not")
+        if "regions" in self.info.needs:
+            one = context.data.source.images(context.split, torch.tensor([0]), 0)
+            if one.regions is None:
+                raise UserError(f"{self.name} needs the regions of the objects, which data={context.data.name} has not")
         if self.fits is not None:
             self.fits(context, params)
         if self.of_classifier is not None:
@@ -338,11 +340,6 @@ def refusal(entry: Entry, params: ExplainerParams, context: Context) -> str | No
     except UserError as error:
         return str(error)
     return None
-
-
-def _regions(context: Context) -> Tensor | None:
-    """The region of one image of the split, in data sets that have regions."""
-    return context.data.source.images(context.split, torch.tensor([0]), 0).regions
 
 
 def _fill() -> None:
