@@ -8,9 +8,7 @@ from torch import Tensor
 SPLIT_SEED = 0
 
 
-def stratified_parts(
-    labels: Tensor, shares: Sequence[float], *, seed: int = SPLIT_SEED, groups: Tensor | None = None
-) -> tuple[Tensor, ...]:
+def stratified_parts(labels: Tensor, shares: Sequence[float], groups: Tensor | None = None) -> tuple[Tensor, ...]:
     """Cut rows into the rest and one part per share, each class in proportion.
 
     Of a class with n rows, share s gets floor(s n), and at least one row where n exceeds the number of shares; what is
@@ -19,7 +17,6 @@ def stratified_parts(
     Args:
         labels: class of each row, [N] int64, at least 0.
         shares: size of each part, in (0, 1), one or two of them, at most 0.5 in all.
-        seed: of the draw.
         groups: [N] int64; rows of one group (frames of one film, pictures of one patient) stay in the same part, n then
             counts groups, and a group is of the highest class of its rows. None: every row by itself.
 
@@ -31,7 +28,7 @@ def stratified_parts(
     else:
         units, unit_of_row = torch.unique(groups, return_inverse=True)
         unit_labels = torch.zeros(len(units), dtype=torch.long).scatter_reduce(0, unit_of_row, labels, "amax")
-    rank = rank_in_class(unit_labels, seed)
+    rank = rank_in_class(unit_labels, SPLIT_SEED)
     counts = torch.bincount(unit_labels)
     part = torch.zeros(len(unit_labels), dtype=torch.long)
     taken = torch.zeros_like(counts)

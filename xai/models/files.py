@@ -165,9 +165,9 @@ def filled(spec: Spec, tensors: Mapping[str, Tensor], what: str, removal: Remova
     return made
 
 
-def load_classifier(path: Path, params: ClipParams | None = None, removal: Removal | None = None) -> SelfExplainingClip:
+def load_classifier(path: Path, params: ClipParams | None = None) -> SelfExplainingClip:
     """As `load`, of a file that holds a CLIP; UserError as `load`, and where it holds another network."""
-    network = load(path, params, removal).network
+    network = load(path, params).network
     if not isinstance(network, SelfExplainingClip):
         raise UserError(f"{path} is no CLIP classifier: give the classifier.safetensors of a run of study=vectors")
     return network
