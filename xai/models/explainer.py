@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from xai.core.errors import UserError
 from xai.models.maskable import Normalisation, Removal, check_size, class_logits, exact
+from xai.rounding import at_least_float32
 
 if TYPE_CHECKING:
     from xai.models.spec import TokenDecoder
@@ -52,7 +53,7 @@ class MaskTransformer(nn.Module):
         """Scores [B, M, K], never in half precision, of patch tokens [B, M, D]."""
         count = patches.shape[1]
         tokens = torch.cat([self.project(patches), self.class_tokens.expand(len(patches), -1, -1)], dim=1)
-        tokens = _unrounded(self.blocks(tokens))
+        tokens = at_least_float32(self.blocks(tokens))
         with exact(tokens):
             patches, classes = self.norm(tokens).split([count, self.class_tokens.shape[1]], dim=1)
             scores = self.patch_projection(patches) @ self.class_projection(classes).transpose(1, 2)
@@ -72,7 +73,7 @@ class LinearDecoder(nn.Module):
 
     def forward(self, patches: Tensor) -> Tensor:
         """Scores [B, M, K], never in half precision, of patch tokens [B, M, D]."""
-        tokens = _unrounded(self.blocks(patches))
+        tokens = at_least_float32(self.blocks(patches))
         with exact(tokens):
             scores: Tensor = self.head(self.norm(tokens))
         return scores
@@ -88,10 +89,6 @@ def build_decoder(kind: str, width: int, scores: int, depth: int, heads: int) ->
 
 def _blocks(width: int, depth: int, heads: int) -> nn.Sequential:
     return nn.Sequential(*(Block(width, heads, mlp_ratio=4.0, qkv_bias=True) for _ in range(depth)))
-
-
-def _unrounded(tokens: Tensor) -> Tensor:
-    return tokens.to(torch.promote_types(tokens.dtype, torch.float32))
 
 
 class ExplainerNetwork(nn.Module):
