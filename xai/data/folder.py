@@ -122,13 +122,9 @@ def _resisc45_lists(root: Path) -> dict[str, Path]:
     return {part: path for part, both in places.items() for path in both if path.is_file()}
 
 
-def _resisc45_parts(root: Path) -> tuple[str, ...]:
-    return tuple(_resisc45_lists(root)) or ("whole",)
-
-
 @disk_set(
     "NWPU-RESISC45/<class>/*.jpg and, if you have them, resisc45-train.txt, resisc45-val.txt, resisc45-test.txt",
-    _resisc45_parts,
+    lambda root: tuple(_resisc45_lists(root)) or ("whole",),
 )
 def resisc45(root: Path, part: str) -> DiskSet:
     """NWPU-RESISC45: 45 kinds of scenes from above, 31,500 pictures.
