@@ -80,7 +80,13 @@ def _read(path: Path, convert: Callable[[Image.Image], T]) -> T:
 
 def upright_rgb(image: Image.Image) -> Image.Image:
     """As `to_rgb`, turned as its EXIF notes say."""
-    return to_rgb(_upright(image))
+    try:
+        turned = ImageOps.exif_transpose(image)
+    except Exception:  # a damaged note about rotation is no reason to refuse whole pixels
+        return to_rgb(image)
+    # Turning makes a new image, which forgets what `to_rgb` asks for.
+    turned.format = image.format
+    return to_rgb(turned)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -159,16 +165,6 @@ def _numbers(image: Image.Image) -> NDArray[np.uint8]:
     if image.mode not in ("1", "L", "P"):
         raise UserError(f"the label map has pixels of type {image.mode}; 8-bit grey or palette ones are needed")
     return np.array(image, dtype=np.uint8)
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    try:
-        turned = ImageOps.exif_transpose(image)
-    except Exception:  # a damaged note about rotation is no reason to refuse whole pixels
-        return image
-    # Turning makes a new image, which forgets what `to_rgb` asks for.
-    turned.format = image.format
-    return turned
 
 
 def _deep_grey(pixels: NDArray[np.generic], whites: tuple[float, ...]) -> NDArray[np.uint8]:
