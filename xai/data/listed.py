@@ -205,8 +205,7 @@ def _listed_set(
 
 def _groups(names: Sequence[str]) -> torch.Tensor:
     """The number of each name, in alphabetical order."""
-    number = {name: index for index, name in enumerate(sorted(set(names)))}
-    return torch.tensor([number[name] for name in names])
+    return torch.from_numpy(np.unique(names, return_inverse=True)[1])
 
 
 def _numbers(classes: Sequence[str], names: Sequence[str], source: Path) -> list[int]:
