@@ -23,7 +23,7 @@ from xai.data.contents import hashes
 from xai.data.disk_set import DISK_SETS, DiskSet, Files, MissingError, joined
 from xai.data.folder import folder_parts, unread_folders
 from xai.data.images import region_to_tensor, to_pixels
-from xai.data.prompts import PROMPTS
+from xai.data.prompts import DEFAULT_PROMPTS, PROMPTS
 from xai.data.registry import SPLITS, Images, register
 from xai.data.splits import stratified_parts
 
@@ -166,7 +166,7 @@ class DiskSource:
         self._name, self._params = name, params
         self.varies = params.augment is not None
         self.classes = self._splits["train"].classes
-        self.templates = PROMPTS.get(name, PROMPTS["default"])
+        self.templates = PROMPTS.get(name, DEFAULT_PROMPTS)
         self._kept: dict[tuple[str, int], tuple[Tensor, Tensor | None]] | None = None
         if sum(map(len, self._splits.values())) * 4 * params.side**2 <= _KEPT_BYTES:
             self._kept = {}

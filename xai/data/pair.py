@@ -38,7 +38,7 @@ class PairSet(PackagedSet):
     """
 
     def __init__(self, objects: Tensor, labels: Tensor, params: PairParams) -> None:
-        super().__init__(objects, labels, "mnist_pair", params)
+        super().__init__(objects, labels, "mnist", params)
         self._pairs = {
             split: _pairs(rows, labels[rows], torch.Generator().manual_seed(SPLITS.index(split)))
             for split, rows in self._rows.items()

@@ -21,7 +21,6 @@ GLYPH_CAPTIONS = (
 """What the embedded CLIP is pre-trained with."""
 
 PROMPTS: dict[str, tuple[str, ...]] = {
-    "default": DEFAULT_PROMPTS,
     "folder": DEFAULT_PROMPTS,
     "imagenet": (*_PHOTO, "a bad photo of a {}.", "art of the {}.", "a photo of a small {}.", "a photo of a large {}."),
     "cars": ("a photo of a {}.", "a photo of the {}, a car.", "a photo of a clean {}.", "a photo of my dirty {}."),
@@ -37,8 +36,6 @@ PROMPTS: dict[str, tuple[str, ...]] = {
     "svhn": ('a photo of the number: "{}".', 'a street sign of the number: "{}".', "a house number {}."),
     "glyphs": GLYPH_CAPTIONS,
     "mnist": _NUMBER,
-    "mnist5k": _NUMBER,
-    "mnist_pair": _NUMBER,
     "digits": _NUMBER,
     "mnist_parity": ("a photo of an {} number.", 'a handwritten digit that is "{}".', "a picture of an {} digit."),
     "fashion": ("a photo of a {}.", "a picture of a {}, a piece of clothing.", "a product photo of a {}."),
