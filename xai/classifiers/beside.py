@@ -57,8 +57,7 @@ class _Beside(LearningStages):
 
     def blank(self, removal: Removal | None = None) -> MaskableClassifier:
         """The same: it need not be trained first."""
-        network: MaskableClassifier = self.network("classifier", removal)
-        return network
+        return self.network("classifier", removal)
 
     def _begin(self, network: Any, surrogate: Any) -> None:
         """An explainer starts from the weights its network was published with, or from random ones."""

@@ -114,12 +114,12 @@ class ClassifierStages:
     def read(self, artifact: Artifact, kind: str, removal: Removal | None = None) -> MaskableClassifier:
         """The classifier of an artifact, as of `network`."""
         tensors = read_weights(artifact.file(FILES[kind]), what=kind).tensors
-        network: MaskableClassifier = self.model.maskable(self._loaded(tensors), removal)
+        network = self.model.maskable(self._loaded(tensors), removal)
         return network.to(self.runtime.trainer.device).eval().requires_grad_(False)
 
     def blank(self, removal: Removal | None = None) -> MaskableClassifier:
         """A classifier whose weights mean nothing, on the device, in evaluation mode; nothing is trained."""
-        network: MaskableClassifier = self.model.maskable(self._blank(), removal)
+        network = self.model.maskable(self._blank(), removal)
         return network.to(self.runtime.trainer.device).eval().requires_grad_(False)
 
     def hand_over(self, kind: str, folder: Path) -> Path:
@@ -173,8 +173,7 @@ class ClassifierStages:
 
     def _blank(self) -> nn.Module:
         """A network of the model, to load weights into."""
-        network: nn.Module = self.model.build(self.outputs, self.seed)
-        return network
+        return self.model.build(self.outputs, self.seed)
 
     def _own_classifier(self, checkpoint: str) -> Artifact:
         """A classifier of the user's.

@@ -118,5 +118,4 @@ class Ranking(LightningModule):
     def _maps(self, seen: tuple[Any, ...], generator: torch.Generator) -> Tensor:
         """Maps [B, H, W]; what dropout draws is of this step too, or a resumed run would draw something else."""
         with torch_seeded(generator, self.device):
-            maps: Tensor = self.decoder(*seen)
-        return maps
+            return self.decoder(*seen)

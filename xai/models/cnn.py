@@ -179,7 +179,7 @@ def _of_timm(params: CnnParams, seed: int, **settings: Any) -> nn.Module:
         settings["output_stride"] = params.output_stride
     try:
         with seeded(seed):
-            network: nn.Module = timm.create_model(params.architecture, **settings)
+            return timm.create_model(params.architecture, **settings)
     except Exception as error:  # whatever a hundred builders, and a network, make of settings that they do not have
         if settings.get("pretrained"):
             raise not_fetched(params.architecture, error) from error
@@ -188,4 +188,3 @@ def _of_timm(params: CnnParams, seed: int, **settings: Any) -> nn.Module:
             f"model.architecture={params.architecture} cannot be built{asked} ({' '.join(str(error).split())[:120]}): "
             f"use a convolutional network such as {_PLAIN}"
         ) from error
-    return network

@@ -53,8 +53,7 @@ class DenseExplainer(nn.Module):
 
     def forward(self, images: Tensor, targets: Tensor) -> Tensor:
         """Maps [B, H, W] of images [B, 3, H, W] in [0, 1] for the classes `targets` [B]; higher is more important."""
-        maps: Tensor = self.decoder(*self.seen(images, targets))
-        return maps
+        return self.decoder(*self.seen(images, targets))
 
     def seen(self, images: Tensor, targets: Tensor) -> tuple[list[Tensor], Tensor, Tensor, Tensor | None]:
         """All that the decoder is given: features, classes, images and, where it looks at the gradient, that."""
@@ -68,8 +67,7 @@ class DenseExplainer(nn.Module):
     def attribute(self, images: Tensor, targets: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """As `forward`, without gradients; nothing is drawn; UserError: a class that the explainer does not know."""
         check_classes(targets, self.classes)
-        maps: Tensor = self(images, targets)
-        return maps
+        return self(images, targets)
 
 
 def check_classes(targets: Tensor, classes: int) -> None:

@@ -189,8 +189,7 @@ class DptDecoder(nn.Module):
         fused = None
         for features, fusion in zip(reversed(maps), reversed(self.fusions), strict=True):
             fused = fusion(features, fused)
-        dense: Tensor = self.output(_to_size(self.head(self.last(fused)), size, self.align_corners))
-        return dense
+        return self.output(_to_size(self.head(self.last(fused)), size, self.align_corners))
 
 
 def _weighed(evidence: Tensor, weights: Tensor) -> Tensor:
@@ -250,8 +249,7 @@ class _ResidualUnit(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Features [B, D, h, w] to the same shape."""
-        changed: Tensor = self.body(features)
-        return features + changed
+        return features + self.body(features)
 
 
 class _Stem(nn.Module):

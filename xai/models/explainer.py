@@ -75,8 +75,7 @@ class LinearDecoder(nn.Module):
         """Scores [B, M, K], never in half precision, of patch tokens [B, M, D]."""
         tokens = at_least_float32(self.blocks(patches))
         with exact(tokens):
-            scores: Tensor = self.head(self.norm(tokens))
-        return scores
+            return self.head(self.norm(tokens))
 
 
 def build_decoder(kind: str, width: int, scores: int, depth: int, heads: int) -> MaskTransformer | LinearDecoder:
@@ -119,8 +118,7 @@ class ExplainerNetwork(nn.Module):
         """
         check_size(images, self.backbone.patch_embed.img_size)
         tokens = self.backbone.forward_features(self.normalisation(images))
-        scores: Tensor = self.decoder(tokens[:, self.backbone.num_prefix_tokens :])
-        return scores
+        return self.decoder(tokens[:, self.backbone.num_prefix_tokens :])
 
 
 class ShapleyParts(NamedTuple):

@@ -60,10 +60,9 @@ class FrozenFeatures(nn.Module):
         Args:
             images: [B, 3, H, W] in [0, 1].
         """
-        found: list[Tensor] = self.network.forward_intermediates(
+        return self.network.forward_intermediates(
             self.normalisation(images), indices=list(self.levels), norm=True, output_fmt="NCHW", intermediates_only=True
         )
-        return found
 
 
 def check_intermediates(network: nn.Module) -> None:

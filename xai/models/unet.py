@@ -37,8 +37,7 @@ class UNetDecoder(nn.Module):
             # Where levels have the same cells there is nothing to enlarge.
             features = F.interpolate(features, level.shape[-2:], mode="bilinear", align_corners=False)
             features = step(torch.cat([features, level], dim=1))
-        scores: Tensor = self.head(F.adaptive_avg_pool2d(features, self.grid))
-        return scores.flatten(2).mT
+        return self.head(F.adaptive_avg_pool2d(features, self.grid)).flatten(2).mT
 
 
 class FastShapNetwork(nn.Module):

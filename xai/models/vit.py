@@ -157,7 +157,7 @@ def _build(params: VitParams, outputs: int, seed: int, *, published: bool = Fals
 
 def _of_timm(params: VitParams, outputs: int, published: bool) -> torch.nn.Module:
     try:
-        network: torch.nn.Module = timm.create_model(
+        return timm.create_model(
             params.architecture or "", pretrained=published, num_classes=outputs, img_size=params.image_size
         )
     except Exception as error:
@@ -167,7 +167,6 @@ def _of_timm(params: VitParams, outputs: int, published: bool) -> torch.nn.Modul
                 f"({' '.join(str(error).split())[:120]}): use a plain vision transformer such as {_PLAIN}"
             ) from error
         raise not_fetched(params.architecture, error) from error
-    return network
 
 
 def _small(params: VitParams, tower: SmallVit, outputs: int) -> VisionTransformer:

@@ -51,8 +51,7 @@ def sinkhorn(scores: Tensor, iterations: int) -> Tensor:
     # Half precision has too few digits to add up hundreds of terms.
     matrices = at_least_float32(scores).reshape(-1, *scores.shape[-2:])
     with torch.autocast(scores.device.type, enabled=False):
-        result: Tensor = _Sinkhorn.apply(matrices, iterations)
-    return result.reshape(scores.shape)
+        return _Sinkhorn.apply(matrices, iterations).reshape(scores.shape)
 
 
 def plain_sinkhorn(scores: Tensor, iterations: int) -> Tensor:

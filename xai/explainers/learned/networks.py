@@ -157,5 +157,4 @@ class Classifies:
     @torch.no_grad()
     def explain(self, block: Block) -> Explanation:
         """Logits [B, C] of the whole images."""
-        logits: Tensor = self._network(block.images)
-        return Explanation(None, logits)
+        return Explanation(None, self._network(block.images))

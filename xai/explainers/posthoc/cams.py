@@ -173,8 +173,7 @@ class GradientCam(PatchCam[ExplainerParams]):
         """The library's class, of the logit."""
         import pytorch_grad_cam
 
-        found: type[Any] = getattr(pytorch_grad_cam, self.library)
-        return found
+        return getattr(pytorch_grad_cam, self.library)
 
 
 for _name, _label, _library, _about in (
