@@ -134,11 +134,9 @@ class ClassifierStages:
         network, source, device = self.network(kind), self.data.source, self.runtime.trainer.device
         generator = torch.Generator().manual_seed(self.seed)
         correct = {"whole images": 0, "half of the patches": 0}
-        workers = self.runtime.trainer.workers
+        workers, size = self.runtime.trainer.workers, torch.tensor([network.players // 2])
         for batch in in_order(source, "validation", self.model.image_size, _EVALUATION_BATCH, workers):
-            half = random_masks(len(batch.labels), network.players, torch.tensor([network.players // 2]), generator)[
-                :, 0
-            ]
+            half = random_masks(len(batch.labels), network.players, size, generator)[:, 0]
             for shown, keep in zip(correct, (None, half.to(device)), strict=True):
                 with torch.inference_mode(), self.runtime.trainer.autocast():
                     predicted = network(batch.pixels.to(device), keep).argmax(1).cpu()

@@ -32,15 +32,12 @@ def hashes(folder: Path, names: Sequence[str]) -> list[str]:
     stamps = {name: _stamp(folder / name) for name in names}
     changed = [name for name, stamp in stamps.items() if known.get(name, [None])[0] != stamp]
     if changed:
-        with (
-            ThreadPoolExecutor(_THREADS) as pool,
-            bar(f"hashes of {folder}", len(changed), "files", _WORTH_A_LINE) as on,
-        ):
-            for done, (name, digest) in enumerate(
-                zip(changed, pool.map(lambda n: _hash(folder / n), changed), strict=True)
-            ):
+        title = f"hashes of {folder}"
+        with ThreadPoolExecutor(_THREADS) as pool, bar(title, len(changed), "files", _WORTH_A_LINE) as on:
+            found = pool.map(lambda name: _hash(folder / name), changed)
+            for done, (name, digest) in enumerate(zip(changed, found, strict=True), start=1):
                 known[name] = [stamps[name], digest]
-                on(done + 1)
+                on(done)
         try:
             memory = memory_of(folder)
             memory.parent.mkdir(parents=True, exist_ok=True)

@@ -59,12 +59,10 @@ class Sess:
             (size, down, across) for size in sizes for down in starts(size, side) for across in starts(size, side)
         ]
         pieces = torch.cat([windows(images, size) for size in sizes], dim=1)
-        score = torch.cat(
-            [self._score(few, targets) for few in pieces.split(max(1, _AT_ONCE // len(images)), dim=1)], 1
-        )
-        kept = score.argsort(dim=1, descending=True, stable=True)[
-            :, : max(1, round(len(places) * (1 - params.dropped)))
-        ]
+        parts = pieces.split(max(1, _AT_ONCE // len(images)), dim=1)
+        score = torch.cat([self._score(few, targets) for few in parts], 1)
+        count = max(1, round(len(places) * (1 - params.dropped)))
+        kept = score.argsort(dim=1, descending=True, stable=True)[:, :count]
         maps = torch.zeros(*pieces.shape[:2], side, side, dtype=torch.float64, device=images.device)
         each = torch.arange(len(images), device=images.device)
         for which in kept.unbind(1):

@@ -79,14 +79,8 @@ class VitCx(OfTransformer[VitCxParams]):
             return torch.zeros_like(images[:, 0])
         owner = torch.arange(len(images)).repeat_interleave(counts).to(images.device)
         number = torch.cat([torch.arange(int(count)) for count in counts])
-        effects = torch.cat(
-            [
-                self._effects(images, targets, whole, noise(each), *part)
-                for each, *part in zip(
-                    *(of.split(images_at_once(images)) for of in (number, masks, owner)), strict=True
-                )
-            ]
-        )
+        parts = zip(*(of.split(images_at_once(images)) for of in (number, masks, owner)), strict=True)
+        effects = torch.cat([self._effects(images, targets, whole, noise(each), *part) for each, *part in parts])
         scores = effects.split(counts.tolist())
         return torch.stack([saliency(*each) for each in zip(scores, found, strict=True)])
 
