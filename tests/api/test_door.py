@@ -121,6 +121,8 @@ def test_a_transformer_is_looked_at_where_it_is() -> None:
         (Plain(), {"probabilities": True}, "that are none: leave it out"),
         (Returns(lambda logits: logits.sigmoid()), {"probabilities": True}, "none of one choice: of several labels"),
         (Plain(), {"mean": (124, 116, 104), "std": (58, 57, 57)}, "divide both by 255"),
+        (Plain(), {"mean": (124, 117, 104), "std": (1, 1, 1)}, "divide both by 255"),
+        (Plain(), {"mean": (0, 0, 0), "std": (255, 255, 255)}, "divide both by 255"),
         (Plain(), {"mean": "imagenet"}, "mean='imagenet'"),
         (Plain(), {"crop": 0}, "crop=0"),
         (Plain(), {"crop": 2}, "crop=2"),

@@ -314,7 +314,7 @@ def _channels(mean: Any, std: Any) -> tuple[tuple[float, ...], tuple[float, ...]
     mean, std = _three("mean", mean), _three("std", std)
     if min(std) <= 0:
         raise UserError(f"std={std} needs three numbers, one a channel, above 0")
-    if max(mean) > 2 and max(std) > 2:
+    if max(mean) > 2 or max(std) > 2:  # either alone too: Caffe's networks have deviations of 1, Keras' means of 0
         raise UserError(f"mean={mean} and std={std} are of pixels from 0 to 255: divide both by 255")
     return mean, std
 
