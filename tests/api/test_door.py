@@ -282,6 +282,14 @@ def test_a_compiled_network_is_a_network(form: Any) -> None:
     torch.testing.assert_close(found, wrapped(Plain()).predict(images()))
 
 
+def test_a_network_that_is_divided_among_devices_is_the_one_within() -> None:
+    network = timm.create_model("test_resnet", num_classes=3)
+    expected, found = (xai.wrap(each, probabilities=False) for each in (network, nn.DataParallel(network)))
+    assert (found.name, found.image_size, found.mean) == (expected.name, expected.image_size, expected.mean)
+    grey = torch.full((1, 3, found.image_size, found.image_size), 0.3)
+    torch.testing.assert_close(found.predict(grey), expected.predict(grey))
+
+
 def test_a_network_that_has_no_evaluation_mode_is_refused() -> None:
     class Exported(Plain):
         """As torch.export gives a network back."""

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
+from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from xai.api.door import Answers, Output, admit
 from xai.api.pixels import as_pixels
@@ -176,8 +177,7 @@ def wrap(
     Raises:
         UserError: It cannot be explained as it is; in one line that says what would be right.
     """
-    if type(network).__name__ == "OptimizedModule":  # of torch.compile, through which explainers by gradients cannot go
-        network = network._orig_mod  # type: ignore[assignment]
+    network = _within(network)
     given: dict[str, Any] = {"mean": mean, "std": std, "image_size": image_size}
     given |= {"crop": crop, "fit": fit, "interpolation": interpolation}
     seen = of_config(getattr(network, "pretrained_cfg", None) or {})
@@ -200,6 +200,17 @@ def wrap(
     source = answers.network if alone else answers
     how = {"fit": seen["fit"], "interpolation": seen["interpolation"]}
     return Model(label, names, size, mean, std, float(share), make, open_device(device), source=source, **how)
+
+
+def _within(network: Any) -> Any:
+    """The network in torch.compile, which explainers by gradients cannot go through, or divided among several GPUs."""
+    while True:
+        if type(network).__name__ == "OptimizedModule":
+            network = network._orig_mod
+        elif isinstance(network, (DataParallel, DistributedDataParallel)):
+            network = network.module
+        else:
+            return network
 
 
 def _check_head(network: Any) -> None:
