@@ -76,6 +76,7 @@ def test_a_network_of_grey_images_gets_the_luminance() -> None:
     model = wrapped(Plain(channels=1), channels=1, mean=0.0 * torch.ones(3), std=(1, 1, 1))
     grey = (images() * torch.tensor([0.299, 0.587, 0.114]).reshape(3, 1, 1)).sum(1, keepdim=True)
     torch.testing.assert_close(model.predict(images()), Plain(channels=1).eval()(grey).softmax(1))
+    torch.testing.assert_close(model.predict(grey.expand(-1, 3, -1, -1)), model.predict(images()))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
@@ -216,7 +217,7 @@ def test_normalised_floats_are_brought_back() -> None:
         (65535 * images(), "65535"),
         (images().to("meta"), "meta"),
         (images().to(torch.int64), "int64"),
-        (images()[:, :1], "three channels"),
+        (images()[:, :1], "three channels are needed (of grey, one three times)"),
         (images()[..., :16], "32 x 32"),
         (images() * float("nan"), "NaN"),
         ([], "no images"),
@@ -404,10 +405,11 @@ def test_floats_may_have_their_channels_last() -> None:
 
 
 def test_a_folder_and_a_glob_are_pictures(tmp_path: Any) -> None:
-    for name in ("a.png", "b (1).png"):
-        Image.new("RGB", (40, 40)).save(tmp_path / name)
+    for name, colour in (("b (1).png", "white"), ("a.png", "black")):
+        Image.new("RGB", (40, 40), colour).save(tmp_path / name)
     model = wrapped(Plain())
-    assert len(model.pixels(tmp_path)) == len(model.pixels(f"{tmp_path}/*.png")) == 2
+    for given in (tmp_path, f"{tmp_path}/*.png"):
+        assert model.pixels(given).mean((1, 2, 3)).tolist() == [0, 1]  # sorted by their paths
 
 
 @pytest.mark.parametrize(

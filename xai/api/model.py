@@ -157,7 +157,7 @@ def wrap(
 
     Args:
         network: Images [B, 3, H, W], normalised, to logits [B, C], or to one logit a image (a sigmoid's).
-        mean: Channel means that it normalises with; None takes timm's, where the network is timm's.
+        mean: Channel means (red, green, blue) that it normalises with; None takes timm's, where the network is timm's.
         std: Channel deviations.
         image_size: Side of its images; None takes timm's, else 224.
         grid: Patches down and across (or along both sides) that are removed as wholes, where the network has none of

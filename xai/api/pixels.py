@@ -29,8 +29,9 @@ def as_pixels(
     """Images as a classifier sees them.
 
     Args:
-        images: One picture or several: PIL images or paths, of any size; a folder or a glob; uint8 arrays or tensors, 0
-            to 255, [B, 3, H, W] or [B, H, W, 3]; floats of these shapes in [0, 1]. One image needs no B.
+        images: One picture or several: PIL images or paths, of any size; a folder or a glob, by sorted paths; uint8
+            arrays or tensors, 0 to 255, [B, 3, H, W] or [B, H, W, 3]; floats of these shapes in [0, 1]. Channels are
+            red, green, blue. One image needs no B.
         size: Side of the classifier's images. Pictures are brought to it: their short side is resized to `size / crop`,
             the middle is cut out. Arrays and tensors have to have it.
         crop: Share of the short side that is seen.
@@ -116,7 +117,7 @@ def _tensor(
     if images.shape[1] != 3 and images.shape[-1] == 3:
         images = images.permute(0, 3, 1, 2)
     if images.shape[1] != 3:
-        raise UserError(f"images are {came}: three channels are needed, as {_SHAPES}")
+        raise UserError(f"images are {came}: three channels are needed (of grey, one three times), as {_SHAPES}")
     if not (is_bytes or images.is_floating_point()):
         raise UserError(f"images are {came}: give {_SHAPES}")
     if tuple(images.shape[-2:]) != (size, size):
