@@ -10,7 +10,7 @@ from hydra.core.hydra_config import HydraConfig
 from tests.explainers.context import Context
 from tests.explainers.settings import configured_in
 from tests.toolbox import refusal
-from xai.core.composing import CONF, choices, stem
+from xai.core.composing import CONF, choices, shipped, stem
 from xai.core.errors import UserError
 from xai.explainers.posthoc.game_values import KernelShapParams
 from xai.explainers.posthoc.rise import RiseParams
@@ -145,6 +145,12 @@ def test_all_rows_are_one_of_each_explainer_and_kind_of_map_and_none_that_is_tra
     assert [row.entry.info.kind for row in rows] == sorted((row.entry.info.kind for row in rows), reverse=True)
     assert not left
     assert next(row for row in rows if row.name == "rise").params.masks == 50  # type: ignore[attr-defined]
+
+
+def test_all_rows_of_a_comparison_remove_patches_as_the_classifier_does() -> None:
+    rows, _ = every_row([], shipped("task/compare")["explainers"], lambda row: 0.0, None)
+    own = {row.name for row in rows if getattr(row.params, "removal", None) is not None}
+    assert own == {"tis"}  # of tokens, whatever is painted over for others
 
 
 def test_what_costs_more_than_the_budget_is_left_out_with_its_cost() -> None:
