@@ -109,9 +109,18 @@ def test_the_file_alone_says_what_it_is(tmp_path: Path, photo: Path) -> None:
 
 def test_coalitions_are_those_of_any_picture() -> None:
     for given, expected in (({"coalitions": 20}, 20), ({"coalitions": 20, "evaluation_coalitions": 40}, 40), ({}, 256)):
-        asked: Any = SimpleNamespace(row="kernel_shap", explainers={"kernel_shap": given}, model=MODEL)
+        rows = {"kernel_shap": given}
+        asked: Any = SimpleNamespace(row="kernel_shap", explainers=rows, model=MODEL, checkpoint="file")
         found: Any = _row(asked).params.for_split("test")
         assert found.coalitions == expected
+
+
+def test_patches_of_a_published_network_are_removed_as_it_does_it() -> None:
+    grey = {"kind": "pixels", "reference": "0.9"}
+    for given, file, expected in (({}, None, None), ({"removal": grey}, None, "0.9"), ({}, "file", "0.25")):
+        asked: Any = SimpleNamespace(row="rise", explainers={"rise": given}, model=CNN, checkpoint=file)
+        removal = _row(asked).params.classifier_removal
+        assert (removal and removal.reference) == expected
 
 
 def refining(steps: int) -> PostHocParams:

@@ -159,10 +159,12 @@ def _say_cost(opened: Opened, how: PostHocParams, pictures: int, model: Geometry
 
 
 def _row(asked: ExplainSettings) -> Row:
-    """The explainer; a removed patch of somebody else's classifier shows the mean, unless it is said otherwise."""
+    """The explainer; of somebody else's classifier patches are removed as it does it, unless it is said otherwise."""
     given = asked.explainers.get(asked.row, {})
     row = of_no_split(load_row(asked.row, asked.explainers), given)
-    return removing_as_the_model(row, given) if isinstance(asked.model, NamedParams) else row
+    # Without a file it is a published one of photographs, which the grey of the scattered sets has nothing to do with.
+    theirs = isinstance(asked.model, NamedParams) or asked.checkpoint is None
+    return removing_as_the_model(row, given) if theirs else row
 
 
 def _said(row: Row) -> dict[str, Any]:
