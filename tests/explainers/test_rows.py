@@ -14,7 +14,7 @@ from xai.core.composing import CONF, choices, shipped, stem
 from xai.core.errors import UserError
 from xai.explainers.posthoc.game_values import KernelShapParams
 from xai.explainers.posthoc.rise import RiseParams
-from xai.explainers.rows import cost_of, every_row, load_row, made_from, open_row
+from xai.explainers.rows import cost_of, every_row, load_row, made_from, open_row, removing_as_the_model
 
 
 def test_a_row_is_an_explainer_with_the_settings_of_its_file() -> None:
@@ -151,6 +151,16 @@ def test_all_rows_of_a_comparison_remove_patches_as_the_classifier_does() -> Non
     rows, _ = every_row([], shipped("task/compare")["explainers"], lambda row: 0.0, None)
     own = {row.name for row in rows if getattr(row.params, "removal", None) is not None}
     assert own == {"tis"}  # of tokens, whatever is painted over for others
+
+
+def test_a_row_that_leaves_tokens_out_does_so_whatever_the_model_does() -> None:
+    removal = {
+        name: getattr(removing_as_the_model(load_row(name), {}).params, "removal", "none")
+        for name in ("tis", "rise", "grad_cam")
+    }
+    assert removal["tis"] is not None
+    assert removal["tis"].kind == "tokens"
+    assert (removal["rise"], removal["grad_cam"]) == (None, "none")
 
 
 def test_what_costs_more_than_the_budget_is_left_out_with_its_cost() -> None:

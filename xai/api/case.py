@@ -123,7 +123,7 @@ def row_of(explainer: Any, settings: Mapping[str, Any], fitted: Mapping[str, Any
         explainer: A name: of conf/explainer, also one that says another budget or `_pooled`, of the registry, or of
             `fitted`; what `xai.fit` or `xai.explainer` returned; or any object with `attribute(images, targets)`.
         settings: Those that replace the explainer's own. Patches are removed as the model does it, unless `removal`
-            says otherwise.
+            says otherwise, or the explainer leaves out tokens, as `tis` does.
         fitted: Explainers that were trained for the model, by name.
 
     Raises:

@@ -136,8 +136,12 @@ def open_row(name: str, settings: Mapping[str, Any], where: str | None = None) -
 
 
 def removing_as_the_model(row: Row, given: Mapping[str, Any]) -> Row:
-    """The row with patches removed as the model itself does it, unless `given` settings say otherwise."""
-    return row if "removal" in given else _without(row, "removal")
+    """The row with patches removed as the model itself does it, unless `given` settings say otherwise.
+
+    A row that leaves tokens out by its file, as `tis` does, is no such explainer where they are painted over.
+    """
+    leaves_out = getattr(getattr(row.params, "removal", None), "kind", None) == "tokens"
+    return row if leaves_out or "removal" in given else _without(row, "removal")
 
 
 def of_no_split(row: Row, given: Mapping[str, Any]) -> Row:
