@@ -227,6 +227,12 @@ def test_settings_are_the_explainers_own(model: Any) -> None:
     assert row.params.for_split("test").coalitions == 20
 
 
+def test_what_is_made_from_another_explainer_removes_patches_as_the_model_does() -> None:
+    model = xai.wrap(Plain(outputs=2), mean=MEAN, std=STD, image_size=SIZE, grid=2)
+    wrong = xai.explain(model, images(), "wrong_class", targets=0)  # of kernel_shap
+    torch.testing.assert_close(wrong, xai.explain(model, images(), "kernel_shap", targets=1))
+
+
 def test_an_explainer_that_does_not_fit_says_why(model: Any) -> None:
     with pytest.raises(UserError, match="attention"):
         xai.explain(model, images(), "attention_rollout")

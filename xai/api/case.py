@@ -101,7 +101,12 @@ def case_of(
     if not isinstance(seed, int) or not 0 <= seed < _SEEDS:
         raise UserError(f"seed={seed!r} must be a whole number from 0 to {_SEEDS - 1}")
     params = CaseParams("test", None, block, targets)  # type: ignore[arg-type]
-    return Case(runtime, explained_by(model), source.opened, params, seed)
+    return Case(runtime, explained_by(model), source.opened, params, seed, open_row=_made_from)
+
+
+def _made_from(name: str) -> Row:
+    """A row that another one is made from: it removes patches as the model does it, too."""
+    return removing_as_the_model(load_row(name), {})
 
 
 def explained_by(model: Model) -> ExplainedModel:

@@ -96,6 +96,7 @@ class Case:
         only: These rows [N] of the split, instead of what `params.images` draws.
         home: The case whose images a prior is learned from, where it is another one.
         others: The rows of a study by name, for an explainer that is made from another one.
+        open_row: Opens such a row that is not among them.
         judge: A second classifier of the same images, which was trained apart; None where there is none.
         varied_from: The case that this one is a variation of, and the variation; see `varied`.
     """
@@ -111,6 +112,7 @@ class Case:
     only: tuple[int, ...] | None = None
     home: "Case | None" = None
     others: Mapping[str, Row] = field(default_factory=dict)
+    open_row: Callable[[str], Row] = load_row
     judge: ExplainedModel | None = None
     varied_from: "tuple[Case, Variation] | None" = None
     _answers: dict[tuple[int, bytes], Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
@@ -277,7 +279,7 @@ class Case:
 
     def row(self, name: str) -> Row:
         """Another row of the same study, or one of the configuration's; UserError: there is none of this name."""
-        return self.others[name] if name in self.others else load_row(name)
+        return self.others[name] if name in self.others else self.open_row(name)
 
     @property
     def learned_from(self) -> OpenData:
