@@ -137,6 +137,16 @@ class Ours:
         return (images.sum(1) * (1 + targets[:, None, None])).numpy()
 
 
+def test_those_of_users_get_pixels_whatever_came(model: Any) -> None:
+    class Mine:
+        def attribute(self, given: Any, targets: Any) -> Any:
+            torch.testing.assert_close(given, images(), rtol=0, atol=1e-6)
+            return given.mean(1)
+
+    for given, said in ((normalised(images()), True), (images().numpy(), False)):
+        assert xai.explain(model, given, Mine(), normalised=said).shape == (2, SIZE, SIZE)
+
+
 def test_those_of_users_are_called_by_the_names_they_have(model: Any) -> None:
     found = [xai.explain(model, images(), each, targets=TARGETS) for each in (Captums(), Ours())]
     assert torch.equal(*found)

@@ -45,7 +45,7 @@ def explain(
         model: Of `xai.load` or `xai.wrap`.
         images: Pictures (PIL, or paths), uint8, or floats [B, 3, H, W] in [0, 1].
         explainer: A name (`xai.explainers(model)` lists them), what `xai.fit` returned, or an object with
-            `attribute(images, targets)`.
+            `attribute(images, targets)`, which gets images in [0, 1] on the model's device, whatever came.
         targets: The class that is explained: one for all images or one for each, numbers or names; None explains the
             predicted class of each.
         normalised: Whether the floats have been normalised as the model does, which is undone.
