@@ -27,7 +27,9 @@ from rich.markup import escape
 from xai.core.errors import UserError
 from xai.core.launching import (
     FOLDERS,
+    SHARED_SLOTS,
     Command,
+    Slots,
     Warm,
     allow_commands,
     cores,
@@ -39,7 +41,6 @@ from xai.core.launching import (
 from xai.core.overrides import OUTPUTS, alone
 from xai.core.progress import console
 from xai.core.records import QUEUED, path_of, read_record, record_end
-from xai.core.slots import SHARED, Slots
 
 _CARRIED = re.compile("PYTHONPATH$|WANDB_|MLFLOW_")
 """Of the environment, what a job on another machine works by."""
@@ -144,7 +145,7 @@ class Processes(_Commands):
                 f"{jobs or 1} jobs with {self._gpus} GPU(s) each need more than the {len(devices)} that are visible: "
                 "lower hydra.launcher.jobs or hydra.launcher.gpus, or use launcher=processes"
             )
-        if SHARED not in os.environ:  # other sweeps have jobs for the slots that this one leaves
+        if SHARED_SLOTS not in os.environ:  # other sweeps have jobs for the slots that this one leaves
             jobs = min(jobs, most)
         shared = threads(max(1, cores() // jobs))
         mine = [devices[self._gpus * slot : self._gpus * (slot + 1)] for slot in range(jobs)]

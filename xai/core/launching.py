@@ -1,21 +1,28 @@
-"""A job of a sweep as a command of its own, which a launcher starts anywhere and whose end it hears."""
+"""A job of a sweep as a command of its own, which a launcher starts anywhere and whose end it hears; slots for jobs."""
 
-import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from xai.core import locks
 from xai.core.records import path_of, read_record, record_end
 
 _LAUNCHED = "XAI_LAUNCHED"
 _SECONDS_TO_END = 30.0
+SHARED_SLOTS = "XAI_SLOTS"
+"""In the environment of a sweep: the folder with a lock for each slot, where others have the same slots."""
+SECONDS_BETWEEN_LOOKS = 0.1
+"""Whether a slot is free."""
 FOLDERS: dict[tuple[str, ...], Path] = {}
 """Of the jobs of a sweep by what is typed for them alone, where they are known: composing one takes its time."""
 _running: list[subprocess.Popen[bytes]] = []
@@ -108,7 +115,7 @@ class Warm:
         told, said = self._process.stdin, self._process.stdout
         assert told is not None
         assert said is not None
-        with contextlib.suppress(BrokenPipeError):
+        with suppress(BrokenPipeError):
             told.write(json.dumps({"arguments": typed, "log": str(log.absolute())}).encode() + b"\n")
             told.flush()
         self._is_able = said.readline() == b"begun\n"
@@ -159,10 +166,51 @@ def _stop(process: "subprocess.Popen[bytes]") -> None:
     except subprocess.TimeoutExpired:
         process.kill()
     assert process.stdin is not None
-    with contextlib.suppress(OSError):  # what it may have become ends by that
+    with suppress(OSError):  # what it may have become ends by that
         process.stdin.close()
-    with contextlib.suppress(ValueError):  # another thread has done so
+    with suppress(ValueError):  # another thread has done so
         _running.remove(process)
+
+
+class Slots:
+    """Slots of a machine, in each of which one job runs at a time; whoever dies gives back what he holds.
+
+    Args:
+        count: How many.
+    """
+
+    def __init__(self, count: int) -> None:
+        shared = os.environ.get(SHARED_SLOTS)
+        self._own = None if shared else tempfile.TemporaryDirectory(prefix="xai-slots-")
+        self._folder, self._count = Path(shared or self._own.name), count  # type: ignore[union-attr]
+
+    @contextmanager
+    def one(self) -> Iterator[int]:
+        """The number of a slot that is free, once one is; it is taken while the body runs."""
+        while (taken := self._free()) is None:
+            check_not_stopped()
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+        number, lock = taken
+        try:
+            yield number
+        finally:
+            locks.release(lock)
+
+    def all_begun(self) -> None:
+        """Say that no job of this sweep waits for a slot any more."""
+        mark_of(self._folder, os.getpid()).touch()
+
+    def _free(self) -> tuple[int, int] | None:
+        self._folder.mkdir(parents=True, exist_ok=True)  # somebody may tidy up what is temporary
+        for number in range(self._count):
+            if (lock := locks.acquire(self._folder / f"{number}.lock")) is not None:
+                return number, lock
+        return None
+
+
+def mark_of(folder: Path, process: int) -> Path:
+    """A file that is there once all jobs of the sweep of a process have begun."""
+    return folder / f"{process}.begun"
 
 
 def in_queue() -> set[str] | None:

@@ -10,9 +10,8 @@ from pathlib import Path
 
 from xai.core.composing import choices
 from xai.core.errors import UserError
-from xai.core.launching import allow_commands, start, stop_commands
+from xai.core.launching import SECONDS_BETWEEN_LOOKS, SHARED_SLOTS, allow_commands, mark_of, start, stop_commands
 from xai.core.settings import unknown
-from xai.core.slots import SECONDS, SHARED, mark_of
 
 
 def run_sweeps(chosen: Mapping[str, str], config_dir: str | None, typed: Sequence[str]) -> int:
@@ -39,9 +38,9 @@ def run_sweeps(chosen: Mapping[str, str], config_dir: str | None, typed: Sequenc
         try:
             for name in names:
                 arguments = (sys.executable, os.path.abspath(sys.argv[0]), *of_each, f"sweep={name}")
-                running.append(process := start(arguments, Path.cwd(), {SHARED: folder}))
+                running.append(process := start(arguments, Path.cwd(), {SHARED_SLOTS: folder}))
                 while process.poll() is None and not mark_of(Path(folder), process.pid).exists():
-                    time.sleep(SECONDS)
+                    time.sleep(SECONDS_BETWEEN_LOOKS)
             return int(any([process.wait() for process in running]))
         finally:
             stop_commands()
