@@ -62,9 +62,9 @@ def main() -> int:
         chosen = {key: value for key, _, value in (each.partition("=") for each in settings)}
         check_begun(chosen, many=given.multirun or given.cfg or given.help)
         if given.multirun and "," in chosen.get("sweep", ""):
-            from xai.sweeps.several import run_sweeps
+            from xai.sweeps.ending import run_sweeps
 
-            sys.exit(run_sweeps(chosen, given.config_dir, typed))
+            sys.exit(run_sweeps(chosen, typed))
         settings += name_of(chosen)
         run = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(_run)
         if given.multirun:

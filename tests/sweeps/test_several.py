@@ -46,9 +46,11 @@ mine.rename(f"ended-{sys.argv[1]}")
 """
 COMMAND = """
 import sys
-from xai.sweeps.several import run_sweeps
+from xai.core.composing import look_in
+from xai.sweeps.ending import run_sweeps
+look_in({!r})
 sys.argv[0] = "sweep.py"
-sys.exit(run_sweeps({{"sweep": "a,b"}}, {!r}, ["-m", "sweep=a,b"]))
+sys.exit(run_sweeps({{"sweep": "a,b"}}, ["-m", "sweep=a,b"]))
 """
 
 

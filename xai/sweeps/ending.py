@@ -1,8 +1,16 @@
-"""The beginning and the end of -m: which jobs there are, how each has ended, and what they come to together."""
+"""The beginning and the end of -m: which jobs there are, how each has ended, and what they come to together.
+
+Several sweeps of one command, -m sweep=A,B,C, are a command each.
+"""
 
 import json
+import os
 import shlex
 import shutil
+import subprocess
+import sys
+import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,13 +23,13 @@ from omegaconf import DictConfig, OmegaConf
 
 from xai.core import launching, locks
 from xai.core.common import Sweep
-from xai.core.composing import CONF
+from xai.core.composing import CONF, choices
 from xai.core.errors import UserError
 from xai.core.files import write_atomically
 from xai.core.overrides import OUTPUTS, alone
 from xai.core.progress import console
 from xai.core.records import path_of
-from xai.core.settings import build
+from xai.core.settings import build, unknown
 from xai.sweeps.jobs import Job, folder_of, jobs_of, seen_by, without_hydra, write_plan
 from xai.sweeps.status import look, say
 
@@ -160,3 +168,44 @@ def end(jobs: Sequence[Job], typed: str) -> int:
             why = f"    # {state.said}" * bool(state.said)
             console.print(f"  {state.job.command}{why}", markup=False, highlight=False, soft_wrap=True)
     return 1 if failed else 0
+
+
+def run_sweeps(chosen: Mapping[str, str], typed: Sequence[str]) -> int:
+    """Run sweeps one after the other, each a command of its own; the next begins once no job of the last one waits.
+
+    So no slot is empty while the last jobs of a sweep run. Launchers that have no `Slots` come to their end first.
+
+    Args:
+        chosen: What is typed, by key.
+        typed: The same as it is typed.
+
+    Returns:
+        1 where one of them did not end well, or else 0.
+
+    Raises:
+        UserError: One of them is not there, or all would have one folder.
+    """
+    names = _names(chosen)
+    of_each = [each for each in typed if not each.startswith("sweep=")]
+    running: list[subprocess.Popen[bytes]] = []
+    launching.allow_commands()
+    with tempfile.TemporaryDirectory(prefix="xai-slots-") as folder:
+        try:
+            for name in names:
+                arguments = (sys.executable, os.path.abspath(sys.argv[0]), *of_each, f"sweep={name}")
+                running.append(process := launching.start(arguments, Path.cwd(), {launching.SHARED_SLOTS: folder}))
+                while process.poll() is None and not launching.mark_of(Path(folder), process.pid).exists():
+                    time.sleep(launching.SECONDS_BETWEEN_LOOKS)
+            return int(any([process.wait() for process in running]))
+        finally:
+            launching.stop_commands()
+
+
+def _names(chosen: Mapping[str, str]) -> list[str]:
+    names, known = chosen["sweep"].split(","), choices("sweep")
+    for name in names:
+        if name not in known and "hydra.searchpath" not in chosen:
+            raise UserError(unknown(f"sweep={name}", name, known, "sweep"))
+    if "name" in chosen:
+        raise UserError(f"name={chosen['name']} would be the folder of all: leave it out, each sweep has its own")
+    return names
