@@ -21,7 +21,7 @@ from xai.core.entries import over_removals
 from xai.core.errors import UserError
 from xai.core.folders import run_folder
 from xai.core.overrides import command, settings_hash
-from xai.core.provenance import provenance
+from xai.core.runtime import provenance
 from xai.core.settings import build, shown, unknown
 from xai.tasks.registry import Task, choose
 

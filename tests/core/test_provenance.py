@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from xai.core.provenance import commit_of, provenance
+from xai.core.runtime import commit_of, provenance
 
 
 def test_provenance_names_the_packages_that_make_the_numbers() -> None:

@@ -14,7 +14,7 @@ from xai.core.errors import UserError
 from xai.core.files import write_atomically
 from xai.core.overrides import command
 from xai.core.progress import console
-from xai.core.provenance import provenance
+from xai.core.runtime import provenance
 from xai.explainers.registry import Row
 from xai.metrics import registry as metrics
 from xai.report import sheets

@@ -14,7 +14,7 @@ import yaml
 
 from xai.core.csv_files import read_csv, write_csv
 from xai.core.files import write_atomically
-from xai.core.provenance import provenance
+from xai.core.runtime import provenance
 from xai.report.layout import as_frame
 from xai.report.present import Shown
 from xai.study.claims import RULE

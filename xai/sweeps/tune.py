@@ -13,13 +13,13 @@ from pydantic import Field
 from rich.table import Table
 
 from xai.app import check
+from xai.core.common import Common
 from xai.core.csv_files import write_csv
 from xai.core.errors import UserError
 from xai.core.folders import shown
-from xai.core.job import Common, open_runtime, say_end, say_heading
 from xai.core.overrides import command, overrides, quoted, typed_keys
 from xai.core.progress import bar, console
-from xai.core.runtime import Runtime
+from xai.core.runtime import Runtime, open_runtime, say_end, say_heading
 from xai.core.settings import Count, Distinct, FieldError, Positive, build, settings, unknown
 from xai.metrics import registry as metrics
 from xai.metrics.registry import Column

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from xai import vectors
 from xai.classifiers.clip import check_classes
+from xai.core.common import Common
 from xai.core.errors import UserError
 from xai.core.folders import shown
-from xai.core.job import Common, open_runtime
 from xai.core.progress import console
-from xai.core.runtime import Runtime
+from xai.core.runtime import Runtime, open_runtime
 from xai.core.settings import FieldError, settings
 from xai.data.catalogue import OpenData, open_data
 from xai.data.module import Batch, in_order

@@ -15,9 +15,8 @@ from xai.classifiers.params import ClassifierParams, SurrogateParams
 from xai.core.errors import UserError
 from xai.core.files import fingerprint_file
 from xai.core.folders import shown
-from xai.core.job import open_runtime, say_end, say_heading
 from xai.core.progress import Stopwatch
-from xai.core.runtime import Runtime
+from xai.core.runtime import Runtime, open_runtime, say_end, say_heading
 from xai.core.settings import Count, build, settings
 from xai.data.catalogue import OpenData, open_data
 from xai.data.disk_set import tidy_name

@@ -20,8 +20,8 @@ from rich.table import Table
 from xai.core.common import Common
 from xai.core.files import write_atomically
 from xai.core.folders import final_folder, put_now, shown
-from xai.core.job import set_threads
 from xai.core.progress import Stopwatch, console
+from xai.core.runtime import set_threads
 from xai.core.settings import Whole, settings
 from xai.data.pictures import check_readable, find_pictures
 from xai.explainers.registry import Row

@@ -7,9 +7,8 @@ from typing import Any
 
 from xai.core.errors import UserError
 from xai.core.folders import shown
-from xai.core.job import open_runtime, say_end, say_heading
 from xai.core.progress import console
-from xai.core.runtime import Runtime
+from xai.core.runtime import Runtime, open_runtime, say_end, say_heading
 from xai.core.settings import unknown
 from xai.papers.ranking.study import RankingStudy
 from xai.papers.ranking.study import open_study as open_ranking

@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from xai.classifiers.clip import clip_of_file
+from xai.core.common import Common
 from xai.core.entries import canonical
 from xai.core.errors import UserError
 from xai.core.files import write_atomically
 from xai.core.folders import final_folder, shown
-from xai.core.job import Common, open_runtime, say_end, say_heading
-from xai.core.provenance import provenance
-from xai.core.runtime import Runtime
+from xai.core.runtime import Runtime, open_runtime, provenance, say_end, say_heading
 from xai.core.settings import Count, settings
 from xai.data.catalogue import OpenData, open_data
 from xai.data.registry import Split, subset

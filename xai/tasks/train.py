@@ -10,12 +10,12 @@ from rich.markup import escape
 
 from xai.classifiers.networks import ClassifierStages, explained
 from xai.classifiers.params import ClassifierParams, SurrogateParams
+from xai.core.common import Common
 from xai.core.errors import UserError
 from xai.core.files import write_atomically
 from xai.core.folders import shown
-from xai.core.job import Common, open_runtime, say_end, say_heading
 from xai.core.progress import console
-from xai.core.runtime import Runtime
+from xai.core.runtime import Runtime, open_runtime, say_end, say_heading
 from xai.core.settings import settings, unknown
 from xai.core.store import Store
 from xai.data.catalogue import open_data

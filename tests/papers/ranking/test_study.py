@@ -7,7 +7,7 @@ from tests.classifiers.studying import Trained, train_in_no_time
 from tests.composed import plain, settings_of
 from tests.papers.ranking.test_shortcut import LABEL, shortcut
 from xai.core.errors import UserError
-from xai.core.job import open_runtime
+from xai.core.runtime import open_runtime
 from xai.explainers.registry import refusal
 from xai.explainers.rows import load_row
 from xai.papers.ranking.explainers import RankingSettings, RefinedSettings
