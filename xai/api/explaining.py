@@ -13,7 +13,7 @@ from xai.api.case import InMemory, case_of, row_of, workplace
 from xai.api.door import Answers, one_line
 from xai.api.model import Model, check_model
 from xai.api.pixels import as_pixels
-from xai.core.captum_names import captum_names
+from xai.core.calling import captum_names
 from xai.core.errors import UserError, check_finite
 from xai.explainers import block as blocks
 from xai.explainers.block import Block, BlockExplainer, Explainer, Explanation

@@ -3,6 +3,6 @@
 The package can be called: `xai.explainers(model)` lists what there is and what fits a model.
 """
 
-from xai.core.callable_module import make_callable
+from xai.core.calling import make_callable
 
 make_callable(__name__)

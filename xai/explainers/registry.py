@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from xai.core import plugins
-from xai.core.captum_names import captum_names
+from xai.core.calling import captum_names
 from xai.core.errors import UserError
 from xai.core.settings import settings, unknown
 from xai.explainers.block import BlockExplainer, Explainer

@@ -5,7 +5,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from xai.core.callable_module import make_callable
+from xai.core.calling import make_callable
 from xai.metrics.registry import columns, entry, metric, metric_of, names
 
 if TYPE_CHECKING:

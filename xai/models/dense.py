@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from xai.core.captum_names import captum_names
+from xai.core.calling import captum_names
 from xai.core.errors import UserError
 from xai.models.dpt import DecoderParams, DptDecoder
 from xai.models.evidence import Look, evidence

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from xai.core.captum_names import captum_names
+from xai.core.calling import captum_names
 from xai.core.errors import UserError
 from xai.core.settings import Count, settings
 from xai.explainers.of_row import OfRowParams, row_of

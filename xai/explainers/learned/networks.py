@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from xai.core.captum_names import captum_names
+from xai.core.calling import captum_names
 from xai.explainers.block import Block, Explanation, source
 from xai.games import PatchGame
 from xai.methods.vit_shapley import efficient, predictions_with_ends

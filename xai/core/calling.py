@@ -1,7 +1,10 @@
-"""Explainers are called as Captum's are: `attribute(inputs, target=...)`, beside the names they have here."""
+"""Further ways to call: explainers by Captum's names, and packages, so that `xai.explainers(model)` lists them."""
 
 import functools
+import sys
 from collections.abc import Callable
+from importlib import import_module
+from types import ModuleType
 from typing import Any, TypeVar
 
 import torch
@@ -35,3 +38,18 @@ def _one_of(ours: str, given: Any, theirs: str, named: dict[str, Any]) -> Any:
     if (given is None) == (other is None):
         raise TypeError(f"attribute() needs either {ours} or {theirs}, as Captum calls it")
     return other if given is None else given
+
+
+class _Callable(ModuleType):
+    def __call__(self, *args: Any, **settings: Any) -> Any:
+        home = import_module("xai.api.comparing")
+        return getattr(home, self.__name__.rpartition(".")[2])(*args, **settings)
+
+
+def make_callable(name: str) -> None:
+    """Let calls of a package go to the function of its name in `xai.api`.
+
+    The package and the function have one name, because it is the word of the field for both; whichever is imported
+    first, `xai.<name>` is the package afterwards.
+    """
+    sys.modules[name].__class__ = _Callable
