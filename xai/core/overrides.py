@@ -38,6 +38,7 @@ _TEXT = {
 """Settings whose value is text whatever it looks like."""
 _PLACES = {"store", "checkpoint", "vector", "judge", "classes", "model.weights", "hydra.run.dir", "hydra.sweep.dir"}
 """Places, in which ~ is the user's own folder: no shell sees to that behind an equals sign."""
+_PARSER = OverridesParser.create()
 OUTPUTS = Path("outputs")
 """Where a `name` is a folder."""
 MOST_JOBS = 10_000
@@ -60,10 +61,16 @@ def command(arguments: Sequence[str] | None = None) -> str:
 
 def is_swept(text: str) -> bool:
     """Whether an override has several values; False for what cannot be read."""
+    parsed = _parsed(text)
+    return parsed is not None and parsed.is_sweep_override()
+
+
+def _parsed(text: str) -> Override | None:
+    """An override as Hydra reads it; None where it cannot."""
     try:
-        return OverridesParser.create().parse_override(text).is_sweep_override()
-    except HydraException:
-        return False
+        return _PARSER.parse_override(text)
+    except (HydraException, RecursionError):
+        return None
 
 
 def as_axis(text: str) -> str:
@@ -147,10 +154,9 @@ def overrides(typed: Sequence[str], *, many: bool = False) -> list[str]:
     Raises:
         UserError: What is no setting, or a sweep over nothing.
     """
-    parser = OverridesParser.create()
-    given = [_readable(each, parser, many) for each in typed]
+    given = [_readable(each, many) for each in typed]
     if many:
-        _check_axes(parser.parse_overrides(given))
+        _check_axes(_PARSER.parse_overrides(given))
     return [f"++{each}" if _ADDED.match(each) else each for each in given]
 
 
@@ -208,17 +214,17 @@ def _plain_value(text: str) -> str | float:
     return text[1:-1] if text[:1] == text[-1:] and text[:1] in ("'", '"') else text
 
 
-def _readable(text: str, parser: OverridesParser, many: bool) -> str:
+def _readable(text: str, many: bool) -> str:
     key, equals, value = text.partition("=")
     if key in _PLACES and (value == "~" or value.startswith("~/")):
         value = str(Path(value).expanduser())
         text = f"{key}={value}"
-    in_quotes = [f"{key}={_quoted_parts(key, value, parser)}", f"{key}={quoted(value)}"]
+    in_quotes = [f"{key}={_quoted_parts(key, value)}", f"{key}={quoted(value)}"]
     attempts = [text, *(in_quotes if equals else [])]
-    found = next((attempt for attempt in attempts if _is_read(attempt, parser)), None)
-    if found is None or not key.strip("+~"):
+    parsed = next(filter(None, map(_parsed, attempts)), None)
+    if parsed is None or not key.strip("+~"):
         raise UserError(f"{text} is no setting: settings are given as KEY=VALUE, as in seed=1")
-    parsed = parser.parse_override(found)
+    found = str(parsed.input_line)
     if key in _TEXT and parsed.is_sweep_override() and (Path(value).exists() or (key == "target" and not many)):
         return f"{key}={quoted(value)}"  # a file, or a class, with a comma in its name
     if parsed.value_type in (ValueType.GLOB_CHOICE_SWEEP, ValueType.INTERVAL_SWEEP):
@@ -256,20 +262,12 @@ def _check_group(text: str, key: str, parsed: Override) -> None:
         raise UserError(f"{text} is no {group}: choose from {', '.join(choices(group))}")
 
 
-def _quoted_parts(key: str, value: str, parser: OverridesParser) -> str:
+def _quoted_parts(key: str, value: str) -> str:
     """A list with quotes around those of its parts that need them."""
     if not (value.startswith("[") and value.endswith("]")):
         return quoted(value)
     parts = [part.strip() for part in value[1:-1].split(",")]
-    return f"[{','.join(part if _is_read(f'{key}={part}', parser) else quoted(part) for part in parts)}]"
-
-
-def _is_read(text: str, parser: OverridesParser) -> bool:
-    try:
-        parser.parse_override(text)
-    except (HydraException, RecursionError):
-        return False
-    return True
+    return f"[{','.join(part if _parsed(f'{key}={part}') else quoted(part) for part in parts)}]"
 
 
 def quoted(value: str) -> str:
