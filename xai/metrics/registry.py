@@ -231,6 +231,16 @@ def columns() -> dict[str, Column]:
     return {name: column for name, (column, _) in _by_column().items()}
 
 
+def ranked_by(column: str, asked: str) -> Column:
+    """A column that is better one way; UserError, which begins as it was `asked` for: it is not, or there is none."""
+    known = columns()
+    if column not in known:
+        raise UserError(unknown(f"{asked}{column}", column, known, "column", "choose from"))
+    if known[column].better is None:
+        raise UserError(f"{asked}{column} is better neither way: name a column that is")
+    return known[column]
+
+
 def families() -> dict[str, str]:
     """The names of the metrics that fill them, by the columns' names, with default settings."""
     return {name: each.name for name, (_, each) in _by_column().items()}

@@ -20,9 +20,8 @@ from xai.core.folders import shown
 from xai.core.overrides import command, overrides, quoted, typed_keys
 from xai.core.progress import bar, console
 from xai.core.runtime import Runtime, open_runtime, say_end, say_heading
-from xai.core.settings import Count, Distinct, FieldError, Positive, build, settings, unknown
+from xai.core.settings import Count, Distinct, FieldError, Positive, build, settings
 from xai.metrics import registry as metrics
-from xai.metrics.registry import Column
 from xai.report import tuned
 from xai.report.figures import Source, save
 from xai.report.page import Page, Part, Picture, write_page
@@ -111,7 +110,7 @@ def run(asked: TuneSettings, output: Path) -> None:
     spaces = {key: _space(key, given) for key, given in asked.over.items()}
     if not spaces:
         raise UserError("over is empty: give settings and their values, as in over={transfer.lambda2:[0.4,0.8]}")
-    columns = [_column(goal) for goal in asked.goals]
+    columns = [metrics.ranked_by(goal, "goals: ") for goal in asked.goals]
     typed = typed_here(*_OWN)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     search = optuna.create_study(
@@ -185,15 +184,6 @@ def _optuna() -> Any:
     except ImportError:
         raise UserError("task=tune needs Optuna: pip install -e '.[optuna]'") from None
     return optuna
-
-
-def _column(goal: str) -> Column:
-    known = metrics.columns()
-    if goal not in known:
-        raise UserError(unknown(f"goals: {goal}", goal, known, "column", "choose from"))
-    if known[goal].better is None:
-        raise UserError(f"goals: {goal} is better neither way: name a column that is")
-    return known[goal]
 
 
 def _space(key: str, given: Any) -> Range | list[Value]:

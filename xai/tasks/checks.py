@@ -8,11 +8,10 @@ from typing import Any
 
 from xai.core.errors import UserError
 from xai.core.folders import holds_pictures
-from xai.core.settings import unknown
 from xai.data.catalogue import check_data
 from xai.explainers.registry import Row
 from xai.explainers.rows import ALL, load_row
-from xai.metrics.registry import columns
+from xai.metrics.registry import ranked_by
 from xai.models.families import NetworkParams
 from xai.models.weights import check_file
 from xai.papers.ranking.networks import check_levels
@@ -42,19 +41,12 @@ def check_named(settings: Any) -> None:
         check_views(settings.tables, settings.claims, settings.figures)
         open_metrics(settings.metrics, settings.metric)
     if hasattr(settings, "rank_by"):
-        _check_rank(settings.rank_by)
+        ranked_by(settings.rank_by, "rank_by=")
     rows = _rows(settings)
     if isinstance(model := getattr(settings, "model", None), NetworkParams):
         for row in rows:
             if isinstance(row.params, RankingSettings):
                 _check_levels(model, row.name, row.params)
-
-
-def _check_rank(column: str) -> None:
-    if column not in (known := columns()):
-        raise UserError(unknown(f"rank_by={column}", column, known, "column", "choose from"))
-    if known[column].better is None:
-        raise UserError(f"rank_by={column} is better neither way: name a column that is")
 
 
 def check_apart(settings: Any, output: Path) -> None:
