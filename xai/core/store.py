@@ -20,7 +20,7 @@ import secrets
 import stat
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -160,8 +160,26 @@ class Store:
             self.found.append(artifact)
         return artifact
 
-    def _lock(self, wanted: Wanted, title: str) -> AbstractContextManager[None]:
-        return _locked(self.root / ".locks" / f"{wanted.kind}-{wanted.key}.lock", title, self.is_patient)
+    @contextmanager
+    def _lock(self, wanted: Wanted, title: str) -> Iterator[None]:
+        path = self.root / ".locks" / f"{wanted.kind}-{wanted.key}.lock"
+
+        def waiting(who: str) -> None:
+            log.log(locks.NOTE, "waiting for another job that is making %s%s", title, f" ({who})" * bool(who))
+
+        hold, patient = None, self.is_patient
+        advice = f"{title} is not in it and has to be made, for which a folder that can be written is needed: store=..."
+        with explain_disk_errors(self.root, advice):
+            while hold is None:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                hold = locks.acquire(path, PATIENCE_SECONDS, waiting if patient else None)
+                if hold is None and not patient:
+                    who = locks.holder(path)
+                    raise Busy(title + f" ({who})" * bool(who))
+        try:
+            yield
+        finally:
+            locks.release(hold)
 
     def _wanted(self, kind: str, spec: Mapping[str, Any]) -> Wanted:
         if not _KIND.fullmatch(kind):
@@ -169,28 +187,6 @@ class Store:
         key = hashlib.sha256(canonical({"kind": kind, "spec": spec}).encode()).hexdigest()[:20]
         final = self.root / kind / key
         return Wanted(kind, canonical(spec), key, final, final.with_name(f"{key}.partial"))
-
-
-@contextmanager
-def _locked(path: Path, title: str, patient: bool) -> Iterator[None]:
-    root = path.parent.parent
-
-    def waiting(who: str) -> None:
-        log.log(locks.NOTE, "waiting for another job that is making %s%s", title, f" ({who})" * bool(who))
-
-    hold = None
-    advice = f"{title} is not in it and has to be made, for which a folder that can be written is needed: store=..."
-    with explain_disk_errors(root, advice):
-        while hold is None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            hold = locks.acquire(path, PATIENCE_SECONDS, waiting if patient else None)
-            if hold is None and not patient:
-                who = locks.holder(path)
-                raise Busy(title + f" ({who})" * bool(who))
-    try:
-        yield
-    finally:
-        locks.release(hold)
 
 
 def _make(wanted: Wanted, make: Callable[[Path], float | None], title: str) -> Artifact | None:
