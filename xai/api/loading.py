@@ -96,7 +96,8 @@ def load(
     file = None if path is None else path.name
     if tensors is None:
         network = _published(architecture)
-        names = _published_names(network) if names is None else names
+        if names is None and getattr(network, "num_classes", None) == len(known := published_classes()):
+            names = known
     else:
         network = _with_weights(architecture, tensors, f"checkpoint {path}", settings.get("image_size"), file)
     if not getattr(network, "pretrained_cfg", None) or is_torchvisions(architecture, file):
@@ -186,11 +187,6 @@ def _published(architecture: str) -> nn.Module:
             f"xai.load(path, architecture={architecture!r}), or architecture={next(iter(PACKAGES))!r}, which is "
             "installed"
         ) from error
-
-
-def _published_names(network: nn.Module) -> tuple[str, ...] | None:
-    names = published_classes()
-    return names if getattr(network, "num_classes", None) == len(names) else None
 
 
 def _timm(architecture: str, outputs: int | None, size: int | None) -> nn.Module | None:

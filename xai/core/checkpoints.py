@@ -38,7 +38,7 @@ class CheckpointFiles(CheckpointIO):
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = True) -> dict[str, Any]:
         """Everything in the file, on the CPU."""
-        return _read(path)
+        return read(path)
 
     def remove_checkpoint(self, path: Any) -> None:
         """Forget it."""
@@ -67,19 +67,15 @@ def steps_done(path: Path, module: nn.Module) -> int:
         return 0
 
 
-def weights_of(path: Path) -> dict[str, Tensor]:
-    """The weights of the module that a checkpoint is of."""
-    return dict(_read(path)["state_dict"])
-
-
-def _read(path: Path, *, mmap: bool = False) -> dict[str, Any]:
+def read(path: Path, *, mmap: bool = False) -> dict[str, Any]:
+    """Everything in a checkpoint, or weights by name, on the CPU."""
     found: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)  # noqa: TID251 - weights only
     return found
 
 
 def _checked(path: Path, module: nn.Module) -> int:
     _check_bytes(path)
-    found = _read(path, mmap=True)
+    found = read(path, mmap=True)
     if missing := [part for part in _PARTS if part not in found]:
         raise _UnfitError(f"has no {missing[0]}")
     if found["made_by"] != _made_by():
@@ -109,7 +105,7 @@ def _check_kept(path: Path, module: nn.Module) -> None:
     """Weights that were kept before the checkpoint have to be what they were."""
     try:
         _check_bytes(path)
-        fits = _shapes(_read(path, mmap=True)) == _shapes(module.state_dict())
+        fits = _shapes(read(path, mmap=True)) == _shapes(module.state_dict())
     except Exception:
         fits = False
     if not fits:
@@ -196,7 +192,7 @@ class Keep(Callback):
 
 def kept_weights(folder: Path, name: str) -> dict[str, Tensor]:
     """Weights of the module that `Keep` has written."""
-    return _read(folder / name)
+    return read(folder / name)
 
 
 def forget_kept(folder: Path) -> None:

@@ -117,7 +117,8 @@ def _member(post: _Post, mouth: Connection, work: Callable[..., None], arguments
     _share_the_cores(post)
     torch.set_deterministic_debug_mode(post.deterministic)
     # The name of this machine may lead to an address that it does not listen on.
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", _loopback())
+    loopback = next((name for _, name in socket.if_nameindex() if name.startswith("lo")), "lo")
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback)
     try:
         distributed.init_process_group(post.backend, init_method=post.meeting, rank=post.rank, world_size=post.ranks)
         work(post.rank, lambda content: mouth.send(("told", content)), *arguments)
@@ -148,10 +149,6 @@ def _share_the_cores(post: _Post) -> None:
     torch.set_num_threads(threads)
     # Lightning sets the number itself where this is not set.
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
-
-
-def _loopback() -> str:
-    return next((name for _, name in socket.if_nameindex() if name.startswith("lo")), "lo")
 
 
 class Parcel:

@@ -47,7 +47,8 @@ def publish(logger: Logger | Literal[False], folder: Path, store: Store) -> None
             logger.experiment.log_artifact(logger.run_id, str(path), None if inside == "." else inside)
         logger.experiment.log_text(logger.run_id, frames[LINEAGE].to_csv(index=False), f"{LINEAGE}.csv")
     elif isinstance(logger, TensorBoardLogger):
-        logger.experiment.add_text("config", _as_code(logger.hparams))
+        config = yaml.safe_dump(dict(logger.hparams), sort_keys=False).splitlines()
+        logger.experiment.add_text("config", "\n".join(f"    {line}" for line in config))  # code, in Markdown
         for name, frame in frames.items():
             logger.experiment.add_text(name, frame.to_html(index=False, border=0))
         for path in pictures:
@@ -114,11 +115,6 @@ def _of_artifact(name: str) -> str:
     if len(plain) <= _LONGEST_NAME:
         return plain
     return f"{hashlib.sha256(name.encode()).hexdigest()[:12]}-{plain[-100:]}"
-
-
-def _as_code(values: Any) -> str:
-    """YAML of a mapping as Markdown shows it."""
-    return "\n".join(f"    {line}" for line in yaml.safe_dump(dict(values), sort_keys=False).splitlines())
 
 
 def _named(path: Path, folder: Path) -> str:

@@ -193,7 +193,7 @@ def _line(schema: Any, error: ValidationError, where: str) -> str:
     if isinstance(wrong := context.get("error"), FieldError):
         _, path, _ = _inside(hint, wrong.field, path)
         return f"{path}={shown(_value(given, wrong.field, hint))} {wrong.why}"
-    return _wrong(fault, path, may_be_null=_may_be_null(hint))
+    return _wrong(fault, path, may_be_null=type(None) in typing.get_args(hint))
 
 
 def _wrong(fault: Any, path: str, *, may_be_null: bool) -> str:
@@ -254,10 +254,6 @@ def alternatives(hint: Any) -> list[Any]:
     if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
         return [found for each in typing.get_args(hint) if each is not type(None) for found in alternatives(each)]
     return [hint]
-
-
-def _may_be_null(hint: Any) -> bool:
-    return type(None) in typing.get_args(hint)
 
 
 def _value(given: Any, field: str, schema: Any) -> Any:

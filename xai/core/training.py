@@ -26,7 +26,7 @@ from pytorch_lightning.utilities.model_helpers import is_overridden
 from torch import Tensor
 
 from xai.core.batch_norm import share_batch_norms
-from xai.core.checkpoints import BEST, CheckpointFiles, Keep, forget_kept, kept_weights, steps_done, weights_of
+from xai.core.checkpoints import BEST, CheckpointFiles, Keep, forget_kept, kept_weights, read, steps_done
 from xai.core.common import TrainerParams as TrainerParams
 from xai.core.epochs import EpochDataModule
 from xai.core.errors import UserError
@@ -263,7 +263,7 @@ def _train_in_processes(
         run_group(_train_part, (plan, parcel, data, bool(logger)), plan.trainer.devices, backend, hear)
     if logger:
         logger.finalize("success")
-    module.load_state_dict(weights_of(plan.checkpoint))
+    module.load_state_dict(read(plan.checkpoint)["state_dict"])
 
 
 def _train_part(rank: int, tell: Tell, plan: _Plan, parcel: Parcel, data: EpochDataModule, logged: bool) -> None:

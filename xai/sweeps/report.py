@@ -99,7 +99,9 @@ def show(
     if not there:
         raise UserError(f"{name}: no run has results yet: start it with -m, or name folders of runs as runs=...")
     if not any(getattr(sweep, each) for each in _VIEWS):
-        sweep = replace(sweep, **_views_of(there[0]))
+        own = _recorded(there[0] / ".hydra" / "config.yaml", dict)
+        asked_of_runs: dict[str, Any] = {each: tuple(own.get(each) or ()) for each in _VIEWS}
+        sweep = replace(sweep, **asked_of_runs)
     asked = settings_apart([_recorded(folder / ".hydra" / "overrides.yaml", list) for folder in there])
     frames = join_runs(list(zip(asked, map(read_frames, there), strict=True)))
     missing = [f"{folder.name}: no results yet" for folder in folders if folder not in there]
@@ -108,7 +110,8 @@ def show(
     summary = [*([sweep.about] if sweep.about else []), *_outdated(there, asked_for), *unlabelled]
     found = replace(found, summary=summary, missing=[*found.missing, *missing])
     seeds = sorted(int(seed) for seed in frames.scores["seed"].unique())
-    origin = Origin.here(typed, len(there), seeds, _commits(there))
+    commits = [str(made["commit"]) for made in map(_made, there) if made.get("commit")]
+    origin = Origin.here(typed, len(there), seeds, commits)
     more = {each: tables_of(frames, each, {}) for each in sweep.documented if has_any_of(frames, each)}
     write_results(output / "results", replace(found, tables={**found.tables, **more}), origin)
     runs = {folder.name: str(folder) for folder in there}
@@ -116,11 +119,6 @@ def show(
     page = hand_over(found, frames, output, sweep.title or name, about, runs, whole=True)
     console.print(f"report: [bold]{shown(page)}[/]", highlight=False, soft_wrap=True)
     return page
-
-
-def _commits(folders: Sequence[Path]) -> list[str]:
-    """Of the repository when each run was made, where that is kept."""
-    return [str(made["commit"]) for made in map(_made, folders) if made.get("commit")]
 
 
 def _settings_of(jobs: Sequence[Job]) -> dict[Path, str]:
@@ -169,12 +167,6 @@ def _has_frames(folder: Path) -> bool:
     from xai.study.frame import NAMES
 
     return all((folder / f"{name}.csv").is_file() for name in NAMES)
-
-
-def _views_of(folder: Path) -> dict[str, Any]:
-    """Tables, claims and figures that a run was asked for."""
-    recorded = _recorded(folder / ".hydra" / "config.yaml", dict)
-    return {name: tuple(recorded.get(name) or ()) for name in _VIEWS}
 
 
 def _recorded(path: Path, kind: type[T]) -> T:
