@@ -184,7 +184,7 @@ def _schema(group: str, choice: str, values: Mapping[str, Any]) -> Any:
     except UserError:
         return None
     if group == "task" and choice in ("explain", "compare", "apply_vector", "supervise"):
-        return import_module(f"xai.tasks.{choice}").task({}).settings
+        return import_module(f"xai.tasks.{choice}").TASK.settings
     if group in ("trainer", "logger"):
         return getattr(import_module("xai.core.common"), {"trainer": "TrainerParams", "logger": "LoggerParams"}[group])
     return None

@@ -332,7 +332,7 @@ def test_few_pictures_are_compared_quickly_unless_it_is_said_otherwise() -> None
     def settled(pictures: int, typed: tuple[str, ...] = (), **more: Any) -> dict[str, Any]:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("xai.tasks.compare.find_pictures", lambda *_: [Path()] * pictures)
-            return compare.task({}).settle({**values, **more}, typed)  # type: ignore[misc]
+            return compare.TASK.settle({**values, **more}, typed)  # type: ignore[misc]
 
     few, many = settled(20), settled(21)
     assert (few["effort"], few["rows"], few["metric"]["perturbation"]["steps"]) == (
@@ -384,7 +384,7 @@ def test_labelled_pictures_are_cut_as_the_classifier_sees_them(architecture: str
         "interpolation": "bicubic",
     }
     values = {**shipped, "data": data, "model": model, "checkpoint": None}
-    settle: Any = compare.task({}).settle
+    settle: Any = compare.TASK.settle
     assert settle(values, ())["data"] == {**data, **wanted}
     assert settle(values, ("data.fit",))["data"] == data
     assert settle({**values, "data": {**data, "resize": 300}}, ())["data"] == {**data, "resize": 300}

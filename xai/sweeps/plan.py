@@ -48,11 +48,6 @@ class PlanSettings:
     metric: Any
 
 
-def task(values: Mapping[str, Any]) -> Task:
-    """`task=plan`."""
-    return Task("task=plan", PlanSettings, run, writes=False)
-
-
 def run(asked: PlanSettings, output: Path) -> None:
     """A line for each stage, or for each of several sweeps, and what it comes to."""
     typed, clock = typed_here(*_OWN), _Clock(asked)
@@ -218,3 +213,6 @@ def _say_total(jobs: Sequence[Sequence[Stage]], unique: Mapping[str, Stage], clo
 def _few(names: Mapping[str, Any]) -> str:
     listed = list(names)
     return ", ".join(listed) if len(listed) <= 3 else f"{listed[0]} and {len(listed) - 1} more"
+
+
+TASK = Task("task=plan", PlanSettings, run, writes=False)

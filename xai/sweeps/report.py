@@ -43,11 +43,6 @@ class ReportSettings:
     runs: str | tuple[str, ...] | None
 
 
-def task(values: Mapping[str, Any]) -> Task:
-    """`task=report`; what else lies in the folder of a sweep stays."""
-    return Task("task=report", ReportSettings, run, adds=True)
-
-
 def run(asked: ReportSettings, output: Path) -> None:
     """Show together what there is."""
     folder = OUTPUTS / asked.name
@@ -180,3 +175,6 @@ def _recorded(path: Path, kind: type[T]) -> T:
     if not isinstance(found, kind):
         raise UserError(f"{path} is damaged: start that run again, or remove its folder")
     return found
+
+
+TASK = Task("task=report", ReportSettings, run, adds=True)

@@ -1,8 +1,6 @@
 """`task=site`: one site over everything that was run, for a browser, without a server."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from xai.core.errors import UserError
 from xai.core.folders import final_folder, shown
@@ -28,11 +26,6 @@ class SiteSettings:
     outputs: str | tuple[str, ...]
     store: str
     stores: tuple[str, ...]
-
-
-def task(values: Mapping[str, Any]) -> Task:
-    """`task=site`."""
-    return Task("task=site", SiteSettings, run)
 
 
 def run(asked: SiteSettings, output: Path) -> None:
@@ -62,3 +55,6 @@ def run(asked: SiteSettings, output: Path) -> None:
             advance(number)
     index = site.write([pages[each.name] for each in found])
     console.print(f"site: [bold]{shown(index)}[/], {len(pages)} pages", highlight=False, soft_wrap=True)
+
+
+TASK = Task("task=site", SiteSettings, run)

@@ -2,12 +2,11 @@
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from rich.live import Live
 from rich.markup import escape
@@ -86,11 +85,6 @@ class State:
         if seconds < 7200:
             return f"{seconds} s" if seconds < 120 else f"{seconds // 60} min"
         return f"{seconds // 3600}:{seconds // 60 % 60:02d} h"
-
-
-def task(values: Mapping[str, Any]) -> Task:
-    """`task=status`."""
-    return Task("task=status", StatusSettings, run, writes=False)
 
 
 def run(asked: StatusSettings, output: Path) -> None:
@@ -196,3 +190,6 @@ def _bytes(folder: Path) -> int:
             with suppress(OSError):
                 total += os.lstat(os.path.join(place, name)).st_size
     return total
+
+
+TASK = Task("task=status", StatusSettings, run, writes=False)

@@ -85,11 +85,6 @@ _OWN = ("task", "name", "row", "beside", "goals", "over", "trials", "logger")
 """What is no setting of the study."""
 
 
-def task(values: Mapping[str, Any]) -> Task:
-    """`task=tune`."""
-    return Task("task=tune", TuneSettings, run, settle=_settle)
-
-
 def _settle(values: dict[str, Any], typed: Sequence[str]) -> dict[str, Any]:
     """Refuse to write into the folder of an experiment's own runs: its name stands above the task's."""
     if {"task", "experiment"} <= {*typed} and "name" not in typed:
@@ -228,3 +223,6 @@ def _say(front: pd.DataFrame, beside: Mapping[str, Sequence[float]], asked: Tune
     for name, values in beside.items():
         table.add_row(f"[dim]{name}[/]", *[""] * (len(asked.over) - 1), *(f"[dim]{value:.4g}[/]" for value in values))
     console.print(table)
+
+
+TASK = Task("task=tune", TuneSettings, run, settle=_settle)

@@ -1,7 +1,7 @@
 """`task=apply_vector`: any compatible classifier receives its explanations, without training."""
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,11 +83,6 @@ class Applied:
     file: Path
     before: dict[str, float]
     after: dict[str, float]
-
-
-def task(values: Mapping[str, Any]) -> Task:
-    """There is one way to apply a vector."""
-    return Task("task=apply_vector", ApplySettings, run)
 
 
 def run(asked: ApplySettings, output: Path) -> None:
@@ -180,3 +175,6 @@ def _measure(
     network.cpu()
     measured = {"accuracy": accuracy} | (placed if located else {})
     return {name: float(metric.compute()) for name, metric in measured.items()}
+
+
+TASK = Task("task=apply_vector", ApplySettings, run)

@@ -86,11 +86,6 @@ class CompareSettings(StudySettings):
     budget: Count | None
 
 
-def task(values: Mapping[str, Any]) -> Task:
-    """`task=compare`."""
-    return Task("task=compare", CompareSettings, run, settle=_settle)
-
-
 def _settle(values: dict[str, Any], typed: Sequence[str]) -> dict[str, Any]:
     """Fewer passes for a few pictures, unless the user has said how many, or that he waits."""
     data, image = values.get("data"), values.get("image")
@@ -298,3 +293,6 @@ def headline(frames: Frames, column: str) -> list[str]:
     source, known = source_of(frames), metrics.columns()[column]
     values = wide(source.scores, column)
     return compared(source, column, best_and_ties(values, known.better or "higher", known.quadratic))
+
+
+TASK = Task("task=compare", CompareSettings, run, settle=_settle)

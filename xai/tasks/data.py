@@ -1,6 +1,5 @@
 """`task=data`: the data sets there are, whether they are on this machine, how many images, and where to have them."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +27,6 @@ class DataSettings:
     task: str
 
 
-def task(values: Mapping[str, Any]) -> Task:
-    """`task=data`."""
-    return Task("task=data", DataSettings, run, writes=False)
-
-
 def run(asked: DataSettings, output: Path) -> None:
     """A line for each file of conf/data."""
     table = Table("data=", "state", "train", "validation", "test", "licence", "from", "folder", box=None)
@@ -52,3 +46,6 @@ def run(asked: DataSettings, output: Path) -> None:
         "The licence's page has the last word. Sets go below $XAI_DATA, or data.root=FOLDER; layouts: docs/data.md.",
         highlight=False,
     )
+
+
+TASK = Task("task=data", DataSettings, run, writes=False)

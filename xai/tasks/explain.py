@@ -82,11 +82,6 @@ class ExplainSettings(Common):
     objective: ObjectiveParams
 
 
-def task(values: Mapping[str, Any]) -> Task:
-    """There is one way to explain pictures; what earlier runs wrote of others stays."""
-    return Task("task=explain", ExplainSettings, run, adds=True, settle=_settle)
-
-
 def _settle(values: dict[str, Any], typed: Sequence[str]) -> dict[str, Any]:
     """Whoever names an explainer wants it, also for a classifier that explains itself."""
     named = bool({"explainer", "row"} & set(typed))
@@ -353,3 +348,6 @@ def _table(found: Sequence[Explained], references: Sequence[str]) -> Table:
         areas = (f"{mean(value for value in values if value is not None):.3f}" for values in pairs)
         table.add_row(escape(rows[0].name), *areas, f"{mean(row.seconds for row in rows):.1f}")
     return table
+
+
+TASK = Task("task=explain", ExplainSettings, run, adds=True, settle=_settle)

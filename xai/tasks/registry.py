@@ -45,7 +45,7 @@ TASKS = {
     "train": "xai.tasks.train",
     "tune": "xai.sweeps.tune",
 }
-"""Name of a task -> the module whose `task(values)` says what a configuration asks for; imported when it is asked."""
+"""Name of a task -> its module, which has it as `TASK`, or by what a configuration names as `task(values)`."""
 
 
 def choose(values: Mapping[str, Any]) -> Task:
@@ -53,5 +53,6 @@ def choose(values: Mapping[str, Any]) -> Task:
     name = values.get("task")
     if name not in TASKS:
         raise UserError(unknown(f"task={name}", str(name), TASKS, "task", "choose from"))
-    found: Task = import_module(TASKS[str(name)]).task(values)
+    module = import_module(TASKS[str(name)])
+    found: Task = module.TASK if hasattr(module, "TASK") else module.task(values)
     return found

@@ -63,11 +63,6 @@ class SuperviseSettings(Common):
     block: Count
 
 
-def task(values: Mapping[str, Any]) -> Task:
-    """`task=supervise`."""
-    return Task("task=supervise", SuperviseSettings, run)
-
-
 def run(asked: SuperviseSettings, output: Path) -> None:
     """Write `supervision.safetensors` and `supervision.json` into a folder, from the store or made.
 
@@ -212,3 +207,6 @@ def _flat(settings: Mapping[str, Any], where: str = "") -> dict[str, str]:
     for name, value in settings.items():
         found |= _flat(value, f"{where}{name}.") if isinstance(value, Mapping) else {f"{where}{name}": canonical(value)}
     return found
+
+
+TASK = Task("task=supervise", SuperviseSettings, run)
