@@ -1,8 +1,7 @@
 """The settings of every job, and of a sweep of jobs, checked before torch is imported wherever that can be."""
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import field, fields
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -70,14 +69,12 @@ class TrainerParams:
             return torch.device("cuda", int(local))
         return torch.device("cuda")
 
-    @contextmanager
-    def autocast(self) -> Iterator[None]:
+    def autocast(self) -> AbstractContextManager[None]:
         """The trainer's precision for what is not training."""
         import torch
 
         dtype = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(self.precision)
-        with torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None):
-            yield
+        return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)
 
 
 @settings
