@@ -27,24 +27,19 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "compare": "comparing",
-    "explainers": "comparing",
-    "metrics": "comparing",
-    "explain": "explaining",
-    "explainer": "explaining",
-    "fit": "fitting",
-    "load": "loading",
-    "Model": "model",
-    "wrap": "model",
-    "show": "showing",
+    "compare": "api.comparing.compare",
+    "explain": "api.explaining.explain",
+    "explainer": "api.explaining.explainer",
+    "fit": "api.fitting.fit",
+    "load": "api.loading.load",
+    "Model": "api.model.Model",
+    "wrap": "api.model.wrap",
+    "show": "api.showing.show",
+    "register_explainer": "explainers.registry.explainer",
+    "register_metric": "metrics.registry.metric",
+    "register_data": "data.registry.register",
+    "register_model": "models.families.register",
 }
-_DECORATORS = {
-    "register_explainer": ("explainers.registry", "explainer"),
-    "register_metric": ("metrics.registry", "metric"),
-    "register_data": ("data.registry", "register"),
-    "register_model": ("models.families", "register"),
-}
-"""What a module of one's own registers with."""
 __all__ = [  # noqa: RUF022 - in the order in which they are used
     "load", "wrap", "Model", "explain", "compare", "show", "fit", "explainer", "explainers", "metrics",
     "register_explainer", "register_metric", "register_data", "register_model",
@@ -52,14 +47,12 @@ __all__ = [  # noqa: RUF022 - in the order in which they are used
 
 
 def __getattr__(name: str) -> Any:
-    if name in _DECORATORS:
-        home, own = _DECORATORS[name]
-        return getattr(import_module(f"xai.{home}"), own)
-    if name not in _HOMES:
+    if name not in __all__:
         raise AttributeError(f"module 'xai' has no attribute {name!r}: it has {', '.join(__all__)}")
-    if name in ("explainers", "metrics"):
+    if name not in _HOMES:
         return import_module(f"xai.{name}")  # a package that can be called
-    return getattr(import_module(f"xai.api.{_HOMES[name]}"), name)
+    home, _, own = _HOMES[name].rpartition(".")
+    return getattr(import_module(f"xai.{home}"), own)
 
 
 def __dir__() -> list[str]:

@@ -17,6 +17,7 @@ import yaml
 from rich.markup import escape
 from rich.table import Table
 
+from xai.core.common import LoggerParams, TrainerParams
 from xai.core.composing import CONF
 from xai.core.errors import UserError
 from xai.core.files import read_text
@@ -185,9 +186,7 @@ def _schema(group: str, choice: str, values: Mapping[str, Any]) -> Any:
         return None
     if group == "task" and choice in ("explain", "compare", "apply_vector", "supervise"):
         return import_module(f"xai.tasks.{choice}").TASK.settings
-    if group in ("trainer", "logger"):
-        return getattr(import_module("xai.core.common"), {"trainer": "TrainerParams", "logger": "LoggerParams"}[group])
-    return None
+    return {"trainer": TrainerParams, "logger": LoggerParams}.get(group)
 
 
 def _documented(schema: Any, before: str = "") -> Iterator[tuple[str, str]]:
