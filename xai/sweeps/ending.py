@@ -27,11 +27,11 @@ from xai.core.composing import CONF, choices
 from xai.core.errors import UserError
 from xai.core.files import write_atomically
 from xai.core.overrides import OUTPUTS, alone
-from xai.core.progress import console
+from xai.core.progress import console, print_table
 from xai.core.records import path_of
 from xai.core.settings import build, unknown
 from xai.sweeps.jobs import Job, folder_of, jobs_of, seen_by, without_hydra, write_plan
-from xai.sweeps.status import look, say
+from xai.sweeps.status import look, table_of
 
 Check = Callable[[Sequence[str], DictConfig], None]
 
@@ -153,7 +153,7 @@ def end(jobs: Sequence[Job], typed: str) -> int:
     assert config is not None
     sweep = _sweep_of(config)
     states = [look(job) for job in jobs]
-    say(states)
+    print_table(table_of(states))
     # What still runs is another command's: a launcher has waited for its own.
     failed = [state for state in states if state.state not in ("done", "running")]
     try:

@@ -94,7 +94,7 @@ def run(asked: StatusSettings, output: Path) -> None:
     states: Sequence[State] = looks(jobs)
     if asked.watch is not None:
         states = watched(jobs, states, asked.watch, lambda: on_disk(asked, folder))
-    say(states)
+    print_table(table_of(states))
     console.print(on_disk(asked, folder), style="dim", highlight=False)
 
 
@@ -151,11 +151,6 @@ def look(job: Job) -> State:
     if record.state == "running":
         return State(job, "killed", record)
     return State(job, record.state, record)
-
-
-def say(states: Sequence[State]) -> None:
-    """The table of them."""
-    print_table(table_of(states))
 
 
 def table_of(states: Sequence[State], note: str | None = None) -> Table:
