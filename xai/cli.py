@@ -34,7 +34,6 @@ from xai.core.folders import no_folder
 from xai.core.guard import guarded_loader, guarded_reader
 from xai.core.launching import end_with_the_launcher, is_launched
 from xai.core.overrides import as_addition, as_axis, check_begun, command, fixed, name_of, overrides, typed_keys
-from xai.core.progress import STARTED as STARTED
 from xai.core.records import is_of_sweep, recorded
 from xai.core.settings import unknown
 from xai.tasks.early import check_typed, remember
