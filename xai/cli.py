@@ -98,7 +98,7 @@ def _sweep(run: Callable[[], Any], given: argparse.Namespace, flags: Sequence[st
 
     # Which combinations another sweeper makes, it alone knows.
     is_known = not any(each.startswith("hydra/sweeper=") for each in settings)
-    with started(settings, searchpath(), given.config_name or "config", typed, checked if is_known else None) as jobs:
+    with started(settings, given.config_name or "config", typed, checked if is_known else None) as jobs:
         run()
     sys.exit(end(jobs, typed))
 

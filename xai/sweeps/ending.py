@@ -23,7 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from xai.core import launching, locks
 from xai.core.common import Sweep
-from xai.core.composing import CONF, choices
+from xai.core.composing import CONF, choices, searchpath
 from xai.core.errors import UserError
 from xai.core.files import write_atomically
 from xai.core.overrides import OUTPUTS, alone
@@ -37,19 +37,16 @@ Check = Callable[[Sequence[str], DictConfig], None]
 
 
 @contextmanager
-def started(
-    settings: Sequence[str], own: Sequence[str], config_name: str, typed: str, check: Check | None
-) -> Iterator[list[Job]]:
+def started(settings: Sequence[str], config_name: str, typed: str, check: Check | None) -> Iterator[list[Job]]:
     """Find out which jobs there are and check each; while the body runs, others can see that the sweep does.
 
     Args:
         settings: What was typed.
-        own: Where Hydra looks besides.
         config_name: Of the whole configuration.
         typed: The command.
         check: Refuses the settings of a job, while `HydraConfig` is its own. None: nobody knows the jobs.
     """
-    jobs = [] if check is None else _checked(settings, own, config_name, check)
+    jobs = [] if check is None else _checked(settings, config_name, check)
     if not jobs:
         yield jobs
         return
@@ -98,12 +95,12 @@ def _take_back(folder: Path, before: Mapping[Path, bytes | None]) -> None:
             each.rmdir()
 
 
-def _checked(settings: Sequence[str], own: Sequence[str], config_name: str, check: Check) -> list[Job]:
+def _checked(settings: Sequence[str], config_name: str, check: Check) -> list[Job]:
     jobs: list[Job] = []
     asked: dict[str, Job] = {}
     try:
         with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-            for job in jobs_of(settings, own, config_name):
+            for job in jobs_of(settings, searchpath(), config_name):
                 assert job.config is not None
                 if job.config.task == "plan":
                     raise UserError("task=plan starts no runs, and plans all those of sweep=NAME: leave -m out")
