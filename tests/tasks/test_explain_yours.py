@@ -254,6 +254,31 @@ def test_what_does_not_fit_is_refused_in_one_line(
     assert not (tmp_path / "outputs" / "explain").exists()
 
 
+@pytest.mark.parametrize(
+    ("task", "given"), [("explain", ["classes=names.txt"]), ("compare", ["classes=names.txt"]), ("compare", [])]
+)
+@pytest.mark.parametrize(
+    ("model", "wanted"),
+    [
+        ("vit_b14_dinov2", "model.architecture=vit_base_patch14_reg4_dinov2 model.image_size=224"),
+        ("efficientnet_lite0", "model.architecture=tf_efficientnet_lite0,"),
+        ("cnn_tiny", "model.architecture=NAME"),
+    ],
+)
+def test_a_file_whose_classes_nobody_names_is_told_how_they_are(
+    run: Cli, task: str, given: list[str], model: str, wanted: str
+) -> None:
+    said = run.refused(f"task={task}", "trainer=cpu", "image=photos", "checkpoint=mine.pt", f"model={model}", *given)
+    assert all(word in said for word in ("mine.pt says nothing of itself", wanted, "classes=names.txt")), said
+    assert ("data.classes=names.txt" in said) == (task == "compare")
+
+
+def test_a_damaged_file_is_not_told_to_name_its_classes(run: Cli, tmp_path: Path) -> None:
+    (tmp_path / "mine.pt").write_bytes(b"PK\x03\x04 no weights")
+    given = ("task=compare", "trainer=cpu", "image=photos", "checkpoint=mine.pt", "model=cnn_tiny", "classes=names.txt")
+    assert "truncated or damaged" in run.refused(*given)
+
+
 def test_no_two_pictures_share_a_name(tmp_path: Path) -> None:
     places = [
         "a/x.png",

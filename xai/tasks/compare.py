@@ -42,7 +42,7 @@ from xai.study.params import StudySettings, open_metrics, open_rows
 from xai.study.scores import Chosen
 from xai.study.statistics import best_and_ties, wide
 from xai.study.study import Study
-from xai.tasks.picture import load_named
+from xai.tasks.picture import load_named, says_nothing
 from xai.tasks.registry import Task
 
 QUICK = (
@@ -215,12 +215,23 @@ def _pictures(asked: CompareSettings) -> Mapping[str, Any]:
 
 
 def _named(asked: CompareSettings) -> Model | None:
-    """A classifier of timm or torchvision; None for one of ours."""
+    """A classifier of timm or torchvision; None for one of ours.
+
+    Raises:
+        UserError: It cannot be read; names are given to one that has them, or nobody says those of one for pictures.
+    """
     checkpoint, of_data = None if asked.checkpoint is None else Path(asked.checkpoint), asked.data.get("classes")
     if isinstance(asked.model, NamedParams):
         unlabelled = asked.data.get("name") in ("pictures", "photos")
         names = of_data if asked.classes is None and unlabelled else asked.classes
         return load_named(asked.model, checkpoint, names, asked.trainer.device)
+    unlabelled = asked.image is not None or asked.data.get("name") in ("pictures", "photos")
+    # Of `image` the data set says nothing, nor what its classes are called.
+    unsaid = asked.classes is not None or asked.image is not None or of_data is None
+    if checkpoint is not None and unlabelled and unsaid and read_spec(checkpoint, asked.model) is None:
+        instead = "data=pictures data.path=PICTURES data.classes=names.txt in place of image and classes"
+        kept = f"; or keep model, and give {instead}" if isinstance(asked.model, NetworkParams) else ""
+        raise UserError(says_nothing(checkpoint, asked.model) + kept)
     if asked.classes is not None:
         raise UserError(f"classes={asked.classes}: model={asked.model.name} says itself what they are: leave it out")
     return None

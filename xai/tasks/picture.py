@@ -33,7 +33,8 @@ from xai.models.dense import DenseExplainer
 from xai.models.explainer import SalvageNetwork
 from xai.models.families import Geometry, NetworkParams, published_classes
 from xai.models.maskable import MaskableClassifier, Removal, reference_image
-from xai.models.named import NamedParams
+from xai.models.named import NamedParams, is_known, named_settings
+from xai.models.weights import read_weights
 from xai.ranking.objective import ObjectiveParams
 from xai.ranking.refinement import Refinement, RefinementParams
 
@@ -152,6 +153,8 @@ def open_classifier(
         loaded = load_named(model, checkpoint, classes, device)
         return _from_outside(model, _published(model), loaded.classes, loaded.network(removal), how)
     if classes is not None:
+        if checkpoint is not None and files.read_spec(checkpoint, model) is None:
+            raise UserError(says_nothing(checkpoint, model))
         raise UserError(
             f"classes={classes}: {checkpoint or f'model={model.name}'} says itself what they are: leave it out"
         )
@@ -205,6 +208,23 @@ def load_named(
     if loaded.classes == tuple(map(str, range(len(loaded.classes)))):
         console.print(f"the classes are numbered, 0 to {len(loaded.classes) - 1}: classes=names.txt says what they are")
     return loaded
+
+
+def says_nothing(checkpoint: Path, model: Geometry) -> str:
+    """The line for a file that others wrote, whose classes nobody names, and what to type instead of `model`.
+
+    Raises:
+        UserError: The file is missing or damaged.
+    """
+    read_weights(checkpoint, what="checkpoint")  # which says what is missing or damaged
+    name, asked = getattr(model, "architecture", None), "NAME (of timm, torchvision or open_clip)"
+    if name is not None and not model.embedded and is_known(name):
+        usual = named_settings(name, {})["image_size"]
+        asked = name if usual == model.image_size else f"{name} model.image_size={model.image_size}"
+    return (
+        f"{checkpoint} says nothing of itself, and model={model.name} not what the classes are called: leave model out "
+        f"and give model.architecture={asked}, and classes=names.txt"
+    )
 
 
 def _published(model: Geometry) -> Callable[[Image.Image], Tensor]:
