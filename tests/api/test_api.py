@@ -90,13 +90,17 @@ def test_an_architecture_of_torchvision_alone_is_loaded(architecture: str, tmp_p
     assert len(xai.load(tmp_path / "mine.pt", architecture=architecture, image_size=64).classes) == 4
 
 
-def test_a_transformer_is_made_for_the_size_that_is_said(tmp_path: Path) -> None:
+@pytest.mark.parametrize("size", [SIZE, np.int64(SIZE), (SIZE, SIZE), [SIZE, SIZE]])
+def test_a_transformer_is_made_for_the_size_that_is_said(size: Any, tmp_path: Path) -> None:
     network = vit()
     torch.save(network.state_dict(), tmp_path / "mine.pt")
-    model = xai.load(tmp_path / "mine.pt", architecture="vit_tiny_patch16_224", image_size=SIZE)
+    model = xai.load(tmp_path / "mine.pt", architecture="vit_tiny_patch16_224", image_size=size)
+    assert model.image_size == SIZE
     torch.testing.assert_close(model.predict(images()), network(2 * images() - 1).softmax(1), atol=1e-5, rtol=1e-4)
     with pytest.raises(UserError, match=r"pos_embed is \[1,5,192\] here"):
         xai.load(tmp_path / "mine.pt", architecture="vit_tiny_patch16_224")
+    with pytest.raises(UserError, match=r"image_size=\(32, 64\) must be .*images are square"):
+        xai.load(tmp_path / "mine.pt", architecture="vit_tiny_patch16_224", image_size=(32, 64))
     with torch.device("meta"):
         other: Any = _torchvision("vit_b_16", 2, 64)
     assert other.encoder.pos_embedding.shape == (1, 17, 768)

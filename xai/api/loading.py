@@ -16,7 +16,7 @@ import torchvision
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from torch import Tensor, nn
 
-from xai.api.model import Model, check_resizing, class_names, open_device, wrap
+from xai.api.model import Model, check_resizing, class_names, open_device, square_side, wrap
 from xai.core.errors import UserError
 from xai.core.settings import build
 from xai.data.class_names import read_class_names
@@ -92,6 +92,8 @@ def load(
         return load_clip(path, architecture, names, device, settings)
     if not is_known(architecture):
         raise UserError(f"architecture={architecture} {unknown_architecture(architecture)}")
+    if settings.get("image_size") is not None:
+        settings["image_size"] = square_side(settings["image_size"])
     tensors = None if path is None else read_weights(path, what="checkpoint", require_finite=True).tensors
     file = None if path is None else path.name
     if tensors is None:
@@ -136,16 +138,15 @@ def _of_ours(path: Path, device: str | torch.device, settings: Mapping[str, Any]
 
 
 def _with_weights(
-    architecture: str, tensors: Mapping[str, Tensor], what: str, size: Any, file: str | None
+    architecture: str, tensors: Mapping[str, Tensor], what: str, size: int | None, file: str | None
 ) -> nn.Module:
     """A network with weights, by timm or torchvision, whichever knows their names; as wide as its head is there.
 
     Networks that are made for images of one size are made for `size` where that is said, else as their library has it.
     """
     faults: list[UserError] = []
-    said = size if type(size) is int else None
-    of_file = of_weights(architecture, file).get("image_size") if said is None else said
-    for make, side in ((_timm, said), (_torchvision, of_file)):
+    of_file = of_weights(architecture, file).get("image_size") if size is None else size
+    for make, side in ((_timm, size), (_torchvision, of_file)):
         try:
             with torch.device("meta"):
                 network = make(architecture, None, side)

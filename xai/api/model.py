@@ -159,7 +159,7 @@ def wrap(
         network: Images [B, 3, H, W], normalised, to logits [B, C], or to one logit a image (a sigmoid's).
         mean: Channel means (red, green, blue) that it normalises with; None takes timm's, where the network is timm's.
         std: Channel deviations.
-        image_size: Side of its images; None takes timm's, else 224.
+        image_size: Side of its images, also as two that are alike, (224, 224); None takes timm's, else 224.
         grid: Patches down and across (or along both sides) that are removed as wholes, where the network has none of
             its own; None: 7 x 7, or the nearest that divides the image; if none does, it is refused.
         classes: Names of its classes; None numbers them.
@@ -183,7 +183,7 @@ def wrap(
     seen = of_config(getattr(network, "pretrained_cfg", None) or {})
     seen.update({key: value for key, value in given.items() if value is not None})
     mean, std = _channels(seen["mean"], seen["std"])
-    size, share = _side(seen["image_size"]), seen["crop"]
+    size, share = square_side(seen["image_size"]), seen["crop"]
     if not isinstance(share, (int, float)) or not 0.01 < share <= 1.5:
         raise UserError(f"crop={share} is the share of a picture's short side that is seen: above 0.01, at most 1.5")
     check_resizing(seen["fit"], seen["interpolation"])
@@ -358,7 +358,12 @@ def check_resizing(fit: Any, interpolation: Any) -> None:
             raise UserError(f"{name}={value!r} must be {' or '.join(map(repr, known))}")
 
 
-def _side(size: Any) -> int:
+def square_side(size: Any) -> int:
+    """Side of square images, of a number or of two that are alike.
+
+    Raises:
+        UserError: It is none, or the two differ.
+    """
     if isinstance(size, (tuple, list)) and len(size) == 2 and size[0] == size[1]:
         size = size[0]
     side = _whole(size)
