@@ -1,5 +1,6 @@
 """Explainers as objects: ours called as Captum and Quantus call them, and those that users bring."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,36 @@ def test_ours_are_called_by_captums_names(model: Any, name: str) -> None:
     for target, said in ((-1, "target -1"), (3, "target 3"), (torch.tensor([0, 1, 2]), "3 targets for 2 images")):
         with pytest.raises(UserError, match=said):
             made.attribute(images(), target)
+
+
+def test_classes_may_be_called_by_their_names(model: Any) -> None:
+    made = xai.explainer(model, "saliency")
+    expected = made.attribute(images(), TARGETS)
+    for names in (["fox", "cat"], ("fox", 0), np.array(["fox", "cat"])):
+        assert torch.equal(made.attribute(images(), names), expected)
+        assert torch.equal(made.attribute(inputs=images(), target=names), expected)
+    assert torch.equal(made.attribute(images(), target="fox"), made.attribute(images(), 2))
+    assert torch.equal(xai.explain(model, images(), "saliency", targets=["fox", "cat"]), expected)
+    named = made(Plain().eval(), images().numpy(), ["fox", "cat"])
+    np.testing.assert_array_equal(named, made(Plain().eval(), images().numpy(), TARGETS.numpy()))
+    asks: list[Callable[[str], Any]] = [
+        lambda name: made.attribute(images(), target=name),
+        lambda name: made.attribute(images(), [name, "cat"]),
+        lambda name: xai.explain(model, images(), "saliency", targets=name),
+        lambda name: xai.compare(model, images(), [name, "cat"], explainers="saliency"),
+        lambda name: xai.fit("fast_shap", model, images(), [name, "cat"]),
+    ]
+    for ask in asks:
+        with pytest.raises(UserError, match=r"^target 'fx' is not a known class: did you mean fox\?$"):
+            ask("fx")
+    with pytest.raises(UserError, match="1 targets for 2 images"):
+        made.attribute(images(), ["fox"])
+
+
+@pytest.mark.parametrize("target", ["fox", ["fox", "cat"]])
+def test_an_explainer_that_knows_no_names_says_so(target: Any) -> None:
+    with pytest.raises(UserError, match=r"target=.*fox.* knows classes by their numbers"):
+        SameMap(torch.zeros(4, 4)).attribute(images(), target=target)
 
 
 def test_images_that_are_normalised_are_so_where_it_is_said(model: Any) -> None:

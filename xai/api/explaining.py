@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -90,6 +90,9 @@ class Ready:
         chosen: Makes of all its maps those that were asked for: a stage of a path, an average within patches.
         model: What it explains.
         normalised: Whether a call by Quantus' convention gives floats that are normalised as the model does.
+
+    Attributes:
+        knows_names: Classes may be called by their names; see `xai.core.captum_names`.
     """
 
     name: str
@@ -98,6 +101,7 @@ class Ready:
     chosen: Callable[[Tensor], Tensor]
     model: Model
     normalised: bool = False
+    knows_names: ClassVar[bool] = True
 
     def explain(self, block: Block) -> Explanation:
         """Maps of a block, and logits where it classifies as well."""
@@ -108,15 +112,17 @@ class Ready:
     def attribute(
         self,
         images: Tensor,
-        targets: Tensor,
+        targets: Any,
         generator: torch.Generator | None = None,
         *,
         normalised: bool = False,
     ) -> Tensor:
-        """Maps [B, h, w] of images [B, 3, H, W] in [0, 1] for the classes `targets` [B], on the images' device.
+        """Maps [B, h, w] of images [B, 3, H, W] in [0, 1] for the classes `targets`, on the images' device.
 
-        Captum's names will do as well: `attribute(inputs, target=3)`. `normalised` says that the images have been
-        normalised as the model does, which is undone. Noise may bring pixels out of [0, 1], as metrics add it.
+        There is one class for all images or one for each, numbers or names, as in `xai.explain`. Captum's names will do
+        as well: `attribute(inputs, target=3)`, `attribute(inputs, target="cat")`. `normalised` says that the images
+        have been normalised as the model does, which is undone. Noise may bring pixels out of [0, 1], as metrics add
+        it.
 
         Raises:
             UserError: They are no such images, or there are no such classes, or another number of them.
@@ -175,8 +181,8 @@ def _alike(ours: Tensor, theirs: Tensor) -> bool:
 def explainer(model: Model, name: Any = "rise", *, normalised: bool = False, **settings: Any) -> Ready:
     """An explainer of a model as an object, for what calls explainers itself.
 
-    It has `attribute(images, targets)`, or `attribute(inputs, target=...)` as Captum's have it, of images in [0, 1];
-    and it is an `explain_func` of Quantus.
+    It has `attribute(images, targets)`, or `attribute(inputs, target=...)` as Captum's have it, of images in [0, 1] and
+    for classes by number or by name; and it is an `explain_func` of Quantus.
 
     Args:
         model: Of `xai.load` or `xai.wrap`.

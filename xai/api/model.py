@@ -15,6 +15,7 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 from xai.api.door import Answers, Output, admit
 from xai.api.pixels import as_pixels
 from xai.core.errors import UserError, check_finite
+from xai.data.class_names import class_number
 from xai.models.families import divided
 from xai.models.maskable import MaskableClassifier, PaintedClassifier, Removal
 from xai.models.named import default_cells, of_config
@@ -109,10 +110,7 @@ class Model:
 
     def _number(self, wanted: Any) -> int:
         if isinstance(wanted, str):
-            if wanted not in self.classes:
-                few = ", ".join(self.classes[:5]) + (", ..." if len(self.classes) > 5 else "")
-                raise UserError(f"target {wanted!r} is none of the {len(self.classes)} classes: they are {few}")
-            return self.classes.index(wanted)
+            return class_number(wanted, self.classes, f"target {wanted!r}")
         number = _whole(wanted.item() if isinstance(wanted, Tensor) and wanted.ndim == 0 else wanted)
         if number is None or not 0 <= number < len(self.classes):
             raise UserError(

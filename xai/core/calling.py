@@ -10,13 +10,17 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from xai.core.errors import UserError
+from xai.core.settings import shown
+
 T = TypeVar("T", bound=Callable[..., Tensor])
 
 
 def captum_names(attribute: T) -> T:
     """Let a method `attribute(images, targets, generator)` be called by Captum's names too.
 
-    `inputs` is `images`, and `target` is `targets`; either may be one class for all images, as a number.
+    `inputs` is `images`, and `target` is `targets`; either may be one class for all images, as a number. Where the
+    explainer says that it `knows_names`, targets are handed on as they came.
     """
     if hasattr(attribute, "takes_captum_names"):
         return attribute
@@ -25,12 +29,24 @@ def captum_names(attribute: T) -> T:
     def either(self: Any, images: Any = None, targets: Any = None, *more: Any, **named: Any) -> Tensor:
         images = _one_of("images", images, "inputs", named)
         targets = _one_of("targets", targets, "target", named)
-        if not isinstance(targets, Tensor):
-            targets = torch.as_tensor(targets, device=images.device)
-        return attribute(self, images, targets.expand(len(images)) if targets.ndim == 0 else targets, *more, **named)
+        if not getattr(self, "knows_names", False):
+            targets = _numbers(targets, images)
+        return attribute(self, images, targets, *more, **named)
 
     either.takes_captum_names = True  # type: ignore[attr-defined]
     return either  # type: ignore[return-value]
+
+
+def _numbers(targets: Any, images: Tensor) -> Tensor:
+    """Class numbers [B] for images [B, ...]; UserError: they are names, or nothing that could be numbers."""
+    try:
+        found = torch.as_tensor(targets, device=targets.device if isinstance(targets, Tensor) else images.device)
+    except (TypeError, ValueError, RuntimeError):
+        raise UserError(
+            f"target={shown(targets)}: this explainer knows classes by their numbers; by name the explainers do that "
+            "xai.explainer(model, ...) gives"
+        ) from None
+    return found.expand(len(images)) if found.ndim == 0 else found
 
 
 def _one_of(ours: str, given: Any, theirs: str, named: dict[str, Any]) -> Any:

@@ -1,11 +1,16 @@
-"""Names of classes from a file: text with one a line, or JSON as other tools write it."""
+"""Names of classes: from a file, text with one a line or JSON as other tools write it; and the number of one."""
 
+import difflib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from xai.core.errors import UserError
 from xai.core.files import read_text
+from xai.core.settings import unknown
+
+_MOST_NAMED = 20
 
 
 def read_class_names(path: str | Path) -> tuple[str, ...]:
@@ -44,3 +49,23 @@ def _of_json(found: Any) -> tuple[str, ...]:
     if not all(isinstance(name, str) for name in found):
         raise TypeError
     return tuple(found)
+
+
+def class_number(name: str, classes: Sequence[str], asked: str) -> int:
+    """The number of a class; one that is unknown is refused without naming a thousand others.
+
+    Args:
+        name: Of the class.
+        classes: Names of all, in their order.
+        asked: What the user typed, as in `target=cat`.
+
+    Raises:
+        UserError: There is none of this name; the line says which may be meant.
+    """
+    if name in classes:
+        return classes.index(name)
+    if len(classes) <= _MOST_NAMED:
+        raise UserError(unknown(asked, name, classes, "class"))
+    near = difflib.get_close_matches(name, classes, 3) + [each for each in classes if name in each.split()]
+    hint = f"did you mean {' or '.join(dict.fromkeys(near[:3]))}?" if near else f"one of them is {classes[0]}"
+    raise UserError(f"{asked} is none of the {len(classes)} classes of this classifier: {hint}")

@@ -1,6 +1,5 @@
 """A picture explained by a classifier that explains itself, or from outside by any explainer, refined by some steps."""
 
-import difflib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from xai.core.common import TrainerParams
 from xai.core.composing import stem
 from xai.core.errors import UserError, check_finite
 from xai.core.progress import Stopwatch, console
-from xai.core.settings import unknown
+from xai.data.class_names import class_number
 from xai.data.images import read_image, to_tensor
 from xai.explainers.block import Block, BlockExplainer, Explainer, explain
 from xai.explainers.controls.position_prior import SameMap
@@ -40,7 +39,6 @@ from xai.ranking.refinement import Refinement, RefinementParams
 
 PASSES_OF_CURVES = 40
 """What the areas of a map by one reference cost: 21 points of two curves that have their ends in common."""
-_MOST_CLASSES_NAMED = 20
 _TOP = 5
 
 
@@ -258,7 +256,7 @@ def explain_picture(
         UserError: For a picture that cannot be read, a class the classifier does not know, or an explainer that cannot
             explain it.
     """
-    asked = None if target is None else _index_of(target, opened.classes)
+    asked = None if target is None else class_number(target, opened.classes, f"target={target}")
     pixels = opened.seen(read_image(image))
     images = pixels[None].to(trainer.device)
     with torch.no_grad(), trainer.autocast():
@@ -350,14 +348,3 @@ def _areas(
         found.append(torch.stack([area(curve[0, :, 0]) for curve in curves]))
     deletion, insertion = torch.stack(found).mean(0).tolist()
     return deletion, insertion
-
-
-def _index_of(target: str, classes: Sequence[str]) -> int:
-    """The number of a class; one that is unknown is refused without naming a thousand others."""
-    if target in classes:
-        return classes.index(target)
-    if len(classes) <= _MOST_CLASSES_NAMED:
-        raise UserError(unknown(f"target={target}", target, classes, "class"))
-    near = difflib.get_close_matches(target, classes, 3) + [name for name in classes if target in name.split()]
-    hint = f"did you mean {' or '.join(dict.fromkeys(near[:3]))}?" if near else f"one of them is {classes[0]}"
-    raise UserError(f"target={target} is none of the {len(classes)} classes of this classifier: {hint}")
