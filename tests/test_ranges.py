@@ -15,9 +15,11 @@ from xai.core.composing import compose_choice
 from xai.core.errors import UserError
 from xai.core.settings import build
 from xai.data.augment import Augmentation
+from xai.data.copies import CopiesParams
 from xai.data.disk import DiskParams
 from xai.data.fashion import FashionParams
 from xai.data.marked import MarkParams
+from xai.data.packaged import GlyphParams
 from xai.data.pair import PairParams
 from xai.data.scatter import ScatterParams
 from xai.explainers.rows import load_row
@@ -35,8 +37,10 @@ GROUPS: dict[type, tuple[dict[str, Any], dict[str, list[Any]]]] = {
             "hue": [-0.1, 0.6],
         },
     ),
+    CopiesParams: ({"canvas": 147, "cells": 7}, {"copies": [0, 41, 50]}),
     DiskParams: ({"root": "x", "size": 8}, {"size": [0], "fit": ["stretch"], "resize": [0, 7], "splits": ["mine"]}),
     FashionParams: ({}, {"images": [29], "cells": [0]}),
+    GlyphParams: ({}, {"images_per_class": [0, 2, 2**31]}),
     MarkParams: ({"radius": 0.1}, {"radius": [0.0, 0.5, math.nan], "level": [1.5, -0.1]}),
     PairParams: ({"object_size": 10}, {"cells": [1]}),
     Removal: ({}, {"kind": ["token", ""], "reference": ["white", "-0.1", "1.01", "nan", "inf", ""]}),

@@ -54,3 +54,15 @@ def test_groups_stay_and_places_change_from_epoch_to_epoch() -> None:
 def test_more_digits_than_cells_are_refused() -> None:
     with pytest.raises(UserError, match=r"data.copies=5 must be at most 4, the cells of 2 x 2"):
         catalogue.open_data({"name": "mnist_copies", "copies": 5}, "data")
+
+
+def test_more_digits_than_a_class_has_in_a_split_are_refused() -> None:
+    wide = {"name": "mnist_copies", "canvas": 70, "cells": 7, "object_size": 8}
+    with pytest.raises(UserError, match=r"data.copies=41 must be at most 40, the digits of a class in the validation"):
+        catalogue.check_data({**wide, "copies": 41}, "data")
+    source = catalogue.open_data({**wide, "copies": 40}, "data").source
+    assert min(int(torch.bincount(source.labels(split)).min()) for split in SPLITS) == 40
+    regions = source.images("validation", torch.tensor([0]), 0).regions
+    assert regions is not None
+    cells = regions.unfold(1, 10, 10).unfold(2, 10, 10).flatten(1, 2)
+    assert int(cells.flatten(2).any(2).sum()) == 40

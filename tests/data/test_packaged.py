@@ -154,6 +154,11 @@ def test_glyphs_are_drawn_once_and_scattered_like_the_digits() -> None:
     assert len(source.fingerprint) == 20
 
 
+def test_the_fewest_glyphs_are_in_every_split() -> None:
+    source = open_glyphs_scattered(GlyphParams(images_per_class=3))
+    assert [len(source.labels(split)) for split in SPLITS] == [36, 36, 36]
+
+
 def trivial_maps(pixels: Tensor) -> dict[str, Tensor]:
     """Maps [N, 6, 6] that know grey levels and nothing else."""
     away = (pixels - pixels.flatten(1).median(1).values[:, None, None]).abs()

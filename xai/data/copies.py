@@ -12,6 +12,9 @@ from xai.data.packaged import PackagedSet, mnist_objects
 from xai.data.registry import SPLITS, register
 from xai.data.scatter import ScatterParams, Scene, scatter_groups
 
+_DIGITS = 40
+"""Of each class in the smallest split."""
+
 
 @settings
 class CopiesParams(ScatterParams):
@@ -24,13 +27,15 @@ class CopiesParams(ScatterParams):
     copies: Count = 3
 
     def __post_init__(self) -> None:
-        """Refuse layouts that cannot hold so many objects."""
+        """Refuse layouts that cannot hold so many objects, and more than a class has in a split."""
         super().__post_init__()
         if self.copies > self.cells**2:
             raise FieldError(
                 "copies",
                 f"must be at most {self.cells**2}, the cells of {self.cells} x {self.cells}; got {self.copies}",
             )
+        if self.copies > _DIGITS:
+            raise FieldError("copies", f"must be at most {_DIGITS}, the digits of a class in the validation split")
 
 
 class CopiesSet(PackagedSet):

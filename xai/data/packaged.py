@@ -3,12 +3,14 @@
 import functools
 import hashlib
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor
 
-from xai.core.settings import Count, settings
+from xai.core.settings import settings
 from xai.data.prompts import DIGITS, PROMPTS
 from xai.data.registry import SPLITS, Images, register
 from xai.data.scatter import ScatterParams, Scene, scatter
@@ -33,10 +35,10 @@ class GlyphParams(ScatterParams):
     """How many glyphs are drawn, and how a scene is laid out.
 
     Args:
-        images_per_class: Drawings of each of the 36 glyphs, over all splits.
+        images_per_class: Drawings of each of the 36 glyphs, over all splits, of which each has one or more.
     """
 
-    images_per_class: Count = 100
+    images_per_class: Annotated[int, Field(ge=len(SPLITS), le=2**31 - 1)] = 100
 
 
 class PackagedSet:
