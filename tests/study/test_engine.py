@@ -45,6 +45,19 @@ def test_maps_and_scores_are_kept_apart_one_artifact_for_each(tmp_path: Path) ->
     assert len(again.cases[0][0].runtime.store.found) == 6
 
 
+def test_a_case_of_some_of_its_images_asks_nothing_again(tmp_path: Path) -> None:
+    (case, _), *_ = study(tmp_path, ["noted"], targets="predicted").cases
+    positions = torch.tensor([1, 4, 5])
+    logits, targets = case.logits[positions], case.targets[positions]
+    asked.clear()
+    few = case.at(positions)
+    assert few.rows.tolist() == case.rows[positions].tolist()
+    assert torch.equal(few.logits, logits)
+    assert torch.equal(few.targets, targets)
+    assert asked == []
+    assert few.spec["images"] == few.rows.tolist()
+
+
 def test_a_metric_that_is_added_afterwards_explains_nothing_again(tmp_path: Path, journal: Path) -> None:
     explainers = ["rise", "saliency", "noted"]
     study(tmp_path, explainers, ["localisation"]).run()

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.markup import escape
 
 from xai.core import plugins
@@ -13,7 +14,7 @@ from xai.core.progress import console
 from xai.core.settings import build, shown
 from xai.data import registry
 from xai.data.disk_set import check_classes
-from xai.data.registry import ImageSource
+from xai.data.registry import SPLITS, ImageSource
 
 
 def fill() -> None:
@@ -67,6 +68,24 @@ def open_data(settings: Mapping[str, Any], where: str) -> OpenData:
     if not title.isprintable() or "/" in title:
         raise UserError(f"{where}.title={shown(title)} must be one line of characters that can be seen, without /")
     return OpenData(title, spec, source)
+
+
+def check_side(data: OpenData, side: int, model: str) -> None:
+    """Refuse images of another size than a network sees, before one is trained for them.
+
+    Raises:
+        UserError: The first image is of another.
+    """
+    counts = {split: count for split in SPLITS if (count := len(data.source.labels(split)))}
+    if not counts:
+        return
+    split = min(counts, key=counts.__getitem__)  # sets that are drawn are drawn a split at a time
+    height, width = data.source.images(split, torch.tensor([0]), 0).pixels.shape[-2:]
+    if (height, width) != (side, side):
+        raise UserError(
+            f"data={data.name} has images of {height} x {width} px, and model={model} sees {side} x {side}: choose "
+            "another data set, or a model for its size"
+        )
 
 
 def _chosen(settings: Mapping[str, Any], where: str) -> tuple[registry.Entry, Any]:

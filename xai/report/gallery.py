@@ -1,7 +1,6 @@
 """Images of a study with the maps of its rows, for the sheets of pictures."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -26,9 +25,7 @@ def gallery(case: Case, rows: Sequence[Row], count: int, second: bool = True, me
         return None
     right = case.logits.argmax(1) == case.labels if case.is_labelled else torch.ones(len(case.rows), dtype=torch.bool)
     chosen = chosen_images(right, count)
-    few = replace(case, only=tuple(case.rows[chosen].tolist()))
-    few.__dict__["logits"] = case.logits[chosen]  # the classifier is not asked again
-    names = case.model.classes
+    few, names = case.at(chosen), case.model.classes
     maps, others = {}, {}
     for row in explaining:
         found = explain(case, row).attributions

@@ -13,7 +13,7 @@ from xai.core.errors import UserError, check_finite
 from xai.core.runtime import Runtime
 from xai.core.settings import Count, settings
 from xai.data.catalogue import OpenData
-from xai.data.registry import SPLITS, Images, Split, load_images, subset
+from xai.data.registry import Images, Split, load_images, subset
 from xai.explainers.controls.other_classes import wrong_classes
 from xai.explainers.registry import Row
 from xai.explainers.rows import load_row
@@ -337,6 +337,12 @@ class Case:
             self._variations[variation] = other
         return self._variations[variation]
 
+    def at(self, positions: Tensor) -> "Case":
+        """The same case of some of its images, by their positions [n] in `rows`; the classifier is not asked again."""
+        few = replace(self, only=tuple(self.rows[positions].tolist()))
+        few.__dict__["logits"] = self.logits[positions]
+        return few
+
     def with_params(self, **changes: Any) -> "Case":
         """The same case but for some of its parameters; another split has other rows."""
         only = None if "split" in changes or "images" in changes else self.only
@@ -359,24 +365,6 @@ def check_judge(judge: str, size: int, of: int) -> None:
     if size != of:
         raise UserError(
             f"judge={judge} takes images of {size} px, and the classifier of {of} px: they have to see the same"
-        )
-
-
-def check_side(data: OpenData, side: int, model: str) -> None:
-    """Refuse images of another size than a network sees, before one is trained for them.
-
-    Raises:
-        UserError: The first image is of another.
-    """
-    counts = {split: count for split in SPLITS if (count := len(data.source.labels(split)))}
-    if not counts:
-        return
-    split = min(counts, key=counts.__getitem__)  # sets that are drawn are drawn a split at a time
-    height, width = data.source.images(split, torch.tensor([0]), 0).pixels.shape[-2:]
-    if (height, width) != (side, side):
-        raise UserError(
-            f"data={data.name} has images of {height} x {width} px, and model={model} sees {side} x {side}: choose "
-            "another data set, or a model for its size"
         )
 
 

@@ -15,7 +15,7 @@ from xai.core.files import write_atomically
 from xai.core.folders import final_folder, shown
 from xai.core.runtime import Runtime, open_runtime, provenance, say_end, say_heading
 from xai.core.settings import Count, settings
-from xai.data.catalogue import OpenData, open_data
+from xai.data.catalogue import OpenData, check_side, open_data
 from xai.data.registry import Split, subset
 from xai.explainers.registry import Row
 from xai.explainers.rows import load_row
@@ -24,7 +24,7 @@ from xai.papers.vectors import base as base_stage
 from xai.papers.vectors.base import ModelParams
 from xai.papers.vectors.fine_tuning import Domain
 from xai.papers.vectors.transfer import TransferParams
-from xai.study.case import Case, CaseParams, ExplainedModel, check_side
+from xai.study.case import Case, CaseParams, ExplainedModel
 from xai.study.maps import Maps, explain, key
 from xai.tasks.registry import Task
 

@@ -9,7 +9,7 @@ import torch
 
 from xai.core.runtime import Runtime
 from xai.core.settings import Count, settings
-from xai.data.catalogue import open_data
+from xai.data.catalogue import check_side, open_data
 from xai.data.registry import subset
 from xai.explainers.registry import Row
 from xai.explainers.rows import load_row
@@ -17,7 +17,7 @@ from xai.papers.vectors.base import ModelParams
 from xai.papers.vectors.choice import Choice, choose
 from xai.papers.vectors.explainers import MovedSettings
 from xai.papers.vectors.transfer import Transfer, TransferParams
-from xai.study.case import Case, check_images, check_side
+from xai.study.case import Case, check_images
 from xai.study.frame import Frames, Measurement, frames, join
 from xai.study.maps import explain
 from xai.study.mosaic import check_probe, probed, with_probe
