@@ -52,7 +52,6 @@ def _columns(params: AgreementParams) -> list[Column]:
             "Rank corr.",
             "Kendall's tau-b between the order of the patches in map and reference: 1 is the same order, 0 is "
             "unrelated.",
-            short="Rank",
             chance=0.0,
             control="other_class",
         ),
@@ -92,7 +91,6 @@ def agreement(block: Measured, params: AgreementParams) -> dict[str, Tensor]:
             "Centred corr.",
             "Correlation with the reference after taking from each its mean over all images, so that what is always at "
             "the same place earns nothing.",
-            short="Centr.",
             chance=0.0,
             control="position_prior",
         ),
@@ -115,7 +113,6 @@ def centred_correlation(block: Measured, params: object) -> dict[str, Tensor]:
             "Contrast",
             "Correlation of what the maps of two classes of an image differ by with what their references differ by: 1 "
             "is the same difference, 0 an unrelated one; where the object is earns nothing.",
-            short="Contr.",
             chance=0.0,
         ),
     ),

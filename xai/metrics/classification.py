@@ -51,7 +51,6 @@ def _one_of_the_classes(block: Measured) -> float:
             "accuracy",
             "Accuracy",
             "Share of images classified correctly.",
-            short="Acc.",
             needs=frozenset({"labels"}),
             chance_from=_one_of_the_classes,
         ),
@@ -59,14 +58,12 @@ def _one_of_the_classes(block: Measured) -> float:
             "agreement",
             "Agreement",
             "Share of images on which it predicts what the classifier predicts.",
-            short="Agree",
             needs=frozenset({"network"}),
         ),
         percent(
             "classifier_accuracy",
             "Accuracy of the classifier",
             "Share of images that the classifier it explains gets right.",
-            short="Clf.",
             needs=frozenset({"labels", "network"}),
         ),
     ),
@@ -99,7 +96,6 @@ def correct(block: Measured, params: object) -> dict[str, Tensor]:
             "precision",
             "Precision",
             "Share of right ones among the predictions of the positive class; of more than two classes the mean.",
-            short="Prec.",
         ),
         percent(
             "recall", "Recall", "Share of the images of the positive class that are found; else the mean over classes."

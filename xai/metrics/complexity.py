@@ -14,7 +14,6 @@ from xai.metrics.registry import Column, Measured, given, metric
             "Sparseness",
             "Gini index of the sizes of attributions: 0 where all are equal, near 1 where one has everything.",
             better=None,
-            short="Sparse",
         ),
         Column(
             "entropy",
@@ -22,7 +21,6 @@ from xai.metrics.registry import Column, Measured, given, metric
             "Entropy of the sizes of attributions, of the largest there can be: 1 where all are equal, 0 where one has "
             "everything.",
             better=None,
-            short="Compl.",
         ),
     ),
     needs={"maps"},

@@ -37,7 +37,6 @@ class InfidelityParams:
             "Mean square of what the map, at its best scale, gets wrong of how much the probability falls when random "
             "patches are removed.",
             better="lower",
-            short="Infid.",
             digits=4,
             control="random",
         ),
@@ -85,7 +84,6 @@ class TopPatchesParams:
             "comprehensiveness",
             "Comprehensiveness",
             "How much the probability falls when the most important 1, 5, 10, 20, 50 % of the patches are removed.",
-            short="Compr.",
             control="random",
         ),
         percent(
@@ -93,7 +91,6 @@ class TopPatchesParams:
             "Sufficiency",
             "How much it falls when nothing but them is left; below 0 where it rises.",
             better="lower",
-            short="Suff.",
             control="random",
         ),
     ),
@@ -125,14 +122,12 @@ def top_patches(block: Measured, params: TopPatchesParams) -> dict[str, Tensor]:
             "monotonicity",
             "Monotonicity",
             "As patches come in, the least important first: share of those that do not lower the probability.",
-            short="Monot.",
             control="random",
         ),
         Column(
             "monotonicity_effects",
             "Monotonicity, effects",
             "Rank correlation of the size of a patch's attribution with what removing it alone changes.",
-            short="Effects",
             chance=0.0,
             control="random",
         ),

@@ -38,16 +38,11 @@ def _columns(params: HeldOutParams) -> list[Column]:
     about = f"Insertion less deletion, with {shown} in place of removed pixels, which no explainer has seen there."
     more = [
         percent(
-            f"held_out_{name}",
-            f"Held-out {name}",
-            f"The same with {_SHOWN[name]} alone.",
-            short=f"Held out, {name}",
-            chance=0.0,
-            control="random",
+            f"held_out_{name}", f"Held-out {name}", f"The same with {_SHOWN[name]} alone.", chance=0.0, control="random"
         )
         for name in params.references
     ]
-    whole = percent("held_out", "Held-out removal", about, short="Held out", chance=0.0, control="random")
+    whole = percent("held_out", "Held-out removal", about, chance=0.0, control="random")
     return [whole, *(more if len(more) > 1 else [])]
 
 

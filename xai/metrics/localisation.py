@@ -56,7 +56,6 @@ def _columns(params: LocalisationParams) -> list[Column]:
             "pointing_game",
             "Pointing game",
             "Share of images whose top patch touches the object.",
-            short="Point.",
             # An enlarged map has pixels in place of patches.
             chance_from=_share_of_region if params.enlarge else _share_of_patches,
         ),

@@ -17,7 +17,6 @@ _ASKS = {
     "insertion": "mean probability of the class over the share of pixels shown, those of the highest attribution first",
     "difference": "insertion less deletion; 0 is what a random order scores on average",
 }
-_SHORT = {"deletion": "Del.", "insertion": "Ins.", "difference": "Diff."}
 _CLASSES = {"": "explained", "_true": "true"}
 
 
@@ -44,7 +43,6 @@ def _area(kind: str, target: str, params: PerturbationParams, reference: str = "
         f"{kind}_auc{target}" + (f"_{reference}" if reference else ""),
         ", ".join([kind.capitalize(), *said]),
         f"Of the {_CLASSES[target]} class: {_ASKS[kind]}. In place of removed pixels: {where}.",
-        short=" ".join([_SHORT[kind], *said]),
         better="lower" if kind == "deletion" else "higher",
         needs=frozenset({"labels", "second"}) if target else frozenset(),
         chance=0.0 if kind == "difference" else None,
@@ -106,7 +104,6 @@ def perturbation(block: Measured, params: PerturbationParams) -> dict[str, Tenso
             "Correlation of the maps of the class that is explained and of a second one (the runner-up, or the true "
             "class where the prediction is wrong): 1 is the same map whatever class is asked about.",
             better="lower",
-            short="Corr.",
             digits=2,
         ),
     ),

@@ -77,7 +77,7 @@ class Column:
         about: What it asks, in a sentence.
         better: `higher`, `lower`, or None where neither is.
         unit: `%` for a share that is read in percent (its value stays between 0 and 1), else empty.
-        short: Label where there is little room; empty: `label`.
+        short: Read by nothing any more; plug-ins may still give it.
         digits: Digits after the point.
         needs: What it needs beyond what its metric needs.
         chance: What knowing nothing scores, where that is the same everywhere.

@@ -106,7 +106,6 @@ def _share_of_cell(block: Measured) -> Tensor:
             "grid_pointing",
             "Grid pointing",
             "With several objects on an image: share of the positive attribution on the one that is asked about.",
-            short="Grid",
             chance_from=_share_of_cell,
         ),
     ),

@@ -35,7 +35,6 @@ class SensitivityParams:
             "Max-sensitivity: how far the map moves, of its own size, for the worst of a few images with noise too "
             "small to be seen.",
             better="lower",
-            short="Sens.",
         ),
     ),
     needs={"maps"},
@@ -79,7 +78,6 @@ def _chance(block: Measured) -> float:
             "Sanity check: size of the rank correlation of the map with that of the same network with random weights. "
             "1 is a map that has nothing to do with what was learned.",
             better="lower",
-            short="Rand.",
             digits=2,
             chance_from=_chance,
             control="brightness",
@@ -89,7 +87,6 @@ def _chance(block: Measured) -> float:
             "Random weights, SSIM",
             "The same by structural similarity of the two maps: 1 is the same picture.",
             better="lower",
-            short="Rand., SSIM",
             digits=2,
             control="brightness",
         ),
