@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from xai.core.errors import UserError
-from xai.metrics.functional.checks import check_pair
 from xai.rounding import at_least_float32, is_constant, tolerance
 
 _PAIR_BUDGET = 2**20
@@ -51,7 +50,7 @@ def squared_explanation_error(pred: Tensor, ref: Tensor) -> Tensor:
     Raises:
         UserError: The shapes differ or are not [N, M].
     """
-    check_pair(pred, ref)
+    _check_pair(pred, ref)
     difference = _standardise(pred.double(), is_constant(pred)) - _standardise(ref.double(), is_constant(ref))
     return difference.square().mean(-1)
 
@@ -77,7 +76,7 @@ def kendall(pred: Tensor, ref: Tensor) -> Tensor:
     Raises:
         UserError: The shapes differ or are not [N, M].
     """
-    check_pair(pred, ref)
+    _check_pair(pred, ref)
     images, patches = pred.shape
     x, tied_x = _ranks(pred)
     y, tied_y = _ranks(ref)
@@ -112,7 +111,7 @@ def iou_at_k(pred: Tensor, ref: Tensor, k: int) -> Tensor:
     Raises:
         UserError: The shapes differ or are not [N, M], or k is out of range.
     """
-    check_pair(pred, ref)
+    _check_pair(pred, ref)
     if not 1 <= k <= pred.shape[1]:
         raise UserError(f"IoU@{k} of maps with {pred.shape[1]} patches; k has to be from 1 to {pred.shape[1]}")
     chosen = torch.zeros(pred.shape, dtype=torch.bool, device=pred.device).scatter_(1, largest(pred, k), True)
@@ -137,7 +136,7 @@ def centred_correlation(pred: Tensor, ref: Tensor) -> Tensor:
     Raises:
         UserError: The shapes differ or are not [N, M].
     """
-    check_pair(pred, ref)
+    _check_pair(pred, ref)
     first, second = (_difference(maps, maps.double().mean(0, keepdim=True)) for maps in (pred, ref))
     return _correlation(*first, *second)
 
@@ -155,7 +154,7 @@ def correlation(a: Tensor, b: Tensor) -> Tensor:
     Raises:
         UserError: The shapes differ or are not [N, M].
     """
-    check_pair(a, b)
+    _check_pair(a, b)
     return _correlation(a.double(), is_constant(a), b.double(), is_constant(b))
 
 
@@ -178,8 +177,17 @@ def contrast(pred: Tensor, pred_second: Tensor, ref: Tensor, ref_second: Tensor)
         UserError: The shapes differ or are not [N, M].
     """
     for other in (pred_second, ref, ref_second):
-        check_pair(pred, other)
+        _check_pair(pred, other)
     return _correlation(*_difference(pred, pred_second), *_difference(ref, ref_second))
+
+
+def _check_pair(pred: Tensor, ref: Tensor) -> None:
+    """Raise UserError unless both are [N, M] alike with M >= 1."""
+    if pred.shape != ref.shape or pred.ndim != 2 or pred.shape[1] == 0:
+        raise UserError(
+            f"cannot compare maps of shape {tuple(pred.shape)} with a reference of shape {tuple(ref.shape)}; "
+            "both have to be [N, M], N images of the same M >= 1 patches"
+        )
 
 
 def largest(u: Tensor, k: int) -> Tensor:

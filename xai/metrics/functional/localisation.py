@@ -7,8 +7,8 @@ says where they are not. Results are float64 [N] in [0, 1], NaN where an image h
 import torch
 from torch import Tensor
 
+from xai.core.errors import UserError
 from xai.metrics.functional.agreement import largest
-from xai.metrics.functional.checks import check_grid
 from xai.rounding import is_constant
 
 _PIXEL_BUDGET = 2**24
@@ -26,7 +26,7 @@ def patch_coverage(regions: Tensor, grid: tuple[int, int]) -> Tensor:
         Float64 [N, h, w] in [0, 1].
     """
     h, w = grid
-    check_grid((len(regions), h, w), regions)
+    _check_grid((len(regions), h, w), regions)
     height, width = regions.shape[1:]
     tiles = regions.reshape(-1, h, height // h, w, width // w)
     step = max(1, _PIXEL_BUDGET // (height * width))
@@ -86,5 +86,24 @@ def pointing_game(attr: Tensor, regions: Tensor) -> Tensor:
 
 def _coverage(attr: Tensor, regions: Tensor) -> Tensor:
     """The share of each patch of the maps [N, M] that lies in the region; a `UserError` where they do not fit."""
-    check_grid(tuple(attr.shape), regions)
+    _check_grid(tuple(attr.shape), regions)
     return patch_coverage(regions, (attr.shape[1], attr.shape[2])).flatten(1)
+
+
+def _check_grid(maps: tuple[int, ...], regions: Tensor) -> None:
+    """Raise UserError unless bool regions [N, H, W] split evenly into the patches of maps of shape [N, h, w]."""
+    if regions.dtype != torch.bool or regions.ndim != 3:
+        raise UserError(
+            f"regions are {regions.dtype} of shape {tuple(regions.shape)}; they have to be boolean masks [N, H, W]"
+        )
+    if len(maps) != 3 or maps[0] != regions.shape[0] or 0 in maps[1:]:
+        raise UserError(
+            f"maps of shape {maps} do not belong to regions of shape {tuple(regions.shape)}; "
+            f"they have to be [{regions.shape[0]}, h, w] with at least one patch"
+        )
+    height, width = regions.shape[1:]
+    if height % maps[1] or width % maps[2] or 0 in (height, width):
+        raise UserError(
+            f"regions of {height} x {width} pixels do not split into {maps[1]} x {maps[2]} patches; "
+            "each side has to be a multiple of the grid's"
+        )
