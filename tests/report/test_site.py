@@ -23,7 +23,6 @@ from xai.report import album
 from xai.report.pictures import single_maps
 from xai.report.site.charts import chart_of
 from xai.report.site.found import find
-from xai.report.site.index import what
 from xai.report.site.lineage import Lineage
 from xai.report.site.pages import Site, plotly
 from xai.sweeps.site import SiteSettings, run
@@ -205,7 +204,7 @@ def test_what_is_no_study_has_its_figure_and_an_earlier_site_no_page(tmp_path: P
         path.parent.mkdir(exist_ok=True)
         path.write_text(json.dumps(content))
     sweep = next(found for found in find(tmp_path / "outputs", tmp_path / "new") if found.name == "sweep")
-    assert (what(sweep), sweep.command, sweep.commit) == ("train salvage", "-m sweep=mine", "a" * 10)
+    assert (sweep.what, sweep.command, sweep.commit) == ("train salvage", "-m sweep=mine", "a" * 10)
     told = read(tmp_path / "new" / "index.html").text
     assert all(each in told for each in ("seed=0", "train salvage", "tune"))
     assert long not in told

@@ -71,6 +71,15 @@ class Run:
         return str(self.made.get("commit") or "")
 
     @property
+    def what(self) -> str:
+        """The study of a run or a sweep, or the task of what is none; of a training its method."""
+        config = next((each.config for each in (*self.runs, self) if each.config), {})
+        task, method, study = (str(config.get(key) or "") for key in ("task", "method", "study"))
+        if task == "train":
+            return f"{task} {method}"
+        return study if task in ("", "study") else task
+
+    @property
     def ended(self) -> str:
         """When it ended: `2026-11-28 00:40`."""
         at = (self.folder / MARKER).stat().st_mtime if (self.folder / MARKER).is_file() else 0

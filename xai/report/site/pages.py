@@ -4,7 +4,7 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -24,7 +24,6 @@ from xai.report.results import read_values
 from xai.report.sheets import Sheet, templates
 from xai.report.site.charts import chart_of
 from xai.report.site.found import Run, is_plain, mapping
-from xai.report.site.index import index_lines, what
 from xai.report.site.lineage import Lineage
 from xai.report.site.values import as_json, as_script, chunks, rounded
 from xai.report.tables import build_tables
@@ -61,7 +60,6 @@ class Page:
     run: Run
     slug: str
     about: str = ""
-    summary: list[str] = field(default_factory=list)
     tables: list[Sheet] = field(default_factory=list)
     claims: list[Sheet] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -277,9 +275,12 @@ class Site:
             write_atomically(assets / Path(name).name, templates().get_template(name).render().encode())
         write_atomically(assets / "plotly.min.js", plotly())
         for page in pages:
-            write_atomically(self._output / f"{page.slug}.html", _rendered("site/run.html.j2", page).encode())
-        lines = list(index_lines(pages))
-        listed = templates().get_template("site/index.html.j2").render(lines=lines, verdicts=VERDICTS, what=what)
+            data = {**page.data, "charts": [each.content for each in page.charts]}
+            shown = {"page": page, "data": as_json(data), "origin": _origin(page.run)}
+            text = templates().get_template("site/run.html.j2").render(shown)
+            write_atomically(self._output / f"{page.slug}.html", text.encode())
+        lines = list(_index_lines(pages))
+        listed = templates().get_template("site/index.html.j2").render(lines=lines, verdicts=VERDICTS)
         write_atomically(self._output / "index.html", listed.encode())
         return self._output / "index.html"
 
@@ -308,9 +309,16 @@ def plotly() -> bytes:
         raise UserError("the site draws its charts with plotly: install it by pip install -e '.[site]'") from None
 
 
-def _rendered(template: str, page: Page) -> str:
-    data = {**page.data, "charts": [each.content for each in page.charts]}
-    return templates().get_template(template).render(page=page, data=as_json(data), origin=_origin(page.run))
+def _index_lines(pages: Sequence[Page]) -> Iterator[tuple[Page, str, str]]:
+    """Each page, what it is called there, and the sweep it is of: the last one first, the runs of a sweep below it."""
+    inside = {run.name for page in pages for run in page.run.runs}
+    by_name = {page.run.name: page for page in pages}
+    for page in pages:
+        if page.run.name in inside:
+            continue
+        yield page, page.title, ""
+        for run, name in zip(page.run.runs, page.run.called, strict=True):
+            yield by_name[run.name], name, page.title
 
 
 def _charts(wanted: Sequence[Any], source: Source, everything: Table | None) -> tuple[list[Chart], list[str]]:
@@ -356,15 +364,8 @@ def _origin(run: Run) -> dict[str, str]:
 
 
 def _column(name: str) -> dict[str, Any]:
-    column = column_of(name, metrics.columns())
-    known = name in metrics.columns()
-    return {
-        "label": column.label,
-        "about": column.about,
-        "better": column.better,
-        "unit": column.unit,
-        "family": metrics.metric_of(name).name if known else "",
-    }
+    column, family = column_of(name, metrics.columns()), metrics.families().get(name, "")
+    return {each: getattr(column, each) for each in ("label", "about", "better", "unit")} | {"family": family}
 
 
 def _means(tables: Sequence[Table]) -> list[dict[str, Any]]:
