@@ -7,6 +7,7 @@ explainer share their scale, so that they can be compared.
 """
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -273,10 +274,5 @@ def _colour_bar(figure: Figure, axes: list[Axes], signed: bool, wide: float) -> 
 
 def wrapped(text: str) -> str:
     """At most three lines of about 14 characters, so that long labels do not run into each other."""
-    lines = [""]
-    for word in text.split():
-        if lines[-1] and len(lines[-1]) + 1 + len(word) > 14:
-            lines.append(word)
-        else:
-            lines[-1] = f"{lines[-1]} {word}".strip()
+    lines = textwrap.wrap(" ".join(text.split()), 14, break_long_words=False, break_on_hyphens=False)
     return "\n".join(shorten(line, 16) for line in lines[:3])
