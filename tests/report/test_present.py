@@ -7,7 +7,7 @@ from tests.report.study_frames import scores
 from xai.core.errors import UserError
 from xai.metrics import registry as metrics
 from xai.report.present import check_views, has_any_of, of_main, tables_of, verdicts
-from xai.study.frame import Frames, frames, join_runs, settings_apart
+from xai.study.frame import Frames, frames, join, settings_apart, told_apart
 
 
 def test_a_claim_compares_a_row_at_other_settings_where_it_is_named() -> None:
@@ -109,7 +109,7 @@ def one_of_a_sweep(data: str, level: float, homes: bool) -> Frames:
 
 def test_what_was_asked_of_a_probe_is_told_of_its_own_data_set_where_a_sweep_has_several() -> None:
     runs = [([f"data={name}"], one_of_a_sweep(name, level, True)) for name, level in (("digits", 0.2), ("mnist", 0.7))]
-    told = of_main(join_runs(runs).scores)
+    told = of_main(join(told_apart(runs)).scores)
     means = told.groupby(["data", "explainer", "metric"])["value"].mean()
     for metric in ("e_rmse", "grid_pointing"):
         assert [means[data, "proposed", metric] for data in ("digits", "mnist")] == pytest.approx([0.2, 0.7])

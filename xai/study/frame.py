@@ -93,10 +93,6 @@ def settings_apart(asked: Sequence[Sequence[object]]) -> list[list[str]]:
     return [[each for each in one if each not in shared and not each.startswith(("seed=", "name="))] for one in listed]
 
 
-def join_runs(runs: Sequence[tuple[Sequence[str], Frames]]) -> Frames:
-    """The frames of several runs as one; arguments as of `told_apart`."""
-    return join(told_apart(runs))
-
 
 def told_apart(runs: Sequence[tuple[Sequence[str], Frames]]) -> list[Frames]:
     """The frames of several runs, where rows of one name may have been measured at other settings.
@@ -164,7 +160,7 @@ def _named(frame: pd.DataFrame, rows: set[str], settings: str) -> pd.DataFrame:
 
 
 def own_name(row: str) -> str:
-    """The name of a row without what `join_runs` has added to it."""
+    """The name of a row without what `told_apart` has added to it."""
     return row.partition(AT)[0]
 
 

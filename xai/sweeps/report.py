@@ -88,7 +88,7 @@ def show(
     # Here: a wrong name is refused before anybody waits for what shows tables.
     from xai.report.present import hand_over, has_any_of, tables_of, views
     from xai.report.results import Origin, write_results
-    from xai.study.frame import join_runs, read_frames, settings_apart
+    from xai.study.frame import join, read_frames, settings_apart, told_apart
 
     there = [folder for folder in folders if _has_frames(folder)]
     if not there:
@@ -98,7 +98,7 @@ def show(
         asked_of_runs: dict[str, Any] = {each: tuple(own.get(each) or ()) for each in _VIEWS}
         sweep = replace(sweep, **asked_of_runs)
     asked = settings_apart([_recorded(folder / ".hydra" / "overrides.yaml", list) for folder in there])
-    frames = join_runs(list(zip(asked, map(read_frames, there), strict=True)))
+    frames = join(told_apart(list(zip(asked, map(read_frames, there), strict=True))))
     missing = [f"{folder.name}: no results yet" for folder in folders if folder not in there]
     found = views(frames, sweep.tables, sweep.claims, sweep.figures, {})
     unlabelled = _unlabelled(map(str, frames.scores["metric"].unique()), there)
