@@ -14,6 +14,7 @@ from xai.explainers.controls.other_classes import WrongClass
 from xai.explainers.controls.position_prior import SameMap
 from xai.explainers.learned.networks import SelfExplaining
 from xai.explainers.registry import Context, ExplainerParams, Prepared, explainer
+from xai.models.clip import SelfExplainingClip
 from xai.papers.vectors.fine_tuning import parameters
 from xai.papers.vectors.transfer import Factor, Transfer
 from xai.study.case import Case
@@ -111,7 +112,7 @@ def self_explanation(context: Context, params: SelfExplanationSettings) -> Prepa
     """A model's own explanation of the class that is asked about."""
     networks = networks_of(context)
     if params.parameters == "proposed":
-        return _moved(networks, params, lambda factor: SelfExplaining(networks.network(networks.theta(factor))))
+        return _moved(networks, params, SelfExplaining)
     fine_tuned = getattr(networks, params.parameters) if params.parameters in FINE_TUNED else None
 
     def build() -> SelfExplaining:
@@ -129,13 +130,7 @@ def self_explanation(context: Context, params: SelfExplanationSettings) -> Prepa
 )
 def random_vector(context: Context, params: MovedSettings) -> Prepared:
     """What any change of the parameters of that size does."""
-    networks = networks_of(context)
-    return _moved(
-        networks,
-        params,
-        lambda factor: SelfExplaining(networks.network(networks.theta(factor, is_random=True))),
-        random=True,
-    )
+    return _moved(networks_of(context), params, SelfExplaining, random=True)
 
 
 @_classifying(
@@ -146,12 +141,11 @@ def random_vector(context: Context, params: MovedSettings) -> Prepared:
 )
 def other_class(context: Case, params: MovedSettings) -> Prepared:
     """How much of the agreement is not of the class."""
-    networks, classes = networks_of(context), len(context.model.classes)
 
-    def build(factor: float) -> OtherClass:
-        return OtherClass(SelfExplaining(networks.network(networks.theta(factor))), context.rows, classes)
+    def ask(network: SelfExplainingClip) -> OtherClass:
+        return OtherClass(SelfExplaining(network), context.rows, len(context.model.classes))
 
-    return _moved(networks, params, build, column="other")
+    return _moved(networks_of(context), params, ask, column="other")
 
 
 @_classifying(
@@ -163,10 +157,7 @@ def other_class(context: Case, params: MovedSettings) -> Prepared:
 )
 def class_mean(context: Context, params: MovedSettings) -> Prepared:
     """What is left of the explanation when the class is not named."""
-    networks = networks_of(context)
-    return _moved(
-        networks, params, lambda factor: ClassMean(networks.network(networks.theta(factor))), column="class_mean"
-    )
+    return _moved(networks_of(context), params, ClassMean, column="class_mean")
 
 
 @explainer(
@@ -188,12 +179,17 @@ def source_prior(context: Context, params: ExplainerParams) -> Prepared:
 
 
 def _moved(
-    networks: Transfer, params: MovedSettings, build: Callable[[float], BlockExplainer], **more: str | bool
+    networks: Transfer, params: MovedSettings, wrap: Callable[[SelfExplainingClip], BlockExplainer], **more: str | bool
 ) -> Prepared:
-    """A model that a vector is added to, with the factor that the study has chosen or its user has."""
+    """A model that a vector is added to, with the factor that the study has chosen or its user has.
+
+    `wrap` makes the explainer of the network; `more` tells it from `proposed`: a `random` vector, or another column.
+    """
     factor = params.lambda2
     if factor is None:
         raise UserError("lambda2 is not set: give a number, or let study=vectors choose it")
     notes = {"alpha": networks.alpha, "lambda1": networks.params.lambda1, "lambda2": factor}
-    made_from = {**networks.made_from(factor), **more}
-    return Prepared({"self_explanation": made_from}, lambda: build(factor), notes=notes)
+    random, made_from = "random" in more, {**networks.made_from(factor), **more}
+    return Prepared(
+        {"self_explanation": made_from}, lambda: wrap(networks.network(networks.theta(factor, random))), notes=notes
+    )
