@@ -148,25 +148,19 @@ class RankingStages:
         # It looks at the classifier's gradient without owning it.
         return made.network.to(device), made.classifier.to(device)
 
-    def untrained(self, classifier: MaskableClassifier) -> DenseExplainer:
+    def untrained(self, classifier: Any) -> DenseExplainer:
         """The explainer of a classifier before its training."""
-        backbone = self.params.backbone
+        model, params, backbone = self.stages.model, self.params, self.params.backbone
         if backbone.architecture is None:
-            return self._built(classifier, None)
-        published = backbone.pretrained and backbone.weights is None
-        network = headless(backbone.architecture, self.stages.model.image_size, self.stages.seed, published=published)
-        if backbone.weights is not None:
-            network.load_state_dict(_body(backbone, network))
-        return self._built(classifier, network)
-
-    def _built(self, classifier: Any, backbone: nn.Module | None) -> DenseExplainer:
-        model, params, seed = self.stages.model, self.params, self.stages.seed
-        if backbone is None:
-            backbone, mean, std = copy.deepcopy(classifier.network).cpu(), model.mean, model.std
+            network, mean, std = copy.deepcopy(classifier.network).cpu(), model.mean, model.std
         else:
-            mean, std = params.backbone.mean, params.backbone.std
-        features = FrozenFeatures(backbone, params.levels, mean, std, model.image_size)
-        with seeded(seed):
+            published = backbone.pretrained and backbone.weights is None
+            network = headless(backbone.architecture, model.image_size, self.stages.seed, published=published)
+            if backbone.weights is not None:
+                network.load_state_dict(_body(backbone, network))
+            mean, std = backbone.mean, backbone.std
+        features = FrozenFeatures(network, params.levels, mean, std, model.image_size)
+        with seeded(self.stages.seed):
             classes = len(self.stages.data.source.classes)
             return DenseExplainer(features, params.decoder, classes, classifier, model.mean)
 
