@@ -171,21 +171,12 @@ class Shortcut:
                 "called_unmarked": (plain == label)[labels != label],
                 "accuracy_unmarked": plain == labels,
             }
-            values = {metric: hits.double().mean().item() for metric, hits in shares.items()}
-            lines += [
-                {"explainer": name, "label": name, "metric": metric, "value": values[metric]} for metric in values
-            ]
-        case = self.case
-        data = case.data.name
-        where = {
-            "case": CASE,
-            "kind": "classifier",
-            "model": case.model.name,
-            "data": data,
-            "source": None,
-            "home": data,
-        }
-        return pd.DataFrame(lines).assign(**where, seed=case.seed, split=case.split, image=WHOLE)
+            for metric, hits in shares.items():
+                value = hits.double().mean().item()
+                lines.append({"explainer": name, "label": name, "metric": metric, "value": value})
+        case, data = self.case, self.case.data.name
+        found = pd.DataFrame(lines).assign(case=CASE, kind="classifier", model=case.model.name, data=data, source=None)
+        return found.assign(home=data, seed=case.seed, split=case.split, image=WHOLE)
 
     def _set(self, label: int | None) -> MarkedSet:
         """The data set with the mark in images of one class, or of all."""
