@@ -13,7 +13,6 @@ from xai.explainers.registry import Row
 from xai.explainers.rows import cost_of
 from xai.games import asked_at_once
 from xai.study.case import Case
-from xai.study.scores import Chosen
 from xai.study.study import Study
 
 _WORTH_SAYING = 10
@@ -35,22 +34,17 @@ class Asked(NamedTuple):
 
 def asked_of(study: Study, players: int) -> list[Asked]:
     """Passes of explaining, and of each metric, where the store has nothing yet; in passes of a whole image at most."""
-    found = []
+    found, rows = [], study.measured_rows
+    maps = [row for row in rows if row.entry.info.kind != "classifier"]
     for case, metrics in study.cases:
         images = case.params.images or len(case.data.source.labels(case.split))
         images = images if case.only is None else len(case.only)
-        found += _of_case(study.measured_rows, case, metrics, images, players)
-    return found
-
-
-def _of_case(rows: Sequence[Row], case: Case, metrics: Sequence[Chosen], images: int, players: int) -> list[Asked]:
-    again = {variation for each in metrics for variation in each.again}
-    times = (2 if any("second" in each.needs for each in metrics) else 1) + len(again)
-    maps = [row for row in rows if row.entry.info.kind != "classifier"]
-    found = [Asked("explaining", times * sum(_of_map(row, case, players) for row in rows), images)]
-    for each in metrics:
-        if each.metric.passes is not None:
-            found.append(Asked(each.metric.name, each.metric.passes(each.params, players), images * len(maps)))
+        again = {variation for each in metrics for variation in each.again}
+        times = (2 if any("second" in each.needs for each in metrics) else 1) + len(again)
+        found.append(Asked("explaining", times * sum(_of_map(row, case, players) for row in rows), images))
+        for each in metrics:
+            if each.metric.passes is not None:
+                found.append(Asked(each.metric.name, each.metric.passes(each.params, players), images * len(maps)))
     return found
 
 
