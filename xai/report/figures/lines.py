@@ -203,7 +203,7 @@ def over(source: Source, params: OverParams) -> Figure:
         sources = [part for _ in lines for part in parts.values()]
         # Colour, stroke and marker are by place, which tells the data sets apart.
         plain = [replace(line, colour="", stroke="", marker="") for line in lines]
-        lines = [replace(line, label=_named(line, data)) for line in plain for data in parts]
+        lines = [replace(line, label=" · ".join(filter(None, (line.label, data)))) for line in plain for data in parts]
     metrics = params.metrics or [str(name) for name in source.scores["metric"].unique()]
     found = {
         (metric, number): series
@@ -227,10 +227,6 @@ def over(source: Source, params: OverParams) -> Figure:
             _mark_choice(at, source, [found[key] for key in found if key[0] == metric], params)
     legend_below(chart, axes)
     return chart
-
-
-def _named(line: Line, data: str) -> str:
-    return " · ".join(filter(None, (line.label, data)))
 
 
 def _series(source: Source, metric: str, line: Line, params: OverParams) -> pd.DataFrame:

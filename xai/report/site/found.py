@@ -115,7 +115,8 @@ def is_plain(path: Path) -> bool:
 
 
 def _marked(folder: Path, outputs: Path, without: Path, depth: int) -> Iterator[Path]:
-    if folder != outputs and _has_ended(folder):
+    # Of a run that has written something; the mark of one that is at it for the first time names nothing.
+    if folder != outputs and mapping(_read_yaml(folder / MARKER)).get("written"):
         yield folder
     if depth == _DEPTH:
         return
@@ -123,12 +124,6 @@ def _marked(folder: Path, outputs: Path, without: Path, depth: int) -> Iterator[
         left_out = entry.name.startswith(".") or entry.name in _OWN or Path(entry.path).absolute() == without
         if not left_out and entry.is_dir(follow_symlinks=False):
             yield from _marked(Path(entry.path), outputs, without, depth + 1)
-
-
-def _has_ended(folder: Path) -> bool:
-    """Whether a run has written something there; the mark of one that is at it for the first time names nothing."""
-    marked = mapping(_read_yaml(folder / MARKER))
-    return bool(marked.get("written"))
 
 
 def _name(folder: Path, outputs: Path) -> str:
