@@ -58,11 +58,8 @@ def mark(block: Measured, params: object) -> dict[str, Tensor]:
 @metric("mark_before", columns=_columns(before=True), needs={"maps", "regions"})
 def mark_before(block: Measured, params: object) -> dict[str, Tensor]:
     """The same of the classifier that has not learned the mark, whose maps have no reason to move to it."""
-    maps, marks = given(block.maps), given(block.regions)
-    return {
-        "mass_before": mass_on_mark(maps, marks),
-        "mark_rra_before": functional.relevance_rank_accuracy(maps, marks),
-    }
+    found = mark(block, params)
+    return {f"{name}_before": found[name] for name in ("mass", "mark_rra")}
 
 
 def mass_on_mark(maps: Tensor, marks: Tensor) -> Tensor:
