@@ -210,11 +210,15 @@ def _standardise(u: Tensor, constant: Tensor) -> Tensor:
 
 def _ranks(u: Tensor) -> tuple[Tensor, Tensor]:
     """Ranks as float32 [N, M], equal for equal values, and the number of tied pairs as float64 [N]."""
-    values = at_least_float32(u.detach()).contiguous()
-    ordered = values.sort(-1).values
-    below = torch.searchsorted(ordered, values)
-    not_above = torch.searchsorted(ordered, values, right=True)
+    below, not_above = places(u)
     return below.float(), (not_above - below - 1).sum(-1).double() / 2
+
+
+def places(u: Tensor) -> tuple[Tensor, Tensor]:
+    """How many entries of a row of u [N, M] are below each of its entries, and how many are not above it."""
+    values = at_least_float32(u.detach()).contiguous()
+    ordered = values.sort(-1).values.contiguous()
+    return torch.searchsorted(ordered, values), torch.searchsorted(ordered, values, right=True)
 
 
 def _difference(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:

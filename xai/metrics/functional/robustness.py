@@ -8,6 +8,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from xai.metrics.functional.agreement import places
 from xai.rounding import is_constant
 
 _WINDOW = 11
@@ -26,7 +27,9 @@ def spearman(maps: Tensor, others: Tensor) -> Tensor:
 
     NaN where the first map is constant; 0 where only the second is: it has no order, and so none in common.
     """
-    first, second = (_ranks(each.flatten(1)) for each in (maps, others))
+    # Ranks from 0, the mean of their places for equal values.
+    both = (torch.stack(places(each.flatten(1))).sum(0) for each in (maps, others))
+    first, second = ((each - 1).double() / 2 for each in both)
     first, second = (each - each.mean(1, keepdim=True) for each in (first, second))
     found = (first * second).sum(1) / (first.norm(dim=1) * second.norm(dim=1))
     found = found.masked_fill(is_constant(others.flatten(1)), 0.0)
@@ -53,12 +56,3 @@ def _stretched(maps: Tensor) -> Tensor:
     low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
     flat = is_constant(maps.flatten(1))[:, None, None]
     return ((maps - low) / (high - low).masked_fill(flat, 1.0)).masked_fill(flat, 0.0)
-
-
-def _ranks(values: Tensor) -> Tensor:
-    """Ranks [B, M] from 0, float64; the mean of their places for equal values."""
-    values = values.contiguous()
-    ordered = values.sort(dim=1).values.contiguous()
-    below = torch.searchsorted(ordered, values)
-    upto = torch.searchsorted(ordered, values, right=True)
-    return (below + upto - 1).double() / 2
