@@ -281,7 +281,7 @@ def _open_ranking(overrides: list[str], store: Path) -> StudyWithShortcut:
 
 def _measured(study: Study) -> dict[str, Measurement]:
     """By the name of the row."""
-    found = {row.name: study.measuring(case, row)() for case, row in study._pairs}
+    found = {row.name: study.measuring(case, row)() for row in study.measured_rows for case, _ in study.cases}
     return {name: each for name, each in found.items() if each is not None}
 
 

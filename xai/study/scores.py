@@ -67,7 +67,9 @@ class Scores:
 def missing(case: Case, row: Row, maps: Maps, chosen: Chosen, reference_row: Row | None) -> str | None:
     """Why a metric cannot be had of a row, in a line; None where it can. The reference row's maps are the truth."""
     available = _available(case, row, maps, chosen, reference_row)
-    return registry.missing(chosen.metric, available, "patch" if is_of_patches(case, maps) else "pixel")
+    # What only classifies is not of pixels either.
+    of_patches = maps.attributions is None or tuple(maps.attributions.shape[1:]) == tuple(case.network().grid)
+    return registry.missing(chosen.metric, available, "patch" if of_patches else "pixel")
 
 
 def columns_missing(case: Case, row: Row, maps: Maps, chosen: Chosen, reference_row: Row | None) -> dict[str, str]:
@@ -102,11 +104,6 @@ def _at_hand(case: Case, reference_row: Row | None) -> set[str]:
     facts_of_case = {name for name, reason in facts(case).items() if reason is None}
     reference = {"reference", "reference_second"} if reference_row is not None else set()
     return {"network", "game", *facts_of_case, *reference}
-
-
-def is_of_patches(case: Case, maps: Maps) -> bool:
-    """Whether maps are on the patch grid of the classifier; what only classifies is not of pixels either."""
-    return maps.attributions is None or tuple(maps.attributions.shape[1:]) == tuple(case.network().grid)
 
 
 def score(case: Case, row: Row, maps: Maps, chosen: Chosen, reference_row: Row | None) -> Scores:

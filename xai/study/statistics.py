@@ -239,7 +239,9 @@ def difference(
         return None
     by_run = means.to_numpy(dtype=np.float64)
     complete = _in_runs(each, means.index)
-    images = _of_images(complete.loc[complete.index.get_level_values("image") != WHOLE])
+    single = complete.loc[complete.index.get_level_values("image") != WHOLE]
+    # One of each image of a data set: the mean over the runs that have it.
+    images: Values = single.groupby(level=["data", "image"]).mean().dropna().to_numpy(dtype=np.float64)
     scale = float(max(a.abs().max(), b.abs().max()))
     return Difference(
         by_run=tuple(float(value) for value in by_run),
@@ -349,8 +351,3 @@ def _each_source(lines: pd.DataFrame) -> pd.DataFrame:
     spread = lines[lines["source"] == ""].drop(columns="source").merge(sources, on=["model", "data"], how="left")
     spread["source"] = spread["source"].where(spread["source"].notna(), "")
     return pd.concat([lines[lines["source"] != ""], spread], ignore_index=True)
-
-
-def _of_images(each: "pd.Series[float]") -> Values:
-    """Differences of images: one of each image of a data set, the mean over the runs that have it."""
-    return np.asarray(each.groupby(level=["data", "image"]).mean().dropna(), dtype=np.float64)

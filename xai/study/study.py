@@ -70,8 +70,9 @@ class Study:
         """
         self._leave_out()
         start = time.perf_counter()
-        tasks = [self.measuring(case, row) for case, row in self._pairs]
-        found = [each for each in together(tasks, self._store) if each is not None]
+        tasks = [self.measuring(case, row) for row in self.measured_rows for case, _ in self.cases]
+        impatient = self.cases[0][0].runtime.store.impatient
+        found = [each for each in together(tasks, impatient) if each is not None]
         self._check_left()
         seconds = time.perf_counter() - start
         if seconds >= _WORTH_A_LINE:
@@ -104,14 +105,6 @@ class Study:
         if not self.measured_rows:
             first = self.rows[0].name
             raise UserError(f"none of the explainers fits: {first}: {self.unfit[first]}")
-
-    @property
-    def _pairs(self) -> list[tuple[Case, Row]]:
-        return [(case, row) for row in self.measured_rows for case, _ in self.cases]
-
-    @property
-    def _store(self) -> Callable[[], AbstractContextManager[None]]:
-        return self.cases[0][0].runtime.store.impatient
 
     def measuring(self, case: Case, row: Row) -> Callable[[], Measurement | None]:
         """What measures a row on a case; where it gives None, it has told in `unfit` why."""
