@@ -101,16 +101,14 @@ def sheets(gallery: Gallery, across: int = 12, inches: float = 1.25, beside: int
         beside: Images in a line, each with its maps.
     """
     pages: list[list[_Shown]] = [[]]
-    for pair in (_pair(gallery, label) for label in gallery.maps):
+    for label, maps in gallery.maps.items():
+        pair = [_Shown(label, maps)]
+        if label in gallery.second:
+            pair.append(_Shown(label, gallery.second[label], second=True))
         if pages[-1] and len(pages[-1]) + len(pair) > across:
             pages.append([])
         pages[-1].extend(pair)
     return [_sheet(gallery, page, inches, min(beside, len(gallery.images))) for page in pages]
-
-
-def _pair(gallery: Gallery, label: str) -> list[_Shown]:
-    second = [_Shown(label, gallery.second[label], second=True)] if label in gallery.second else []
-    return [_Shown(label, gallery.maps[label]), *second]
 
 
 def _sheet(gallery: Gallery, shown: Sequence[_Shown], inches: float, beside: int) -> Figure:

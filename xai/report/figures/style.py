@@ -31,8 +31,6 @@ _COLOURS = {
     "blue": BLUE, "orange": ORANGE, "green": GREEN, "grey": GREY, "sky": SKY, "purple": PURPLE, "amber": AMBER,
 }  # fmt: skip
 _ORDER = (BLUE, ORANGE, GREEN, PURPLE, AMBER, SKY, GREY)
-_TIGHT: dict[str, Any] = {"bbox_inches": "tight", "pad_inches": 0.08}
-"""Nothing is cut off, however long a label is."""
 _STROKES, _MARKERS = ("-", "--", "-.", ":"), ("o", "s", "^", "D", "v", "P", "X")
 _STROKES_BY_NAME = ("solid", "dashed", "dashdot", "dotted")
 _LEGEND_LINE, _LEGEND_LINES = 0.19, 4
@@ -171,20 +169,18 @@ def to_bytes(figure: Figure, suffix: str = "png") -> bytes:
     """A figure as the bytes of a PNG, SVG or PDF, the same for the same figure."""
     # Without version, date and random names, the same figure is the same bytes.
     metadata = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}[suffix]
+    # Nothing is cut off, however long a label is.
+    tight: dict[str, Any] = {"bbox_inches": "tight", "pad_inches": 0.08}
     target = io.BytesIO()
     FigureCanvasAgg(figure)
     with warnings.catch_warnings(), mpl.rc_context({"svg.hashsalt": "xai"}):
         # No font has all scripts; what it lacks is a box in the picture, and no line in the terminal for each.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        return _drawn(figure, target, suffix, metadata)
-
-
-def _drawn(figure: Figure, target: io.BytesIO, suffix: str, metadata: dict[str, None]) -> bytes:
-    # Laid out once: a second time would move things a little, and a PNG and an SVG of one figure would differ.
-    if isinstance(figure.get_layout_engine(), ConstrainedLayoutEngine):
-        figure.draw_without_rendering()
-        figure.set_layout_engine("none")
-    figure.savefig(target, format=suffix, dpi=160, facecolor="white", metadata=metadata, **_TIGHT)
+        # Laid out once: a second time would move things a little, and a PNG and an SVG of one figure would differ.
+        if isinstance(figure.get_layout_engine(), ConstrainedLayoutEngine):
+            figure.draw_without_rendering()
+            figure.set_layout_engine("none")
+        figure.savefig(target, format=suffix, dpi=160, facecolor="white", metadata=metadata, **tight)
     return target.getvalue()
 
 
