@@ -75,13 +75,8 @@ def bars(source: Source, params: BarsParams) -> Figure:
         for i, panel in enumerate(panels)
         for j, line in enumerate(panel.lines)
     }
-    whole = [
-        name
-        for name in data
-        for i, p in enumerate(panels)
-        if all(name in drawn[i, j].index for j in range(len(p.lines)))
-    ]
-    if not whole:
+    groups = [(name, i) for name in data for i in range(len(panels))]
+    if not any(all(name in drawn[i, j].index for j in range(len(panels[i].lines))) for name, i in groups):
         rows = dict.fromkeys(name for panel in panels for line in panel.lines for name in line.rows)
         raise UserError(f"no {params.metric} of the rows {', '.join(rows)} on one data set to draw it from")
     width = max(3.0, 1.6 + 1.3 * len(data) + 0.25 * max(len(panel.lines) for panel in panels))

@@ -1,6 +1,6 @@
 """Line plots: curves over the share of an image that is left or removed, and metrics over a parameter."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -216,15 +216,13 @@ def over(source: Source, params: OverParams) -> Figure:
         raise UserError(f"no {' or '.join(metrics)} of {rows} at two values of {params.x} to draw it from")
     chart, axes = grid(len(metrics), 3, (4.4 if params.relative_to else 3.9, 3.3))
     for metric, at in zip(metrics, axes, strict=True):
-        _draw_panel(
-            at, source, metric, {n: found[metric, n] for n in range(len(lines)) if (metric, n) in found}, params
-        )
-        for number, line in enumerate(lines):
-            if (metric, number) in found:
-                side = params.shift * (number - (len(lines) - 1) / 2)
-                _draw_series(at, found[metric, number], line.style(number), side, params)
+        own = {number: found[metric, number] for number in range(len(lines)) if (metric, number) in found}
+        _draw_panel(at, source, metric, list(own.values()), params)
+        for number, series in own.items():
+            side = params.shift * (number - (len(lines) - 1) / 2)
+            _draw_series(at, series, lines[number].style(number), side, params)
         if len(lines) == 1:
-            _mark_choice(at, source, [found[key] for key in found if key[0] == metric], params)
+            _mark_choice(at, source, list(own.values()), params)
     legend_below(chart, axes)
     return chart
 
@@ -273,9 +271,9 @@ def _divided(source: Source, metric: str, lines: pd.DataFrame, by: str) -> pd.Da
     return pairs.assign(value=pairs["value"] / pairs["below"], image=-1)
 
 
-def _draw_panel(axes: Axes, source: Source, metric: str, found: Mapping[int, pd.DataFrame], params: OverParams) -> None:
+def _draw_panel(axes: Axes, source: Source, metric: str, found: Sequence[pd.DataFrame], params: OverParams) -> None:
     tidy(axes, source.titled(metric), params.label or params.x, source.with_unit(metric))
-    ticks = sorted({params.factor * float(x) for series in found.values() for x in series.index})
+    ticks = sorted({params.factor * float(x) for series in found for x in series.index})
     if params.doubling:
         axes.set_xscale("log", base=2)
     if ticks and len(ticks) <= 12:
