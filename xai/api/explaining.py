@@ -155,7 +155,7 @@ class Ready:
         by = (own.mean, own.std) if self.normalised else None
         pixels = as_pixels(np.asarray(inputs), own.image_size, normalised=by, margin=_NOISE)
         maps = self.attribute(pixels, own.targets(np.asarray(targets), pixels)).detach().float()
-        found: np.ndarray[Any, Any] = enlarge_map(maps, tuple(pixels.shape[-2:]))[:, None].numpy()  # type: ignore[arg-type]
+        found: np.ndarray[Any, Any] = enlarge_map(maps, pixels.shape[-2:])[:, None].numpy()
         return found
 
     def __repr__(self) -> str:

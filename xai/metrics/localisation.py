@@ -68,7 +68,7 @@ def localisation(block: Measured, params: LocalisationParams) -> dict[str, Tenso
     maps, regions = given(block.maps), given(block.regions)
     regions = regions.to(maps.device)
     if params.enlarge:
-        maps = functional.enlarge_map(maps, (regions.shape[1], regions.shape[2]))
+        maps = functional.enlarge_map(maps, regions.shape[1:])
     return {
         "rma": functional.relevance_mass_accuracy(maps, regions),
         "rra": functional.relevance_rank_accuracy(maps, regions),

@@ -111,9 +111,8 @@ def perturbation(block: Measured, params: PerturbationParams) -> dict[str, Tenso
 )
 def class_correlation(block: Measured, params: object) -> dict[str, Tensor]:
     """Pearson correlation over pixels, patches enlarged; NaN where one of the maps is constant."""
-    height, width = block.images.shape[-2:]
-    first, second = (functional.enlarge_map(given(m), (height, width)).flatten(1) for m in (block.maps, block.second))
-    return {"class_correlation": functional.correlation(first, second)}
+    wide = (functional.enlarge_map(given(maps), block.images.shape[-2:]) for maps in (block.maps, block.second))
+    return {"class_correlation": functional.correlation(*(each.flatten(1) for each in wide))}
 
 
 def reference_of(block: Measured, params: PerturbationParams, reference: str) -> Tensor:
@@ -138,8 +137,7 @@ def measured_curves(
         here = chosen.to(images.device)
         images, shown = images[here], shown if len(shown) == 1 else shown[here]
         maps, targets = given(block.second)[chosen], given(block.labels)[chosen]
-    height, width = images.shape[-2:]
-    ranked = functional.enlarge_map(given(maps), (height, width)).to(images)
+    ranked = functional.enlarge_map(given(maps), images.shape[-2:]).to(images)
     with torch.autocast(images.device.type, enabled=False):
         found = functional.perturbation_curves(
             classify, images, ranked, targets[:, None], shown, block.generator, steps, asked_at_once(images)

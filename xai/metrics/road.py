@@ -54,7 +54,7 @@ def remove_and_debias(block: Measured, params: RoadParams) -> dict[str, Tensor]:
     """Probabilities [B] of the explained class, means over shares; maps of patches are enlarged first."""
     images, generator = block.images, block.generator
     height, width = images.shape[-2:]
-    maps = functional.enlarge_map(given(block.maps), (height, width))
+    maps = functional.enlarge_map(given(block.maps), images.shape[-2:])
     ranks = functional.pixel_ranks(maps, generator).reshape(maps.shape).to(images.device)
     counts = [round(share * height * width) for share in params.shares]
     removed = [ranks < count for count in counts] + [ranks >= height * width - count for count in counts]

@@ -104,8 +104,7 @@ def randomisation(block: Measured, params: RandomisationParams) -> dict[str, Ten
     """
     maps, again = given(block.maps), given(block.again)
     sizes = [functional.spearman(maps, other).abs() for other in again]
-    height, width = given(block.images).shape[-2:]
-    wide, last = (functional.enlarge_map(each.float(), (height, width)) for each in (maps, again[-1]))
+    wide, last = (functional.enlarge_map(each.float(), block.images.shape[-2:]) for each in (maps, again[-1]))
     return {
         "randomisation": sizes[-1],
         "randomisation_ssim": functional.structural_similarity(wide, last),

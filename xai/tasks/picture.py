@@ -337,10 +337,9 @@ def _areas(
     images, found = block.images, []
     if not how.references:
         return None, None
-    height, width = images.shape[-2:]
     for name in how.references:
         reference = reference_image(images, Removal("pixels", name), mean)
-        pixels = enlarge_map(maps, (height, width))
+        pixels = enlarge_map(maps, images.shape[-2:])
         generator = torch.Generator(images.device).manual_seed(how.seed)
         curves = perturbation_curves(
             classifier, images, pixels, block.targets[:, None], reference, generator, chunk=asked_at_once(images)

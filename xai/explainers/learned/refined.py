@@ -30,8 +30,7 @@ class RefinedMaps:
         drawn = explain(self._start, block).maps
         if drawn is None:
             raise ValueError("there are no maps to refine: what it starts from only classifies")
-        height, width = block.images.shape[-2:]
-        maps = in_units(enlarge_map(drawn.detach().float(), (height, width)), self._scale)
+        maps = in_units(enlarge_map(drawn.detach().float(), block.images.shape[-2:]), self._scale)
         path = self._refinement.of_maps(_question(self._refinement, block), maps, _source(block))
         return Explanation(torch.stack(path, dim=1))
 

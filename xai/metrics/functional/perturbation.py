@@ -5,7 +5,7 @@ full-resolution map are ranked, and at evenly spaced shares, every 5 %, those ra
 or are all that is shown. A score is the area under the curve of the class's probability over the share.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -108,7 +108,7 @@ def area(curves: Tensor) -> Tensor:
     return torch.trapezoid(curves.double(), dx=1 / (curves.shape[-1] - 1))
 
 
-def enlarge_map(maps: Tensor, size: tuple[int, int]) -> Tensor:
+def enlarge_map(maps: Tensor, size: Sequence[int]) -> Tensor:
     """Maps of patches [B, h, w] as maps of pixels [B, H, W], by bilinear interpolation, as is customary.
 
     The value of a patch is that of its centre; beyond the outermost centres it stays what it is there. What already has
