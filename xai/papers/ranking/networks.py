@@ -134,11 +134,9 @@ class RankingStages:
         return subset(self.stages.data.source, "validation", params.images, self.stages.seed)
 
     def _images(self, rows: Tensor) -> Tensor:
-        stages = self.stages
-        device, workers = stages.runtime.trainer.device, stages.runtime.trainer.workers
-        return load_images(stages.data.source, "validation", rows, 0, stages.model.image_size, workers).pixels.to(
-            device
-        )
+        stages, trainer = self.stages, self.stages.runtime.trainer
+        found = load_images(stages.data.source, "validation", rows, 0, stages.model.image_size, trainer.workers)
+        return found.pixels.to(trainer.device)
 
     def _read(self, artifact: Artifact) -> tuple[DenseExplainer, MaskableClassifier]:
         made = files.load(artifact.file(FILE), self.stages.model)

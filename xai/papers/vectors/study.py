@@ -99,8 +99,7 @@ def _chosen(scores: pd.DataFrame, tolerance: float) -> Choice:
     by_candidate = ["alpha", "lambda2"]
     of_rows, reference = scores[scores["explainer"] != _REFERENCE], scores[scores["explainer"] == _REFERENCE]
     error, right = (
-        of_rows[of_rows["metric"] == metric].pivot_table("value", "image", by_candidate)
-        for metric in ("e_rmse", "accuracy")
+        of_rows[of_rows["metric"] == metric].pivot_table("value", "image", by_candidate) for metric in _CHOOSING
     )
     before = reference[reference["metric"] == "accuracy"].set_index("image")["value"].loc[right.index]
     candidates = [(float(each[0]), float(each[1])) for each in right.columns]
