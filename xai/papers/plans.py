@@ -314,15 +314,14 @@ def _images(data: Mapping[str, Any]) -> dict[str, int]:
 def _weights(model: Any) -> int:
     """Parameters of a network."""
     architecture = getattr(model, "architecture", None)
-    if architecture is not None:
-        return _published_weights(architecture)
-    return _count(untrained(model, torch.device("cpu")))
+    network = untrained(model, torch.device("cpu")) if architecture is None else _without_memory(architecture)
+    return sum(parameter.numel() for parameter in network.parameters())
 
 
 @cache
-def _published_weights(architecture: str) -> int:
-    with torch.device("meta"):  # no memory, no numbers
-        return _count(_published(architecture, torch.device("meta")))
+def _without_memory(architecture: str) -> torch.nn.Module:
+    with torch.device("meta"):  # and without numbers
+        return _published(architecture, torch.device("meta"))
 
 
 def untrained(model: Any, device: torch.device) -> torch.nn.Module:
@@ -366,7 +365,3 @@ def passes_a_second(model: Any, device: torch.device, seconds: float = 3.0, batc
                 torch.cuda.synchronize(device)
             done += batch
     return done / (time.perf_counter() - start)
-
-
-def _count(network: torch.nn.Module) -> int:
-    return sum(parameter.numel() for parameter in network.parameters())
