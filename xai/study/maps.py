@@ -72,7 +72,12 @@ def explain(case: Case, row: Row, beside: Case | None = None) -> Maps:
     artifact = fill_blocks(
         case.runtime, "maps", spec, rows, work, title, whole=whole, after=work.put_beside, before=work.begin
     )
-    return read(artifact, prepared)
+    tensors = read_blocks(artifact)
+    attributions = tensors.get("attributions")
+    if attributions is not None:
+        # Of a path of maps the stage that the row is about, and in patches where it says so.
+        attributions = prepared.chosen(attributions)
+    return Maps(artifact, attributions, tensors.get("logits"), replace(prepared, build=_made))
 
 
 def key(case: Case, row: Row) -> str:
@@ -83,15 +88,6 @@ def key(case: Case, row: Row) -> str:
 
 def _spec(case: Case, prepared: Prepared) -> dict[str, Any]:
     return {"explainer": dict(prepared.made_from), "case": case.spec, "revision": _REVISION}
-
-
-def read(artifact: Artifact, prepared: Prepared) -> Maps:
-    """The maps of an artifact; of a path of maps the stage that the row is about, and in patches where it says so."""
-    tensors = read_blocks(artifact)
-    attributions = tensors.get("attributions")
-    if attributions is not None:
-        attributions = prepared.chosen(attributions)
-    return Maps(artifact, attributions, tensors.get("logits"), replace(prepared, build=_made))
 
 
 def _made() -> Explainer:
