@@ -129,7 +129,7 @@ def of_runs(*asked: list[str]) -> list[str]:
         (seed,) = (int(each.removeprefix("seed=")) for each in settings if each.startswith("seed="))
         nothing, measured = frames([]), scores({"proposed": {"srg": 0.5 + 0.1 * seed}}, seeds=(seed,))
         runs.append(Frames(measured, nothing.curves, nothing.costs, nothing.left_out))
-    joined = join_runs(list(zip(settings_apart(asked), runs, strict=True)))
+    joined = join(told_apart(list(zip(settings_apart(asked), runs, strict=True))))
     return sorted(joined.scores["explainer"].unique())
 
 

@@ -92,8 +92,6 @@ def load(
         return load_clip(path, architecture, names, device, settings)
     if not is_known(architecture):
         raise UserError(f"architecture={architecture} {unknown_architecture(architecture)}")
-    if settings.get("image_size") is not None:
-        settings["image_size"] = square_side(settings["image_size"])
     tensors = None if path is None else read_weights(path, what="checkpoint", require_finite=True).tensors
     file = None if path is None else path.name
     if tensors is None:
@@ -138,12 +136,14 @@ def _of_ours(path: Path, device: str | torch.device, settings: Mapping[str, Any]
 
 
 def _with_weights(
-    architecture: str, tensors: Mapping[str, Tensor], what: str, size: int | None, file: str | None
+    architecture: str, tensors: Mapping[str, Tensor], what: str, image_size: Any, file: str | None
 ) -> nn.Module:
     """A network with weights, by timm or torchvision, whichever knows their names; as wide as its head is there.
 
-    Networks that are made for images of one size are made for `size` where that is said, else as their library has it.
+    Networks that are made for images of one size are made for `image_size` where that is said, else as their library
+    has it.
     """
+    size = None if image_size is None else square_side(image_size)
     faults: list[UserError] = []
     of_file = of_weights(architecture, file).get("image_size") if size is None else size
     for make, side in ((_timm, size), (_torchvision, of_file)):

@@ -93,7 +93,6 @@ def settings_apart(asked: Sequence[Sequence[object]]) -> list[list[str]]:
     return [[each for each in one if each not in shared and not each.startswith(("seed=", "name="))] for one in listed]
 
 
-
 def told_apart(runs: Sequence[tuple[Sequence[str], Frames]]) -> list[Frames]:
     """The frames of several runs, where rows of one name may have been measured at other settings.
 
