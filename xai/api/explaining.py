@@ -92,7 +92,7 @@ class Ready:
         normalised: Whether a call by Quantus' convention gives floats that are normalised as the model does.
 
     Attributes:
-        knows_names: Classes may be called by their names; see `xai.core.captum_names`.
+        knows_names: Classes may be called by their names; see `xai.core.calling.captum_names`.
     """
 
     name: str

@@ -29,8 +29,11 @@ class WrongClass:
 
     def explain(self, block: Block) -> Explanation:
         """Maps of the wrong classes; the logits are those of the image."""
-        wrong = wrong_classes(block.targets, block.rows, self._classes)
-        return explain(self._of, block._replace(targets=wrong))
+        return explain(self._of, block._replace(targets=self.wrong(block)))
+
+    def wrong(self, block: Block) -> Tensor:
+        """The classes [B] that are asked about."""
+        return wrong_classes(block.targets, block.rows, self._classes)
 
 
 def wrong_classes(targets: Tensor, rows: Tensor, classes: int) -> Tensor:
