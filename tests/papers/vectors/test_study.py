@@ -372,6 +372,8 @@ def test_another_class_is_never_the_own_one_and_every_other_is_drawn_alike(class
         other.explain(Block(torch.empty(0), targets[part], None, None, part, torch.Generator()))
     others = torch.cat(asked)
     assert (others != targets).all()
+    shifts = torch.randint(1, classes, (6000,), generator=torch.Generator().manual_seed(0))
+    assert torch.equal(others, (targets + shifts) % classes)  # which those of maps that are kept are
     table = torch.zeros(classes, classes)
     table.index_put_((targets, others), torch.ones(()), accumulate=True)
     expected = 6000 / classes / (classes - 1)
