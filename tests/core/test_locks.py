@@ -78,6 +78,7 @@ def test_a_look_writes_nothing(tmp_path: Path) -> None:
     locks.release(held)
     path.write_text("of one that was killed")
     assert not locks.is_held(path)
+    assert not locks.is_held(path / "below a file")
     assert path.read_text() == "of one that was killed"
 
 
