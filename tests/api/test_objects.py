@@ -158,6 +158,29 @@ def test_another_networks_weights_are_not_explained_in_silence(model: Any) -> No
         explain(other, *call)
 
 
+def test_what_explains_another_network_is_refused_and_one_wrapped_twice_is_the_same(model: Any) -> None:
+    how: dict[str, Any] = {"mean": MEAN, "std": STD, "image_size": SIZE, "grid": (4, 4)}
+    trained, twice = Plain().eval(), xai.wrap(Plain(), **{**how, "grid": (2, 2), "removal": "black"})
+    with torch.no_grad():
+        trained.head.weight.add_(0.001)  # its answers are nearly the same
+    made, first = (xai.explainer(each, "saliency_pixels") for each in (xai.wrap(trained, **how), model))
+    assert torch.equal(xai.explain(twice, images(), first), xai.explain(model, images(), first))
+    logits = {**how, "probabilities": False}
+    cat, fox = (xai.wrap(Plain(), **logits, output=label) for label in (lambda of: of[:, [0]], lambda of: of[:, [2]]))
+    asks: list[Callable[[], Any]] = [
+        lambda: xai.explain(model, images(), made),
+        lambda: xai.explainer(model, made),
+        lambda: xai.compare(model, images(), explainers=made, metrics="deletion"),
+        lambda: xai.compare(model, images(), explainers={"mine": made}, metrics="deletion"),
+        lambda: xai.compare(model, images(), explainers="random", metrics="kendall", reference=made),
+        lambda: xai.explain(xai.wrap(Plain(), **{**how, "mean": (0, 0, 0)}), images(), first),
+        lambda: xai.explain(fox, images(), xai.explainer(cat, "saliency_pixels")),
+    ]
+    for ask in asks:
+        with pytest.raises(UserError, match=r"^saliency_pixels of Plain explains another network than Plain: give the"):
+            ask()
+
+
 class Captums:
     def attribute(self, inputs: Any, target: Any = None) -> Any:
         return inputs.sum(1) * (1 + target[:, None, None])

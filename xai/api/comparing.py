@@ -10,6 +10,7 @@ import torch
 
 from xai.api.case import InMemory, case_of, explained_by, row_of, workplace
 from xai.api.door import lacking, one_line
+from xai.api.explaining import check_explains
 from xai.api.model import Model, check_model
 from xai.core.composing import choices, shipped
 from xai.core.errors import UserError
@@ -78,6 +79,7 @@ def compare(
     rows = _rows(model, explainers, ours, settings or {})
     if judge is not None:
         _check_judge(model, judge)
+    check_explains(reference, model)
     against = None if reference is None else row_of(reference, {}, model.fitted)
     if metrics is None or isinstance(metrics, Mapping) or not _listed(metrics):
         raise UserError(f"metrics={metrics!r} names none: give a list of them; settings are metric={{family: ...}}")
@@ -151,6 +153,7 @@ def _row(
     """
     alone = given is None or isinstance(given, Mapping)
     explainer = name if alone else given
+    check_explains(explainer, model)
     called = name if isinstance(name, str) else row_of(explainer, {}, model.fitted).name
     own = ours["explainers"].get(explainer, {}) if isinstance(explainer, str) and explainer not in model.fitted else {}
     row = row_of(

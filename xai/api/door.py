@@ -176,7 +176,7 @@ def _evaluating(network: nn.Module) -> Iterator[None]:
 @torch.no_grad()
 def _answers_alike(answers: Answers, images: Tensor, expected: Tensor) -> bool:
     try:
-        return _alike(answers.outputs(images), expected)
+        return alike(answers.outputs(images), expected)
     except Exception:  # whatever a copy lacks
         return False
 
@@ -206,7 +206,7 @@ def _check_answers(answers: Answers, images: Tensor, found: Tensor) -> None:
             "the network returns probabilities: give the one without its softmax (or sigmoid), or say "
             "probabilities=True; probabilities=False where they are logits"
         )
-    if not _alike(answers.outputs(images[:1]), found[:1], float(found.abs().max())):
+    if not alike(answers.outputs(images[:1]), found[:1], float(found.abs().max())):
         raise UserError(
             "the network gives another answer for an image when it comes in another batch: give one whose answers "
             "depend on the image alone (no batch statistics, no randomness in evaluation mode)"
@@ -227,7 +227,8 @@ def _stays_within(answers: Answers, images: Tensor, found: Tensor, *, constant: 
     return not bool(((bright < 0) | (bright > 1)).any())
 
 
-def _alike(found: Tensor, expected: Tensor, scale: float | None = None) -> bool:
+def alike(found: Tensor, expected: Tensor, scale: float | None = None) -> bool:
+    """Whether answers [B, C] are those expected, up to rounding in half precision; `scale` of what is large."""
     found, expected = found.cpu(), expected.cpu()
     scale = float(expected.abs().max()) if scale is None else scale
     return found.shape == expected.shape and torch.allclose(found, expected, rtol=1e-2, atol=1e-3 * scale + 1e-6)

@@ -1,6 +1,6 @@
 """Heat maps of images in memory; and explainers as objects, which are called by Captum's convention or by Quantus'."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from xai.api.case import InMemory, case_of, row_of, workplace
-from xai.api.door import Answers, one_line
+from xai.api.door import Answers, alike, one_line
 from xai.api.model import Model, check_model
 from xai.api.pixels import as_pixels
 from xai.core.calling import captum_names
@@ -26,6 +26,7 @@ seen: Any = WeakTensorKeyDictionary()
 """By maps that `explain` returned, the images as the classifier saw them; forgotten with the maps."""
 _NOISE = 0.5
 """How far from [0, 1] pixels may be brought by the noise that metrics of robustness add."""
+_PROBES = 2
 
 
 def explain(
@@ -44,8 +45,9 @@ def explain(
     Args:
         model: Of `xai.load` or `xai.wrap`.
         images: Pictures (PIL, or paths), uint8, or floats [B, 3, H, W] in [0, 1].
-        explainer: A name (`xai.explainers(model)` lists them), what `xai.fit` returned, or an object with
-            `attribute(images, targets)`, which gets images in [0, 1] on the model's device, whatever came.
+        explainer: A name (`xai.explainers(model)` lists them), what `xai.fit` or `xai.explainer` returned for this
+            model, or an object with `attribute(images, targets)`, which gets images in [0, 1] on the model's device,
+            whatever came.
         targets: The class that is explained: one for all images or one for each, numbers or names; None explains the
             predicted class of each.
         normalised: Whether the floats have been normalised as the model does, which is undone.
@@ -61,6 +63,7 @@ def explain(
         UserError: Images, targets, settings or the explainer do not fit; in one line.
     """
     check_model(model)
+    check_explains(explainer, model)
     pixels = model.pixels(images, normalised=normalised)
     chosen = model.targets(targets, pixels)
     row = row_of(explainer, settings, model.fitted)
@@ -162,12 +165,54 @@ class Ready:
         return f"{self.name} of {self.model.name}"
 
 
-def _check_weights(made: Ready, given: Any) -> None:
-    own = made.model.source.network if isinstance(made.model.source, Answers) else made.model.source
-    if not isinstance(given, nn.Module) or not isinstance(own, nn.Module):
+def check_explains(explainer: Any, model: Model) -> None:
+    """Refuse what `xai.fit` or `xai.explainer` made of another network than the model's.
+
+    One that was wrapped twice is the same: it has the same weights, and answers alike to images of noise, however it is
+    fed and whatever is read of it.
+
+    Raises:
+        UserError: It says what to do.
+    """
+    if not isinstance(explainer, Ready) or explainer.model is model:
         return
-    ours, theirs = own.state_dict(), given.state_dict()
-    if ours.keys() == theirs.keys() and not all(_alike(ours[name], theirs[name]) for name in ours):
+    own = explainer.model
+    differs = own.image_size != model.image_size or _differ(_weights(own), _weights(model))
+    if differs or not alike(_of_noise(own), _of_noise(model)):
+        raise UserError(
+            f"{explainer!r} explains another network than {model.name}: give the model that it was made of, or make it "
+            "of this one (xai.explainer, xai.fit)"
+        )
+
+
+@torch.no_grad()
+def _of_noise(model: Model) -> Tensor:
+    """Logits [B, C] of images of noise, on the CPU."""
+    noise = torch.rand(_PROBES, 3, model.image_size, model.image_size, generator=torch.Generator().manual_seed(0))
+    return model.network()(noise.to(model.device)).float().cpu()
+
+
+def _weights(model: Model) -> Mapping[str, Tensor]:
+    """What the model was made from, by the names there."""
+    if isinstance(model.source, tuple):
+        tensors: Mapping[str, Tensor] = model.source[1]
+        return tensors
+    return _tensors(model.source.network if isinstance(model.source, Answers) else model.source)
+
+
+def _tensors(network: Any) -> dict[str, Tensor]:
+    """A network's tensors by their names; what else it keeps, as of layers of whole numbers, is not looked at."""
+    kept = network.state_dict() if isinstance(network, nn.Module) else {}
+    return {name: value for name, value in kept.items() if isinstance(value, Tensor)}
+
+
+def _differ(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> bool:
+    """Whether weights of the same names have other values; of other names nobody can say."""
+    return ours.keys() == theirs.keys() and not all(_alike(ours[name], theirs[name]) for name in ours)
+
+
+def _check_weights(made: Ready, given: Any) -> None:
+    if _differ(_weights(made.model), _tensors(given)):
         raise UserError(
             f"{made!r} was handed this network with other weights, which it does not explain: of random weights "
             "xai.compare(metrics=['randomisation']) asks"
@@ -194,6 +239,7 @@ def explainer(model: Model, name: Any = "rise", *, normalised: bool = False, **s
         UserError: There is no such explainer or setting, or it does not fit the model.
     """
     check_model(model)
+    check_explains(name, model)
     row = row_of(name, settings, model.fitted)
     with workplace(model.device) as runtime:
         blank = torch.full((1, 3, model.image_size, model.image_size), 0.5)
