@@ -1,6 +1,7 @@
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import hydra
 import pytest
@@ -14,7 +15,16 @@ from xai.core.composing import CONF, choices, shipped, stem
 from xai.core.errors import UserError
 from xai.explainers.posthoc.game_values import KernelShapParams
 from xai.explainers.posthoc.rise import RiseParams
-from xai.explainers.rows import cost_of, every_row, load_row, made_from, open_row, removing_as_the_model
+from xai.explainers.rows import (
+    cost_of,
+    every_row,
+    load_row,
+    made_from,
+    of_photographs,
+    open_row,
+    removing_as_the_model,
+)
+from xai.models.maskable import Removal
 
 
 def test_a_row_is_an_explainer_with_the_settings_of_its_file() -> None:
@@ -161,6 +171,16 @@ def test_a_row_that_leaves_tokens_out_does_so_whatever_the_model_does() -> None:
     assert removal["tis"] is not None
     assert removal["tis"].kind == "tokens"
     assert (removal["rise"], removal["grad_cam"]) == (None, "none")
+
+
+def test_the_grey_of_the_scattered_sets_alone_is_left_out_for_photographs() -> None:
+    def kept(name: str, given: dict[str, Any]) -> Any:
+        return getattr(of_photographs(load_row(name, {name: given}), given).params, "removal", "none")
+
+    assert (kept("rise", {}), kept("grad_cam", {})) == (None, "none")
+    assert kept("rise", {"removal": {"kind": "pixels", "reference": "0.25"}}) == Removal("pixels", "0.25")
+    assert kept("kernel_shap_paper", {}) == Removal("pixels", "mean")
+    assert kept("tis", {}).kind == "tokens"
 
 
 def test_what_costs_more_than_the_budget_is_left_out_with_its_cost() -> None:

@@ -123,6 +123,19 @@ def test_patches_of_a_published_network_are_removed_as_it_does_it() -> None:
         assert (removal and removal.reference) == expected
 
 
+def test_patches_are_removed_by_the_grey_of_the_scattered_sets_where_a_file_was_trained_on_no_photographs(
+    tmp_path: Path,
+) -> None:
+    for name, of in (("photographs", {"fit": "crop"}), ("scattered", {"ground": 0.25})):
+        data: Any = SimpleNamespace(name="pets", spec=of)
+        files.write(tmp_path / name, CNN.build(3, 0), describe(CNN, "classifier", data, CLASSES))
+    grey = {"removal": {"kind": "pixels", "reference": "0.9"}}
+    for name, given, expected in (("photographs", {}, None), ("photographs", grey, "0.9"), ("scattered", {}, "0.25")):
+        asked: Any = SimpleNamespace(row="rise", explainers={"rise": given}, model=CNN, checkpoint=str(tmp_path / name))
+        removal = _row(asked).params.classifier_removal
+        assert (removal and removal.reference) == expected
+
+
 def refining(steps: int) -> PostHocParams:
     return replace(POST_HOC, refinement=replace(POST_HOC.refinement, steps=steps))
 

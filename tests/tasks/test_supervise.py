@@ -2,6 +2,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -28,7 +29,7 @@ from xai.papers.vectors.transfer import TransferParams
 from xai.study.case import Case
 from xai.study.maps import Maps, explain
 from xai.tasks import supervise
-from xai.tasks.supervise import Supervise, SuperviseSettings
+from xai.tasks.supervise import Supervise, SuperviseSettings, _row
 
 OUTPUT = ("supervision.json", "supervision.safetensors")
 
@@ -148,6 +149,23 @@ def test_without_a_checkpoint_the_classifier_is_the_one_that_a_transfer_fine_tun
     run(other, checkpoint=str(found.file("classifier.safetensors")), drawn=params)
     for name, tensor in load_file(tmp_path / "out" / OUTPUT[1]).items():
         assert torch.equal(load_file(other / "out" / OUTPUT[1])[name], tensor)
+
+
+@pytest.mark.parametrize(
+    ("spec", "file", "given", "expected"),
+    [
+        ({"fit": "crop"}, "file", {}, None),
+        ({"fit": "crop"}, "file", {"removal": {"kind": "pixels", "reference": "0.25"}}, "0.25"),
+        ({"fit": "crop"}, None, {}, "0.25"),  # as study=vectors has it
+        ({"ground": 0.25}, "file", {}, "0.25"),
+    ],
+)
+def test_patches_of_photographs_are_removed_as_the_classifier_of_a_file_does_it(
+    spec: dict[str, Any], file: str | None, given: dict[str, Any], expected: str | None
+) -> None:
+    asked: Any = SimpleNamespace(supervision="kernel_shap", explainers={"kernel_shap": given}, checkpoint=file)
+    removal = _row(asked, OpenData("pets", spec, Shades())).params.classifier_removal
+    assert (removal and removal.reference) == expected
 
 
 BRIGHTER = replace(MODEL, mean=(0.5, 0.5, 0.5))

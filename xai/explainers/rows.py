@@ -14,9 +14,12 @@ from xai.core.errors import UserError
 from xai.core.settings import build, shown, unknown
 from xai.explainers import registry
 from xai.explainers.registry import Context, Row, lineage, passes_of
+from xai.models.maskable import Removal
 
 _NUMBERS = ("coalitions", "evaluation_coalitions", "masks", "samples", "permutations")
 """What explainers call how many they ask about."""
+_GROUND = Removal("pixels", "0.25")
+"""What files of conf/explainer paint removed patches with: the ground of the scattered sets."""
 
 
 def load_row(
@@ -142,6 +145,12 @@ def removing_as_the_model(row: Row, given: Mapping[str, Any]) -> Row:
     """
     leaves_out = getattr(getattr(row.params, "removal", None), "kind", None) == "tokens"
     return row if leaves_out or "removal" in given else _without(row, "removal")
+
+
+def of_photographs(row: Row, given: Mapping[str, Any]) -> Row:
+    """The row without the grey of the scattered sets, unless `given` settings say it: the model removes by itself."""
+    grey = getattr(row.params, "removal", None) == _GROUND and "removal" not in given
+    return _without(row, "removal") if grey else row
 
 
 def of_no_split(row: Row, given: Mapping[str, Any]) -> Row:

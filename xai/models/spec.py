@@ -235,12 +235,12 @@ def describe(
         base: Fingerprint of the base weights.
         more: `removal`, and `decoder`, `ranking` or `unet` of an explainer.
     """
-    named, square = (data, None) if isinstance(data, str) else (data.name, _square_of(data.spec))
+    named, square = (data, None) if isinstance(data, str) else (data.name, square_of(data.spec))
     values = {"kind": kind, "model": params, "data": named, "classes": tuple(classes), "square": square}
     return Spec.model_validate({**values, "made_by": Lineage(seed=seed, base=base), **more})
 
 
-def _square_of(settings: Mapping[str, Any]) -> Square | None:
+def square_of(settings: Mapping[str, Any]) -> Square | None:
     """What the settings of a data set say of its photographs; None of one that draws its images."""
     how = {key: settings[key] for key in ("fit", "resize", "interpolation") if settings.get(key) is not None}
     return Square(**how) if "fit" in settings else None

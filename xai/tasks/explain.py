@@ -25,8 +25,9 @@ from xai.core.runtime import set_threads
 from xai.core.settings import Whole, settings
 from xai.data.pictures import check_readable, find_pictures
 from xai.explainers.registry import Row
-from xai.explainers.rows import budget_of, load_row, of_no_split, removing_as_the_model
+from xai.explainers.rows import budget_of, load_row, of_no_split, of_photographs, removing_as_the_model
 from xai.models.families import Geometry
+from xai.models.files import read_spec
 from xai.models.maskable import Reference
 from xai.models.named import NamedParams
 from xai.papers.families import AnyModel
@@ -154,12 +155,14 @@ def _say_cost(opened: Opened, how: PostHocParams, pictures: int, model: Geometry
 
 
 def _row(asked: ExplainSettings) -> Row:
-    """The explainer; of somebody else's classifier patches are removed as it does it, unless it is said otherwise."""
+    """The explainer; of a classifier of photographs patches are removed as it does it, unless it is said otherwise."""
     given = asked.explainers.get(asked.row, {})
     row = of_no_split(load_row(asked.row, asked.explainers), given)
     # Without a file it is a published one of photographs, which the grey of the scattered sets has nothing to do with.
-    theirs = isinstance(asked.model, NamedParams) or asked.checkpoint is None
-    return removing_as_the_model(row, given) if theirs else row
+    if isinstance(asked.model, NamedParams) or asked.checkpoint is None:
+        return removing_as_the_model(row, given)
+    spec = read_spec(Path(asked.checkpoint), asked.model)
+    return row if spec is None or spec.square is None else of_photographs(row, given)
 
 
 def _said(row: Row) -> dict[str, Any]:

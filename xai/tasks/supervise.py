@@ -18,7 +18,8 @@ from xai.core.settings import Count, settings
 from xai.data.catalogue import OpenData, check_side, open_data
 from xai.data.registry import Split, subset
 from xai.explainers.registry import Row
-from xai.explainers.rows import load_row
+from xai.explainers.rows import load_row, of_photographs
+from xai.models.spec import square_of
 from xai.models.weights import write_weights
 from xai.papers.vectors import base as base_stage
 from xai.papers.vectors.base import ModelParams
@@ -70,7 +71,8 @@ def run(asked: SuperviseSettings, output: Path) -> None:
         UserError: The folder holds attributions made from something else; the checkpoint is broken, of another
             architecture or tells other classes apart; there are fewer images than asked for.
     """
-    data, row = open_data(asked.data, "data"), load_row(asked.supervision, asked.explainers, asked="supervision")
+    data = open_data(asked.data, "data")
+    row = _row(asked, data)
     if row.entry.info.kind == "classifier":
         raise UserError(f"supervision={row.name} gives no maps: name a row that explains")
     check_side(data, asked.model.image_size, asked.model.name)
@@ -88,6 +90,17 @@ def run(asked: SuperviseSettings, output: Path) -> None:
         f"[bold]{file}[/] holds {' x '.join(map(str, (images, *grid)))} attributions; to use them:",
         f"{line}  # rows [N] of the split, labels [N], attributions [N, h, w]",
     )
+
+
+def _row(asked: SuperviseSettings, data: OpenData) -> Row:
+    """The row that explains; photographs lose patches as the classifier of a file does it, unless it is said otherwise.
+
+    Without a file the maps are those that study=vectors makes with the row as it is.
+    """
+    row = load_row(asked.supervision, asked.explainers, asked="supervision")
+    if asked.checkpoint is None or square_of(data.spec) is None:
+        return row
+    return of_photographs(row, asked.explainers.get(asked.supervision, {}))
 
 
 @dataclass
