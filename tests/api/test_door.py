@@ -88,6 +88,36 @@ def test_another_precision_is_asked_in_its_own(build: Any, dtype: torch.dtype) -
     assert {each.dtype for each in model.network().parameters()} == {dtype}
 
 
+class WholeFirst(Plain):
+    """A network whose first parameter is of whole numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shift = nn.Parameter(torch.tensor([0], dtype=torch.int8), requires_grad=False)
+
+    def forward(self, images: Tensor) -> Any:
+        return super().forward(images) + self.shift
+
+
+class OfBuffers(nn.Module):
+    """A network without parameters, which computes in the precision of its buffer."""
+
+    weight: Tensor
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.register_buffer("weight", torch.eye(3, dtype=dtype))
+
+    def forward(self, images: Tensor) -> Any:
+        return images.mean((2, 3)) @ self.weight
+
+
+def test_images_are_floats_whatever_a_network_keeps_first() -> None:
+    torch.testing.assert_close(wrapped(WholeFirst()).predict(images()), wrapped(Plain()).predict(images()))
+    single, double = (wrapped(OfBuffers(dtype)).predict(images()) for dtype in (torch.float32, torch.float64))
+    torch.testing.assert_close(single, double)
+
+
 def test_a_transformer_is_looked_at_where_it_is() -> None:
     assert _drops_tokens(vit().to("meta"), MEAN, STD, SIZE)
 

@@ -57,8 +57,10 @@ class Answers(nn.Module):
         """What the network says, float32 [B, C], as it says it; errors as of `forward`."""
         if self._channels == 1:
             images = (images * images.new_tensor([0.299, 0.587, 0.114]).reshape(3, 1, 1)).sum(1, keepdim=True)
-        parameter = next(self.network.parameters(), images)
-        given = images.to(parameter.device, parameter.dtype)
+        device = next(_held(self.network), images).device
+        # What is kept in whole numbers, as of a quantised network, says nothing of what it is fed.
+        dtype = next((each.dtype for each in _held(self.network) if each.is_floating_point()), torch.float32)
+        given = images.to(device, dtype)
         # Whoever asks has the same images explained once more; some networks normalise theirs in place.
         found = _part(self.network(given.clone() if given is images else given), self._output)
         if not isinstance(found, Tensor):
@@ -257,6 +259,12 @@ def lacking(network: nn.Module, image: Tensor) -> dict[str, str]:
         if not network(image.to(device, copy=True).requires_grad_()).requires_grad:
             found["gradients"] = _NO_GRADIENTS
     return found
+
+
+def _held(network: nn.Module) -> Iterator[Tensor]:
+    """Parameters, then buffers."""
+    yield from network.parameters()
+    yield from network.buffers()
 
 
 def _part(found: Any, output: Output) -> Any:
