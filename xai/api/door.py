@@ -88,12 +88,14 @@ class Answers(nn.Module):
         return found.float()
 
 
-def admit(network: nn.Module, size: int, output: Output, channels: int, probabilities: bool | None) -> Answers:
+def admit(
+    network: nn.Module, size: int, output: Output, channels: int, probabilities: bool | None, device: torch.device
+) -> Answers:
     """Look at a network, by its answers to a few images of noise, and make it one that gives logits.
 
     A copy is asked from then on, in evaluation mode and frozen, so that the user's own keeps its mode, its statistics
     and its gradients. Where a copy does not answer as the network does, because something of it holds on to the
-    original, as hooks may, a warning says so, and the network itself is asked.
+    original, as hooks may, a warning says so, and the network itself is asked, which is moved to the device for it.
 
     Args:
         network: Whatever the user has.
@@ -101,6 +103,7 @@ def admit(network: nn.Module, size: int, output: Output, channels: int, probabil
         output: As of `Answers`, like the other two.
         channels: 3 or 1.
         probabilities: What the user says of it.
+        device: Where it will be asked.
 
     Raises:
         UserError: It is no network; it fails on [B, 3, H, W], gives no logits, or NaN, or another answer for the same
@@ -132,7 +135,7 @@ def admit(network: nn.Module, size: int, output: Output, channels: int, probabil
         fault = "answers otherwise"
     warnings.warn(
         f"a copy of {type(network).__name__} {fault}: the network itself is asked, and from now on it is in evaluation "
-        "mode and without gradients",
+        f"mode, without gradients and on {device} (device=...)",
         stacklevel=3,
     )
     answers = Answers(_frozen(network), output, channels, probabilities).eval()

@@ -169,7 +169,7 @@ def wrap(
         probabilities: Whether its outputs are probabilities; None refuses what looks like them.
         removal: What a removed patch shows: `mean`, `black`, `blur` or a grey level; `tokens` drops the patch's token,
             which a plain vision transformer of timm can.
-        device: Where it computes.
+        device: Where it computes; the network itself goes there if it cannot be copied, and a warning says so.
         name: What tables call it; None takes the class of the network.
 
     Raises:
@@ -187,7 +187,8 @@ def wrap(
     check_resizing(seen["fit"], seen["interpolation"])
     if output is None:
         _check_head(network)
-    answers = admit(network, size, output, channels, probabilities)
+    place = open_device(device)
+    answers = admit(network, size, output, channels, probabilities, place)
     with torch.no_grad():
         outputs = answers(torch.zeros(1, 3, size, size)).shape[1]
     names = _names(classes, outputs)
@@ -197,7 +198,7 @@ def wrap(
     label = name or type(network).__name__
     source = answers.network if alone else answers
     how = {"fit": seen["fit"], "interpolation": seen["interpolation"]}
-    return Model(label, names, size, mean, std, float(share), make, open_device(device), source=source, **how)
+    return Model(label, names, size, mean, std, float(share), make, place, source=source, **how)
 
 
 def _within(network: Any) -> Any:
