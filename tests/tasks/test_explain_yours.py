@@ -20,11 +20,12 @@ from tests.cli.shared import Cli
 from xai.core.composing import CONF
 from xai.core.errors import UserError
 from xai.models.families import open_model
+from xai.models.files import shipped_settings
 from xai.models.named import NamedParams, named_settings
 from xai.report.album import FOLDER, LIST
 from xai.tasks import compare
 from xai.tasks.explain import stems
-from xai.tasks.picture import explain_picture
+from xai.tasks.picture import explain_picture, says_nothing
 
 TINY = "model.architecture=test_resnet"
 QUICK = ("logger=none", "trainer=cpu", "objective.steps=3", "objective.references=[black]")
@@ -271,6 +272,20 @@ def test_a_file_whose_classes_nobody_names_is_told_how_they_are(
     said = run.refused(f"task={task}", "trainer=cpu", "image=photos", "checkpoint=mine.pt", f"model={model}", *given)
     assert all(word in said for word in ("mine.pt says nothing of itself", wanted, "classes=names.txt")), said
     assert ("data.classes=names.txt" in said) == (task == "compare")
+
+
+@pytest.mark.parametrize(
+    ("positions", "wanted"),
+    [
+        (37 * 37, "vit_base_patch14_reg4_dinov2,"),  # 518 px, as timm has it
+        (1 + 32 * 32, "vit_base_patch14_reg4_dinov2 model.image_size=448,"),
+        (7, "vit_base_patch14_reg4_dinov2 model.image_size=224,"),
+    ],
+)
+def test_a_file_is_told_the_size_that_its_positions_are_of(tmp_path: Path, positions: int, wanted: str) -> None:
+    torch.save({"module.pos_embed": torch.zeros(1, positions, 2)}, tmp_path / "mine.pt")
+    model = open_model(shipped_settings("vit_b14_dinov2"))
+    assert f"model.architecture={wanted}" in says_nothing(tmp_path / "mine.pt", model)
 
 
 def test_a_damaged_file_is_not_told_to_name_its_classes(run: Cli, tmp_path: Path) -> None:

@@ -1,9 +1,10 @@
 """A picture explained by a classifier that explains itself, or from outside by any explainer, refined by some steps."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from math import isqrt
 from pathlib import Path
 from typing import Any
 
@@ -214,15 +215,27 @@ def says_nothing(checkpoint: Path, model: Geometry) -> str:
     Raises:
         UserError: The file is missing or damaged.
     """
-    read_weights(checkpoint, what="checkpoint")  # which says what is missing or damaged
+    tensors = read_weights(checkpoint, what="checkpoint").tensors  # which says what is missing or damaged
     name, asked = getattr(model, "architecture", None), "NAME (of timm, torchvision or open_clip)"
     if name is not None and not model.embedded and is_known(name):
-        usual = named_settings(name, {})["image_size"]
-        asked = name if usual == model.image_size else f"{name} model.image_size={model.image_size}"
+        size, usual = _size_of(tensors, model.patch_size) or model.image_size, named_settings(name, {})["image_size"]
+        asked = name if usual == size else f"{name} model.image_size={size}"
     return (
         f"{checkpoint} says nothing of itself, and model={model.name} not what the classes are called: leave model out "
         f"and give model.architecture={asked}, and classes=names.txt"
     )
+
+
+def _size_of(tensors: Mapping[str, Tensor], patch: int) -> int | None:
+    """The side of the images that a transformer's positions [1, N, D] are of, in pixels; None where they do not tell.
+
+    Beside the patches, N may count a token of the class, and one of distillation.
+    """
+    positions = next((value for name, value in tensors.items() if name.rpartition(".")[2] == "pos_embed"), None)
+    if positions is None or positions.ndim != 3:
+        return None
+    counts = range(positions.shape[1], max(0, positions.shape[1] - 3), -1)
+    return next((isqrt(count) * patch for count in counts if isqrt(count) ** 2 == count), None)
 
 
 def _published(model: Geometry) -> Callable[[Image.Image], Tensor]:
