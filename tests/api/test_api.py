@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -391,6 +392,27 @@ def test_an_explainer_is_trained_and_then_known_by_name_and_as_an_object(name: s
         name,
         "random",
     }
+
+
+def test_what_is_made_from_a_trained_explainer_is_made_from_the_one_that_was_fitted() -> None:
+    model = xai.wrap(Plain(), mean=MEAN, std=STD, image_size=SIZE, grid=(4, 4))
+    with pytest.raises(UserError, match="kernel_shap_proxy is made from salvage, which cannot be had here"):
+        xai.explain(model, images(), "kernel_shap_proxy")
+    # As xai.fit leaves them there.
+    patches, pixels = (xai.explainer(model, f"saliency{of}", output="logit", sigma=0.0) for of in ("", "_pixels"))
+    model.fitted.update(salvage=patches, ranking=replace(pixels, name="ranking"))
+    maps = xai.explain(model, images(), "kernel_shap_proxy", coalitions=12)
+    assert torch.equal(maps, xai.explain(model, images(), "kernel_shap_proxy", coalitions=12, of="saliency"))
+    torch.testing.assert_close(xai.explain(model, images(), "pooled"), xai.explain(model, images(), "saliency"))
+    listed = xai.explainers(model)
+    assert listed.fits["kernel_shap_proxy"]
+    assert listed.level[["ranking", "salvage"]].tolist() == ["pixel", "patch"]
+    frame = xai.compare(model, images(), explainers=["kernel_shap_proxy_16"], metrics=["sensitivity", "randomisation"])
+    assert set(frame.metric) == {"sensitivity_max"}
+    assert "nobody knows the network" in frame.attrs["left_out"]["kernel_shap_proxy_16, randomisation"]
+    for name, said in (("decoder_t1", "none that can be reached"), ("salvage_adjusted", "which is ready made here")):
+        with pytest.raises(UserError, match=said):
+            xai.explain(model, images(), name)
 
 
 def test_a_network_of_torchvision_that_timm_has_too_is_trained_for_as_timms() -> None:

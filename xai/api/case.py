@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -101,12 +101,13 @@ def case_of(
     if not isinstance(seed, int) or not 0 <= seed < _SEEDS:
         raise UserError(f"seed={seed!r} must be a whole number from 0 to {_SEEDS - 1}")
     params = CaseParams("test", None, block, targets)  # type: ignore[arg-type]
-    return Case(runtime, explained_by(model), source.opened, params, seed, open_row=_made_from)
+    opened = partial(_made_from, model.fitted)
+    return Case(runtime, explained_by(model), source.opened, params, seed, open_row=opened)
 
 
-def _made_from(name: str) -> Row:
-    """A row that another one is made from: it removes patches as the model does it, too."""
-    return removing_as_the_model(load_row(name), {})
+def _made_from(fitted: Mapping[str, Any], name: str) -> Row:
+    """A row that another one is made from: as it was fitted, else removing patches as the model does it, too."""
+    return _ready(fitted[name]) if name in fitted else removing_as_the_model(load_row(name), {})
 
 
 def explained_by(model: Model) -> ExplainedModel:
@@ -153,6 +154,16 @@ def row_of(explainer: Any, settings: Mapping[str, Any], fitted: Mapping[str, Any
     return of_no_split(removing_as_the_model(row, settings), settings)
 
 
+@settings
+class _OfPixels(ExplainerParams):
+    """Of what is ready made, and gives maps of pixels."""
+
+    @property
+    def of_pixels(self) -> bool:
+        """It does."""
+        return True
+
+
 def _ready(explainer: Any) -> Row:
     if not isinstance(explainer, (Explainer, BlockExplainer)):
         raise UserError(
@@ -169,7 +180,7 @@ def _ready(explainer: Any) -> Row:
         info.name,
         info.label,
         Entry(info, ExplainerParams, __name__, of_context=prepare, opaque=True),
-        ExplainerParams(),
+        _OfPixels() if getattr(explainer, "of_pixels", False) else ExplainerParams(),
     )
 
 

@@ -93,6 +93,7 @@ class Ready:
         chosen: Makes of all its maps those that were asked for: a stage of a path, an average within patches.
         model: What it explains.
         normalised: Whether a call by Quantus' convention gives floats that are normalised as the model does.
+        of_pixels: Whether maps are of pixels, and not on the patch grid.
 
     Attributes:
         knows_names: Classes may be called by their names; see `xai.core.calling.captum_names`.
@@ -104,6 +105,7 @@ class Ready:
     chosen: Callable[[Tensor], Tensor]
     model: Model
     normalised: bool = False
+    of_pixels: bool = False
     knows_names: ClassVar[bool] = True
 
     def explain(self, block: Block) -> Explanation:
@@ -253,4 +255,5 @@ def open_explainer(row: Row, case: Case, model: Model) -> Ready:
     prepared = row.entry.prepare(case, row.params)
     made = prepared.build()
     # What builds an explainer holds all that it was trained with.
-    return Ready(row.name, row.label, made, replace(prepared, build=lambda: made).chosen, model)
+    chosen = replace(prepared, build=lambda: made).chosen
+    return Ready(row.name, row.label, made, chosen, model, of_pixels=row.params.of_pixels)

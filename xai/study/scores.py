@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from xai.core import plugins
-from xai.explainers.registry import Row
+from xai.explainers.registry import Row, lineage
 from xai.games import PatchGame
 from xai.metrics import registry
 from xai.metrics.registry import Measured, Metric, given
@@ -85,7 +85,8 @@ def _available(case: Case, row: Row, maps: Maps, chosen: Chosen, reference_row: 
     available = _at_hand(case, reference_row)
     if maps.attributions is not None:
         available |= {"maps", "second"}
-        if not row.entry.opaque or not any(each.changes_network for each in chosen.again):
+        changes_network = any(each.changes_network for each in chosen.again)
+        if not changes_network or not any(each.entry.opaque for each in lineage(row, case.row)):
             available.add("again")
     if maps.logits is not None:
         available.add("logits")

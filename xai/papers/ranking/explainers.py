@@ -53,9 +53,10 @@ def _check(context: Context, params: RefinedSettings) -> None:
     size = context.model.image_size
     params.objective.check_size(size, size)
     row = own_row_of(context, params.of, "refined")
-    if params.what == "decoder" and row.entry.name != "ranking":
+    if params.what == "decoder" and (row.entry.name != "ranking" or row.entry.opaque):
         raise UserError(
-            f"what=decoder refines the ranking explainer's decoder, and {params.of} has none: use what=maps"
+            f"what=decoder refines the ranking explainer's decoder, and {params.of} has none that can be reached: use "
+            "what=maps"
         )
 
 

@@ -149,6 +149,10 @@ def salvage(context: Context, params: SalvageSettings) -> Prepared:
 def _of_salvage(context: Context, params: AdjustedSettings) -> SalvageSettings:
     """The settings of the row whose network is asked."""
     start = context.row(params.of)
+    if start.entry.opaque:
+        raise UserError(
+            f"it asks the network of {params.of}, which is ready made here: have both in task=compare, which trains it"
+        )
     if not isinstance(start.params, SalvageSettings):
         raise UserError(f"of={params.of} is a row of {start.entry.name}: choose one of salvage")
     networks_of(context, start.params)
