@@ -6,8 +6,8 @@ from pathlib import Path
 from xai.metrics import registry
 
 PAGE = (Path(__file__).parents[2] / "docs" / "comparison.md").read_text(encoding="utf-8")
-_OF_PAPERS = {"classification", "classification_quality", "mask_likelihood", "mark", "mark_before"}
-"""What is about predictions, or about one paper alone."""
+_OF_PAPERS = {"mask_likelihood", "mark", "mark_before"}
+"""What is about one paper alone."""
 
 
 def test_the_table_names_every_metric_and_its_columns() -> None:
