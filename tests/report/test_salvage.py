@@ -44,7 +44,7 @@ def row(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Row:
     def prepare(context: Any, params: Any) -> Prepared:
         return Prepared({"says": 2}, lambda: OneClass(2))
 
-    explainer("one_class", label="One class", about="for tests", classifies=True)(prepare)
+    explainer("one_class", label="One class", about="for tests")(prepare)
     return Row("salvage", "One class", entry("one_class"), entry("one_class").params())
 
 

@@ -70,7 +70,6 @@ class Info:
         needs: What it needs, of `NEEDS`.
         passes: From its settings and M patches, what an image costs in forward passes of the classifier, where a
             backward pass counts as two; None where settings do not tell (`passes_of`).
-        classifies: Whether it gives logits as well.
     """
 
     name: str
@@ -80,7 +79,6 @@ class Info:
     class_specific: bool = True
     needs: frozenset[str] = frozenset()
     passes: Callable[[Any, int], float] | None = None
-    classifies: bool = False
 
 
 @dataclass(frozen=True)
@@ -252,7 +250,6 @@ def explainer(
     class_specific: bool = True,
     needs: set[str] | frozenset[str] = frozenset(),
     passes: Callable[[Any, int], float] | None = None,
-    classifies: bool = False,
     check: Callable[[Any, Any], object] | None = None,
 ) -> Callable[[Made], Made]:
     """Register an explainer: its settings are of the class `params`, and the rest of the arguments are those of `Info`.
@@ -266,7 +263,7 @@ def explainer(
     """
     if unheard := sorted(set(needs) - NEEDS):
         raise ValueError(f"{name} needs {', '.join(unheard)}: known are {', '.join(sorted(NEEDS))}")
-    info = Info(name, label, about, kind, class_specific, frozenset(needs), passes, classifies)
+    info = Info(name, label, about, kind, class_specific, frozenset(needs), passes)
 
     def add(made: Made) -> Made:
         taken = _ENTRIES.get(name)

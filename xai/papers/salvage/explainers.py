@@ -129,8 +129,8 @@ def networks_of(context: Context, params: LearnedSettings | FastShapSettings) ->
     return networks
 
 
-_learned = partial(explainer, kind="trained", needs={"training"}, classifies=True, check=networks_of)
-_classifier = partial(explainer, kind="classifier", passes=lambda params, players: 1.0, classifies=True)
+_learned = partial(explainer, kind="trained", needs={"training"}, check=networks_of)
+_classifier = partial(explainer, kind="classifier", passes=lambda params, players: 1.0)
 
 
 @_learned(

@@ -95,7 +95,6 @@ _classifying = partial(
     params=MovedSettings,
     needs={"training"},
     passes=lambda params, players: 1.0,
-    classifies=True,
     check=lambda context, params: networks_of(context),
 )
 """Registers a network of a transfer, which classifies and explains in one pass."""
