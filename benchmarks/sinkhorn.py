@@ -1,4 +1,4 @@
-"""Sinkhorn's normalisation, forwards and backwards: `xai.ranking.sorting` beside the loop that autograd follows."""
+"""Soft masks of scores, forwards and backwards: `xai.ranking.masks` beside a loop that autograd follows."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,13 +10,14 @@ from benchmarks.harness import Benchmark, Contender, Group, Measurement, Report
 from benchmarks.host import Work
 from benchmarks.setup import Setup
 from benchmarks.tables import failed, mebibytes, ratio, table
-from xai.ranking.sorting import assignment_scores, gumbel_noise, plain_sinkhorn, sinkhorn
+from xai.ranking.masks import order_masks, soft_masks
+from xai.ranking.sorting import assignment_scores, gumbel_noise, plain_sinkhorn
 
 ALIKE = 1e-4
-"""The most that an entry of P or of the gradient may differ by, as a share of the largest."""
+"""The most that an entry of the masks or of the gradient may differ by, as a share of the largest."""
 
-_ITERATIONS, _TEMPERATURE = 30, 0.65
-"""The paper's, and the middle of its training."""
+_ITERATIONS, _TEMPERATURE, _SHARES = 30, 0.65, torch.linspace(0, 1, 16)[1:-1]
+"""The paper's, the middle of its training, and the points of its paths that a step differentiates."""
 
 
 @dataclass(frozen=True)
@@ -47,29 +48,27 @@ def cases(setup: Setup, small: bool = False) -> list[Case]:
 
 
 class Sort(Work):
-    """Scores with noise to P and back, in float32: Sinkhorn leaves autocast.
+    """Scores and noise to masks and back, in float32: Sinkhorn leaves autocast.
 
     Args:
         case: The size.
         setup: The device and threads.
     """
 
-    normalise: Callable[[Tensor, int], Tensor]
+    masks: Callable[[Tensor, Tensor], Tensor]
 
     def __init__(self, case: Case, setup: Setup) -> None:
         self.case, self.images, generator = case, case.batch * case.passes, torch.Generator().manual_seed(0)
-        scores = torch.randn(case.batch, case.cells, generator=generator)
-        noise = gumbel_noise(case.batch, case.cells, generator)
-        weights = torch.rand(case.batch, case.cells, case.cells, generator=generator)
-        self.scores = assignment_scores(scores, noise, _TEMPERATURE).to(setup.device).requires_grad_()
-        self.weights = weights.to(setup.device)
-        self._found = torch.empty(0)
+        self.scores = torch.randn(case.batch, case.cells, generator=generator).to(setup.device).requires_grad_()
+        self.noise = gumbel_noise(case.batch, case.cells, generator).to(setup.device)
+        self.weights = torch.rand(case.batch, len(_SHARES), case.cells, generator=generator).to(setup.device)
+        self._found: tuple[Tensor, Tensor] = (torch.empty(0), torch.empty(0))
 
     def once(self) -> None:
         """Forwards and backwards."""
-        matrix = type(self).normalise(self.scores, _ITERATIONS)
-        (gradient,) = torch.autograd.grad(matrix, self.scores, self.weights)
-        self._found = torch.stack([matrix.detach(), gradient])
+        masks = type(self).masks(self.scores, self.noise)
+        (gradient,) = torch.autograd.grad(masks, self.scores, self.weights)
+        self._found = masks.detach(), gradient
 
     def warm_up(self) -> None:
         """One pass."""
@@ -81,20 +80,28 @@ class Sort(Work):
             self.once()
 
     def answer(self) -> Tensor:
-        """P and the gradient of its weighted sum, [2, B, d, d]."""
-        return self._found.cpu()
+        """Masks and the gradient of their weighted sum, beside each other [B, S + 1, d]."""
+        masks, gradient = self._found
+        return torch.cat([masks, gradient[:, None]], 1).cpu()
 
 
 class Plain(Sort):
     """A loop, a copy of the matrix for each normalisation."""
 
-    normalise = staticmethod(plain_sinkhorn)
+    @staticmethod
+    def masks(scores: Tensor, noise: Tensor) -> Tensor:
+        """Of the order itself."""
+        order = plain_sinkhorn(assignment_scores(scores, noise, _TEMPERATURE), _ITERATIONS)
+        return soft_masks(order, _SHARES.to(scores.device))
 
 
 class Ours(Sort):
-    """Potentials of each iteration, and one kernel."""
+    """Scalings of one kernel, and no order."""
 
-    normalise = staticmethod(sinkhorn)
+    @staticmethod
+    def masks(scores: Tensor, noise: Tensor) -> Tensor:
+        """As training asks for them."""
+        return order_masks(scores, noise, _SHARES.to(scores.device), _TEMPERATURE, _ITERATIONS)
 
 
 CONTENDERS = (Contender("plain", Plain), Contender("ours", Ours))
@@ -106,7 +113,7 @@ def report(found: Group, setup: Setup, peak: float | None = None) -> Report:
     head = ["d", "plain, passes/s", "ours × plain", "plain, memory", "ours, memory", "value off", "gradient off"]
     lines, faults = [], []
     for case, (plain, ours) in found:
-        where = f"Sinkhorn, d = {case.cells}, {setup.title}"
+        where = f"Soft masks, d = {case.cells}, {setup.title}"
         faults += failed((plain, ours), where)
         if any(row.failure for row in (plain, ours)):
             said = ["failed" if row.failure else "?" for row in (plain, ours)]
@@ -122,17 +129,18 @@ def report(found: Group, setup: Setup, peak: float | None = None) -> Report:
         speed = f"{case.passes / plain.median:.3g}"
         cells = [speed, ratio(ours, plain), mebibytes(plain), mebibytes(ours), *(f"{value:.1e}" for value in off)]
         lines.append([str(case.cells), *cells])
-    title = f"### Sinkhorn, {_ITERATIONS} iterations, B = {found[0][0].batch}, forwards and backwards: {setup.title}"
+    size = f"{_ITERATIONS} iterations of Sinkhorn, B = {found[0][0].batch}"
+    title = f"### Soft masks, {size}, forwards and backwards: {setup.title}"
     note = "Off: largest difference of an entry, as a share of the largest entry."
     return Report(f"{title}\n\n{table(head, lines)}\n\n{note}", tuple(faults))
 
 
 def _off(ours: Measurement, plain: Measurement) -> list[float]:
-    """Largest difference of P and of the gradient, each as a share of its largest entry."""
+    """Largest difference of masks and of the gradient, each as a share of its largest entry."""
     assert ours.answer is not None
     assert plain.answer is not None
-    difference = (ours.answer - plain.answer).abs().flatten(1).amax(1)
-    return (difference / plain.answer.abs().flatten(1).amax(1)).tolist()
+    both = zip(ours.answer.split([len(_SHARES), 1], 1), plain.answer.split([len(_SHARES), 1], 1), strict=True)
+    return [float((mine - its).abs().max() / its.abs().max()) for mine, its in both]
 
 
 BENCHMARK = Benchmark(CONTENDERS, cases, report, together=lambda case: None)

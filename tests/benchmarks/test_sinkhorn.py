@@ -11,9 +11,9 @@ CASE = cases(CPU, small=True)[1]
 
 
 def measured(off: float = 0.0) -> list[Measurement]:
-    answer = torch.ones(2, 1, 2, 2)
+    answer = torch.ones(1, 15, 2)
     changed = answer.clone()
-    changed[1, 0, 1, 0] += off
+    changed[0, -1, 1] += off
     plain = Measurement("plain", 2, {0: 2.0}, 4 << 20, answer=answer)
     return [plain, Measurement("ours", 2, {0: 0.5}, 1 << 20, answer=changed)]
 

@@ -13,7 +13,8 @@ from xai.models.dense import check_classes
 from xai.models.maskable import References, Removal, reference_image
 from xai.ranking.areas import Classify, confidence, path_areas, peak_penalty, trapezoid_weights
 from xai.ranking.axes import apply_axes, pixels_to_cells
-from xai.ranking.sorting import gumbel_noise, order_masks
+from xai.ranking.masks import order_masks
+from xai.ranking.sorting import gumbel_noise
 from xai.rounding import at_least_float32
 
 

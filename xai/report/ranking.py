@@ -18,8 +18,8 @@ from xai.papers.ranking.shortcut import Shortcut
 from xai.papers.ranking.study import StudyWithShortcut
 from xai.ranking.areas import enlarge, perturb
 from xai.ranking.axes import apply_axes, pixels_to_cells
+from xai.ranking.masks import order_masks
 from xai.ranking.objective import ObjectiveParams
-from xai.ranking.sorting import order_masks
 from xai.report.gallery import gallery, of_study
 from xai.report.page import Picture
 from xai.report.pictures import Gallery, draw_picture, pixels_of, sheets
