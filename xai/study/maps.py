@@ -100,10 +100,8 @@ def with_networks(explainer: Explainer | BlockExplainer, change: Callable[[nn.Mo
         return change(explainer)
     changed = copy.copy(explainer)
     for name, value in vars(explainer).items():
-        if isinstance(value, nn.Module):
-            setattr(changed, name, change(value))
-        elif isinstance(value, (Explainer, BlockExplainer)):
-            setattr(changed, name, with_networks(value, change))
+        if isinstance(value, (nn.Module, Explainer, BlockExplainer)):
+            object.__setattr__(changed, name, with_networks(value, change))  # also in a copy of what is frozen
     return changed
 
 
