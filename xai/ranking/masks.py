@@ -49,7 +49,7 @@ def soft_masks(permutation: Tensor, shares: Tensor) -> Tensor:
 
 
 def order_masks(scores: Tensor, noise: Tensor, shares: Tensor, temperature: float, iterations: int) -> Tensor:
-    """`soft_masks` of the `soft_sort` of scores; on a CPU of a few at a time, which takes a third of the time.
+    """`soft_masks` of the `soft_sort` of scores; on a CPU of a few at a time, while its caches hold them.
 
     Args:
         scores: [B, d], higher is more important.

@@ -94,7 +94,7 @@ def _made() -> Explainer:
     raise RuntimeError("the maps are made: prepare the row anew for its explainer")
 
 
-def with_networks(explainer: Explainer | BlockExplainer, change: Callable[[nn.Module], nn.Module]) -> Any:
+def with_networks(explainer: nn.Module | Explainer | BlockExplainer, change: Callable[[nn.Module], nn.Module]) -> Any:
     """A copy of an explainer that was trained, with networks that are changed; it stays as it is."""
     if isinstance(explainer, nn.Module):
         return change(explainer)
