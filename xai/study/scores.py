@@ -107,14 +107,19 @@ def _at_hand(case: Case, reference_row: Row | None) -> set[str]:
     return {"network", "game", *facts_of_case, *reference}
 
 
-def score(case: Case, row: Row, maps: Maps, chosen: Chosen, reference_row: Row | None) -> Scores:
-    """The scores of a row by a metric, from the store or computed; the maps it needs besides are made first."""
+def score(
+    case: Case, row: Row, maps: Maps, chosen: Chosen, reference_row: Row | None, beside: Case | None = None
+) -> Scores:
+    """The scores of a row by a metric, from the store or computed; the maps it needs besides are made first.
+
+    `beside` has the second classes, where any metric asks for references of these: they come from the same passes.
+    """
     needs = chosen.needs
     found = {"maps": maps}
     if "second" in needs:
         found["second"] = explain(case.second, row)
     if "reference" in needs and reference_row is not None:
-        found["reference"] = explain(case, reference_row)
+        found["reference"] = explain(case, reference_row, beside)
         if "second" in needs:
             found["reference_second"] = explain(case.second, reference_row)
     again = [explain(case.varied(each), row) for each in chosen.again]

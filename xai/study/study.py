@@ -113,13 +113,12 @@ class Study:
         def measure() -> Measurement:
             second = case.second if wants_second(case, chosen, self.reference) else None
             maps, scores = explain(case, row, second), {}
-            if self.reference is not None and wants_second(case, chosen, self.reference, "reference_second"):
-                explain(case, self.reference, case.second)  # the references of both classes from the same passes
+            beside = case.second if wants_second(case, chosen, self.reference, "reference_second") else None
             left_out: dict[str, str] = {}
             for each in chosen:
                 reason = missing(case, row, maps, each, self.reference)
                 if reason is None:
-                    scores[each.metric.name] = score(case, row, maps, each, self.reference)
+                    scores[each.metric.name] = score(case, row, maps, each, self.reference, beside)
                     left_out |= columns_missing(case, row, maps, each, self.reference)
                 else:
                     left_out[each.metric.name] = reason
