@@ -6,6 +6,7 @@ from typing import Any
 
 import timm
 import torch
+import torchvision
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
@@ -183,13 +184,20 @@ def _of_timm(model: Model) -> nn.Module | None:
     if timm.is_model(config.get("architecture") or ""):
         return network
     if type(network).__module__.startswith("torchvision."):
-        shapes = _shapes(network)
+        shapes, family = _shapes(network), _file_of(type(network))
         for name in filter(timm.is_model, of_torchvision()):
+            if _file_of(torchvision.models.get_model_builder(name)) != family:
+                continue
             with torch.device("meta"):
                 twin = timm.create_model(name, num_classes=len(model.classes))
             if _shapes(twin) == shapes and (found := _with_its_weights(name, network, model)) is not None:
                 return found
     return None
+
+
+def _file_of(made_there: Any) -> str:
+    """The name of a class's or a function's file; what torchvision quantises stands in one of the same name."""
+    return str(made_there.__module__.rpartition(".")[2])
 
 
 def _shapes(network: nn.Module) -> dict[str, torch.Size]:
