@@ -204,6 +204,12 @@ def composed(task: str) -> DictConfig:
     return hydra_composes(*TASKS[task])
 
 
+@functools.cache
+def known() -> dict[str, dict[str, early.Tree]]:
+    """What all settings of the framework may be, asked once for all tests."""
+    return early.collected()
+
+
 def leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in node.items():
         at = f"{path}.{key}" if path else str(key)
@@ -247,8 +253,7 @@ def one_line(task: str, typed: str, capsys: Any) -> tuple[int, str, str]:
 def test_every_setting_of_every_task(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     seen: set[str] = set()
     may_be_null, at_once = [], 0
-    known = early.collected()
-    monkeypatch.setattr(early, "kept", lambda: known)
+    monkeypatch.setattr(early, "kept", known)
     for task in TASKS:
         monkeypatch.setattr(sys, "argv", ["run.py", *TASKS[task]])
         for typed in wrong(task):
@@ -268,16 +273,14 @@ def test_every_setting_of_every_task(folder: Path, monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("task", TASKS)
 def test_no_default_is_refused_where_it_is_typed(task: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    known = early.collected()
-    monkeypatch.setattr(early, "kept", lambda: known)
+    monkeypatch.setattr(early, "kept", known)
     config = composed(task)
     early.check_typed(config, [*map(str, config), *(path for path, _ in leaves(OmegaConf.to_container(config)))])
 
 
 @pytest.mark.parametrize("value", [b"bytes", Path("path"), "\udc80", 10**18, math.nan, [1, [2]], True])
 def test_what_only_a_file_can_hold_is_left_to_the_classes(value: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    known = early.collected()
-    monkeypatch.setattr(early, "kept", lambda: known)
+    monkeypatch.setattr(early, "kept", known)
     for key in ("seed", "model", "transfer.lambda2", "data.canvas", "trainer.precision"):
         config = composed("vectors").copy()
         OmegaConf.set_struct(config, False)
