@@ -6,10 +6,12 @@ Nothing here imports torch: tests of the store and of the house start in a momen
 import ipaddress
 import logging
 import os
+import pickle
 import socket
 import sys
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -84,6 +86,33 @@ def no_network() -> Iterator[None]:
         for name in ("connect", "connect_ex"):
             patch.setattr(socket.socket, name, guarded(name))
         patch.setattr(socket, "getaddrinfo", getaddrinfo)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def settings_read_once() -> Iterator[None]:
+    """Composing reads some forty files for each command; those of the framework do not change meanwhile."""
+    if "hydra" not in sys.modules:
+        yield
+        return
+    from hydra._internal.sources_registry import SourcesRegistry
+    from hydra.core.plugins import Plugins
+
+    from xai.core.composing import CONF
+
+    Plugins.instance()  # which makes the classes of its readers anew
+    source: Any = SourcesRegistry.instance().resolve("file")
+    read, kept = source.load_config, {}
+
+    def load(self: Any, config_path: str) -> Any:
+        if Path(self.path) != CONF:
+            return read(self, config_path)
+        if config_path not in kept:
+            kept[config_path] = pickle.dumps(read(self, config_path))
+        return pickle.loads(kept[config_path])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(source, "load_config", load)
         yield
 
 

@@ -3,7 +3,6 @@
 import functools
 import math
 import os
-import pickle
 import re
 import shlex
 import subprocess
@@ -15,9 +14,7 @@ from typing import Any
 
 import pytest
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.plugins import Plugins
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -84,27 +81,6 @@ SWEEPS = {
     "many": b"axes: {seed: 'range(0,1000000)'}\n",
 }
 """Sweep files of a user's own that are none, or would run code, write elsewhere, or never end."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _files_are_read_once() -> Iterator[None]:
-    """Composing reads some forty files for each command; those of the framework do not change meanwhile."""
-    Plugins.instance()  # which makes the classes of its readers anew
-    source: Any = SourcesRegistry.instance().resolve("file")
-    read, kept = source.load_config, {}
-
-    def load(self: Any, config_path: str) -> Any:
-        if Path(self.path) != cli.CONF:
-            return read(self, config_path)
-        if config_path not in kept:
-            kept[config_path] = pickle.dumps(read(self, config_path))
-        return pickle.loads(kept[config_path])
-
-    if hasattr(read, "__wrapped__"):
-        load.__wrapped__ = read  # type: ignore[attr-defined]  # a test of before has had it guarded
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(source, "load_config", load)
-        yield
 
 
 @pytest.fixture
