@@ -12,6 +12,7 @@ import torch
 from torch import distributed, nn
 
 from tests.core.artifacts import wait_for
+from tests.end_to_end.jobs import forked_groups
 from xai.core.errors import UserError
 from xai.core.processes import Parcel, Tell, _listen, run_group
 
@@ -65,18 +66,21 @@ def test_processes_form_a_group_and_tell_the_parent_what_they_like() -> None:
 
 def test_an_error_of_a_process_reaches_the_parent_with_its_place() -> None:
     heard: list[Any] = []
-    with pytest.raises(RuntimeError, match=r"(?s)in process 0 of 1:.*in stumble.*ZeroDivisionError: no way"):
+    said = r"(?s)in process 0 of 1:.*in stumble.*ZeroDivisionError: no way"
+    with forked_groups(), pytest.raises(RuntimeError, match=said):
         run_group(stumble, (), 1, "gloo", heard.append)
     assert heard == ["on my way"]
 
 
 def test_that_a_process_has_no_memory_is_told_without_its_place() -> None:
-    with pytest.raises(torch.OutOfMemoryError, match=r"^CUDA out of memory\. Tried to allocate 20\.00 GiB\.$"):
+    said = r"^CUDA out of memory\. Tried to allocate 20\.00 GiB\.$"
+    with forked_groups(), pytest.raises(torch.OutOfMemoryError, match=said):
         run_group(outgrow, (), 1, "gloo", print)
 
 
 def test_a_process_that_dies_ends_those_that_wait_for_it() -> None:
-    with pytest.raises(UserError, match=r"process 1 of 2 died, perhaps because memory ran out: lower batch_size or"):
+    said = r"process 1 of 2 died, perhaps because memory ran out: lower batch_size or"
+    with forked_groups(), pytest.raises(UserError, match=said):
         run_group(vanish, (), 2, "gloo", print)
 
 

@@ -14,6 +14,7 @@ from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from tests.end_to_end.jobs import forked_groups
 from xai.core.errors import UserError
 from xai.core.optimisation import FitParams, adamw
 from xai.core.training import TrainerParams, _Watch, fit
@@ -100,11 +101,12 @@ class Runs(NamedTuple):
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     folder = tmp_path_factory.mktemp("devices")
-    with pytest.raises(UserError) as complaint:
-        train(folder / "two", TWO, 1, fatal=2 * STEPS - 1)
-    left = torch.load(folder / "two" / "checkpoint.ckpt", weights_only=True)["epoch"]
-    # What a resumed run starts from must not matter.
-    two = train(folder / "two", TWO, 1, seed=8)
+    with forked_groups():
+        with pytest.raises(UserError) as complaint:
+            train(folder / "two", TWO, 1, fatal=2 * STEPS - 1)
+        left = torch.load(folder / "two" / "checkpoint.ckpt", weights_only=True)["epoch"]
+        # What a resumed run starts from must not matter.
+        two = train(folder / "two", TWO, 1, seed=8)
     return Runs(folder, str(complaint.value), left, two, train(folder / "one", ONE, 2))
 
 

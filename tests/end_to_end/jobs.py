@@ -9,9 +9,10 @@ import re
 import runpy
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing.context import ForkServerProcess
+from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 
 import pytest
@@ -78,7 +79,6 @@ def start(folder: Path, *arguments: str, out: Path | None = None, path: Path | N
 
     In `path` are modules of a user's own; of what the tests have registered the job knows nothing.
     """
-    _CONTEXT.set_forkserver_preload(["xai.app", "xai.tasks.study", "xai.tasks.supervise"])
     folder.mkdir(parents=True, exist_ok=True)
     number = len(list(folder.glob("job-*.out")))
     out, err = out or folder / f"job-{number}.out", folder / f"job-{number}.err"
@@ -93,12 +93,28 @@ def start(folder: Path, *arguments: str, out: Path | None = None, path: Path | N
         [str(path)] if path else [],
     )
     script = str(Path(__file__).with_name("one_job.py"))
-    process = _CONTEXT.Process(target=runpy.run_path, args=(script, {"JOB": job}))
-    with pytest.MonkeyPatch.context() as patch:
-        # The server starts with the first job and takes its path from here.
-        patch.setenv("PYTHONPATH", str(ROOT), prepend=os.pathsep)
+    with _server() as context:
+        process = context.Process(target=runpy.run_path, args=(script, {"JOB": job}))
         process.start()
     return Job(process, out, err)
+
+
+@contextmanager
+def _server() -> Iterator[ForkServerContext]:
+    """What starts processes as forks of the server."""
+    _CONTEXT.set_forkserver_preload(["xai.app", "xai.tasks.study", "xai.tasks.supervise", "sklearn.datasets"])
+    with pytest.MonkeyPatch.context() as patch:
+        # The server starts with the first process and takes its path from here.
+        patch.setenv("PYTHONPATH", str(ROOT), prepend=os.pathsep)
+        yield _CONTEXT
+
+
+@contextmanager
+def forked_groups() -> Iterator[None]:
+    """The processes that `run_group` spawns are forked from the server meanwhile: what they do is the same."""
+    with _server() as context, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("xai.core.processes.get_context", lambda _: context)
+        yield
 
 
 def run(folder: Path, *arguments: str, path: Path | None = None) -> Ended:

@@ -14,6 +14,7 @@ from pytorch_lightning import LightningModule
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from tests.end_to_end.jobs import forked_groups
 from tests.methods.tiny_salvage import PARAMS, batch, classifier, copied, same, train
 from tests.ranking.toys import MEAN, published_step
 from tests.ranking.toys import PARAMS as OBJECTIVE
@@ -320,7 +321,8 @@ class Noting(Ranking):
 
 @pytest.mark.slow
 def test_two_processes_end_with_one_decoder(tmp_path: Path) -> None:
-    arrived = trained(tmp_path / "two", Quarters(), 2, Noting, notes=tmp_path)
+    with forked_groups():
+        arrived = trained(tmp_path / "two", Quarters(), 2, Noting, notes=tmp_path)
     first, second = (load_file(tmp_path / f"rank{rank}") for rank in (0, 1))
     assert all(torch.equal(first[name], value) and torch.equal(second[name], value) for name, value in arrived.items())
     assert torch.equal(first["drawn"][:, 0], second["drawn"][:, 0])
