@@ -3,6 +3,7 @@
 import functools
 import math
 import os
+import pickle
 import re
 import shlex
 import subprocess
@@ -10,7 +11,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
@@ -176,8 +177,13 @@ ANY = re.compile(r"hydra|explainer|metric\.|metric$|study$|task$|method$|row$|so
 
 
 @functools.cache
+def kept(task: str) -> bytes:
+    return pickle.dumps(hydra_composes(*TASKS[task]))
+
+
 def composed(task: str) -> DictConfig:
-    return hydra_composes(*TASKS[task])
+    """One's own, in a third of the time that a copy takes."""
+    return cast(DictConfig, pickle.loads(kept(task)))
 
 
 @functools.cache
@@ -212,7 +218,7 @@ def one_line(task: str, typed: str, capsys: Any) -> tuple[int, str, str]:
     told = []
 
     def job() -> None:
-        config = composed(task).copy()
+        config = composed(task)
         given = OverridesParser.create().parse_overrides(cli.overrides([typed]))
         ConfigLoaderImpl._apply_overrides_to_config(given, config)
         check_config(config)
@@ -258,7 +264,7 @@ def test_no_default_is_refused_where_it_is_typed(task: str, monkeypatch: pytest.
 def test_what_only_a_file_can_hold_is_left_to_the_classes(value: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(early, "kept", known)
     for key in ("seed", "model", "transfer.lambda2", "data.canvas", "trainer.precision"):
-        config = composed("vectors").copy()
+        config = composed("vectors")
         OmegaConf.set_struct(config, False)
         with suppress(OmegaConfBaseException):
             OmegaConf.update(config, key, value)
