@@ -90,7 +90,8 @@ def test_killed_five_times_it_ends_with_the_same_bytes(whole: Whole, tmp_path: P
 
 def test_a_transfer_may_be_supervised_by_grad_cam(smoke: Run, tmp_path: Path) -> None:
     store = link_store(smoke.store, tmp_path, ("base", "head", "classifier"))
-    ended = run(tmp_path, "experiment=smoke", "supervision=grad_cam", "pictures=1", "figures=[]")
+    views = ("tables=[]", "claims=[]", "figures=[]", "pictures=1")
+    ended = run(tmp_path, "experiment=smoke", "supervision=grad_cam", *views)
     specs = [json.loads((path / "artifact.json").read_text())["spec"] for path in artifacts(store, "maps")]
     named = [spec["explainer"].get("name") for spec in specs]
     assert "kernel_shap" not in named
