@@ -108,7 +108,7 @@ def test_a_checkpoint_alone_is_enough_and_contradictions_are_refused(run: Cli, f
     cnn_model = build(CnnParams, plain("model=cnn_tiny", "model.crop=0.8")["model"], "model")
     network_files.write(Path("vit"), vit_model.build(10, 0), describe(vit_model, "classifier", "x", CLASSES))
     network_files.write(Path("cnn"), cnn_model.build(10, 0), describe(cnn_model, "classifier", "x", CLASSES))
-    common = ("task=explain", "image=photo.png", "logger=none", "refine=0", "objective.steps=3")
+    common = ("task=explain", "image=photo.png", "logger=none", "refine=0", "areas=[]", "objective.steps=3")
     for file, right, wrong in (
         ("vit", "model.patch_size=7", ["model=vit_tiny", "model=cnn_tiny", "model.mean=[0.5,0.5,0.5]"]),
         ("cnn", "model.patch_size=7", ["model=cnn_tiny", "model=vit_tiny", "model.image_size=84"]),

@@ -88,6 +88,7 @@ def test_a_state_dict_and_a_folder_need_nothing_else(run: Cli, tmp_path: Path) -
         "photos/b/one.png",
     ]
     assert (output / "sheet_1.grad_cam.png").is_file()
+    model = xai.load("mine.pt", architecture="resnet18", classes="names.txt")
     for line in lines:
         with Image.open(line["picture"]) as picture:
             # As timm's configuration has it: 224 px of a short side of 224 / 0.95.
@@ -106,7 +107,6 @@ def test_a_state_dict_and_a_folder_need_nothing_else(run: Cli, tmp_path: Path) -
         assert line["files"]["heat_map"].endswith(
             f".grad_cam.{line['explained'].replace(chr(39), '_')}.png".replace(" ", "_")
         )
-        model = xai.load("mine.pt", architecture="resnet18", classes="names.txt")
         expected = xai.explain(model, line["picture"], "grad_cam")[0]
         found = np.load(output / line["files"]["map"], allow_pickle=False)
         np.testing.assert_allclose(found, expected.numpy(), rtol=1e-4, atol=1e-6)
