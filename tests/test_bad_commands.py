@@ -232,6 +232,7 @@ def one_line(task: str, typed: str, capsys: Any) -> tuple[int, str, str]:
     return cli.report_errors(job), capsys.readouterr().err, "".join(told)
 
 
+@pytest.mark.slow
 def test_every_setting_of_every_task(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     seen: set[str] = set()
     may_be_null, at_once = [], 0

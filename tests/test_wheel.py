@@ -48,6 +48,7 @@ def test_the_package_of_the_wheel_is_the_one_that_is_imported(installed: Path) -
     assert Path(found.stdout.strip()).is_relative_to(installed), found.stderr
 
 
+@pytest.mark.slow
 def test_the_command_explains_itself_and_a_picture_from_any_folder(installed: Path) -> None:
     command = str(installed / "env/bin/xai")
     assert "task=explain" in run(installed, command, "--help").stdout

@@ -46,6 +46,7 @@ WRONG = (
 )
 
 
+@pytest.mark.slow
 def test_what_a_command_imports_before_it_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     (tmp_path / "outputs").mkdir()

@@ -25,6 +25,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return Run(folder, run(folder, *STUDY))
 
 
+@pytest.mark.slow
 def test_every_file_is_there(study: Run) -> None:
     scores = pd.read_csv(study.output / "scores.csv")
     usual = scores[~scores["explainer"].str.contains("@")]

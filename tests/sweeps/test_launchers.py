@@ -213,6 +213,7 @@ Processes(jobs=1).run(commands)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="forks are for Linux")
+@pytest.mark.slow
 def test_one_process_becomes_the_jobs_of_a_slot(tmp_path: Path) -> None:
     (tmp_path / "job.py").write_text(WARM)
     (tmp_path / "json.py").write_text("raise SystemExit('a file of the user was imported')\n")
