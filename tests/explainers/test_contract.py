@@ -124,8 +124,8 @@ def test_an_image_is_explained_alone_as_in_company(name: str, family: str) -> No
     if name == "random":
         pytest.skip("each image has a map of its own, drawn in the order of the images")
     model = SMALL[family]()
-    # All eight where it is at home; elsewhere two and their company tell as much.
-    numbers = range(IMAGES) if family == home(name) else (1, IMAGES - 1)
+    # The first, the last and one between where it is at home; elsewhere two and their company tell as much.
+    numbers = (0, 3, IMAGES - 1) if family == home(name) else (1, IMAGES - 1)
     for i in numbers:
         alone = explained(name, model, slice(i, i + 1))
         torch.testing.assert_close(alone, maps(name, family)[i : i + 1], rtol=1e-4, atol=1e-5)
