@@ -91,7 +91,7 @@ def no_network() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def settings_read_once() -> Iterator[None]:
-    """Composing reads some forty files for each command; those of the framework do not change meanwhile."""
+    """Composing reads some forty files for each command; those of the framework and of Hydra do not change."""
     if "hydra" not in sys.modules:
         yield
         return
@@ -101,18 +101,23 @@ def settings_read_once() -> Iterator[None]:
     from xai.core.composing import CONF
 
     Plugins.instance()  # which makes the classes of its readers anew
-    source: Any = SourcesRegistry.instance().resolve("file")
-    read, kept = source.load_config, {}
+    kept: dict[tuple[str, ...], bytes] = {}
 
-    def load(self: Any, config_path: str) -> Any:
-        if Path(self.path) != CONF:
-            return read(self, config_path)
-        if config_path not in kept:
-            kept[config_path] = pickle.dumps(read(self, config_path))
-        return pickle.loads(kept[config_path])
+    def keeping(read: Any) -> Any:
+        def load(self: Any, config_path: str) -> Any:
+            if self.scheme() == "file" and Path(self.path) != CONF:
+                return read(self, config_path)
+            at = self.provider, self.path, config_path
+            if at not in kept:
+                kept[at] = pickle.dumps(read(self, config_path))
+            return pickle.loads(kept[at])
+
+        return load
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(source, "load_config", load)
+        for scheme in ("file", "pkg"):
+            source: Any = SourcesRegistry.instance().resolve(scheme)
+            patch.setattr(source, "load_config", keeping(source.load_config))
         yield
 
 
