@@ -250,5 +250,6 @@ $(STAMP): pyproject.toml
 	@if ! { $(SOUND); }; then $(MAKE_VENV); fi
 	@touch $@.part
 	@{ $(call INSTALL,dev); } || { rm -f $@.part; exit 1; }
+	@$(BIN)/python -m compileall -q xai hydra_plugins || true   # where no process may write that, each would spend a second
 	@$(BIN)/python -c 'from xai.tasks.early import remember; remember()' >/dev/null 2>&1 || true   # for quick refusals
 	@mv $@.part $@
