@@ -8,6 +8,7 @@ are the same on every machine, and another version of the two may change them.
 `python -m tests.golden.test_machine_independent` writes the file anew.
 """
 
+import functools
 import hashlib
 import json
 from collections.abc import Callable
@@ -59,6 +60,7 @@ def sums(values: Tensor) -> list[float]:
     return [float(v) for v in (known.mean(), known.square().mean().sqrt(), (known * place[there]).mean(), there.sum())]
 
 
+@functools.cache
 def packaged() -> dict[str, dict[str, Any]]:
     """The settings of the data sets that come with the framework or its packages, by their files."""
     found: dict[str, Any] = {name: OmegaConf.to_container(compose_choice("data", name)) for name in choices("data")}
