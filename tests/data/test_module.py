@@ -8,9 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tests.data.disk_forms import picture
-from xai.core.epochs import EpochSampler, StepSampler
 from xai.core.errors import UserError
-from xai.data.module import Batch, ImageDataModule, OtherColumn, in_order
+from xai.data.module import Batch, EpochSampler, ImageDataModule, OtherColumn, StepSampler, in_order
 from xai.data.registry import Images, load_images
 
 SIZES = {"train": 10, "validation": 7, "test": 5}

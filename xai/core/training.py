@@ -28,7 +28,6 @@ from torch import Tensor
 from xai.core.batch_norm import share_batch_norms
 from xai.core.checkpoints import BEST, CheckpointFiles, Keep, forget_kept, kept_weights, read, steps_done
 from xai.core.common import TrainerParams as TrainerParams
-from xai.core.epochs import EpochDataModule
 from xai.core.errors import UserError
 from xai.core.files import TEMPORARY
 from xai.core.optimisation import FitParams
@@ -121,6 +120,27 @@ class _RelayedLogger(Logger):
 
     def log_hyperparams(self, *_: Any, **__: Any) -> None:
         pass
+
+
+class EpochDataModule(pl.LightningDataModule):
+    """A data module whose batches depend on the epoch, and on which of the processes that share them asks.
+
+    Lightning draws from the first loader before it tells the sampler which epoch a resumed run is in; whoever resumes
+    says so here, and `train_dataloader` passes it on.
+
+    Attributes:
+        first_epoch: The epoch to begin with.
+        first_batch: The batch of that epoch to begin with.
+        rank: Which of the processes this is, from 0.
+        ranks: How many processes share each batch.
+        watched: How many validation images are looked at after an epoch; None is all of them.
+    """
+
+    watched: int | None = None
+    first_epoch: int = 0
+    first_batch: int = 0
+    rank: int = 0
+    ranks: int = 1
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ from pydantic import Field
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from xai.core.epochs import EpochDataModule, StepSampler
 from xai.core.errors import UserError
 from xai.core.files import fingerprint_file
 from xai.core.launching import own_cores
@@ -19,9 +18,10 @@ from xai.core.optimisation import FitParams
 from xai.core.runtime import Runtime
 from xai.core.settings import Count, FieldError, NonNegative, Positive, Share, Whole, settings
 from xai.core.store import Artifact
-from xai.core.training import fit
+from xai.core.training import EpochDataModule, fit
 from xai.data.captions import CaptionedGlyphs, GlyphStream
 from xai.data.catalogue import OpenData
+from xai.data.module import StepSampler
 from xai.data.scatter import ScatterParams
 from xai.methods.contrastive import ContrastivePretraining
 from xai.models.clip import class_embeddings, visual_tower
