@@ -28,7 +28,7 @@ from xai.classifiers.networks import ClassifierStages
 from xai.classifiers.params import ClassifierParams
 from xai.core.errors import UserError
 from xai.data.catalogue import OpenData
-from xai.methods.salvage import Salvage, log_predictions
+from xai.methods.salvage import Salvage, log_predictions, shapley_distribution
 from xai.models import files
 from xai.models.explainer import AnchoredSalvageNetwork, SalvageNetwork, ShapleyNetwork
 from xai.models.families import seeded
@@ -36,7 +36,6 @@ from xai.models.maskable import Removal
 from xai.models.spec import TokenDecoder, describe
 from xai.models.vit import SmallVit, VitParams
 from xai.models.weights import read_weights
-from xai.shapley.distribution import shapley_distribution
 
 TEST = DATA.source.images("test", torch.arange(9), 0).pixels
 

@@ -16,13 +16,13 @@ from xai.explainers.block import Block, explain
 from xai.explainers.learned.networks import Classifies, Salvage, SalvageAdjusted, SelfExplaining, VitShapleyExplainer
 from xai.explainers.learned.refined import RefinedDecoder, RefinedMaps
 from xai.games import PatchGame
+from xai.methods.salvage import shapley_distribution
 from xai.metrics.functional.perturbation import enlarge_map
 from xai.models.explainer import SalvageNetwork, ShapleyNetwork
 from xai.models.maskable import MaskableClassifier, PaintedClassifier
 from xai.ranking.areas import confidence
 from xai.ranking.objective import ObjectiveParams, Question
 from xai.ranking.refinement import Refinement, RefinementParams, in_units
-from xai.shapley.distribution import shapley_distribution
 from xai.shapley.exact import exact_shapley
 from xai.shapley.kernel_shap import kernel_shap
 

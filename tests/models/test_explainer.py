@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from tests.models.tiny_vit import MEAN, STD, network, normalised, pictures
 from tests.toolbox import refusal
 from xai.explainers.learned.networks import Salvage
+from xai.methods.salvage import shapley_distribution
 from xai.models.explainer import (
     Decoder,
     ExplainerNetwork,
@@ -19,7 +20,6 @@ from xai.models.explainer import (
     column,
 )
 from xai.models.families import seeded
-from xai.shapley.distribution import shapley_distribution
 
 GRID = (2, 8)
 PLAYERS = 16

@@ -8,12 +8,12 @@ from torch import Tensor
 from xai.core.calling import captum_names
 from xai.explainers.block import Block, Explanation, source
 from xai.games import PatchGame
+from xai.methods.salvage import distribution_values, shapley_distribution
 from xai.methods.vit_shapley import efficient, predictions_with_ends
 from xai.models.clip import SelfExplainingClip
 from xai.models.explainer import SalvageNetwork, ShapleyNetwork, ShapleyParts, column
 from xai.models.maskable import MaskableClassifier
 from xai.models.unet import FastShapNetwork
-from xai.shapley.distribution import distribution_values, shapley_distribution
 from xai.shapley.kernel_shap import kernel_shap
 from xai.shapley.permutation import antithetic_orders
 

@@ -10,7 +10,7 @@ from xai.explainers.block import OfClassifier, source
 from xai.explainers.params import GameParams
 from xai.explainers.registry import explainer
 from xai.games import PatchGame
-from xai.shapley.distribution import distribution_loss
+from xai.methods.salvage import distribution_loss
 from xai.shapley.masks import random_masks, uniform_sizes
 
 

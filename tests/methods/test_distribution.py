@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from tests.shapley.tables import TableGame, all_rows, shapley_by_permutations
-from xai.shapley.distribution import (
+from xai.methods.salvage import (
     DIVERGENCES,
     distribution_loss,
     distribution_values,
@@ -199,5 +199,5 @@ def test_shapley_values_of_u_are_the_same_however_few_orders_are_held_at_once(mo
     present, absent = draw(2, 8, 3), draw(2, 8, 3, seed=1)
     orders = antithetic_orders(8, 5, torch.Generator().manual_seed(0))
     whole = distribution_values(present, absent, orders)
-    monkeypatch.setattr("xai.shapley.distribution._NUMBERS_AT_ONCE", 1)
+    monkeypatch.setattr("xai.methods.salvage._NUMBERS_AT_ONCE", 1)
     torch.testing.assert_close(distribution_values(present, absent, orders), whole)
