@@ -14,11 +14,12 @@ from tests.core.test_training import CPU, KilledError, Moving, equal, network
 from tests.methods.tiny_salvage import batch, classifier, copied
 from xai.core.checkpoints import BEST, kept_weights, on_the_way
 from xai.core.errors import UserError
-from xai.core.optimisation import FitParams, schedule
+from xai.core.optimisation import FitParams
 from xai.core.training import fit
 from xai.data.module import ImageDataModule
 from xai.data.registry import Images
 from xai.methods.classifier import Classifier
+from xai.methods.learner import schedule
 from xai.methods.self_explainer import SelfExplainer
 
 FIT = FitParams(6, 5, 3e-2, 0.0, 0.0, 0.0, keep="best")

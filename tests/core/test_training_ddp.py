@@ -16,10 +16,11 @@ from torch import Tensor, nn
 
 from tests.end_to_end.jobs import forked_groups
 from xai.core.errors import UserError
-from xai.core.optimisation import FitParams, adamw
+from xai.core.optimisation import FitParams
 from xai.core.training import TrainerParams, _Watch, fit
 from xai.data.module import Batch, ImageDataModule
 from xai.data.registry import Images
+from xai.methods.learner import adamw
 from xai.sampling import common_and_own
 
 ONE, TWO = (TrainerParams(accelerator="cpu", devices=devices) for devices in (1, 2))

@@ -1,12 +1,8 @@
-"""How everything is optimised: AdamW, a linear warm-up, a cosine down to zero."""
+"""How long everything is trained, and how fast: AdamW, a linear warm-up, a cosine down (`xai.methods.learner`)."""
 
-import math
 from typing import Annotated, Literal
 
-import torch
 from pydantic import AfterValidator
-from pytorch_lightning import LightningModule
-from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 
 from xai.core.settings import Count, FieldError, NonNegative, Positive, Share, settings
 
@@ -60,34 +56,3 @@ def _kept_last(params: FitParams) -> FitParams:
 
 LastFit = Annotated[FitParams, AfterValidator(_kept_last)]
 """Of a training that has no loss on the validation split."""
-
-
-def schedule(step: int, total: int, warmup: float, start: float = 0.0, end: float = 0.0) -> float:
-    """Factor on the peak rate at a step: linear up over `warmup` of `total` steps, then a half cosine down.
-
-    Args:
-        step: Counted from 0.
-        total: Steps in all.
-        warmup: Share of them over which the rate rises.
-        start: Factor it rises from.
-        end: Factor it falls to.
-    """
-    rise = warmup * total
-    if step < rise:
-        return start + (1 - start) * min(1.0, (step + 1) / max(rise, 1))
-    return end + (1 - end) * 0.5 * (1 + math.cos(math.pi * (step - rise) / max(total - rise, 1)))
-
-
-def adamw(
-    module: LightningModule, params: FitParams, start: float = 0.0, end: float = 0.0
-) -> OptimizerLRSchedulerConfig:
-    """The optimiser and its schedule, in the form that Lightning wants from `configure_optimizers`."""
-    trainable = [p for p in module.parameters() if p.requires_grad]
-    # In one kernel where that is sure to clip: under float16 on a GPU, the fused one does not let gradients be clipped.
-    fused = module.device.type == "cpu"
-    optimiser = torch.optim.AdamW(trainable, lr=params.learning_rate, weight_decay=params.weight_decay, fused=fused)
-    total = int(module.trainer.estimated_stepping_batches)
-    scheduler = torch.optim.lr_scheduler.LambdaLR(
-        optimiser, lambda step: schedule(step, total, params.warmup, start, end)
-    )
-    return {"optimizer": optimiser, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

@@ -6,8 +6,9 @@ from pytorch_lightning import LightningModule
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
-from xai.core.optimisation import FitParams, adamw
+from xai.core.optimisation import FitParams
 from xai.data.captions import CaptionedGlyphs
+from xai.methods.learner import adamw
 from xai.models import packed
 from xai.models.maskable import Normalisation, Removal
 

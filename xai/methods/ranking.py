@@ -8,9 +8,10 @@ from pytorch_lightning import LightningModule
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
-from xai.core.optimisation import FitParams, adamw
+from xai.core.optimisation import FitParams
 from xai.core.settings import Positive, Share, settings
 from xai.data.module import Batch
+from xai.methods.learner import adamw
 from xai.models.dense import DenseExplainer
 from xai.models.evidence import evidence
 from xai.models.maskable import MaskableClassifier

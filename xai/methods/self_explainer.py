@@ -6,8 +6,9 @@ from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
 from xai.core.errors import UserError
-from xai.core.optimisation import FitParams, adamw
+from xai.core.optimisation import FitParams
 from xai.data.module import Batch
+from xai.methods.learner import adamw
 from xai.metrics.functional import squared_explanation_error
 from xai.models.clip import SelfExplainingClip
 
