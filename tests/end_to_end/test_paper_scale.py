@@ -33,7 +33,7 @@ from xai.papers.salvage.explainers import SalvageSettings, VitShapleySettings
 from xai.papers.salvage.study import SalvageStudy
 from xai.papers.vectors.study import VectorsStudy
 from xai.ranking.objective import ObjectiveParams
-from xai.study.params import open_metrics, open_rows
+from xai.study.study import open_metrics, open_rows
 
 NARROW = {
     "embed_dim": 32,

@@ -22,8 +22,7 @@ from xai.metrics import registry as metrics
 from xai.metrics.registry import Column, Measured, given, metric
 from xai.models.maskable import Removal
 from xai.study.case import Case, CaseParams, ExplainedModel
-from xai.study.params import open_metrics
-from xai.study.study import Study
+from xai.study.study import Study, open_metrics
 
 asked: list[int] = []
 """Images that the classifier was asked about, call by call, in this process."""

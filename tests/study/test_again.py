@@ -16,8 +16,8 @@ from xai.explainers.rows import open_row
 from xai.metrics.registry import Column, Measured, given, metric
 from xai.metrics.variations import Noise, RandomWeights
 from xai.study.maps import explain
-from xai.study.params import open_metrics
 from xai.study.scores import missing
+from xai.study.study import open_metrics
 
 
 @pytest.fixture(autouse=True)

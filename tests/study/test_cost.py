@@ -13,7 +13,7 @@ from xai.explainers.rows import load_row, open_row
 from xai.games import asked_at_once
 from xai.study import cost
 from xai.study.cost import Asked, asked_of, cost_line, say_cost, seconds_a_pass
-from xai.study.params import open_metrics
+from xai.study.study import open_metrics
 
 
 def study(images: int | None, masks: int) -> Any:

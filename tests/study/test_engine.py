@@ -20,9 +20,8 @@ from xai.models.maskable import Removal
 from xai.study.blocks import read_blocks
 from xai.study.case import Case, CaseParams
 from xai.study.maps import explain
-from xai.study.params import open_metrics, open_rows
 from xai.study.statistics import WHOLE
-from xai.study.study import Study, together
+from xai.study.study import Study, open_metrics, open_rows, together
 
 
 @pytest.fixture(autouse=True)

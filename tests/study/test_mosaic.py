@@ -12,8 +12,7 @@ from tests.study.shades import DATA, Shades
 from xai.core.errors import UserError
 from xai.data.catalogue import OpenData
 from xai.study.mosaic import lay_out, mosaic_of, no_mosaic, probed
-from xai.study.params import open_metrics
-from xai.study.study import Study
+from xai.study.study import Study, open_metrics
 
 
 @pytest.fixture(autouse=True)

@@ -17,7 +17,7 @@ from xai.metrics.registry import columns
 from xai.papers.plans import passes_a_second, stages_of
 from xai.report.figures import open_figure
 from xai.report.layout import read_table
-from xai.study.params import open_rows
+from xai.study.study import open_rows
 from xai.sweeps.jobs import axes_of
 from xai.sweeps.plan import planned_settings
 from xai.tasks.checks import check_named

@@ -20,8 +20,7 @@ from xai.metrics import registry as metric_registry
 from xai.study.case import Case, check_judge
 from xai.study.effort import is_quick, lighter
 from xai.study.frame import Frames, Measurement
-from xai.study.params import open_metrics
-from xai.study.study import Study
+from xai.study.study import Study, open_metrics
 
 _SHORT = {name: f"{name}_auc" for name in ("deletion", "insertion", "difference")}
 _COLUMNS = ["explainer", "label", "kind", "metric", "image", "value", "chance"]

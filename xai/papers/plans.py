@@ -29,7 +29,7 @@ from xai.papers.ranking.study import RankingStudy, over_path_steps, over_steps
 from xai.papers.salvage.study import SalvageStudy, over_length
 from xai.papers.vectors.study import VectorsStudy, over_lambda2
 from xai.papers.vectors.transfer import with_coalitions
-from xai.study.params import StudySettings, open_metrics, open_rows
+from xai.study.study import StudySettings, open_metrics, open_rows
 
 _FORWARD_AND_BACKWARD = 3
 _STATES = 3

@@ -29,8 +29,7 @@ from xai.report.tables import build_tables, published_table
 from xai.report.tiles import Tiles, tiles_of
 from xai.study.claims import judge, judge_pairs, read_claims, table_of
 from xai.study.frame import NAMES, Frames, write_frames
-from xai.study.params import StudySettings
-from xai.study.study import Study
+from xai.study.study import Study, StudySettings
 
 _GRID = (
     "Red speaks for the class that is named below the image, blue against it; a map without negative values is drawn "

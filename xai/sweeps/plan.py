@@ -15,7 +15,7 @@ from xai.core.overrides import overrides, typed_keys
 from xai.core.progress import bar, console, print_table
 from xai.core.settings import Positive, settings
 from xai.papers.plans import Stage, passes_a_second, stages_of
-from xai.study.params import StudySettings
+from xai.study.study import StudySettings
 from xai.sweeps.jobs import axes_of, composed, typed_here, without_hydra
 from xai.tasks.registry import Task
 

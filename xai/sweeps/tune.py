@@ -26,7 +26,7 @@ from xai.report import tuned
 from xai.report.figures import Source, save
 from xai.report.page import Page, Part, Picture, write_page
 from xai.study.frame import Frames
-from xai.study.params import StudySettings
+from xai.study.study import StudySettings
 from xai.sweeps.jobs import jobs_of, typed_here, without_hydra
 from xai.tasks.registry import Task
 from xai.tasks.study import STUDIES

@@ -17,7 +17,7 @@ from xai.models.weights import check_file
 from xai.papers.ranking.networks import check_levels
 from xai.papers.ranking.params import RankingSettings
 from xai.report.present import check_views
-from xai.study.params import StudySettings, open_metrics, open_rows
+from xai.study.study import StudySettings, open_metrics, open_rows
 from xai.tasks.train import ExplainerTraining
 
 _DATA = ("data", "source", "probe")

@@ -38,10 +38,9 @@ from xai.study.cost import asked_of, say_cost
 from xai.study.effort import Quick, is_quick, lighter
 from xai.study.frame import Frames
 from xai.study.mosaic import mosaic_of, no_mosaic, probed, with_probe
-from xai.study.params import StudySettings, open_metrics, open_rows
 from xai.study.scores import Chosen
 from xai.study.statistics import best_and_ties, wide
-from xai.study.study import Study
+from xai.study.study import Study, StudySettings, open_metrics, open_rows
 from xai.tasks.picture import load_named, says_nothing
 from xai.tasks.registry import Task
 

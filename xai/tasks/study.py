@@ -22,8 +22,7 @@ from xai.report.salvage import told as tell_of_salvage
 from xai.report.vectors import told as tell_of_vectors
 from xai.study.cost import asked_of, cost_line
 from xai.study.frame import Frames
-from xai.study.params import StudySettings
-from xai.study.study import Study
+from xai.study.study import Study, StudySettings
 from xai.tasks.registry import Task
 
 

@@ -13,7 +13,7 @@ from xai.core.errors import UserError
 from xai.papers.salvage.explainers import networks_of
 from xai.study.maps import explain, key
 from xai.study.mosaic import mosaic_of
-from xai.study.params import open_metrics
+from xai.study.study import open_metrics
 
 FIT = {"steps": 6, "epochs": None, "batch_size": 6, "learning_rate": 3e-3, "weight_decay": 0.0, "warmup": 0.1}
 VIT: dict[str, Any] = {"network": "vit_tiny", "masks": 4, "snapshots": [0.5], "fit": FIT}

@@ -29,9 +29,8 @@ from xai.methods.classifier import Classifier
 from xai.models.maskable import MaskableClassifier, Removal
 from xai.study.case import Case, ExplainedModel
 from xai.study.frame import Frames, join
-from xai.study.params import open_metrics
 from xai.study.statistics import WHOLE
-from xai.study.study import Study
+from xai.study.study import Study, open_metrics
 
 log = logging.getLogger(__name__)
 

@@ -23,8 +23,7 @@ from xai.papers.ranking.params import RankingSettings, RefinedSettings
 from xai.papers.ranking.shortcut import Shortcut, ShortcutParams
 from xai.study.case import Case, ExplainedModel, check_images
 from xai.study.frame import Frames, join
-from xai.study.params import StudySettings, open_metrics, open_rows
-from xai.study.study import Study
+from xai.study.study import Study, StudySettings, open_metrics, open_rows
 
 _AFTER_STEPS = re.compile(r"_t\d+$")
 

@@ -20,8 +20,7 @@ from xai.models.vit import VitParams
 from xai.papers.salvage.explainers import LearnedSettings
 from xai.study.case import Case, check_images
 from xai.study.mosaic import check_probe, probed, with_probe
-from xai.study.params import StudySettings, open_metrics, open_rows
-from xai.study.study import Study
+from xai.study.study import Study, StudySettings, open_metrics, open_rows
 
 Examples = tuple[Whole, ...] | Literal["classes"] | Count
 """Images of a sheet: their numbers in the split, `classes` for the first of each class, or how many, evenly spread."""

@@ -21,9 +21,8 @@ from xai.study.case import Case, check_images
 from xai.study.frame import Frames, Measurement, frames, join
 from xai.study.maps import explain
 from xai.study.mosaic import check_probe, probed, with_probe
-from xai.study.params import StudySettings, open_metrics, open_rows
 from xai.study.scores import Scores
-from xai.study.study import Study
+from xai.study.study import Study, StudySettings, open_metrics, open_rows
 
 _CHOOSING = ("e_rmse", "accuracy")
 _REFERENCE = "ft_target@validation"
