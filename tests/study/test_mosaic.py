@@ -11,6 +11,7 @@ from tests.study.engine import register, study
 from tests.study.shades import DATA, Shades
 from xai.core.errors import UserError
 from xai.data.catalogue import OpenData
+from xai.data.registry import Images
 from xai.study.mosaic import lay_out, mosaic_of, no_mosaic, probed
 from xai.study.study import Study, open_metrics
 
@@ -46,6 +47,28 @@ def test_cells_hold_the_images_at_half_their_size_and_the_region_is_that_of_the_
         assert region.sum() == 64
         cell = image[:, region.any(1)][..., region.any(0)]
         torch.testing.assert_close(cell, F.avg_pool2d(own[None], 2)[0])
+
+
+class Counted(Shades):
+    """Notes how many images are read."""
+
+    def __init__(self) -> None:
+        self.read = 0
+
+    def images(self, split: str, indices: torch.Tensor, epoch: int) -> Images:
+        self.read += len(indices)
+        return super().images(split, indices, epoch)
+
+
+def test_images_are_read_once_for_all_grids(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("xai.study.case._CACHED_BYTES", 0)  # too many to be kept
+    source = Counted()
+    case = study(tmp_path, ["noted"], data=OpenData("shades", DATA.spec, source)).cases[0][0]
+    grid = mosaic_of(case)
+    for number in range(len(grid.blocks)):
+        grid.images(number)
+    assert len(grid.blocks) == 3
+    assert source.read == len(case.rows)
 
 
 def test_every_explainer_plays_the_game_on_a_data_set_of_single_objects(tmp_path: Path) -> None:

@@ -77,12 +77,10 @@ class Mosaic:
 
     def images(self, split: str, indices: Tensor, epoch: int) -> Images:
         """Grids of 2 x 2 images, and as the region the cell of the one that is asked about."""
-        pixels = torch.cat([self.case.images(number).pixels for number in range(len(self.case.blocks))])
-        tiles = F.avg_pool2d(pixels[self._tiles.members[indices].flatten()], 2, ceil_mode=True)
-        height, width = pixels.shape[-2:]
-        tiles = tiles.unflatten(0, (-1, 2, 2))
-        across = torch.cat([tiles[:, :, 0], tiles[:, :, 1, ..., : width // 2]], dim=-1)
-        whole = torch.cat([across[:, 0], across[:, 1, :, : height // 2]], dim=-2)
+        half = self.case.model.image_size // 2
+        tiles = self._halves[self._tiles.members[indices]].unflatten(1, (2, 2))
+        across = torch.cat([tiles[:, :, 0], tiles[:, :, 1, ..., :half]], dim=-1)
+        whole = torch.cat([across[:, 0], across[:, 1, :, :half]], dim=-2)
         return Images(whole, self.cells(split, indices, epoch))
 
     def cells(self, split: str, indices: Tensor, epoch: int) -> Tensor:
@@ -91,6 +89,12 @@ class Mosaic:
         half = torch.arange(size) >= size - size // 2
         place = self._tiles.place[indices]
         return (half == (place // 2)[:, None].bool())[:, :, None] & (half == (place % 2)[:, None].bool())[:, None]
+
+    @cached_property
+    def _halves(self) -> Tensor:
+        """All images at half their size, rounded up: read once, however many blocks of grids there are."""
+        blocks = range(len(self.case.blocks))
+        return torch.cat([F.avg_pool2d(self.case.images(number).pixels, 2, ceil_mode=True) for number in blocks])
 
     @cached_property
     def _tiles(self) -> Tiles:
