@@ -108,6 +108,12 @@ def test_the_temperature_of_salvage_is_searched(sweep: Sweeping, measured: list[
     assert measured[0].rows == ("salvage", "kernel_shap", "random")
 
 
+def test_a_number_that_is_listed_is_tried_with_all_its_digits(sweep: Sweeping, measured: list[Any]) -> None:
+    listed = "over={explainers.salvage.temperature:[0.123456789]}"
+    assert sweep("experiment=salvage_tuned", "logger=none", "trials=1", listed) == 0
+    assert measured[0].explainers["salvage"]["temperature"] == 0.123456789
+
+
 def test_the_search_that_the_documentation_shows_is_one(sweep: Sweeping, measured: list[Any]) -> None:
     page = (Path(__file__).parents[2] / "docs" / "explainability_vectors.md").read_text(encoding="utf-8")
     (shown,) = re.findall(r"`(task=tune study=ranking\s[^`]*)`", page)

@@ -200,7 +200,8 @@ def _suggested(trial: Any, key: str, space: Range | list[Value]) -> Value:
 def _text(value: Value) -> str:
     if isinstance(value, str):
         return quoted(value)
-    return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
+    # A whole number that a range gives is one for settings of those, too.
+    return f"{value:.15g}" if isinstance(value, float) else str(value).lower()
 
 
 def _scores(frames: Frames, row: str, goals: Sequence[str]) -> tuple[float, ...]:
