@@ -16,19 +16,16 @@ from xai.study.cost import Asked, asked_of, cost_line, say_cost, seconds_a_pass
 from xai.study.study import open_metrics
 
 
-def study(images: int | None, masks: int) -> Any:
+def study(images: int, masks: int) -> Any:
     rows = [open_row("rise", {"masks": 2000, "output": "probability", "removal": None}), open_row("random", {})]
     rows.append(open_row("classifier", {}))
     metrics = open_metrics(["removal", "localisation"], {"removal": {"masks": masks}})
-    source = SimpleNamespace(labels=lambda split: range(3925))
-    case = SimpleNamespace(
-        params=SimpleNamespace(images=images), only=None, split="test", data=SimpleNamespace(source=source)
-    )
+    case = SimpleNamespace(rows=range(images), split="test")
     return SimpleNamespace(cases=[(case, metrics)], measured_rows=rows)
 
 
 def test_at_paper_scale_it_is_65_787_passes_an_image_for_each_row() -> None:
-    explaining, removal = asked_of(study(None, 128), 256)
+    explaining, removal = asked_of(study(3925, 128), 256)
     assert (explaining.name, explaining.an_image, explaining.times) == ("explaining", 2001, 3925)
     # 258 orders of 255 sizes, fewer of the sizes of which there are fewer coalitions, and the full image.
     assert (removal.name, removal.an_image, removal.times) == ("removal", 65_787, 2 * 3925)
@@ -59,7 +56,6 @@ def test_it_is_that_of_the_split() -> None:
 def test_a_row_that_is_made_from_another_costs_what_that_one_does() -> None:
     asked = study(10, 2)
     case: Any = Context({"grad_cam": load_row("grad_cam")}, model=SimpleNamespace(classes=tuple("abcde")))
-    case.params, case.only = asked.cases[0][0].params, None
     asked.cases, asked.measured_rows = [(case, [])], [load_row("mean_over_classes")]
     assert asked_of(asked, 9)[0].an_image == 5
 

@@ -144,8 +144,3 @@ def read_record(run: Path) -> Record | None:
     except (OSError, ValueError, TypeError, RecursionError):
         return None
     return Record(**asdict(found) | {"error": visible(found.error), "doing": visible(found.doing)})
-
-
-def is_running(path: Path) -> bool:
-    """Whether some process holds a lock; looking takes nothing from anybody."""
-    return locks.is_held(path)

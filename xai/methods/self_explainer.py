@@ -11,6 +11,7 @@ from xai.data.module import Batch
 from xai.methods.learner import adamw
 from xai.metrics.functional import squared_explanation_error
 from xai.models.clip import SelfExplainingClip
+from xai.models.explainer import column
 
 
 def classification_loss(logits: Tensor, labels: Tensor) -> Tensor:
@@ -32,8 +33,7 @@ def explanation_loss(attributions: Tensor, labels: Tensor, reference: Tensor) ->
     Returns:
         The scalar loss.
     """
-    column = attributions.gather(2, labels[:, None, None].expand(-1, attributions.shape[1], 1))[..., 0]
-    return squared_explanation_error(column, reference).mean()
+    return squared_explanation_error(column(attributions, labels), reference).mean()
 
 
 def combined_loss(classification: Tensor, explanation: Tensor, alpha: float) -> Tensor:

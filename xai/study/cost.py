@@ -37,8 +37,7 @@ def asked_of(study: Study, players: int) -> list[Asked]:
     found, rows = [], study.measured_rows
     maps = [row for row in rows if row.entry.info.kind != "classifier"]
     for case, metrics in study.cases:
-        images = case.params.images or len(case.data.source.labels(case.split))
-        images = images if case.only is None else len(case.only)
+        images = len(case.rows)
         again = {variation for each in metrics for variation in each.again}
         times = (2 if any("second" in each.needs for each in metrics) else 1) + len(again)
         found.append(Asked("explaining", times * sum(_of_map(row, case, players) for row in rows), images))

@@ -7,7 +7,7 @@ permutation of the sets (Mantel 1967), beside the p-value that papers give.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice, permutations
+from itertools import permutations
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -143,7 +143,7 @@ def _permuted(both: pd.DataFrame) -> float:
 
 def _orders(count: int) -> list[NDArray[np.int64]]:
     if math.factorial(count) <= _MOST_ORDERS:
-        return [np.array(order) for order in islice(permutations(range(count)), _MOST_ORDERS)]
+        return [np.array(order) for order in permutations(range(count))]
     drawn = np.random.default_rng(0)
     return [np.arange(count), *(drawn.permutation(count) for _ in range(_MOST_ORDERS - 1))]
 

@@ -15,10 +15,10 @@ from rich.table import Table
 from xai.core.files import read_text
 from xai.core.folders import written_in
 from xai.core.launching import in_queue
-from xai.core.locks import holder
+from xai.core.locks import holder, is_held
 from xai.core.overrides import OUTPUTS, apart
 from xai.core.progress import console, print_table
-from xai.core.records import QUEUED, Record, is_running, path_of, read_record
+from xai.core.records import QUEUED, Record, path_of, read_record
 from xai.core.settings import Positive, settings
 from xai.sweeps.jobs import Job, asked_jobs
 from xai.tasks.registry import Task
@@ -141,12 +141,12 @@ def _text(path: Path) -> str:
 def look(job: Job) -> State:
     """How far a job is, at this moment, as far as its own files say."""
     record, lock = read_record(job.folder), path_of(job.folder, ".lock")
-    if is_running(lock):
+    if is_held(lock):
         return State(job, "running", record, holder(lock, short=True))
     if record is None:
         # What ran before there were records, or by itself.
         is_done = bool(written_in(job.folder))
-        is_next = is_running(path_of(job.folder.parent / "sweep", ".lock"))
+        is_next = is_held(path_of(job.folder.parent / "sweep", ".lock"))
         return State(job, "done" if is_done else "waiting" if is_next else "missing")
     if record.state == "running":
         return State(job, "killed", record)

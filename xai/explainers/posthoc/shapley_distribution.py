@@ -11,6 +11,7 @@ from xai.explainers.params import GameParams
 from xai.explainers.registry import explainer
 from xai.games import PatchGame
 from xai.methods.salvage import distribution_loss
+from xai.models.explainer import column
 from xai.shapley.masks import random_masks, uniform_sizes
 
 
@@ -72,5 +73,4 @@ class ShapleyDistribution(OfClassifier[ShapleyDistributionParams]):
                 optimiser.step()
                 schedule.step()
         present, absent = parts.detach()
-        index = targets[:, None, None].expand(-1, players, 1)
-        return (present - absent).gather(2, index)[..., 0].reshape(-1, *self.classifier.grid)
+        return column(present - absent, targets).reshape(-1, *self.classifier.grid)
