@@ -21,7 +21,7 @@ from tests.classifiers.studying import (
     train_in_no_time,
 )
 from tests.classifiers.tiny import DATA, FIT, runtime
-from tests.study.shades import BORDERLESS
+from tests.study.shades import BORDERLESS, Unseen
 from tests.toolbox import refusal
 from xai.classifiers.learned import VitStages
 from xai.classifiers.networks import ClassifierStages
@@ -207,6 +207,8 @@ def test_validation_accuracy_shows_all_patches_and_half_of_them(
     assert half is not None
     assert half.sum(1).tolist() == [8] * 8
     assert len(half.unique(dim=0)) > 4
+    monkeypatch.setattr(stage, "data", replace(DATA, source=Unseen()))
+    assert stage.validation_accuracy("surrogate") == {}
 
 
 def test_a_file_to_hold_says_what_it_is(tmp_path: Path, trained: Trained) -> None:

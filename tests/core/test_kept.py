@@ -87,6 +87,22 @@ def test_the_best_epoch_is_what_is_left_and_the_last_where_that_is_asked_for(tmp
     assert not (tmp_path / "last" / BEST).exists()
 
 
+class Alone(Fixed):
+    """One picture of each class, and none is held out."""
+
+    def labels(self, split: str) -> Tensor:
+        return super().labels(split)[: 0 if split == "validation" else 12]
+
+
+def test_without_images_to_look_at_no_curve_is_drawn_of_them_and_no_epoch_is_the_best(tmp_path: Path) -> None:
+    last, logger = replace(FIT, keep="last"), CSVLogger(tmp_path, name="csv", version="")
+    found = trained(tmp_path / "logged", Alone(), last, logger=logger)
+    assert equal(copied(found), copied(trained(tmp_path / "silent", Fixed(), last)))
+    assert "test/validation_loss" not in pd.read_csv(tmp_path / "csv" / "metrics.csv")
+    with pytest.raises(UserError, match="keep=best needs images of the validation split, which has none"):
+        trained(tmp_path / "best", Alone())
+
+
 def test_the_network_on_its_way_is_that_of_the_one_training(tmp_path: Path) -> None:
     module = trained(tmp_path, Fixed())
     for share in SHARES:

@@ -102,6 +102,13 @@ def test_processes_share_the_batches_that_one_alone_would_take(length: int, batc
 def test_fewer_images_than_processes_are_refused() -> None:
     with pytest.raises(UserError, match=r"2 images cannot be shared by 3 devices: lower trainer\.devices"):
         EpochSampler(2, 1, 0, 0, 3)
+    with pytest.raises(UserError, match="0 images cannot be shared by 1 devices"):
+        EpochSampler(0, 4, 0)
+
+
+def test_a_split_without_images_has_no_batch_to_look_at() -> None:
+    assert list(EpochSampler(0, 4, None)) == []
+    assert len(EpochSampler(0, 4, None)) == 0
 
 
 def test_a_loader_gives_the_part_of_its_rank() -> None:

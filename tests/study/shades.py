@@ -41,6 +41,13 @@ class Borderless(Shades):
         return super().images(split, indices, epoch)._replace(regions=None)
 
 
+class Unseen(Shades):
+    """The same images, of which none is held out while something is trained, nor after."""
+
+    def labels(self, split: str) -> Tensor:
+        return super().labels(split)[: None if split == "train" else 0]
+
+
 DATA = OpenData("shades", {"name": "shades"}, Shades())
 BORDERLESS = OpenData("borderless", {"name": "borderless"}, Borderless())
 

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -6,9 +7,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from tests.classifiers.tiny import DATA, MODEL, base, runtime
+from tests.study.shades import Unseen
 from xai import vectors
 from xai.core.common import LoggerParams
 from xai.core.errors import UserError
+from xai.data.catalogue import OpenData
 from xai.models import files
 from xai.models.clip import trainable
 from xai.models.spec import describe
@@ -42,13 +45,13 @@ class Folder:
         self.tau = tau
         vectors.save_vector(root / "vector.safetensors", tau, info)
 
-    def apply(self, checkpoint: Path, output: str, again: bool = False) -> Applied:
+    def apply(self, checkpoint: Path, output: str, again: bool = False, data: OpenData = DATA) -> Applied:
         folder = self.root / output
         folder.mkdir()
         how, vector = ApplyParams(1.0, 0.5, again), str(self.root / "vector.safetensors")
         common = ("apply_vector", output, 0, str(self.root), self.own_runtime.trainer, LoggerParams("none"), ())
         asked = ApplySettings(*common, MODEL, None, vector, str(checkpoint), how)
-        return apply_vector(asked, self.own_runtime, DATA, folder)
+        return apply_vector(asked, self.own_runtime, data, folder)
 
 
 @pytest.fixture
@@ -81,6 +84,12 @@ def test_a_classifier_that_explains_gets_another_vector_only_where_it_is_asked_f
     before, after = load_file(once), load_file(folder.apply(once, "twice", again=True).file)
     for name, value in folder.tau.items():
         torch.testing.assert_close(after[name], before[name] + 0.5 * value)
+
+
+def test_a_data_set_without_images_to_measure_on_is_refused(folder: Folder) -> None:
+    unseen = replace(DATA, source=Unseen())
+    with pytest.raises(UserError, match="the test split of data=shades has no images to measure on"):
+        folder.apply(folder.own, "out", data=unseen)
 
 
 def test_a_file_without_its_head_is_refused_in_a_line(folder: Folder) -> None:

@@ -129,7 +129,7 @@ class ClassifierStages:
         return folder / FILES[kind]
 
     def validation_accuracy(self, kind: str) -> dict[str, float]:
-        """Accuracy on the validation split, by what is shown: all patches, and a random half of them."""
+        """Accuracy on the validation split, by what is shown: all patches, and a random half; empty without images."""
         # Before inference mode: what is not in the store is trained now.
         network, source, device = self.network(kind), self.data.source, self.runtime.trainer.device
         generator = torch.Generator().manual_seed(self.seed)
@@ -141,7 +141,8 @@ class ClassifierStages:
                 with torch.inference_mode(), self.runtime.trainer.autocast():
                     predicted = network(batch.pixels.to(device), keep).argmax(1).cpu()
                 correct[shown] += int((predicted == batch.labels).sum())
-        return {shown: count / len(source.labels("validation")) for shown, count in correct.items()}
+        images = len(source.labels("validation"))
+        return {shown: count / images for shown, count in correct.items()} if images else {}
 
     def _trained_classifier(self) -> Artifact:
         """Trained from the model's start weights."""

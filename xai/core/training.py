@@ -185,7 +185,8 @@ def fit(
 
     Raises:
         UserError: Where the loss becomes NaN or infinite; no checkpoint of that epoch is written. Where the best epoch
-            is to be kept, and the module has no validation loss, or the steps end within an epoch.
+            is to be kept, and the module has no validation loss, no image to take it of, or steps that end within an
+            epoch.
     """
     if params.keep == "best" and not is_overridden("validation_step", module):
         raise UserError(f"{title}: keep=best needs a loss on the validation split, which this has not: use keep=last")
@@ -196,14 +197,17 @@ def fit(
         # The last steps, at the lowest rate, would be seen by no validation.
         what = f"keep=best looks at the ends of epochs of {batches} steps, and steps={params.steps} ends within one"
         raise UserError(f"{title}: {what}: use a multiple, or keep=last")
+    data.watched = None if params.keep == "best" else _WATCHED
+    asked = params.keep == "best" or (bool(logger) and is_overridden("validation_step", module))
+    validate = asked and len(data.val_dataloader()) > 0
+    if params.keep == "best" and not validate:
+        raise UserError(f"{title}: keep=best needs images of the validation split, which has none: use keep=last")
     workdir.mkdir(parents=True, exist_ok=True)
     done = steps_done(workdir / CHECKPOINT, module)
     if not done:
         forget_kept(workdir)
     data.first_epoch, data.first_batch = divmod(done, batches)
-    watching = bool(logger) and is_overridden("validation_step", module)
-    data.watched = None if params.keep == "best" else _WATCHED
-    plan = _Plan(params, trainer, workdir, done > 0, shares, params.keep == "best" or watching)
+    plan = _Plan(params, trainer, workdir, done > 0, shares, validate)
     with bar(title, params.total(batches), "steps") as advance:
         train = _train if trainer.devices == 1 else _train_in_processes
         train(plan, module, data, advance, logger)

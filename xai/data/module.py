@@ -68,14 +68,15 @@ class EpochSampler(_FromTheMiddle, Sampler[tuple[int, list[int]]]):
         ranks: How many processes share a batch.
 
     Raises:
-        UserError: Where there are fewer images than processes.
+        UserError: Where there are fewer images to train on than processes.
     """
 
     def __init__(self, length: int, batch_size: int, seed: int | None, rank: int = 0, ranks: int = 1) -> None:
-        if length < ranks:
+        if length < ranks and seed is not None:
             raise UserError(f"{length} images cannot be shared by {ranks} devices: lower trainer.devices")
         self._length, self._seed = length, seed
-        self._rank, self._part = rank, min(batch_size, length // ranks)
+        # One, where there is none to look at: an epoch of no batch.
+        self._rank, self._part = rank, max(1, min(batch_size, length // ranks))
         self._batch_size = self._part * ranks
 
     def __len__(self) -> int:

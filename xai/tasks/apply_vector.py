@@ -103,6 +103,8 @@ def apply_vector(asked: ApplySettings, runtime: Runtime, data: OpenData, output:
         UserError: For a vector or checkpoint that is broken, holds NaN, or belongs to another architecture or base.
     """
     model, params, checkpoint = asked.model, asked.apply_vector, Path(str(asked.checkpoint))
+    if not len(data.source.labels("test")):
+        raise UserError(f"the test split of data={data.name} has no images to measure on: give another data set")
     tau, vector_info = vectors.load_vector(Path(asked.vector))
     theta, info = files.read_parameters(checkpoint, model)
     warning = vectors.check_compatible(
