@@ -96,8 +96,10 @@ class Ranking(LightningModule):
         with torch.no_grad():
             logits = classifier(images)
         targets, judged_by = self._targets(training_targets(logits, batch.labels), own)
-        shown = evidence(self._look, classifier, images, targets, self._mean)
-        maps = self._maps((features(images), targets, images, shown), own)
+        seen = (features(images), targets, images, evidence(self._look, classifier, images, targets, self._mean))
+        # What dropout draws is of this step too, or a resumed run would draw something else.
+        with torch_seeded(own, self.device):
+            maps = self.decoder(*seen)
         question = Question(images, judged_by, confidence(logits, judged_by))
         tau = self._loss.temperature(self.global_step, int(self.trainer.estimated_stepping_batches))
         judged = judge(maps, question, classifier, self._mean, self._objective, drawn, tau)
@@ -115,8 +117,3 @@ class Ranking(LightningModule):
         own, second = chance[0] < self._loss.own_class, chance[1] < self._loss.runner_up
         targets = torch.where(own & second, pair[:, 1], pair[:, 0])
         return targets, torch.where(own[:, None], targets[:, None], pair)
-
-    def _maps(self, seen: tuple[Any, ...], generator: torch.Generator) -> Tensor:
-        """Maps [B, H, W]; what dropout draws is of this step too, or a resumed run would draw something else."""
-        with torch_seeded(generator, self.device):
-            return self.decoder(*seen)
