@@ -52,6 +52,13 @@ def test_text_that_a_spreadsheet_would_run_is_marked_and_reads_back_equal(tmp_pa
     pd.testing.assert_frame_equal(read_frames(tmp_path).scores, frames.scores, check_dtype=False)
 
 
+def test_a_name_that_pandas_takes_for_no_value_reads_back_equal(tmp_path: Path) -> None:
+    names = ["NA", "null", "None", "nan"]
+    written = pd.DataFrame({"explainer": names, "source": [math.nan, *names[1:]], "value": [0.5, math.nan, -1.0, 2.0]})
+    write_frames(tmp_path, Frames(*(written for _ in NAMES)))
+    pd.testing.assert_frame_equal(read_frames(tmp_path).scores, written, check_dtype=False)
+
+
 def test_a_table_of_plain_text_is_what_pandas_writes(tmp_path: Path) -> None:
     plain = pd.DataFrame({"label": ["a", "b"], "value": [-1.5, float("nan")], "paper": ["-1.5", None]})
     write_csv(tmp_path / "a.csv", plain)

@@ -23,8 +23,10 @@ def write_csv(path: Path, frame: pd.DataFrame) -> None:
 
 
 def read_csv(path: Path, **options: Any) -> pd.DataFrame:
-    """Read what `write_csv` wrote; options and errors are those of pandas."""
-    return _of_text(pd.read_csv(path, **options), lambda text: text[1:] if _MARKED.match(text) else text)
+    """Read what `write_csv` wrote, NaN and None as NaN; options and errors are those of pandas."""
+    # A name may be NA, null or None; of what is no value pandas has written nothing.
+    found = pd.read_csv(path, keep_default_na=False, na_values=[""], **options)
+    return _of_text(found, lambda text: text[1:] if _MARKED.match(text) else text)
 
 
 def _mark(text: str) -> str:

@@ -80,7 +80,7 @@ def write_results(folder: Path, shown: Shown, origin: Origin) -> None:
 def read_values(path: Path) -> pd.DataFrame:
     """A file of cells or verdicts, as `write` and `write_results` leave them; empty where it holds none."""
     try:
-        found = read_csv(path, dtype=dict.fromkeys(_TEXT, "str"), keep_default_na=False, na_values=[""])
+        found = read_csv(path, dtype=dict.fromkeys(_TEXT, "str"))
     except pd.errors.EmptyDataError:
         return pd.DataFrame()
     return found.fillna(dict.fromkeys(_TEXT, ""))
