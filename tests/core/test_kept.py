@@ -16,7 +16,7 @@ from xai.core.checkpoints import BEST, kept_weights, on_the_way
 from xai.core.errors import UserError
 from xai.core.optimisation import FitParams
 from xai.core.training import fit
-from xai.data.module import ImageDataModule
+from xai.data.module import Batch, ImageDataModule
 from xai.data.registry import Images
 from xai.methods.classifier import Classifier
 from xai.methods.learner import schedule
@@ -101,6 +101,19 @@ def test_without_images_to_look_at_no_curve_is_drawn_of_them_and_no_epoch_is_the
     assert "test/validation_loss" not in pd.read_csv(tmp_path / "csv" / "metrics.csv")
     with pytest.raises(UserError, match="keep=best needs images of the validation split, which has none"):
         trained(tmp_path / "best", Alone())
+
+
+def test_of_epochs_without_a_loss_that_is_a_number_none_is_the_best(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def loss(self: Watched, batch: Batch, step: int) -> Tensor:
+        return Classifier.loss(self, batch, step) * (1.0 if self.training else torch.inf)
+
+    monkeypatch.setattr(Watched, "loss", loss)
+    with pytest.raises(
+        UserError, match="training: keep=best finds no epoch whose loss on the validation split is a finite"
+    ):
+        trained(tmp_path, Fixed())
 
 
 def test_the_network_on_its_way_is_that_of_the_one_training(tmp_path: Path) -> None:

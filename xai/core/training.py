@@ -185,8 +185,8 @@ def fit(
 
     Raises:
         UserError: Where the loss becomes NaN or infinite; no checkpoint of that epoch is written. Where the best epoch
-            is to be kept, and the module has no validation loss, no image to take it of, or steps that end within an
-            epoch.
+            is to be kept, and the module has no validation loss, no image to take it of, none that is finite, or steps
+            that end within an epoch.
     """
     if params.keep == "best" and not is_overridden("validation_step", module):
         raise UserError(f"{title}: keep=best needs a loss on the validation split, which this has not: use keep=last")
@@ -211,7 +211,10 @@ def fit(
     with bar(title, params.total(batches), "steps") as advance:
         train = _train if trainer.devices == 1 else _train_in_processes
         train(plan, module, data, advance, logger)
-    if (workdir / BEST).exists():
+    if params.keep == "best":
+        if not (workdir / BEST).exists():
+            what = "keep=best finds no epoch whose loss on the validation split is a finite number"
+            raise UserError(f"{title}: {what}: lower learning_rate, train in precision 32-true, or use keep=last")
         module.load_state_dict(kept_weights(workdir, BEST))
     module.cpu().eval().zero_grad()
     if sum(value.nbytes for value in module.parameters()) > _LARGE:
