@@ -122,12 +122,12 @@ def test_frames_that_do_not_say_where_a_probe_belongs_are_told_of_the_main_data_
     pd.testing.assert_frame_equal(of_main(told), told)
 
 
-def of_runs(*asked: list[str]) -> list[str]:
+def of_runs(*asked: list[str], metric: str = "srg") -> list[str]:
     """The rows of runs of one explainer, which were asked for this, joined."""
     runs = []
     for settings in asked:
         (seed,) = (int(each.removeprefix("seed=")) for each in settings if each.startswith("seed="))
-        nothing, measured = frames([]), scores({"proposed": {"srg": 0.5 + 0.1 * seed}}, seeds=(seed,))
+        nothing, measured = frames([]), scores({"proposed": {metric: 0.5 + 0.1 * seed}}, seeds=(seed,))
         runs.append(Frames(measured, nothing.curves, nothing.costs, nothing.left_out))
     joined = join(told_apart(list(zip(settings_apart(asked), runs, strict=True))))
     return sorted(joined.scores["explainer"].unique())
@@ -147,3 +147,14 @@ def test_runs_that_differ_in_what_changes_no_number_are_seeds_of_one_row() -> No
     assert of_runs(["seed=0", "logger=csv", "trainer.devices=2"], ["seed=1", "rows=[proposed]", "gallery=0"]) == [
         "proposed"
     ]
+    assert of_runs(["seed=0", "path_steps=[3,8]"], ["seed=1"]) == ["proposed"]
+
+
+@pytest.mark.parametrize("column", ["transfer_deletion", "column_of_a_plug_in"])
+def test_another_judge_tells_apart_the_rows_that_it_was_asked_about_and_no_others(column: str) -> None:
+    one, other = (["seed=0", "judge=cnn_tiny"], ["seed=1", "judge=vit_tiny"])
+    assert of_runs(one, other) == of_runs(one, ["seed=1"]) == ["proposed"]
+    assert of_runs(one, other, metric=column) == ["proposed at judge=cnn_tiny", "proposed at judge=vit_tiny"]
+    # Other settings tell the rows apart by themselves alone.
+    low, high = "classifier.focus=0", "classifier.focus=1"
+    assert of_runs([*one, low], ["seed=1", low], ["seed=2", high]) == [f"proposed at {each}" for each in (low, high)]

@@ -1,7 +1,7 @@
 """The frames: everything that a study measured, one line for explainer x metric x image. Views are made of them."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
@@ -14,6 +14,7 @@ from xai.core.csv_files import read_csv, write_csv
 from xai.core.errors import UserError
 from xai.core.overrides import UNNAMED
 from xai.explainers.registry import Row, passes_of
+from xai.metrics import registry as metrics
 from xai.study.case import Case
 from xai.study.maps import Maps
 from xai.study.scores import Scores
@@ -82,8 +83,10 @@ AT = " at "
 _RUN = ["case", "explainer", "model", "data", "source", "seed", "split", "home"]
 
 
-_SHOWN = frozenset({"rows", "metrics", "tables", "claims", "figures", "pictures", "gallery", "plugins"})
+_SHOWN = frozenset({"rows", "metrics", "tables", "claims", "figures", "pictures", "gallery", "plugins", "path_steps"})
 """Settings that say what a run measures and shows; a number that two runs have does not depend on them."""
+_OF_JUDGE = frozenset({"judge"})
+"""Settings that the columns which ask a second classifier depend on, and no others."""
 
 
 def settings_apart(asked: Sequence[Sequence[object]]) -> list[list[str]]:
@@ -100,14 +103,17 @@ def told_apart(runs: Sequence[tuple[Sequence[str], Frames]]) -> list[Frames]:
         runs: The settings of each that others do not share (`settings_apart`), and its frames. Rows of which two runs
             say something else at the same seed are told apart by them, `proposed at transfer.alpha=0.6`, and so are
             those that were measured at other settings and at no seed of both, as nothing says that they are the same.
-            What comes out the same in all runs stays one row, and so do the seeds of the same settings.
+            What comes out the same in all runs stays one row, and so do the seeds of the same settings. Another judge
+            is another setting of what it was asked for alone.
     """
     contradicted = _contradicted(runs)
-    unknown = _without_common_seed(runs) - contradicted
+    judged = _without_common_seed(runs, _SHOWN, but=_without_judge()) - contradicted
+    unknown = _without_common_seed(runs, _SHOWN | _OF_JUDGE) - judged - contradicted
     told = []
     for settings, frames in runs:
         parts = [getattr(frames, name) for name in NAMES]
-        for rows, text in ((contradicted, " ".join(settings)), (unknown, _of_numbers(settings))):
+        texts = (" ".join(settings), _of_numbers(settings, _SHOWN), _of_numbers(settings, _SHOWN | _OF_JUDGE))
+        for rows, text in zip((contradicted, judged, unknown), texts, strict=True):
             parts = [_named(part, rows, text) for part in parts]
         told.append(Frames(*parts))
     return told
@@ -123,17 +129,28 @@ def _contradicted(runs: Sequence[tuple[Sequence[str], Frames]]) -> set[str]:
     return set(answers.loc[answers.duplicated(what, keep=False), "explainer"])
 
 
-def _without_common_seed(runs: Sequence[tuple[Sequence[str], Frames]]) -> set[str]:
-    """Rows that were measured at two settings, and at no seed at both."""
-    if len({_of_numbers(settings) for settings, _ in runs}) < 2:
+def _without_judge() -> set[str]:
+    """Columns that ask no second classifier; of a column that no metric here has, nobody knows."""
+    families = metrics.families()
+    asked = {name: metrics.entry(families[name]).needs | column.needs for name, column in metrics.columns().items()}
+    return {name for name, needs in asked.items() if "judge" not in needs}
+
+
+def _without_common_seed(
+    runs: Sequence[tuple[Sequence[str], Frames]], without: frozenset[str], but: Collection[str] = ()
+) -> set[str]:
+    """Rows that were measured at two settings, `without` some of those, and at no seed at both; `but` some columns."""
+    if len({_of_numbers(settings, without) for settings, _ in runs}) < 2:
         return set()
     seeds: dict[tuple[str, ...], dict[str, set[str]]] = {}
     for settings, frames in runs:
         what = [name for name in (*_RUN, "metric") if name in frames.scores]
         for line in frames.scores[what].drop_duplicates().to_dict("records"):
+            if line["metric"] in but:
+                continue
             seed = str(line.pop("seed"))
             measured = seeds.setdefault((str(line["explainer"]), *map(str, line.values())), {})
-            measured.setdefault(_of_numbers(settings), set()).add(seed)
+            measured.setdefault(_of_numbers(settings, without), set()).add(seed)
     return {
         what[0]
         for what, measured in seeds.items()
@@ -141,10 +158,10 @@ def _without_common_seed(runs: Sequence[tuple[Sequence[str], Frames]]) -> set[st
     }
 
 
-def _of_numbers(settings: Sequence[str]) -> str:
-    """Those of some settings that numbers may depend on, in their order."""
+def _of_numbers(settings: Sequence[str], without: frozenset[str]) -> str:
+    """Those of some settings that numbers may depend on, in their order; `without` those that they do not depend on."""
     keys = (re.split(r"[.=]", each.lstrip("+~"), maxsplit=1)[0] for each in settings)
-    return " ".join(each for each, key in zip(settings, keys, strict=True) if key not in UNNAMED | _SHOWN)
+    return " ".join(each for each, key in zip(settings, keys, strict=True) if key not in UNNAMED | without)
 
 
 def _named(frame: pd.DataFrame, rows: set[str], settings: str) -> pd.DataFrame:
