@@ -319,13 +319,16 @@ def _channels(mean: Any, std: Any) -> tuple[tuple[float, ...], tuple[float, ...]
     if mean is None or std is None:
         raise UserError(
             "say what the network normalises with: mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225) for most; "
-            "mean=(0, 0, 0), std=(1, 1, 1) where it takes pixels in [0, 1]"
+            "mean=(0, 0, 0), std=(1, 1, 1) where it takes pixels in [0, 1], or std=(1 / 255,) * 3 where from 0 to 255"
         )
     mean, std = _three("mean", mean), _three("std", std)
     if min(std) <= 0:
         raise UserError(f"std={std} needs three numbers, one a channel, above 0")
     if max(mean) > 2 or max(std) > 2:  # either alone too: Caffe's networks have deviations of 1, Keras' means of 0
-        raise UserError(f"mean={mean} and std={std} are of pixels from 0 to 255: divide both by 255")
+        advice = "divide both by 255" if max(std) >= 1 and not 0 < max(mean) <= 1 else "give both of pixels in [0, 1]"
+        raise UserError(
+            f"mean={mean} and std={std} are of pixels from 0 to 255, and here these are in [0, 1]: {advice}"
+        )
     return mean, std
 
 
