@@ -171,6 +171,23 @@ def test_nothing_is_trained_on_the_images_that_are_explained() -> None:
             call(model, images(2), "salvage", network="vit_tiny")
 
 
+@pytest.mark.parametrize("name", ["salvage", "vit_shapley_normalised", "fast_shap", "ranking"])
+def test_before_it_is_trained_an_explainer_says_the_call_that_trains_it(name: str) -> None:
+    model = xai.wrap(vit(), image_size=SIZE)
+    said = rf"{name} is trained first: use xai\.fit\('{name}', model, images\), and name it then"
+    for call in (
+        lambda: xai.explain(model, images(2), name),
+        lambda: xai.explainer(model, name),
+        lambda: xai.compare(model, images(2), explainers=["random", name], metrics=["complexity"]),
+        lambda: xai.compare(model, images(2), explainers=["random"], metrics=["kendall"], reference=name),
+    ):
+        with pytest.raises(UserError, match=said):
+            call()
+    assert xai.explainers(model).why_not["salvage"].startswith("salvage is trained first: use xai.fit('salvage'")
+    with pytest.raises(UserError, match=r"made from ranking, .*: ranking is trained first: use xai\.fit\('ranking'"):
+        xai.explain(model, images(2), "ranking_t1")
+
+
 def test_layers_of_another_precision_are_looked_at_in_it() -> None:
     network = timm.create_model("test_resnet", num_classes=3).double()
     assert _own(xai.wrap(network, image_size=SIZE)) is not None

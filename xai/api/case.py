@@ -4,7 +4,7 @@ import inspect
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -107,7 +107,7 @@ def case_of(
 
 def _made_from(fitted: Mapping[str, Any], name: str) -> Row:
     """A row that another one is made from: as it was fitted, else removing patches as the model does it, too."""
-    return _ready(fitted[name]) if name in fitted else removing_as_the_model(load_row(name), {})
+    return _ready(fitted[name]) if name in fitted else _trained_first(removing_as_the_model(load_row(name), {}))
 
 
 def explained_by(model: Model) -> ExplainedModel:
@@ -133,7 +133,7 @@ def row_of(explainer: Any, settings: Mapping[str, Any], fitted: Mapping[str, Any
         fitted: Explainers that were trained for the model, by name.
 
     Raises:
-        UserError: There is no such explainer, or no such setting; or it has to be trained.
+        UserError: There is no such explainer, or no such setting.
     """
     if isinstance(explainer, str) and explainer in fitted:
         explainer = fitted[explainer]
@@ -148,10 +148,32 @@ def row_of(explainer: Any, settings: Mapping[str, Any], fitted: Mapping[str, Any
     else:
         known = {*choices("explainer"), *registry.names(), *fitted}
         raise UserError(unknown(f"explainer {explainer!r}", explainer, known, "explainer", "choose from"))
-    if row.entry.info.kind == "trained" and settings.get("network"):  # it would learn from what it explains, every time
-        how = f"use xai.fit({explainer!r}, model, images, network=...), and name it then"
-        raise UserError(f"{explainer} is trained first: {how}")
-    return of_no_split(removing_as_the_model(row, settings), settings)
+    return of_no_split(_trained_first(removing_as_the_model(row, settings)), settings)
+
+
+def _trained_first(row: Row) -> Row:
+    """A row; that of an explainer which learns is refused, but within `xai.fit`, with the call that trains it.
+
+    With a network of its own it would learn from the images that it explains, every time.
+    """
+    own = row.entry
+    if own.info.kind != "trained" or not hasattr(row.params, "fit"):
+        return row
+    network = ", network=..." if getattr(row.params, "network", None) else ""
+    line = f"{row.name} is trained first: use xai.fit({row.name!r}, model, images{network}), and name it then"
+
+    def check(context: Any, params: Any) -> None:
+        if context.model.networks is None:
+            raise UserError(line)
+        if own.fits is not None:
+            own.fits(context, params)
+
+    def prepare(context: Any, params: Any) -> Prepared:
+        check(context, params)
+        assert own.of_context is not None
+        return own.of_context(context, params)
+
+    return replace(row, entry=replace(own, fits=check, of_context=prepare))
 
 
 @settings
