@@ -183,6 +183,21 @@ def test_a_network_of_somebody_else_is_asked_about_all_channels_at_once() -> Non
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ASKING)
+def test_what_a_network_without_parameters_costs_is_known(name: str) -> None:
+    class Means(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.cells = nn.AvgPool2d(8)
+
+        def forward(self, images: Tensor) -> Tensor:
+            return self.cells(images).mean((2, 3))
+
+    asked = explainer(name, PaintedClassifier(Means(), (2, 2), MEAN, STD))
+    assert asked.passes(16) == 1 + 3, "a channel each of red, green and blue"
+    assert asked.attribute(pictures(2).float(), TARGETS[:2]).shape == (2, 2, 2)
+
+
 @pytest.mark.parametrize("images", [1, 5])
 def test_how_many_masked_images_pass_at_once_changes_nothing(images: int, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = explainer("score_cam", classifier()).attribute(pictures(4), TARGETS)

@@ -43,7 +43,8 @@ class AskingCam(PatchCam[P]):
     def passes(self, side: int) -> int:
         """What an image of `side` pixels costs in forward passes: one for each channel of the layer, and 1."""
         network, layer, _ = self._target
-        image = next(self.classifier.parameters()).new_zeros(1, 3, side, side)
+        held = (*self.classifier.parameters(), *self.classifier.buffers())
+        image = next((each for each in held if each.is_floating_point()), torch.zeros(())).new_zeros(1, 3, side, side)
         found = layer if isinstance(layer, nn.Module) else layer(network, image)
         return 1 + self._seen(network, found, image).shape[1]
 
