@@ -157,15 +157,23 @@ def test_without_a_checkpoint_the_classifier_is_the_one_that_a_transfer_fine_tun
         ({"fit": "crop"}, "file", {}, None),
         ({"fit": "crop"}, "file", {"removal": {"kind": "pixels", "reference": "0.25"}}, "0.25"),
         ({"fit": "crop"}, None, {}, "0.25"),  # as study=vectors has it
+        ({"fit": "crop"}, None, {"removal": {"reference": "mean"}}, "mean"),
+        ({"ground": 0.25}, None, {}, "0.25"),
         ({"ground": 0.25}, "file", {}, "0.25"),
     ],
 )
 def test_patches_of_photographs_are_removed_as_the_classifier_of_a_file_does_it(
-    spec: dict[str, Any], file: str | None, given: dict[str, Any], expected: str | None
+    spec: dict[str, Any],
+    file: str | None,
+    given: dict[str, Any],
+    expected: str | None,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     asked: Any = SimpleNamespace(supervision="kernel_shap", explainers={"kernel_shap": given}, checkpoint=file)
     removal = _row(asked, OpenData("pets", spec, Shades())).params.classifier_removal
     assert (removal and removal.reference) == expected
+    grey_unasked = file is None and "fit" in spec and not given
+    assert ("explainers.kernel_shap.removal.reference=mean" in caplog.text) == grey_unasked
 
 
 BRIGHTER = replace(MODEL, mean=(0.5, 0.5, 0.5))

@@ -1,5 +1,6 @@
 """Rows of a table: explainers with their settings, as `conf/explainer/<row>.yaml` has them."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from functools import partial
@@ -15,6 +16,8 @@ from xai.core.settings import build, shown, unknown
 from xai.explainers import registry
 from xai.explainers.registry import Context, Row, lineage, passes_of
 from xai.models.maskable import Removal
+
+log = logging.getLogger(__name__)
 
 _NUMBERS = ("coalitions", "evaluation_coalitions", "masks", "samples", "permutations")
 """What explainers call how many they ask about."""
@@ -151,6 +154,16 @@ def of_photographs(row: Row, given: Mapping[str, Any]) -> Row:
     """The row without the grey of the scattered sets, unless `given` settings say it: the model removes by itself."""
     grey = getattr(row.params, "removal", None) == _GROUND and "removal" not in given
     return _without(row, "removal") if grey else row
+
+
+def warn_of_grey(row: Row, given: Mapping[str, Any], photographs: Sequence[str]) -> None:
+    """Warn where patches of data sets of photographs get the grey of the scattered sets, and nobody has typed that."""
+    if photographs and of_photographs(row, given) is not row:
+        log.warning(
+            "removed patches of %s show %s, the ground of the scattered sets: explainers.%s.removal.reference=mean "
+            "shows what the model normalises with, as at the scale of the paper",
+            *(" and ".join(dict.fromkeys(photographs)), _GROUND.reference, row.name),
+        )
 
 
 def of_no_split(row: Row, given: Mapping[str, Any]) -> Row:

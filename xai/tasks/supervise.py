@@ -18,7 +18,7 @@ from xai.core.settings import Count, settings
 from xai.data.catalogue import OpenData, check_side, open_data
 from xai.data.registry import Split, subset
 from xai.explainers.registry import Row
-from xai.explainers.rows import load_row, of_photographs
+from xai.explainers.rows import load_row, of_photographs, warn_of_grey
 from xai.models.spec import square_of
 from xai.models.weights import write_weights
 from xai.papers.vectors import base as base_stage
@@ -95,12 +95,16 @@ def run(asked: SuperviseSettings, output: Path) -> None:
 def _row(asked: SuperviseSettings, data: OpenData) -> Row:
     """The row that explains; photographs lose patches as the classifier of a file does it, unless it is said otherwise.
 
-    Without a file the maps are those that study=vectors makes with the row as it is.
+    Without a file the maps are those that study=vectors makes with the row as it is, which warns of them too.
     """
     row = load_row(asked.supervision, asked.explainers, asked="supervision")
-    if asked.checkpoint is None or square_of(data.spec) is None:
+    given = asked.explainers.get(asked.supervision, {})
+    if square_of(data.spec) is None:
         return row
-    return of_photographs(row, asked.explainers.get(asked.supervision, {}))
+    if asked.checkpoint is None:
+        warn_of_grey(row, given, [data.name])
+        return row
+    return of_photographs(row, given)
 
 
 @dataclass

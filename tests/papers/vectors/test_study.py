@@ -100,6 +100,28 @@ def test_every_row_is_measured_on_the_test_images(measured: tuple[TransferStudy,
     assert keys.nunique() == len(keys) - 1
 
 
+@pytest.mark.parametrize("where", ["source", "data"])
+def test_photographs_behind_the_grey_of_the_scattered_sets_are_warned_of(
+    where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def no_training(*given: Any) -> None:
+        raise UserError("nothing is trained here")
+
+    def said(**settings: Any) -> str:
+        caplog.clear()
+        with pytest.raises(UserError, match="nothing is trained here"):
+            opened(tmp_path, monkeypatch, **settings)
+        return caplog.text
+
+    monkeypatch.setattr(vectors_study, "Transfer", no_training)
+    assert "removed patches" not in said()
+    photographs = OpenData("pets", {"name": "pets", "fit": "crop"}, Shades())
+    monkeypatch.setitem(globals(), "SOURCE" if where == "source" else "DATA", photographs)
+    assert "removed patches of pets show 0.25, the ground of the scattered sets" in said()
+    assert "removed patches" not in said(supervision="kernel_shap_paper")
+    assert "removed patches" not in said(explainers={"kernel_shap": {"removal": {"reference": "mean"}}})
+
+
 def test_scores_are_against_the_supervision_of_ft_target(measured: tuple[TransferStudy, Frames]) -> None:
     study, frames = measured
     case, reference = study.cases[0][0], study.reference

@@ -12,7 +12,8 @@ from xai.core.settings import Count, settings
 from xai.data.catalogue import check_side, open_data
 from xai.data.registry import subset
 from xai.explainers.registry import Row
-from xai.explainers.rows import load_row
+from xai.explainers.rows import load_row, warn_of_grey
+from xai.models.spec import square_of
 from xai.papers.vectors.base import ModelParams
 from xai.papers.vectors.choice import Choice, choose
 from xai.papers.vectors.explainers import MovedSettings
@@ -125,6 +126,8 @@ def open_study(asked: VectorsStudy, runtime: Runtime) -> TransferStudy:
     if probe is not None:
         check_probe(probe, target.name, target.source.classes)
     subset(target.source, "validation", asked.transfer.validation_images, asked.seed)
+    photographs = [each.name for each in (source, target) if square_of(each.spec) is not None]
+    warn_of_grey(supervision, asked.explainers.get(asked.supervision, {}), photographs)
     params = asked.transfer
     alphas = params.alpha_grid if params.alpha is None else (params.alpha,)
     lambdas = params.lambda2_grid if params.lambda2 is None else (params.lambda2,)
