@@ -25,6 +25,8 @@ from xai.core.runtime import provenance
 from xai.core.settings import build, shown, unknown
 from xai.tasks.registry import Task, choose
 
+log = logging.getLogger(__name__)
+
 _OF_EVERY_TASK = ("checkpoint", "explainers", "metric")
 """What stands at the root, and nothing in it is what a task that knows nothing of it wants."""
 _FINE_TUNING = ("study=salvage", "method=surrogate", "method=salvage", "method=vit_shapley")
@@ -50,6 +52,7 @@ def run(config: DictConfig, output: Path, typed: Sequence[str] = ()) -> None:
         with closing_logger(), run_folder(output, adds=task.adds) as folder:
             _record(config, folder / ".hydra")
             with _log_file(folder / "run.log"):
+                _warn_of_unasked(settings, _typed_rows(typed))
                 task.run(settings, folder)
 
     over_removals(work)
@@ -71,7 +74,7 @@ def check(
     if task.settle is not None:
         values = task.settle(values, typed)
     settings = settings_of(task, values, typed)
-    if rows := dict.fromkeys(key.split(".")[1] for key in typed if key.startswith("explainers.")):
+    if rows := _typed_rows(typed):
         from xai.explainers.rows import load_row
 
         for row in rows:
@@ -83,6 +86,19 @@ def check(
         if task.writes and output is not None:
             check_apart(settings, output)
     return task, settings
+
+
+def _typed_rows(typed: Sequence[str]) -> list[str]:
+    """The rows that settings were typed for."""
+    return list(dict.fromkeys(key.split(".")[1] for key in typed if key.startswith("explainers.")))
+
+
+def _warn_of_unasked(settings: Any, rows: Sequence[str]) -> None:
+    if rows and hasattr(settings, "explainers"):
+        from xai.tasks.checks import unasked
+
+        for row in unasked(settings, rows):
+            log.warning("explainers.%s was typed and changes nothing: %s is none of the rows here", row, row)
 
 
 def _record(config: DictConfig, folder: Path) -> None:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from xai import cli
 from xai.core.errors import UserError
-from xai.tasks.checks import check_apart
+from xai.tasks.checks import check_apart, unasked
 
 
 @pytest.fixture
@@ -92,3 +92,26 @@ def test_it_is_refused_in_a_line_before_any_work(
     assert len(lines) == 1, lines
     assert "photos/maps, among the pictures of photos" in lines[0]
     assert sorted(place.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("asked", "rows", "left"),
+    [
+        ({"rows": ("grad_cam", "random")}, ["rise", "grad_cam"], ["rise"]),
+        ({"row": "grad_cam"}, ["rise"], ["rise"]),
+        ({"supervision": "kernel_shap"}, ["kernel_shap", "rise"], ["rise"]),
+        ({"rows": ("random",), "reference": "kernel_shap"}, ["kernel_shap"], []),
+        # What a row starts from, is a budget of, or is made from, is heeded.
+        ({"rows": ("kernel_shap_ridge",)}, ["kernel_shap_proxy"], []),
+        ({"rows": ("kernel_shap_few",)}, ["kernel_shap"], ["kernel_shap"]),  # its file has those of the other's file
+        ({"rows": ("rise_64",)}, ["rise"], []),
+        ({"rows": ("mean_over_classes",)}, ["grad_cam", "rise"], ["rise"]),
+        # Nobody has named them all.
+        ({"rows": ("all",)}, ["rise"], []),
+        ({"method": "salvage"}, ["salvage"], []),
+    ],
+)
+def test_settings_of_what_is_no_row_are_told(asked: dict[str, Any], rows: list[str], left: list[str]) -> None:
+    given = {"rise": {"keep_probability": 0.4}, "kernel_shap": {"output": "probability"}}
+    given |= {"kernel_shap_proxy": {"output": "logit"}}
+    assert unasked(SimpleNamespace(**asked, explainers={row: given.get(row, {}) for row in rows}), rows) == left

@@ -2,7 +2,7 @@
 
 import glob
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from xai.core.errors import UserError
 from xai.core.folders import holds_pictures
 from xai.data.catalogue import check_data
 from xai.explainers.registry import Row
-from xai.explainers.rows import ALL, load_row
+from xai.explainers.rows import ALL, load_row, made_from
 from xai.metrics.registry import ranked_by
 from xai.models.families import NetworkParams
 from xai.models.weights import check_file
@@ -22,6 +22,8 @@ from xai.tasks.train import ExplainerTraining
 
 _DATA = ("data", "source", "probe")
 _FILES = ("checkpoint", "vector")
+_OF_STUDIES = ("proposed", "ft_target", "ranking", "ranking_t1", "flat_t1", "constant_pixels")
+"""Rows that studies of papers open whether they are among the rows or not."""
 
 
 def check_named(settings: Any) -> None:
@@ -73,6 +75,27 @@ def check_apart(settings: Any, output: Path) -> None:
                     f"{what} would be written to {os.path.relpath(final)}, among the pictures of "
                     f"{os.path.relpath(folder)}: leave the folder out (it is below outputs), or choose another"
                 )
+
+
+def unasked(settings: Any, typed: Iterable[str]) -> list[str]:
+    """Of rows whose settings were typed, those that no row which is asked for is, starts from or is made from.
+
+    Args:
+        settings: Of any task; of one that asks for `all` rows, or for none by name, nobody says so.
+        typed: Names of rows.
+    """
+    single = (getattr(settings, key, None) for key in ("row", "supervision", "reference"))
+    asked = [*getattr(settings, "rows", ()), *(name for name in single if name is not None)]
+    if not asked or ALL in asked:
+        return []
+
+    def opened(explainers: Mapping[str, Any]) -> dict[str, Row]:
+        rows = [load_row(name, explainers) for name in asked]
+        return {row.name: row for row in rows} | made_from(rows, explainers)
+
+    here, given = opened(settings.explainers), settings.explainers
+    others = [name for name in typed if name not in {*here, *_OF_STUDIES}]
+    return [name for name in others if opened({key: given[key] for key in given if key != name}) == here]
 
 
 def _areas(settings: Any) -> Iterator[Path]:
