@@ -52,7 +52,9 @@ def run(config: DictConfig, output: Path, typed: Sequence[str] = ()) -> None:
         with closing_logger(), run_folder(output, adds=task.adds) as folder:
             _record(config, folder / ".hydra")
             with _log_file(folder / "run.log"):
-                _warn_of_unasked(settings, _typed_rows(typed))
+                # What a sweep has for all of its jobs need not concern each.
+                common = OmegaConf.select(config, "sweep.axes") or {}
+                _warn_of_unasked(settings, _typed_rows([key for key in typed if key not in common]))
                 task.run(settings, folder)
 
     over_removals(work)

@@ -6,11 +6,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
 from PIL import Image
 
-from xai import cli
+from tests.composed import composed
+from xai import app, cli
 from xai.core.errors import UserError
 from xai.tasks.checks import check_apart, unasked
+from xai.tasks.registry import Task
 
 
 @pytest.fixture
@@ -115,3 +118,18 @@ def test_settings_of_what_is_no_row_are_told(asked: dict[str, Any], rows: list[s
     given = {"rise": {"keep_probability": 0.4}, "kernel_shap": {"output": "probability"}}
     given |= {"kernel_shap_proxy": {"output": "logit"}}
     assert unasked(SimpleNamespace(**asked, explainers={row: given.get(row, {}) for row in rows}), rows) == left
+
+
+def test_a_run_says_which_typed_settings_change_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked = SimpleNamespace(row="grad_cam", explainers={"rise": {"masks": 64}, "lime": {"samples": 8}})
+    task = Task("task=explain", SimpleNamespace, lambda settings, output: None)
+    monkeypatch.setattr("xai.app.check", lambda *_: (task, asked))
+    config = composed("experiment=smoke")
+    OmegaConf.set_struct(config, False)
+    config.sweep.axes = {"explainers.lime.samples": 8}  # for some of the jobs
+    app.run(config, tmp_path / "out", ["name", "explainers.rise.masks", "explainers.lime.samples"])
+    told = [record.getMessage() for record in caplog.records if record.name == "xai.app"]
+    assert told == ["explainers.rise was typed and changes nothing: rise is none of the rows here"]
+    assert told[0] in (tmp_path / "out" / "run.log").read_text()
