@@ -326,9 +326,7 @@ def _channels(mean: Any, std: Any) -> tuple[tuple[float, ...], tuple[float, ...]
         raise UserError(f"std={std} needs three numbers, one a channel, above 0")
     if max(mean) > 2 or max(std) > 2:  # either alone too: Caffe's networks have deviations of 1, Keras' means of 0
         advice = "divide both by 255" if max(std) >= 1 and not 0 < max(mean) <= 1 else "give both of pixels in [0, 1]"
-        raise UserError(
-            f"mean={mean} and std={std} are of pixels from 0 to 255, and here these are in [0, 1]: {advice}"
-        )
+        raise UserError(f"mean={mean} and std={std} are of pixels from 0 to 255, which here are in [0, 1]: {advice}")
     return mean, std
 
 
