@@ -159,6 +159,12 @@ def test_parameters_that_do_not_fit_are_refused() -> None:
     assert refusal(load_parameters, model, theta) == "1 parameters are missing, the first is visual.proj"
 
 
+def test_images_of_another_shape_are_refused_though_they_have_as_many_patches() -> None:
+    model, images = classifier(), pictures(2).reshape(2, 3, 8, 32)
+    for ask in (model, model.explain):
+        assert refusal(ask, images).startswith("images of 8 x 32 px do not fit a network of 16 x 16")
+
+
 def test_training_reaches_the_tower_and_neither_head_nor_scale() -> None:
     model = classifier().requires_grad_(True)
     logits, attributions = model.explain(pictures(2))

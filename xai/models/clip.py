@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from xai.core.errors import UserError
 from xai.data.captions import Tokenizer
 from xai.models import packed
-from xai.models.maskable import Normalisation, Removal
+from xai.models.maskable import Normalisation, Removal, check_size
 from xai.models.packed import TransformerClassifier
 
 
@@ -95,7 +95,11 @@ class SelfExplainingClip(TransformerClassifier):
 
         Returns:
             Logits [B, C] and attributions [B, M, C]; `attributions[b, :, c]` is the paper's column c of Phi-tilde.
+
+        Raises:
+            UserError: For images of another size than the tower's.
         """
+        check_size(images, self._size)
         tokens = self.visual.transformer(self.visual._embeds(self.normalisation(images)))
         features = self._project(tokens)
         return Explained(self._logits(features[:, 0]), features[:, 1:] @ self.head)
