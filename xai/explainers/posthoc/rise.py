@@ -17,6 +17,7 @@ from xai.explainers.posthoc.game_values import OfGame
 from xai.explainers.posthoc.gradients import images_at_once
 from xai.explainers.registry import explainer
 from xai.games import read_out
+from xai.models.explainer import column
 from xai.models.maskable import MaskableClassifier
 from xai.shapley.design import Game
 
@@ -140,9 +141,8 @@ class RiseSmooth(OfClassifier[RiseSmoothParams]):
             masks = smooth_masks(cells[few], offsets[few], size).to(images)
             blended = torch.lerp(elsewhere[:, None], images[:, None], masks[:, None]).flatten(0, 1)
             logits = torch.cat([self.classifier(part) for part in blended.split(at_once)])
-            values = read_out(logits.double(), params.output)
-            answers = values.unflatten(0, (len(images), -1)).gather(2, targets[:, None, None].expand(-1, len(few), 1))
-            total += torch.einsum("bn,nhw->bhw", answers[..., 0], masks.double())
+            values = read_out(logits.double(), params.output).unflatten(0, (len(images), -1))
+            total += torch.einsum("bn,nhw->bhw", column(values, targets), masks.double())
             shown += masks.double().sum(0)
         # Equation 6 divides by N E[M].
         expected = params.masks * params.keep_probability

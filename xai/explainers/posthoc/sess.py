@@ -13,6 +13,7 @@ from xai.explainers.of_row import OfRowParams, made_from_row, own_row_of
 from xai.explainers.params import MapParams
 from xai.explainers.registry import Context, Prepared, explainer
 from xai.metrics.functional import enlarge_map
+from xai.models.explainer import column
 from xai.models.maskable import MaskableClassifier
 
 _AT_ONCE = 256
@@ -79,7 +80,7 @@ class Sess:
         """How likely the class is in pieces [B, K, 3, H, W], [B, K]."""
         chances = self._classifier(pieces.flatten(0, 1)).double().softmax(-1).unflatten(0, pieces.shape[:2])
         check_finite(chances, "the classifier's answers to pieces of the image", "give one with finite outputs")
-        return chances.gather(2, targets[:, None, None].expand(-1, pieces.shape[1], 1))[..., 0]
+        return column(chances, targets)
 
 
 def starts(size: int, window: int) -> list[int]:
