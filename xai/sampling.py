@@ -1,4 +1,4 @@
-"""Drawing patches with their importance as weights: what R-MIF, R-LIF and informed training masks share."""
+"""Drawing patches: any alike, or with their importance as weights, as R-MIF, R-LIF and informed training masks do."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -48,6 +48,25 @@ def weighted_ranks(weights: Tensor, generator: torch.Generator) -> Tensor:
     gumbel = -(-uniform.log()).log()
     keys = weights.double().clamp(min=SMALLEST_WEIGHT).log() + gumbel.to(weights.device)
     return keys.argsort(dim=-1, descending=True, stable=True).argsort(-1)
+
+
+def random_masks(images: int, players: int, sizes: Tensor, generator: torch.Generator) -> Tensor:
+    """Coalitions of given sizes, every one of a size alike.
+
+    Args:
+        images: B.
+        players: M.
+        sizes: [S] how many patches each coalition keeps, shared by all images, or [B, S].
+        generator: Source of the draw; the result is on its device.
+
+    Returns:
+        Bool [B, S, M].
+    """
+    shape = (images, sizes.shape[-1], players)
+    drawn = torch.rand(shape, generator=generator, device=generator.device)
+    # Stable, because equal numbers occur, and the order of those would be the processor's own.
+    ranks = drawn.argsort(dim=-1, stable=True).argsort(-1)
+    return ranks < sizes.to(ranks.device)[..., None]
 
 
 def ranks_with_random_ties(values: Tensor, generator: torch.Generator) -> Tensor:

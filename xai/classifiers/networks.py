@@ -29,7 +29,7 @@ from xai.models.families import seeded
 from xai.models.maskable import MaskableClassifier, Removal
 from xai.models.spec import describe
 from xai.models.weights import load_weights, match_weights, read_weights
-from xai.shapley.masks import random_masks
+from xai.sampling import random_masks
 from xai.study.case import ExplainedModel
 
 FILES = {name: f"{name}.safetensors" for name in ("classifier", "surrogate", "salvage", "vit_shapley", "fast_shap")}

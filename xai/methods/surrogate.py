@@ -11,8 +11,7 @@ from xai.core.optimisation import FitParams
 from xai.data.module import Batch
 from xai.methods.learner import Learner
 from xai.models.maskable import MaskableClassifier
-from xai.sampling import common_and_own
-from xai.shapley.masks import random_masks
+from xai.sampling import common_and_own, random_masks
 
 
 def surrogate_loss(masked: Tensor, full: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from xai.core.errors import check_finite
 from xai.core.settings import Count, settings
 from xai.metrics import functional
 from xai.metrics.registry import Column, Measured, given, metric, percent
-from xai.sampling import ranks_with_random_ties
+from xai.sampling import random_masks, ranks_with_random_ties
 
 
 @settings
@@ -51,10 +51,8 @@ def infidelity(block: Measured, params: InfidelityParams) -> dict[str, Tensor]:
     maps = given(block.maps).flatten(1).cpu()
     images, players = maps.shape
     generator = block.generator
-    sizes = torch.randint(1, max(players, 2), (params.masks, 1), generator=generator)
-    drawn = torch.rand(images, params.masks, players, generator=generator)
-    # Stable, because equal numbers occur, and the order of those would be the processor's own.
-    keep = drawn.argsort(dim=-1, stable=True).argsort(-1) < sizes
+    sizes = torch.randint(1, max(players, 2), (params.masks,), generator=generator)
+    keep = random_masks(images, players, sizes, generator)
     values = _with_full(block, keep)
     drops = values[:, :1] - values[:, 1:]
     return {"infidelity": functional.infidelity(maps, ~keep, drops)}

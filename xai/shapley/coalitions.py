@@ -4,9 +4,10 @@ from collections.abc import Callable
 
 import torch
 
+from xai.sampling import random_masks
 from xai.shapley.design import Design, check_pairs, shapley_kernel_sizes
 from xai.shapley.distinct import distinct_pairs
-from xai.shapley.masks import kernel_sizes, paired_masks, random_masks
+from xai.shapley.masks import kernel_sizes, paired_masks
 
 
 def sample(name: str, players: int, coalitions: int, generator: torch.Generator) -> Design:

@@ -74,8 +74,8 @@ class Design:
 
 
 def with_complements(coalitions: Tensor) -> Tensor:
-    """Bool [2S, M] from [S, M]: each row is followed by its complement."""
-    return torch.stack([coalitions, ~coalitions], dim=1).reshape(-1, coalitions.shape[1])
+    """Bool [..., 2S, M] from [..., S, M]: each row is followed by its complement."""
+    return torch.stack([coalitions, ~coalitions], dim=-2).flatten(-3, -2)
 
 
 def check_pairs(players: int, coalitions: int) -> None:

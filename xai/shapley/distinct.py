@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from xai.sampling import random_masks
 from xai.shapley.design import Design, check_pairs, shapley_kernel_sizes, with_complements
-from xai.shapley.masks import random_masks
 
 _MANY = 1 << 1000
 """Stands for any larger number of coalitions: still a float, and no design comes near it."""

@@ -12,7 +12,8 @@ from xai.explainers.registry import explainer
 from xai.games import PatchGame
 from xai.methods.salvage import distribution_loss
 from xai.models.explainer import column
-from xai.shapley.masks import random_masks, uniform_sizes
+from xai.sampling import random_masks
+from xai.shapley.masks import uniform_sizes
 
 
 @settings

@@ -5,7 +5,8 @@ from torch import Tensor
 
 from xai.core.settings import EvenCount, settings
 from xai.metrics.registry import Measured, given, metric, percent
-from xai.shapley.masks import informed_coalitions, random_masks
+from xai.sampling import random_masks
+from xai.shapley.masks import informed_coalitions
 
 
 @settings
