@@ -139,8 +139,8 @@ class _Plan:
     def cost(self, row: Row, split: str = "test") -> float:
         """Passes of explaining an image of a split by a row."""
         params: Any = row.params.for_split(split)
-        if hasattr(params, "draws") and hasattr(params, "objective"):
-            return float(params.step * params.draws * 2 * params.objective.steps * _FORWARD_AND_BACKWARD)
+        if isinstance(params, RefinedSettings):
+            return float(params.step * params.passes_a_step)
         return float(row.entry.info.passes(params, self.players)) if row.entry.info.passes else 1.0
 
     def networks(self, asked: SalvageStudy | RankingStudy, rows: Sequence[Row]) -> list[Stage]:
