@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.classifiers.tiny import DATA, MODEL, Shades, runtime
+from tests.models import tiny_clip
 from tests.papers.vectors.test_transfer import PARAMS
 from tests.study.shades import SIZES
 from tests.study.test_mosaic import Pairs
@@ -25,7 +26,7 @@ from xai.games import PatchGame
 from xai.papers.vectors import diagnostics
 from xai.papers.vectors import study as vectors_study
 from xai.papers.vectors.choice import Choice, choose
-from xai.papers.vectors.explainers import OtherClass
+from xai.papers.vectors.explainers import ClassMean, OtherClass
 from xai.papers.vectors.fine_tuning import parameters
 from xai.papers.vectors.study import TransferStudy, VectorsStudy, open_study
 from xai.papers.vectors.transfer import with_coalitions
@@ -375,6 +376,16 @@ def test_the_bound_has_its_own_coalitions_where_there_are_any() -> None:
     assert getattr(shap, "coalitions", None) == 16
     cam = load_row("grad_cam")
     assert with_coalitions(cam, 16) == cam
+
+
+def test_the_class_mean_map_is_the_same_for_every_class_whoever_asks() -> None:
+    network, images, generator = tiny_clip.classifier(), tiny_clip.pictures(3), torch.Generator()
+    expected = network.explain(images).attributions.mean(2).reshape(3, 4, 4)
+    for targets in (torch.tensor([0, 1, 2]), torch.tensor([4, 4, 3])):
+        torch.testing.assert_close(ClassMean(network).attribute(images, targets), expected)
+        found = ClassMean(network).explain(Block(images, targets, None, None, torch.arange(3), generator))
+        torch.testing.assert_close(found.maps, expected)
+        torch.testing.assert_close(found.logits, network(images))
 
 
 @pytest.mark.parametrize("classes", [2, 3, 10])

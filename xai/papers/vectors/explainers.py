@@ -9,7 +9,7 @@ from torch import Tensor
 
 from xai.core.errors import UserError
 from xai.core.settings import FieldError, settings
-from xai.explainers.block import Block, BlockExplainer, Explanation
+from xai.explainers.block import Block, BlockExplainer
 from xai.explainers.controls.other_classes import WrongClass
 from xai.explainers.controls.position_prior import SameMap
 from xai.explainers.learned.networks import SelfExplaining
@@ -75,11 +75,10 @@ class OtherClass(WrongClass):
 class ClassMean(SelfExplaining):
     """Gives each image the mean of its maps over all classes, whichever class it is asked about."""
 
-    @torch.no_grad()
-    def explain(self, block: Block) -> Explanation:
-        """Mean maps [B, h, w], and logits [B, C]."""
-        logits, attributions = self._network.explain(block.images)
-        return Explanation(attributions.mean(2).reshape(-1, *self._network.grid), logits)
+    def values(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The mean for each class, and the logits."""
+        attributions, logits = super().values(images)
+        return attributions.mean(2, keepdim=True).expand_as(attributions), logits
 
 
 def networks_of(context: Context) -> Transfer:
