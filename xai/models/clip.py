@@ -148,7 +148,7 @@ def load_parameters(model: nn.Module, parameters: Mapping[str, Tensor]) -> None:
         UserError: Some are missing or unknown; the first is named, and the model is as it was.
     """
     own = model.state_dict()
-    missing = [name for name in own if name.startswith("visual.") and name not in parameters]
+    missing = [name for name in visual_tower(own) if name not in parameters]
     for names, what in ((missing, "missing"), ([name for name in parameters if name not in own], "unknown here")):
         if names:
             raise UserError(f"{len(names)} parameters are {what}, the first is {names[0]}")

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from xai.core.composing import CONF
 from xai.core.errors import UserError
 from xai.models.backbone import headless
-from xai.models.clip import SelfExplainingClip
+from xai.models.clip import SelfExplainingClip, visual_tower
 from xai.models.dense import DenseExplainer
 from xai.models.explainer import vit_explainer
 from xai.models.factory import ClipParams, build_clip, build_explainer
@@ -185,9 +185,8 @@ def read_parameters(path: Path, params: ClipParams) -> tuple[dict[str, Tensor], 
     spec, tensors = read(path, params)
     with torch.device("meta"):
         shell = build_clip(params).state_dict()
-    expected = {name: value.shape for name, value in shell.items() if name.startswith("visual.")}
-    tensors = without_prefix(tensors, expected)
-    parameters = {name: value for name, value in tensors.items() if name.startswith("visual.")}
+    expected = {name: value.shape for name, value in visual_tower(shell).items()}
+    parameters = visual_tower(without_prefix(tensors, expected))
     if not parameters:
         raise UserError(f"{path} holds no visual tower (no tensor named visual.*): it is no open_clip checkpoint")
     return match_weights(parameters, expected, what=f"checkpoint {path}", model=params.name), spec
