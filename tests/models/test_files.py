@@ -89,7 +89,9 @@ KINDS = ("clip", "cnn", "classifier", "surrogate", "salvage", "vit_shapley", "ra
 def test_the_file_alone_gives_back_the_network(tmp_path: Path, kind: str) -> None:
     path, (spec, written, ask, network) = tmp_path / "new" / "x", made(kind)
     files.write(path, written, spec)
+    state = torch.get_rng_state()
     loaded = files.load(path)
+    assert torch.equal(torch.get_rng_state(), state)
     assert loaded.spec == spec == files.read_spec(path)
     torch.testing.assert_close(ask(loaded.network), ask(network))
     assert not loaded.network.training

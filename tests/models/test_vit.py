@@ -41,7 +41,8 @@ def test_its_positions_are_sines_and_cosines_of_row_and_column() -> None:
         np.testing.assert_allclose(found[patch], np.concatenate(halves), atol=1e-6)
 
 
-def test_one_seed_gives_one_network_and_leaves_the_global_generator_alone() -> None:
+def test_one_seed_gives_one_network_and_leaves_all_other_generators_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda seed: pytest.fail("the GPUs' draws were set back"))
     state = torch.random.get_rng_state()
     first, again, other = (SMALL.build(5, seed).state_dict() for seed in (0, 0, 1))
     assert all(torch.equal(first[name], again[name]) for name in first)

@@ -172,7 +172,8 @@ class ClassifierStages:
 
     def _blank(self) -> nn.Module:
         """A network of the model, to load weights into."""
-        return self.model.build(self.outputs, self.seed)
+        with seeded(self.seed):
+            return self.model.build(self.outputs, self.seed)
 
     def _own_classifier(self, checkpoint: str) -> Artifact:
         """A classifier of the user's.

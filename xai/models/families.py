@@ -122,9 +122,10 @@ T = TypeVar("T", bound=type[Geometry])
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Random weights that depend on a seed alone, and leave the generator of all others as it was."""
+    """Random weights that depend on a seed alone, and leave every generator as it was."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        # Of the processor alone, which draws them: `torch.manual_seed` would set back those of GPUs too, and for good.
+        torch.default_generator.manual_seed(seed)
         yield
 
 

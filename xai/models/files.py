@@ -18,7 +18,7 @@ from xai.models.clip import SelfExplainingClip, visual_tower
 from xai.models.dense import DenseExplainer
 from xai.models.explainer import vit_explainer
 from xai.models.factory import ClipParams, build_clip, build_explainer
-from xai.models.families import Geometry, NetworkParams, named, open_model
+from xai.models.families import Geometry, NetworkParams, named, open_model, seeded
 from xai.models.features import FrozenFeatures
 from xai.models.maskable import MaskableClassifier, Removal
 from xai.models.spec import Spec, said_of
@@ -156,7 +156,8 @@ def filled(spec: Spec, tensors: Mapping[str, Tensor], what: str, removal: Remova
     name = spec.model.name
     expected = {key: value.shape for key, value in _state(shell.parts).items()}
     tensors = match_weights(tensors, expected, what=what, model=name)
-    made = build(spec, removal)
+    with seeded(0):
+        made = build(spec, removal)
     for prefix, part in made.parts.items():
         own = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
         load_weights(part, own, what=what, model=name)
