@@ -20,13 +20,14 @@ import xai
 from tests.api.networks import MEAN, SIZE, STD, Plain, images, vit
 from xai.api.comparing import _row
 from xai.api.fitting import _of_timm
-from xai.api.loading import _torchvision, as_torchvision_has_them
+from xai.api.loading import as_torchvision_has_them
 from xai.core.composing import shipped
 from xai.core.errors import UserError
 from xai.explainers import registry
 from xai.explainers.params import GameParams
 from xai.explainers.registry import ExplainerParams
 from xai.models import files
+from xai.models.named import torchvisions
 from xai.models.spec import describe
 from xai.models.vit import SmallVit, VitParams
 
@@ -103,7 +104,7 @@ def test_a_transformer_is_made_for_the_size_that_is_said(size: Any, tmp_path: Pa
     with pytest.raises(UserError, match=r"image_size=\(32, 64\) must be .*images are square"):
         xai.load(tmp_path / "mine.pt", architecture="vit_tiny_patch16_224", image_size=(32, 64))
     with torch.device("meta"):
-        other: Any = _torchvision("vit_b_16", 2, 64)
+        other: Any = torchvisions("vit_b_16", 2, 64)
     assert other.encoder.pos_embedding.shape == (1, 17, 768)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import hydra
 import pytest
+import torch
 
 from tests.sweeps.conftest import Sweeping
 from xai.core.composing import CONF
@@ -14,6 +15,7 @@ from xai.data.facts import FACTS, counts, state
 from xai.data.registry import SPLITS, names
 from xai.explainers.rows import load_row
 from xai.metrics.registry import columns
+from xai.models.vit import VitParams
 from xai.papers.plans import passes_a_second, stages_of
 from xai.report.figures import open_figure
 from xai.report.layout import read_table
@@ -184,6 +186,18 @@ def test_a_rate_that_is_measured(sweep: Sweeping, capsys: pytest.CaptureFixture[
     said = re.search(r"device hours at ([\d,]+) passes a second", " ".join(capsys.readouterr().out.split()))
     assert said
     assert int(said[1].replace(",", "")) > 0
+
+
+def test_a_rate_is_that_of_a_network_for_images_of_another_size_than_it_was_published_for() -> None:
+    model = VitParams("timm", 48, 16, (0.5,) * 3, (0.25,) * 3, architecture="test_vit")
+    assert passes_a_second(model, torch.device("cpu"), 0.01, 2) > 0
+
+
+@pytest.mark.parametrize("architecture", ["squeezenet1_1", "googlenet"])
+def test_a_network_that_torchvision_alone_has_is_planned(architecture: str) -> None:
+    typed = ("task=compare", "data=photos", f"model.architecture={architecture}", "rows=[rise]", "case.images=7")
+    (stages,) = planned(*typed)
+    assert stages["rise of the test images"] == 500 * 7
 
 
 def test_the_passes_of_salvage_by_hand() -> None:

@@ -12,7 +12,6 @@ from typing import Any
 import open_clip
 import timm
 import torch
-import torchvision
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from torch import Tensor, nn
 
@@ -34,11 +33,11 @@ from xai.models.factory import (
     read_base_weights,
 )
 from xai.models.maskable import MaskableClassifier, Removal
-from xai.models.named import is_known, is_torchvisions, of_torchvision, of_weights, unknown_architecture
+from xai.models.named import INCEPTIONS, is_known, is_torchvisions, of_weights, torchvisions, unknown_architecture
 from xai.models.weights import load_weights, read_weights, without_prefix
 
-_SIDE_HEADS, _OF_TRAINING = ("googlenet", "inception_v3"), re.compile(r"(^|\.)(aux[12]|AuxLogits)\.")
-"""Networks of torchvision with heads that only their training asks, and what the names of these begin with."""
+_OF_TRAINING = re.compile(r"(^|\.)(aux[12]|AuxLogits)\.")
+"""What the names of heads begin with that only the training of `INCEPTIONS` asks."""
 _EARLIER = (
     (re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)"), r"\1\2"),
     (re.compile(r"(encoder_layer_\d+\.mlp)\.linear_1\."), r"\1.0."),
@@ -146,7 +145,7 @@ def _with_weights(
     size = None if image_size is None else square_side(image_size)
     faults: list[UserError] = []
     of_file = of_weights(architecture, file).get("image_size") if size is None else size
-    for make, side in ((_timm, size), (_torchvision, of_file)):
+    for make, side in ((_timm, size), (torchvisions, of_file)):
         try:
             with torch.device("meta"):
                 network = make(architecture, None, side)
@@ -200,22 +199,11 @@ def _timm(architecture: str, outputs: int | None, size: int | None) -> nn.Module
     return timm.create_model(architecture, **settings)
 
 
-def _torchvision(architecture: str, outputs: int | None, size: int | None) -> nn.Module | None:
-    if architecture not in of_torchvision():
-        return None
-    settings: dict[str, Any] = {} if outputs is None else {"num_classes": outputs}
-    if size is not None and architecture.startswith("vit_"):
-        settings["image_size"] = size
-    if architecture in _SIDE_HEADS:
-        settings |= {"aux_logits": False, "init_weights": False}
-    return torchvision.models.get_model(architecture, weights=None, **settings)
-
-
 def as_torchvision_has_them(architecture: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Tensors by the names that torchvision gives them today, without heads that only a training asks."""
     found = {}
     for name, value in tensors.items():
-        if architecture in _SIDE_HEADS and _OF_TRAINING.search(name):
+        if architecture in INCEPTIONS and _OF_TRAINING.search(name):
             continue
         for earlier, today in _EARLIER:
             name = earlier.sub(today, name)

@@ -10,6 +10,7 @@ import torch
 import torchvision
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from pydantic import Field
+from torch import nn
 
 from xai.core.settings import FieldError, settings, unknown
 from xai.data.images import crop_of
@@ -19,9 +20,9 @@ from xai.models.weights import read_weights, without_prefix
 _IMAGENET: dict[str, Any] = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225), "crop": 0.875}
 """How photographs are seen where the library publishes no weights that say it."""
 _HALVES: dict[str, Any] = {"mean": (0.5,) * 3, "std": (0.5,) * 3}
-_TURNING = ("googlenet", "inception_v3")
-"""Networks of torchvision that make `_HALVES` of ImageNet's normalisation themselves where they are built with weights
-(`transform_input`). Here they are built without, and get that at once."""
+INCEPTIONS = ("googlenet", "inception_v3")
+"""Networks of torchvision with heads that only their training asks, that make `_HALVES` of ImageNet's normalisation
+themselves where they are built with weights (`transform_input`). Here they are built without, and get that at once."""
 
 
 @register(
@@ -91,7 +92,7 @@ def of_weights(architecture: str, file: str | None) -> dict[str, Any]:
     (size,), (side,) = seen.crop_size, seen.resize_size
     shape = {"image_size": size, "crop": crop_of(size, side), "interpolation": seen.interpolation.value}
     channels = {"mean": tuple(seen.mean), "std": tuple(seen.std)}
-    return {**(_HALVES if architecture in _TURNING else channels), **shape}
+    return {**(_HALVES if architecture in INCEPTIONS else channels), **shape}
 
 
 def is_torchvisions(architecture: str, file: str | None) -> bool:
@@ -138,6 +139,18 @@ def unknown_architecture(name: str) -> str:
 def of_torchvision() -> list[str]:
     """Names of torchvision's classifiers."""
     return list(torchvision.models.list_models(module=torchvision.models))
+
+
+def torchvisions(architecture: str, outputs: int | None = None, size: int | None = None) -> nn.Module | None:
+    """A network of torchvision with random weights, without heads that only a training asks; None: it has none."""
+    if architecture not in of_torchvision():
+        return None
+    settings: dict[str, Any] = {} if outputs is None else {"num_classes": outputs}
+    if size is not None and architecture.startswith("vit_"):
+        settings["image_size"] = size
+    if architecture in INCEPTIONS:
+        settings |= {"aux_logits": False, "init_weights": False}
+    return torchvision.models.get_model(architecture, weights=None, **settings)
 
 
 def is_known(name: str) -> bool:

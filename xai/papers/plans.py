@@ -23,7 +23,9 @@ from xai.data.facts import counts
 from xai.explainers.registry import Row
 from xai.explainers.rows import ALL, every_row, load_row, made_from
 from xai.models import evidence
-from xai.models.families import published_classes
+from xai.models.factory import ClipParams, build_clip
+from xai.models.families import NetworkParams, published_classes
+from xai.models.named import torchvisions
 from xai.papers.ranking.params import RefinedSettings
 from xai.papers.ranking.study import RankingStudy, over_path_steps, over_steps
 from xai.papers.salvage.study import SalvageStudy, over_length
@@ -326,15 +328,11 @@ def _without_memory(architecture: str) -> torch.nn.Module:
 
 def untrained(model: Any, device: torch.device) -> torch.nn.Module:
     """A network of a model's settings with random weights, which costs what the trained one does."""
-    architecture = getattr(model, "architecture", None)
-    if architecture is not None:
-        return _published(architecture, device).to(device)
-    if hasattr(model, "towers"):
-        from xai.models.factory import build_clip
-
-        return build_clip(model, 0).to(device)
-    network: torch.nn.Module = model.build(10).to(device)
-    return network
+    if isinstance(model, NetworkParams):
+        return model.build(10).to(device)
+    if isinstance(model, ClipParams):
+        return build_clip(model).to(device)
+    return _published(model.architecture, device).to(device)
 
 
 def _published(architecture: str, device: torch.device) -> torch.nn.Module:
@@ -343,11 +341,13 @@ def _published(architecture: str, device: torch.device) -> torch.nn.Module:
     if architecture in open_clip.list_models():
         logging.disable(logging.WARNING)  # that no weights are loaded, which is what is wanted
         try:
-            network: torch.nn.Module = open_clip.create_model(architecture, device=device)
+            clip: torch.nn.Module = open_clip.create_model(architecture, device=device)
         finally:
             logging.disable(logging.NOTSET)
-        return network
-    return timm.create_model(architecture, pretrained=False)
+        return clip
+    network = timm.create_model(architecture) if timm.is_model(architecture) else torchvisions(architecture)
+    assert network is not None
+    return network
 
 
 def passes_a_second(model: Any, device: torch.device, seconds: float = 3.0, batch: int = 32) -> float:
