@@ -46,6 +46,7 @@ def test_guided_backpropagation_is_captums(output: str) -> None:
     [
         (F.relu, lambda x: x > 0),
         (torch.relu, lambda x: x > 0),
+        (lambda x: torch.relu(input=x), lambda x: x > 0),
         (lambda x: F.relu(x, inplace=True), lambda x: x > 0),
         (lambda x: x.relu_(), lambda x: x > 0),
         (lambda x: (x.relu_(), x)[1], lambda x: x > 0),
@@ -112,7 +113,7 @@ def test_the_biases_of_another_head_are_no_part_of_the_answer() -> None:
 
 
 class Fused(nn.Module):
-    """A norm with its activation in it, a rectifier in place, a gate, and a convolution that runs twice."""
+    """A norm with its activation in it, a rectifier in place, a gate, and convolutions: by keywords, and run twice."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -123,7 +124,8 @@ class Fused(nn.Module):
             value.data = torch.randn(value.shape, generator=seeded(value.numel())) / 2
 
     def forward(self, images: Tensor) -> Tensor:
-        cells = self.relu(self.again(self.norm(self.first(images))))
+        first = F.conv2d(input=images, weight=self.first.weight, bias=self.first.bias, padding=1)
+        cells = self.relu(self.again(self.norm(first)))
         return self.head(self.relu(self.again(cells)).mean((2, 3)))
 
 

@@ -81,12 +81,12 @@ class Biases(TorchFunctionMode):
         return found.clone()
 
 
-def _of_convolution(images: Tensor, weight: Tensor, bias: Tensor | None = None, *_: Any, **__: Any) -> Tensor | None:
+def _of_convolution(input: Tensor, weight: Tensor, bias: Tensor | None = None, *_: Any, **__: Any) -> Tensor | None:
     return bias
 
 
 def _of_batch_norm(
-    images: Tensor,
+    input: Tensor,
     running_mean: Tensor | None,
     running_var: Tensor | None,
     weight: Tensor | None = None,
@@ -95,7 +95,7 @@ def _of_batch_norm(
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> Tensor | None:
-    if images.ndim != 4 or training or running_mean is None or running_var is None:
+    if input.ndim != 4 or training or running_mean is None or running_var is None:
         return None
     scale = (running_var + eps).rsqrt() * (1 if weight is None else weight)
     return (0 if bias is None else bias) - running_mean * scale

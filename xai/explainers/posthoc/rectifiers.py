@@ -59,13 +59,14 @@ class Guided(TorchFunctionMode):
         self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Call a function, and if it is a rectifier stop what is negative of its gradient."""
-        named = kwargs or {}
+        named = dict(kwargs or {})
         if not _rectifies(function, args, named):
             return function(*args, **named)
-        copy = _positive_gradient(args[0])
-        found = function(copy, *args[1:], **named)
+        values, *more = args or (named.pop("input"),)
+        copy = _positive_gradient(values)
+        found = function(copy, *more, **named)
         # In place it is the network's own tensor that changes, whether what is returned is taken or not.
-        return args[0].copy_(found) if found is copy else found
+        return values.copy_(found) if found is copy else found
 
 
 def _rectifies(function: Any, args: tuple[Any, ...], named: dict[str, Any]) -> bool:
