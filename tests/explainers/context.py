@@ -16,12 +16,13 @@ from xai.models.maskable import MaskableClassifier, Removal
 
 @dataclass
 class Source:
-    """Four images a split; those of the validation split are other ones."""
+    """Four images a split, or as many as `sizes` says; those of the validation split are other ones."""
 
     regions: Tensor | None
+    sizes: Mapping[str, int] = field(default_factory=dict)
 
     def labels(self, split: str) -> Tensor:
-        return torch.tensor([0, 1, 2, 3])
+        return torch.arange(self.sizes.get(split, 4))
 
     def images(self, split: str, indices: Tensor, epoch: int) -> Images:
         pixels = small_pictures(8)[4 * (split == "validation") :][indices]
@@ -45,10 +46,11 @@ class Context:
     asked: list[Removal | None] = field(default_factory=list)
     runtime: Any = None
     model: Any = None
+    sizes: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def data(self) -> Any:
-        return Data("pictures", Source(self.regions))
+        return Data("pictures", Source(self.regions, self.sizes))
 
     @property
     def learned_from(self) -> Any:

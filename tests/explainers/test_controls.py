@@ -89,3 +89,8 @@ def test_a_position_prior_of_what_cannot_be_had_is_refused() -> None:
     assert reason.startswith("position_prior is made from object_mask, which cannot be had here: object_mask needs")
     reason = refusal(prior, configured("position_prior", of="saliency", resolution="pixel"), Context(rows))
     assert reason == "position_prior: the maps of saliency are of another kind, use resolution=patch"
+    context = Context(rows)
+    assert refusal(prior, configured("position_prior", of="saliency"), context) is None
+    context.sizes = {"validation": 0}
+    reason = refusal(prior, configured("position_prior", of="saliency"), context)
+    assert reason == "position_prior is a mean over validation images, and data=pictures has none"

@@ -47,12 +47,15 @@ def check(context: Context, params: PositionPriorParams) -> None:
     """Refuse a mean of maps that there are none of.
 
     Raises:
-        UserError: Where the other row does not fit the classifier, or its maps are of another kind.
+        UserError: Where the other row does not fit the classifier, or its maps are of another kind; where there are no
+            validation images, as of pictures without labels.
     """
     row = row_of(context, params.of, "position_prior")
     if row.params.of_pixels != params.of_pixels:
         right = "pixel" if row.params.of_pixels else "patch"
         raise UserError(f"position_prior: the maps of {params.of} are of another kind, use resolution={right}")
+    if not len(context.learned_from.source.labels(SPLIT)):
+        raise UserError(f"position_prior is a mean over {SPLIT} images, and data={context.learned_from.name} has none")
 
 
 @explainer(
