@@ -33,6 +33,16 @@ def test_the_spread_is_that_of_single_masks_and_not_of_their_mean() -> None:
     torch.testing.assert_close(found["imbalance_random"], expected, atol=0.03, rtol=0)
 
 
+def test_answers_that_are_no_numbers_are_refused_with_their_rows() -> None:
+    class Blank(HopelessOrCertain):
+        def value(self, coalitions: Tensor) -> Tensor:
+            return super().value(coalitions).index_fill(0, torch.tensor(1), torch.nan)
+
+    block = measured(maps=torch.rand(3, 2, 2), game=Blank(), rows=torch.tensor([4, 7, 9]))
+    told = refusal(registry.compute, registry.entry("mask_likelihood"), block)
+    assert told.startswith("the classifier's answers with patches removed of rows 7 hold NaN or infinity")
+
+
 def test_all_that_is_read_in_percent_has_one_digit_after_the_point() -> None:
     digits = {name: column.digits for name, column in registry.columns().items() if column.unit == "%"}
     assert {"imbalance_informed", "spread_random", "srg"} <= set(digits)

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from xai.core.errors import check_finite
 from xai.core.settings import EvenCount, settings
 from xai.metrics.registry import Measured, given, metric, percent
 from xai.sampling import random_masks
@@ -66,6 +67,7 @@ def mask_likelihood(block: Measured, params: LikelihoodParams) -> dict[str, Tens
     found = {}
     for name, keep in coalitions.items():
         values = game.value(keep).cpu().double()
+        check_finite(values, "the classifier's answers with patches removed", "all values must be finite", block.rows)
         found[f"spread_{name}"] = (values - 0.5).abs().mean(1)
         found[f"likelihood_{name}"] = by_size = values.unflatten(1, (params.masks, players)).mean(1)
         found[f"imbalance_{name}"] = (by_size - 0.5).abs().mean(1)
