@@ -66,6 +66,19 @@ def test_a_class_without_gradient_has_no_evidence() -> None:
     assert not gradient_evidence(asked, random(2, 3, 6, 5), TARGETS, MEAN).any()
 
 
+def test_a_gradient_that_is_the_same_everywhere_tells_no_pixel_from_another() -> None:
+    class Means(Squares):
+        def forward(self, images: Tensor, keep: Tensor | None = None) -> Tensor:
+            return images.mean((1, 2, 3))[:, None] * torch.tensor([0.3, -7.0])
+
+    images = random(2, 3, 6, 5)
+    found = gradient_evidence(Means(), images, TARGETS, MEAN)
+    assert not found[:, [0, 1, 2, 7]].any()
+    promise = (images - MEAN[:, None, None]) * torch.tensor([-1.0, 1.0])[:, None, None, None]
+    spread = promise.flatten(1).std(1)[:, None, None, None]
+    torch.testing.assert_close(found[:, 3:6], promise / spread, rtol=1e-4, atol=1e-4)
+
+
 class Cubes(Squares):
     """Sums of weighted cubes: the gradient on the way differs from that at the end."""
 

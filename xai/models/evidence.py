@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from xai.models.maskable import REFERENCES, MaskableClassifier, Removal, reference_image
+from xai.rounding import is_constant
 
 Look = bool | Literal["path"]
 """Whether a decoder looks at the classifier: not at all, at its gradient, or at gradients on paths to the image."""
@@ -95,4 +96,5 @@ def _slope(classifier: MaskableClassifier, images: Tensor, targets: Tensor) -> T
 
 def _in_deviations(values: Tensor) -> Tensor:
     spread = values.flatten(1).std(1).clamp(min=torch.finfo(values.dtype).tiny)
-    return values / spread[:, None, None, None]
+    # What is the same everywhere, but for rounding, tells no pixel from another.
+    return (values / spread[:, None, None, None]).masked_fill(is_constant(values.flatten(1))[:, None, None, None], 0.0)
