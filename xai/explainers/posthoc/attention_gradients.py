@@ -102,8 +102,7 @@ class LeGradParams(ExplainerParams):
     label="LeGrad",
     about="gradients of every layer's score for the class with respect to that layer's attention",
     params=LeGradParams,
-    needs={"attention", "gradients"},
-    passes=lambda params, patches: 3,
+    **_COST,
 )
 class LeGrad(TracedExplainer[LeGradParams]):
     """LeGrad (Bousselham et al., ICCV 2025): how the scores of all layers depend on their attention.
