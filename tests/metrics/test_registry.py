@@ -3,6 +3,8 @@
 import math
 import subprocess
 import sys
+from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -101,6 +103,17 @@ def test_what_is_not_finite_gets_no_value_from_any_metric(name: str, broken: flo
         with pytest.raises(UserError, match="of rows 34 hold NaN or infinity") as caught:
             values(name, block)
         assert "\n" not in str(caught.value)
+
+
+def test_neither_images_nor_networks_are_asked_for_by_a_metric_of_maps_alone() -> None:
+    def never(*_: object) -> Any:
+        pytest.fail("it was asked for")
+
+    there = {"maps": drawn(IMAGES, 2, 2), "rows": torch.arange(IMAGES)}
+    parts: dict[str, Any] = {name: partial(there.get, name) for name in Measured.__annotations__}
+    parts |= dict.fromkeys(("images", "network", "judge", "regions", "cells"), never)
+    found = values("complexity", Measured(never, never, never, **parts))
+    assert found["entropy"].isfinite().all()
 
 
 def test_a_classifier_whose_answers_are_not_finite_is_refused() -> None:

@@ -303,7 +303,8 @@ def compute(entry: Metric, block: Measured, params: Any = None) -> dict[str, Ten
         ValueError: The metric gives what it has not declared, or not what it has.
     """
     settings = entry.params() if params is None else params
-    reason = missing(entry, [need for need in NEEDS if need == "game" or getattr(block, need) is not None])
+    # Of what it does not need nothing is asked, which may be images to read, or networks.
+    reason = missing(entry, [need for need in entry.needs if need == "game" or getattr(block, need) is not None])
     if reason:
         raise UserError(reason)
     for name, said in _TENSORS.items():
