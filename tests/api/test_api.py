@@ -89,7 +89,9 @@ def test_a_state_dict_of_a_named_architecture_is_loaded(builder: Any, wrap: Any,
 def test_an_architecture_of_torchvision_alone_is_loaded(architecture: str, tmp_path: Path) -> None:
     network = torchvision.models.get_model(architecture, num_classes=4)
     torch.save(network.state_dict(), tmp_path / "mine.pt")
+    state = torch.get_rng_state()
     assert len(xai.load(tmp_path / "mine.pt", architecture=architecture, image_size=64).classes) == 4
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 @pytest.mark.parametrize("size", [SIZE, np.int64(SIZE), (SIZE, SIZE), [SIZE, SIZE]])

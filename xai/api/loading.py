@@ -32,6 +32,7 @@ from xai.models.factory import (
     load_base,
     read_base_weights,
 )
+from xai.models.families import seeded
 from xai.models.maskable import MaskableClassifier, Removal
 from xai.models.named import INCEPTIONS, is_known, is_torchvisions, of_weights, torchvisions, unknown_architecture
 from xai.models.weights import load_weights, read_weights, without_prefix
@@ -93,12 +94,13 @@ def load(
         raise UserError(f"architecture={architecture} {unknown_architecture(architecture)}")
     tensors = None if path is None else read_weights(path, what="checkpoint", require_finite=True).tensors
     file = None if path is None else path.name
-    if tensors is None:
-        network = _published(architecture)
-        if names is None and getattr(network, "num_classes", None) == len(known := published_classes()):
-            names = known
-    else:
-        network = _with_weights(architecture, tensors, f"checkpoint {path}", settings.get("image_size"), file)
+    with seeded(0):  # the weights that a network has until it gets its own
+        if tensors is None:
+            network = _published(architecture)
+        else:
+            network = _with_weights(architecture, tensors, f"checkpoint {path}", settings.get("image_size"), file)
+    if tensors is None and names is None and getattr(network, "num_classes", None) == len(known := published_classes()):
+        names = known
     if not getattr(network, "pretrained_cfg", None) or is_torchvisions(architecture, file):
         settings = {**of_weights(architecture, file), **settings}
     return wrap(
