@@ -120,6 +120,13 @@ def test_the_headline_says_what_to_trust_and_what_it_costs():
     assert "12 images of digits, over 3 seeds: with fewer than 30 images" in reach
 
 
+@pytest.mark.parametrize(("milliseconds", "told"), [(0.0123, "0.0123 ms"), (999.7, "1,000 ms"), (1000.0, "1.0 s")])
+def test_the_headline_tells_times_of_any_size_in_three_digits(milliseconds, told):
+    source = study()
+    _, cost, _ = compared(replace(source, costs=source.costs.assign(milliseconds=milliseconds)), "srg", FOUND)
+    assert cost == f"A map of salvage takes {told}."
+
+
 def test_the_headline_has_the_mean_of_the_table():
     source = study()
     columns = COLUMNS | {"srg": replace(COLUMNS["srg"], quadratic=True)}

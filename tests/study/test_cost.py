@@ -35,6 +35,7 @@ def test_at_paper_scale_it_is_65_787_passes_an_image_for_each_row() -> None:
         == "to ask: 524 million forward passes (explaining 7.85 million, removal 516 million), less what the store has"
     )
     assert cost_line([removal._replace(an_image=2.0, times=617)]).startswith("to ask: 1,234 forward passes (removal")
+    assert cost_line([removal._replace(an_image=999.7e3, times=1000)]).startswith("to ask: 1,000 million")
     assert asked_of(study(10, 128), 256)[1].times == 20
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from xai.report.figures import Source
-from xai.study.columns import number
+from xai.study.columns import number, three_digits
 from xai.study.statistics import MINIMUM_SEEDS, Best, of_runs, wide
 
 FEW_IMAGES = 30
@@ -228,7 +228,7 @@ def _valued(source: Source, metric: str, value: float) -> str:
 
 
 def _time(milliseconds: float) -> str:
-    return f"{milliseconds / 1000:.1f} s" if milliseconds >= 1000 else f"{milliseconds:.3g} ms"
+    return f"{milliseconds / 1000:.1f} s" if milliseconds >= 1000 else f"{three_digits(milliseconds)} ms"
 
 
 def _list(names: Sequence[str]) -> str:

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from xai.report.layout import Cell, Row, Symbol, Table
 from xai.study.claims import FAILS, HOLDS, NOT_MEASURED, RULE, UNDECIDED
-from xai.study.columns import COSTS, Column, arrow, column_of, number, points
+from xai.study.columns import COSTS, Column, arrow, column_of, number, points, three_digits
 
 SIGNS = {HOLDS: "✓", FAILS: "✗", UNDECIDED: "?", NOT_MEASURED: "–"}
 _LEGEND = ", ".join(f"{sign} {verdict}" for verdict, sign in SIGNS.items()) + "."
@@ -140,7 +140,7 @@ def cost_sheets(costs: pd.DataFrame) -> list[Sheet]:
     means = costs.groupby(["explainer", "label"], sort=False, dropna=False)[names].mean().dropna(how="all")
     means = means.sort_values("milliseconds" if "milliseconds" in means else names[0], kind="stable").reset_index()
     lines = tuple(
-        Line((str(line["label"]),), tuple(Entry(_three_digits(line[name])) for name in names), line["explainer"])
+        Line((str(line["label"]),), tuple(Entry(three_digits(line[name])) for name in names), line["explainer"])
         for line in means.to_dict("records")
     )
     head = (("", ""), *((COSTS[name].label, COSTS[name].about) for name in names))
@@ -238,10 +238,6 @@ def templates() -> jinja2.Environment:
 def _in_markdown(text: str) -> str:
     """Text of a cell of Markdown's: it ends no cell and no line, and is neither HTML, nor code, nor a link."""
     return re.sub(r"([\\|<`]|\](?=\())", r"\\\1", " ".join(text.split()))
-
-
-def _three_digits(value: float) -> str:
-    return number(value, 0) if abs(value) >= 100 or math.isnan(value) else f"{value:.3g}"
 
 
 def _tooltip(column: Column) -> str:

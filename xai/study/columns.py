@@ -46,6 +46,11 @@ def number(value: float, digits: int) -> str:
     return text.removeprefix("-") if float(text.replace(",", "")) == 0 else text
 
 
+def three_digits(value: float) -> str:
+    """A value of any size, as of times and counts: three digits, or all that stand before the point."""
+    return number(value, 0) if abs(value) >= 100 or math.isnan(value) else f"{value:.3g}"
+
+
 def signed(value: float, digits: int) -> str:
     """The same of a difference: with its sign."""
     text = number(value, digits)

@@ -13,6 +13,7 @@ from xai.explainers.registry import Row
 from xai.explainers.rows import cost_of
 from xai.games import asked_at_once
 from xai.study.case import Case
+from xai.study.columns import three_digits
 from xai.study.study import Study
 
 _WORTH_SAYING = 10
@@ -61,10 +62,10 @@ def cost_line(asked: Sequence[Asked]) -> str:
 
 
 def _rounded(passes: float) -> str:
-    """A number of passes in three digits at most."""
+    """A number of passes in about three digits."""
     for size, word in ((1e9, " billion"), (1e6, " million")):
         if passes >= size:
-            return f"{passes / size:.3g}{word}"
+            return f"{three_digits(passes / size)}{word}"
     return f"{passes:,.0f}"
 
 
