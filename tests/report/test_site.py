@@ -1,6 +1,7 @@
 """The site: what is on its pages and beside them, and what a browser without a network makes of it."""
 
 import json
+import os
 import re
 import shutil
 import sys
@@ -126,6 +127,15 @@ def test_claims_that_were_not_measured_are_told_of_and_links_to_them_lead_somewh
     assert "#claims" in shown.links
     assert "claims" in shown.ids
     assert "Of 2 comparisons" in shown.text
+
+
+def test_a_folder_whose_name_is_no_text_has_a_page_and_links(tmp_path: Path) -> None:
+    write_run(tmp_path / "outputs" / os.fsdecode(b"run\xff"), 0, "maps")
+    (tmp_path / "site").mkdir()
+    site = Site(tmp_path / "site", tmp_path / "site", Lineage([]))
+    site.write([site.page(found) for found in find(tmp_path / "outputs", tmp_path / "site")])
+    assert "../outputs/run%FF/scores.csv" in read(tmp_path / "site" / "run.html").links
+    assert r"run\udcff" in read(tmp_path / "site" / "index.html").text
 
 
 def test_a_sweep_over_settings_has_its_rows_apart(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ A figure is drawn once, by its own function (`xai.report.figures`); this reads f
 words, whichever figure it is.
 """
 
+import html
 from collections.abc import Mapping
 from typing import Any
 
@@ -303,4 +304,4 @@ def _name(label: object) -> str:
 
 def _plain(text: str) -> str:
     """Text for Plotly, which understands a few tags of HTML: here they are letters."""
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("\n", "<br>")
+    return html.escape(text, quote=False).replace("\n", "<br>")

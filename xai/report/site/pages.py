@@ -12,7 +12,9 @@ from typing import Any
 from urllib.parse import quote
 
 import pandas as pd
+from rich.filesize import decimal
 
+from xai.core.entries import MANIFEST
 from xai.core.errors import UserError, visible
 from xai.core.files import short_name, write_atomically
 from xai.metrics import registry as metrics
@@ -120,11 +122,11 @@ class Site:
         return page
 
     def _link(self, page: Page) -> None:
-        run, folder = page.run, self._relative(page.run.folder)
+        run = page.run
         if run.runs:
             pages = (f"{self.slug(each.name)}.html" for each in run.runs)
             page.links = list(zip(run.called, pages, strict=True))
-        page.files = [(name, _bytes(size), f"{folder}/{quote(name)}") for name, size in run.files.items()]
+        page.files = [(name, decimal(size), self._link_to(run.folder / name)) for name, size in run.files.items()]
 
     def _show(self, page: Page, measured: Sequence[Run]) -> None:
         own: dict[str, Frames] = {}
@@ -226,8 +228,8 @@ class Site:
                 "seconds": made.seconds,
                 "from": [parent for parent in made.parents if parent != key],
                 "files": [
-                    [name, _bytes(size), f"{self._relative(made.path)}/{quote(name)}"]
-                    for name, size in (*made.files.items(), ("artifact.json", 0))
+                    [name, size, self._link_to(made.path / name)]
+                    for name, size in [*((name, decimal(size)) for name, size in made.files.items()), (MANIFEST, "")]
                 ],
             }
             for key, made in self._lineage.of(keys).items()
@@ -277,20 +279,19 @@ class Site:
         for page in pages:
             data = {**page.data, "charts": [each.content for each in page.charts]}
             shown = {"page": page, "data": as_json(data), "origin": _origin(page.run)}
-            text = templates().get_template("site/run.html.j2").render(shown)
-            write_atomically(self._output / f"{page.slug}.html", text.encode())
+            self._render("site/run.html.j2", f"{page.slug}.html", shown)
         lines = list(_index_lines(pages))
-        listed = templates().get_template("site/index.html.j2").render(lines=lines, verdicts=VERDICTS)
-        write_atomically(self._output / "index.html", listed.encode())
-        return self._output / "index.html"
+        return self._render("site/index.html.j2", "index.html", {"lines": lines, "verdicts": VERDICTS})
 
-    def _relative(self, folder: Path) -> str:
-        """The way from a page to a folder, as a link."""
-        found = Path(folder).absolute()
-        up, own = 0, self._final.absolute()
-        while not found.is_relative_to(own):
-            own, up = own.parent, up + 1
-        return "/".join([*[".."] * up, *(quote(part) for part in found.relative_to(own).parts)])
+    def _render(self, template: str, name: str, content: Mapping[str, Any]) -> Path:
+        text = templates().get_template(template).render(content)
+        # Folders and files have names of any bytes.
+        write_atomically(self._output / name, text.encode(errors="backslashreplace"))
+        return self._output / name
+
+    def _link_to(self, place: Path) -> str:
+        """The way from a page to a file."""
+        return quote(os.fsencode(os.path.relpath(place, self._final)))
 
 
 def _put(picture: Path, place: Path) -> None:
@@ -382,10 +383,6 @@ def _means(tables: Sequence[Table]) -> list[dict[str, Any]]:
                     cells.setdefault(column.name, {})[row.name] = shown
         found.append({"title": table.title.removeprefix(_ALL).strip(" ·"), "cells": cells})
     return found
-
-
-def _bytes(size: int) -> str:
-    return f"{size / 1e6:,.1f} MB" if size >= 10**6 else f"{size / 1e3:,.1f} kB" if size >= 1000 else f"{size} B"
 
 
 def _listed(value: Any) -> list[Any]:

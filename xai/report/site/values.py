@@ -4,12 +4,12 @@ A browser lets a page from the disk read no data beside it, but run scripts: eac
 JSON, and holds nothing else.
 """
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from jinja2.utils import htmlsafe_json_dumps
 
 from xai.metrics.registry import Column
 from xai.study.columns import scale
@@ -46,8 +46,7 @@ def as_script(name: str, content: Any) -> bytes:
 
 def as_json(content: Any) -> str:
     """JSON that is the same inside a page and a script: nothing in it ends an element or a line of code."""
-    text = json.dumps(content, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+    return htmlsafe_json_dumps(content, separators=(",", ":"), allow_nan=False)
 
 
 def rounded(value: float, digits: int = 6) -> float | None:

@@ -166,7 +166,7 @@ function branch(key) {
   opened.addEventListener("toggle", () => {
     if (inside.children.length) return;
     for (const [name, size, link] of made.files)
-      inside.append(element("li", { className: "leaf" }, element("a", { href: link, textContent: name }), size === "0 B" ? "" : ` ${size}`));
+      inside.append(element("li", { className: "leaf" }, element("a", { href: link, textContent: name }), size && ` ${size}`));
     for (const parent of made.from) if (data.artifacts[parent]) inside.append(branch(parent));
   });
   return element("li", {}, opened);
