@@ -320,6 +320,33 @@ def test_classes_whose_names_differ_have_files_of_their_own(tmp_path: Path, monk
     assert {line["explained"]: np.load(tmp_path / line["files"]["map"]).max() for line in lines} == {"<50": 3, ">50": 4}
 
 
+def test_maps_of_another_class_than_the_predicted_one_say_of_which(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Any] = []
+    monkeypatch.setattr("xai.tasks.explain.to_bytes", lambda figure: drawn.append(figure) or b"drawn")
+    for target in ("cat", "dog"):
+        found = Explained(torch.rand(3, 8, 8), torch.rand(2, 2), target, "cat", 0.5, ())
+        Writer(tmp_path, "rise", {}, [], [tmp_path / "a.png"]).add(tmp_path / "a.png", found)
+    titles = [[axes.get_title() for axes in figure.axes][:2] for figure in drawn]
+    assert titles == [["input", "its own"], ["input", "its own, for\ndog"]]
+
+
+@pytest.mark.parametrize("name", [7, "", "../a", [["a"]], None])
+def test_a_list_that_somebody_has_edited_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: Any) -> None:
+    monkeypatch.setattr("xai.tasks.explain.to_bytes", lambda figure: b"drawn")
+    picture, found = tmp_path / "a.png", Explained(torch.rand(3, 8, 8), torch.rand(2, 2), "cat", "cat", 0.5, ())
+    line = {"picture": str(picture), "stem": "b", "files": {"heat_map": "b.png"}}
+    for edited in (line | {"picture": name}, line | {"stem": name}, line | {"files": {"heat_map": name}}):
+        if edited["picture"] == "../a":
+            continue  # a place like any other
+        (tmp_path / "predictions.json").write_text(json.dumps([edited]))
+        writer = Writer(tmp_path, "rise", {}, [], [picture])
+        writer.add(picture, found)
+        writer.end()
+        assert [each["stem"] for each in json.loads((tmp_path / "predictions.json").read_text())] == ["a"]
+
+
 VIT = "vit_tiny_patch16_224"
 SETTINGS = {
     "own_features": RANKING,

@@ -168,7 +168,7 @@ def test_what_earlier_runs_wrote_stays_and_is_listed(run: Cli, tmp_path: Path) -
     # A picture of the same name, another explainer.
     explain(run, "image=photos/b/one.png", "explainer=saliency", "refine=0")
     out = explain(run, "image=photos/a/one.png", "explainer=grad_cam", "refine=0")
-    assert "2 heat maps of earlier runs stay" in out
+    assert "2 maps of earlier runs kept" in out
     assert {name: (output / name).read_bytes() for name in first} == first
     lines = said_here()
     assert [(Path(line["picture"]).parent.name, line["explainer"]) for line in lines] == [
@@ -179,7 +179,7 @@ def test_what_earlier_runs_wrote_stays_and_is_listed(run: Cli, tmp_path: Path) -
     assert all((output / name).is_file() for line in lines for name in line["files"].values())
     assert {line["classifier"] for line in lines} == {str((tmp_path / "mine.pt").resolve())}
     out = explain(run, "image=photos/a/one.png", "explainer=saliency", "refine=0")
-    assert "1 maps of the same name are replaced; 2 heat maps of earlier runs stay" in out
+    assert "1 map of the same name replaced; 2 maps of earlier runs kept (name=" in out
     assert len(said_here()) == 3
 
 

@@ -18,6 +18,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from xai.core.common import Common
+from xai.core.entries import UNREADABLE
 from xai.core.files import write_atomically
 from xai.core.folders import final_folder, put_now, shown
 from xai.core.progress import Stopwatch, console
@@ -241,10 +242,10 @@ class Writer:
         kept = self._write_list()
         if any(found.measured for found in self._found):
             console.print(_table(self._found, self._references))
-        if kept or self._replaced:
-            replaced = f"{self._replaced} maps of the same name are replaced; " if self._replaced else ""
-            console.print(f"{replaced}{kept} heat maps of earlier runs stay (name=... writes to another folder)")
-        for name in (self._lines[0]["files"]["heat_map"], *sheet) if len(self._found) == 1 else sheet:
+        counts = {"of the same name replaced": self._replaced, "of earlier runs kept": kept}
+        if told := [f"{count} map{'s' * (count != 1)} {what}" for what, count in counts.items() if count]:
+            console.print(f"{'; '.join(told)} (name=... writes to another folder)")
+        for name in sheet or [line["files"]["heat_map"] for line in self._lines]:
             console.print(f"heat map: [bold]{shown(self._output / name)}[/]", highlight=False, soft_wrap=True)
         console.print(f"maps and predictions: [bold]{shown(self._output)}[/]", highlight=False, soft_wrap=True)
 
@@ -319,10 +320,14 @@ def _short(text: str, most: int) -> str:
 def _read(path: Path) -> list[dict[str, Any]]:
     """What earlier runs said; nothing where there is none, or somebody has edited it."""
     try:
-        lines = json.loads(path.read_text(encoding="utf-8"))
-        return [line for line in lines if line["picture"] and line["stem"] and line["files"]["heat_map"]]
-    except (OSError, ValueError, TypeError, KeyError):
+        return [line for line in json.loads(path.read_text(encoding="utf-8")) if _is_ours(line)]
+    except (OSError, *UNREADABLE):
         return []
+
+
+def _is_ours(line: Any) -> bool:
+    place, *names = (line["picture"], line["stem"], line["files"]["heat_map"])
+    return all(isinstance(each, str) and each for each in (place, *names)) and all(n == Path(n).name for n in names)
 
 
 def _maps(found: Explained) -> dict[str, torch.Tensor]:
@@ -333,9 +338,10 @@ def _maps(found: Explained) -> dict[str, torch.Tensor]:
 def _gallery(found: Sequence[Explained], names: Sequence[str]) -> Gallery:
     """Pictures with their maps beside them, and below the first of these what the pictures are called."""
     listed = [_maps(each) for each in found]
-    maps = {name: torch.stack([each[name] for each in listed]) for name in listed[0]}
-    explained = [each.target for each in found]
-    predicted = [each.predicted for each in found]
+    explained, predicted = [each.target for each in found], [each.predicted for each in found]
+    # Below the picture stands what is predicted; that the maps are of another class, above them.
+    of = f", for {explained[0]}" if explained != predicted else ""
+    maps = {f"{name}{of}": torch.stack([each[name] for each in listed]) for name in listed[0]}
     notes = {next(iter(maps)): names} if names else {}
     return Gallery(torch.stack([each.pixels for each in found]), maps, explained, predicted=predicted, notes=notes)
 
