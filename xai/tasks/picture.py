@@ -150,7 +150,8 @@ def open_classifier(
     removal, device = how.row.params.classifier_removal, trainer.device
     if isinstance(model, NamedParams):
         loaded = load_named(model, checkpoint, classes, device)
-        return _from_outside(model, _published(model), loaded.classes, loaded.network(removal), how)
+        maskable = loaded.network(removal)
+        return _from_outside(model, lambda picture: loaded.pixels(picture)[0], loaded.classes, maskable, how)
     if classes is not None:
         if checkpoint is not None and files.read_spec(checkpoint, model) is None:
             raise UserError(says_nothing(checkpoint, model))
@@ -165,7 +166,8 @@ def open_classifier(
                 "comes trained"
             )
         published = model.maskable(model.published(model.outputs(len(classes))), removal)
-        return _from_outside(model, _published(model), classes, published.to(device), how)
+        seen = partial(to_tensor, size=model.image_size, side=model.resized)
+        return _from_outside(model, seen, classes, published.to(device), how)
     made = files.load(checkpoint, model, removal)
     spec, network = made.spec, made.network.to(device)
     shape, classes = spec.model, spec.classes
@@ -236,11 +238,6 @@ def _size_of(tensors: Mapping[str, Tensor], patch: int) -> int | None:
         return None
     counts = range(positions.shape[1], max(0, positions.shape[1] - 3), -1)
     return next((isqrt(count) * patch for count in counts if isqrt(count) ** 2 == count), None)
-
-
-def _published(model: Geometry) -> Callable[[Image.Image], Tensor]:
-    plain = partial(to_tensor, size=model.image_size, side=model.resized)
-    return partial(plain, fit=model.fit, interpolation=model.interpolation) if isinstance(model, NamedParams) else plain
 
 
 def _from_outside(
