@@ -300,8 +300,9 @@ def test_a_legend_of_many_lines_stands_below_the_panels():
 
 
 def test_files_are_the_same_bytes_each_time(tmp_path):
-    paths = save(draw("salvage_figure2", study()), tmp_path / "figures", "two", ("png", "svg", "pdf"))
-    assert [path.name for path in paths] == ["two.png", "two.svg", "two.pdf"]
+    save(draw("salvage_figure2", study()), tmp_path / "figures", "two")
+    paths = sorted((tmp_path / "figures").iterdir())
+    assert [path.name for path in paths] == ["two.png", "two.svg"]
     for path in paths:
         assert path.read_bytes() == to_bytes(draw("salvage_figure2", study()), path.suffix[1:])
 

@@ -49,7 +49,7 @@ def gallery(case: Case, rows: Sequence[Row], count: int, second: bool = True, me
     )
 
 
-def of_study(study: Study, rows: Sequence[Row], count: int, second: bool = True) -> Gallery | None:
+def of_study(study: Study, rows: Sequence[Row], count: int, second: bool) -> Gallery | None:
     """`gallery` of the main case of a study."""
     case, metrics = study.cases[0]
     return gallery(case, rows, count, second, wants_second(case, metrics, study.reference))

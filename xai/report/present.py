@@ -85,9 +85,8 @@ class Told:
     second: bool = True
 
 
-def present(study: Study, frames: Frames, asked: StudySettings, output: Path, told: Told | None = None) -> Path:
+def present(study: Study, frames: Frames, asked: StudySettings, output: Path, told: Told) -> Path:
     """Print what was measured, and write it into a folder: frames, tables, verdicts, figures, pictures, a page."""
-    told = told or Told()
     shown = views(frames, asked.tables, asked.claims, asked.figures, study.unfit)
     shown = replace(
         shown,
@@ -256,7 +255,7 @@ def pictures_of(study: Study, count: int) -> list[Picture]:
     return [Picture.of(figure, alt, caption, 900) for figure in picture_sheets(found)]
 
 
-def write_gallery(study: Study, asked: StudySettings, output: Path, second: bool = True) -> None:
+def write_gallery(study: Study, asked: StudySettings, output: Path, second: bool) -> None:
     """Write the pictures that the site shows: images of the sheets, with both classes, and further ones with one."""
     if not asked.gallery:
         return

@@ -40,7 +40,7 @@ class Origin:
     rule: str = ""
 
     @classmethod
-    def here(cls, command: str, runs: int, seeds: list[int], commits: Sequence[str] = ()) -> "Origin":
+    def here(cls, command: str, runs: int, seeds: list[int], commits: Sequence[str]) -> "Origin":
         """This machine, today; of runs that have not kept by which `commits` they were made, today's."""
         made = provenance()
         commit = ", ".join(dict.fromkeys(each[:10] for each in commits or [made["commit"] or ""]))

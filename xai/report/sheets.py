@@ -147,7 +147,7 @@ def cost_sheets(costs: pd.DataFrame) -> list[Sheet]:
     return [Sheet("Costs", head, 1, (Part("", lines),), (_COSTS_NOTE,))]
 
 
-def as_rich(sheet: Sheet, width: int = 80) -> Group:
+def as_rich(sheet: Sheet, width: int) -> Group:
     """For a terminal of `width` characters: where columns do not fit side by side, one band of them below the other.
 
     Nothing is cut off. What is in small print goes on a line of its own first, and names wrap between words.

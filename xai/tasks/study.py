@@ -32,7 +32,7 @@ class Paper:
 
     settings: type[StudySettings]
     open: Callable[[Any, Runtime], Study]
-    tell: Callable[[Any, Frames, Path], Told] | None = None
+    tell: Callable[[Any, Frames, Path], Told]
 
 
 STUDIES = {
@@ -63,5 +63,5 @@ def run_study(settings: StudySettings, output: Path) -> None:
     study = paper.open(settings, runtime)
     console.print(f"  {cost_line(asked_of(study, model.grid**2))}", highlight=False, style="dim")
     frames = study.run()
-    page = present(study, frames, settings, output, paper.tell and paper.tell(study, frames, output))
+    page = present(study, frames, settings, output, paper.tell(study, frames, output))
     say_end(runtime, f"report: [bold]{shown(page)}[/]")

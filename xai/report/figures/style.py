@@ -166,9 +166,9 @@ def grid(count: int, across: int, size: tuple[float, float], sharey: bool = Fals
 
 
 def to_bytes(figure: Figure, suffix: str = "png") -> bytes:
-    """A figure as the bytes of a PNG, SVG or PDF, the same for the same figure."""
+    """A figure as the bytes of a PNG or SVG, the same for the same figure."""
     # Without version, date and random names, the same figure is the same bytes.
-    metadata = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}[suffix]
+    metadata = {"png": {"Software": None}, "svg": {"Date": None}}[suffix]
     # Nothing is cut off, however long a label is.
     tight: dict[str, Any] = {"bbox_inches": "tight", "pad_inches": 0.08}
     target = io.BytesIO()
@@ -184,10 +184,8 @@ def to_bytes(figure: Figure, suffix: str = "png") -> bytes:
     return target.getvalue()
 
 
-def save(figure: Figure, folder: Path, name: str, suffixes: Sequence[str] = ("png", "svg")) -> list[Path]:
-    """Write `folder`/`name`.png and so on; returns the paths."""
+def save(figure: Figure, folder: Path, name: str) -> None:
+    """Write `folder`/`name`.png and `folder`/`name`.svg."""
     folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / f"{name}.{suffix}" for suffix in suffixes]
-    for path, suffix in zip(paths, suffixes, strict=True):
-        write_atomically(path, to_bytes(figure, suffix))
-    return paths
+    for suffix in ("png", "svg"):
+        write_atomically(folder / f"{name}.{suffix}", to_bytes(figure, suffix))
