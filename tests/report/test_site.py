@@ -283,6 +283,19 @@ def test_a_chart_has_the_points_of_its_figure() -> None:
     assert (word["x"], word["y"]) == (1, 3)  # of a logarithmic axis the logarithm
 
 
+def test_a_chart_has_points_whose_interval_nobody_knows() -> None:
+    figure = Figure()
+    axes = figure.subplots()
+    lengths = [[0.1, np.nan, np.nan], [0.2, np.nan, np.nan]]
+    axes.errorbar([1, 2, 3], [5.0, 6.0, np.nan], lengths, fmt="o", label="one run of some")
+    axes.bar([1, 2, 3], [5.0, 6.0, 7.0], yerr=lengths)
+    points, bars = chart_of(figure)["data"]
+    assert (bars["y"], points["y"]) == ([5, 6, 7], [5, 6, None])
+    for trace in (bars, points):
+        assert trace["error_y"]["array"] == [pytest.approx(0.2), None, None]
+        assert trace["error_y"]["arrayminus"] == [pytest.approx(0.1), None, None]
+
+
 def test_a_chart_has_what_lies_across_a_panel_and_the_steps_of_a_line() -> None:
     figure = Figure()
     axes = figure.subplots()

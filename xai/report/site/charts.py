@@ -130,13 +130,14 @@ def _at(x: Any, y: Any) -> tuple[float, float]:
     return round(float(x), 12), round(float(y), 12)
 
 
-def _errors(bars: ErrorbarContainer, y: list[float]) -> Json:
-    segments = [each for collection in bars.lines[2] for each in collection.get_segments()]
-    if len(segments) != len(y):
+def _errors(bars: ErrorbarContainer, y: list[float | None]) -> Json:
+    # Paths and not segments, which have nothing at a point whose interval nobody knows.
+    paths = [np.asarray(path.vertices) for collection in bars.lines[2] for path in collection.get_paths()]
+    if len(paths) != len(y):
         return {}
-    ends = [(float(np.min(each[:, 1])), float(np.max(each[:, 1]))) for each in segments]
-    above = [rounded(high - value) for (_, high), value in zip(ends, y, strict=True)]
-    below = [rounded(value - low) for (low, _), value in zip(ends, y, strict=True)]
+    ends = [(float(np.min(each[:, 1])), float(np.max(each[:, 1]))) for each in paths]
+    above = [None if value is None else rounded(high - value) for (_, high), value in zip(ends, y, strict=True)]
+    below = [None if value is None else rounded(value - low) for (low, _), value in zip(ends, y, strict=True)]
     return {"error_y": {"type": "data", "symmetric": False, "array": above, "arrayminus": below, "thickness": 1.2}}
 
 
