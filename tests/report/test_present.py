@@ -6,6 +6,7 @@ import pytest
 from tests.report.study_frames import scores
 from xai.core.errors import UserError
 from xai.metrics import registry as metrics
+from xai.report import present
 from xai.report.present import check_views, has_any_of, of_main, tables_of, verdicts
 from xai.study.frame import Frames, frames, join, settings_apart, told_apart
 
@@ -27,6 +28,14 @@ def test_a_claim_compares_a_row_at_other_settings_where_it_is_named() -> None:
     assert dict(of_lambda) == {"e_rmse": "holds", "accuracy": "does not hold"}
     unnamed = found[found["paper"] == "Table 1"]
     assert not unnamed[["above", "below"]].stack().str.contains("@").any()
+
+
+@pytest.mark.parametrize(("commit", "told"), [("c0ffee", {"commit": "c0ffee"}), (None, {})])
+def test_a_commit_is_told_where_there_is_a_repository(
+    monkeypatch: pytest.MonkeyPatch, commit: str | None, told: dict[str, str]
+) -> None:
+    monkeypatch.setattr(present, "provenance", lambda: {"versions": {"xai": "1"}, "commit": commit})
+    assert present.made_here() == {"xai": "1"} | told
 
 
 def test_a_claim_is_judged_on_the_images_that_are_reported_alone() -> None:

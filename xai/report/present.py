@@ -99,12 +99,17 @@ def present(study: Study, frames: Frames, asked: StudySettings, output: Path, to
     case = study.cases[0][0]
     model, data = case.model, case.data
     about = f"{model.name} on {data.name}, {len(case.rows)} images of the {case.split} split, seed {case.seed}"
-    versions = {name: str(value) for name, value in provenance()["versions"].items()}
-    made = {**told.made, **versions, "commit": str(provenance()["commit"])}
+    made = {**told.made, **made_here()}
     write_gallery(study, asked, output, told.second)
     if isinstance(model.identity, str):
         made["model, in the store"] = model.identity
     return hand_over(shown, frames, output, asked.title, about, made)
+
+
+def made_here() -> dict[str, str]:
+    """What makes numbers here, by name: versions, and the commit where there is a repository."""
+    found = provenance()
+    return found["versions"] | ({"commit": found["commit"]} if found["commit"] else {})
 
 
 def check_views(tables: Iterable[str], claims: Iterable[str], figures: Iterable[str | Mapping[str, Any]]) -> None:
