@@ -25,7 +25,7 @@ from tests.study.test_pairs import PAIRS, measured
 from tests.toolbox import refusal
 from xai.core.errors import UserError
 from xai.report.figures import Source, draw, draw_all, names, open_figure, save, to_bytes
-from xai.report.figures.style import grid, intervals, legend_below
+from xai.report.figures.style import grid, intervals, legend_below, words_of
 from xai.study.pairs import correlation, of_pairs
 from xai.study.statistics import t_interval
 
@@ -325,6 +325,11 @@ def test_each_pair_is_a_mark_at_its_values_over_those_of_the_reference():
     assert (marks[:, 1] < 1).sum() == 11
     assert "better in 11 of 19" in first.get_title()
     assert "ahead of it in 11 of 19" in second.get_title()
+    told = {said for line in first.get_lines() for said in words_of(line)}
+    assert told == {f"{source} → {data}" for source, data in PAIRS}
+    (legend,) = chart.legends
+    named = {f"from {source}" for source, _ in PAIRS} | {f"to {data}" for _, data in PAIRS}
+    assert {text.get_text() for text in legend.get_texts()} == named
     assert "was not measured" in third.texts[0].get_text()
     with pytest.raises(UserError, match="without rows"):
         draw("pairs", source)

@@ -296,6 +296,16 @@ def test_a_chart_has_points_whose_interval_nobody_knows() -> None:
         assert trace["error_y"]["arrayminus"] == [pytest.approx(0.1), None, None]
 
 
+def test_a_chart_has_marks_that_stand_in_its_legend_alone() -> None:
+    figure = Figure()
+    axes = figure.subplots()
+    axes.plot([], [], "s", color="black", label="to digits")
+    axes.plot([], [], "s")
+    (mark,) = chart_of(figure)["data"]
+    assert (mark["name"], mark["x"], mark["y"], mark["showlegend"]) == ("to digits", [None], [None], True)
+    assert mark["marker"]["symbol"] == "square"
+
+
 def test_a_chart_has_what_lies_across_a_panel_and_the_steps_of_a_line() -> None:
     figure = Figure()
     axes = figure.subplots()

@@ -9,11 +9,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from xai.core.errors import UserError
 from xai.report.figures.registry import Source, figure
-from xai.report.figures.style import AMBER, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, grid, make_room, tidy
+from xai.report.figures.style import AMBER, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, grid, legend_below, say, tidy
 from xai.study.columns import scale
 from xai.study.pairs import Quantity, Relation, correlation, of_pairs, quantity
 
@@ -82,7 +81,7 @@ def pairs(source: Source, params: PairsParams) -> Figure:
         at.set_title("\n".join(filter(None, (title, told))), fontsize=9)
     for at, control in zip(axes[len(params.rows) :], params.controls, strict=False):
         _against(at, source, measured, params, control, (sources, targets))
-    _legend(chart, sources, targets)
+    _legend(chart, axes, sources, targets)
     return chart
 
 
@@ -141,18 +140,17 @@ def _points(
 ) -> None:
     for (source, data), across, up in zip(x.index, x, y, strict=True):
         colour, marker = _SOURCES[sources.index(source) % 8], _TARGETS[targets.index(data) % 8]
-        at.plot(across, up, color=colour, marker=marker, markersize=6, linestyle="", alpha=0.85)
+        (point,) = at.plot(across, up, color=colour, marker=marker, markersize=6, linestyle="", alpha=0.85)
+        say(point, [f"{source} → {data}"])
 
 
-def _legend(chart: Figure, sources: Sequence[str], targets: Sequence[str]) -> None:
-    def mark(marker: str, colour: str, label: str) -> Line2D:
-        return Line2D([], [], color=colour, marker=marker, linestyle="", label=label)
-
-    handles = [mark("o", _SOURCES[n % 8], f"from {name}") for n, name in enumerate(sources)]
-    handles += [mark(_TARGETS[n % 8], "black", f"to {name}") for n, name in enumerate(targets)]
-    fitting = max(1, int(chart.get_figwidth() / 1.9))
-    make_room(chart, -(-len(handles) // fitting))
-    chart.legend(handles=handles, loc="outside lower center", ncols=fitting, frameon=False, fontsize=9)
+def _legend(chart: Figure, panels: Sequence[Axes], sources: Sequence[str], targets: Sequence[str]) -> None:
+    """What colours and shapes mean, by marks that stand nowhere."""
+    marks = [("o", _SOURCES[n % 8], f"from {name}") for n, name in enumerate(sources)]
+    marks += [(_TARGETS[n % 8], "black", f"to {name}") for n, name in enumerate(targets)]
+    for marker, colour, label in marks:
+        panels[0].plot([], [], color=colour, marker=marker, linestyle="", label=label)
+    legend_below(chart, panels)
 
 
 @dataclass(frozen=True)
@@ -194,5 +192,5 @@ def relations(source: Source, params: RelationsParams) -> Figure:
         permuted = f"{found.permuted:.2g}" if np.isfinite(found.permuted) else "–"
         told = f"r = {found.r:.2f}, p = {found.p:.1g}, p (sets) = {permuted}"
         at.set_title(f"({letter}) {told}", fontsize=9)
-    _legend(chart, sources, targets)
+    _legend(chart, axes, sources, targets)
     return chart

@@ -139,18 +139,14 @@ def tidy(axes: Axes, title: str = "", x: str = "", y: str = "") -> None:
 
 
 def legend_below(figure: Figure, panels: Sequence[Axes]) -> None:
-    """One legend for all panels, each label once, as many of them in a line as fit."""
+    """One legend for all panels, each label once, as many of them in a line as fit; the figure grows by many lines."""
     found = {label: handle for axes in panels for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
     if found:
         fitting = max(1, int(figure.get_figwidth() / (0.45 + 0.075 * max(map(len, found)))))
         how: dict[str, Any] = {"ncols": min(len(found), fitting), "frameon": False, "fontsize": 9}
-        make_room(figure, -(-len(found) // fitting))
+        more = max(0, -(-len(found) // fitting) - _LEGEND_LINES)
+        figure.set_figheight(figure.get_figheight() + _LEGEND_LINE * more)
         figure.legend(list(found.values()), list(found), loc="outside lower center", **how)
-
-
-def make_room(figure: Figure, lines: int) -> None:
-    """Make a figure as much higher as a legend of so many lines takes, where it would take the place of the panels."""
-    figure.set_figheight(figure.get_figheight() + _LEGEND_LINE * max(0, lines - _LEGEND_LINES))
 
 
 def grid(count: int, across: int, size: tuple[float, float], sharey: bool = False) -> tuple[Figure, list[Axes]]:

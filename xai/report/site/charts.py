@@ -77,9 +77,12 @@ def _traces(axes: Axes) -> list[Json]:
         if isinstance(collection, PolyCollection):
             traces.extend(_band(collection))
     for line in axes.lines:
-        if id(line) not in inside and len(_points_of(line)[0]) and _in_data(line, axes):
+        has_points, is_named = len(_points_of(line)[0]) > 0, bool(_name(line.get_label()))
+        if id(line) not in inside and has_points and _in_data(line, axes):
             traces.append(_line(line))
-        elif _name(line.get_label()) and (across := _across(line, axes)):
+        elif is_named and not has_points:  # of the legend alone
+            traces.append(_line(line) | {"x": [None], "y": [None]})
+        elif is_named and (across := _across(line, axes)):
             traces.append(_level(line, axes, *across))
     return [*(_picture(image, axes) for image in axes.images), *traces]
 
