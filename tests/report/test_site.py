@@ -262,6 +262,7 @@ def test_a_chart_has_the_points_of_its_figure() -> None:
     left.axhline(2.5, linestyle=":")
     left.set_xscale("log")
     left.set_title("left")
+    left.set_xlabel("<i>x")
     right.bar([0, 1], [4, 5], 0.5, yerr=[0.1, 0.2], label="bars")
     right.set_xticks([0, 1], ["a", "b"])
     chart = chart_of(figure)
@@ -278,6 +279,7 @@ def test_a_chart_has_the_points_of_its_figure() -> None:
     assert (layout["xaxis"]["type"], layout["xaxis2"]["ticktext"]) == ("log", ["a", "b"])
     assert [shape["y0"] for shape in layout["shapes"]] == [2.5]
     assert layout["xaxis"]["domain"][1] < layout["xaxis2"]["domain"][0]
+    assert layout["xaxis"]["title"]["text"] == "&lt;i&gt;x"
     title, word = layout["annotations"]
     assert (title["text"], word["text"]) == ("left", "here &lt;b&gt;")
     assert (word["x"], word["y"]) == (1, 3)  # of a logarithmic axis the logarithm

@@ -198,7 +198,7 @@ def _axis(axes: Axes, side: str) -> Json:
     own = axes.xaxis if side == "x" else axes.yaxis
     low, high = axes.get_xlim() if side == "x" else axes.get_ylim()
     scale = own.get_scale()
-    found: Json = {"title": {"text": own.get_label().get_text(), "font": {"size": 12}}, "zeroline": False}
+    found: Json = {"title": {"text": _plain(own.get_label().get_text()), "font": {"size": 12}}, "zeroline": False}
     if scale == "log":
         found |= {"type": "log", "range": [float(np.log10(low)), float(np.log10(high))]}
     else:
