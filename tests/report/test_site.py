@@ -20,6 +20,7 @@ from PIL import Image
 from tests.report.site_runs import HOSTILE, Built, build, frames, gallery, write_run
 from tests.report.test_page import read
 from xai.core.errors import UserError
+from xai.core.folders import MARKER
 from xai.report import album
 from xai.report.pictures import single_maps
 from xai.report.site.charts import chart_of
@@ -183,6 +184,14 @@ def test_only_marked_folders_are_runs_and_no_link_is_followed(site: Built, tmp_p
         run(SiteSettings("site", "site", str(tmp_path), "store", ()), tmp_path)
     with pytest.raises(UserError, match="is no folder"):
         run(SiteSettings("site", "site", str(tmp_path / "none"), "store", ()), tmp_path)
+
+
+def test_a_run_that_has_written_very_many_files_is_one(tmp_path: Path) -> None:
+    (tmp_path / "outputs" / "explain").mkdir(parents=True)
+    names = [f"{number:060}.png" for number in range(70_000)]
+    (tmp_path / "outputs" / "explain" / MARKER).write_text(json.dumps({"written": names}))
+    (found,) = find(tmp_path / "outputs", tmp_path / "site")
+    assert found.name == "explain"
 
 
 def test_what_is_no_study_has_its_figure_and_an_earlier_site_no_page(tmp_path: Path) -> None:

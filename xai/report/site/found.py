@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from xai.core.files import read_text
-from xai.core.folders import MARKER
+from xai.core.folders import MARKER, written_in
 from xai.core.overrides import apart
 from xai.study.frame import NAMES
 
@@ -116,7 +116,7 @@ def is_plain(path: Path) -> bool:
 
 def _marked(folder: Path, outputs: Path, without: Path, depth: int) -> Iterator[Path]:
     # Of a run that has written something; the mark of one that is at it for the first time names nothing.
-    if folder != outputs and mapping(_read_yaml(folder / MARKER)).get("written"):
+    if folder != outputs and is_plain(folder / MARKER) and written_in(folder):
         yield folder
     if depth == _DEPTH:
         return
