@@ -1,6 +1,7 @@
 """task=explain: a SALVAGE explainer speaks for itself, any other classifier is explained from outside."""
 
 import json
+import weakref
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -37,7 +38,7 @@ from xai.papers.ranking.params import BackboneParams
 from xai.ranking.objective import ObjectiveParams
 from xai.ranking.refinement import RefinementParams
 from xai.tasks.explain import Writer, _row, run
-from xai.tasks.picture import Explained, PostHocParams, explain_picture, open_classifier
+from xai.tasks.picture import Explained, Measured, PostHocParams, explain_picture, open_classifier
 
 MODEL = VitParams("tiny", 16, 4, (0.5,) * 3, (0.25,) * 3, tower=SmallVit(8, 1, 2, 2.0, 1, 1.0))
 CPU = TrainerParams(accelerator="cpu")
@@ -330,6 +331,21 @@ def test_maps_of_another_class_than_the_predicted_one_say_of_which(
         Writer(tmp_path, "rise", {}, [], [tmp_path / "a.png"]).add(tmp_path / "a.png", found)
     titles = [[axes.get_title() for axes in figure.axes][:2] for figure in drawn]
     assert titles == [["input", "its own"], ["input", "its own, for\ndog"]]
+
+
+def test_of_many_pictures_only_those_of_a_sheet_are_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("xai.tasks.explain.to_bytes", lambda figure: b"drawn")
+    pictures, made = [tmp_path / f"{number}.png" for number in range(14)], []
+    writer = Writer(tmp_path, "rise", {}, [], pictures)
+    for picture in pictures:
+        measured = (Measured("rise", torch.rand(2, 2), None, None, 0.1),)
+        found = Explained(torch.rand(3, 8, 8), torch.rand(2, 2), "cat", "cat", 0.5, (), measured)
+        made += [weakref.ref(found), weakref.ref(measured[0])]
+        writer.add(picture, found)
+    del found, measured
+    assert sum(each() is not None for each in made) == 2 * 2
+    writer.end()
+    assert {path.name for path in tmp_path.glob("sheet_*")} == {"sheet_1.rise.png", "sheet_2.rise.png"}
 
 
 @pytest.mark.parametrize("name", [7, "", "../a", [["a"]], None])

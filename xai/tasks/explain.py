@@ -37,7 +37,15 @@ from xai.ranking.refinement import RefinementParams
 from xai.report.figures import to_bytes
 from xai.report.pictures import Gallery, sheets
 from xai.study.cost import Asked, say_cost
-from xai.tasks.picture import PASSES_OF_CURVES, Explained, Opened, PostHocParams, explain_picture, open_classifier
+from xai.tasks.picture import (
+    PASSES_OF_CURVES,
+    Explained,
+    Measured,
+    Opened,
+    PostHocParams,
+    explain_picture,
+    open_classifier,
+)
 from xai.tasks.registry import Task
 
 PREDICTIONS = "predictions.json"
@@ -172,7 +180,7 @@ def _said(row: Row) -> dict[str, Any]:
 
 
 class Writer:
-    """Writes what is said of pictures, and tells it: per picture as it comes, and sheets at the end.
+    """Writes what is said of pictures, and tells it: each as it comes, a sheet of some of them, the list at the end.
 
     Args:
         output: The folder of the run.
@@ -198,7 +206,9 @@ class Writer:
         self._before = _read(self._final / PREDICTIONS)
         self._stems = stems(pictures, {line["picture"]: line["stem"] for line in self._before})
         self._lines: list[dict[str, Any]] = []
-        self._found: list[Explained] = []
+        self._on_sheet: list[Explained] = []  # the others are not held: a folder may have more than memory
+        self._sheets: list[str] = []
+        self._measured: list[list[Measured]] = []
         self._replaced = 0
 
     def add(self, picture: Path, found: Explained) -> None:
@@ -226,26 +236,23 @@ class Writer:
         of = {"picture": place, "stem": stem, "classifier": self._classifier}
         line = {**of, **said, "top": top, **how, "areas": areas, **by, "files": files}
         self._lines.append(line)
-        self._found.append(found)
+        self._measured.append([replace(each, attributions=torch.empty(0)) for each in found.measured])
+        self._on_sheet.append(found)
+        if len(self._on_sheet) == _A_SHEET:
+            self._draw_sheet()
         words = f"predicted: {found.predicted}; explained: {found.target} (probability {found.probability:.3f})"
         console.print(escape(f"{picture.name}: {words}"), highlight=False, soft_wrap=True)
 
     def end(self) -> None:
-        """Write sheets of all pictures and the list of them, and say where they are."""
-        sheet = []
-        for number, start in enumerate(range(0, len(self._found), _A_SHEET) if len(self._found) > 1 else (), 1):
-            part = slice(start, start + _A_SHEET)
-            drawn = _gallery(self._found[part], [line["stem"] for line in self._lines[part]])
-            sheet.append(f"sheet_{number}.{_short(self._explainer, 40)}.png")
-            beside = max(1, _PANELS_ACROSS // (1 + len(drawn.maps)))
-            self._write(sheet[-1], to_bytes(sheets(drawn, inches=_INCHES_OF_SHEET, beside=beside)[0]))
+        """Write the last sheet and the list of all pictures, and say where they are."""
+        self._draw_sheet()
         kept = self._write_list()
-        if any(found.measured for found in self._found):
-            console.print(_table(self._found, self._references))
+        if any(self._measured):
+            console.print(_table(self._measured, self._references))
         counts = {"of the same name replaced": self._replaced, "of earlier runs kept": kept}
         if told := [f"{count} map{'s' * (count != 1)} {what}" for what, count in counts.items() if count]:
             console.print(f"{'; '.join(told)} (name=... writes to another folder)")
-        for name in sheet or [line["files"]["heat_map"] for line in self._lines]:
+        for name in self._sheets or [line["files"]["heat_map"] for line in self._lines]:
             console.print(f"heat map: [bold]{shown(self._output / name)}[/]", highlight=False, soft_wrap=True)
         console.print(f"maps and predictions: [bold]{shown(self._output)}[/]", highlight=False, soft_wrap=True)
 
@@ -261,6 +268,16 @@ class Writer:
         put_now(self._output)
         count = f"{len(self._lines)} of {len(self._stems)} pictures are done, their maps stay"
         console.print(f"{count}: [bold]{shown(self._final)}[/]", highlight=False, soft_wrap=True)
+
+    def _draw_sheet(self) -> None:
+        """Write a sheet of the pictures since the last one; none of a picture that comes alone."""
+        found, names = self._on_sheet, [line["stem"] for line in self._lines[-len(self._on_sheet) :]]
+        if found and len(self._stems) > 1:
+            drawn = _gallery(found, names)
+            self._sheets.append(f"sheet_{len(self._sheets) + 1}.{_short(self._explainer, 40)}.png")
+            beside = max(1, _PANELS_ACROSS // (1 + len(drawn.maps)))
+            self._write(self._sheets[-1], to_bytes(sheets(drawn, inches=_INCHES_OF_SHEET, beside=beside)[0]))
+        self._on_sheet = []
 
     def _write_list(self) -> int:
         """Write what is said of all pictures, those of earlier runs first; returns how many maps these have."""
@@ -346,16 +363,16 @@ def _gallery(found: Sequence[Explained], names: Sequence[str]) -> Gallery:
     return Gallery(torch.stack([each.pixels for each in found]), maps, explained, predicted=predicted, notes=notes)
 
 
-def _table(found: Sequence[Explained], references: Sequence[str]) -> Table:
+def _table(measured: Sequence[Sequence[Measured]], references: Sequence[str]) -> Table:
     """Areas under the curves of the class's probability, means over the pictures, a row a map; and what a map took."""
-    measured = ("deletion ↓", "insertion ↑") if references else ()
-    table = Table("map", *measured, "seconds", box=None, pad_edge=False)
+    areas = ("deletion ↓", "insertion ↑") if references else ()
+    table = Table("map", *areas, "seconds", box=None, pad_edge=False)
     for column in table.columns[1:]:
         column.justify = "right"
-    for rows in zip(*(each.measured for each in found), strict=True):
+    for rows in zip(*measured, strict=True):
         pairs = ([row.deletion for row in rows], [row.insertion for row in rows]) if references else ()
-        areas = (f"{mean(value for value in values if value is not None):.3f}" for values in pairs)
-        table.add_row(escape(rows[0].name), *areas, f"{mean(row.seconds for row in rows):.1f}")
+        means = (f"{mean(value for value in values if value is not None):.3f}" for values in pairs)
+        table.add_row(escape(rows[0].name), *means, f"{mean(row.seconds for row in rows):.1f}")
     return table
 
 
