@@ -275,6 +275,37 @@ def test_a_checkpoint_is_read_once_for_all_pictures(
     assert (tmp_path / "output" / "sheet_1.saliency.png").is_file()
 
 
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({}, None),
+        ({"refine": 0, "areas": ()}, None),
+        ({"refine": 3}, "refine: nothing changes, for this classifier explains itself"),
+        ({"refine": 3, "areas": ("black",)}, "refine and areas: nothing changes, for this classifier explains itself"),
+    ],
+)
+def test_what_is_for_maps_from_outside_is_told_to_change_nothing_of_others(
+    tmp_path: Path,
+    photo: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    given: dict[str, Any],
+    told: str | None,
+) -> None:
+    monkeypatch.setattr("xai.tasks.explain.to_bytes", lambda figure: b"drawn")
+    pictures = tuple(str(tmp_path / f"{number}.png") for number in range(4))
+    for picture in pictures:
+        Path(picture).write_bytes(photo.read_bytes())
+    how = {"row": "saliency", "explainers": {}, "objective": POST_HOC.objective, "outside": False, "seed": 0}
+    how |= {"refinement": replace(POST_HOC.refinement, steps=5), "refine": None, "areas": None, "classes": None}
+    path = str(file(tmp_path, explainer(), CLASSES))
+    asked: Any = SimpleNamespace(model=MODEL, checkpoint=path, image=pictures, target=None, trainer=CPU, **how | given)
+    (tmp_path / "output").mkdir()
+    run(asked, tmp_path / "output")
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if "nothing changes" in line or "not refined" in line] == [told] * (told is not None)
+
+
 NAMES = [
     "two\nlines",
     "\x1b[31mred\x07",

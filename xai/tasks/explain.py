@@ -107,10 +107,6 @@ def run(asked: ExplainSettings, output: Path) -> None:
     steps = asked.refine
     if steps is None:
         steps = asked.refinement.steps if len(pictures) <= _FEW else 0
-        if steps < asked.refinement.steps:
-            console.print(
-                f"{len(pictures)} pictures: their maps are not refined (refine={asked.refinement.steps} does)"
-            )
     row = _row(asked)
     references = asked.areas
     if references is None:
@@ -123,6 +119,10 @@ def run(asked: ExplainSettings, output: Path) -> None:
     watch.lap("start")
     opened = open_classifier(asked.model, checkpoint, asked.trainer, how, asked.classes)
     watch.lap("opening the classifier")
+    if opened.classifier is None and (unheeded := [name for name in ("refine", "areas") if getattr(asked, name)]):
+        console.print(f"{' and '.join(unheeded)}: nothing changes, for this classifier explains itself")
+    elif opened.classifier is not None and asked.refine is None and steps < asked.refinement.steps:
+        console.print(f"{len(pictures)} pictures: their maps are not refined (refine={asked.refinement.steps} does)")
     _say_cost(opened, how, len(pictures), asked.model, asked.trainer.device)
     name = opened.name or "own"
     said = _said(row) if opened.name == row.name else {}
