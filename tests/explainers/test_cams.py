@@ -27,7 +27,6 @@ GRADIENTS = {
     "hires_cam": pytorch_grad_cam.HiResCAM,
     "xgrad_cam": pytorch_grad_cam.XGradCAM,
 }
-ASKING = {"score_cam": pytorch_grad_cam.ScoreCAM, "ablation_cam": pytorch_grad_cam.AblationCAM}
 TARGETS = torch.tensor([0, 1, 2, 3])
 
 
@@ -190,7 +189,7 @@ def test_how_many_masked_images_pass_at_once_changes_nothing(images: int, monkey
     torch.testing.assert_close(explainer("score_cam", classifier()).attribute(pictures(4), TARGETS), expected)
 
 
-@pytest.mark.parametrize("name", [*GRADIENTS, *ASKING])
+@pytest.mark.parametrize("name", [*GRADIENTS, "score_cam", "ablation_cam"])
 def test_half_precision_gives_maps_in_float32(name: str) -> None:
     half = explainer(name, classifier().bfloat16()).attribute(pictures(4).bfloat16(), TARGETS)
     assert half.dtype == torch.float32
