@@ -1,6 +1,5 @@
 import json
 import math
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from tests import toolbox
+from tests.toolbox import there
 from xai import vectors
-from xai.core.errors import UserError
 from xai.models.weights import fingerprint, write_weights
 from xai.vectors import Vector, VectorInfo
 
@@ -101,8 +100,7 @@ def test_factors_have_to_be_finite(bad: float) -> None:
         lambda: vectors.transfer(a, a, a, bad, 1.0),
         lambda: vectors.transfer(a, a, a, 1.0, bad),
     ):
-        with pytest.raises(UserError, match="finite"):
-            call()
+        assert "finite" in toolbox.refusal(call)
 
 
 @pytest.mark.parametrize(
@@ -125,21 +123,15 @@ def test_vectors_that_do_not_match_are_refused(call: Callable[[Vector, Vector], 
     # Shapes that broadcasting would let pass.
     broadcast = {**a, "visual.bias": torch.ones(1)}
     integers = {**a, "visual.bias": torch.ones(5, dtype=torch.int64)}
-    with pytest.raises(UserError, match=r"visual\.bias"):
-        call(a, less)
-    with pytest.raises(UserError, match=r"visual\.bias"):
-        call(less, a)
-    with pytest.raises(UserError, match=r"visual\.bias, \[5\] and \[1\]"):
-        call(a, broadcast)
-    with pytest.raises(UserError, match=r"visual\.bias is torch\.int64"):
-        call(a, integers)
+    assert "visual.bias" in toolbox.refusal(call, a, less)
+    assert "visual.bias" in toolbox.refusal(call, less, a)
+    assert "visual.bias, [5] and [1]" in toolbox.refusal(call, a, broadcast)
+    assert "visual.bias is torch.int64" in toolbox.refusal(call, a, integers)
 
 
 def test_nothing_is_no_vector() -> None:
-    with pytest.raises(UserError, match="no vector"):
-        vectors.add()
-    with pytest.raises(UserError, match="no vector"):
-        vectors.norm({})
+    assert "no vector" in toolbox.refusal(vectors.add)
+    assert "no vector" in toolbox.refusal(vectors.norm, {})
 
 
 def test_norm_dot_and_similarity_against_scipy() -> None:
@@ -292,8 +284,7 @@ def test_the_diagonal_of_a_dense_hessian_is_approached_without_bias() -> None:
     deviation = (off_diagonal.square().sum(1) / samples).sqrt()
     assert bool(((estimate - hessian.diagonal()).abs() < 4 * deviation).all())
     assert float((estimate - hessian.diagonal()).abs().max()) > 0
-    with pytest.raises(UserError, match="samples=0"):
-        vectors.hessian_diagonal(loss, params, torch.Generator(), samples=0)
+    assert "samples=0" in toolbox.refusal(vectors.hessian_diagonal, loss, params, torch.Generator(), samples=0)
 
 
 @pytest.mark.parametrize("alpha", [0.2, 0.5, 0.8])
@@ -313,11 +304,9 @@ def test_the_optimal_perturbation_has_bounds() -> None:
     hessian, gradient = torch.eye(2), torch.ones(2)
     assert torch.equal(vectors.optimal_perturbation(hessian, gradient, 1.0), torch.zeros(2))
     for alpha in (0.0, -0.1, 1.1, math.nan):
-        with pytest.raises(UserError, match="alpha="):
-            vectors.optimal_perturbation(hessian, gradient, alpha)
+        assert "alpha=" in toolbox.refusal(vectors.optimal_perturbation, hessian, gradient, alpha)
     for bad in (torch.zeros(2, 2), torch.diag(torch.tensor([1.0, -1.0]))):
-        with pytest.raises(UserError, match="not positive definite"):
-            vectors.optimal_perturbation(bad, gradient, 0.5)
+        assert "not positive definite" in toolbox.refusal(vectors.optimal_perturbation, bad, gradient, 0.5)
 
 
 def information(**changes: Any) -> VectorInfo:
@@ -376,38 +365,27 @@ def test_a_truncated_vector_is_refused(stored: Path) -> None:
 def test_a_vector_that_is_not_finite_is_refused_on_every_way(stored: Path, bad: float) -> None:
     broken = draw(1)
     broken["visual.bias"][2] = bad
-    with pytest.raises(UserError, match=r"NaN or infinite values in visual\.bias"):
-        vectors.save_vector(stored, broken, information())
-    with pytest.raises(UserError, match=r"NaN or infinite values in visual\.bias"):
-        check(information(), vector=broken)
+    for told in (
+        toolbox.refusal(vectors.save_vector, stored, broken, information()),
+        toolbox.refusal(check, information(), vector=broken),
+    ):
+        assert "NaN or infinite values in visual.bias" in told
     write_weights(stored, broken, {vectors.METADATA_KEY: json.dumps(vars(information()))})
     assert "1 NaN or infinite values in visual.bias" in refusal(stored)
 
 
 def test_integers_are_no_vector(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="int64"):
-        vectors.save_vector(tmp_path / "v", {"a": torch.ones(2, dtype=torch.int64)}, information())
+    integers = {"a": torch.ones(2, dtype=torch.int64)}
+    assert "int64" in toolbox.refusal(vectors.save_vector, tmp_path / "v", integers, information())
 
 
-@pytest.mark.parametrize(
-    ("changes", "expected"),
-    [
-        ({"format_version": 2, "novelty": 1}, "format version 2, this xai reads up to 1"),
-        ({"format_version": 0}, "format version 0"),
-        ({"format_version": "1"}, "format version '1'"),
-        ({"format_version": ...}, "format version None"),
-        ({"format_version": True}, "format_version=true must be a whole number"),
-        ({"alpha": 1.5}, "metadata.alpha=1.5 must be at most 1"),
-        ({"alpha": -0.1}, "alpha=-0.1"),
-        ({"alpha": math.nan}, "alpha=nan"),
-        ({"alpha": "0.8"}, "alpha=0.8 must be a number"),
-        ({"seed": 1.5}, "seed=1.5 must be a whole number"),
-        ({"base": None}, "base=null must be text"),
-        ({"source": ["x\n"]}, "source="),
-        ({"source": ...}, "missing or unknown entries (source)"),
-        ({"colour\x1b": "red"}, "missing or unknown entries ('colour\\x1b')"),
-    ],
-)
+ABSENT: list[tuple[Any, str]] = [
+    ({"format_version": ...}, "format version None"),
+    ({"source": ...}, "missing or unknown entries (source)"),
+]
+
+
+@pytest.mark.parametrize(("changes", "expected"), [*toolbox.cases(__file__, "metadata.txt"), *ABSENT])
 def test_metadata_that_cannot_be_right_is_refused(stored: Path, changes: dict[str, Any], expected: str) -> None:
     rewrite(stored, **changes)
     assert expected in refusal(stored)
@@ -438,8 +416,7 @@ def test_what_fits_passes_in_silence() -> None:
 
 
 def test_an_unknown_base_is_allowed_with_a_warning() -> None:
-    warning = check(information(), base=None)
-    assert warning is not None
+    warning = there(check(information(), base=None))
     assert "b" * 20 in warning
     assert warning.isprintable()
 
@@ -455,6 +432,4 @@ def test_another_architecture_base_or_parameters_are_refused() -> None:
         ({"parameters": {**draw(4), "more": torch.ones(1)}}, "1 of its 4 tensors are missing (more)"),
         ({"parameters": {**draw(4), "visual.bias": torch.ones(6)}}, "visual.bias is [5] here"),
     ]:
-        with pytest.raises(UserError, match=re.escape(expected)) as caught:
-            check(information(), **changes)
-        assert str(caught.value).isprintable()
+        assert expected in toolbox.refusal(check, information(), **changes)

@@ -23,6 +23,14 @@ class Plain(nn.Module):
         return self.head(self.features(images).mean((2, 3)))
 
 
+class Frozen(Plain):
+    """A network that keeps no gradients."""
+
+    def forward(self, images: Tensor) -> Any:
+        with torch.no_grad():
+            return super().forward(images)
+
+
 class Returns(nn.Module):
     """A network whose logits are handed on in another form."""
 

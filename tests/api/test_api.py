@@ -17,7 +17,8 @@ from PIL import Image
 from torch import Tensor
 
 import xai
-from tests.api.networks import MEAN, SIZE, STD, Plain, images, vit
+from tests.api.networks import MEAN, SIZE, STD, Frozen, Plain, images, vit
+from tests.toolbox import cases, refusal
 from xai.api.comparing import _row
 from xai.api.fitting import _of_timm
 from xai.api.loading import as_torchvision_has_them
@@ -44,12 +45,6 @@ class Brightness:
 class Fails(Brightness):
     def attribute(self, pixels: Tensor, targets: Tensor) -> Tensor:
         raise KeyError("boo")
-
-
-class Frozen(Plain):
-    def forward(self, pixels: Tensor) -> Any:
-        with torch.no_grad():
-            return super().forward(pixels)
 
 
 @pytest.fixture(scope="module")
@@ -101,8 +96,7 @@ def test_a_transformer_is_made_for_the_size_that_is_said(size: Any, tmp_path: Pa
     model = xai.load(tmp_path / "mine.pt", architecture="vit_tiny_patch16_224", image_size=size)
     assert model.image_size == SIZE
     torch.testing.assert_close(model.predict(images()), network(2 * images() - 1).softmax(1), atol=1e-5, rtol=1e-4)
-    with pytest.raises(UserError, match=r"pos_embed is \[1,5,192\] here"):
-        xai.load(tmp_path / "mine.pt", architecture="vit_tiny_patch16_224")
+    assert "pos_embed is [1,5,192] here" in refusal(xai.load, tmp_path / "mine.pt", architecture="vit_tiny_patch16_224")
     with pytest.raises(UserError, match=r"image_size=\(32, 64\) must be .*images are square"):
         xai.load(tmp_path / "mine.pt", architecture="vit_tiny_patch16_224", image_size=(32, 64))
     with torch.device("meta"):
@@ -152,30 +146,19 @@ def test_a_picture_is_cut_as_the_network_was_evaluated(tmp_path: Path) -> None:
     assert len(model.classes) == 1000
 
 
-@pytest.mark.parametrize(
-    ("settings", "said"),
-    [
-        ({}, "architecture="),
-        ({"architecture": "resnet81"}, "resnet"),
-        ({"architecture": "resnet18.a1_in2k"}, "did you mean resnet18"),
-        ({"architecture": "resnet50"}, "resnet50"),
-        ({"architecture": "resnet18", "classes": ["a", "b"]}, "2 classes"),
-        ({"architecture": "resnet18", "classes": "nowhere.txt"}, "nowhere.txt"),
-    ],
-)
+@pytest.mark.parametrize(("settings", "said"), cases(__file__, "refused_loads.txt"))
 def test_a_file_and_an_architecture_that_do_not_fit_are_refused(
     settings: Any, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     torch.save(timm.create_model("resnet18", num_classes=3).state_dict(), tmp_path / "mine.pt")
-    with pytest.raises(UserError, match=said):
-        xai.load(tmp_path / "mine.pt", **settings)
+    assert said in refusal(xai.load, tmp_path / "mine.pt", **settings)
 
 
 @pytest.mark.parametrize("given", [Plain(), Plain().state_dict()])
 def test_what_is_no_file_is_not_loaded(given: Any) -> None:
-    with pytest.raises(UserError, match=f"was given a {type(given).__name__}: a network goes to xai.wrap"):
-        xai.load(given, architecture="resnet18")
+    told = refusal(xai.load, given, architecture="resnet18")
+    assert f"was given a {type(given).__name__}: a network goes to xai.wrap" in told
 
 
 @pytest.mark.parametrize("given", [{"classes": ["dog", "cat"]}, {"architecture": "resnet18"}, {"crop": 0.9}])
@@ -184,8 +167,7 @@ def test_what_a_checkpoint_of_ours_says_itself_is_left_out(given: Any, tmp_path:
     params = VitParams(name="small", image_size=SIZE, patch_size=16, mean=MEAN, std=STD, tower=tower)
     files.write(tmp_path / "ours", params.build(2), describe(params, "classifier", "pets", ("cat", "dog")))
     assert xai.load(tmp_path / "ours").classes == ("cat", "dog")
-    with pytest.raises(UserError, match=f"leave {next(iter(given))} out"):
-        xai.load(tmp_path / "ours", **given)
+    assert f"leave {next(iter(given))} out" in refusal(xai.load, tmp_path / "ours", **given)
 
 
 def test_a_model_stays_what_was_loaded_though_its_file_is_another_one_by_now(tmp_path: Path) -> None:
@@ -201,14 +183,12 @@ def test_a_model_stays_what_was_loaded_though_its_file_is_another_one_by_now(tmp
 
 
 def test_a_file_that_is_missing_or_damaged_is_told_so_and_not_asked_for_its_architecture(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="nowhere does not exist"):
-        xai.load(tmp_path / "nowhere")
+    assert "nowhere does not exist" in refusal(xai.load, tmp_path / "nowhere")
     tower = SmallVit(width=16, depth=1, heads=2, mlp_ratio=2.0, registers=0, position_scale=1.0)
     params = VitParams(name="small", image_size=SIZE, patch_size=16, mean=MEAN, std=STD, tower=tower)
     files.write(tmp_path / "ours", params.build(2), describe(params, "classifier", "pets", ("cat", "dog")))
     (tmp_path / "ours").write_bytes((tmp_path / "ours").read_bytes()[:-7])
-    with pytest.raises(UserError, match="ours is truncated or damaged"):
-        xai.load(tmp_path / "ours")
+    assert "ours is truncated or damaged" in refusal(xai.load, tmp_path / "ours")
 
 
 @pytest.mark.parametrize("name", ["rise", "kernel_shap", "grad_cam", "saliency", "input_x_gradient_pixels", "random"])
@@ -224,10 +204,8 @@ def test_settings_are_the_explainers_own(model: Any) -> None:
     assert not torch.equal(
         xai.explain(model, images(), "rise", masks=20), xai.explain(model, images(), "rise", masks=40)
     )
-    with pytest.raises(UserError, match="maks"):
-        xai.explain(model, images(), "rise", maks=20)
-    with pytest.raises(UserError, match="rise"):
-        xai.explain(model, images(), "ryse")
+    assert "maks" in refusal(xai.explain, model, images(), "rise", maks=20)
+    assert "rise" in refusal(xai.explain, model, images(), "ryse")
     # There are no training images here, which could cost less.
     few, many = (xai.explain(model, images(), "kernel_shap", coalitions=number) for number in (20, 40))
     assert not torch.equal(few, many)
@@ -242,8 +220,7 @@ def test_what_is_made_from_another_explainer_removes_patches_as_the_model_does()
 
 
 def test_an_explainer_that_does_not_fit_says_why(model: Any) -> None:
-    with pytest.raises(UserError, match="attention"):
-        xai.explain(model, images(), "attention_rollout")
+    assert "attention" in refusal(xai.explain, model, images(), "attention_rollout")
     listed = xai.explainers(model)
     assert listed.loc["rise", "fits"]
     assert not listed.loc["attention_rollout", "fits"]
@@ -304,10 +281,8 @@ def test_an_object_of_ones_own_is_an_explainer(model: Any) -> None:
 
 
 def test_what_cannot_be_measured_is_said(model: Any) -> None:
-    with pytest.raises(UserError, match="objects"):
-        xai.compare(model, images(), explainers=["saliency"], metrics=["rma"])
-    with pytest.raises(UserError, match="attention"):
-        xai.compare(model, images(), explainers=["attention_last"], metrics=["deletion"])
+    assert "objects" in refusal(xai.compare, model, images(), explainers=["saliency"], metrics=["rma"])
+    assert "attention" in refusal(xai.compare, model, images(), explainers=["attention_last"], metrics=["deletion"])
     with pytest.raises(UserError, match="saliency"):
         xai.compare(model, images(), explainers=["random"], settings={"saliency": {}}, metrics=["deletion"])
 
@@ -341,25 +316,14 @@ def test_explainers_are_compared_under_names_of_ones_own(model: Any) -> None:
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
-        ({"explainers": []}, "explainers is empty"),
-        ({"explainers": ["random", "random"]}, "give each a name of its own"),
-        ({"explainers": {"rise": {"mask": 5}}}, "did you mean masks"),
-        ({"explainers": {"mine": None}}, "mine"),
-        ({"explainers": {"few": "rise"}, "settings": {"few": {"mask": 5}}}, "did you mean masks"),
-        ({"explainers": {"few": "rise"}, "settings": {"rise": {"masks": 5}}}, "not among the explainers"),
         ({"explainers": Brightness(), "settings": {"Brightness": {"masks": 5}}}, "is ready made"),
         ({"explainers": {"mine": Brightness()}, "settings": {"mine": {"masks": 5}}}, "is ready made"),
         ({"explainers": ["random", Fails()]}, "Fails on Plain failed (KeyError: 'boo')"),
-        ({"explainers": "RISE"}, "did you mean rise"),
-        ({"metrics": []}, "names none"),
-        ({"metrics": None}, "names none"),
-        ({"metrics": {"deletion": {"steps": 3}}}, "metric={family"),  # whose settings would not be looked at
+        *cases(__file__, "refused_comparisons.txt"),
     ],
 )
 def test_what_cannot_be_compared_is_told(model: Any, asked: Any, said: str) -> None:
-    with pytest.raises(UserError) as caught:
-        xai.compare(model, images(), **{"explainers": "random", "metrics": "deletion", **asked})
-    assert said in str(caught.value)
+    assert said in refusal(xai.compare, model, images(), **{"explainers": "random", "metrics": "deletion", **asked})
 
 
 @pytest.mark.parametrize(
@@ -369,8 +333,7 @@ def test_what_cannot_be_compared_is_told(model: Any, asked: Any, said: str) -> N
 def test_arrays_are_shown_as_they_are(form: Any, given: Any) -> None:
     figure = xai.show(given(images()), form(torch.rand(2, 4, 4)))
     assert len(figure.axes) >= 4
-    with pytest.raises(UserError, match="several by label"):
-        xai.show(given(images()), [torch.rand(2, 4, 4), "map"])
+    assert "several by label" in refusal(xai.show, given(images()), [torch.rand(2, 4, 4), "map"])
 
 
 def test_maps_are_shown_over_what_they_are_of(model: Any) -> None:
@@ -378,8 +341,7 @@ def test_maps_are_shown_over_what_they_are_of(model: Any) -> None:
     maps = xai.explain(model, pictures, "saliency")
     assert isinstance(xai.show(pictures, maps), matplotlib.figure.Figure)
     assert isinstance(xai.show(pictures, {"one": maps / 2}, model=model), matplotlib.figure.Figure)
-    with pytest.raises(UserError, match="model="):
-        xai.show(pictures, maps / 2)
+    assert "model=" in refusal(xai.show, pictures, maps / 2)
     with pytest.raises(UserError, match="the images are normalised: say model="):
         xai.show(2 * images() - 1, torch.rand(2, 4, 4), normalised=True)
 
@@ -414,8 +376,7 @@ def test_what_is_made_from_a_trained_explainer_is_made_from_the_one_that_was_fit
     assert set(frame.metric) == {"sensitivity_max"}
     assert "nobody knows the network" in frame.attrs["left_out"]["kernel_shap_proxy_16, randomisation"]
     for name, said in (("decoder_t1", "none that can be reached"), ("salvage_adjusted", "which is ready made here")):
-        with pytest.raises(UserError, match=said):
-            xai.explain(model, images(), name)
+        assert said in refusal(xai.explain, model, images(), name)
 
 
 def test_a_network_of_torchvision_that_timm_has_too_is_trained_for_as_timms() -> None:
@@ -442,10 +403,8 @@ def test_a_network_of_torchvision_that_timm_has_too_is_trained_for_as_timms() ->
 
 
 def test_what_cannot_be_trained_is_refused(model: Any) -> None:
-    with pytest.raises(UserError, match="timm"):
-        xai.fit("ranking", model, images(4))
-    with pytest.raises(UserError, match="learns nothing"):
-        xai.fit("rise", model, images(4))
+    assert "timm" in refusal(xai.fit, "ranking", model, images(4))
+    assert "learns nothing" in refusal(xai.fit, "rise", model, images(4))
 
 
 def test_a_second_classifier_is_asked_and_a_reference_held_against(model: Any) -> None:
@@ -462,5 +421,4 @@ def test_a_second_classifier_is_asked_and_a_reference_held_against(model: Any) -
     assert not found.transfer.equals(own[own.metric == "transfer"].groupby("explainer").value.mean())
     with pytest.raises(UserError, match="other classes"):
         xai.compare(model, images(), judge=xai.wrap(Plain(), **{**how, "classes": list("abc")}, image_size=SIZE))
-    with pytest.raises(UserError, match="px"):
-        xai.compare(model, images(), judge=xai.wrap(Plain(), **how, image_size=2 * SIZE))
+    assert "px" in refusal(xai.compare, model, images(), judge=xai.wrap(Plain(), **how, image_size=2 * SIZE))

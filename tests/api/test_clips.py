@@ -12,7 +12,7 @@ from open_clip.factory import _MODEL_CONFIG_PATHS, _rescan_model_configs
 from safetensors.torch import save_file
 
 import xai
-from xai.core.errors import UserError
+from tests.toolbox import cases, refusal
 
 NAME, CLASSES, TEMPLATES = "tiny-quick", ["cat", "potter's wheel", "dog"], ["a photo of a {}.", "a drawing of a {}."]
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
@@ -69,26 +69,9 @@ def test_a_clip_is_loaded_by_open_clips_name(clip: Any, tmp_path: Path, form: st
     assert xai.explain(model, pixels, "kernel_shap", coalitions=32, evaluation_coalitions=32).shape == (3, 4, 4)
 
 
-@pytest.mark.parametrize(
-    ("settings", "said"),
-    [
-        ({"classes": None}, "give classes="),
-        ({"classes": []}, "give classes="),
-        ({"classes": ["cat", "cat"]}, "names that differ: cat comes twice"),
-        ({"classes": ["cat"]}, "two names at least"),
-        ({"templates": "a photo of a {}."}, "a list of captions"),
-        ({"classes": {"cat": 1, "dog": 0}}, "is a dict"),
-        ({"crop": 0.9}, "a CLIP takes no crop"),
-        ({"pretrained": "openia"}, "pretrained=openia is no tag"),
-        ({"architecture": "RN50"}, "no plain CLIP with a ViT tower"),
-        ({"architecture": "ViT-B-32"}, "ViT-B-32"),
-    ],
-)
+@pytest.mark.parametrize(("settings", "said"), cases(__file__, "refused_clips.txt"))
 def test_what_is_no_clip_of_that_name_is_refused_in_a_line(
     clip: Any, tmp_path: Path, settings: dict[str, Any], said: str
 ) -> None:
     torch.save(clip.state_dict(), tmp_path / "clip.pt")
-    with pytest.raises(UserError) as caught:
-        xai.load(tmp_path / "clip.pt", **{"architecture": NAME, "classes": CLASSES, **settings})
-    assert said in str(caught.value)
-    assert "\n" not in str(caught.value)
+    assert said in refusal(xai.load, tmp_path / "clip.pt", **{"architecture": NAME, "classes": CLASSES, **settings})

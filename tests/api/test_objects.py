@@ -9,6 +9,7 @@ import torch
 
 import xai
 from tests.api.networks import MEAN, SIZE, STD, Plain, images, normalised
+from tests.toolbox import refusal
 from xai.api.case import workplace
 from xai.core.errors import UserError
 from xai.explainers import registry
@@ -35,8 +36,7 @@ def test_ours_are_called_by_captums_names(model: Any, name: str) -> None:
     with pytest.raises(TypeError, match="either targets or target"):
         made.attribute(images(), TARGETS, target=TARGETS)
     for target, said in ((-1, "target -1"), (3, "target 3"), (torch.tensor([0, 1, 2]), "3 targets for 2 images")):
-        with pytest.raises(UserError, match=said):
-            made.attribute(images(), target)
+        assert said in refusal(made.attribute, images(), target)
 
 
 def test_classes_may_be_called_by_their_names(model: Any) -> None:
@@ -57,10 +57,8 @@ def test_classes_may_be_called_by_their_names(model: Any) -> None:
         lambda name: xai.fit("fast_shap", model, images(), [name, "cat"]),
     ]
     for ask in asks:
-        with pytest.raises(UserError, match=r"^target 'fx' is not a known class: did you mean fox\?$"):
-            ask("fx")
-    with pytest.raises(UserError, match="1 targets for 2 images"):
-        made.attribute(images(), ["fox"])
+        assert refusal(ask, "fx") == "target 'fx' is not a known class: did you mean fox?"
+    assert "1 targets for 2 images" in refusal(made.attribute, images(), ["fox"])
 
 
 @pytest.mark.parametrize("target", ["fox", ["fox", "cat"]])
@@ -73,8 +71,7 @@ def test_images_that_are_normalised_are_so_where_it_is_said(model: Any) -> None:
     made, given = xai.explainer(model, "saliency_pixels"), normalised(images())
     found = made.attribute(inputs=given, target=TARGETS, normalised=True)
     torch.testing.assert_close(found, made.attribute(images(), TARGETS), rtol=1e-3, atol=1e-6)
-    with pytest.raises(UserError, match="say normalised=True"):
-        made.attribute(inputs=given, target=TARGETS)
+    assert "say normalised=True" in refusal(made.attribute, inputs=given, target=TARGETS)
     whole = (255 * images()).round().to(torch.uint8)
     torch.testing.assert_close(made.attribute(whole, TARGETS), made.attribute(whole / 255, TARGETS))
 
@@ -101,8 +98,7 @@ def test_rows_have_names_that_say_in_what_they_differ(model: Any) -> None:
     patches = xai.explain(model, images(), "saliency_pixels_pooled")
     torch.testing.assert_close(patches, torch.nn.functional.adaptive_avg_pool2d(pixels, (4, 4)))
     assert torch.equal(xai.explain(model, images(), "pooled", of="saliency_pixels"), patches)
-    with pytest.raises(UserError, match="grad_cam asks about no number"):
-        xai.explain(model, images(), "grad_cam_16")
+    assert "grad_cam asks about no number" in refusal(xai.explain, model, images(), "grad_cam_16")
 
 
 def test_they_are_captums_own_where_captum_has_them(model: Any) -> None:
@@ -177,8 +173,7 @@ def test_what_explains_another_network_is_refused_and_one_wrapped_twice_is_the_s
         lambda: xai.explain(fox, images(), xai.explainer(cat, "saliency_pixels")),
     ]
     for ask in asks:
-        with pytest.raises(UserError, match=r"^saliency_pixels of Plain explains another network than Plain: give the"):
-            ask()
+        assert refusal(ask).startswith("saliency_pixels of Plain explains another network than Plain: give the")
 
 
 class Captums:
@@ -211,15 +206,14 @@ def test_those_of_users_are_called_by_the_names_they_have(model: Any) -> None:
 
 @pytest.mark.parametrize(
     ("shape", "said"),
-    [((2, 3, 8, 8), "of channels, add them up"), ((1, 4, 4), r"\[1, 4, 4\] for 2 images"), ((2,), r"\[2, h, w\]")],
+    [((2, 3, 8, 8), "of channels, add them up"), ((1, 4, 4), "[1, 4, 4] for 2 images"), ((2,), "[2, h, w]")],
 )
 def test_what_are_no_maps_is_refused(model: Any, shape: tuple[int, ...], said: str) -> None:
     class Wrong:
         def attribute(self, images: Any, targets: Any, generator: Any = None) -> Any:
             return torch.zeros(shape)
 
-    with pytest.raises(UserError, match=said):
-        xai.explain(model, images(), Wrong())
+    assert said in refusal(xai.explain, model, images(), Wrong())
 
 
 @pytest.mark.parametrize(
@@ -231,5 +225,4 @@ def test_maps_that_nobody_can_score_are_the_explainers_fault(model: Any, value: 
             return torch.zeros(len(images), 4, 4, dtype=torch.tensor(value).dtype).index_fill(0, torch.tensor(1), value)
 
     for call in (lambda: xai.explain(model, images(), Wrong()), lambda: xai.compare(model, images(), None, [Wrong()])):
-        with pytest.raises(UserError, match=said):
-            call()
+        assert said in refusal(call)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 import xai
 from tests.api.networks import Plain
-from tests.toolbox import refusal
+from tests.toolbox import cases, refusal
 from xai.api import loading
 from xai.data.images import crop_of, side_of
 from xai.models.named import named_settings
@@ -49,20 +49,7 @@ class Published(nn.Module):
         return self.small(images)
 
 
-@pytest.mark.parametrize(
-    ("size", "crop", "mode", "interpolation"),
-    [
-        (224, 0.875, "center", "bilinear"),
-        (224, 0.9, "center", "bicubic"),
-        (224, 0.95, "center", "bicubic"),
-        (160, 0.95, "center", "bilinear"),
-        (45, 0.965, "center", "bicubic"),
-        (64, 1.0, "center", "bilinear"),
-        (45, 1.15, "center", "bicubic"),
-        (160, 0.9, "squash", "bicubic"),
-        (64, 1.0, "squash", "bilinear"),
-    ],
-)
+@pytest.mark.parametrize(("size", "crop", "mode", "interpolation"), cases(__file__, "as_timm.txt"))
 def test_pixels_are_timms(size: int, crop: float, mode: str, interpolation: str) -> None:
     config = {"input_size": (3, size, size), "crop_pct": crop, "crop_mode": mode, "interpolation": interpolation}
     network = Published(**config)

@@ -40,7 +40,6 @@ def test_nothing_is_done_before_it_is_prepared() -> None:
 def test_operations_are_those_of_a_forward_pass_counted_by_hand() -> None:
     (case,) = cases(Setup(), small=True)
     params, towers = case.model.params, case.model.params.towers
-    assert towers is not None
     width, tokens = towers.width, case.model.players + 1
     block = 2 * tokens * width * (3 + 1 + 4 + 4) * width + 2 * 2 * tokens**2 * width
     embedding = 2 * case.model.players * 3 * params.patch_size**2 * width

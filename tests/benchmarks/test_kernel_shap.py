@@ -9,6 +9,7 @@ from benchmarks.harness import Measurement
 from benchmarks.kernel_shap import Captum, Explain, Ours, Plain, Shap, cases, contenders, report, run
 from benchmarks.setup import Setup
 from tests.benchmarks.fakes import row, small
+from tests.toolbox import there
 from xai.games import PatchGame
 
 CPU = Setup()
@@ -52,8 +53,7 @@ def test_ours_asks_for_as_many_coalitions_and_both_ends(monkeypatch: pytest.Monk
     monkeypatch.setattr(PatchGame, "value", lambda game, keep: asked.append(keep.shape[-2]) or value(game, keep))
     work.round()
     assert asked == [CASE.coalitions + 2]
-    answer = work.answer()
-    assert answer is not None
+    answer = there(work.answer())
     assert answer.shape == (2, 9)
 
 

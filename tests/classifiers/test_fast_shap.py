@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tests.classifiers.studying import CLASSIFIER, STEP, SURROGATE, Trained
 from tests.classifiers.test_cnn import CLASSES, MODEL, TEST
 from tests.classifiers.tiny import DATA, FIT, runtime
-from tests.toolbox import refusal, seeded
+from tests.toolbox import refusal, seeded, there
 from xai.classifiers.learned import CnnStages
 from xai.classifiers.params import FastShapParams
 from xai.explainers.learned.networks import VitShapleyExplainer
@@ -60,8 +60,7 @@ def test_its_file_says_what_it_is(tmp_path: Path, trained: Trained) -> None:
     made = files.load(path).network
     assert isinstance(made, FastShapNetwork)
     torch.testing.assert_close(made.values(TEST), stage.explainer(PARAMS, artifact).values(TEST))
-    surrogate = files.read_spec(stage.surrogate.file("surrogate.safetensors"))
-    assert surrogate is not None
+    surrogate = there(files.read_spec(stage.surrogate.file("surrogate.safetensors")))
     assert surrogate.removal == Removal("pixels", "mean")
 
 

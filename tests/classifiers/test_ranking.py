@@ -1,4 +1,4 @@
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +8,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from tests.classifiers.ranked import DECODER, OBJECTIVE, RANKING, networks
+from tests.classifiers.ranked import DECODER, RANKING, networks
 from tests.classifiers.studying import MODEL, Trained
 from tests.classifiers.tiny import DATA
-from tests.toolbox import refusal
+from tests.toolbox import cases, changed, refusal
 from xai.core.errors import UserError
+from xai.core.settings import build
 from xai.models import files
 from xai.models.dense import DenseExplainer
 from xai.models.families import seeded
@@ -38,9 +39,9 @@ def same(one: nn.Module, other: nn.Module) -> bool:
     return all(name == key and torch.equal(value, held) for (name, value), (key, held) in pairs)
 
 
-def changed(**changes: Any) -> RankingSettings:
-    """Settings with one changed; those of a group by the name of the group."""
-    return replace(RANKING, **changes)
+def altered(path: str, value: Any, params: RankingSettings = RANKING) -> RankingSettings:
+    """Settings with the one at a path changed."""
+    return build(RankingSettings, changed(asdict(params), path, value))
 
 
 def test_an_explainer_looks_through_the_classifier_and_is_found_again(tmp_path: Path, trained: Trained) -> None:
@@ -61,18 +62,18 @@ def test_what_changes_numbers_is_trained_anew_and_what_does_not_is_not(tmp_path:
     made = networks(tmp_path)
     key = made.trained.key
     others = [
-        changed(decoder=replace(DECODER, pixels=0)),
-        changed(decoder=replace(DECODER, gradient=True)),
-        changed(objective=replace(OBJECTIVE, steps=4)),
-        changed(loss=replace(RANKING.loss, own_class=0.5)),
-        changed(fit=replace(RANKING.fit, epochs=3)),
+        altered("decoder.pixels", 0),
+        altered("decoder.gradient", True),
+        altered("objective.steps", 4),
+        altered("loss.own_class", 0.5),
+        altered("fit.epochs", 3),
         FOREIGN,
     ]
     keys = {key, *(networks(tmp_path, other).trained.key for other in others)}
     keys.add(networks(tmp_path, seed=1).trained.key)
     assert len(keys) == 8
     count = len(trained.journal)
-    assert networks(tmp_path, changed(objective=replace(OBJECTIVE, chunk=3))).trained.key == key
+    assert networks(tmp_path, altered("objective.chunk", 3)).trained.key == key
     assert len(trained.journal) == count
 
 
@@ -141,36 +142,11 @@ def test_the_file_explains_alone(tmp_path: Path, trained: Trained) -> None:
         torch.testing.assert_close(alone.network.attribute(pictures(), TARGETS), expected)
 
 
-@pytest.mark.parametrize(
-    ("params", "message"),
-    [
-        (
-            changed(objective=replace(OBJECTIVE, grid_max=17)),
-            "a grid of 17 x 17 cells does not fit an image of 16 x 16",
-        ),
-        (changed(objective=replace(OBJECTIVE, peak_window=33)), "objective.peak_window=33 does not fit an image of 16"),
-        (
-            changed(backbone=BackboneParams("test_resnett")),
-            "ranking.backbone.architecture=test_resnett is not a known network of timm: did you mean test_resnet",
-        ),
-        (changed(levels=(9,)), "levels: VisionTransformer has no feature level 9: there are 0 to 0"),
-        (changed(levels=()), "levels=[]: name one or more levels"),
-        (changed(decoder=replace(DECODER, resize=(1, 2))), "decoder.resize has 2 factors for 1 feature levels"),
-        (changed(decoder=replace(DECODER, resize=(0.1,))), "decoder.resize=[0.1] leaves nothing of level 0"),
-        (
-            replace(FOREIGN, backbone=replace(FOREIGN.backbone, weights="missing")),
-            "ranking.backbone.weights=missing cannot be read (No such file or directory)",
-        ),
-        (
-            replace(FOREIGN, backbone=replace(FOREIGN.backbone, weights="other")),
-            "ranking.backbone.weights=other does not fit model=test_resnet",
-        ),
-    ],
-    ids=["grid", "window", "architecture", "level", "none", "factors", "shrunk", "missing", "other"],
-)
+@pytest.mark.parametrize(("of", "path", "value", "message"), cases(__file__, "unfit.txt"))
 def test_what_does_not_fit_is_refused_before_anything_is_trained(
-    tmp_path: Path, trained: Trained, monkeypatch: pytest.MonkeyPatch, params: RankingSettings, message: str
+    tmp_path: Path, trained: Trained, monkeypatch: pytest.MonkeyPatch, of: str, path: str, value: Any, message: str
 ) -> None:
+    params = altered(path, value, {"classifier": RANKING, "backbone": FOREIGN}[of])
     monkeypatch.chdir(tmp_path)
     save_file({"conv1.weight": torch.ones(2)}, tmp_path / "other")
     assert refusal(lambda: networks(tmp_path, params).check()).startswith(message)

@@ -1,6 +1,7 @@
 """What the tests of the stages share: a tiny model beside the small data set in memory."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,9 +10,11 @@ from tests.models.tiny_clip import PARAMS, TOWERS
 from tests.study.shades import DATA as DATA
 from tests.study.shades import Shades as Shades
 from tests.study.shades import runtime as runtime
+from xai.core.loggers import LoggerParams
 from xai.core.optimisation import FitParams
 from xai.core.runtime import Runtime
 from xai.core.store import Artifact
+from xai.core.training import TrainerParams
 from xai.data.scatter import ScatterParams
 from xai.models.factory import build_clip
 from xai.models.weights import write_weights
@@ -25,6 +28,12 @@ MODEL = ModelParams(
     pretraining=PretrainParams(50, 25, 4, 1e-3, 0.0, 0.1, 1.0, SCENE),
 )
 FIT = FitParams(epochs=2, batch_size=5, learning_rate=1e-2, weight_decay=0.0, warmup=0.1, clip=1.0)
+
+
+def of_a_job(task: str, folder: Path, seed: int = 3) -> dict[str, Any]:
+    """What every job is asked for, here with the tiny model and a store in `folder`."""
+    where = {"task": task, "name": "out", "seed": seed, "store": str(folder / "store"), "model": MODEL, "data": {}}
+    return {**where, "trainer": TrainerParams(accelerator="cpu"), "logger": LoggerParams("none"), "plugins": ()}
 
 
 def base(own_runtime: Runtime) -> Base:

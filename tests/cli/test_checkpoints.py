@@ -12,6 +12,7 @@ from PIL import Image
 
 from tests.cli.shared import CLASSES, Cli, Files, bare_pickle, colours, heat_map_of
 from tests.composed import plain
+from tests.toolbox import there
 from xai import vectors
 from xai.core.settings import build
 from xai.models import files as network_files
@@ -132,6 +133,5 @@ def test_a_classifier_to_explain_brings_its_model(run: Cli) -> None:
     network_files.write(Path("vit"), model.build(10, 0), describe(model, "classifier", "x", tuple("0123456789")))
     status, _, err = run("task=train", "checkpoint=vit", "logger=none", "data=mnist_scattered")
     assert (status, err) == (0, "")
-    spec = network_files.read_spec(run.folder / "outputs" / "classifier" / "classifier.safetensors")
-    assert spec is not None
+    spec = there(network_files.read_spec(run.folder / "outputs" / "classifier" / "classifier.safetensors"))
     assert spec.model == shape_of(model)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from tests.toolbox import there
 from xai.core import entries
 from xai.core.store import Store
 
@@ -36,9 +37,7 @@ def names_below(folder: Path) -> set[str]:
 
 def share(store: Store) -> Path:
     """The scratch folder of the artifact that `SPEC` asks for."""
-    scratch = store.scratch("classifier", SPEC)
-    assert scratch is not None
-    return scratch
+    return there(store.scratch("classifier", SPEC))
 
 
 def flip_a_byte(path: Path) -> None:

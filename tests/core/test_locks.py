@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.toolbox import there
 from xai.core import locks
 
 FORK = multiprocessing.get_context("fork")
@@ -37,8 +38,7 @@ ODD: dict[str, Callable[[Path], object]] = {
 def test_what_is_no_file_is_put_aside_and_never_written_to(tmp_path: Path, odd: str) -> None:
     path = tmp_path / "a.lock"
     ODD[odd](path)
-    held = locks.acquire(path)
-    assert held is not None
+    held = there(locks.acquire(path))
     assert path.is_file()
     assert not path.is_symlink()
     locks.release(held)
@@ -50,8 +50,7 @@ def test_what_is_no_file_is_put_aside_and_never_written_to(tmp_path: Path, odd: 
 
 def test_a_held_lock_says_who_holds_it_and_one_that_is_free_nothing(tmp_path: Path) -> None:
     path = tmp_path / "a.lock"
-    held = locks.acquire(path)
-    assert held is not None
+    held = there(locks.acquire(path))
     said = locks.holder(path)
     assert f"process {os.getpid()} on " in said
     assert time.strftime("%Y-%m-%d", time.gmtime()) in said
@@ -70,8 +69,7 @@ def test_a_look_writes_nothing(tmp_path: Path) -> None:
     path = tmp_path / "a.lock"
     assert not locks.is_held(path)
     assert not path.exists()
-    held = locks.acquire(path)
-    assert held is not None
+    held = there(locks.acquire(path))
     said = path.read_text()
     assert locks.is_held(path)
     assert path.read_text() == said
@@ -104,8 +102,7 @@ def test_who_waits_is_told_once_and_takes_what_a_killed_process_held(tmp_path: P
         time.sleep(0.01)
     assert locks.acquire(path) is None
     threading.Timer(0.3, other.kill).start()
-    held = locks.acquire(path, 0.0, told.append)
-    assert held is not None
+    held = there(locks.acquire(path, 0.0, told.append))
     locks.release(held)
     other.join()
     assert len(told) == 1
@@ -119,9 +116,8 @@ def test_a_lock_that_was_removed_is_nobodys(tmp_path: Path) -> None:
     shutil.rmtree(folder)
     assert locks.acquire(folder / "a.lock") is None
     folder.mkdir()
-    second = locks.acquire(folder / "a.lock")
+    second = there(locks.acquire(folder / "a.lock"))
     assert first is not None
-    assert second is not None
     locks.release(first)
     assert locks.acquire(folder / "a.lock") is None
     locks.release(second)

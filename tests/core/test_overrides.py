@@ -6,6 +6,7 @@ import hydra
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from tests.toolbox import refusal
 from xai.core.composing import CONF
 from xai.core.errors import UserError
 from xai.core.overrides import added, apart, command, fixed, label, overrides
@@ -35,8 +36,7 @@ def test_a_file_with_a_comma_in_its_name_is_one(tmp_path: Path, monkeypatch: pyt
     monkeypatch.chdir(tmp_path)
     Path("a,b.jpg").touch()
     assert read("image=a,b.jpg") == read("image=a,b.jpg", many=True) == "a,b.jpg"
-    with pytest.raises(UserError, match=r"a list is image=\[a,c.jpg\]"):
-        read("image=a,c.jpg")
+    assert "a list is image=[a,c.jpg]" in refusal(read, "image=a,c.jpg")
 
 
 def test_no_list_of_files_is_offered_where_one_is_chosen() -> None:

@@ -13,6 +13,7 @@ from torch import distributed, nn
 
 from tests.core.artifacts import wait_for
 from tests.end_to_end.jobs import forked_groups
+from tests.toolbox import refusal
 from xai.core.errors import UserError
 from xai.core.processes import Parcel, Tell, _listen, run_group
 
@@ -91,8 +92,7 @@ def test_what_failed_first_is_told_and_not_what_failed_because_of_it(first: int)
     mouths[first].send(("told", 5))
     mouths[first].send(("failed", (1.0, UserError("the cause"))))
     mouths[1 - first].send(("failed", (2.0, RuntimeError("connection closed by peer"))))
-    with pytest.raises(UserError, match="the cause"):
-        _listen({ear: "" for ear in ears}, heard.append)
+    assert "the cause" in refusal(_listen, {ear: "" for ear in ears}, heard.append)
     assert heard == [5]
 
 
@@ -102,7 +102,6 @@ def test_processes_die_with_a_parent_that_is_killed() -> None:
     with subprocess.Popen(
         [sys.executable, "-c", command], stdout=subprocess.PIPE, cwd=Path(__file__).parents[2]
     ) as parent:
-        assert parent.stdout is not None
         child = int(parent.stdout.readline())
         assert is_alive(child)
         parent.kill()
@@ -128,7 +127,6 @@ def test_a_network_arrives_as_it_was_sent(tmp_path: Path) -> None:
     arrived = ForkingPickler.loads(sent).open()
     pairs = [(network, arrived), (network._frozen[0], arrived._frozen[0])]
     for there, here in pairs:
-        assert isinstance(there, nn.Module)
         assert there.state_dict().keys() == here.state_dict().keys()
         for name, value in there.state_dict().items():
             assert torch.equal(value, here.state_dict()[name])

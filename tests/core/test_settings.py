@@ -91,47 +91,14 @@ def test_defaults_and_null_where_null_is_allowed() -> None:
     assert build(Outer, {**NEEDED, "limit": None, "inner": None, "free": None}) == Outer("x", 3)
 
 
-@pytest.mark.parametrize(
-    ("given", "path", "right"),
-    [
-        ({"coutn": 3}, "m.coutn", "did you mean count?"),
-        ({"zzz": 3}, "m.zzz", "known here: count, either, family"),
-        ({1: 2}, "m.1", "known here"),
-        ({"inner": {"rat": 1}}, "m.inner.rat", "did you mean rate?"),
-        ({"inner": {}}, "m.inner.rate", "not set"),
-        ({"parts": [{"rate": 1}, {"heads": 1}]}, "m.parts[1].rate", "not set"),
-        ({"inner": 4}, "m.inner=4", "group of settings or null"),
-        ({"count": 2.0}, "m.count=2.0", "whole number"),
-        ({"count": "2"}, "m.count=2", "whole number"),
-        ({"count": True}, "m.count=true", "whole number"),
-        ({"count": None}, "m.count=null", "whole number"),
-        ({"share": True}, "m.share=true", "number"),
-        ({"share": "0.5"}, "m.share=0.5", "number"),
-        ({"share": math.nan}, "m.share=nan", "finite number"),
-        ({"share": math.inf}, "m.share=inf", "finite number"),
-        ({"share": 1.5}, "m.share=1.5", "at most 1"),
-        ({"flag": 1}, "m.flag=1", "true or false"),
-        ({"name": 5}, "m.name=5", "text"),
-        ({"name": "\udcff"}, "m", "Unicode"),
-        ({"limit": 0}, "m.limit=0", "at least 1 or null"),
-        ({"either": 1.5}, "m.either=1.5", "whole number"),
-        ({"grid": 0.4}, "m.grid=0.4", "list"),
-        ({"grid": "0.4"}, "m.grid=0.4", "list"),
-        ({"grid": [0.4, "x"]}, "m.grid[1]=x", "number"),
-        ({"grid": [0.4, -1]}, "m.grid[1]=-1", "at least 0"),
-        ({"words": {"a": 1}}, "m.words={'a': 1}", "list"),
-        ({"words": ["a"] * 4}, "m.words=", "list 3 or fewer"),
-        ({"inner": {"rate": -1}}, "m.inner.rate=-1", "at least 0"),
-        ({"inner": {"rate": 1, "kind": "even"}}, "m.inner.kind=even", "plain or odd"),
-        ({"inner": {"rate": 1, "heads": 3}}, "m.inner.width=4", "multiple of heads=3"),
-        ({"parts": [{"rate": 1, "heads": 3, "width": 5}]}, "m.parts[0].width=5", "multiple of heads=3"),
-        ({"family": {"rate": 1, "depth": 0}}, "m.family.depth=0", "at least 1"),
-        ({"family": {"rate": 1, "heads": "many"}}, "m.family.heads=many", "whole number"),
-        ({"free": object()}, "m", "text, numbers, lists and groups"),
-        ({"limit": "two\nlines"}, "m.limit='two\\nlines'", "whole number"),
-        ({"limit": "x" * 500}, "m.limit=xxx", "..."),
-    ],
-)
+UNTYPED: list[tuple[Any, str, str]] = [
+    ({"name": "\udcff"}, "m", "Unicode"),
+    ({"free": object()}, "m", "text, numbers, lists and groups"),
+    ({"limit": "x" * 500}, "m.limit=xxx", "..."),
+]
+
+
+@pytest.mark.parametrize(("given", "path", "right"), [*toolbox.cases(__file__, "refused.txt"), *UNTYPED])
 def test_what_does_not_fit_is_said_with_the_path_that_was_typed(given: Any, path: str, right: str) -> None:
     text = refusal({**NEEDED, **given}, "m")
     assert text.startswith(path)
@@ -145,10 +112,9 @@ def test_a_dictionary_has_names_as_keys_and_values_of_one_kind() -> None:
         digits: dict[str, int]
 
     assert build(Named, {"digits": {"srg": 1}}).digits == {"srg": 1}
-    with pytest.raises(UserError, match=r"^a\.digits\.srg=1\.5 must be a whole number"):
-        build(Named, {"digits": {"srg": 1.5}}, "a")
-    with pytest.raises(UserError, match="digits=3 must be a group of settings"):
-        build(Named, {"digits": 3})
+    told = toolbox.refusal(build, Named, {"digits": {"srg": 1.5}}, "a")
+    assert told.startswith("a.digits.srg=1.5 must be a whole number")
+    assert "digits=3 must be a group of settings" in toolbox.refusal(build, Named, {"digits": 3})
 
 
 def test_a_misspelt_key_is_named_before_the_key_that_is_missing_for_it() -> None:
@@ -167,10 +133,8 @@ def test_settings_made_in_python_are_checked_too() -> None:
         lambda: dataclasses.replace(Inner(1.0), rate=-1.0),
         lambda: Outer("x", 3, inner=Inner(rate=-1.0)),
     ):
-        with pytest.raises(UserError, match=r"^rate=-1\.0 must be at least 0$"):
-            make()
-    with pytest.raises(UserError, match=r"^width=5 .*heads=2"):
-        Inner(1.0, "odd", 2, 5)
+        assert toolbox.refusal(make) == "rate=-1.0 must be at least 0"
+    assert toolbox.refusal(Inner, 1.0, "odd", 2, 5) == "width=5 must be a multiple of heads=2"
     with pytest.raises(dataclasses.FrozenInstanceError):
         Inner(1.0).rate = 2.0  # type: ignore[misc]
 
@@ -184,8 +148,7 @@ def test_a_dataclass_of_the_standard_library_is_built_as_strictly() -> None:
         ({"rate": 1, "inner": {"rate": -2}}, "p.inner.rate=-2 must be at least 0"),
         ({"rate": -1}, "no rate"),
     ):
-        with pytest.raises(UserError, match=message):
-            build(Plain, values, "p")
+        assert message in toolbox.refusal(build, Plain, values, "p")
 
 
 def test_a_name_among_none_prints_no_empty_list() -> None:

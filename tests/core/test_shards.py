@@ -180,22 +180,10 @@ def test_an_error_passes_and_frees_the_claim(folder: Path, journal: Journal) -> 
     assert journal.lines() == ["3", "4", "5"]
 
 
-def cut(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-5])
-
-
-def empty(path: Path) -> None:
-    path.write_bytes(b"")
-
-
 def flip(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[-3] ^= 1
     path.write_bytes(content)
-
-
-def unsigned(path: Path) -> None:
-    path.write_bytes(safetensors.torch.save(numbers(2)))
 
 
 def of_another_origin(path: Path) -> None:
@@ -216,18 +204,17 @@ def of_another_shape(path: Path) -> None:
     shutil.rmtree(folder)
 
 
-def of_other_rows(path: Path) -> None:
-    path.write_bytes(path.with_name("000003.safetensors").read_bytes())
-
-
-SPOILT: dict[str, tuple[Callable[[Path], None], str]] = {
-    "cut": (cut, "is torn"),
-    "empty": (empty, "is torn"),
-    "unsigned": (unsigned, "is torn"),
+SPOILT: dict[str, tuple[Callable[[Path], object], str]] = {
+    "cut": (lambda path: path.write_bytes(path.read_bytes()[:-5]), "is torn"),
+    "empty": (lambda path: path.write_bytes(b""), "is torn"),
+    "unsigned": (lambda path: path.write_bytes(safetensors.torch.save(numbers(2))), "is torn"),
     "flipped": (flip, "has changed since it was written"),
     "another origin": (of_another_origin, "belongs to other work"),
     "other shape": (of_another_shape, "is of another shape"),
-    "other rows": (of_other_rows, "is of other rows"),
+    "other rows": (
+        lambda path: path.write_bytes(path.with_name("000003.safetensors").read_bytes()),
+        "is of other rows",
+    ),
 }
 
 

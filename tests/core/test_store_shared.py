@@ -25,6 +25,7 @@ from tests.core.artifacts import (
     start,
     wait_for,
 )
+from tests.toolbox import refusal, there
 from xai.core import entries
 from xai.core import store as artifacts
 from xai.core.errors import Busy, UserError
@@ -163,8 +164,7 @@ def test_a_job_whose_artifact_is_removed_while_in_use_begins_again(
     def fail() -> None:
         raise UserError("wrong")
 
-    with pytest.raises(UserError, match="wrong"):
-        entries.over_removals(fail)
+    assert "wrong" in refusal(entries.over_removals, fail)
 
 
 def test_what_is_changed_after_it_was_checked_is_not_handed_out(store: Store, caplog: Any) -> None:
@@ -186,50 +186,27 @@ def test_what_is_changed_after_it_was_checked_is_not_handed_out(store: Store, ca
     assert artifact.file("weights.bin").read_bytes() == WEIGHTS
 
 
-def a_file_for_a_folder(workdir: Path) -> None:
-    (workdir / "extra").write_text("odd")
-
-
-def a_folder_for_a_file(workdir: Path) -> None:
-    (workdir / "weights.bin").mkdir()
-
-
-def a_pipe_for_the_spec(workdir: Path) -> None:
-    (workdir / "spec.json").unlink()
-    os.mkfifo(workdir / "spec.json")
-
-
 def numbers_without_end(workdir: Path) -> None:
     left = json.loads((workdir / "spec.json").read_text())
     (workdir / "spec.json").write_text(json.dumps(left | {"seconds": 10**400}))
 
 
-def a_link_for_it_all(workdir: Path) -> None:
-    workdir.rename(workdir.parent / "elsewhere")
-    workdir.symlink_to("elsewhere")
+ODD: dict[str, Callable[[Path], object]] = {
+    "a file for a folder": lambda path: (path / "extra").write_text("odd"),
+    "a folder for a file": lambda path: (path / "weights.bin").mkdir(),
+    "a pipe for the spec": lambda path: ((path / "spec.json").unlink(), os.mkfifo(path / "spec.json")),
+    "numbers without end": numbers_without_end,
+    "a link for it all": lambda path: (path.rename(path.parent / "elsewhere"), path.symlink_to("elsewhere")),
+    "no folder for shared work": lambda path: (path / "scratch").write_text("odd"),
+}
 
 
-def no_folder_for_shared_work(workdir: Path) -> None:
-    (workdir / "scratch").write_text("odd")
-
-
-@pytest.mark.parametrize(
-    "harm",
-    [
-        a_file_for_a_folder,
-        a_folder_for_a_file,
-        a_pipe_for_the_spec,
-        numbers_without_end,
-        a_link_for_it_all,
-        no_folder_for_shared_work,
-    ],
-)
+@pytest.mark.parametrize("harm", ODD.values(), ids=ODD)
 def test_what_is_odd_in_a_half_made_entry_stops_nobody(store: Store, harm: Callable[[Path], None]) -> None:
     workdir = share(store).parent
     shutil.rmtree(workdir / "scratch")
     harm(workdir)
-    shared = store.scratch("classifier", SPEC)
-    assert shared is not None
+    shared = there(store.scratch("classifier", SPEC))
     assert shared.is_dir()
     artifact = store.get("classifier", SPEC, make_files)
     assert names_below(artifact.path) == {"weights.bin", "extra/log.txt", "artifact.json"}

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from tests.models.tiny_clip import PARAMS
-from tests.toolbox import seeded
+from tests.toolbox import cases, refusal, seeded
 from xai.core import training
 from xai.core.checkpoints import CheckpointFiles, steps_done
 from xai.core.errors import UserError
@@ -263,24 +263,11 @@ def test_gradients_are_clipped_to_the_norm_asked_for(tmp_path: Path) -> None:
 
 def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(UserError, match="none is visible: use trainer=cpu"):
-        TrainerParams(accelerator="gpu")
+    assert "none is visible: use trainer=cpu" in refusal(TrainerParams, accelerator="gpu")
     assert TrainerParams().device == torch.device("cpu")
 
 
-@pytest.mark.parametrize(
-    ("environment", "expected"),
-    [
-        ({}, "cuda"),
-        ({"LOCAL_RANK": "0"}, "cuda:0"),
-        ({"LOCAL_RANK": "3"}, "cuda:3"),
-        ({"SLURM_LOCALID": "2"}, "cuda:2"),
-        ({"LOCAL_RANK": "1", "SLURM_LOCALID": "2"}, "cuda:1"),
-        ({"SLURM_LOCALID": "4"}, "cuda"),
-        ({"LOCAL_RANK": "-1"}, "cuda"),
-        ({"LOCAL_RANK": "x"}, "cuda"),
-    ],
-)
+@pytest.mark.parametrize(("environment", "expected"), cases(__file__, "own_gpus.txt"))
 def test_each_process_of_a_machine_has_its_own_gpu(
     monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], expected: str
 ) -> None:
@@ -293,8 +280,7 @@ def test_each_process_of_a_machine_has_its_own_gpu(
 
 
 def test_half_precision_without_a_gpu_is_refused() -> None:
-    with pytest.raises(UserError, match="use bf16-mixed or 32-true"):
-        TrainerParams(accelerator="cpu", precision="16-mixed")
+    assert "use bf16-mixed or 32-true" in refusal(TrainerParams, accelerator="cpu", precision="16-mixed")
 
 
 def changed(path: Path, change: Callable[[dict[str, Any]], object]) -> None:

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from tests.toolbox import there
 from xai.core.errors import UserError
 from xai.data import catalogue
 from xai.data.copies import CopiesParams, CopiesSet, open_mnist_copies
@@ -31,9 +32,9 @@ def test_an_image_shows_different_digits_of_its_class_and_split() -> None:
         assert torch.equal(classes[place[shown]], source.labels(split).repeat_interleave(3))
         rows = centred._rows[split]  # type: ignore[attr-defined]
         assert set(place[shown].tolist()) == set(rows.tolist())
-        for own, there, row in zip(place, shown, rows, strict=True):
-            assert row in own[there]
-            assert len(own[there].unique()) == 3
+        for own, seen, row in zip(place, shown, rows, strict=True):
+            assert row in own[seen]
+            assert len(own[seen].unique()) == 3
 
 
 def test_groups_stay_and_places_change_from_epoch_to_epoch() -> None:
@@ -62,7 +63,6 @@ def test_more_digits_than_a_class_has_in_a_split_are_refused() -> None:
         catalogue.check_data({**wide, "copies": 41}, "data")
     source = catalogue.open_data({**wide, "copies": 40}, "data").source
     assert min(int(torch.bincount(source.labels(split)).min()) for split in SPLITS) == 40
-    regions = source.images("validation", torch.tensor([0]), 0).regions
-    assert regions is not None
+    regions = there(source.images("validation", torch.tensor([0]), 0).regions)
     cells = regions.unfold(1, 10, 10).unfold(2, 10, 10).flatten(1, 2)
     assert int(cells.flatten(2).any(2).sum()) == 40

@@ -42,31 +42,6 @@ def test_folders_that_are_called_after_splits_are_splits(
     assert open_disk_set("folder", tmp_path, "test").classes == ("cat", "dog")
 
 
-@pytest.mark.parametrize(
-    ("counts", "why"),
-    [
-        ({"Training": 3, "Testing": 2}, "holds pictures side by side"),
-        ({"train/a": 2, "train/b": 2, "val": 3}, "val sounds like a split and holds pictures side by side"),
-        ({"train/a": 2, "train/b": 2, "training/a": 1, "test/a": 1}, "train and training, which sound like splits"),
-        ({"seg_train/a": 2, "seg_train/b": 2, "seg_test/a": 1, "seg_test/b": 1}, "seg_test and seg_train, which sound"),
-        ({"cats_train": 2, "cats_test": 2, "dogs_train": 2}, "sound like splits"),
-        ({"train/a": 2, "train/b": 2, "boat": 5}, "a split or a class"),
-        ({"cat/train": 2, "cat/test": 2, "dog/train": 2}, r"put the split above the class: test/cat/"),
-        ({"trn/a": 2, "trn/b": 2, "tst/a": 1, "tst/b": 1}, r"trn and tst in .* hold the same folders \(a, b\)"),
-        (
-            {f"{fold}/{label}": 2 for fold in "1234" for label in "abcd"},
-            "1 and 2 and 3 and others in .* the same folders",
-        ),
-        ({"images": 3, "Masks": 3}, "Masks and images, which sound like pictures and what is known of them"),
-        ({"pets/train/a": 2, "pets/train/b": 2, "pets/test/a": 1, "pets/test/b": 1}, "set data.root=.*pets"),
-    ],
-)
-def test_what_may_be_splits_or_classes_is_refused(tmp_path: Path, counts: dict[str, int], why: str) -> None:
-    folders(tmp_path, counts)
-    with pytest.raises(UserError, match=why):
-        open_disk_set("folder", tmp_path, "train")
-
-
 def test_classes_may_have_folders_of_their_own(tmp_path: Path) -> None:
     folders(tmp_path, {"cat/images": 5, "dog/images": 5, "pets/tabby": 5, "pets/images": 5})
     assert sum(sizes("folder", tmp_path)) == 20

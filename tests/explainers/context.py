@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from tests.explainers.settings import small_clip, small_pictures
+from tests.toolbox import seeded, there
 from xai.data.registry import Images
 from xai.explainers.block import Block, explain
 from xai.explainers.registry import Row
@@ -74,8 +75,5 @@ class Context:
         row = self.rows[name]
         found = self.data.source.images(split, torch.arange(4)[:images], 0)
         labels = self.data.source.labels(split)[:images]
-        generator = torch.Generator().manual_seed(0)
-        block = Block(found.pixels, labels, labels, found.regions, torch.arange(len(labels)), generator)
-        maps = explain(row.entry.prepare(self, row.params).build(), block).maps
-        assert maps is not None
-        return maps
+        block = Block(found.pixels, labels, labels, found.regions, torch.arange(len(labels)), seeded())
+        return there(explain(row.entry.prepare(self, row.params).build(), block).maps)

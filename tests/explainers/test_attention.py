@@ -13,7 +13,7 @@ from torch import Tensor
 from tests.explainers.networks import TARGETS
 from tests.explainers.own_passes import READ, own
 from tests.explainers.settings import explainer
-from tests.toolbox import randn
+from tests.toolbox import randn, seeded
 from xai.explainers.posthoc.attention import cut_bound, rollout, widest_path
 
 
@@ -29,7 +29,6 @@ def rollout_by_hand(layers: list[np.ndarray], image: int) -> np.ndarray:
         augmented = 0.5 * raw + 0.5 * np.eye(len(raw))
         augmented = augmented / augmented.sum(axis=-1)[:, None]
         joint = augmented if joint is None else np.matmul(augmented, joint)
-    assert joint is not None
     return joint
 
 
@@ -51,8 +50,7 @@ def test_a_map_is_what_the_tokens_read_have_of_the_patches(
 
 
 def stochastic(layers: int) -> list[Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    return list(torch.randn(layers, 2, 7, 7, generator=generator).mul(2).softmax(-1))
+    return list(torch.randn(layers, 2, 7, 7, generator=seeded()).mul(2).softmax(-1))
 
 
 def test_rows_of_a_rollout_add_up_to_one_whatever_the_precision_of_the_network() -> None:

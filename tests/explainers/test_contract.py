@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.explainers.settings import OF_CLASSIFIERS, SMALL, colour_clip, coloured, configured, fitting, small_pictures
+from tests.toolbox import seeded, there
 from xai.explainers.block import Block, explain
 from xai.explainers.registry import ExplainerParams, entry
 from xai.games import PatchGame
@@ -56,11 +57,8 @@ def explained(name: str, model: MaskableClassifier, which: slice = slice(None)) 
 def drawn(
     name: str, model: MaskableClassifier, images: Tensor, targets: Tensor, regions: Tensor | None = None
 ) -> Tensor:
-    generator = torch.Generator().manual_seed(0)
-    block = Block(images, targets, None, regions, torch.arange(len(images)), generator)
-    maps = explain(made(name, model), block).maps
-    assert maps is not None
-    return maps
+    block = Block(images, targets, None, regions, torch.arange(len(images)), seeded())
+    return there(explain(made(name, model), block).maps)
 
 
 def regions() -> Tensor:
@@ -233,7 +231,6 @@ def test_each_class_has_its_own_patch(name: str) -> None:
 def test_on_a_gpu_the_maps_are_those_of_the_processor(name: str, family: str) -> None:
     generator, images = torch.Generator().manual_seed(0), small_pictures(IMAGES).cuda()
     block = Block(images, TARGETS.cuda(), None, regions().cuda(), torch.arange(IMAGES), generator)
-    found = explain(made(name, SMALL[family]().cuda()), block).maps
-    assert found is not None
+    found = there(explain(made(name, SMALL[family]().cuda()), block).maps)
     assert found.is_cuda
     torch.testing.assert_close(found.cpu(), maps(name, family), rtol=1e-4, atol=1e-5)

@@ -5,6 +5,7 @@ from scipy import ndimage
 
 from tests.explainers.context import Context
 from tests.explainers.settings import configured, explainer, small_clip, small_pictures
+from tests.toolbox import there
 from xai.core.errors import UserError
 from xai.explainers.block import Block, explain
 from xai.explainers.registry import entry, refusal
@@ -55,13 +56,11 @@ def test_the_object_mask_is_the_share_of_the_region_or_the_region() -> None:
     regions = torch.zeros(2, 12, 12, dtype=torch.bool)
     regions[0, :4, :2], regions[1, 8:, 4:8] = True, True
     block = Block(small_pictures(2), TARGETS, None, regions, torch.arange(2), torch.Generator())
-    maps = explain(explainer("object_mask", small_clip()), block).maps
+    maps = there(explain(explainer("object_mask", small_clip()), block).maps)
     expected = torch.zeros(2, 3, 3)
     expected[0, 0, 0], expected[1, 2, 1] = 0.5, 1.0
-    assert maps is not None
     torch.testing.assert_close(maps, expected)
-    pixels = explain(explainer("object_mask", small_clip(), resolution="pixel"), block).maps
-    assert pixels is not None
+    pixels = there(explain(explainer("object_mask", small_clip(), resolution="pixel"), block).maps)
     assert torch.equal(pixels, regions.float())
     with pytest.raises(UserError, match="object_mask needs the regions"):
         explain(explainer("object_mask", small_clip()), block._replace(regions=None))
@@ -84,8 +83,7 @@ def test_the_position_prior_is_the_mean_of_another_rows_maps_over_validation_ima
 def test_a_position_prior_of_what_cannot_be_had_is_refused() -> None:
     rows = {"saliency": load_row("saliency"), "object_mask": load_row("object_mask")}
     prior = entry("position_prior")
-    reason = refusal(prior, configured("position_prior", of="object_mask"), Context(rows))
-    assert reason is not None
+    reason = there(refusal(prior, configured("position_prior", of="object_mask"), Context(rows)))
     assert reason.startswith("position_prior is made from object_mask, which cannot be had here: object_mask needs")
     reason = refusal(prior, configured("position_prior", of="saliency", resolution="pixel"), Context(rows))
     assert reason == "position_prior: the maps of saliency are of another kind, use resolution=patch"

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from tests.explainers.settings import explainer, small_clip, small_pictures
 from tests.shapley.tables import TableGame, random_table, smooth_table
-from tests.toolbox import randn
+from tests.toolbox import randn, there
 from xai.explainers.posthoc.mda import by_place, nearest_convex, removed_curve, search
+from xai.explainers.registry import entry
 from xai.games import PatchGame
 
 
@@ -111,8 +112,5 @@ def test_what_it_costs_is_what_it_asks(monkeypatch: pytest.MonkeyPatch) -> None:
         asked.clear()
         ours = explainer(name, small_clip(), **settings)
         ours.attribute(small_pictures(2), torch.tensor([0, 1]))
-        from xai.explainers.registry import entry
-
-        passes = entry(name).info.passes
-        assert passes is not None
+        passes = there(entry(name).info.passes)
         assert passes(ours.params, 9) == sum(asked)

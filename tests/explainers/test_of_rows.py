@@ -12,7 +12,7 @@ from torch import Tensor
 from tests.explainers.context import Context
 from tests.explainers.settings import configured, explainer, small_clip, small_pictures
 from tests.study.engine import made, study
-from tests.toolbox import refusal, seeded
+from tests.toolbox import refusal, seeded, there
 from xai.core.errors import UserError
 from xai.explainers.block import Block, explain
 from xai.explainers.controls.other_classes import wrong_classes
@@ -40,9 +40,7 @@ def prepared(name: str, where: Context, **changes: Any) -> Prepared:
 
 def explained(made: Prepared, targets: Tensor = TARGETS, rows: Tensor | None = None) -> Tensor:
     rows = torch.arange(len(targets)) if rows is None else rows
-    maps = explain(made.build(), Block(small_pictures(len(targets)), targets, None, None, rows, seeded())).maps
-    assert maps is not None
-    return maps
+    return there(explain(made.build(), Block(small_pictures(len(targets)), targets, None, None, rows, seeded())).maps)
 
 
 def test_a_wrong_class_is_another_and_every_other_one_as_often() -> None:
@@ -142,9 +140,7 @@ def test_it_is_the_mean_of_the_other_rows_own_maps_which_are_made_once(tmp_path:
     frames = asked.run()
     assert made(asked).count("maps") == 1
     case, (pixels, pooled) = asked.cases[0][0], asked.rows
-    whole, averaged = (explain_case(case, row).attributions for row in (pixels, pooled))
-    assert whole is not None
-    assert averaged is not None
+    whole, averaged = (there(explain_case(case, row).attributions) for row in (pixels, pooled))
     assert averaged.shape[1:] == case.network().grid
     assert averaged.equal(F.avg_pool2d(whole, whole.shape[-1] // averaged.shape[-1]))
     assert frames.costs.groupby("explainer")["passes"].first().tolist() == [6.0, 6.0]

@@ -4,8 +4,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests import toolbox
 from tests.explainers.context import Context
 from tests.explainers.settings import NAMES, OF_CLASSIFIERS, configured, small_clip
+from tests.toolbox import there
 from xai.core.composing import choices
 from xai.core.errors import UserError
 from xai.explainers import registry
@@ -40,20 +42,17 @@ def test_the_rows_that_come_with_the_framework_are_rows(row: str) -> None:
 
 @pytest.mark.parametrize("name", ["exact_shapley", "kernel_shap", "rise"])
 def test_players_of_games_say_how_patches_are_removed(name: str) -> None:
-    tokens = configured(name, removal={"kind": "tokens"}).classifier_removal
-    assert tokens is not None
+    tokens = there(configured(name, removal={"kind": "tokens"}).classifier_removal)
     assert tokens.kind == "tokens"
     assert configured(name, removal=None).classifier_removal is None
     assert configured("grad_cam").classifier_removal is None
 
 
 def test_an_unknown_name_is_one_line_with_the_nearest_if_there_is_one() -> None:
-    with pytest.raises(UserError, match=r"^explainer=kernel_shp is not a known explainer: did you mean kernel_shap\?$"):
-        entry("kernel_shp")
-    with pytest.raises(UserError) as caught:
-        entry("zzz")
+    told = toolbox.refusal(entry, "kernel_shp")
+    assert told == "explainer=kernel_shp is not a known explainer: did you mean kernel_shap?"
     start = f"explainer=zzz is not a known explainer: none of the {len(names())} is like it; there are "
-    assert str(caught.value).startswith(start)
+    assert toolbox.refusal(entry, "zzz").startswith(start)
 
 
 @pytest.mark.usefixtures("empty")

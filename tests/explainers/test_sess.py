@@ -10,7 +10,7 @@ from torch import Tensor
 from tests.explainers.context import Context
 from tests.explainers.settings import configured, explainer, small_clip, small_pictures
 from tests.explainers.test_submodular import Contrast
-from tests.toolbox import refusal, seeded
+from tests.toolbox import refusal, seeded, there
 from xai.explainers.block import Block, explain
 from xai.explainers.posthoc.sess import starts
 from xai.explainers.registry import entry
@@ -52,8 +52,7 @@ def test_it_is_the_mean_of_weighed_maps_of_the_pieces(scales: int, dropped: floa
     settings = {"of": "input_x_gradient", "scales": scales, "dropped": dropped, "theta": theta}
     made = entry("sess").prepare(context, configured("sess", **settings, resolution="pixel"))
     block = Block(small_pictures(2), TARGETS, None, None, torch.arange(2), seeded())
-    found = explain(made.build(), block).maps
-    assert found is not None
+    found = there(explain(made.build(), block).maps)
     for image, target, each in zip(small_pictures(2), TARGETS.tolist(), found, strict=True):
         expected = literal(image, target, scales, dropped, theta)
         torch.testing.assert_close(each.double(), expected, rtol=1e-4, atol=1e-5)

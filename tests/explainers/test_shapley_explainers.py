@@ -9,7 +9,6 @@ from tests.explainers.settings import configured, explainer, small_clip, small_p
 from tests.shapley.tables import all_rows, shapley_by_dividends
 from tests.toolbox import refusal
 from xai.core.errors import UserError
-from xai.explainers.posthoc.game_values import KernelShapParams
 from xai.explainers.registry import passes_of
 from xai.explainers.rows import load_row
 from xai.games import PatchGame
@@ -71,7 +70,6 @@ def test_kernel_shap_draws_anew_for_each_call_and_meets_efficiency() -> None:
 
 def test_training_images_may_cost_less_than_those_that_are_measured_against() -> None:
     params = configured("kernel_shap", coalitions=10, evaluation_coalitions=30)
-    assert isinstance(params, KernelShapParams)
     numbers = {split: params.for_split(split).coalitions for split in ("train", "validation", "test")}
     assert numbers == {"train": 10, "validation": 30, "test": 30}
     same = replace(params, evaluation_coalitions=None)

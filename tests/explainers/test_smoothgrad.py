@@ -5,7 +5,6 @@ from torch import Tensor
 
 from tests.explainers.networks import CASES, TARGETS, Answers, Case, check_maps
 from tests.explainers.settings import configured, explainer
-from tests.toolbox import refusal
 from xai.explainers.rows import load_row
 
 CAPTUM = {"mean": "smoothgrad", "square": "smoothgrad_sq", "variance": "vargrad"}
@@ -62,9 +61,3 @@ def test_the_rows_are_the_papers() -> None:
         "vargrad": "variance",
     }
     assert (configured("smoothgrad").samples, configured("smoothgrad").noise) == (50, 0.15)  # type: ignore[attr-defined]
-
-
-def test_the_variance_of_one_copy_is_refused() -> None:
-    assert refusal(configured, "vargrad", samples=1) == (
-        "explainers.vargrad.samples=1 must be at least 2 for statistic=variance"
-    )

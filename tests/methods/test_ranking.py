@@ -206,7 +206,6 @@ def test_a_convolutional_classifier_is_explained_through_its_own_stages() -> Non
     losses, _ = train(module, [batch()] * 2)
     assert all(math.isfinite(loss) for loss in losses)
     assert same(before, asked)
-    assert module.decoder.embedding.weight.grad is not None
     assert module.decoder.embedding.weight.grad.any()
 
 

@@ -11,8 +11,9 @@ import torch
 from pytorch_lightning import LightningModule
 from torch import Tensor
 
-from tests.methods.tiny_salvage import FIT, PLAYERS, batch, classifier, explainer
+from tests.methods.tiny_salvage import FIT, PLAYERS, batch, check_mixed_precision, classifier, explainer
 from tests.models.tiny_clip import PARAMS
+from tests.toolbox import there
 from xai.core.processes import Parcel
 from xai.data.captions import GlyphStream
 from xai.data.module import Batch
@@ -26,6 +27,7 @@ from xai.methods.surrogate import Surrogate
 from xai.methods.vit_shapley import VitShapley
 from xai.models.explainer import SalvageNetwork, ShapleyNetwork
 from xai.models.factory import build_clip, build_explainer, build_tokenizer
+from xai.models.timm_vit import MaskableVit
 from xai.shapley.masks import Sampling
 
 pytestmark = pytest.mark.filterwarnings("ignore:You are trying to .self.log")
@@ -47,9 +49,13 @@ def pretraining() -> tuple[LightningModule, Any]:
     return module, stream[3]
 
 
+def learning() -> MaskableVit:
+    return classifier().requires_grad_(True)
+
+
 LEARNERS: dict[str, Callable[[], tuple[LightningModule, Any]]] = {
-    "classifier": lambda: (Classifier(classifier(), FIT, 0.2, 3, "test"), batch()),
-    "surrogate": lambda: (Surrogate(classifier(), classifier(seed=1), FIT, "classifier", 4, 3, "test"), batch()),
+    "classifier": lambda: (Classifier(learning(), FIT, 0.2, 3, "test"), batch()),
+    "surrogate": lambda: (Surrogate(learning(), classifier(seed=1), FIT, "classifier", 4, 3, "test"), batch()),
     "salvage": lambda: (
         Salvage(explainer(SalvageNetwork), classifier(), FIT, 4, "informed", "jensen_shannon", 3, "test"),
         batch(),
@@ -63,12 +69,17 @@ LEARNERS: dict[str, Callable[[], tuple[LightningModule, Any]]] = {
 @pytest.mark.parametrize("name", LEARNERS)
 def test_a_method_computes_in_another_process_what_it_does_here(name: str, tmp_path: Path) -> None:
     here, given = LEARNERS[name]()
-    there = ForkingPickler.loads(ForkingPickler.dumps(Parcel(here, tmp_path / "tensors"))).open()
+    arrived = ForkingPickler.loads(ForkingPickler.dumps(Parcel(here, tmp_path / "tensors"))).open()
     losses = []
-    for learner in (here, there):
+    for learner in (here, arrived):
         learner._trainer = at(0)
         losses.append(learner.training_step(given, 0))
     assert torch.equal(*losses)
+
+
+@pytest.mark.parametrize("name", ["classifier", "surrogate", "vit_shapley"])
+def test_steps_in_mixed_precision_are_finite(name: str) -> None:
+    check_mixed_precision(LEARNERS[name]()[0])
 
 
 def salvage_masks(sampling: str) -> Callable[[Any], Tensor]:
@@ -131,9 +142,7 @@ def test_ranks_show_backgrounds_of_their_own() -> None:
 
     def shown(rank: int) -> Tensor:
         learner._trainer = at(rank)
-        keep = learner._shown(given, 7)
-        assert keep is not None
-        return keep
+        return there(learner._shown(given, 7))
 
     assert torch.equal(shown(1).sum(1), shown(0).sum(1))
     assert torch.equal(shown(1), shown(1))

@@ -16,6 +16,7 @@ from tests.methods.tiny_salvage import (
     classifier,
     copied,
     explainer,
+    speaking,
     train,
 )
 from xai.methods.salvage import Salvage, log_predictions
@@ -59,8 +60,8 @@ def test_predictions_are_the_surrogates_logarithms_and_constants_to_autograd() -
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
 def test_a_step_is_equation_5(outputs: int, temperature: float) -> None:
     learner, given = salvage("uniform", outputs, temperature=temperature), batch(classes=max(outputs, 2))
+    speaking(learner.network)
     with torch.no_grad():
-        learner.network.decoder.patch_projection.weight.normal_(generator=torch.Generator().manual_seed(2))
         parts = learner.network.parts(given.pixels)
         keep = learner._coalitions(parts, given.labels, learner.global_step)
         expected = []
@@ -174,8 +175,7 @@ def test_gradients_of_a_step_in_mixed_precision_are_finite_and_near_those_of_sin
     found = []
     for mixed in (False, True):
         learner = salvage("uniform")
-        with torch.no_grad():
-            learner.network.decoder.patch_projection.weight.normal_(generator=torch.Generator().manual_seed(2))
+        speaking(learner.network)
         with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
             loss = learner.training_step(batch(), 0)
         assert loss.dtype == torch.float32

@@ -7,7 +7,6 @@ from tests.methods.tiny_salvage import (
     FIT,
     PLAYERS,
     batch,
-    check_mixed_precision,
     check_trained,
     check_untouched,
     classifier,
@@ -90,8 +89,3 @@ def test_it_learns_and_its_teacher_stays_as_it_was(teacher: str) -> None:
     assert distance() < 0.5 * first
     check_untouched(frozen, before)
     check_trained(learner.model, start, "model", checkpoint)
-
-
-def test_a_step_in_mixed_precision_is_finite() -> None:
-    learner = surrogate()
-    check_mixed_precision(learner)

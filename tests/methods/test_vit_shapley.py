@@ -8,12 +8,12 @@ from tests.methods.tiny_salvage import (
     FIT,
     PLAYERS,
     batch,
-    check_mixed_precision,
     check_trained,
     check_untouched,
     classifier,
     copied,
     explainer,
+    speaking,
     train,
 )
 from tests.shapley.tables import TableGame, all_rows
@@ -79,9 +79,7 @@ def test_predictions_come_with_those_of_the_whole_and_of_nothing() -> None:
 
 @pytest.mark.parametrize("outputs", [3, 1])
 def test_attributions_add_up_to_what_the_image_makes_of_the_prediction(outputs: int) -> None:
-    network, surrogate = explainer(ShapleyNetwork, outputs, parts=1), classifier(outputs, seed=1)
-    with torch.no_grad():
-        network.decoder.patch_projection.weight.normal_(generator=torch.Generator().manual_seed(2))
+    network, surrogate = speaking(explainer(ShapleyNetwork, outputs, parts=1)), classifier(outputs, seed=1)
     given = batch(classes=max(outputs, 2))
     with torch.no_grad():
         maps = VitShapleyExplainer(network, surrogate).attribute(given.pixels, given.labels)
@@ -117,11 +115,6 @@ def test_it_learns_and_its_surrogate_stays_as_it_was() -> None:
     check_trained(learner.network, start, "network", checkpoint)
 
 
-def test_steps_in_mixed_precision_are_finite() -> None:
-    learner = vit_shapley()
-    check_mixed_precision(learner)
-
-
 @pytest.mark.parametrize(("sampling", "share"), [("informed", 1.0), ("mixed", 0.5)])
 @pytest.mark.parametrize("weighted", [True, False])
 @pytest.mark.parametrize("training", [True, False])
@@ -129,8 +122,7 @@ def test_masks_that_follow_the_true_class_are_weighed_back_to_the_kernel_and_not
     sampling: str, share: float, weighted: bool, training: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     learner, given, seen = vit_shapley(masks=32, sampling=sampling, weighted=weighted).train(training), batch(), []
-    with torch.no_grad():
-        learner.network.decoder.patch_projection.weight.normal_(generator=torch.Generator().manual_seed(2))
+    speaking(learner.network)
 
     def watched(*asked: Any) -> Tensor:
         seen.append(asked)

@@ -37,6 +37,12 @@ def explainer(kind: type[Network], outputs: int = 3, *, parts: int = 2, seed: in
         return kind(backbone, MaskTransformer(8, parts * outputs, 1, 2), PARAMS.mean, PARAMS.std)
 
 
+def speaking(network: Network) -> Network:
+    """The same, with a decoder that says something."""
+    torch.nn.init.normal_(network.decoder.patch_projection.weight, generator=torch.Generator().manual_seed(2))
+    return network
+
+
 def batch(images: int = 6, classes: int = 3, seed: int = 0) -> Batch:
     """Random pictures, the object of each in one patch."""
     generator = torch.Generator().manual_seed(seed)

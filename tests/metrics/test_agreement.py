@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy import stats
 
-from xai.core.errors import UserError
+from tests.toolbox import refusal
 from xai.metrics import functional as F
 from xai.metrics.functional import agreement
 
@@ -72,8 +72,7 @@ def test_normalise_keeps_nan_and_half_precision_in_view():
 
 @pytest.mark.parametrize("shape", [(), (0,), (3, 0)])
 def test_normalise_refuses_maps_without_patches(shape):
-    with pytest.raises(UserError, match="M >= 1"):
-        F.normalise(torch.zeros(shape))
+    assert "M >= 1" in refusal(F.normalise, torch.zeros(shape))
 
 
 def test_squared_error_against_a_loop_and_its_correlation_form():
@@ -158,8 +157,7 @@ def test_iou_at_k_of_broken_and_no_maps():
 
 @pytest.mark.parametrize("k", [0, -1, 10])
 def test_iou_at_k_refuses_k_out_of_range(k):
-    with pytest.raises(UserError, match="k has to be from 1 to 9"):
-        F.iou_at_k(maps(2, 9), maps(2, 9), k)
+    assert "k has to be from 1 to 9" in refusal(F.iou_at_k, maps(2, 9), maps(2, 9), k)
 
 
 def test_centred_correlation_against_numpy():
@@ -192,5 +190,4 @@ def test_centred_correlation_of_one_image_or_one_patch_is_undefined():
 @pytest.mark.parametrize("function", [F.squared_explanation_error, F.kendall, F.centred_correlation])
 @pytest.mark.parametrize("shapes", [((3, 9), (3, 8)), ((3, 9), (2, 9)), ((3, 3, 3), (3, 3, 3)), ((3, 0), (3, 0))])
 def test_shapes_that_do_not_belong_together_are_refused(function, shapes):
-    with pytest.raises(UserError, match=r"\[N, M\]"):
-        function(torch.zeros(shapes[0]), torch.zeros(shapes[1]))
+    assert "[N, M]" in refusal(function, torch.zeros(shapes[0]), torch.zeros(shapes[1]))

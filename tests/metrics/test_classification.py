@@ -1,12 +1,14 @@
 """Figures of an explainable classifier, against scikit-learn and loops."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
 from sklearn import metrics
 from torch import Tensor
 
-from xai.core.errors import UserError
+from tests.toolbox import refusal
 from xai.metrics.classification import correct, precision_recall_f1_mcc
 from xai.metrics.streaming import measured
 
@@ -86,6 +88,4 @@ ONE_LINERS = [
 
 @pytest.mark.parametrize(("call", "message"), ONE_LINERS)
 def test_what_cannot_be_compared_is_refused_in_one_line(call, message) -> None:
-    with pytest.raises(UserError, match=message) as caught:
-        call()
-    assert "\n" not in str(caught.value)
+    assert re.search(message, refusal(call))

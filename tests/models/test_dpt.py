@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tests.toolbox import refusal
+from tests.toolbox import refusal, there
 from xai.models.dpt import Conditioning, DecoderParams, DptDecoder, Norm
 from xai.models.families import seeded
 
@@ -199,7 +199,6 @@ def literal(
         here = residual(block.after, here)
         fused = convolve(block.project, resize(params, here, (2 * here.shape[2], 2 * here.shape[3])))
         fused = F.relu(fused) if params.rectify else fused
-    assert fused is not None
     half = convolve(part.head[0], convolve(part.last, fused))
     half = resize(params, resize(params, half, (2 * half.shape[2], 2 * half.shape[3])), tuple(images.shape[2:]))
     values = convolve(part.output[2], F.relu(convolve(part.output[0], half)))
@@ -287,21 +286,18 @@ def test_a_skip_adds_the_sums_over_the_channels_in_equal_parts_to_begin_with(loo
     plain, skipping = (
         DptDecoder(replace(TINY, pixels=2, gradient=look, skip=skip), [6] * 3, CLASSES) for skip in (False, True)
     )
-    gains = skipping.gains
-    assert gains is not None
+    gains = there(skipping.gains)
     skipping.load_state_dict({**plain.state_dict(), "gains": gains})
     given = (levels(), torch.tensor([0, 1]), picture(), seen)
     drawn, corrected = (made.eval()(*given) for made in (plain, skipping))
     torch.testing.assert_close(corrected, drawn + seen[:, sums].mean(1))
     corrected.sum().backward()
-    assert gains.grad is not None
     torch.testing.assert_close(gains.grad, seen.sum((0, 2, 3)))
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
 def test_a_share_of_a_correction_lies_on_the_line_from_what_it_corrects_to_all_of_it(share: float) -> None:
     made, seen = decoder(replace(TINY, pixels=2, gradient=True, skip=True, scale=3.0)), evidence()
-    assert made.gains is not None
     made.gains += torch.randn(8, generator=torch.Generator().manual_seed(5))
     given = (levels(), torch.tensor([0, 1]), picture(), seen)
     whole = made(*given)

@@ -6,7 +6,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from tests.models.tiny_vit import MEAN, STD, network, normalised, pictures
-from tests.toolbox import refusal
+from tests.toolbox import refusal, there
 from xai.explainers.learned.networks import Salvage
 from xai.methods.salvage import shapley_distribution
 from xai.models.explainer import (
@@ -138,8 +138,7 @@ def test_an_untrained_decoder_attributes_nothing_and_learns_from_its_first_step(
     scores = made(tokens())
     assert torch.equal(scores, torch.zeros(2, 5, 3, dtype=torch.float64))
     scores[..., 0].sum().backward()  # type: ignore[no-untyped-call]
-    gradient = made.patch_projection.weight.grad
-    assert gradient is not None
+    gradient = there(made.patch_projection.weight.grad)
     assert gradient.abs().max() > 0
 
 

@@ -8,13 +8,15 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from tests.models.test_dpt import TINY
 from tests.models.tiny_clip import PARAMS as CLIP
 from tests.models.tiny_clip import classifier, pictures
-from tests.toolbox import refusal
+from tests.models.tiny_vit import devices_of_vits
+from tests.toolbox import cases, refusal
 from xai.core.settings import build
 from xai.models import files
 from xai.models.backbone import headless
@@ -135,49 +137,20 @@ EDITED = {
     "NaN": "NaN",
     "deep": "[" * 100_000,
     "long": " " * 2**25,
-    "another format": said(S, "format", value=2),
-    "a key more": said(S, "owner", value="me"),
-    "a key more inside": said(S, "model", "hub", value="x"),
     "a key less": said(S, "data", value=...),
-    "an unknown kind": said(S, "kind", value="oracle"),
-    "an unknown family": said(S, "model", "family", value="rnn"),
     "another family": said(S, "model", value={**said_of(CNN), "resize": "bicubic"}),
-    "classes a text": said(S, "classes", value="abc"),
-    "classes numbers": said(S, "classes", value=[1, 2]),
-    "no classes": said(S, "classes", value=[]),
     "a million classes": said(S, "classes", value=["x"] * 10**6),
-    "a number as text": said(S, "model", "image_size", value="16"),
-    "depth": said(S, "model", "tower", "depth", value=10**7),
-    "heads 0": said(S, "model", "tower", "heads", value=0),
-    "heads do not divide": said(S, "model", "tower", "heads", value=3),
-    "width": said(S, "model", "tower", "width", value=10**9),
     "digits": said(S, "model", "tower", "width", value=1).replace('"width": 1', '"width": ' + "1" * 5000),
-    "size": said(S, "model", "image_size", value=10**6),
-    "patches": said(S, "model", "patch_size", value=5),
-    "a mean of one value": said(S, "model", "mean", value=[0.5]),
-    "a std of 0": said(S, "model", "std", value=[0.5, 0, 0.5]),
-    "a mean of NaN": said(S, "model", "mean", value=[float("nan")] * 3),
-    "a mean of infinity": said(S, "model", "mean", value=[float("inf")] * 3),
-    "crop": said(S, "model", "crop", value=0),
-    "resize": said(S, "model", "resize", value="__import__"),
-    "decoder depth": said(S, "decoder", "depth", value=10**7),
-    "decoder heads 0": said(S, "decoder", "heads", value=0),
-    "no decoder": said(S, "decoder", value=None),
-    "temperature 0": said(S, "decoder", "temperature", value=0),
     "a temperature of ViT-Shapley": said(made("vit_shapley")[0], "decoder", "temperature", value=2.0),
     "two explainers": said(S, "ranking", value=json.loads(R.model_dump_json())["ranking"]),
-    "binary": said(S, "model", "binary", value=True),
-    "a hub": said(R, "ranking", "backbone", "architecture", value="hf-hub:someone/something"),
-    "a url": said(R, "ranking", "backbone", "architecture", value="https://example.org/x"),
     "a hub as architecture": said(
         Spec.model_validate({**dict(S), "model": shape_of(VIT)}), "model", "architecture", value="hf-hub:a/b"
     ),
-    "levels": said(R, "ranking", "levels", value=[0.5]),
     "many levels": said(R, "ranking", "levels", value=list(range(100))),
-    "channels": said(R, "ranking", "decoder", "channels", value=10**9),
-    "odd channels": said(R, "ranking", "decoder", "channels", value=3),
-    "norm": said(R, "ranking", "decoder", "norm", value="layer"),
-    "removal": said(S, "removal", value={"kind": "pixels", "reference": "rainbow"}),
+    **{
+        f"{kind} {path}: {value}": said({"salvage": S, "ranking": R}[kind], *path, value=yaml.safe_load(value))
+        for kind, path, value in cases(__file__, "edited.txt")
+    },
 }
 
 
@@ -197,14 +170,7 @@ def test_metadata_that_make_no_sense_are_refused_before_anything_is_built(
 
 def test_an_architecture_is_compared_before_it_is_allocated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spec, written, _, _ = made("classifier")
-    devices, true = [], VitParams.build
-
-    def watched(*given: Any) -> Any:
-        network = true(*given)
-        devices.append(next(network.parameters()).device.type)
-        return network
-
-    monkeypatch.setattr(VitParams, "build", watched)
+    devices = devices_of_vits(monkeypatch)
     giant = replace(VIT, tower=replace(VIT.tower, width=2**14, depth=200))  # type: ignore[type-var]
     files.write(tmp_path / "x", written, describe(giant, "classifier", "x", CLASSES))
     assert "does not fit model=tiny" in refusal(lambda: files.load(tmp_path / "x"))
@@ -296,26 +262,22 @@ def test_models_of_the_same_shapes_share_their_architecture_hash() -> None:
 
 OLD_CLIP = {
     "model": "tiny",
-    "architecture": "0" * 16,
-    "base": "f" * 16,
     "data": "digits",
     "classes": list("abcde"),
+    "architecture": "0" * 16,
+    "base": "f" * 16,
     "explains": True,
 }
-OLD_VIT = {
-    "kind": "salvage",
-    "model": "tiny",
-    "data": "digits",
-    "classes": list(CLASSES),
-    "binary": False,
-    "decoder": "linear",
-    "decoder_depth": 1,
-    "decoder_heads": 2,
-}
+OLD_COMMON = {"model": "tiny", "data": "digits", "classes": list(CLASSES), "binary": False}
+OLD_VIT = {**OLD_COMMON, "kind": "salvage", "decoder": "linear", "decoder_depth": 1, "decoder_heads": 2}
 OLD_DECODER = json.loads(R.model_dump_json())["ranking"]["decoder"]
 OLD_RANKING = {
-    **{"model": "tiny", "data": "digits", "classes": list(CLASSES), "binary": False},
-    **{"backbone": "", "mean": VIT.mean, "std": VIT.std, "levels": [0], "decoder": OLD_DECODER},
+    **OLD_COMMON,
+    "backbone": "",
+    "mean": VIT.mean,
+    "std": VIT.std,
+    "levels": [0],
+    "decoder": OLD_DECODER,
 }
 OLD = {
     "clip": ("xai.classifier", OLD_CLIP, CLIP),
@@ -337,17 +299,10 @@ def test_a_file_of_an_earlier_version_gives_its_network(tmp_path: Path, kind: st
 
 
 def test_a_file_of_an_earlier_version_takes_the_settings_shipped_under_its_name(tmp_path: Path) -> None:
-    shipped = {key: value for key, value in files.shipped_settings("vit_tiny").items()}
-    params = build(VitParams, shipped, "model")
+    params = build(VitParams, dict(files.shipped_settings("vit_tiny")), "model")
     network = random(params.build(3, 1))
-    plain = {
-        **OLD_VIT,
-        "kind": "classifier",
-        "model": "vit_tiny",
-        "decoder": "",
-        "decoder_depth": 0,
-        "decoder_heads": 0,
-    }
+    plain = {**OLD_COMMON, "kind": "classifier", "model": "vit_tiny"}
+    plain |= {"decoder": "", "decoder_depth": 0, "decoder_heads": 0}
     save_file(network.state_dict(), tmp_path / "x", {"xai.vit": json.dumps(plain)})
     for given in (None, VIT, CLIP):
         loaded = files.load(tmp_path / "x", given)
@@ -358,23 +313,17 @@ def test_a_file_of_an_earlier_version_takes_the_settings_shipped_under_its_name(
     assert "was written when files did not say what that is" in refusal(lambda: files.load(tmp_path / "x"))
 
 
+EARLIER = {"xai.classifier": OLD_CLIP, "xai.vit": OLD_VIT, "xai.ranking": OLD_RANKING}
 EDITED_EARLIER = {
     "no JSON": ("xai.vit", "{"),
     "a list": ("xai.classifier", "[]"),
     "null": ("xai.ranking", "null"),
     "deep": ("xai.classifier", "[" * 100_000),
     "a key less": ("xai.classifier", json.dumps({key: value for key, value in OLD_CLIP.items() if key != "base"})),
-    "a key more": ("xai.vit", json.dumps({**OLD_VIT, "owner": "me"})),
-    "classes a text": ("xai.vit", json.dumps({**OLD_VIT, "classes": "abc"})),
-    "classes null": ("xai.vit", json.dumps({**OLD_VIT, "classes": None})),
-    "explains a text": ("xai.classifier", json.dumps({**OLD_CLIP, "explains": "no"})),
-    "model a number": ("xai.vit", json.dumps({**OLD_VIT, "model": 3})),
-    "kind": ("xai.vit", json.dumps({**OLD_VIT, "kind": "oracle"})),
-    "binary": ("xai.vit", json.dumps({**OLD_VIT, "binary": True})),
-    "depth": ("xai.vit", json.dumps({**OLD_VIT, "decoder_depth": 10**7})),
-    "levels": ("xai.ranking", json.dumps({**OLD_RANKING, "levels": [0.5]})),
-    "no decoder": ("xai.ranking", json.dumps({**OLD_RANKING, "decoder": None})),
-    "a hub": ("xai.ranking", json.dumps({**OLD_RANKING, "backbone": "hf-hub:a/b"})),
+    **{
+        f"{key} {name}: {value}": (key, json.dumps({**EARLIER[key], name: yaml.safe_load(value)}))
+        for key, name, value in cases(__file__, "edited_earlier.txt")
+    },
 }
 
 

@@ -80,7 +80,6 @@ def test_gradients_reach_what_is_visible_and_nothing_else() -> None:
     keep = torch.zeros(1, 12, dtype=torch.bool)
     keep[0, 6] = True
     painted()(pictures, keep).sum().backward()  # type: ignore[no-untyped-call]
-    assert pictures.grad is not None
     reached = pictures.grad[0].abs().sum(0) > 0
     expected = torch.zeros(12, 20, dtype=torch.bool)
     expected[4:8, 10:15] = True

@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 import xai
+from tests.toolbox import there
 from xai.core.training import TrainerParams
 from xai.data.catalogue import OpenData, open_data
 from xai.explainers.rows import open_row
@@ -80,7 +81,6 @@ def test_a_picture_is_explained_as_it_was_trained_on(pictures: Path, settings: A
 
 def test_a_file_that_says_nothing_of_it_takes_the_crop_of_its_model(pictures: Path) -> None:
     checkpoint = written("images", pictures.parent / "mine.safetensors")
-    spec = files.read_spec(checkpoint)
-    assert spec is not None
+    spec = there(files.read_spec(checkpoint))
     assert (spec.square, spec.side, spec.fit) == (None, 64, "crop")
     assert xai.load(checkpoint).crop == 0.5

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 import timm
 import torch
 from torch import Tensor, nn
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from xai.models.families import seeded
 from xai.models.maskable import Removal
 from xai.models.timm_vit import MaskableVit
+from xai.models.vit import VitParams
 
 CLASSES = 5
 PLAYERS = 16
@@ -56,6 +58,19 @@ def maskable(built: Any, removal: Removal | None = None, reference: Tensor | Non
 
 def normalised(images: Tensor) -> Tensor:
     return torch.stack([(images[:, c] - MEAN[c]) / STD[c] for c in range(3)], dim=1)
+
+
+def devices_of_vits(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Where the weights of every ViT come to lie that is built from now on."""
+    devices, true = [], VitParams.build
+
+    def watched(*given: Any) -> Any:
+        built = true(*given)
+        devices.append(next(built.parameters()).device.type)
+        return built
+
+    monkeypatch.setattr(VitParams, "build", watched)
+    return devices
 
 
 def pictures(built: Any, count: int, seed: int = 0) -> Tensor:

@@ -1,6 +1,5 @@
 """Figures draw what the frames hold: the numbers of their artists are looked at, not their pixels."""
 
-import re
 from dataclasses import replace
 
 import numpy as np
@@ -23,7 +22,6 @@ from tests.study.frames import frame, lines
 from tests.study.test_pairs import COLUMNS as PAIR_COLUMNS
 from tests.study.test_pairs import PAIRS, measured
 from tests.toolbox import refusal
-from xai.core.errors import UserError
 from xai.report.figures import Source, draw, draw_all, names, open_figure, save, to_bytes
 from xai.report.figures.style import grid, intervals, legend_below, words_of
 from xai.study.pairs import correlation, of_pairs
@@ -53,26 +51,8 @@ def test_every_figure_has_words_and_says_in_one_line_what_it_lacks():
     assert all(info.alt and info.caption for info in map(open_figure, names()))
 
 
-def test_an_unknown_figure_or_setting_is_refused_with_what_there_is():
-    with pytest.raises(UserError, match="salvage_figure2"):
-        open_figure("salvage_figur2")
-    with pytest.raises(UserError, match=re.escape("figures.cost_quality.metrik")):
-        open_figure({"figure": "cost_quality", "metrik": "srg"})
-
-
-@pytest.mark.parametrize(
-    ("wanted", "told"),
-    [
-        ({"figure": "curves", "across": 0}, "figures.curves.across=0 must be at least 1"),
-        ({"figure": "curves", "panels": [{"x": "gone"}]}, "figures.curves.panels[0].x=gone is unknown: use share"),
-        ({"figure": "over", "over": "image"}, "figures.over.over=image is unknown: use runs or images"),
-        ({"figure": "over", "lines": [{"colour": "gren"}]}, "figures.over.lines[0].colour=gren must be a colour"),
-        ({"figure": "over", "lines": [{"stroke": "---"}]}, "figures.over.lines[0].stroke=--- must be -, --, -. or :"),
-        ({"figure": "bars", "panels": [{"lines": [{"marker": "dot"}]}]}, ".lines[0].marker=dot must be a marker"),
-    ],
-)
-def test_what_could_not_be_drawn_is_refused_before_anything_is_measured(wanted, told):
-    assert told in refusal(open_figure, wanted)
+def test_an_unknown_figure_is_refused_with_what_there_is():
+    assert "salvage_figure2" in refusal(open_figure, "salvage_figur2")
 
 
 def test_curves_are_means_over_seeds_in_percent_against_masked_patches():
@@ -132,8 +112,7 @@ def test_no_line_averages_two_rows():
     for label, expected in alone.items():
         np.testing.assert_array_equal(drawn[label], expected)
     wanted = {"figure": "over", "x": "step", "metrics": ["insertion_auc"], "lines": [{"rows": ["ranking_t*"]}]}
-    with pytest.raises(UserError, match="ranking_t3 and ranking_t3_pooled would be one line at step=3"):
-        draw(wanted, both)
+    assert "ranking_t3 and ranking_t3_pooled would be one line at step=3" in refusal(draw, wanted, both)
 
 
 def test_intervals_are_over_images_or_over_runs_as_asked():
@@ -268,8 +247,7 @@ def test_agreement_of_metrics_turns_each_so_that_higher_is_better_and_leaves_con
     np.testing.assert_allclose(found[0], [1, 1, 0.9, 1])
     few = study().scores
     few = few[few["explainer"].isin(["salvage", "rise", "random"])]
-    with pytest.raises(UserError, match="at least 4 explainers"):
-        draw("metric_agreement", Source(few, columns=COLUMNS))
+    assert "at least 4 explainers" in refusal(draw, "metric_agreement", Source(few, columns=COLUMNS))
 
 
 def test_figures_of_several_data_sets_are_drawn_one_by_one_from_the_test_split():
@@ -331,8 +309,7 @@ def test_each_pair_is_a_mark_at_its_values_over_those_of_the_reference():
     named = {f"from {source}" for source, _ in PAIRS} | {f"to {data}" for _, data in PAIRS}
     assert {text.get_text() for text in legend.get_texts()} == named
     assert "was not measured" in third.texts[0].get_text()
-    with pytest.raises(UserError, match="without rows"):
-        draw("pairs", source)
+    assert "without rows" in refusal(draw, "pairs", source)
 
 
 def test_a_relation_is_titled_with_its_correlation_and_drawn_with_its_line():
@@ -348,8 +325,7 @@ def test_a_relation_is_titled_with_its_correlation_and_drawn_with_its_line():
     np.testing.assert_allclose(line.get_ydata(), start + slope * np.asarray(line.get_xdata()))
     many = draw({"figure": "relations", "panels": [PANEL] * 10}, source).axes
     assert many[9].get_title().startswith("(j) r = ")
-    with pytest.raises(UserError, match="without panels"):
-        draw("relations", source)
+    assert "without panels" in refusal(draw, "relations", source)
     both = replace(source, scores=pd.concat([source.scores, source.scores.assign(model="another")]))
     drawn, (why,) = draw_all([{"figure": "relations", "panels": [PANEL]}], both)
     assert not drawn
@@ -371,5 +347,4 @@ def test_rows_are_drawn_over_what_they_cost_and_others_as_levels():
     np.testing.assert_allclose(found["one pass"][:, 1], roots[2])
     assert first.get_xscale() == "log"
     assert not second.get_lines()
-    with pytest.raises(UserError, match="no e_rmse or mif of one at two costs"):
-        draw({**wanted, "lines": [{"rows": ["one"]}]}, source)
+    assert "no e_rmse or mif of one at two costs" in refusal(draw, {**wanted, "lines": [{"rows": ["one"]}]}, source)

@@ -1,14 +1,21 @@
 """What is made of a frame: verdicts and tables of rows at other settings."""
 
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 
 from tests.report.study_frames import scores
-from xai.core.errors import UserError
+from tests.toolbox import refusal
 from xai.metrics import registry as metrics
 from xai.report import present
 from xai.report.present import check_views, has_any_of, of_main, tables_of, verdicts
 from xai.study.frame import Frames, frames, join, settings_apart, told_apart
+
+
+def of(measured: pd.DataFrame) -> Frames:
+    """Frames with nothing but scores."""
+    return replace(frames([]), scores=measured)
 
 
 def test_a_claim_compares_a_row_at_other_settings_where_it_is_named() -> None:
@@ -21,8 +28,7 @@ def test_a_claim_compares_a_row_at_other_settings_where_it_is_named() -> None:
             "proposed@lambda2=1": {"e_rmse": 0.7, "accuracy": 0.8},
         }
     )
-    nothing = frames([])
-    found = verdicts(Frames(measured, nothing.curves, nothing.costs, nothing.left_out), ["vectors", "vectors_figure3"])
+    found = verdicts(of(measured), ["vectors", "vectors_figure3"])
     of_lambda = found[found["paper"] == "Figure 3"].set_index("metric")["verdict"]
     # .12 below the accuracy of ft target, where 5 points are allowed.
     assert dict(of_lambda) == {"e_rmse": "holds", "accuracy": "does not hold"}
@@ -44,9 +50,8 @@ def test_a_claim_is_judged_on_the_images_that_are_reported_alone() -> None:
     chosen_by = scores(
         {row: {"e_rmse": 2 - value} for row, value in errors.items()}, split="validation", case="validation"
     )
-    nothing = frames([])
     alone, both = (
-        verdicts(Frames(lines, nothing.curves, nothing.costs, nothing.left_out), ["vectors_figure3"])
+        verdicts(of(lines), ["vectors_figure3"])
         for lines in (reported, pd.concat([reported, chosen_by], ignore_index=True))
     )
     pd.testing.assert_frame_equal(both, alone)
@@ -55,10 +60,7 @@ def test_a_claim_is_judged_on_the_images_that_are_reported_alone() -> None:
 
 def test_a_table_shows_a_row_at_other_settings_where_it_is_named() -> None:
     srg = {"salvage": 0.66, "salvage@0.25": 0.56, "salvage@0.75": 0.65, "vit_shapley": 0.68}
-    nothing = frames([])
-    measured = Frames(
-        scores({row: {"srg": value} for row, value in srg.items()}), nothing.curves, nothing.costs, nothing.left_out
-    )
+    measured = of(scores({row: {"srg": value} for row, value in srg.items()}))
     (table,) = tables_of(measured, "salvage_figure7", {})
     shown = {row.label: round(row.cells[0].mean, 6) for section in table.sections for row in section.rows}
     assert shown == {"SALVAGE, 25 %": 56.0, "SALVAGE": 66.0, "ViT-Shapley": 68.0}
@@ -77,11 +79,9 @@ def test_a_metric_of_a_plug_in_is_a_column_behind_those_of_a_table(
     monkeypatch.setattr(metrics, "_ENTRIES", dict(metrics._ENTRIES))
     column = metrics.Column("toy", "Toy", "For tests.")
     metrics.metric("toy", columns=[column], needs={"maps"})(lambda block, params: {})
-    nothing = frames([])
 
     def measured(*columns: str) -> Frames:
-        rows = {row: dict.fromkeys(columns, 0.5) for row in ("rise", "toy_explainer")}
-        return Frames(scores(rows, "post-hoc"), nothing.curves, nothing.costs, nothing.left_out)
+        return of(scores({row: dict.fromkeys(columns, 0.5) for row in ("rise", "toy_explainer")}, "post-hoc"))
 
     without, both = (tables_of(measured(*columns), name, {})[0] for columns in ([own], [own, "toy"]))
     assert [each.name for each in both.columns] == [*(each.name for each in without.columns), "toy"]
@@ -93,16 +93,13 @@ def test_a_metric_of_a_plug_in_is_a_column_behind_those_of_a_table(
 
 @pytest.mark.parametrize("column", ["centred_correlation", "monotonicity_effects", "agreement", "mcc"])
 def test_the_table_of_a_comparison_has_whatever_metric_was_asked_for(column: str) -> None:
-    nothing = frames([])
-    measured = Frames(scores({"rise": {column: 0.5}}), nothing.curves, nothing.costs, nothing.left_out)
-    (table,) = tables_of(measured, "compare", {})
+    (table,) = tables_of(of(scores({"rise": {column: 0.5}})), "compare", {})
     assert [each.name for each in table.columns] == [column]
 
 
 @pytest.mark.parametrize("name", ["scores", "costs", "claims"])
 def test_a_table_takes_no_file_of_the_study(name: str) -> None:
-    with pytest.raises(UserError, match=f"a {name}.csv of its own"):
-        check_views([name], [], [])
+    assert f"a {name}.csv of its own" in refusal(check_views, [name], [], [])
 
 
 def one_of_a_sweep(data: str, level: float, homes: bool) -> Frames:
@@ -111,9 +108,7 @@ def one_of_a_sweep(data: str, level: float, homes: bool) -> Frames:
         scores({"proposed": {metric: level}}, seeds=(0,), data=name, case=case, **({"home": data} if homes else {}))
         for metric, name, case in (("e_rmse", data, "main"), ("grid_pointing", "mnist_pair", "probe"))
     )
-    nothing = frames([])
-    joined = pd.concat([main, probe], ignore_index=True)
-    return Frames(joined, nothing.curves, nothing.costs, nothing.left_out)
+    return of(pd.concat([main, probe], ignore_index=True))
 
 
 def test_what_was_asked_of_a_probe_is_told_of_its_own_data_set_where_a_sweep_has_several() -> None:
@@ -136,8 +131,7 @@ def of_runs(*asked: list[str], metric: str = "srg") -> list[str]:
     runs = []
     for settings in asked:
         (seed,) = (int(each.removeprefix("seed=")) for each in settings if each.startswith("seed="))
-        nothing, measured = frames([]), scores({"proposed": {metric: 0.5 + 0.1 * seed}}, seeds=(seed,))
-        runs.append(Frames(measured, nothing.curves, nothing.costs, nothing.left_out))
+        runs.append(of(scores({"proposed": {metric: 0.5 + 0.1 * seed}}, seeds=(seed,))))
     joined = join(told_apart(list(zip(settings_apart(asked), runs, strict=True))))
     return sorted(joined.scores["explainer"].unique())
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from tests.study.engine import register, study
 from tests.study.shades import DATA
+from tests.toolbox import there
 from xai.core.errors import UserError
 from xai.explainers.block import Block, Explanation
 from xai.explainers.registry import Prepared, Row, entry, explainer
@@ -52,8 +53,7 @@ def test_images_that_the_explainer_has_wrong_are_shown_for_what_it_says_and_for_
     row: Row, tmp_path: Path
 ) -> None:
     made = study(tmp_path, ["random"])
-    found = mistakes(made.cases[0][0], row, 4)
-    assert found is not None
+    found = there(mistakes(made.cases[0][0], row, 4))
     wrong = [number for number, label in enumerate(LABELS.tolist()) if label != 2]
     assert 4 < len(wrong) < len(LABELS)
     assert found.classes == found.predicted == ["c"] * 4

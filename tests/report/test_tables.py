@@ -11,6 +11,7 @@ import yaml
 from rich.console import Console
 
 from tests.study.frames import COLUMNS, drawn, frame, lines
+from tests.toolbox import refusal
 from xai.core.errors import UserError
 from xai.core.settings import build
 from xai.report.layout import (
@@ -188,13 +189,11 @@ def test_a_sweep_has_a_row_for_each_value():
     sweep = frame(*(lines("ours", "srg", [value] * 3, lambda2=value) for value in (1.0, 0.25)))
     table = only(by_parameter(sweep, "lambda2", "λ2", chosen=0.25))
     assert [row.label for row in table.sections[0].rows] == ["λ2 = 0.25 (chosen)", "λ2 = 1"]
-    with pytest.raises(UserError, match="have no alpha"):
-        by_parameter(sweep, "alpha", "α")
+    assert "have no alpha" in refusal(by_parameter, sweep, "alpha", "α")
 
 
 def test_a_table_of_columns_that_nothing_has_is_refused():
-    with pytest.raises(UserError, match="nothing in the frame has rma"):
-        build_tables(MEASURED, TableParams(columns=["rma"]), COLUMNS)
+    assert "nothing in the frame has rma" in refusal(build_tables, MEASURED, TableParams(columns=["rma"]), COLUMNS)
     with pytest.raises(UserError, match="spread=variance is unknown: use interval or deviation"):
         build(TableParams, {"spread": "variance"})
 
@@ -291,8 +290,7 @@ def test_published_figures_stand_side_by_side_in_their_own_table():
     vectors = published_table(read_table(folder / "vectors_table1.yaml"), COLUMNS)
     assert "0.886 ± 0.113" in as_markdown(sheet_of(vectors))
     assert published_table(TableParams(), COLUMNS) is None
-    with pytest.raises(UserError, match=r"Pet, salvage, srg is \[1.0\]"):
-        Published("a paper", {"Pet": {"salvage": {"srg": [1.0]}}})
+    assert "Pet, salvage, srg is [1.0]" in refusal(Published, "a paper", {"Pet": {"salvage": {"srg": [1.0]}}})
 
 
 def test_a_table_may_be_like_another(tmp_path):
@@ -300,7 +298,5 @@ def test_a_table_may_be_like_another(tmp_path):
     (tmp_path / "b.yaml").write_text("like: a\ntitle: B\ncolumns: [mif]\n")
     params = read_table(tmp_path / "b.yaml")
     assert (params.title, params.about, params.spread, params.columns) == ("B", "", "deviation", ["mif"])
-    with pytest.raises(UserError, match="c is not a known table: there are a, b"):
-        read_table(tmp_path / "c.yaml")
-    with pytest.raises(UserError, match="did you mean columns"):
-        build(TableParams, {"colums": []}, "a")
+    assert "c is not a known table: there are a, b" in refusal(read_table, tmp_path / "c.yaml")
+    assert "did you mean columns" in refusal(build, TableParams, {"colums": []}, "a")

@@ -3,6 +3,7 @@ import torch
 from torch import Tensor
 
 from tests.shapley.tables import TableGame, all_rows, codes, random_table, shapley_by_dividends
+from tests.toolbox import randn, seeded
 from xai.shapley.coalitions import SAMPLERS, sample
 from xai.shapley.design import Design
 from xai.shapley.kernel_shap import kernel_shap, kernel_shap_with_error
@@ -13,8 +14,7 @@ PLAYERS = 8
 
 def nearly_additive(seed: int = 0) -> tuple[Tensor, Tensor]:
     """A table [3, 256] and a proxy [3, 8] that leaves a tenth of it unexplained."""
-    generator = torch.Generator().manual_seed(seed)
-    worth = torch.randn(3, PLAYERS, generator=generator, dtype=torch.float64)
+    worth = randn(3, PLAYERS, seed=seed)
     table = worth @ all_rows(PLAYERS).double().T + 0.1 * random_table(PLAYERS, seed + 1)
     return table, worth
 
@@ -95,10 +95,9 @@ def test_the_sum_is_the_games_whatever_the_proxys(solver: str, coalitions: int) 
 @pytest.mark.parametrize("coalitions", [2, 8, 60])
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_a_proxy_that_is_right_about_an_additive_game_is_kept_as_it_is(solver: str, coalitions: int) -> None:
-    worth = torch.randn(2, PLAYERS, 3, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    worth = randn(2, PLAYERS, 3, seed=3)
     table = 7 + torch.einsum("sm,bmc->bsc", all_rows(PLAYERS).double(), worth)
-    generator = torch.Generator().manual_seed(0)
-    estimate = kernel_shap_with_error(TableGame(table), coalitions, generator, solver=solver, proxy=worth)
+    estimate = kernel_shap_with_error(TableGame(table), coalitions, seeded(), solver=solver, proxy=worth)
     torch.testing.assert_close(estimate.values, worth, rtol=1e-10, atol=1e-10)
 
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from tests.models.tiny_clip import classifier
 from tests.study.engine import asked, lines, made, register, stored, study
+from tests.toolbox import there
 from xai.api.case import row_of
 from xai.explainers.block import Block, Explanation
 from xai.explainers.registry import ExplainerParams, Prepared, explainer
@@ -49,8 +50,7 @@ def test_maps_made_again_are_kept_and_shared_by_metrics_that_vary_alike(tmp_path
     assert made(second) == ["scores"]
     assert sum(line.startswith("maps") for line in lines(journal)) == 4 * 3
     case = second.cases[0][0]
-    maps = explain(case, second.rows[0]).attributions
-    assert maps is not None
+    maps = there(explain(case, second.rows[0]).attributions)
     again = [explain(case.varied(Noise(0.02, draw)), second.rows[0]).attributions for draw in range(3)]
     changes = [(maps - other).flatten(1).norm(dim=1) / maps.flatten(1).norm(dim=1) for other in again]  # type: ignore[operator]
     expected = torch.stack(changes).amax(0)
@@ -113,8 +113,6 @@ def test_of_a_trained_explainer_it_is_its_own_network_that_is_random(tmp_path: P
     row = open_row("brought", {"name": "brought"})
     case = found.cases[0][0]
     same, random = (explain(each, row).attributions for each in (case, case.varied(RandomWeights())))
-    assert same is not None
-    assert random is not None
     assert torch.equal(same[0].flatten(), torch.arange(16.0))
     assert torch.equal(random[0].flatten().sort().values, torch.arange(16.0))
     assert not torch.equal(random[0], same[0])
@@ -133,8 +131,7 @@ def test_an_object_of_the_users_may_be_given_noise_but_no_random_weights(tmp_pat
     maps = explain(case, row)
     chosen = {each.metric.name: each for each in open_metrics(["sensitivity", "randomisation"], {})}
     assert missing(case, row, maps, chosen["sensitivity"], None) is None
-    reason = missing(case, row, maps, chosen["randomisation"], None)
-    assert reason is not None
+    reason = there(missing(case, row, maps, chosen["randomisation"], None))
     assert "nobody knows the network that the maps are made by" in reason
 
 

@@ -1,6 +1,5 @@
 """Several sweeps of one command: their jobs share the slots of the machine."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -9,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from tests.core.artifacts import wait_for
-from tests.sweeps.conftest import Sweeping
 from tests.sweeps.test_launchers import ROOT
 
 SWEEP = """
@@ -95,19 +93,3 @@ def test_all_end_with_the_command(place: Path) -> None:
     process.communicate()  # comes to its end when nobody has the pipe any more
     (place / "wait").unlink()
     assert not list(place.glob("ended-*"))
-
-
-@pytest.mark.parametrize(
-    ("typed", "said"),
-    [
-        (["sweep=toy,toi"], "sweep=toi is not a known sweep: did you mean toy?"),
-        (["sweep=toy,toy"], "lists toy twice"),
-        (["sweep=toy,salvage_table1", "name=mine"], "each sweep has its own"),
-    ],
-)
-def test_what_cannot_be_is_refused_before_any_of_them_begins(
-    sweep: Sweeping, capsys: pytest.CaptureFixture[str], typed: list[str], said: str
-) -> None:
-    assert sweep("-m", *typed) == 2
-    assert said in capsys.readouterr().err
-    assert not os.path.exists("outputs")

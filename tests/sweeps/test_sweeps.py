@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from tests.sweeps.conftest import Sweeping, measured
+from tests.toolbox import cases
 from xai.core import locks
 from xai.core.folders import MARKER
 from xai.core.records import QUEUED, path_of, recorded
@@ -262,19 +263,10 @@ def test_names_that_differ_in_a_slash_alone_are_told_apart_by_the_user(
     assert not Path("outputs").exists()
 
 
-@pytest.mark.parametrize(
-    ("typed", "said"),
-    [
-        (["-m", "sweep=toyy"], "sweep=toyy"),
-        (["-m", "sweep=toy", "seed=0", "sead=1"], "sead"),
-        (["-m", "sweep=toy", "launcher=rayy"], "launcher=rayy"),
-        (["-m", "sweep=toy", "task=plan"], "leave -m out"),
-        (["task=status", "name=nothing"], "no -m has been started into outputs/nothing"),
-    ],
-)
+@pytest.mark.parametrize(("typed", "said"), cases(__file__, "refused.txt"))
 def test_what_is_wrong_is_said_before_any_work(
-    sweep: Sweeping, capsys: pytest.CaptureFixture[str], typed: list[str], said: str
+    sweep: Sweeping, capsys: pytest.CaptureFixture[str], typed: str, said: str
 ) -> None:
-    assert sweep(*typed) == 2
+    assert sweep(*typed.split()) == 2
     assert said in capsys.readouterr().err
     assert not Path("outputs").exists()

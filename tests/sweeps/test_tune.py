@@ -10,6 +10,7 @@ import pytest
 
 from tests.report.study_frames import scores
 from tests.sweeps.conftest import Sweeping
+from tests.toolbox import cases
 from xai.report import tuned
 from xai.report.site.charts import chart_of
 from xai.study.frame import Frames
@@ -123,24 +124,8 @@ def test_the_search_that_the_documentation_shows_is_one(sweep: Sweeping, measure
     assert [each.rows for each in measured[:2]] == [("ranking", "random"), ("ranking",)]
 
 
-@pytest.mark.parametrize(
-    ("typed", "said"),
-    [
-        ([*ASKED, "over={transfer.lambda2:{low:1,high:1}}"], "over.transfer.lambda2.high=1 must be above low=1"),
-        ([*ASKED, "over={transfer.lambda2:0.5}"], "over.transfer.lambda2=0.5 is no choice"),
-        (["task=tune", "logger=none"], "over is empty"),
-        ([*ASKED, "goals=[accuracy,mark_area]"], "goals: mark_area is better neither way"),
-        ([*ASKED, "goals=[accuracy]"], "must list 2 or more"),
-        (
-            ["task=tune", "experiment=salvage_smoke"],
-            "outputs/salvage_smoke, where the experiment's runs lie: add name=",
-        ),
-        ([*ASKED, "over={transfer.lambada:[1]}"], "transfer.lambada"),
-    ],
-)
-def test_what_is_wrong_is_said(
-    sweep: Sweeping, capsys: pytest.CaptureFixture[str], typed: list[str], said: str
-) -> None:
-    assert sweep(*typed) == 2
+@pytest.mark.parametrize(("typed", "said"), cases(__file__, "refused_searches.txt"))
+def test_what_is_wrong_is_said(sweep: Sweeping, capsys: pytest.CaptureFixture[str], typed: str, said: str) -> None:
+    assert sweep(*(() if typed.startswith("task=") else ASKED), *typed.split()) == 2
     assert said in capsys.readouterr().err
     assert not Path("outputs/tuned").exists()

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from tests.classifiers.ranked import DECODER, RANKING, networks
 from tests.classifiers.studying import train_in_no_time
 from tests.models.tiny_clip import PARAMS
+from tests.toolbox import refusal
 from xai.core.errors import UserError
 from xai.core.progress import Stopwatch
 from xai.core.settings import build
@@ -251,8 +252,7 @@ def test_what_nobody_has_trained_needs_a_checkpoint(photo: Path, model: Any) -> 
 def test_a_grid_finer_than_the_picture_is_refused(tmp_path: Path, photo: Path) -> None:
     path, _ = trained(tmp_path, CNN)
     fine = replace(POST_HOC, objective=replace(POST_HOC.objective, grid_max=28))
-    with pytest.raises(UserError, match="28 x 28 cells does not fit"):
-        explained(CNN, path, photo, None, CPU, fine)
+    assert "28 x 28 cells does not fit" in refusal(explained, CNN, path, photo, None, CPU, fine)
 
 
 def test_a_checkpoint_is_read_once_for_all_pictures(

@@ -9,12 +9,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.classifiers.tiny import DATA, FIT, MODEL, Shades, runtime
+from tests.classifiers.tiny import DATA, FIT, MODEL, Shades, of_a_job, runtime
 from tests.papers.vectors.test_transfer import PARAMS
 from tests.study.explaining import register, row
+from tests.toolbox import refusal
 from xai.core.errors import UserError
-from xai.core.loggers import LoggerParams
-from xai.core.training import TrainerParams
 from xai.data.catalogue import OpenData
 from xai.explainers.registry import Row
 from xai.explainers.rows import open_row
@@ -59,15 +58,7 @@ def journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def job(folder: Path, data: OpenData = DATA, drawn: Row | None = None, **changes: Any) -> Supervise:
     """A job that explains the test split of a classifier file, with the explainer called `drawn`."""
     asked = {
-        "task": "supervise",
-        "name": "out",
-        "seed": 3,
-        "store": str(folder / "store"),
-        "trainer": TrainerParams(accelerator="cpu"),
-        "logger": LoggerParams("none"),
-        "plugins": (),
-        "model": MODEL,
-        "data": {},
+        **of_a_job("supervise", folder),
         "supervision": "drawn",
         "explainers": {},
         "transfer": fitted_for(2),
@@ -202,13 +193,10 @@ def test_a_folder_made_from_something_else_is_refused_before_any_work(
     run(tmp_path)
     files, begun = content(tmp_path), journal.read_text()
     store = sorted((tmp_path / "store").rglob("*"))
-    with pytest.raises(UserError) as caught:
-        run(tmp_path, drawn=row(changes.pop("gain", 1.5)), **changes)
-    said = str(caught.value)
+    said = refusal(run, tmp_path, drawn=row(changes.pop("gain", 1.5)), **changes)
     assert "out holds attributions with " in said
     assert message in said
     assert said.endswith(": choose another name=... or remove supervision.json there")
-    assert "\n" not in said
     assert content(tmp_path) == files
     assert journal.read_text() == begun
     assert sorted((tmp_path / "store").rglob("*")) == store
@@ -217,8 +205,7 @@ def test_a_folder_made_from_something_else_is_refused_before_any_work(
 def test_another_classifier_under_the_same_name_is_refused(tmp_path: Path, journal: Path) -> None:
     run(tmp_path)
     classifier(tmp_path / "classifier.safetensors", 1)
-    with pytest.raises(UserError, match=r"holds attributions with classifier\.checkpoint="):
-        run(tmp_path)
+    assert "holds attributions with classifier.checkpoint=" in refusal(run, tmp_path)
     (tmp_path / "out" / OUTPUT[0]).unlink()
     before = journal.read_text()
     run(tmp_path)
@@ -245,8 +232,7 @@ def test_a_folder_that_another_run_has_taken_meanwhile_is_left_to_it(
         return explain(case, asked)
 
     monkeypatch.setattr(supervise, "explain", overtaken)
-    with pytest.raises(UserError, match="holds attributions with seed=4, this run asks for 3"):
-        run(tmp_path)
+    assert "holds attributions with seed=4, this run asks for 3" in refusal(run, tmp_path)
     assert json.loads(content(tmp_path)[OUTPUT[0]])["made_from"]["seed"] == 4
     assert len(list((tmp_path / "store" / "maps").iterdir())) == 2
 
@@ -280,8 +266,7 @@ def test_what_cannot_be_explained_is_refused(
 
 def test_a_file_that_says_nothing_of_itself_is_refused(tmp_path: Path, journal: Path) -> None:
     write_weights(tmp_path / "classifier.safetensors", build_clip(MODEL).state_dict(), {})
-    with pytest.raises(UserError, match=r"classifier\.safetensors says nothing of itself"):
-        run(tmp_path)
+    assert "classifier.safetensors says nothing of itself" in refusal(run, tmp_path)
 
 
 def test_models_that_differ_beyond_their_tensors_do_not_share_attributions(tmp_path: Path, journal: Path) -> None:

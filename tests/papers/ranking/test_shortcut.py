@@ -11,6 +11,7 @@ from torch import Tensor
 
 from tests.classifiers.studying import CLASSIFIER, MODEL, STEP, stages
 from tests.classifiers.tiny import DATA, FIT
+from tests.toolbox import seeded, there
 from xai.classifiers.networks import explained
 from xai.core.errors import UserError
 from xai.core.optimisation import FitParams
@@ -52,8 +53,7 @@ class Quadrants:
         return torch.arange(SIZES[split]) % 4
 
     def images(self, split: str, indices: Tensor, epoch: int) -> Images:
-        generator = torch.Generator().manual_seed(epoch * 10 + len(split))
-        noise = torch.rand(SIZES[split], 1, 16, 16, generator=generator)[indices]
+        noise = torch.rand(SIZES[split], 1, 16, 16, generator=seeded(epoch * 10 + len(split)))[indices]
         regions = torch.zeros(len(indices), 16, 16, dtype=torch.bool)
         for row, label in enumerate(self.labels(split)[indices].tolist()):
             top, left = 8 * (label // 2), 8 * (label % 2)
@@ -158,13 +158,10 @@ def test_each_map_is_refined_against_its_classifier(study: Shortcut, start: str)
     found, images = explain(case, row).attributions, marked_images(torch.tensor(study._rows))
     asked = study.stages.network("classifier") if start == "before" else study.network()
     targets = asked(images).argmax(1)
-    begun = explain(case, part.rows[0]).attributions
-    assert found is not None
-    assert begun is not None
+    begun = there(explain(case, part.rows[0]).attributions)
     maps = torch.zeros_like(begun) if start == "flat" else begun
     question = Question(images, targets[:, None], confidence(asked(images), targets[:, None]))
-    generator = torch.Generator().manual_seed(0)
-    path = Refinement(asked, torch.tensor(MODEL.mean), OBJECTIVE, REFINED).of_maps(question, maps, generator)
+    path = Refinement(asked, torch.tensor(MODEL.mean), OBJECTIVE, REFINED).of_maps(question, maps, seeded())
     torch.testing.assert_close(found, path[3], rtol=1e-3, atol=1e-4)
 
 
@@ -185,7 +182,6 @@ def test_the_classifier_goes_on_from_its_weights_with_the_class_marked_alone(
     clean = load_file(study.stages.classifier.file("classifier.safetensors"))
     monkeypatch.setattr("xai.classifiers.networks.fit", fit)
     spec, tuned = files.read(study.classifier.file("classifier.safetensors"))
-    assert spec is not None
     assert (spec.kind, spec.data, spec.classes) == ("classifier", "quadrants", Quadrants.classes)
     for name, value in clean.items():
         torch.testing.assert_close(tuned[name], value + STEP)
@@ -231,7 +227,6 @@ def test_images_of_another_size_are_marked_at_the_size_they_are_read_at(
     monkeypatch.setattr("xai.classifiers.networks.fit", lambda *_: None)
     study = shortcut(tmp_path, model=replace(MODEL, image_size=32, patch_size=8))
     pixels, marks = study._marked.source.images("test", torch.arange(40), 0)
-    assert marks is not None
     assert pixels.shape[-2:] == marks.shape[-2:] == (32, 32)
     assert pixels[:, 0][marks].mean() > 0.85
     assert pixels[:, 0][~marks].mean() < 0.3

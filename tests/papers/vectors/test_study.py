@@ -9,14 +9,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.classifiers.tiny import DATA, MODEL, Shades, runtime
+from tests.classifiers.tiny import DATA, Shades, of_a_job, runtime
 from tests.models import tiny_clip
 from tests.papers.vectors.test_transfer import PARAMS
 from tests.study.shades import SIZES
 from tests.study.test_mosaic import Pairs
+from tests.toolbox import there
 from xai.core.errors import UserError
-from xai.core.loggers import LoggerParams
-from xai.core.training import TrainerParams
 from xai.data.catalogue import OpenData
 from xai.explainers.block import Block
 from xai.explainers.learned.networks import SelfExplaining
@@ -47,16 +46,8 @@ def opened(folder: Path, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> Tra
     data = {"source": SOURCE, "data": DATA, "probe": PAIRS if changes.get("probe") == {"name": "pairs"} else DATA}
     monkeypatch.setattr(vectors_study, "open_data", lambda _, where: data[where])
     asked = {
-        "task": "study",
-        "name": "out",
-        "seed": 3,
-        "store": str(folder / "store"),
-        "trainer": TrainerParams(accelerator="cpu"),
-        "logger": LoggerParams("none"),
-        "plugins": (),
+        **of_a_job("study", folder),
         "study": "vectors",
-        "model": MODEL,
-        "data": {},
         "source": {},
         "supervision": "kernel_shap",
         "transfer": replace(PARAMS, alpha=None),
@@ -96,8 +87,7 @@ def test_every_row_is_measured_on_the_test_images(measured: tuple[TransferStudy,
         *("proposed@lambda2=0.4", "proposed@lambda2=0.8"),
     }
     keys = frames.costs.loc[frames.costs["split"] == "test"].set_index("explainer")["maps"]
-    assert study.choice is not None
-    assert keys["proposed"] == keys[f"proposed@lambda2={study.choice.lambda2:g}"]
+    assert keys["proposed"] == keys[f"proposed@lambda2={there(study.choice).lambda2:g}"]
     assert keys.nunique() == len(keys) - 1
 
 
@@ -125,13 +115,11 @@ def test_photographs_behind_the_grey_of_the_scattered_sets_are_warned_of(
 
 def test_scores_are_against_the_supervision_of_ft_target(measured: tuple[TransferStudy, Frames]) -> None:
     study, frames = measured
-    case, reference = study.cases[0][0], study.reference
-    assert reference is not None
+    case, reference = study.cases[0][0], there(study.reference)
     folder = case.runtime.store.root / "maps"
     keys = frames.costs.loc[frames.costs["split"] == "test"].set_index("explainer")["maps"]
     maps = load_file(folder / keys["ft_source"] / "maps.safetensors")["attributions"].double().flatten(1)
-    wanted = explain(case, reference).attributions
-    assert wanted is not None
+    wanted = there(explain(case, reference).attributions)
     pairs = [(each - each.mean(1, keepdim=True)) for each in (maps, wanted.double().flatten(1))]
     a, b = (each / each.std(1, correction=0, keepdim=True) for each in pairs)
     lines = frames.scores[(frames.scores["explainer"] == "ft_source") & (frames.scores["metric"] == "e_rmse")]
@@ -187,26 +175,22 @@ def test_the_choice_is_made_on_validation_images_alone(measured: tuple[TransferS
 
 def test_maps_of_the_chosen_alpha_are_measured(measured: tuple[TransferStudy, Frames]) -> None:
     study, frames = measured
-    assert study.choice is not None
     tau = load_file(study.transfer.vector.file("explainability_vector.safetensors"))
     plain, explained = (parameters(each) for each in (study.transfer.ft_source, study.transfer.ft_source_x))
     for name, value in tau.items():
         torch.testing.assert_close(value, explained[name] - plain[name])
     lines = frames.scores[frames.scores["split"] == "test"]
-    assert set(lines.loc[lines["explainer"] == "proposed", "alpha"]) == {study.choice.alpha}
+    assert set(lines.loc[lines["explainer"] == "proposed", "alpha"]) == {there(study.choice).alpha}
 
 
 def test_the_class_mean_map_and_the_contrast_by_hand(measured: tuple[TransferStudy, Frames]) -> None:
     study, frames = measured
-    case, reference = study.cases[0][0], study.reference
-    assert study.choice is not None
-    assert reference is not None
-    network = study.transfer.network(study.transfer.theta(study.choice.lambda2))
+    case, reference = study.cases[0][0], there(study.reference)
+    network = study.transfer.network(study.transfer.theta(there(study.choice).lambda2))
     images = torch.cat([case.images(number).pixels for number in range(len(case.blocks))])
     columns = network.explain(images).attributions.double()  # [N, M, C]
     rows = {row.name: row for row in study.rows}
-    found = explain(case, rows["class_mean"]).attributions
-    assert found is not None
+    found = there(explain(case, rows["class_mean"]).attributions)
     torch.testing.assert_close(found.double().flatten(1), columns.sum(2) / columns.shape[2], rtol=1e-4, atol=1e-6)
     logits = case.logits
     other = [
@@ -269,12 +253,9 @@ def test_a_vector_may_be_learned_from_the_maps_of_one_other_class_too(
     assert (case.targets != case.labels).all()
     assert set(case.targets.tolist()) <= set(range(len(SOURCE.source.classes)))
     assert plain._source_columns[1] is None
-    learned = transfer._source_columns[1]
-    assert learned is not None
+    learned = there(transfer._source_columns[1])
     assert torch.equal(read_blocks(learned.artifact)["targets"], case.targets)
-    maps, own = learned.attributions, transfer.source_supervision.attributions
-    assert own is not None
-    assert not torch.allclose(maps, own)
+    assert not torch.allclose(learned.attributions, there(transfer.source_supervision.attributions))
     states = [parameters(made)["visual.proj"] for made in (with_it, without)]
     assert not torch.equal(*states)
 
@@ -329,8 +310,7 @@ def test_two_objects_on_an_image_are_asked_about_one_after_the_other(
 
 def test_what_is_told_and_handed_over(measured: tuple[TransferStudy, Frames], tmp_path: Path) -> None:
     study, frames = measured
-    choice = study.choice
-    assert choice is not None
+    choice = there(study.choice)
     found = told(study, frames, tmp_path)
     assert f"λ2 = {choice.lambda2:g}" in found.summary[0]
     assert "this machine's own" in found.summary[-1]
