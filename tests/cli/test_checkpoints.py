@@ -47,7 +47,7 @@ def test_a_bad_checkpoint(run: Cli, files: Files, task: str, prepare: Callable[.
 
 def test_the_trap_would_have_worked(run: Cli, files: Files) -> None:
     pickle.loads(bare_pickle(files, run.folder).read_bytes())
-    assert (run.folder / "marker").read_text() == "executed"
+    assert (run.folder / "marker").is_dir()
 
 
 def test_base_weights_that_are_a_pickle(run: Cli, files: Files) -> None:
