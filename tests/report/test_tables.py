@@ -16,6 +16,7 @@ from xai.core.errors import UserError
 from xai.core.settings import build
 from xai.report.layout import (
     Group,
+    Normalisation,
     Published,
     Reasons,
     RowParams,
@@ -183,6 +184,13 @@ def test_a_chance_level_that_is_not_that_of_every_row_is_none():
     said = "Chance –: not the same for all rows (MIF)."
     assert said in other.notes
     assert said not in same.notes
+
+
+def test_values_may_be_normalised():
+    table = only(MEASURED, TableParams(normalisation=Normalisation(one="ours", zero="random")))
+    assert (table.cell("ours", "srg").mean, table.cell("random", "srg").mean) == (1, 0)
+    assert 0.5 < table.cell("rise", "srg").mean < 0.7
+    assert table.notes[0] == "Values are shares of the way from random (0) to ours (1), in each run."
 
 
 def test_a_sweep_has_a_row_for_each_value():

@@ -14,6 +14,7 @@ from xai.study.statistics import (
     bootstrap,
     difference,
     holm,
+    normalised,
     summary,
     t_interval,
     t_test,
@@ -161,6 +162,20 @@ def test_a_row_without_a_source_is_paired_with_each():
     found = paired(frame(*parts, lines("rise", "srg", [0.4] * 2)), "srg", "ours", "rise")
     assert sorted(found.by_run) == pytest.approx([0.1, 0.3])
     assert one(summary(frame(lines("rise", "srg", [0.4])), pool=["source"]))["runs"] == 1
+
+
+def test_normalised_values_are_shares_of_the_way_in_each_run():
+    parts = [lines("low", "srg", 0.2, seed) for seed in range(2)] + [
+        lines("high", "srg", 0.6 + seed, seed) for seed in (0, 1)
+    ]
+    shares = normalised(frame(*parts, *(lines("ours", "srg", 0.4, seed) for seed in range(2))), one="high", zero="low")
+    found = summary(shares).set_index("explainer")["mean"]
+    assert found["ours"] == pytest.approx((0.5 + 0.2 / 1.4) / 2)
+    assert (found["low"], found["high"]) == (0.0, 1.0)
+    ratio = normalised(frame(lines("ours", "srg", [0.1, 0.3]), lines("high", "srg", [0.4, 0.4])), one="high")
+    assert ratio.set_index("explainer")["value"]["ours"] == pytest.approx(0.5)
+    with pytest.raises(UserError, match="no row of the frame"):
+        normalised(ratio, one="nobody")
 
 
 def test_the_best_and_its_ties_are_tested_over_runs():

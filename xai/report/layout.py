@@ -70,6 +70,14 @@ class Published:
                         raise UserError(f"{where} is {figure}: it has to be a mean, or [mean, deviation]")
 
 
+@dataclass(frozen=True)
+class Normalisation:
+    """Values as the share of the way from the row `zero` (null: from 0) to the row `one`, run by run."""
+
+    one: str
+    zero: str | None = None
+
+
 _ALL = [
     Group("Explainers", ["trained", "refined", "post-hoc"]),
     Group("Controls", ["control"], compared=False),
@@ -98,6 +106,7 @@ class TableParams:
         percent: Whether shares are shown in percent.
         digits: Digits after the point, by column.
         chance: Whether there is a row of chance levels.
+        normalisation: Null shows the values as they are.
         ranked: Whether values are ranks: of the rows on an image, 1 is the best (`xai.study.ranks`); the best rows come
             first.
         drop_empty: Whether columns that no row has a value of are left out.
@@ -119,6 +128,7 @@ class TableParams:
     percent: bool = True
     digits: dict[str, int] = field(default_factory=dict)
     chance: bool = False
+    normalisation: Normalisation | None = None
     ranked: bool = False
     drop_empty: bool = False
     published: Published | None = None
@@ -130,7 +140,7 @@ class TableParams:
 
     def after_point(self, column: Column) -> int:
         """Digits of a column."""
-        return self.digits.get(column.name, after_point(column, self.percent))
+        return self.digits.get(column.name, after_point(column, self.percent and self.normalisation is None))
 
 
 def read_table(path: Path) -> TableParams:

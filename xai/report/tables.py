@@ -18,7 +18,7 @@ from xai.study.claims import KINDS, parts
 from xai.study.columns import COSTS, Column, column_of, scale
 from xai.study.frame import AT, own_name
 from xai.study.ranks import as_ranks, of_ranks
-from xai.study.statistics import LEVEL, WHOLE, Best, best_and_ties, over_seeds, summary, wide
+from xai.study.statistics import LEVEL, WHOLE, Best, best_and_ties, normalised, over_seeds, summary, wide
 
 _PATTERN = re.compile(r"[*?\[]")
 """What a pattern for several rows has in it, and a name has not."""
@@ -111,12 +111,16 @@ def _with_costs(frame: pd.DataFrame, costs: pd.DataFrame | None) -> pd.DataFrame
 
 
 def _table(where: str, frame: pd.DataFrame, params: TableParams, columns: Sequence[Column], reasons: Reasons) -> Table:
+    changed = params.normalisation
     squared = [column.name for column in columns if column.quadratic]
     pool = params.pool if "source" in params.pool else [*params.pool, "source"]
     # Roots are taken where images are averaged, once.
     values = over_seeds(frame, squared) if params.unit == "data" else frame
     squared = [] if params.unit == "data" else squared
-    means = summary(values, pool, quadratic=squared)
+    if changed is None:
+        means = summary(values, pool, quadratic=squared)
+    else:
+        means = summary(normalised(values, changed.one, changed.zero, squared), pool)
     cells = {(line["explainer"], line["metric"]): line for line in means.to_dict("records")}
     groups = _placed(params.groups, frame)[: None if params.others else -1]
     compared = [name for group in groups if group.compared for name in group.rows]
@@ -133,7 +137,7 @@ def _table(where: str, frame: pd.DataFrame, params: TableParams, columns: Sequen
         sections.append(Section(group.heading, tuple(rows), not group.compared))
     levels = [_chance_of(frame, column) for column in columns] if params.chance else []
     if any(not math.isnan(level) for level in levels):
-        scaled = (Cell(level * scale(column, params.percent)) for level, column in zip(levels, columns, strict=True))
+        scaled = (Cell(level * _scale(column, params)) for level, column in zip(levels, columns, strict=True))
         sections.append(Section("Chance", (row_of(CHANCE, "Chance", tuple(scaled), params),), True))
     made = Table(
         " · ".join(filter(None, (params.title, where))),
@@ -202,10 +206,14 @@ def row_of(name: str, label: str, cells: tuple[Cell, ...], params: TableParams) 
     return Row(name, label, cells, called.about, called.symbol, own in params.highlighted)
 
 
+def _scale(column: Column, params: TableParams) -> float:
+    return 1.0 if params.normalisation else scale(column, params.percent)
+
+
 def _cell(line: Mapping[Any, Any] | None, column: Column, params: TableParams, best: Best) -> Cell:
     if line is None:
         return Cell()
-    mean, low, high, spread = (scale(column, params.percent) * line[name] for name in ("mean", "low", "high", "spread"))
+    mean, low, high, spread = (_scale(column, params) * line[name] for name in ("mean", "low", "high", "spread"))
     mark = "best" if line["explainer"] == best.name else "tied" if line["explainer"] in best.tied else ""
     return Cell(mean, low, high, spread, line["n_images"], line["runs"], line["how"], mark)
 
@@ -219,6 +227,10 @@ def _published_cell(figure: float | list[float] | None) -> Cell:
 
 def units(columns: Sequence[Column], params: TableParams) -> list[str]:
     """What the numbers are in."""
+    if params.normalisation is not None:
+        start = params.normalisation.zero
+        way = f"from {start} (0) to {params.normalisation.one} (1)" if start else f"of {params.normalisation.one}"
+        return [f"Values are shares {'of the way ' * bool(start)}{way}, in each run."]
     others = list(dict.fromkeys(column.label for column in columns if column.unit != "%"))
     if not params.percent or len(others) == len(set(column.label for column in columns)):
         return []

@@ -1,4 +1,4 @@
-"""Statistics of a frame: means with intervals, paired differences, Holm's correction.
+"""Statistics of a frame: means with intervals, paired differences, Holm's correction, normalised values.
 
 A frame has one line for explainer x metric x image : case, explainer,
 label, kind, metric, model, data, source, seed, split, image, value, and a column for each parameter. A run is
@@ -151,6 +151,26 @@ def summary(frame: pd.DataFrame, pool: Sequence[str] = (), quadratic: Collection
             | {"runs": len(defined), "seeds": defined["seed"].nunique()}
         )
     return pd.DataFrame(lines)
+
+
+def normalised(frame: pd.DataFrame, one: str, zero: str | None = None, quadratic: Collection[str] = ()) -> pd.DataFrame:
+    """Values as the share of the way from the row `zero` (None: from 0) to the row `one`, in each run by itself.
+
+    Returns:
+        A frame with one line for explainer x metric x run; NaN where the two rows are equal or not measured.
+    """
+    runs = _each_source(run_means(frame, quadratic=quadratic))
+    keys = ["metric", *_RUN]
+    table = runs.set_index([*keys, "explainer"])["value"].unstack("explainer")
+    for row in (one, *([] if zero is None else [zero])):
+        if row not in table:
+            raise UserError(f"normalised by {row!r}, no row of the frame; its rows are {', '.join(table.columns)}")
+    start = table[zero] if zero is not None else 0.0
+    way = (table[one] - start).replace(0.0, math.nan)
+    shares = table.sub(start, axis=0).div(way, axis=0).melt(ignore_index=False, value_name="share").reset_index()
+    found = runs.merge(shares, on=[*keys, "explainer"], how="left")
+    found["source"] = found["source"].replace("", None)
+    return found.drop(columns=["value", "n_images"]).rename(columns={"share": "value"}).assign(case="", image=WHOLE)
 
 
 def wide(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
