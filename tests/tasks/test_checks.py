@@ -76,9 +76,10 @@ def test_it_is_refused_in_a_line_before_any_work(
         ({"rows": ("kernel_shap_few",)}, ["kernel_shap"], ["kernel_shap"]),  # its file has those of the other's file
         ({"rows": ("rise_64",)}, ["rise"], []),
         ({"rows": ("mean_over_classes",)}, ["grad_cam", "rise"], ["rise"]),
-        # Nobody has named them all.
+        # Nobody has named them all; a search asks for those of its study, such as its supervision, besides.
         ({"rows": ("all",)}, ["rise"], []),
         ({"method": "salvage"}, ["salvage"], []),
+        ({"row": "random", "beside": ("rise",), "over": {}}, ["rise", "kernel_shap"], []),
     ],
 )
 def test_settings_of_what_is_no_row_are_told(asked: dict[str, Any], rows: list[str], left: list[str]) -> None:

@@ -81,12 +81,13 @@ def unasked(settings: Any, typed: Iterable[str]) -> list[str]:
     """Of rows whose settings were typed, those that no row which is asked for is, starts from or is made from.
 
     Args:
-        settings: Of any task; of one that asks for `all` rows, or for none by name, nobody says so.
+        settings: Of any task; of one that asks for `all` rows, for none by name, or hands them on to the studies of a
+            search, nobody says so.
         typed: Names of rows.
     """
     single = (getattr(settings, key, None) for key in ("row", "supervision", "reference"))
     asked = [*getattr(settings, "rows", ()), *(name for name in single if name is not None)]
-    if not asked or ALL in asked:
+    if not asked or ALL in asked or hasattr(settings, "over"):
         return []
 
     def opened(explainers: Mapping[str, Any]) -> dict[str, Row]:
