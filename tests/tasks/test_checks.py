@@ -76,6 +76,8 @@ def test_it_is_refused_in_a_line_before_any_work(
         ({"rows": ("kernel_shap_few",)}, ["kernel_shap"], ["kernel_shap"]),  # its file has those of the other's file
         ({"rows": ("rise_64",)}, ["rise"], []),
         ({"rows": ("mean_over_classes",)}, ["grad_cam", "rise"], ["rise"]),
+        ({"rows": ("random",), "shortcut": None}, ["refined"], ["refined"]),
+        ({"rows": ("random",), "shortcut": {}}, ["refined"], []),
         # Nobody has named them all; a search asks for those of its study, such as its supervision, besides.
         ({"rows": ("all",)}, ["rise"], []),
         ({"method": "salvage"}, ["salvage"], []),
@@ -84,7 +86,7 @@ def test_it_is_refused_in_a_line_before_any_work(
 )
 def test_settings_of_what_is_no_row_are_told(asked: dict[str, Any], rows: list[str], left: list[str]) -> None:
     given = {"rise": {"keep_probability": 0.4}, "kernel_shap": {"output": "probability"}}
-    given |= {"kernel_shap_proxy": {"output": "logit"}}
+    given |= {"kernel_shap_proxy": {"output": "logit"}, "refined": {"draws": 2}}
     assert unasked(SimpleNamespace(**asked, explainers={row: given.get(row, {}) for row in rows}), rows) == left
 
 

@@ -22,7 +22,8 @@ from xai.tasks.train import ExplainerTraining
 
 _DATA = ("data", "source", "probe")
 _FILES = ("checkpoint", "vector")
-_OF_STUDIES = ("proposed", "ft_target", "ranking", "ranking_t1", "flat_t1", "constant_pixels")
+_OF_SHORTCUT = ("ranking_t1", "flat_t1")
+_OF_STUDIES = ("proposed", "ft_target", "ranking", *_OF_SHORTCUT, "constant_pixels")
 """Rows that studies of papers open whether they are among the rows or not."""
 
 
@@ -89,6 +90,8 @@ def unasked(settings: Any, typed: Iterable[str]) -> list[str]:
     asked = [*getattr(settings, "rows", ()), *(name for name in single if name is not None)]
     if not asked or ALL in asked or hasattr(settings, "over"):
         return []
+    # These start from the settings of another row, which is heeded then.
+    asked += _OF_SHORTCUT if getattr(settings, "shortcut", None) is not None else ()
 
     def opened(explainers: Mapping[str, Any]) -> dict[str, Row]:
         rows = [load_row(name, explainers) for name in asked]
