@@ -24,6 +24,7 @@ from xai.api.fitting import _of_timm
 from xai.api.loading import as_torchvision_has_them
 from xai.core.composing import shipped
 from xai.core.errors import UserError
+from xai.core.settings import settings
 from xai.explainers import registry
 from xai.explainers.params import GameParams
 from xai.explainers.registry import ExplainerParams
@@ -249,6 +250,27 @@ def test_an_explainer_of_ones_own_fits_where_its_settings_have_defaults(
     assert listed.level.tolist() == ["patch", ""]
     assert "settings are needed" in listed.why_not["asking"]
     assert set(xai.compare(model, images(), explainers=["mine"], metrics=["deletion"]).explainer) == {"mine"}
+
+
+def test_an_explainer_of_ones_own_that_trains_itself_is_asked_as_any_other(
+    model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @settings
+    class Trained(ExplainerParams):
+        fit: int = 1
+
+    class Bright:
+        def attribute(self, pixels: Tensor, targets: Tensor, generator: Any = None) -> Tensor:
+            return pixels.mean(1)
+
+    registry.names()
+    monkeypatch.setattr(registry, "_ENTRIES", dict(registry._ENTRIES))
+
+    @xai.register_explainer("taught", label="Taught", about="for tests", params=Trained, kind="trained")
+    def taught(context: Any, params: Trained) -> registry.Prepared:
+        return registry.Prepared({"taught": params.fit}, Bright)
+
+    torch.testing.assert_close(xai.explain(model, images(2), "taught"), images(2).mean(1))
 
 
 def test_a_comparison_has_a_line_for_explainer_metric_and_image(model: Any) -> None:

@@ -152,12 +152,13 @@ def row_of(explainer: Any, settings: Mapping[str, Any], fitted: Mapping[str, Any
 
 
 def _trained_first(row: Row) -> Row:
-    """A row; that of an explainer which learns is refused, but within `xai.fit`, with the call that trains it.
+    """A row; that of an explainer of ours which learns is refused, but within `xai.fit`, with the call that trains it.
 
     With a network of its own it would learn from the images that it explains, every time.
     """
-    own = row.entry
-    if own.info.kind != "trained" or not hasattr(row.params, "fit"):
+    own, make = row.entry, row.entry.of_context
+    ours = own.made_by.startswith("xai.")  # of a plug-in nobody knows what it learns from
+    if make is None or not ours or own.info.kind != "trained" or not hasattr(row.params, "fit"):
         return row
     network = ", network=..." if getattr(row.params, "network", None) else ""
     line = f"{row.name} is trained first: use xai.fit({row.name!r}, model, images{network}), and name it then"
@@ -170,8 +171,7 @@ def _trained_first(row: Row) -> Row:
 
     def prepare(context: Any, params: Any) -> Prepared:
         check(context, params)
-        assert own.of_context is not None
-        return own.of_context(context, params)
+        return make(context, params)
 
     return replace(row, entry=replace(own, fits=check, of_context=prepare))
 
