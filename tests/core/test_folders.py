@@ -32,6 +32,12 @@ def run(final: Path, seed: int, *names: str, adds: bool = False) -> None:
         write(folder, seed, *names)
 
 
+def begin(final: Path) -> None:
+    """What is refused only when a run has ended fails here: the run would have worked in vain."""
+    with run_folder(final):
+        raise AssertionError("begun")
+
+
 def test_a_run_takes_the_place_of_the_last_and_leaves_the_rest(tmp_path: Path) -> None:
     final = tmp_path / "outputs" / "a"
     run(final, 0, ".hydra/config.yaml", "scores.csv", "old.csv")
@@ -97,7 +103,7 @@ def test_of_a_run_that_ends_early_stays_what_it_has_put_in_its_place(tmp_path: P
 @pytest.mark.parametrize("name", ["report.html", "figures/mine.png", ".hydra/config.yaml"])
 def test_what_no_run_has_written_is_refused_at_once(tmp_path: Path, name: str) -> None:
     write(tmp_path, 7, name)
-    told = refusal(run, tmp_path, 0)
+    told = refusal(begin, tmp_path)
     assert "no run has written it: move or remove it" in told
     assert "older version" in told
     assert visible(tmp_path) == {name: "7"}
@@ -105,7 +111,7 @@ def test_what_no_run_has_written_is_refused_at_once(tmp_path: Path, name: str) -
 
 def test_nothing_is_written_beside_a_users_pictures(tmp_path: Path) -> None:
     write(tmp_path, 7, "photo.JPG", "below/other.png")
-    told = refusal(run, tmp_path, 0)
+    told = refusal(begin, tmp_path)
     assert "holds pictures of yours, such as photo.JPG: " in told
     assert "name=" in told
     assert {path.name for path in tmp_path.iterdir()} == {"photo.JPG", "below"}  # neither a mark nor a lock
@@ -118,7 +124,7 @@ def test_nothing_is_written_beside_a_users_pictures(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["a.jp2", "b.TGA", "c.heif", "d.ppm", "e.jpe", "f.DNG"])
 def test_a_picture_of_any_kind_is_a_users(tmp_path: Path, name: str) -> None:
     write(tmp_path, 7, name)
-    assert "holds pictures of yours" in refusal(run, tmp_path, 0)
+    assert "holds pictures of yours" in refusal(begin, tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {name}
 
 
