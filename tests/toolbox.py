@@ -43,9 +43,14 @@ def there(value: T | None) -> T:
 
 
 def cases(test: str, name: str) -> list[tuple[Any, ...]]:
-    """Those in a text file beside a test: one a line, its columns apart by ` | `; the last is text, the others YAML."""
+    """Those in a text file beside a test: one a line, its columns apart by ` | `; the last is text, the others YAML.
+
+    Lines that begin with # say what the columns are, or why a case is one.
+    """
     lines = Path(test).with_name(name).read_text(encoding="utf-8").splitlines()
     columns = [line.split(" | ") for line in lines if line and not line.startswith("#")]
+    assert columns, f"{name} has no cases"  # of none pytest would skip the test
+    assert all(text.strip() for *_, text in columns), f"{name} has a case of which nothing is expected"
     return [(*map(yaml.safe_load, values), text) for *values, text in columns]
 
 
