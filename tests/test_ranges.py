@@ -29,10 +29,13 @@ from xai.tasks.registry import choose
 
 WRONG: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("ranges.yaml").read_text(encoding="utf-8"))
 """Settings of methods, rows and parts: for each, values that will not do."""
-PARTS = (
-    *(Augmentation, CopiesParams, DiskParams, FashionParams, GlyphParams, MarkParams, PairParams, Removal),
-    ScatterParams,
-)
+PARTS = {
+    schema.__name__: schema
+    for schema in (
+        *(Augmentation, CopiesParams, DiskParams, FashionParams, GlyphParams, MarkParams, PairParams, Removal),
+        ScatterParams,
+    )
+}
 
 
 def leaves(wrong: dict[str, Any], path: str = "") -> list[tuple[str, Any]]:
@@ -73,9 +76,9 @@ def test_a_setting_of_a_row_out_of_range_is_refused_by_its_path(row: str) -> Non
         assert refusal(load_row, row, {row: given}).startswith(f"explainers.{row}.{path}="), path
 
 
-@pytest.mark.parametrize("schema", PARTS, ids=lambda schema: schema.__name__)
-def test_a_part_out_of_range_is_refused_by_the_path_of_its_group(schema: type) -> None:
-    needed, wrong = (WRONG["parts"][schema.__name__][key] for key in ("needs", "wrong"))
+@pytest.mark.parametrize("part", sorted({*PARTS, *WRONG["parts"]}))
+def test_a_part_out_of_range_is_refused_by_the_path_of_its_group(part: str) -> None:
+    schema, (needed, wrong) = PARTS[part], (WRONG["parts"][part][key] for key in ("needs", "wrong"))
     build(schema, needed, "data@x")
     for name, value in leaves(wrong):
         assert refusal(build, schema, needed | {name: value}, "data@x").startswith(f"data@x.{name}="), name
