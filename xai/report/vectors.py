@@ -22,6 +22,7 @@ from xai.report.pictures import Gallery, draw_picture, enlarged, pixels_of, wrap
 from xai.report.pictures import sheets as picture_sheets
 from xai.report.present import OTHER_SETTINGS, Told, source_of, usual
 from xai.report.tables import build_tables, by_parameter
+from xai.study.columns import three_digits
 from xai.study.frame import Frames
 
 _SWEEP = TableParams(
@@ -92,7 +93,7 @@ def told(study: TransferStudy, frames: Frames, output: Path) -> Told:
     transfer.hand_over(output, choice.lambda2)
     made = {"α and λ2": f"{choice.alpha:g} and {choice.lambda2:g}, {reason(choice)}"}
     theory = frames.scores[frames.scores["metric"].isin(_THEORY)]
-    made |= {_THEORY[name]: f"{value:.3g}" for name, value in zip(theory["metric"], theory["value"], strict=True)}
+    made |= {_THEORY[name]: three_digits(value) for name, value in zip(theory["metric"], theory["value"], strict=True)}
     assert study.reference is not None
     rows = replace(source_of(frames), scores=usual(frames.scores))
     summary = transferred(rows, _DOUBTS, study.reference.label)
