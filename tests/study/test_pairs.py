@@ -132,6 +132,26 @@ def test_a_share_and_a_choice_are_undecided_where_the_interval_over_seeds_holds_
     assert (share["low"], share["high"]) == (pytest.approx(low), 1)
 
 
+def test_a_relation_is_the_mean_over_seeds_and_lies_in_its_own_interval():
+    # Noise of each seed's own: r of the means over seeds is larger than any seed's, and is told beside it.
+    x, _ = drawn(3)
+    noise = np.random.default_rng(4).normal(size=(3, len(PAIRS)))
+    given = frame(
+        *(
+            lines("proposed", metric, float(value), seed=seed, source=source, data=data)
+            for seed in range(3)
+            for (source, data), of_x, off in zip(PAIRS, x, noise[seed], strict=True)
+            for metric, value in (("near", of_x), ("far", of_x + 2 * off))
+        )
+    )
+    (line,) = judge_pairs(given, Claims([], relations=[Relation(Quantity("near"), Quantity("far"), "", 1)]), COLUMNS)
+    each = [stats.pearsonr(x, x + 2 * off).statistic for off in noise]
+    of_means = stats.pearsonr(x, x + 2 * noise.mean(0)).statistic
+    assert line["difference"] == pytest.approx(np.tanh(np.mean(np.arctanh(each))))
+    assert line["low"] < line["difference"] < min(line["high"], of_means)
+    assert f"of the means over seeds r = {of_means:.2f}" in line["metric"]
+
+
 def test_a_relation_holds_with_its_sign_and_not_against_it():
     relations = [Relation(Quantity("near"), Quantity("far"), "Figure 6", sign) for sign in (1, -1)]
     relations.append(Relation(Quantity("near"), Quantity("nothing"), "Figure 6", 1))

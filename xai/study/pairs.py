@@ -149,10 +149,11 @@ def _orders(count: int) -> list[NDArray[np.int64]]:
 
 
 def judge_relation(pairs: pd.DataFrame, relation: Relation, columns: Mapping[str, Column]) -> dict[str, Any]:
-    """A line of the table of verdicts: r of the means over seeds, and its interval over the seeds' own (Fisher's z).
+    """A line of the table of verdicts: the mean over seeds of each seed's own r and its interval, by Fisher's z.
 
     It holds where every seed, of at least three, and the interval have the sign and the permutation of the sets gives
-    p < .05.
+    p < .05. The p-values are those of r of the means over seeds, which have less noise and so a larger r: it is said
+    beside them.
     """
     x, y = (quantity(pairs, each) for each in (relation.x, relation.y))
     labels = [each.label or column_of(each.metric, columns).label for each in (relation.x, relation.y)]
@@ -164,14 +165,16 @@ def judge_relation(pairs: pd.DataFrame, relation: Relation, columns: Mapping[str
     permuted, why = f"{found.permuted:.2g}", "the sets in another order do as well" * (found.permuted >= LEVEL)
     if math.isnan(found.permuted):
         permuted, why = "–", "the sets have too few orders to permute"
-    low, high = t_interval([math.atanh(min(max(r, -_ONE), _ONE)) for r in seeds])
+    z = [math.atanh(min(max(r, -_ONE), _ONE)) for r in seeds]
+    low, high = t_interval(z)
+    of_means = f"of the means over seeds r = {found.r:.2f}, p = {found.p:.1g} as of independent pairs"
     return _line(
         f"{told} tells {labels[1]} ({'+' if relation.sign > 0 else '−'})",
         relation.paper,
-        f"r over {found.n} pairs, p = {found.p:.1g} as of independent ones, {permuted} by permuting the sets",
+        f"r over {found.n} pairs; {of_means}, {permuted} by permuting the sets",
         seeds,
         held,
-        value=found.r,
+        value=math.tanh(float(np.mean(z))) if z else math.nan,
         p=found.permuted,
         why=why,
         interval=(math.tanh(low), math.tanh(high)),
