@@ -41,10 +41,22 @@ def take(outputs: Path, sweeps: Sequence[str] = ()) -> None:
         elif new["date"] >= old.get("date", ""):
             shutil.copytree(found.parent, kept, dirs_exist_ok=True)
             own = not kept.name.endswith("_paper") and (CONF / "sweep" / f"{kept.name}.yaml").is_file()
-            for drawn in found.parents[1].glob("figures/*.png") if own else ():
-                if (shown := RESULTS.with_name("images") / drawn.name).is_file():
-                    shutil.copyfile(drawn, shown)
+            if own:
+                _take_figures(sorted(found.parents[1].glob("figures/*.png")))
             print(f"took {os.path.relpath(found.parent)}")
+
+
+def _take_figures(drawn: Sequence[Path]) -> None:
+    """Copy the figures that docs/images has, and name those of an earlier draw that have another name now."""
+    for figure in drawn:
+        images = RESULTS.with_name("images")
+        if (shown := images / figure.name).is_file():
+            shutil.copyfile(figure, shown)
+        # A figure is FIGURE.png, or FIGURE-DATA.png where a sweep has several sets.
+        name = figure.stem.partition("-")[0]
+        for other in sorted({*images.glob(f"{name}.png"), *images.glob(f"{name}-*.png")}):
+            if other.name not in {each.name for each in drawn}:
+                print(f"{os.path.relpath(other)} is of an earlier draw: the figure is {figure.name} now")
 
 
 def _extent(about: Mapping[str, Any]) -> str:

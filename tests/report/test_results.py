@@ -133,14 +133,14 @@ def test_the_command_takes_what_is_newer_and_fills_every_document(results, tmp_p
         assert "8 cores" not in (place / "README.md").read_text()
 
 
-def test_figures_come_with_the_results_of_the_sweeps_that_are_named(results, tmp_path, monkeypatch):
+def test_figures_come_with_the_results_of_the_sweeps_that_are_named(results, tmp_path, monkeypatch, capsys):
     docs, outputs = tmp_path / "docs", tmp_path / "outputs"
     monkeypatch.setattr(command, "RESULTS", docs / "results")
     (docs / "images").mkdir(parents=True)
-    for name in ("shown.png", "of_another.png"):
+    for name in ("shown.png", "of_another.png", "renamed-digits.png", "renamed_more.png"):
         (docs / "images" / name).write_bytes(b"old")
     figures = {
-        "vectors_figure2": ["shown.png", "not_shown.png"],
+        "vectors_figure2": ["shown.png", "not_shown.png", "renamed.png"],
         "vectors_figure2_paper": ["shown.png"],
         "mine": ["shown.png"],
         "vectors_figure5": ["of_another.png"],
@@ -155,7 +155,12 @@ def test_figures_come_with_the_results_of_the_sweeps_that_are_named(results, tmp
     assert {path.name: path.read_text() for path in (docs / "images").iterdir()} == {
         "shown.png": "vectors_figure2",
         "of_another.png": "old",
+        "renamed-digits.png": "old",
+        "renamed_more.png": "old",
     }
+    said = [line for line in capsys.readouterr().out.splitlines() if "earlier draw" in line]
+    assert len(said) == 1
+    assert "renamed-digits.png is of an earlier draw: the figure is renamed.png now" in said[0]
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
