@@ -43,7 +43,7 @@ def test_where_much_is_typed_the_folders_are_called_by_what_is_swept(
 def test_jobs_that_fail_stop_no_other_and_what_there_is_is_shown_together(
     sweep: Sweeping, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert sweep("-m", "sweep=toy", fails={0: "UserError", 1: "bug"}) == 1
+    assert sweep("-m", "launcher=basic", "sweep=toy", fails={0: "UserError", 1: "bug"}) == 1
     assert {path.name for path in RUNS.iterdir() if path.is_dir()} == {"seed=2", "results", "jobs"}
     out = capsys.readouterr().out
     assert "3 jobs: 1 done, 2 failed" in out

@@ -59,6 +59,12 @@ def command(arguments: Sequence[str] | None = None) -> str:
     return shlex.join([*begin, *(sys.argv[1:] if arguments is None else arguments)])
 
 
+def without_launcher(typed: str) -> str:
+    """A command without what starts its jobs, and how many at a time."""
+    words = shlex.split(typed)
+    return shlex.join(word for word in words if not re.match(r"\+*(launcher=|hydra/launcher=|hydra\.launcher\.)", word))
+
+
 def is_swept(text: str) -> bool:
     """Whether an override has several values; False for what cannot be read."""
     parsed = _parsed(text)

@@ -16,7 +16,7 @@ from xai.core.common import Sweep
 from xai.core.errors import UserError, visible
 from xai.core.files import read_text
 from xai.core.folders import run_folder, shown
-from xai.core.overrides import OUTPUTS, command
+from xai.core.overrides import OUTPUTS, command, without_launcher
 from xai.core.progress import console
 from xai.core.settings import settings
 from xai.sweeps.jobs import Job, asked_jobs, read_plan
@@ -76,7 +76,7 @@ def show(
         folders: Of the runs; those without frames are named as missing.
         output: The folder.
         name: What it is called where the sweep has no title.
-        typed: The command that made the runs.
+        typed: The command that made the runs; what starts them has no part in the numbers and is left out of the results.
         asked_for: Hashes of the settings that the runs are to have now, by folder, as far as they are known.
 
     Returns:
@@ -106,7 +106,7 @@ def show(
     found = replace(found, summary=summary, missing=[*found.missing, *missing])
     seeds = sorted(int(seed) for seed in frames.scores["seed"].unique())
     commits = [str(made["commit"]) for made in map(_made, there) if made.get("commit")]
-    origin = Origin.here(typed, len(there), seeds, commits)
+    origin = Origin.here(without_launcher(typed), len(there), seeds, commits)
     more = {each: tables_of(frames, each, {}) for each in sweep.documented if has_any_of(frames, each)}
     write_results(output / "results", replace(found, tables={**found.tables, **more}), origin)
     runs = {folder.name: str(folder) for folder in there}
