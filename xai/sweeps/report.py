@@ -76,7 +76,7 @@ def show(
         folders: Of the runs; those without frames are named as missing.
         output: The folder.
         name: What it is called where the sweep has no title.
-        typed: The command that made the runs; what starts them has no part in the numbers and is left out of the results.
+        typed: The command that made the runs; what starts them is left out of the results.
         asked_for: Hashes of the settings that the runs are to have now, by folder, as far as they are known.
 
     Returns:
