@@ -2,8 +2,8 @@
 
 Two runs on one machine agree in every digit. On another processor sums are rounded otherwise; training from nothing
 amplifies that, Adam most where a gradient is nearly nothing, and what goes by ranks or by the largest logit then jumps
-for single images. The tolerances are about three times what was measured between the kernels of AVX-512 and of SSE 4,
-and wide only where there is a reason for it.
+for single images. The tolerances are about three times what was measured between the kernels of AVX-512 and of SSE 4 on
+an Intel Xeon, wide only where there is a reason for it, and wider where a processor of another kind needs it (`slack`).
 
 Two numbers are other ones than at first, which were wrong: `risk` and `risk_random` of the transfer, which were of the
 first training images, all of one class. Of Learn to Rank those moved by at most 3e-5 that masks are clamped for, as
@@ -72,6 +72,20 @@ def tolerance(leaf: Leaf, scale: float) -> float:
     return 1e-4 + 1e-2 * scale if unsteady else 3e-5 + 3e-4 * scale
 
 
+def slack(leaf: Leaf) -> float:
+    """How many times its tolerance a number may be off: more than once where another processor alone takes it further.
+
+    Measured on an AMD EPYC of family 26 with the kernels of AVX-512 and of AVX2, against the golden numbers and each
+    other: the rectified map of `ranking_published` 3.1 times the tolerance, what goes by the order of a flat map that
+    one step has moved 3.0, the maps of the row that is trained with four points on a path 1.2.
+    """
+    if leaf[1].startswith("ranking_published"):
+        return 8.0
+    if "flat" in "/".join(leaf[1:]) and any(rank in leaf[-1] for rank in RANKS):
+        return 8.0
+    return 3.0 if leaf[1].startswith("steps/") else 1.0
+
+
 def distance(leaf: Leaf, wanted: Any, found: Any) -> str | None:
     """What is wrong with a number or a list of them; None where it is the golden one within its tolerance."""
     if not isinstance(wanted, list):
@@ -83,7 +97,7 @@ def distance(leaf: Leaf, wanted: Any, found: Any) -> str | None:
         return "undefined in other places"
     far = float(np.nan_to_num(np.abs(expected - actual)).max(initial=0.0))
     whole = leaf[-1] in ("labels", "targets", "rows")
-    allowed = 0.0 if whole else tolerance(leaf, float(np.nan_to_num(np.abs(expected)).max(initial=0.0)))
+    allowed = 0.0 if whole else slack(leaf) * tolerance(leaf, float(np.nan_to_num(np.abs(expected)).max(initial=0.0)))
     return None if far <= allowed else f"{far:.3g} away, {allowed:.3g} allowed"
 
 
