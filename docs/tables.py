@@ -48,15 +48,16 @@ def take(outputs: Path, sweeps: Sequence[str] = ()) -> None:
 
 def _take_figures(drawn: Sequence[Path]) -> None:
     """Copy the figures that docs/images has, and name those of an earlier draw that have another name now."""
-    for figure in drawn:
-        images = RESULTS.with_name("images")
-        if (shown := images / figure.name).is_file():
-            shutil.copyfile(figure, shown)
-        # A figure is FIGURE.png, or FIGURE-DATA.png where a sweep has several sets.
-        name = figure.stem.partition("-")[0]
-        for other in sorted({*images.glob(f"{name}.png"), *images.glob(f"{name}-*.png")}):
-            if other.name not in {each.name for each in drawn}:
-                print(f"{os.path.relpath(other)} is of an earlier draw: the figure is {figure.name} now")
+    # A figure is FIGURE.png, or FIGURE-DATA.png where a sweep has several sets.
+    names: dict[str, dict[str, Path]] = {}
+    for path in drawn:
+        names.setdefault(path.stem.partition("-")[0], {})[path.name] = path
+    for shown in sorted(RESULTS.with_name("images").glob("*.png")):
+        now = names.get(shown.stem.partition("-")[0], {})
+        if shown.name in now:
+            shutil.copyfile(now[shown.name], shown)
+        elif now:
+            print(f"{os.path.relpath(shown)} is of an earlier draw: the figure is {', '.join(now)} now")
 
 
 def _extent(about: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from tests.toolbox import refusal
 from xai.core.composing import CONF
 from xai.core.errors import UserError
-from xai.core.overrides import added, apart, command, fixed, label, overrides
+from xai.core.overrides import added, apart, command, fixed, label, overrides, without_launcher
 
 
 @pytest.mark.parametrize(
@@ -25,6 +25,11 @@ def test_a_command_is_told_as_it_can_be_typed_again(program: str, begins: str, m
     monkeypatch.setattr("sys.argv", [program, "task=explain", "image=a b.png"])
     assert command() == begins + "task=explain 'image=a b.png'"
     assert command(["seed=1"]) == begins + "seed=1"
+
+
+def test_what_starts_the_jobs_is_no_part_of_what_made_the_numbers() -> None:
+    started = "launcher=processes hydra.launcher.jobs=2 +hydra.launcher.env=1 hydra/launcher=joblib"
+    assert without_launcher(f"xai -m {started} sweep=mine 'name=a b'") == "xai -m sweep=mine 'name=a b'"
 
 
 def read(typed: str, many: bool = False) -> object:

@@ -2,8 +2,8 @@
 
 Two runs on one machine agree in every digit. On another processor sums are rounded otherwise; training from nothing
 amplifies that, Adam most where a gradient is nearly nothing, and what goes by ranks or by the largest logit then jumps
-for single images. The tolerances are about three times what was measured between the kernels of AVX-512 and of SSE 4 on
-an Intel Xeon, wide only where there is a reason for it, and wider where a processor of another kind needs it (`slack`).
+for single images. The tolerances are about three times what was measured between the kernels of AVX-512 and of SSE 4,
+wide only where there is a reason for it, and wider where a processor of another kind needs it (`slack`).
 
 Two numbers are other ones than at first, which were wrong: `risk` and `risk_random` of the transfer, which were of the
 first training images, all of one class. Of Learn to Rank those moved by at most 3e-5 that masks are clamped for, as

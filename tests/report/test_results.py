@@ -163,6 +163,21 @@ def test_figures_come_with_the_results_of_the_sweeps_that_are_named(results, tmp
     assert "renamed-digits.png is of an earlier draw: the figure is renamed.png now" in said[0]
 
 
+def test_a_picture_of_an_earlier_draw_is_named_once_with_all_that_came_of_it(results, tmp_path, monkeypatch, capsys):
+    images, sweep = tmp_path / "docs" / "images", tmp_path / "outputs" / "vectors_figure2"
+    monkeypatch.setattr(command, "RESULTS", images.with_name("results"))
+    images.mkdir(parents=True)
+    (images / "drawn.png").write_bytes(b"old")
+    shutil.copytree(results[0] / "toy", sweep / "results")
+    (sweep / "figures").mkdir()
+    for name in ("drawn-b.png", "drawn-a.png"):
+        (sweep / "figures" / name).write_bytes(b"new")
+    command.take(sweep.parent)
+    said = capsys.readouterr().out.splitlines()
+    assert len(said) == 2
+    assert "drawn.png is of an earlier draw: the figure is drawn-a.png, drawn-b.png now" in said[0]
+
+
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
 def test_the_documents_show_what_the_results_say(path):
     text = path.read_text(encoding="utf-8")

@@ -49,6 +49,8 @@ _MOST_BYTES, _MOST_BYTES_OF_ONE = 150, 60
 """Of what a run is called, and of one setting in it: the file system takes 255, of which locks and logs need some."""
 _FIXED = "hydra.job.config.override_dirname.exclude_keys"
 """Hydra's list of the settings that need not be in the name of a run."""
+_LAUNCHER = r"launcher|hydra/launcher|hydra\.launcher\..*"
+"""A pattern of the settings that say what starts the jobs of a sweep."""
 
 
 def command(arguments: Sequence[str] | None = None) -> str:
@@ -61,8 +63,8 @@ def command(arguments: Sequence[str] | None = None) -> str:
 
 def without_launcher(typed: str) -> str:
     """A command without what starts its jobs, and how many at a time."""
-    words = shlex.split(typed)
-    return shlex.join(word for word in words if not re.match(r"\+*(launcher=|hydra/launcher=|hydra\.launcher\.)", word))
+    of_the_launcher = re.compile(rf"\+*({_LAUNCHER})=")
+    return shlex.join(word for word in shlex.split(typed) if not of_the_launcher.match(word))
 
 
 def is_swept(text: str) -> bool:
@@ -100,7 +102,7 @@ def _is_common(key: str) -> bool:
 
 def alone(given: Sequence[str], folder: Path) -> list[str]:
     """The overrides of one run of a sweep, as they are typed for it alone into its folder."""
-    of_the_sweep = re.compile(rf"(name|launcher|hydra/launcher|hydra\.(launcher|sweep)\..*|{re.escape(_FIXED)})=")
+    of_the_sweep = re.compile(rf"(name|{_LAUNCHER}|hydra\.sweep\..*|{re.escape(_FIXED)})=")
     own = [each for each in given if not of_the_sweep.match(each)]
     if folder.is_relative_to(OUTPUTS):
         return [*own, f"name={quoted(folder.relative_to(OUTPUTS).as_posix())}"]
