@@ -11,7 +11,7 @@ import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import replace
 from pathlib import Path
@@ -94,6 +94,13 @@ def _ended(command: Command, status: int) -> int:
     return status
 
 
+def _result(end: Future[int]) -> int:
+    """How a job ended. A stop that comes just as Python falls asleep is heard when it wakes: so it wakes often."""
+    while not end.done():
+        wait([end], timeout=0.2)
+    return end.result()
+
+
 class Processes(_Commands):
     """Processes of this machine.
 
@@ -130,7 +137,7 @@ class Processes(_Commands):
         with ThreadPoolExecutor(len(found)) as pool:
             try:
                 ends = [pool.submit(run_one, command) for command in commands]
-                return [end.result() for end in ends]
+                return [_result(end) for end in ends]
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
